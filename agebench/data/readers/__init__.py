@@ -1,0 +1,62 @@
+"""Readers: one file a source format. A reader turns a dataset's files into Samples and reads its images' bytes."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from agebench.data.samples import Samples
+from agebench.errors import UserError
+from agebench.registry.plugins import Registry
+
+
+class Reader(ABC):
+    """One dataset in one source format.
+
+    Args:
+        root: the folder, archive or table file that holds the dataset; None for a reader that needs no files.
+        groups: the columns that the card names as groups.
+        options: the card's `[options]`, keyword arguments of the subclass's own `__init__`.
+    """
+
+    needs_files: ClassVar[bool] = True
+
+    def __init__(self, root: Path | None, groups: tuple[str, ...] = ()) -> None:
+        self.root = root
+        self.groups = groups
+
+    @abstractmethod
+    def read(self) -> Samples:
+        """All samples; what cannot be used is in `quarantined` with its reason. No pixel is read.
+
+        Raises:
+            UserError: nothing in `root` has this format; the message names the file and the value.
+        """
+
+    def image_bytes(self, path: str) -> bytes:
+        """The encoded image of the row whose `path` this is."""
+        assert self.root is not None
+        return (self.root / path).read_bytes()
+
+
+readers: Registry[type[Reader]] = Registry("reader")
+for _name, _target in {
+    "utkface": "agebench.data.readers.utkface:UTKFaceReader",
+    "fgnet": "agebench.data.readers.fgnet:FGNetReader",
+    "csv": "agebench.data.readers.csv:CSVReader",
+    "folder": "agebench.data.readers.folder:FolderReader",
+    "synth": "agebench.data.readers.synth:SynthReader",
+}.items():
+    readers.register(_name, _target)
+
+
+def open_reader(name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str) -> Reader:
+    """The reader `name` over `root`.
+
+    Raises:
+        UserError: no such reader, or an option it does not have; `source` names the card.
+    """
+    kind = readers.get(name)
+    try:
+        return kind(root, groups, **options)
+    except TypeError as error:
+        raise UserError(f"{source}: the options of reader '{name}' are wrong: {error}") from error

@@ -1,0 +1,91 @@
+"""Samples: one row an image; the one shape in which data moves before pixels are read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from agebench.errors import AgebenchError
+
+AGE_LIMITS = (0.0, 120.0)
+COLUMNS = (
+    "sample_id",
+    "path",
+    "age",
+    "age_low",
+    "age_high",
+    "gender",
+    "race",
+    "subject",
+    "split",
+    "landmarks",
+    "bbox",
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A dataset's images and labels, and what had to be put aside.
+
+    Attributes:
+        table: one row an image, columns as in `COLUMNS` plus group columns. `sample_id` is unique; `path` is relative to
+            the dataset's root, with forward slashes; `age` is float years; `age_low`/`age_high` are there where the label
+            is a range; `gender`, `race` and further group columns are categories or NA; `landmarks` is a list of 2k
+            floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom).
+        groups: the columns of `table` that fairness tables use.
+        quarantined: sample_id, path and reason, one row an image that was put aside. Nothing is dropped silently.
+    """
+
+    table: pd.DataFrame
+    groups: tuple[str, ...] = ()
+    quarantined: pd.DataFrame = field(default_factory=lambda: quarantine([]))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def without(self, drop: "pd.Series[bool]", reason: "str | pd.Series[str]") -> "Samples":
+        """These samples less those where `drop` holds, which go to quarantine with `reason`."""
+        dropped = self.table.loc[drop, ["sample_id", "path"]].assign(
+            reason=reason if isinstance(reason, str) else reason[drop]
+        )
+        moved = pd.concat([self.quarantined, dropped], ignore_index=True) if len(dropped) else self.quarantined
+        return Samples(self.table[~drop].reset_index(drop=True), self.groups, moved)
+
+
+def make_samples(
+    table: pd.DataFrame, *, groups: Sequence[str] = (), quarantined: pd.DataFrame | None = None, source: str = "samples"
+) -> Samples:
+    """Check and normalise a reader's table; rows with an age outside [0, 120] go to quarantine.
+
+    Raises:
+        AgebenchError: a column is missing, an age is NaN, or a sample_id stands twice; the message names the rows.
+    """
+    table = table.reset_index(drop=True)
+    wanted = ["sample_id", "path", "age", *groups]
+    missing = [column for column in wanted if column not in table]
+    if missing:
+        raise AgebenchError(f"{source}: the reader gave no column {', '.join(missing)}")
+    table = table.assign(
+        sample_id=table["sample_id"].astype("str"), path=table["path"].astype("str"), age=table["age"].astype("float64")
+    )
+    unlabelled = table.loc[table["age"].isna(), "sample_id"]
+    if len(unlabelled):
+        raise AgebenchError(f"{source}: {len(unlabelled)} samples have no age, the first is {unlabelled.iloc[0]}")
+    twice = table.loc[table["sample_id"].duplicated(), "sample_id"]
+    if len(twice):
+        raise AgebenchError(f"{source}: sample_id '{twice.iloc[0]}' stands twice")
+    for column in dict.fromkeys(["gender", "race", *groups]):
+        table[column] = table[column].astype("category") if column in table else pd.Categorical([None] * len(table))
+    if "subject" not in table:
+        table["subject"] = pd.Series([None] * len(table), dtype="str")
+    samples = Samples(table, tuple(groups), quarantined if quarantined is not None else quarantine([]))
+    low, high = AGE_LIMITS
+    outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
+    reasons = "age " + table["age"].map("{:g}".format) + f" is outside [{low:g}, {high:g}]"
+    return samples.without(outside, reasons)
+
+
+def quarantine(rows: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
+    """A table of (sample_id, path, reason)."""
+    return pd.DataFrame(list(rows), columns=["sample_id", "path", "reason"]).astype("str")

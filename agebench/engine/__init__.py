@@ -1,0 +1,1 @@
+"""Train, predict, checkpoint, devices."""

