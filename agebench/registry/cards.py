@@ -37,6 +37,9 @@ class DatasetCard(_Card):
     faces: Literal["none", "landmarks", "detect"] = Field(
         default="detect", description="how a face is brought to the template: already there, by annotated points, by detection"
     )
+    landmark_points: tuple[int, ...] = Field(
+        default=(), description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base"
+    )
     vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
 
 

@@ -4,7 +4,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from agebench.errors import AgebenchError, UserError
 
@@ -120,7 +120,7 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f"; there are: {', '.join(names)}" if names else "; there are none"
 
 
-def _import(reference: str) -> object:
+def _import(reference: str) -> Any:
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -1,0 +1,51 @@
+"""The front door. One small file a command; each is imported only when it is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from agebench import __version__
+from agebench.errors import AgebenchError
+
+# Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
+# which returns the exit code.
+COMMANDS = {
+    "run": "train on one dataset, test on others, write the figures and the report",
+    "list": "the datasets, models, heads and readers there are",
+    "info": "one card in full",
+    "data": "add, get, list or check datasets on this machine",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="agebench",
+        description="Cross-dataset benchmark of facial age estimators.",
+        epilog="`agebench COMMAND --help` says more.",
+    )
+    parser.add_argument("--version", action="version", version=f"agebench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    wanted = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == wanted:
+            module = importlib.import_module(f"agebench.cli.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except AgebenchError as error:
+        print(f"agebench: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("agebench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`agebench list | head`); keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,24 @@
+"""What several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own datasets, caches or registry."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("AGEBENCH_DATA", str(home / "data"))
+    monkeypatch.setenv("AGEBENCH_CACHE", str(home / "cache"))
+    monkeypatch.delenv("AGEBENCH_REGISTRY", raising=False)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data that `AGEBENCH_TEST_DATA` names."""
+    folder = os.environ.get("AGEBENCH_TEST_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real data: AGEBENCH_TEST_DATA names no folder")
+    return Path(folder)
