@@ -1,1 +1,1 @@
-"""Backbone + head = AgeModel."""
+"""A backbone and a head make an AgeModel."""

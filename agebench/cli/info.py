@@ -1,0 +1,35 @@
+"""`agebench info NAME`: one card in full."""
+
+import argparse
+import json
+from typing import Any
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench info`."""
+    parser.add_argument("name", help="a dataset or a model")
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the card as TOML, with the file it stands in."""
+    from agebench.errors import UserError
+    from agebench.registry.plugins import suggest
+
+    found = cards(arguments)
+    known = {name: registry for registry in (found.models, found.datasets) for name in (*registry.names(), *registry.broken())}
+    if arguments.name not in known:
+        raise UserError(f"no dataset or model called '{arguments.name}'{suggest(arguments.name, sorted(known))}")
+    registry = known[arguments.name]
+    card: dict[str, Any] = registry.get(arguments.name).model_dump(mode="json", exclude_none=True)
+    if arguments.json:
+        print(json.dumps(card, indent=2))
+        return 0
+    import tomli_w
+
+    print(f"# {registry.kind} card, {registry.origin(arguments.name)}")
+    print(tomli_w.dumps({key: value for key, value in card.items() if value not in ("", [], {})}), end="")
+    return 0

@@ -1,0 +1,45 @@
+"""`agebench list`: what there is."""
+
+import argparse
+import json
+import textwrap
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench list`."""
+    parser.add_argument("kind", nargs="?", choices=("datasets", "models", "heads", "readers"), help="only these")
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print names and titles; broken plugins stand below with the reason."""
+    from agebench.registry.builtin import heads, readers
+
+    found = cards(arguments)
+    broken = {**found.datasets.broken(), **found.models.broken()}  # first: it finds out which names are good
+    tables = {
+        "datasets": {name: found.datasets.get(name).title for name in found.datasets.names()},
+        "models": {name: found.models.get(name).title for name in found.models.names()},
+        "heads": dict.fromkeys(heads.names(), ""),
+        "readers": dict.fromkeys(readers.names(), ""),
+    }
+    wanted = [arguments.kind] if arguments.kind else list(tables)
+    if arguments.json:
+        print(json.dumps({kind: tables[kind] for kind in wanted} | {"broken": broken}, indent=2))
+        return 0
+    for kind in wanted:
+        titles = tables[kind]
+        print(f"{kind}:")
+        if any(titles.values()):
+            width = max(map(len, titles))
+            print("\n".join(f"  {name:<{width}}  {title}" for name, title in titles.items()))
+        else:
+            print(textwrap.fill(", ".join(titles), width=100, initial_indent="  ", subsequent_indent="  "))
+    if broken:
+        print("broken:")
+        for name, reason in broken.items():
+            print(f"  {name}: {reason}")
+    return 0

@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agebench.registry.catalogue import Catalogue
+
+
+def add_registry(parser: argparse.ArgumentParser) -> None:
+    """--registry DIR, repeatable."""
+    parser.add_argument(
+        "--registry",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="one more folder with datasets/*.toml and models/*.toml (repeatable; also AGEBENCH_REGISTRY)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def cards(arguments: argparse.Namespace) -> "Catalogue":
+    """All cards that this call can see."""
+    from agebench.registry.catalogue import catalogue
+
+    return catalogue(arguments.registry)

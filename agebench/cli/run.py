@@ -1,0 +1,99 @@
+"""`agebench run`: the main job."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench run`."""
+    parser.add_argument("--train", metavar="DATASET", help="the dataset to train and validate on")
+    parser.add_argument(
+        "--test", metavar="DATASET", action="append", help="a dataset to test on (repeatable); the training set's name means its held-out part"
+    )
+    parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
+    parser.add_argument("--head", metavar="NAME", help="another head than the card's")
+    parser.add_argument(
+        "--pretrained",
+        metavar="SOURCE",
+        nargs="?",
+        const="auto",
+        help="start from pre-trained weights: auto (as without SOURCE), timm, an installed package, or a file",
+    )
+    parser.add_argument("--no-pretrained", dest="pretrained", action="store_const", const="", help="start from random weights")
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, metavar="N", help="decides the split, the start and the order (default: 0)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<train>-<model>-<head>-s<seed>)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Resolve the settings, do the run, print its table."""
+    from agebench.errors import UserError
+    from agebench.runs.config import resolve
+    from agebench.runs.folder import RunFolder
+
+    catalogue = cards(arguments)
+    config = resolve(catalogue, _layers(arguments))
+    folder = RunFolder(arguments.out or Path("runs") / config.name())
+    if folder.finished(config):
+        print(f"{folder.path} holds this run, finished; nothing is done again.", file=sys.stderr)
+        return _show(folder, arguments)
+    if folder.started() and not arguments.resume:
+        raise UserError(f"{folder.path} holds the beginning of this run; add --resume to go on with it, or delete the folder")
+    from agebench.runs.pipeline import run as do_run  # torch is loaded only now, when the settings are known to be right
+
+    try:
+        with folder.locked():
+            do_run(config, catalogue, folder, quiet=arguments.json)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; go on with\n  agebench run --config {folder.path / 'config.toml'} --out {folder.path} --resume", file=sys.stderr)
+        return 130
+    return _show(folder, arguments)
+
+
+def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Settings in rising order of precedence: the config file, the flags, --set."""
+    from agebench.runs.config import parse_setting, read_settings
+
+    file = read_settings(arguments.config) if arguments.config else {}
+    if arguments.model:
+        # Another model's backbone and recipe have no place beside this one's.
+        file = {key: value for key, value in file.items() if key not in ("model", "train", "pretrained")}
+    data = {"train": arguments.train, "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None)}
+    flags = {
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "pretrained": arguments.pretrained,
+        "data": data,
+        "model": {"name": arguments.model, "head": arguments.head},
+        "train": {"epochs": arguments.epochs},
+    }
+    return [file, _given(flags), *(parse_setting(text) for text in arguments.set)]
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not said."""
+    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def _show(folder: Any, arguments: argparse.Namespace) -> int:
+    from agebench.reports.run_report import summary
+
+    metrics = folder.metrics()
+    if arguments.json:
+        print(json.dumps(metrics, indent=2))
+    else:
+        print(summary(metrics))
+        print(f"\nreport: {folder.path / 'report.md'}")
+    return 0

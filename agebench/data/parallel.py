@@ -1,0 +1,67 @@
+"""Work on many images with all cores."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Below this many items, starting processes takes longer than the work.
+WORTH_PROCESSES = 600
+CHUNK = 64
+
+
+def map_in_order(
+    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], *, workers: int | None = None
+) -> Iterator[Result]:
+    """`function` of each run of up to 64 items, in order; over `workers` processes (default: one a core) where it pays.
+
+    `function` and the items are pickled. Workers end with this process, however it ends.
+    """
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    workers = min(workers or available_cores(), len(chunks))
+    if workers <= 1 or len(items) < WORTH_PROCESSES:
+        yield from map(function, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield from _bounded(pool, function, chunks, ahead=4 * workers)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bounded(
+    pool: ProcessPoolExecutor, function: Callable[[Sequence[Item]], Result], chunks: Iterable[Sequence[Item]], *, ahead: int
+) -> Iterator[Result]:
+    """Results in order with at most `ahead` chunks under way, so that a slow reader of the results doesn't fill memory."""
+    waiting = []
+    for chunk in chunks:
+        waiting.append(pool.submit(function, chunk))
+        if len(waiting) >= ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _start_worker() -> None:
+    # Ctrl-C is the parent's to handle; and a parent that was killed cannot tell its workers to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,95 @@
+"""Checkpoints: safetensors, atomic, never pickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from agebench.errors import UserError
+from agebench.files import atomic
+
+
+def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """The model's weights alone, with `about` in the file's header."""
+    _save(path, _plain(model.state_dict()), about)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load what `save_weights` wrote; returns `about`.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of another model (with the first difference).
+    """
+    tensors, about = _load(path)
+    _fit(path, model, tensors)
+    return about
+
+
+def save_state(path: Path, model: nn.Module, average: nn.Module | None, optimiser: Optimizer, about: dict[str, Any]) -> None:
+    """Everything that training needs to go on, in one file: a kill between two files would leave halves that do not fit."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+    _save(path, _plain(tensors), about)
+
+
+def load_state(path: Path, model: nn.Module, average: nn.Module | None, optimiser: Optimizer) -> dict[str, Any]:
+    """Load what `save_state` wrote; returns `about`.
+
+    Raises:
+        UserError: a damaged file, or one of another model.
+    """
+    tensors, about = _load(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    _fit(path, model, parts["model"])
+    if average is not None:
+        _fit(path, average, parts["average"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimiser"].items():
+        number, _, key = name.partition(".")
+        # In the layout of the weights it belongs to, or every later step would pay for the difference.
+        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+        state.setdefault(int(number), {})[key] = value.contiguous(memory_format=layout)
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return about
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    with atomic(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"agebench": json.dumps(about)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(28 if "No space" in str(error) else 5, str(error)) from error
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("agebench", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {error}") from error
+
+
+def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    own = module.state_dict()
+    for name in sorted({*own, *tensors}):
+        have, want = (tuple(side[name].shape) if name in side else "missing" for side in (tensors, own))
+        if have != want:
+            raise UserError(f"{path}: is a checkpoint of another model: {name} is {have} in the file and {want} in the model")
+    with torch.no_grad():
+        module.load_state_dict(tensors)

@@ -1,0 +1,68 @@
+"""What training tells the world while it runs: a progress bar or lines, and TensorBoard."""
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+class Events:
+    """Listens to a training run; this one says nothing."""
+
+    def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
+        """`step` of `steps` is done; `loss` is the epoch's mean so far."""
+
+    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
+        """An epoch is done; `entry` is its line of history.json."""
+
+
+class Console(Events):
+    """A bar on a terminal, a line an epoch anywhere; and TensorBoard scalars in `folder`."""
+
+    def __init__(self, folder: Path, *, first_step: int = 0, quiet: bool = False) -> None:
+        # What a killed run wrote after its last checkpoint is superseded.
+        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)  # type: ignore[no-untyped-call]
+        self._bar = tqdm(unit="step", desc="training", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(), initial=first_step)
+        self._quiet = quiet
+        self._val_mae = ""
+        self._step = first_step
+        self._first: tuple[int, float] | None = None
+        self._left = ""
+
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+    def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
+        """Move the bar; scalars against the step."""
+        self._bar.total = steps
+        self._bar.set_postfix_str(f"{images_per_s:.0f} img/s, loss {loss:.3f}{self._val_mae}", refresh=False)
+        self._bar.update(step - self._step)
+        self._step = step
+        now = time.perf_counter()
+        start, since = self._first = self._first or (step, now)
+        if step > start:
+            self._left = f", {_duration((now - since) / (step - start) * (steps - step))} left"
+        for name, value in (("loss", loss), ("learning_rate", rate), ("images_per_s", images_per_s)):
+            self._writer.add_scalar(f"train/{name}", value, step)  # type: ignore[no-untyped-call]
+
+    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
+        """A line on standard error, and the validation MAE against the step."""
+        self._val_mae = f", validation MAE {entry['val_mae']:.2f}"
+        self._writer.add_scalar("val/mae", entry["val_mae"], self._step)  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]
+        if not self._quiet:
+            line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}, {entry['images_per_s']:.0f} images/s"
+            self._bar.write(line + (self._left if entry["epoch"] < epochs else ""), file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

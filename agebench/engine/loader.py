@@ -1,0 +1,66 @@
+"""Batches of faces and ages, in an order that only (seed, epoch) decides."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agebench.data.cache import Faces
+from agebench.data.samples import Samples
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Faces with their ages: `pixels[rows[i]]` belongs to `ages[i]`.
+
+    Attributes:
+        pixels: (M, S, S, 3) uint8, usually memory-mapped.
+        rows: (N,) rows of `pixels`.
+        ages: (N,) float32 years.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    ages: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def face_set(faces: Faces, samples: Samples) -> FaceSet:
+    """The faces and ages of `samples`."""
+    return FaceSet(faces.pixels, faces.rows(samples), samples.table["age"].to_numpy(dtype=np.float32))
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed from anything that tells one random decision from another."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+def batches(data: FaceSet, order: np.ndarray, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """(B, S, S, 3) uint8 faces and (B,) float32 ages of `data` in `order`, on the device; the last batch may be smaller.
+
+    The next batch is gathered from the cache while this one is worked on.
+    """
+    pieces = [order[start : start + size] for start in range(0, len(order), size)]
+    with ThreadPoolExecutor(1) as gatherer:
+        ahead = gatherer.submit(_gather, data, pieces[0], device) if pieces else None
+        for following in [*pieces[1:], None]:
+            assert ahead is not None
+            faces, ages = ahead.result()
+            ahead = gatherer.submit(_gather, data, following, device) if following is not None else None
+            yield faces.to(device, non_blocking=True), ages.to(device, non_blocking=True)
+
+
+def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """(count,) the order of one epoch."""
+    return np.random.default_rng(derived_seed(seed, "order", epoch)).permutation(count)
+
+
+def _gather(data: FaceSet, chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    faces, ages = torch.from_numpy(data.pixels[data.rows[chosen]]), torch.from_numpy(data.ages[chosen])
+    return (faces.pin_memory(), ages.pin_memory()) if device.type == "cuda" else (faces, ages)

@@ -1,0 +1,42 @@
+"""Ages for many faces."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from agebench.data.augment import normalise
+from agebench.engine.devices import autocast
+from agebench.engine.loader import FaceSet, batches
+from agebench.models.age_model import AgeModel
+from agebench.progress import progress
+from agebench.registry.cards import Architecture
+
+BATCH = 128
+
+
+class Estimates(NamedTuple):
+    """What a model says about N faces: `age` (N,) float32 years; `probs` (N, A) and `std` (N,) where the head has them."""
+
+    age: np.ndarray
+    probs: np.ndarray | None
+    std: np.ndarray | None
+
+
+def predict(
+    model: AgeModel, data: FaceSet, card: Architecture, device: torch.device, *, precision: str = "auto", label: str = ""
+) -> Estimates:
+    """Run `model` in evaluation and inference mode over `data`, in its order."""
+    training = model.training
+    model.eval()
+    found = []
+    order = np.arange(len(data))
+    with torch.inference_mode(), progress(total=len(data), label=label, unit="img") as bar:
+        for faces, _ in batches(data, order, BATCH, device):
+            with autocast(device, precision):
+                logits = model(normalise(faces, card.mean, card.std))
+            found.append(model.head.decode(logits.float()))
+            bar.update(len(faces))
+    model.train(training)
+    columns = [None if column[0] is None else torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
+    return Estimates(*columns)

@@ -1,0 +1,171 @@
+"""Training: epochs over the face cache, judged on the validation part of the training set alone."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from agebench.data.augment import Augmenter
+from agebench.engine.checkpoint import load_state, save_state, save_weights
+from agebench.engine.devices import autocast, deterministic
+from agebench.engine.events import Events
+from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
+from agebench.engine.optim import create_optimiser, learning_rate
+from agebench.engine.predict import predict
+from agebench.errors import AgebenchError
+from agebench.models.age_model import AgeModel
+from agebench.registry.cards import Architecture, Recipe
+
+# Steps between two looks at the loss: looking waits for the device.
+LOOK_EVERY = 20
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch; `epochs` is history.json.
+
+    Attributes:
+        epochs: one entry an epoch: epoch (from 1), loss (mean), val_mae (years), lr (at its end), images_per_s, seconds,
+            and the mean of whatever the head logs.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch with the lowest validation MAE, from 1; 0 before the first."""
+        return int(min(self.epochs, key=lambda entry: entry["val_mae"])["epoch"]) if self.epochs else 0
+
+    @property
+    def images_per_s(self) -> float:
+        """Training throughput over all epochs."""
+        seconds = sum(entry["seconds"] for entry in self.epochs)
+        return sum(entry["images_per_s"] * entry["seconds"] for entry in self.epochs) / max(seconds, 1e-9)
+
+
+class Trainer:
+    """One training run that can stop after any epoch and go on to the same result.
+
+    Every random decision comes from (seed, epoch, step), the learning rate from the step alone, and
+    `<folder>/last.safetensors` holds the rest. `<folder>/best.safetensors` are the weights with the lowest validation MAE.
+    """
+
+    def __init__(
+        self,
+        model: AgeModel,
+        card: Architecture,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device,
+        folder: Path,
+    ) -> None:
+        deterministic()
+        self.recipe, self.card, self.seed, self.device, self.folder = recipe, card, seed, device, folder
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = ModelEmaV3(self.model, decay=recipe.ema) if recipe.ema else None
+        self.optimiser = create_optimiser(self.model, recipe)
+        self.augment = Augmenter(recipe.augment, card.mean, card.std)
+        self.history = History()
+
+    @property
+    def judged(self) -> AgeModel:
+        """The weights that are validated and kept: the moving average where the recipe has one."""
+        return self.average.module if self.average is not None else self.model  # type: ignore[return-value]
+
+    def resume(self) -> bool:
+        """Go on from `last.safetensors` if it is there."""
+        path = self.folder / "last.safetensors"
+        if not path.exists():
+            return False
+        about = load_state(path, self.model, self._average_module(), self.optimiser)
+        self.history = History(about["history"])
+        return True
+
+    def steps_done(self, training: FaceSet) -> int:
+        """The optimiser's steps behind the history."""
+        return len(self.history.epochs) * self._steps(training)
+
+    def fit(self, training: FaceSet, validation: FaceSet, events: Events) -> History:
+        """Train until the recipe's epochs or its patience end.
+
+        Raises:
+            AgebenchError: the loss is no longer a finite number, or a checkpoint cannot be written.
+        """
+        if not self.history.epochs:
+            self._save_last()  # a folder that cannot be written is better found before an epoch than after it
+        for epoch in range(len(self.history.epochs) + 1, self.recipe.epochs + 1):
+            if self._out_of_patience():
+                break
+            entry = self._epoch(training, epoch, events)
+            ages = predict(self.judged, validation, self.card, self.device, precision=self.recipe.precision).age
+            entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
+            self.history.epochs.append(entry)
+            if self.history.best_epoch == epoch:
+                save_weights(self.folder / "best.safetensors", self.judged, {"epoch": epoch, "val_mae": entry["val_mae"]})
+            self._save_last()
+            events.epoch_done(entry, self.recipe.epochs)
+        return self.history
+
+    def _steps(self, training: FaceSet) -> int:
+        """Whole batches in an epoch: a last one of a single image would break batch normalisation."""
+        return max(1, len(training) // self.recipe.batch_size)
+
+    def _epoch(self, training: FaceSet, epoch: int, events: Events) -> dict[str, float]:
+        self.model.train()
+        steps = self._steps(training)
+        order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * self.recipe.batch_size]
+        totals: dict[str, Tensor] = {}
+        started, done, rate = time.perf_counter(), 0, 0.0
+        for step, (faces, ages) in enumerate(batches(training, order, self.recipe.batch_size, self.device)):
+            overall = (epoch - 1) * steps + step
+            rate = learning_rate(self.recipe, overall, self.recipe.epochs * steps)
+            for name, value in self._step(faces, ages, rate, derived_seed(self.seed, "step", overall)).items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
+            done += len(ages)
+            if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
+                loss = float(totals["loss"]) / (step + 1)
+                if not math.isfinite(loss):
+                    raise AgebenchError(
+                        f"the loss is {loss} in epoch {epoch}, step {step + 1} (learning rate {rate:.2g}): training has diverged. "
+                        f"Try --set train.lr={self.recipe.lr / 3:.1g}, or --set train.clip=1."
+                    )
+                events.step_done(overall + 1, self.recipe.epochs * steps, loss, rate, done / (time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        means = {name: float(value) / steps for name, value in totals.items()}
+        return {"epoch": epoch, **means, "lr": rate, "images_per_s": done / seconds, "seconds": seconds}
+
+    def _step(self, faces: Tensor, ages: Tensor, rate: float, seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        images = self.augment(faces, torch.Generator().manual_seed(seed))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with autocast(self.device, self.recipe.precision):
+            logits = self.model(images)
+        logits = logits.float()
+        loss = self.model.head.loss(logits, ages)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        with torch.no_grad():
+            return {"loss": loss, **self.model.head.metrics(logits.detach(), ages)}
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience
+
+    def _average_module(self) -> nn.Module | None:
+        return None if self.average is None else self.average.module
+
+    def _save_last(self) -> None:
+        about: dict[str, Any] = {"history": self.history.epochs}
+        save_state(self.folder / "last.safetensors", self.model, self._average_module(), self.optimiser, about)

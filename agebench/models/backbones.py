@@ -1,0 +1,33 @@
+"""Backbones: any timm architecture by name, or agebench's own `agebench.tiny`."""
+
+import timm
+from torch import nn
+
+from agebench.errors import UserError
+from agebench.models.tiny import Tiny
+from agebench.registry.plugins import suggest
+
+
+def create_backbone(name: str, *, size: int) -> tuple[nn.Module, int]:
+    """A randomly initialised backbone that turns (B, 3, size, size) into pooled features, and how many these are.
+
+    Raises:
+        UserError: timm has no architecture of this name, or it does not take images of this size.
+    """
+    if name == "agebench.tiny":
+        return Tiny(), Tiny.num_features
+    if not timm.is_model(name):
+        raise UserError(f"no backbone called '{name}' in timm {timm.__version__}{suggest(name, timm.list_models())}")
+    try:
+        backbone = _create(name, size)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(f"backbone '{name}' cannot be made for {size} px images: {error}") from error
+    return backbone, int(backbone.num_features)
+
+
+def _create(name: str, size: int) -> nn.Module:
+    """Transformers need to know the image's size, convolutional networks do not take the argument."""
+    try:
+        return timm.create_model(name, num_classes=0, img_size=size)  # type: ignore[no-any-return]
+    except TypeError:
+        return timm.create_model(name, num_classes=0)  # type: ignore[no-any-return]

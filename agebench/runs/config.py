@@ -1,0 +1,128 @@
+"""The whole of what decides a run's result, as one typed, resolved table."""
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field
+
+from agebench.errors import UserError
+from agebench.registry.cards import Architecture, Recipe, validated
+from agebench.registry.catalogue import Catalogue
+
+DEFAULT_MODEL = "efficientnet_lite0"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Table):
+    """Which datasets, and how the training set is divided."""
+
+    train: str = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1)
+    test_share: float = Field(default=0.2, gt=0, lt=1, description="of the training set's images, held out")
+    val_share: float = Field(default=0.15, gt=0, lt=1, description="of what is left, for validation")
+
+
+class FacesConfig(_Table):
+    """How every face of every dataset is prepared; the output size is the model's."""
+
+    coverage: float = Field(default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again")
+
+
+class EvaluateConfig(_Table):
+    """How figures are computed."""
+
+    resamples: int = Field(default=1000, ge=100, description="bootstrap resamples behind each interval")
+
+
+class RunConfig(_Table):
+    """One run. Running a run folder's config.toml again repeats the run."""
+
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    pretrained: str = Field(default="", description="source of the backbone's weights: auto, timm, a package, a file; empty: random")
+    data: DataConfig
+    model: Architecture
+    train: Recipe = Recipe()
+    faces: FacesConfig = FacesConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def datasets(self) -> list[str]:
+        """The names of all datasets of the run, the training set first."""
+        return list(dict.fromkeys([self.data.train, *self.data.test]))
+
+    def name(self) -> str:
+        """What the run's folder is called unless told otherwise."""
+        return f"{self.data.train}-{self.model.name}-{self.model.head}-s{self.seed}"
+
+    def to_toml(self) -> str:
+        """The config as a file that `read_settings` and `resolve` take back unchanged."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a config file, not yet checked.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"--config {path}: not a readable TOML file: {error}") from error
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """`train.lr=0.01` -> {"train": {"lr": 0.01}}; the value is read as TOML, else taken as text.
+
+    Raises:
+        UserError: no `=` in it.
+    """
+    key, sign, raw = text.partition("=")
+    if not sign or not key.strip():
+        raise UserError(f"--set {text}: write it as key=value, e.g. --set train.lr=0.001")
+    try:
+        value: Any = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig:
+    """The config that the model's card gives, overlaid with `layers`: a config file, then flags, then --set.
+
+    Raises:
+        UserError: an unknown model or dataset, or a key or value that is wrong; the message says what would be right.
+    """
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        settings = merge(settings, layer)
+    table = settings.get("model", {})
+    card = catalogue.models.get(table.get("name", DEFAULT_MODEL) if isinstance(table, dict) else DEFAULT_MODEL)
+    base = {
+        "pretrained": "auto" if card.pretrained else "",
+        "model": card.architecture.model_dump(mode="json"),
+        "train": card.train.model_dump(mode="json"),
+    }
+    config = validated(RunConfig, merge(base, settings), source="run settings")
+    for name in config.datasets():
+        catalogue.datasets.get(name)
+    return config
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, table by table; neither is changed. A head's options go when the head does."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    if "head" in over and over["head"] != base.get("head") and "head_options" not in over:
+        merged.pop("head_options", None)
+    return merged

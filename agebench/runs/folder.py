@@ -1,0 +1,134 @@
+"""The folder of one run: what stands where, and whether it is finished."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from agebench import __version__
+from agebench.errors import AgebenchError, UserError
+from agebench.files import atomic, write_json, write_text
+from agebench.runs.config import RunConfig
+
+VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
+
+
+class RunFolder:
+    """One run on disk. Every file is written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.timings: dict[str, float] = {}
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where last.safetensors and best.safetensors stand."""
+        return self.path / "checkpoints"
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, or an empty one before the first is written."""
+        return self._read("manifest.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """The figures of a finished run."""
+        return self._read("metrics.json")
+
+    def finished(self, config: RunConfig) -> bool:
+        """Whether this very run stands here finished.
+
+        Raises:
+            UserError: another run stands here.
+        """
+        file = self.path / "config.toml"
+        if not file.exists():
+            if self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+                raise UserError(f"{self.path} is not empty and holds no run; choose another folder with --out")
+            return False
+        if file.read_text(encoding="utf-8") != config.to_toml():
+            raise UserError(
+                f"{self.path} holds a run with other settings (compare its config.toml); choose another folder with --out, "
+                "or delete that one"
+            )
+        return bool(self.manifest().get("finished"))
+
+    def started(self) -> bool:
+        """Whether an earlier call left something to continue."""
+        return (self.checkpoints / "last.safetensors").exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out of this folder.
+
+        Raises:
+            AgebenchError: another process is at work here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise AgebenchError(f"{self.path}: another process is working on this run; wait for it, or choose another --out") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    @contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        """Add the block's seconds to the stage's timing."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = round(self.timings.get(stage, 0.0) + time.perf_counter() - start, 2)
+
+    def write_config(self, config: RunConfig) -> None:
+        """The resolved config."""
+        write_text(self.path / "config.toml", config.to_toml())
+
+    def write_manifest(self, content: dict[str, Any]) -> None:
+        """`content` beside what is known of this program and machine."""
+        versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONS}}
+        about = {"schema": 1, "name": self.path.name, "agebench": __version__, "versions": versions, "git": git_commit()}
+        write_json(self.path / "manifest.json", about | content)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """A JSON file of the folder."""
+        write_json(self.path / name, content)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """A Parquet file of the folder."""
+        with atomic(self.path / name) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise AgebenchError(f"{self.path / name}: damaged: {error}") from error
+
+
+def git_commit() -> str | None:
+    """The commit that this code stands at, with `+changes` where files differ from it; None outside a repository."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():  # installed: a repository around the environment is somebody else's
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--", "agebench"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
