@@ -1,0 +1,240 @@
+"""Differences between groups: raw, and at equal ages.
+
+Groups differ in their mix of ages, and errors grow with age, so raw MAEs differ even under a model that treats everyone of
+an age alike. Direct standardisation weighs every group's MAE by age with one common age distribution, that of all rows
+(Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", section 19.3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agebench.evaluation.groups import MIN_GROUP, Grouping
+from agebench.evaluation.resampling import Floats, Ints
+
+# A stratum of ages is closed once it is this wide and every group has so many rows in it; one that grows wider than the
+# widest is given up: ages at which some group is all but absent cannot be compared.
+_WIDTH, _WIDEST, _MIN_STRATUM = 5, 20, 10
+_LEAST_COVERAGE = 0.5
+# More units than this are not shuffled: the shuffles' limiting normal distribution is drawn from instead.
+_SHUFFLED = 50_000
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Strata of age in which every ranked group stands.
+
+    Attributes:
+        codes: (n,) the stratum of each row, -1 for ages where groups cannot be compared.
+        ranges: (low, high) completed years of each stratum, both included.
+        weights: (S,) the common age distribution: the share of all rows in each stratum; sums to 1.
+        coverage: the share of the rows of known, ranked groups that lie in a stratum.
+    """
+
+    codes: Ints
+    ranges: tuple[tuple[int, int], ...]
+    weights: Floats
+    coverage: float
+
+    @property
+    def usable(self) -> bool:
+        """Whether the strata hold enough of the rows to speak for them."""
+        return len(self.ranges) > 0 and self.coverage >= _LEAST_COVERAGE
+
+
+def ranked(grouping: Grouping, minimum: int = MIN_GROUP) -> Ints:
+    """The groups with at least `minimum` rows, as places in `grouping.names`."""
+    return np.flatnonzero(grouping.counts >= minimum)
+
+
+def age_strata(years: Ints, grouping: Grouping, groups: Ints) -> Strata:
+    """Strata of completed years (n,) for comparing `groups`; five years wide, wider where a group is thin."""
+    inside = np.isin(grouping.codes, groups)
+    first, span = int(years.min()), int(years.max() - years.min()) + 1
+    counts = np.zeros((span, len(grouping.names)), dtype=np.int64)
+    np.add.at(counts, (years[inside] - first, grouping.codes[inside]), 1)
+    counts = counts[:, groups]
+    codes = np.full(span, -1)
+    ranges: list[tuple[int, int]] = []
+    start = 0
+    for year in range(span):
+        if (counts[start : year + 1].sum(axis=0) >= _MIN_STRATUM).all() and year + 1 - start >= _WIDTH:
+            codes[start : year + 1] = len(ranges)
+            ranges.append((first + start, first + year))
+            start = year + 1
+        elif year + 1 - start >= _WIDEST:
+            start = year + 1
+    if ranges and start < span and codes[start - 1] >= 0 and span - start < _WIDEST - _WIDTH:
+        # The tail, too thin for a stratum of its own, joins the last.
+        codes[start:] = len(ranges) - 1
+        ranges[-1] = (ranges[-1][0], first + span - 1)
+    row_codes = np.where(inside, codes[years - first], -1)
+    sizes = np.bincount(row_codes[row_codes >= 0], minlength=len(ranges)).astype(float)
+    coverage = float(sizes.sum() / max(inside.sum(), 1))
+    return Strata(row_codes, tuple(ranges), sizes / max(sizes.sum(), 1), coverage)
+
+
+def comparable(years: Ints, grouping: Grouping, groups: Ints) -> tuple[Ints, Strata]:
+    """Those of `groups` that share enough ages to be compared, and the strata in which they are.
+
+    The smallest group is left out until the strata hold half of the rows; with fewer than two groups left: none.
+    """
+    while len(groups) > 1:
+        strata = age_strata(years, grouping, groups)
+        if strata.usable:
+            return groups, strata
+        groups = np.delete(groups, np.argmin(grouping.counts[groups]))
+    return groups[:0], Strata(np.full(len(years), -1), (), np.zeros(0), 0.0)
+
+
+def cell_codes(strata: Strata, grouping: Grouping, groups: Ints) -> Ints:
+    """(n,) codes group * S + stratum, `groups` numbered 0, 1, …; -1 outside."""
+    place = np.full(len(grouping.names) + 1, -1)
+    place[groups] = np.arange(len(groups))
+    group = place[grouping.codes]  # Code -1 reads the last place, which is -1.
+    return np.where((strata.codes >= 0) & (group >= 0), group * len(strata.ranges) + strata.codes, -1)
+
+
+def standardised(means: Floats, weights: Floats) -> Floats:
+    """Directly standardised means: (groups, S, …) by the weights (S,) -> (groups, …)."""
+    return (
+        np.tensordot(means, weights, axes=([1], [0])) if means.ndim == 2 else np.einsum("gs...,s->g...", means, weights)
+    )
+
+
+def equality_test(
+    errors: Floats,
+    grouping: Grouping,
+    groups: Ints,
+    clusters: Ints,
+    strata: Strata | None = None,
+    *,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> float:
+    """The p value of the largest gap in MAE between `groups`, by permutation.
+
+    Group labels are shuffled among units (subjects where there are any, else images); with `strata`, only among units of the
+    same ages, and the gap is that of the standardised MAEs. A subject's label is the group of most of its images.
+    With very many units the shuffles' normal limit is drawn from (Hájek 1960, sampling without replacement), widened by the
+    design effect of subjects.
+
+    Args:
+        errors: (n,) absolute errors, years.
+        grouping: who belongs where.
+        groups: the places in `grouping.names` that are compared.
+        clusters: (n,) rows shuffled together.
+        strata: ages that are compared with each other; None: all with all.
+        permutations: shuffles.
+        seed: of the shuffles.
+    """
+    inside = np.isin(grouping.codes, groups) & (True if strata is None else strata.codes >= 0)
+    errors = errors[inside]
+    labels = np.searchsorted(groups, grouping.codes[inside])
+    stratum = np.zeros(len(errors), np.int64) if strata is None else strata.codes[inside]
+    units = np.unique(clusters[inside], return_inverse=True)[1]
+    weights = np.ones(1) if strata is None else strata.weights
+    rng = np.random.default_rng(seed)
+    shape = (len(groups), len(weights))
+    if units.max() + 1 > _SHUFFLED:
+        null = _limit_gaps(errors, labels, stratum, units, weights, shape, rng, permutations)
+    else:
+        null = _shuffled_gaps(errors, labels, stratum, units, weights, shape, rng, permutations)
+    observed = _gap(errors, labels * shape[1] + stratum, np.ones(len(errors)), weights, shape)
+    return float((1 + np.sum(null >= observed - 1e-12)) / (1 + permutations))
+
+
+def _gap(sums: Floats, cells: Ints, counts: Floats, weights: Floats, shape: tuple[int, int]) -> float:
+    size = shape[0] * shape[1]
+    total = np.bincount(cells, sums, minlength=size).reshape(shape)
+    n = np.bincount(cells, counts, minlength=size).reshape(shape)
+    # A shuffle can leave a small cell empty when whole subjects move: it then takes its stratum's mean.
+    fill = total.sum(axis=0) / np.maximum(n.sum(axis=0), 1)
+    means = np.where(n > 0, total / np.maximum(n, 1), fill) @ weights
+    return float(means.max() - means.min())
+
+
+def _shuffled_gaps(
+    errors: Floats,
+    labels: Ints,
+    stratum: Ints,
+    units: Ints,
+    weights: Floats,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    permutations: int,
+) -> Floats:
+    count = int(units.max()) + 1
+    votes = np.zeros((count, shape[0]), dtype=np.int64)
+    np.add.at(votes, (units, labels), 1)
+    label = votes.argmax(axis=1)
+    home = np.round(np.bincount(units, stratum) / np.bincount(units)).astype(np.int64)
+    pairs, pair = np.unique(units * shape[1] + stratum, return_inverse=True)
+    pair_unit, pair_stratum = np.divmod(pairs, shape[1])
+    sums, counts = np.bincount(pair, errors), np.bincount(pair).astype(float)
+    order = np.argsort(home, kind="stable")
+    blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
+    gaps = np.empty(permutations)
+    shuffled = label.copy()
+    for turn in range(permutations):
+        for block in blocks:
+            shuffled[block] = rng.permutation(label[block])
+        gaps[turn] = _gap(sums, shuffled[pair_unit] * shape[1] + pair_stratum, counts, weights, shape)
+    return gaps
+
+
+def _limit_gaps(
+    errors: Floats,
+    labels: Ints,
+    stratum: Ints,
+    units: Ints,
+    weights: Floats,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    permutations: int,
+) -> Floats:
+    n = np.bincount(labels * shape[1] + stratum, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+    size = np.maximum(n.sum(axis=0), 1)
+    mean = np.bincount(stratum, errors, minlength=shape[1]) / size
+    residual = errors - mean[stratum]
+    variance = np.bincount(stratum, residual**2, minlength=shape[1]) / np.maximum(size - 1, 1)
+    design = np.sum(np.bincount(units, residual) ** 2) / max(np.sum(residual**2), 1e-300)
+    # Of independent group means u_g = z_g / sqrt(n_g), the deviations from their common mean have the shuffles' covariance.
+    drawn = rng.standard_normal((permutations, *shape)) / np.sqrt(np.maximum(n, 1))
+    drawn -= (drawn * n).sum(axis=1, keepdims=True) / size
+    means = (drawn * np.sqrt(variance * design)) @ weights
+    gaps: Floats = means.max(axis=1) - means.min(axis=1)
+    return gaps
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(order))
+    running = 0.0
+    for rank, place in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * float(p[place])))
+        adjusted[place] = running
+    return [float(value) for value in adjusted]
+
+
+def worst_and_best(values: Floats) -> tuple[int, int]:
+    """Places of the largest and smallest value."""
+    return int(np.argmax(values)), int(np.argmin(values))
+
+
+def verdict(gap: dict[str, Any]) -> str:
+    """One sentence on a gap of metrics.json: raw, at equal ages, and whether it is more than chance."""
+    low_high = gap["difference"]
+    text = f"{gap['worst']} has the largest MAE, {low_high['value']:.2f} years above {gap['best']}"
+    even = gap.get("standardised")
+    if even is None:
+        return text + "; the groups share too few ages to compare them at equal ages."
+    text += f"; at equal ages {even['worst']} is {even['difference']['value']:.2f} years above {even['best']}"
+    if gap["shrinks"]:
+        text += ", so that part of the raw gap is the groups' mix of ages"
+    return text + (
+        f" (p = {even['p_holm']:.3f}, shown)." if gap["flagged"] else f" (p = {even['p_holm']:.3f}, not shown)."
+    )

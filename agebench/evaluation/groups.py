@@ -1,0 +1,91 @@
+"""Groups of a test set: age bands, group columns and their crossings."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.evaluation.resampling import Ints
+from agebench.registry.plugins import suggest
+
+# Lower ends, completed years. Childhood, the years about the legal thresholds, then decades.
+AGE_BANDS = (0, 13, 18, 25, 35, 45, 55, 65)
+MIN_GROUP = 30
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to sort rows into groups.
+
+    Attributes:
+        name: a column, `age_band`, or a crossing as `gender*race`.
+        names: the groups.
+        codes: (n,) places in `names`, -1 where unknown.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    codes: Ints
+
+    @property
+    def counts(self) -> Ints:
+        """Rows in each group (len(names),)."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+
+    @property
+    def unknown(self) -> int:
+        """Rows of no known group."""
+        return int((self.codes < 0).sum())
+
+
+def age_bands(age: "np.ndarray[tuple[int], np.dtype[np.floating]]", edges: Sequence[int] = AGE_BANDS) -> Grouping:
+    """Bands of the true age that have rows: '0-12', …, '65+'."""
+    names = [f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)] + [f"{edges[-1]}+"]
+    codes = np.clip(np.searchsorted(np.asarray(edges), np.floor(age), side="right") - 1, 0, None)
+    present, dense = np.unique(codes, return_inverse=True)
+    return Grouping("age_band", tuple(names[code] for code in present), dense)
+
+
+def grouping(table: pd.DataFrame, name: str) -> Grouping:
+    """The grouping by the column `name`, or by a crossing of columns 'a*b'.
+
+    Raises:
+        UserError: no such column; the message lists what is there.
+    """
+    columns = name.split("*")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise UserError(f"no group column '{missing[0]}'{suggest(missing[0], map(str, table.columns))}")
+    codes = np.zeros(len(table), dtype=np.int64)
+    names: list[str] = [""]
+    unknown = np.zeros(len(table), dtype=bool)
+    for column in columns:
+        column_codes, values = pd.factorize(table[column], sort=True)
+        unknown |= column_codes < 0
+        codes = codes * max(len(values), 1) + column_codes
+        names = [f"{before}*{value}" if before else str(value) for before in names for value in values]
+    codes[unknown] = -1
+    present = np.unique(codes[~unknown])
+    dense = np.where(unknown, -1, np.searchsorted(present, codes))
+    return Grouping(name, tuple(names[code] for code in present), dense)
+
+
+def groupings(table: pd.DataFrame, groups: Sequence[str]) -> list[Grouping]:
+    """The groupings asked for and, where both are among them, gender*race; those without a known row are left out.
+
+    Raises:
+        UserError: no such column.
+    """
+    wanted = list(dict.fromkeys(groups))
+    if {"gender", "race"} <= set(wanted) and not {"gender*race", "race*gender"} & set(wanted):
+        wanted.append("gender*race")
+    return [made for made in (grouping(table, name) for name in wanted) if made.names]
+
+
+def single_years(age: "np.ndarray[tuple[int], np.dtype[np.floating]]") -> Ints:
+    """Dense codes of the completed years (n,)."""
+    codes: Ints = np.unique(np.floor(age).astype(np.int64), return_inverse=True)[1]
+    return codes

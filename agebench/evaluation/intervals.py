@@ -1,0 +1,94 @@
+"""Intervals: percentile and BCa from bootstrap replicates, Wilson and Clopper-Pearson for rates."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from agebench.evaluation.resampling import Floats, Replicates
+
+Kind = Literal["bca", "percentile"]
+LEVEL = 0.95
+
+
+def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEVEL) -> tuple[Floats, Floats]:
+    """Lower and upper ends, each (K,), NaN where there are no replicates; each interval contains its point value.
+
+    `percentile` takes the quantiles of the replicates. `bca` shifts them for the bias of the median of the replicates and
+    for skewness, the acceleration coming from the jackknife (Efron 1987, "Better bootstrap confidence intervals",
+    equations 2.3 and 6.6 with leave-one-out values for the influence).
+    """
+    value, resampled = found.value, found.resampled
+    low, high = np.full(len(value), np.nan), np.full(len(value), np.nan)
+    if not resampled.shape[1]:
+        return low, high
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    levels = np.broadcast_to(tails, (len(value), 2)) if kind == "percentile" else _bca_levels(found, tails)
+    ordered = np.sort(resampled, axis=1)  # NaN goes to the end.
+    count = np.isfinite(ordered).sum(axis=1)
+    known = np.isfinite(value) & (count > 0)
+    for side, ends in enumerate((low, high)):
+        place = np.clip(levels[known, side] * (count[known] - 1), 0, count[known] - 1)
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, count[known] - 1)
+        rows = np.flatnonzero(known)
+        fraction = place - below
+        ends[known] = ordered[rows, below] * (1 - fraction) + ordered[rows, above] * fraction
+    # A figure on the edge of what it can be (a CS of 1) may have all its replicates to one side.
+    return np.fmin(low, np.where(known, value, np.nan)), np.fmax(high, np.where(known, value, np.nan))
+
+
+def _bca_levels(found: Replicates, tails: Floats) -> Floats:
+    value = found.value[:, None]
+    finite = np.isfinite(found.resampled)
+    # Ties count half: with whole-year predictions many replicates equal the point value.
+    below = ((found.resampled < value) & finite).sum(axis=1) + 0.5 * ((found.resampled == value) & finite).sum(axis=1)
+    count = np.maximum(finite.sum(axis=1), 1)
+    shift = special.ndtri(np.clip(below / count, 0.5 / count, 1 - 0.5 / count))[:, None]
+    known = np.isfinite(found.left_out)
+    left_out = np.where(known, found.left_out, 0.0)
+    mean = left_out.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    change = np.where(known, mean - left_out, 0.0)
+    spread = np.maximum((change**2).sum(axis=1), 1e-100)
+    acceleration = (change**3).sum(axis=1) / (6 * spread**1.5)
+    moved = shift + special.ndtri(tails)[None, :]
+    levels: Floats = special.ndtr(shift + moved / (1 - acceleration[:, None] * moved))
+    return levels
+
+
+def figure(value: float, low: float = np.nan, high: float = np.nan) -> dict[str, float | None]:
+    """A figure as metrics.json has it; None where a number is not defined."""
+    return {"value": number(value), "low": number(low), "high": number(high)}
+
+
+def number(value: float) -> float | None:
+    """`value` as JSON can have it: None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def figures(names: Sequence[str], found: Replicates, kind: Kind = "bca") -> dict[str, dict[str, float | None]]:
+    """The named figures with their 95 % intervals."""
+    low, high = bootstrap_interval(found, kind)
+    return {name: figure(*three) for name, *three in zip(names, found.value, low, high, strict=True)}
+
+
+def wilson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -> tuple[Floats, Floats]:
+    """Wilson's score interval of hits/n, elementwise; NaN where n = 0 (Wilson 1927)."""
+    z = special.ndtri((1 + level) / 2)
+    with np.errstate(all="ignore"):
+        rate = hits / n
+        centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+        return np.fmax(centre - half, 0), np.fmin(centre + half, 1)
+
+
+def clopper_pearson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -> tuple[Floats, Floats]:
+    """The exact interval of hits/n, elementwise; NaN where n = 0 (Clopper and Pearson 1934). hits need not be whole."""
+    hits, n = np.asarray(hits, float), np.asarray(n, float)
+    tail = (1 - level) / 2
+    with np.errstate(all="ignore"):
+        low = np.where(hits > 0, stats.beta.ppf(tail, hits, n - hits + 1), 0.0)
+        high = np.where(hits < n, stats.beta.ppf(1 - tail, hits + 1, n - hits), 1.0)
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

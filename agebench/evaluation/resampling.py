@@ -1,0 +1,159 @@
+"""Resampling by weights: a bootstrap sample is a count for every cluster, and every figure a function of weighted sums.
+
+No row is ever copied. Rows that fall into the same sets (same gender, same age, …) form a cell; the sums of a block of
+resamples are one small matrix product a cell, added up to the sets afterwards. What is kept of a resample is its figures.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+# Aliases that say what is meant; numpy's own types of mixed expressions are wider.
+Floats = NDArray[Any]
+Ints = NDArray[Any]
+Flags = NDArray[np.bool_]
+
+# A statistic takes, for every grouping, sums of shape (sets, features, resamples) and gives figures (figures, resamples).
+Statistic = Callable[[Sequence[Floats]], Floats]
+
+# Weights held at a time by each of two threads: 16 million numbers of four bytes.
+_BLOCK = 16_000_000
+# Leave-one-out is exact up to this many clusters; above, clusters leave in so many groups (see `Replicates.left_out`).
+_JACKKNIFE = 1_000
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """A vector of K figures: as observed, in B resamples, and with clusters left out.
+
+    Attributes:
+        value: (K,) on the rows as they are; NaN where a figure is undefined.
+        resampled: (K, B) in the bootstrap samples (B = 0 with fewer than two clusters).
+        left_out: (K, J) with one cluster, or one of J random groups of clusters, left out (for BCa's acceleration).
+    """
+
+    value: Floats
+    resampled: Floats
+    left_out: Floats
+
+
+def cluster_codes(subject: "NDArray[np.object_] | None", n: int) -> Ints:
+    """The cluster of each of n rows, 0, 1, …: its subject where that is known, else the row itself.
+
+    Args:
+        subject: (n,) identities, None/NaN where unknown; or None: every row is a cluster.
+        n: rows.
+    """
+    if subject is None:
+        return np.arange(n)
+    import pandas as pd
+
+    codes, names = pd.factorize(subject)
+    unknown = codes < 0
+    codes[unknown] = len(names) + np.arange(int(unknown.sum()))
+    return np.asarray(codes)
+
+
+class Resampler:
+    """Weighted sums of features over sets of rows.
+
+    Args:
+        features: (n, F) numbers to be summed.
+        groupings: each (n,) integers: the set that a row belongs to in this grouping, 0, 1, …; -1 for none.
+        clusters: (n,) integers 0, 1, …: rows that are drawn together (images of one subject).
+    """
+
+    def __init__(self, features: Floats, groupings: Sequence[Ints], clusters: Ints) -> None:
+        self.count = int(clusters.max()) + 1
+        self.width = features.shape[1]
+        cells = np.zeros(len(features), dtype=np.int64)
+        for codes in groupings:
+            cells = cells * (int(codes.max(initial=-1)) + 2) + codes + 1
+            cells = np.unique(cells, return_inverse=True)[1]  # Dense again, so that the product cannot overflow.
+        order = np.argsort(cells, kind="stable")
+        self._starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+        self._stops = np.append(self._starts[1:], len(order))
+        self._exact = features[order]
+        self._features = self._exact.astype(np.float32)
+        first = order[self._starts]
+        self._members = [_membership(codes[first]) for codes in groupings]
+        clusters = clusters[order]
+        if self.count == len(clusters):
+            # Every row its own cluster: number them as they lie, and weights are read in place instead of gathered.
+            clusters = np.arange(len(clusters))
+        self._clusters: Ints | None = None if self.count == len(clusters) else clusters
+
+    def observed(self) -> list[Floats]:
+        """Sums on the rows as they are: for each grouping (sets, F, 1), in double precision."""
+        cells = np.add.reduceat(self._exact, self._starts, axis=0)
+        return self._sets(cells[:, :, None])
+
+    def replicates(self, statistic: Statistic, *, resamples: int, seed: int) -> Replicates:
+        """The figures of `statistic`, observed, resampled and left out; the same for the same seed."""
+
+        def figures(sums: list[Floats]) -> Floats:
+            with np.errstate(all="ignore"):  # 0 / 0 in an empty set is NaN, as meant. Set in every thread.
+                return statistic(sums)
+
+        value = figures(self.observed())[:, 0]
+        if self.count < 2 or resamples < 1:
+            empty = np.empty((len(value), 0))
+            return Replicates(value, empty, empty)
+        weights = [*bootstrap_weights(self.count, resamples, seed), *_leave_out(self.count, seed)]
+        with ThreadPoolExecutor(2) as pool:
+            every = np.concatenate(list(pool.map(lambda make: figures(self._weighted(make())), weights)), axis=1)
+        return Replicates(value, every[:, :resamples], every[:, resamples:])
+
+    def _weighted(self, weights: Floats) -> list[Floats]:
+        cells = np.empty((len(self._starts), self.width, len(weights)), dtype=np.float64)
+        for cell, (start, stop) in enumerate(zip(self._starts, self._stops, strict=True)):
+            # Basic slices and gathers are of one cell: no copy of all rows is made.
+            drawn = weights[:, start:stop] if self._clusters is None else weights[:, self._clusters[start:stop]]
+            cells[cell] = (drawn @ self._features[start:stop]).T
+        return self._sets(cells)
+
+    def _sets(self, cells: Floats) -> list[Floats]:
+        flat = cells.reshape(len(cells), -1)
+        return [(members @ flat).reshape(members.shape[0], *cells.shape[1:]) for members in self._members]
+
+
+def bootstrap_weights(clusters: int, resamples: int, seed: int) -> Iterator[Callable[[], Floats]]:
+    """Makers of (b, clusters) float32 multinomial counts, together `resamples` rows; memory is that of one block."""
+    block = max(1, min(resamples, _BLOCK // clusters))
+    starts = range(0, resamples, block)
+    for start, stream in zip(starts, np.random.SeedSequence(seed).spawn(len(starts)), strict=True):
+        yield partial(_multinomial, stream, clusters, min(block, resamples - start))
+
+
+def _multinomial(stream: np.random.SeedSequence, clusters: int, count: int) -> Floats:
+    generator = np.random.Generator(np.random.SFC64(stream))
+    weights = np.empty((count, clusters), dtype=np.float32)
+    for row in weights:
+        row[:] = np.bincount(generator.integers(0, clusters, size=clusters), minlength=clusters)
+    return weights
+
+
+def _leave_out(clusters: int, seed: int) -> Iterator[Callable[[], Floats]]:
+    groups = min(clusters, _JACKKNIFE if clusters <= 50_000 else 200)
+    group = np.random.default_rng(seed).permutation(clusters) % groups
+    block = max(1, _BLOCK // clusters)
+    for start in range(0, groups, block):
+        yield partial(_without, group, start, min(start + block, groups))
+
+
+def _without(group: Ints, start: int, stop: int) -> Floats:
+    weights: Floats = (group[None, :] != np.arange(start, stop)[:, None]).astype(np.float32)
+    return weights
+
+
+def _membership(codes: Ints) -> sparse.csr_array:
+    """(sets, cells) of zeros and ones."""
+    inside = np.flatnonzero(codes >= 0)
+    shape = (int(codes.max(initial=-1)) + 1, len(codes))
+    return sparse.csr_array((np.ones(len(inside)), (codes[inside], inside)), shape=shape)
