@@ -21,7 +21,7 @@ from agebench.evaluation.fairness import (
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings, single_years
 from agebench.evaluation.intervals import Kind, figure, figures
 from agebench.evaluation.metrics import CS_LEVELS, Features
-from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, cluster_codes
+from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, cluster_codes
 
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
 _SIGNIFICANT = 0.05
@@ -192,8 +192,7 @@ def _comparison(table: pd.DataFrame, grouping: Grouping, features: Features, min
 
 def _group_table(grouping: Grouping, every: dict[str, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
     counts = grouping.counts
-    pairs = np.unique(np.column_stack([grouping.codes, clusters])[grouping.codes >= 0], axis=0)
-    drawn = np.bincount(pairs[:, 0], minlength=len(grouping.names))
+    several = _several_clusters(grouping, clusters)
     table: dict[str, Any] = {}
     for place, group in enumerate(grouping.names):
         row: dict[str, Any] = {"n": int(counts[place]), "ranked": bool(counts[place] >= minimum)}
@@ -201,11 +200,20 @@ def _group_table(grouping: Grouping, every: dict[str, Any], clusters: Ints, mini
         even = every.get(f"{grouping.name}/{group}/mae_standardised")
         if even is not None:
             row["mae_standardised"] = even
-        if drawn[place] < 2:
+        if not several[place]:
             # One person alone shows no spread: an interval would have no width and mean nothing.
             row |= {name: figure(row[name]["value"]) for name in _IN_GROUPS}
         table[group] = row
     return table
+
+
+def _several_clusters(grouping: Grouping, clusters: Ints) -> Flags:
+    known = grouping.codes >= 0
+    first, last = np.full(len(grouping.names), clusters.max() + 1), np.full(len(grouping.names), -1)
+    np.minimum.at(first, grouping.codes[known], clusters[known])
+    np.maximum.at(last, grouping.codes[known], clusters[known])
+    several: Flags = first < last
+    return several
 
 
 def _gaps(plan: _Plan, every: dict[str, Any], clusters: Ints, resamples: int, seed: int) -> dict[str, Any]:

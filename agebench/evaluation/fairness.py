@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agebench.evaluation.groups import MIN_GROUP, Grouping
-from agebench.evaluation.resampling import Floats, Ints
+from agebench.evaluation.resampling import Floats, Ints, dense
 
 # A stratum of ages is closed once it is this wide and every group has so many rows in it; one that grows wider than the
 # widest is given up: ages at which some group is all but absent cannot be compared.
@@ -134,7 +134,7 @@ def equality_test(
     errors = errors[inside]
     labels = np.searchsorted(groups, grouping.codes[inside])
     stratum = np.zeros(len(errors), np.int64) if strata is None else strata.codes[inside]
-    units = np.unique(clusters[inside], return_inverse=True)[1]
+    units = dense(clusters[inside])
     weights = np.ones(1) if strata is None else strata.weights
     rng = np.random.default_rng(seed)
     shape = (len(groups), len(weights))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from agebench.errors import UserError
-from agebench.evaluation.resampling import Ints
+from agebench.evaluation.resampling import Floats, Ints, dense
 from agebench.registry.plugins import suggest
 
 # Lower ends, completed years. Childhood, the years about the legal thresholds, then decades.
@@ -41,12 +41,11 @@ class Grouping:
         return int((self.codes < 0).sum())
 
 
-def age_bands(age: "np.ndarray[tuple[int], np.dtype[np.floating]]", edges: Sequence[int] = AGE_BANDS) -> Grouping:
+def age_bands(age: Floats, edges: Sequence[int] = AGE_BANDS) -> Grouping:
     """Bands of the true age that have rows: '0-12', …, '65+'."""
     names = [f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)] + [f"{edges[-1]}+"]
     codes = np.clip(np.searchsorted(np.asarray(edges), np.floor(age), side="right") - 1, 0, None)
-    present, dense = np.unique(codes, return_inverse=True)
-    return Grouping("age_band", tuple(names[code] for code in present), dense)
+    return Grouping("age_band", tuple(names[code] for code in np.unique(codes)), dense(codes))
 
 
 def grouping(table: pd.DataFrame, name: str) -> Grouping:
@@ -69,8 +68,8 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
         names = [f"{before}*{value}" if before else str(value) for before in names for value in values]
     codes[unknown] = -1
     present = np.unique(codes[~unknown])
-    dense = np.where(unknown, -1, np.searchsorted(present, codes))
-    return Grouping(name, tuple(names[code] for code in present), dense)
+    codes = np.where(unknown, -1, np.searchsorted(present, codes))
+    return Grouping(name, tuple(names[code] for code in present), codes)
 
 
 def groupings(table: pd.DataFrame, groups: Sequence[str]) -> list[Grouping]:
@@ -85,7 +84,7 @@ def groupings(table: pd.DataFrame, groups: Sequence[str]) -> list[Grouping]:
     return [made for made in (grouping(table, name) for name in wanted) if made.names]
 
 
-def single_years(age: "np.ndarray[tuple[int], np.dtype[np.floating]]") -> Ints:
+def single_years(age: Floats) -> Ints:
     """Dense codes of the completed years (n,)."""
-    codes: Ints = np.unique(np.floor(age).astype(np.int64), return_inverse=True)[1]
-    return codes
+    completed = np.floor(age).astype(np.int64)
+    return dense(completed - completed.min())
