@@ -10,5 +10,12 @@ from tqdm import tqdm
 def progress(items: Iterable[Any] | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
     """A tqdm bar over `items` (or to be updated by hand), silent when standard error is no terminal."""
     return tqdm(
-        items, total=total, desc=label, unit=unit, delay=2, leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()
+        items,
+        total=total,
+        desc=label,
+        unit=unit,
+        delay=2,
+        leave=False,
+        dynamic_ncols=True,
+        disable=not sys.stderr.isatty(),
     )

@@ -20,7 +20,11 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.registry.plugins import suggest
 
     found = cards(arguments)
-    known = {name: registry for registry in (found.models, found.datasets) for name in (*registry.names(), *registry.broken())}
+    known = {
+        name: registry
+        for registry in (found.models, found.datasets)
+        for name in (*registry.names(), *registry.broken())
+    }
     if arguments.name not in known:
         raise UserError(f"no dataset or model called '{arguments.name}'{suggest(arguments.name, sorted(known))}")
     registry = known[arguments.name]

@@ -13,7 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench run`."""
     parser.add_argument("--train", metavar="DATASET", help="the dataset to train and validate on")
     parser.add_argument(
-        "--test", metavar="DATASET", action="append", help="a dataset to test on (repeatable); the training set's name means its held-out part"
+        "--test",
+        metavar="DATASET",
+        action="append",
+        help="a dataset to test on (repeatable); the training set's name means its held-out part",
     )
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")
@@ -24,13 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="auto",
         help="start from pre-trained weights: auto (as without SOURCE), timm, an installed package, or a file",
     )
-    parser.add_argument("--no-pretrained", dest="pretrained", action="store_const", const="", help="start from random weights")
+    parser.add_argument(
+        "--no-pretrained", dest="pretrained", action="store_const", const="", help="start from random weights"
+    )
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--seed", type=int, metavar="N", help="decides the split, the start and the order (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)")
-    parser.add_argument("--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<train>-<model>-<head>-s<seed>)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<train>-<model>-<head>-s<seed>)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     add_registry(parser)
     add_json(parser)
@@ -49,14 +60,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{folder.path} holds this run, finished; nothing is done again.", file=sys.stderr)
         return _show(folder, arguments)
     if folder.started() and not arguments.resume:
-        raise UserError(f"{folder.path} holds the beginning of this run; add --resume to go on with it, or delete the folder")
-    from agebench.runs.pipeline import run as do_run  # torch is loaded only now, when the settings are known to be right
+        raise UserError(
+            f"{folder.path} holds the beginning of this run; add --resume to go on with it, or delete the folder"
+        )
+    from agebench.runs.pipeline import (
+        run as do_run,
+    )  # torch is loaded only now, when the settings are known to be right
 
     try:
         with folder.locked():
             do_run(config, catalogue, folder, quiet=arguments.json)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; go on with\n  agebench run --config {folder.path / 'config.toml'} --out {folder.path} --resume", file=sys.stderr)
+        print(
+            f"\ninterrupted; go on with\n  agebench run --config {folder.path / 'config.toml'} --out {folder.path} --resume",
+            file=sys.stderr,
+        )
         return 130
     return _show(folder, arguments)
 
@@ -69,7 +87,10 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.model:
         # Another model's backbone and recipe have no place beside this one's.
         file = {key: value for key, value in file.items() if key not in ("model", "train", "pretrained")}
-    data = {"train": arguments.train, "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None)}
+    data = {
+        "train": arguments.train,
+        "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None),
+    }
     flags = {
         "seed": arguments.seed,
         "device": arguments.device,

@@ -34,7 +34,8 @@ def audit(reader: Reader, samples: Samples, *, name: str, workers: int | None = 
     paths = samples.table["path"]
     found = _digests(reader, list(paths), name, workers)
     table = samples.table.assign(
-        bytes_digest=paths.map(found["bytes_digest"]).to_numpy(), pixels_digest=paths.map(found["pixels_digest"]).to_numpy()
+        bytes_digest=paths.map(found["bytes_digest"]).to_numpy(),
+        pixels_digest=paths.map(found["pixels_digest"]).to_numpy(),
     )
     problems = paths.map(found["problem"])
     unreadable = problems != ""

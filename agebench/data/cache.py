@@ -66,7 +66,9 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
         raise write_error(folder, error) from error
     identities = samples.table["sample_id"].tolist()
     pixels = np.memmap(folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, 3))
-    refused = {identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()}
+    refused = {
+        identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()
+    }
     return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused)
 
 
@@ -133,5 +135,7 @@ def _key(samples: Samples, spec: FaceSpec) -> str:
     for column in ("sample_id", "bytes_digest"):
         digest.update("\n".join(samples.table[column]).encode())
     if "landmarks" in samples.table and spec.mode == "landmarks":
-        digest.update(json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode())
+        digest.update(
+            json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode()
+        )
     return digest.hexdigest()[:16]

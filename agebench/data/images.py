@@ -23,7 +23,9 @@ def open_image(encoded: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise ImageRefused(f"{width} x {height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed")
+                raise ImageRefused(
+                    f"{width} x {height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed"
+                )
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:

@@ -42,7 +42,11 @@ def available_cores() -> int:
 
 
 def _bounded(
-    pool: ProcessPoolExecutor, function: Callable[[Sequence[Item]], Result], chunks: Iterable[Sequence[Item]], *, ahead: int
+    pool: ProcessPoolExecutor,
+    function: Callable[[Sequence[Item]], Result],
+    chunks: Iterable[Sequence[Item]],
+    *,
+    ahead: int,
 ) -> Iterator[Result]:
     """Results in order with at most `ahead` chunks under way, so that a slow reader of the results doesn't fill memory."""
     waiting = []

@@ -53,7 +53,8 @@ def split(samples: Samples, *, test: float, val: float, seed: int, source: str =
         if not len(members):
             raise UserError(
                 f"{source}: {len(np.unique(groups))} groups of images (subjects, or images without their copies) are too few to "
-                f"fill train, val and test: nothing is left for {part}. Give more images, or other shares with --set data.test_share=…"
+                f"fill train, val and test: nothing is left for {part}. Give more images, or other shares with "
+                "--set data.test_share=…"
             )
     return Split(**chosen, duplicates=exact_copies(table), straddling=straddling)
 
@@ -85,7 +86,8 @@ def _draw(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: n
         part = int(behind.argmax())
         behind[part] -= sizes[group]
         part_of[group] = part
-    return part_of[groups]
+    assigned: np.ndarray = part_of[groups]
+    return assigned
 
 
 def _official(

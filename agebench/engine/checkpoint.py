@@ -30,30 +30,26 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     return about
 
 
-def save_state(path: Path, model: nn.Module, average: nn.Module | None, optimiser: Optimizer, about: dict[str, Any]) -> None:
+def save_state(path: Path, model: nn.Module, optimiser: Optimizer, about: dict[str, Any]) -> None:
     """Everything that training needs to go on, in one file: a kill between two files would leave halves that do not fit."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
     _save(path, _plain(tensors), about)
 
 
-def load_state(path: Path, model: nn.Module, average: nn.Module | None, optimiser: Optimizer) -> dict[str, Any]:
+def load_state(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
     """Load what `save_state` wrote; returns `about`.
 
     Raises:
         UserError: a damaged file, or one of another model.
     """
     tensors, about = _load(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = value
     _fit(path, model, parts["model"])
-    if average is not None:
-        _fit(path, average, parts["average"])
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimiser"].items():
         number, _, key = name.partition(".")
@@ -90,6 +86,8 @@ def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
     for name in sorted({*own, *tensors}):
         have, want = (tuple(side[name].shape) if name in side else "missing" for side in (tensors, own))
         if have != want:
-            raise UserError(f"{path}: is a checkpoint of another model: {name} is {have} in the file and {want} in the model")
+            raise UserError(
+                f"{path}: is a checkpoint of another model: {name} is {have} in the file and {want} in the model"
+            )
     with torch.no_grad():
         module.load_state_dict(tensors)

@@ -24,8 +24,15 @@ class Console(Events):
 
     def __init__(self, folder: Path, *, first_step: int = 0, quiet: bool = False) -> None:
         # What a killed run wrote after its last checkpoint is superseded.
-        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)  # type: ignore[no-untyped-call]
-        self._bar = tqdm(unit="step", desc="training", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty(), initial=first_step)
+        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        self._bar = tqdm(
+            unit="step",
+            desc="training",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+            initial=first_step,
+        )
         self._quiet = quiet
         self._val_mae = ""
         self._step = first_step
@@ -35,9 +42,11 @@ class Console(Events):
     def __enter__(self) -> "Console":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.close()
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
         """Move the bar; scalars against the step."""
@@ -50,16 +59,17 @@ class Console(Events):
         if step > start:
             self._left = f", {_duration((now - since) / (step - start) * (steps - step))} left"
         for name, value in (("loss", loss), ("learning_rate", rate), ("images_per_s", images_per_s)):
-            self._writer.add_scalar(f"train/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(f"train/{name}", value, step)
 
     def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
         """A line on standard error, and the validation MAE against the step."""
         self._val_mae = f", validation MAE {entry['val_mae']:.2f}"
-        self._writer.add_scalar("val/mae", entry["val_mae"], self._step)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+        self._writer.add_scalar("val/mae", entry["val_mae"], self._step)
+        self._writer.flush()
         if not self._quiet:
-            line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}, {entry['images_per_s']:.0f} images/s"
-            self._bar.write(line + (self._left if entry["epoch"] < epochs else ""), file=sys.stderr)
+            line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}"
+            rate = f", {entry['images_per_s']:.0f} images/s"
+            self._bar.write(line + rate + (self._left if entry["epoch"] < epochs else ""), file=sys.stderr)
 
 
 def _duration(seconds: float) -> str:

@@ -24,7 +24,13 @@ class Estimates(NamedTuple):
 
 
 def predict(
-    model: AgeModel, data: FaceSet, card: Architecture, device: torch.device, *, precision: str = "auto", label: str = ""
+    model: AgeModel,
+    data: FaceSet,
+    card: Architecture,
+    device: torch.device,
+    *,
+    precision: str = "auto",
+    label: str = "",
 ) -> Estimates:
     """Run `model` in evaluation and inference mode over `data`, in its order."""
     training = model.training
@@ -38,5 +44,6 @@ def predict(
             found.append(model.head.decode(logits.float()))
             bar.update(len(faces))
     model.train(training)
-    columns = [None if column[0] is None else torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)]
-    return Estimates(*columns)
+    age, probs, std = (None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+    assert age is not None
+    return Estimates(age, probs, std)

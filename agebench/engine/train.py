@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from agebench.data.augment import Augmenter
@@ -68,23 +67,17 @@ class Trainer:
     ) -> None:
         deterministic()
         self.recipe, self.card, self.seed, self.device, self.folder = recipe, card, seed, device, folder
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = ModelEmaV3(self.model, decay=recipe.ema) if recipe.ema else None
+        self.model: AgeModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = create_optimiser(self.model, recipe)
         self.augment = Augmenter(recipe.augment, card.mean, card.std)
         self.history = History()
-
-    @property
-    def judged(self) -> AgeModel:
-        """The weights that are validated and kept: the moving average where the recipe has one."""
-        return self.average.module if self.average is not None else self.model  # type: ignore[return-value]
 
     def resume(self) -> bool:
         """Go on from `last.safetensors` if it is there."""
         path = self.folder / "last.safetensors"
         if not path.exists():
             return False
-        about = load_state(path, self.model, self._average_module(), self.optimiser)
+        about = load_state(path, self.model, self.optimiser)
         self.history = History(about["history"])
         return True
 
@@ -104,11 +97,13 @@ class Trainer:
             if self._out_of_patience():
                 break
             entry = self._epoch(training, epoch, events)
-            ages = predict(self.judged, validation, self.card, self.device, precision=self.recipe.precision).age
+            ages = predict(self.model, validation, self.card, self.device, precision=self.recipe.precision).age
             entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
             self.history.epochs.append(entry)
             if self.history.best_epoch == epoch:
-                save_weights(self.folder / "best.safetensors", self.judged, {"epoch": epoch, "val_mae": entry["val_mae"]})
+                save_weights(
+                    self.folder / "best.safetensors", self.model, {"epoch": epoch, "val_mae": entry["val_mae"]}
+                )
             self._save_last()
             events.epoch_done(entry, self.recipe.epochs)
         return self.history
@@ -136,7 +131,9 @@ class Trainer:
                         f"the loss is {loss} in epoch {epoch}, step {step + 1} (learning rate {rate:.2g}): training has diverged. "
                         f"Try --set train.lr={self.recipe.lr / 3:.1g}, or --set train.clip=1."
                     )
-                events.step_done(overall + 1, self.recipe.epochs * steps, loss, rate, done / (time.perf_counter() - started))
+                events.step_done(
+                    overall + 1, self.recipe.epochs * steps, loss, rate, done / (time.perf_counter() - started)
+                )
         seconds = time.perf_counter() - started
         means = {name: float(value) / steps for name, value in totals.items()}
         return {"epoch": epoch, **means, "lr": rate, "images_per_s": done / seconds, "seconds": seconds}
@@ -151,21 +148,16 @@ class Trainer:
         logits = logits.float()
         loss = self.model.head.loss(logits, ages)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.model)
         with torch.no_grad():
             return {"loss": loss, **self.model.head.metrics(logits.detach(), ages)}
 
     def _out_of_patience(self) -> bool:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience
 
-    def _average_module(self) -> nn.Module | None:
-        return None if self.average is None else self.average.module
-
     def _save_last(self) -> None:
         about: dict[str, Any] = {"history": self.history.epochs}
-        save_state(self.folder / "last.safetensors", self.model, self._average_module(), self.optimiser, about)
+        save_state(self.folder / "last.safetensors", self.model, self.optimiser, about)

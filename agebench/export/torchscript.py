@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.data.augment import normalise
@@ -27,6 +27,9 @@ CONTRACT = (
 
 class ExportedModel(nn.Module):
     """Resizing, normalisation, network and decoding in one scriptable module."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: nn.Module, head: nn.Module, card: Architecture) -> None:
         super().__init__()
@@ -63,12 +66,19 @@ def export_torchscript(
     faces = torch.from_numpy(np.ascontiguousarray(examples)).permute(0, 3, 1, 2)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # TorchScript's deprecation is not the reader's concern.
-        traced = torch.jit.trace(model.backbone, normalise(torch.from_numpy(examples[:2]), card.mean, card.std))
-        scripted = torch.jit.script(ExportedModel(traced, model.head, card).eval())  # type: ignore[arg-type]
-        extra = {"card.json": card.model_dump_json(indent=2), "metrics.json": json.dumps(metrics), "contract.txt": CONTRACT}
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            model.backbone, normalise(torch.from_numpy(examples[:2]), card.mean, card.std)
+        )
+        scripted = torch.jit.script(ExportedModel(traced, model.head, card).eval())
+        extra = {
+            "card.json": card.model_dump_json(indent=2),
+            "metrics.json": json.dumps(metrics),
+            "contract.txt": CONTRACT,
+        }
         with atomic(path) as temporary:
             torch.jit.save(scripted, str(temporary), _extra_files=extra)
-            difference = _difference(model, card, examples, torch.jit.load(str(temporary)), faces)
+            exported = torch.jit.load(str(temporary))  # type: ignore[no-untyped-call]
+            difference = _difference(model, card, examples, exported, faces)
     return difference
 
 

@@ -22,12 +22,12 @@ def create_backbone(name: str, *, size: int) -> tuple[nn.Module, int]:
         backbone = _create(name, size)
     except (AssertionError, ValueError, RuntimeError) as error:
         raise UserError(f"backbone '{name}' cannot be made for {size} px images: {error}") from error
-    return backbone, int(backbone.num_features)
+    return backbone, int(backbone.num_features)  # type: ignore[arg-type]
 
 
 def _create(name: str, size: int) -> nn.Module:
     """Transformers need to know the image's size, convolutional networks do not take the argument."""
     try:
-        return timm.create_model(name, num_classes=0, img_size=size)  # type: ignore[no-any-return]
+        return timm.create_model(name, num_classes=0, img_size=size)
     except TypeError:
-        return timm.create_model(name, num_classes=0)  # type: ignore[no-any-return]
+        return timm.create_model(name, num_classes=0)

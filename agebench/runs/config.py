@@ -31,7 +31,9 @@ class DataConfig(_Table):
 class FacesConfig(_Table):
     """How every face of every dataset is prepared; the output size is the model's."""
 
-    coverage: float = Field(default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again")
+    coverage: float = Field(
+        default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again"
+    )
 
 
 class EvaluateConfig(_Table):
@@ -45,7 +47,9 @@ class RunConfig(_Table):
 
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
-    pretrained: str = Field(default="", description="source of the backbone's weights: auto, timm, a package, a file; empty: random")
+    pretrained: str = Field(
+        default="", description="source of the backbone's weights: auto, timm, a package, a file; empty: random"
+    )
     data: DataConfig
     model: Architecture
     train: Recipe = Recipe()

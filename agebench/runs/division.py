@@ -48,7 +48,9 @@ class Division:
         kept = self._each(lambda name, samples: faces[name].keep(samples))
         for part, (name, samples) in kept.parts().items():
             if not len(samples):
-                raise UserError(f"{part}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?")
+                raise UserError(
+                    f"{part}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?"
+                )
         return kept
 
     def _each(self, change: Callable[[str, Samples], Samples]) -> "Division":
@@ -73,7 +75,9 @@ def divide(data: DataConfig, samples: dict[str, Samples], *, seed: int) -> Divis
             tests[name], overlap[name] = without_overlap(samples[name], [home.train, home.val])
     for name, test in tests.items():
         if not len(test):
-            raise UserError(f"{name}: every one of its images also stands in {data.train}'s training part: nothing to test on")
+            raise UserError(
+                f"{name}: every one of its images also stands in {data.train}'s training part: nothing to test on"
+            )
     return Division(
         home=data.train,
         train=home.train,

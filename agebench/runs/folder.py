@@ -75,7 +75,9 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise AgebenchError(f"{self.path}: another process is working on this run; wait for it, or choose another --out") from None
+            raise AgebenchError(
+                f"{self.path}: another process is working on this run; wait for it, or choose another --out"
+            ) from None
         try:
             yield
         finally:
@@ -97,8 +99,17 @@ class RunFolder:
 
     def write_manifest(self, content: dict[str, Any]) -> None:
         """`content` beside what is known of this program and machine."""
-        versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONS}}
-        about = {"schema": 1, "name": self.path.name, "agebench": __version__, "versions": versions, "git": git_commit()}
+        versions = {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONS},
+        }
+        about = {
+            "schema": 1,
+            "name": self.path.name,
+            "agebench": __version__,
+            "versions": versions,
+            "git": git_commit(),
+        }
         write_json(self.path / "manifest.json", about | content)
 
     def write_json(self, name: str, content: Any) -> None:
@@ -125,9 +136,16 @@ def git_commit() -> str | None:
     if not (here / ".git").exists():  # installed: a repository around the environment is somebody else's
         return None
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
         changes = subprocess.run(
-            ["git", "status", "--porcelain", "--", "agebench"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", "status", "--porcelain", "--", "agebench"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

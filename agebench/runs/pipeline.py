@@ -63,14 +63,18 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "hardware": hardware(device),
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
         "model": describe_model(config, model, weights),
-        "faces": describe_faces({name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage),
+        "faces": describe_faces(
+            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage
+        ),
         "samples": describe_samples(division, samples),
     }
     folder.write_manifest(about | {"finished": False})
     with folder.clock("train_s"):
         history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
     with folder.clock("predict_s"):
-        answers = {name: predict_test(config, model, test, faces[name], device) for name, test in division.tests.items()}
+        answers = {
+            name: predict_test(config, model, test, faces[name], device) for name, test in division.tests.items()
+        }
     with folder.clock("evaluate_s"):
         metrics = measure(config, folder, division, answers)
     with folder.clock("export_s"):
@@ -80,7 +84,8 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "epochs": len(history.epochs),
         "best_epoch": history.best_epoch,
         "export": {"max_difference_years": difference},
-        "timings": folder.timings | {"images_per_s": round(history.images_per_s, 1), "total_s": round(sum(folder.timings.values()), 1)},
+        "timings": folder.timings
+        | {"images_per_s": round(history.images_per_s, 1), "total_s": round(sum(folder.timings.values()), 1)},
     }
     folder.write_manifest(about | {"finished": False})
     write_report(folder.path)
@@ -111,7 +116,14 @@ def prepare_faces(config: RunConfig, dataset: Dataset) -> Faces:
 
 
 def train(
-    config: RunConfig, folder: RunFolder, model: AgeModel, division: Division, faces: Faces, device: torch.device, *, quiet: bool
+    config: RunConfig,
+    folder: RunFolder,
+    model: AgeModel,
+    division: Division,
+    faces: Faces,
+    device: torch.device,
+    *,
+    quiet: bool,
 ) -> History:
     """Train, or go on training; leaves the weights of the best epoch in `model` and the history in the folder."""
     training, validation = face_set(faces, division.train), face_set(faces, division.val)
@@ -125,7 +137,9 @@ def train(
     return history
 
 
-def predict_test(config: RunConfig, model: AgeModel, test: Samples, faces: Faces, device: torch.device) -> tuple[pd.DataFrame, Estimates]:
+def predict_test(
+    config: RunConfig, model: AgeModel, test: Samples, faces: Faces, device: torch.device
+) -> tuple[pd.DataFrame, Estimates]:
     """What the model says about a test set's faces, beside what is true. The one time that a test set is read."""
     estimates = predict(model, face_set(faces, test), config.model, device, precision=config.train.precision)
     return predictions_table(test, estimates), estimates
@@ -167,4 +181,5 @@ def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str
 def some_faces(faces: dict[str, Faces], division: Division, count: int = 64) -> np.ndarray:
     """(n, S, S, 3) uint8: the first faces of the first test set, to check an export on."""
     name, test = next(iter(division.tests.items()))
-    return faces[name].pixels[faces[name].rows(test)[:count]]
+    chosen: np.ndarray = faces[name].pixels[faces[name].rows(test)[:count]]
+    return chosen

@@ -49,7 +49,9 @@ class Reader(ABC):
         return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def open_reader(name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str) -> Reader:
+def open_reader(
+    name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str
+) -> Reader:
     """The reader `name` over `root`.
 
     Raises:

@@ -8,6 +8,7 @@ from agebench.registry.builtin import heads
 
 __all__ = ["AgeEstimate", "Head", "create", "heads", "names"]
 
+
 def names() -> list[str]:
     """All heads that can be created."""
     return heads.names()
@@ -19,7 +20,7 @@ def create(name: str, *, in_features: int, ages: tuple[int, int] = (0, 100), **o
     Raises:
         UserError: no such head, or an option it does not have.
     """
-    kind = heads.get(name)
+    kind: type[Head] = heads.get(name)
     try:
         return kind(in_features, ages, **options)
     except TypeError as error:

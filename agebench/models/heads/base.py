@@ -42,7 +42,7 @@ class Head(nn.Module, ABC):
         self.in_features = in_features
         self.ages = ages
 
-    def prepare(self, ages: Tensor) -> None:  # noqa: B027 - most heads have nothing to learn from the labels alone
+    def prepare(self, ages: Tensor) -> None:
         """See the training set's ages (N,) once, before training: a head may set its scale or its biases by them."""
 
     @abstractmethod

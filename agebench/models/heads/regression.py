@@ -1,7 +1,7 @@
 """Age as one number."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.models.heads.base import AgeEstimate, Head
@@ -22,7 +22,13 @@ class RegressionHead(Head):
     scale: Tensor
 
     def __init__(
-        self, in_features: int, ages: tuple[int, int] = (0, 100), *, loss: str = "l1", delta: float = 5.0, dropout: float = 0.0
+        self,
+        in_features: int,
+        ages: tuple[int, int] = (0, 100),
+        *,
+        loss: str = "l1",
+        delta: float = 5.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(in_features, ages)
         if loss not in ("l1", "l2", "huber"):

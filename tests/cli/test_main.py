@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from agebench.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["info", "tiny"], ["run", "--help"], ["--version"]])
+def test_the_front_door_loads_neither_torch_nor_pandas(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from agebench.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pandas', 'timm', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m_is_the_console_script() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agebench", "list", "models"], capture_output=True, text=True, check=True
+    )
+    assert "efficientnet_lite0" in done.stdout
+
+
+def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"utk", "fgnet", "synth", "synth-shift"} <= found["datasets"].keys()
+    assert {"resnet50", "efficientnet_b0", "efficientnet_lite0", "tiny"} <= found["models"].keys()
+    assert found["broken"] == {}
+
+
+def test_info_of_an_unknown_name_offers_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "fgnt"]) == 2
+    assert "did you mean 'fgnet'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"agebench {command}" in capsys.readouterr().out

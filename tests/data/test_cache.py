@@ -1,0 +1,137 @@
+import io
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from agebench.data import cache
+from agebench.data.audit import audit
+from agebench.data.cache import Faces, build_faces
+from agebench.data.faces import FaceSpec
+from agebench.data.readers import Reader
+from agebench.data.samples import Samples, make_samples
+
+SPEC = FaceSpec("none", 16)
+COUNT = 200
+
+
+class Greys(Reader):
+    """Images made from their numbers; number 13 is refused when its face is prepared."""
+
+    needs_files = False
+
+    def read(self) -> Samples:
+        names = [f"{number}" for number in range(COUNT)]
+        return make_samples(pd.DataFrame({"sample_id": names, "path": names, "age": 30.0}))
+
+    def stamp(self, path: str) -> str:
+        return "always"
+
+    def image_bytes(self, path: str) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (16, 16), (int(path),) * 3).save(file, "PNG")
+        return file.getvalue()
+
+
+class Dying(Greys):
+    """Stops, as a killed process does, after some images."""
+
+    left = 100
+
+    def image_bytes(self, path: str) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().image_bytes(path)
+
+
+class Counting(Greys):
+    """Remembers what it was asked for."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[str] = []
+
+    def image_bytes(self, path: str) -> bytes:
+        self.asked.append(path)
+        return super().image_bytes(path)
+
+
+def build(reader: Reader, samples: Samples) -> Faces:
+    return build_faces(reader, samples, SPEC, name="greys", workers=1)
+
+
+@pytest.fixture
+def samples() -> Samples:
+    reader = Greys(None)
+    return audit(reader, reader.read(), name="greys")
+
+
+def right(faces: Faces) -> bool:
+    return bool((faces.pixels[:, 8, 8, 0] == np.arange(COUNT)).all()) and faces.pixels.shape == (COUNT, 16, 16, 3)
+
+
+def test_faces_are_made_once(samples: Samples) -> None:
+    assert right(build(Greys(None), samples))
+    again = Counting(None)
+    assert right(build(again, samples))
+    assert again.asked == []
+
+
+def test_rows_follow_the_samples(samples: Samples) -> None:
+    faces = build(Greys(None), samples)
+    chosen = Samples(samples.table.iloc[[150, 3, 77]].reset_index(drop=True))
+    assert faces.pixels[faces.rows(chosen)][:, 0, 0, 0].tolist() == [150, 3, 77]
+
+
+def test_an_interrupted_build_continues(samples: Samples) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(Dying(None), samples)
+    rest = Counting(None)
+    assert right(build(rest, samples))
+    assert 0 < len(rest.asked) < COUNT
+
+
+def test_another_spec_or_another_image_makes_another_cache(samples: Samples) -> None:
+    build(Greys(None), samples)
+    for spec, changed in (
+        (FaceSpec("none", 16, 1.2), samples),
+        (SPEC, Samples(samples.table.assign(bytes_digest=samples.table["bytes_digest"].str.replace("a", "b")))),
+    ):
+        reader = Counting(None)
+        build_faces(reader, changed, spec, name="greys", workers=1)
+        assert len(reader.asked) == COUNT
+
+
+def test_a_refused_face_is_remembered_with_its_reason(samples: Samples) -> None:
+    for _ in range(2):
+        faces = build_faces(Greys(None), samples, FaceSpec("landmarks", 16, 1.0, (0, 1, 2)), name="greys", workers=1)
+        kept = faces.keep(samples)
+        assert len(kept) == 0
+        assert len(kept.quarantined) == COUNT
+        assert "landmark" in kept.quarantined["reason"].iloc[0]
+
+
+def _build_in_process(samples: Samples) -> bool:
+    return right(build_faces(Greys(None), samples, SPEC, name="greys", workers=1))
+
+
+def test_two_processes_build_one_cache(samples: Samples) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(_build_in_process, [samples, samples]) == [True, True]
+    assert right(build(Counting(None), samples))
+
+
+def test_processes_and_one_process_make_the_same(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = np.array(build(Greys(None), samples).pixels)
+    monkeypatch.setenv("AGEBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("agebench.data.parallel.WORTH_PROCESSES", 0)
+    together = build_faces(Greys(None), samples, SPEC, name="greys", workers=2)
+    assert (alone == together.pixels).all()
+    assert cache.PENDING not in np.fromfile(next(tmp_path.glob("faces/*/state.u8")), np.uint8)

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from agebench.errors import UserError
+from agebench.registry.cards import ModelCard, read_card
+from agebench.registry.catalogue import catalogue
+
+MODEL = """
+name = "{name}"
+title = "A model"
+backbone = "resnet18"
+"""
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / "models" / f"{name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_shipped_cards_are_all_good() -> None:
+    found = catalogue()
+    assert found.datasets.broken() == {}
+    assert found.models.broken() == {}
+
+
+def test_extra_folders_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a", "one", MODEL.format(name="one"))
+    write(tmp_path / "b", "two", MODEL.format(name="two"))
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(tmp_path / "a"))
+    assert {"one", "two", "tiny"} <= set(catalogue([tmp_path / "b"]).models.names())
+
+
+def test_two_cards_of_one_name_are_both_named(tmp_path: Path) -> None:
+    mine = write(tmp_path, "mine", MODEL.format(name="tiny"))
+    with pytest.raises(UserError) as refused:
+        catalogue([tmp_path])
+    assert str(mine) in str(refused.value)
+    assert "registry/models/tiny.toml" in str(refused.value)
+
+
+def test_a_card_with_a_typo_is_listed_as_broken_and_the_others_stand(tmp_path: Path) -> None:
+    path = write(tmp_path, "typo", MODEL.format(name="typo") + 'hed = "coral"\n')
+    found = catalogue([tmp_path])
+    assert found.models.broken() == {"typo": f"{path}: unknown key 'hed'; did you mean 'head'?"}
+    assert "tiny" in found.models.names()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('size = "big"', "size = 'big': input should be a valid integer"),
+        ("size = 4", "size = 4: input should be greater than or equal to 32"),
+        ("[train]\nlr = -1", "train.lr = -1: input should be greater than 0"),
+        ("[train]\noptimizer = 'sgd'", "unknown key 'train.optimizer'; did you mean 'optimiser'?"),
+        ("size = ", "not a readable TOML card"),
+    ],
+)
+def test_a_bad_card_names_file_key_and_value(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path, "bad", MODEL.format(name="bad") + line + "\n")
+    with pytest.raises(UserError) as refused:
+        read_card(path, ModelCard)
+    assert message in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such registry folder"):
+        catalogue([tmp_path / "nothing"])
