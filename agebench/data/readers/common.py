@@ -1,0 +1,126 @@
+"""What several readers share: listing a folder safely, and the last steps from labels as text to Samples."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from agebench.data.samples import Samples, make_samples, quarantine
+from agebench.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
+
+
+def walk_files(root: Path) -> tuple[list[str], list[str]]:
+    """The files below `root`, and the links that lead out of it, as sorted relative paths with forward slashes.
+
+    Hidden files and folders and `__MACOSX` are passed over. Links to folders are never followed; a link to a file is a
+    file when it stays within `root`.
+
+    Raises:
+        UserError: `root` is no folder that can be read.
+    """
+    home = os.path.realpath(root)
+    files: list[str] = []
+    outward: list[str] = []
+    folders = [""]
+    try:
+        while folders:
+            inside = folders.pop()
+            with os.scandir(os.path.join(home, inside)) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    path = inside + entry.name
+                    if entry.is_symlink():
+                        if not is_within(home, entry.path):
+                            outward.append(path)
+                        elif entry.is_file():
+                            files.append(path)
+                    elif entry.is_dir():
+                        folders.append(path + "/")
+                    elif entry.is_file():
+                        files.append(path)
+    except OSError as error:
+        raise UserError(f"{error.filename or root}: cannot be listed: {error.strerror or error}") from error
+    return sorted(files), sorted(outward)
+
+
+def list_images(root: Path | None) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """The images below `root` by their suffix, and quarantine rows for images that are links out of it.
+
+    Raises:
+        UserError: no such folder, an archive that was not added, or no image in the folder.
+    """
+    if root is None or not root.is_dir():
+        raise UserError(f"{root}: not a folder; an archive is imported with `agebench data add NAME {root}`")
+    files, outward = walk_files(root)
+    images = [path for path in files if is_image(path)]
+    links = [(path, path, "a link that leads out of the dataset's folder") for path in outward if is_image(path)]
+    if not images and not links:
+        raise UserError(f"{root}: no image in it (looked for {', '.join(IMAGE_SUFFIXES)})")
+    return images, links
+
+
+def is_image(path: str) -> bool:
+    """Whether the file's name says that it is an image."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_within(root: str, path: str) -> bool:
+    """Whether `path`, its links followed, exists in the folder `root` (an absolute path without links)."""
+    real = os.path.realpath(path)
+    return os.path.exists(real) and os.path.commonpath([root, real]) == root
+
+
+def top_folder(files: Sequence[str]) -> str:
+    """The folder that holds all of `files`, as a prefix that ends in a slash; empty where that is the root itself.
+
+    Archives mostly have one top folder, extracted copies mostly lack it; names counted from here are the same in both.
+    """
+    folders = {path.rpartition("/")[0] for path in files}
+    common = os.path.commonpath(folders) if folders else ""
+    return common and common + "/"
+
+
+def finish(
+    table: pd.DataFrame, put_aside: list[tuple[str, str, str]], groups: tuple[str, ...], *, source: str
+) -> Samples:
+    """Samples from labels as they stand in the source.
+
+    Args:
+        table: `age` may hold anything; a value that is no number sends its row to quarantine, and so does a sample_id
+            that stood before.
+        put_aside: quarantine rows (sample_id, path, reason) that the reader made already.
+        groups: columns that the card names; they must be in `table`.
+        source: the dataset's folder or file, for messages.
+
+    Raises:
+        UserError: not one row is usable, or a group is in no label.
+    """
+    missing = [group for group in groups if group not in table and group not in ("gender", "race", "subject")]
+    if missing:
+        raise UserError(f"{source}: the card's groups name '{missing[0]}', of which the labels say nothing")
+    ages = pd.to_numeric(table["age"], errors="coerce")
+    first_path = table.drop_duplicates("sample_id").set_index("sample_id")["path"]
+    reasons = pd.Series("", index=table.index)
+    twice = table["sample_id"].duplicated()
+    reasons[twice] = "a second image called like " + table["sample_id"][twice].map(first_path)
+    reasons[ages.isna()] = "age '" + table["age"][ages.isna()].astype("str") + "' is not a number"
+    bad = reasons != ""
+    rows = zip(table["sample_id"][bad], table["path"][bad], reasons[bad], strict=True)
+    aside = quarantine([*put_aside, *rows])
+    usable = table.assign(age=ages)[~bad]
+    for group in groups:
+        if group not in usable:
+            usable[group] = pd.Series([None] * len(usable), index=usable.index, dtype="str")
+    samples = make_samples(usable, groups=groups, quarantined=aside, source=source) if len(usable) else None
+    if samples is None or not len(samples):
+        aside = samples.quarantined if samples else aside
+        first = aside.iloc[0]
+        raise UserError(
+            f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}"
+        )
+    return samples

@@ -1,0 +1,63 @@
+"""FG-NET: `001A02.JPG`, person 001 at age 02, with 68 annotated points in `001a02.pts` (Panis et al., IET Biometrics 2016)."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from agebench.data.readers import Reader
+from agebench.data.readers.common import finish, list_images, walk_files
+from agebench.data.samples import Samples
+
+POINTS = 68
+_STEM = re.compile(r"(?P<subject>\d+)A(?P<age>[^_]*?\d*)(?P<letter>[a-z]?)", re.IGNORECASE)
+_PTS = re.compile(r"version:\s*1\s+n_points:\s*(?P<count>\d+)\s*\{(?P<numbers>[^{}]*)\}\s*")
+
+
+class FGNetReader(Reader):
+    """Photographs and points, in folders `images` and `points` or any others; upper and lower case are one.
+
+    Columns: subject, landmarks (68 points in FG-NET's own order, a flat list of 136 floats; None where there is no
+    file of points). The source annotates neither gender nor race. A sample_id is like `001A43a`.
+    """
+
+    def read(self) -> Samples:
+        """All images whose name has the grammar; those with a damaged file of points are put aside."""
+        images, put_aside = list_images(self.root)
+        assert self.root is not None
+        points = {Path(path).stem.lower(): path for path in walk_files(self.root)[0] if path.lower().endswith(".pts")}
+        rows = []
+        for path in images:
+            stem = Path(path).stem
+            match = _STEM.fullmatch(stem)
+            if match is None:
+                put_aside.append((stem, path, f"its name '{stem}' is not person, A, age"))
+                continue
+            subject, age, letter = match.groups()
+            annotated = points.get(stem.lower())
+            try:
+                landmarks = read_points(self.root / annotated) if annotated else None
+            except ValueError as error:
+                put_aside.append((stem, path, str(error)))
+                continue
+            rows.append((f"{subject}A{age}{letter.lower()}", path, age, subject, landmarks))
+        table = pd.DataFrame(rows, columns=["sample_id", "path", "age", "subject", "landmarks"])
+        return finish(table, put_aside, self.groups, source=str(self.root))
+
+
+def read_points(path: Path, count: int = POINTS) -> list[float]:
+    """The points of a `.pts` file, [x0, y0, x1, y1, …] in pixels.
+
+    Raises:
+        ValueError: not `count` points in that format; the message names the file.
+    """
+    try:
+        match = _PTS.fullmatch(path.read_text(encoding="ascii"))
+        if match is None:
+            raise ValueError("not version 1 of the format")
+        numbers = [float(number) for number in match["numbers"].split()]
+        if not int(match["count"]) == count == len(numbers) / 2:
+            raise ValueError(f"{len(numbers) / 2:g} points where {match['count']} are announced and {count} wanted")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"its points {path.name} cannot be used: {error}") from error
+    return numbers
