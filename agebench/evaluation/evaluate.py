@@ -1,51 +1,20 @@
 """One test set's predictions -> its entry of metrics.json."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from agebench.errors import UserError
 from agebench.evaluation import metrics
-from agebench.evaluation.fairness import (
-    Strata,
-    cell_codes,
-    comparable,
-    equality_test,
-    holm,
-    ranked,
-    standardised,
-    worst_and_best,
-)
+from agebench.evaluation.gaps import Comparison, compare_groups, gap_tables
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings, single_years
 from agebench.evaluation.intervals import Kind, figure, figures
 from agebench.evaluation.metrics import CS_LEVELS, Features
-from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, cluster_codes
+from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, cluster_codes, over_seeds
 
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
-_SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The groups of one grouping that are compared, and at which ages.
-
-    Attributes:
-        grouping: all groups.
-        groups: places in `grouping.names` of those with enough rows.
-        pair: (worst, best) by raw MAE, as places in `groups`.
-        strata: ages at which the groups of `even_groups` can be compared.
-        even_groups: those of `groups` that are; fewer than two: none can be.
-        even_pair: (worst, best) by age-standardised MAE, as places in `even_groups`.
-    """
-
-    grouping: Grouping
-    groups: Ints
-    pair: tuple[int, int]
-    strata: Strata
-    even_groups: Ints
-    even_pair: tuple[int, int] = (0, 0)
 
 
 def evaluate(
@@ -78,116 +47,142 @@ def evaluate(
     Raises:
         UserError: a group column is not there.
     """
-    features = metrics.make_features(table, train_ages)
-    age = table["age"].to_numpy(float)
+    return evaluate_seeds(
+        [table],
+        groups=groups,
+        train_ages=train_ages,
+        resamples=resamples,
+        seed=seed,
+        interval=interval,
+        minimum=minimum,
+    )
+
+
+def evaluate_seeds(
+    tables: Sequence[pd.DataFrame],
+    *,
+    groups: Sequence[str] = (),
+    train_ages: tuple[float, float] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: Kind = "bca",
+    minimum: int = MIN_GROUP,
+) -> dict[str, Any]:
+    """As `evaluate`, for one system trained from several seeds: every figure is the mean over them.
+
+    The intervals are hierarchical: seeds vary, and subjects (or images) within. `seeds` holds each seed's overall figures,
+    their mean and standard deviation.
+
+    Args:
+        tables: predictions, one table a seed, all of the same images; labels and groups are read from the first.
+        groups: see `evaluate`, like all that follow.
+        train_ages: see there.
+        resamples: see there.
+        seed: see there.
+        interval: see there.
+        minimum: see there.
+
+    Raises:
+        UserError: the tables are not of the same images, or a group column is not there.
+    """
+    tables = _same_images(tables)
+    table = tables[0]
+    several = [metrics.make_features(one, train_ages) for one in tables]
     subject = table["subject"].to_numpy(object) if "subject" in table and table["subject"].notna().any() else None
     clusters = cluster_codes(subject, len(table))
     made = groupings(table, groups)
-    compared = [_comparison(table, grouping, features, minimum) for grouping in made]
-    shown = [age_bands(age), *made]
-    codes = [np.zeros(len(table), dtype=np.int64), single_years(age), *(grouping.codes for grouping in shown)]
-    codes += [cell_codes(one.strata, one.grouping, one.even_groups) for one in compared]
-    plan = _Plan(features, shown, compared)
-    found = Resampler(features.values, codes, clusters).replicates(plan.statistic, resamples=resamples, seed=seed)
+    errors = np.mean([features.column("abs") for features in several], axis=0)
+    compared = [compare_groups(table, grouping, errors, minimum) for grouping in made]
+    plan = _Plan(several, [age_bands(table["age"].to_numpy(float)), *made], compared)
+    sampler = Resampler(np.hstack([features.values for features in several]), plan.codes(table), clusters)
+    apart = sampler.replicates(plan.statistic, resamples=resamples, seed=seed)
+    found = over_seeds(apart, len(tables), seed)
     every = figures(plan.names(), found, interval)
     entry: dict[str, Any] = {
         "n": len(table),
         "subjects": None if subject is None else int(pd.Series(subject).nunique()),
         "overall": {name: every[f"overall/{name}"] for name in plan.overall_names},
         "cs": [every[f"overall/cs{level}"]["value"] for level in CS_LEVELS],
-        "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in shown},
-        "gaps": _gaps(plan, every, clusters, resamples, seed),
-        "unknown": {grouping.name: grouping.unknown for grouping in shown},
+        "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
+        "gaps": gap_tables(compared, every, errors, clusters, permutations=resamples, seed=seed),
+        "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
         "train_ages": None if train_ages is None else list(train_ages),
         "method": _method(found, interval, subject is not None, seed),
-        "notes": _notes(table, shown, minimum),
+        "notes": _notes(table, plan.shown, minimum),
     }
     if train_ages is not None:
-        inside = features.values[:, features.columns["n_inside"]]
-        entry["overall"]["mae_within_train_ages"]["n"] = int(inside.sum())
+        entry["overall"]["mae_within_train_ages"]["n"] = int(several[0].column("n_inside").sum())
+    if len(tables) > 1:
+        entry["seeds"] = _seeds_table(plan, apart.value.reshape(len(tables), -1))
     return entry
 
 
 class _Plan:
     """Which figures there are, in which order: their names, and their values from sums."""
 
-    def __init__(self, features: Features, shown: Sequence[Grouping], compared: Sequence[Comparison]) -> None:
-        self.features = features
+    def __init__(self, several: Sequence[Features], shown: Sequence[Grouping], compared: Sequence[Comparison]) -> None:
+        self.several = several
         self.shown = shown
         self.compared = compared
-        ones = np.ones((1, features.values.shape[1], 1))
+        ones = np.ones((1, several[0].values.shape[1], 1))
         with np.errstate(all="ignore"):
-            self.whole_names = tuple(metrics.whole(features, ones))
-        self.overall_names = (*metrics.PLAIN, *self.whole_names, "balanced_mae", "balanced_mae_bands")
+            whole = tuple(metrics.whole(several[0], ones))
+        self.overall_names = (*metrics.PLAIN, *whole, "balanced_mae", "balanced_mae_bands")
+
+    def codes(self, table: pd.DataFrame) -> list[Ints]:
+        """The groupings of rows that `statistic` wants the sums of."""
+        codes = [np.zeros(len(table), dtype=np.int64), single_years(table["age"].to_numpy(float))]
+        return [*codes, *(grouping.codes for grouping in self.shown), *(one.cells for one in self.compared)]
 
     def names(self) -> list[str]:
         names = [f"overall/{name}" for name in self.overall_names]
         for grouping in self.shown:
             names += [f"{grouping.name}/{group}/{figure}" for group in grouping.names for figure in _IN_GROUPS]
-        for one in self.compared:
-            name = one.grouping.name
-            names += [f"{name}/{one.grouping.names[place]}/mae_standardised" for place in one.even_groups]
-            names += [f"{name}/difference", f"{name}/ratio", f"{name}/even/difference", f"{name}/even/ratio"]
-        return names
+        return [*names, *(name for one in self.compared for name in one.figure_names())]
 
     def statistic(self, sums: Sequence[Floats]) -> Floats:
-        """Figures (K, b) from the sums of each grouping, in the order of `names`."""
+        """Figures (seeds * K, b) from the sums of each grouping; K in the order of `names`."""
+        width = self.several[0].values.shape[1]
+        return np.concatenate(
+            [
+                self._one(features, [of[:, place * width : (place + 1) * width] for of in sums])
+                for place, features in enumerate(self.several)
+            ]
+        )
+
+    def _one(self, features: Features, sums: Sequence[Floats]) -> Floats:
         total, by_year, *rest = sums
         by_group, by_cell = rest[: len(self.shown)], rest[len(self.shown) :]
-        parts = [
-            metrics.plain(self.features, total)[0],
-            *(v[None] for v in metrics.whole(self.features, total).values()),
-        ]
-        parts += [metrics.mean_over_sets(self.features, of)[None] for of in (by_year, by_group[0])]
-        maes = []
-        for grouping, of in zip(self.shown, by_group, strict=True):
-            plain = metrics.plain(self.features, of, _IN_GROUPS)
-            maes.append(plain[:, 0])
-            parts.append(plain.reshape(len(grouping.names) * len(_IN_GROUPS), -1))
-        for one, mae, cells in zip(self.compared, maes[1:], by_cell, strict=True):
-            even = _even_means(self.features, cells, one)
-            parts += [even, _between(mae[one.groups], one.pair), _between(even, one.even_pair)]
-        return np.concatenate(parts, axis=0)
+        parts = [metrics.plain(features, total)[0]]
+        parts += [values[None] for values in metrics.whole(features, total).values()]
+        parts += [metrics.mean_over_sets(features, of)[None] for of in (by_year, by_group[0])]
+        plain = [metrics.plain(features, of, _IN_GROUPS) for of in by_group]
+        parts += [of.reshape(-1, of.shape[2]) for of in plain]
+        for one, of, cells in zip(self.compared, plain[1:], by_cell, strict=True):
+            parts.append(one.figures(features, of[:, _IN_GROUPS.index("mae")], cells))
+        return np.concatenate(parts)
 
 
-def _even_means(features: Features, cells: Floats, one: Comparison) -> Floats:
-    """Age-standardised MAE of each group in `even_groups` (groups, b) from the sums of its cells."""
-    # Every group stands in every stratum, so that no cell is missing.
-    shape = (len(one.even_groups), len(one.strata.ranges), cells.shape[2])
-    n = features.of(cells, "n").reshape(shape)
-    total = features.of(cells, "abs").reshape(shape)
-    # A resample without a row in some cell takes the group's plain mean for it.
-    means = np.where(n > 0, total / np.where(n > 0, n, 1), total.sum(1, keepdims=True) / n.sum(1, keepdims=True))
-    return standardised(means, one.strata.weights)
+def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The tables, rows in the order of the first.
 
-
-def _between(values: Floats, pair: tuple[int, int]) -> Floats:
-    """Difference and ratio (2, b) of two named groups' figures.
-
-    The pair is fixed by the observed figures: the largest gap of a resample is biased upwards, that of two given groups not.
+    Raises:
+        UserError: they are not of the same images.
     """
-    if len(values) < 2:
-        return np.full((2, values.shape[1]), np.nan)
-    worst, best = values[pair[0]], values[pair[1]]
-    return np.stack([worst - best, np.where(best > 0, worst / np.where(best > 0, best, 1), np.nan)])
-
-
-def _comparison(table: pd.DataFrame, grouping: Grouping, features: Features, minimum: int) -> Comparison:
-    groups = ranked(grouping, minimum)
-    errors = features.values[:, features.columns["abs"]]
-    known = grouping.codes >= 0
-    sums = np.bincount(grouping.codes[known], errors[known], minlength=len(grouping.names))
-    pair = worst_and_best((sums / np.maximum(grouping.counts, 1))[groups]) if len(groups) else (0, 0)
-    even_groups, strata = comparable(metrics.years(table), grouping, groups)
-    one = Comparison(grouping, groups, pair, strata, even_groups)
-    if not len(even_groups):
-        return one
-    codes = cell_codes(strata, grouping, even_groups)
-    cells = np.zeros((codes.max() + 1, features.values.shape[1], 1))
-    for name in ("n", "abs"):
-        place = features.columns[name]
-        cells[:, place, 0] = np.bincount(codes[codes >= 0], features.values[codes >= 0, place])
-    return replace(one, even_pair=worst_and_best(_even_means(features, cells, one)[:, 0]))
+    first = tables[0]
+    if len(tables) == 1:
+        return [first]
+    ids = pd.Index(first["sample_id"])
+    aligned = [first]
+    for place, table in enumerate(tables[1:], start=2):
+        order = pd.Index(table["sample_id"]).get_indexer(ids)
+        if len(table) != len(first) or (order < 0).any():
+            raise UserError(
+                f"seed {place} has {len(table)} predictions and lacks {int((order < 0).sum())} of the {len(first)} images of "
+                "the first; seeds are of the same images"
+            )
+        aligned.append(first.assign(age_pred=table["age_pred"].to_numpy()[order]))
+    return aligned
 
 
 def _group_table(grouping: Grouping, every: dict[str, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
@@ -216,51 +211,15 @@ def _several_clusters(grouping: Grouping, clusters: Ints) -> Flags:
     return several
 
 
-def _gaps(plan: _Plan, every: dict[str, Any], clusters: Ints, resamples: int, seed: int) -> dict[str, Any]:
-    errors = plan.features.values[:, plan.features.columns["abs"]]
-    gaps: dict[str, dict[str, Any]] = {}
-    for one in plan.compared:
-        if len(one.groups) < 2:
-            continue
-        name, names = one.grouping.name, [one.grouping.names[place] for place in one.groups]
-
-        def p_of(groups: Ints, strata: Strata | None, grouping: Grouping = one.grouping) -> float | None:
-            if not resamples:
-                return None
-            return equality_test(errors, grouping, groups, clusters, strata, permutations=resamples, seed=seed)
-
-        gap: dict[str, Any] = {key: every[f"{name}/{key}"] for key in ("difference", "ratio")}
-        gap |= {
-            "worst": names[one.pair[0]],
-            "best": names[one.pair[1]],
-            "p": p_of(one.groups, None),
-            "standardised": None,
-        }
-        if len(one.even_groups):
-            names = [one.grouping.names[place] for place in one.even_groups]
-            even: dict[str, Any] = {key: every[f"{name}/even/{key}"] for key in ("difference", "ratio")}
-            even |= {"worst": names[one.even_pair[0]], "best": names[one.even_pair[1]], "groups": names}
-            even |= {"p": p_of(one.even_groups, one.strata)}
-            even |= {"coverage": one.strata.coverage, "ages": [list(ages) for ages in one.strata.ranges]}
-            gap["standardised"] = even
-            raw = [every[f"{name}/{group}/mae"]["value"] for group in names]
-            # Of the same groups, more than a tenth of the raw gap is gone at equal ages.
-            gap["shrinks"] = even["difference"]["value"] < 0.9 * (max(raw) - min(raw))
-        gaps[name] = gap
-    _judge(gaps)
-    return gaps
-
-
-def _judge(gaps: dict[str, dict[str, Any]]) -> None:
-    """Add Holm's p values over all groupings, and what follows from them."""
-    even = {name: gap["standardised"] for name, gap in gaps.items() if gap["standardised"]}
-    for family in (gaps, even):
-        tested = [part for part in family.values() if part["p"] is not None]
-        for part, adjusted in zip(tested, holm([part["p"] for part in tested]), strict=True):
-            part["p_holm"] = adjusted
-    for gap in gaps.values():
-        judged = gap["standardised"] or gap
-        gap["flagged"] = judged.get("p_holm") is not None and judged["p_holm"] < _SIGNIFICANT
+def _seeds_table(plan: _Plan, values: Floats) -> dict[str, Any]:
+    """Each seed's overall figures (seeds, K), their mean and standard deviation."""
+    table: dict[str, Any] = {"count": len(values), "figures": {}}
+    for place, name in enumerate(plan.overall_names):
+        of = values[:, place]
+        if np.isfinite(of).all():
+            row = {"values": [float(value) for value in of], "mean": float(of.mean()), "sd": float(of.std(ddof=1))}
+            table["figures"][name] = row
+    return table
 
 
 def _method(found: Replicates, interval: Kind, subjects: bool, seed: int) -> dict[str, Any]:

@@ -18,13 +18,16 @@ def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEV
 
     `percentile` takes the quantiles of the replicates. `bca` shifts them for the bias of the median of the replicates and
     for skewness, the acceleration coming from the jackknife (Efron 1987, "Better bootstrap confidence intervals",
-    equations 2.3 and 6.6 with leave-one-out values for the influence).
+    equations 2.3 and 6.6 with leave-one-out values for the influence). Both reach a little further with few clusters
+    (Hesterberg 2015, "What teachers should know about the bootstrap", section 5.3: the expanded percentile interval).
     """
     value, resampled = found.value, found.resampled
     low, high = np.full(len(value), np.nan), np.full(len(value), np.nan)
     if not resampled.shape[1]:
         return low, high
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    # The bootstrap's spread is that of n, not n - 1, and its quantiles the normal's, not Student's.
+    reach = stats.t.ppf((1 + level) / 2, found.clusters - 1) * (found.clusters / (found.clusters - 1)) ** 0.5
+    tails = special.ndtr(np.array([-reach, reach]))
     levels = np.broadcast_to(tails, (len(value), 2)) if kind == "percentile" else _bca_levels(found, tails)
     ordered = np.sort(resampled, axis=1)  # NaN goes to the end.
     count = np.isfinite(ordered).sum(axis=1)
@@ -81,7 +84,7 @@ def wilson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -> tuple[F
         rate = hits / n
         centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-        return np.fmax(centre - half, 0), np.fmin(centre + half, 1)
+        return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def clopper_pearson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -> tuple[Floats, Floats]:

@@ -31,6 +31,11 @@ class Features:
     ordered_errors: Floats
     spearman: float
 
+    def column(self, name: str) -> Floats:
+        """One feature of every row (n,)."""
+        values: Floats = self.values[:, self.columns[name]]
+        return values
+
     def of(self, sums: Floats, name: str) -> Floats:
         """The sums of one feature out of (sets, F, resamples)."""
         return sums[:, self.columns[name], :]
@@ -176,7 +181,7 @@ def whole(features: Features, sums: Floats) -> dict[str, Floats]:
     }
     for name, level in _QUANTILES.items():
         # Bahadur: a sample quantile moves against the share of errors below it (Woodruff 1952 for intervals made so).
-        share = float(features.values[:, features.columns[name]].mean())
+        share = float(features.column(name).mean())
         made[name] = quantile(features.ordered_errors, level - (of(name) / n - share))
     if "n_inside" in features.columns:
         made["mae_within_train_ages"] = of("abs_inside") / of("n_inside")

@@ -38,11 +38,13 @@ class Replicates:
         value: (K,) on the rows as they are; NaN where a figure is undefined.
         resampled: (K, B) in the bootstrap samples (B = 0 with fewer than two clusters).
         left_out: (K, J) with one cluster, or one of J random groups of clusters, left out (for BCa's acceleration).
+        clusters: how many clusters were resampled.
     """
 
     value: Floats
     resampled: Floats
     left_out: Floats
+    clusters: int
 
 
 def cluster_codes(subject: "NDArray[np.object_] | None", n: int) -> Ints:
@@ -115,13 +117,14 @@ class Resampler:
         value = figures(self.observed())[:, 0]
         if self.count < 2 or resamples < 1:
             empty = np.empty((len(value), 0))
-            return Replicates(value, empty, empty)
+            return Replicates(value, empty, empty, self.count)
         weights = [*bootstrap_weights(self.count, resamples, seed), *_leave_out(self.count, seed)]
         with ThreadPoolExecutor(2) as pool:
-            every = np.concatenate(list(pool.map(lambda make: figures(self._weighted(make())), weights)), axis=1)
-        return Replicates(value, every[:, :resamples], every[:, resamples:])
+            every = np.concatenate(list(pool.map(lambda make: figures(self.weighted(make())), weights)), axis=1)
+        return Replicates(value, every[:, :resamples], every[:, resamples:], self.count)
 
-    def _weighted(self, weights: Floats) -> list[Floats]:
+    def weighted(self, weights: Floats) -> list[Floats]:
+        """Sums under weights (b, clusters): for each grouping (sets, F, b)."""
         cells = np.empty((len(self._starts), self.width, len(weights)), dtype=np.float64)
         for cell, (start, stop) in enumerate(zip(self._starts, self._stops, strict=True)):
             # Basic slices and gathers are of one cell: no copy of all rows is made.
@@ -132,6 +135,25 @@ class Resampler:
     def _sets(self, cells: Floats) -> list[Floats]:
         flat = cells.reshape(len(cells), -1)
         return [(members @ flat).reshape(members.shape[0], *cells.shape[1:]) for members in self._members]
+
+
+def over_seeds(found: Replicates, seeds: int, seed: int) -> Replicates:
+    """Replicates of the mean over seeds (K figures) from those of each seed (seeds * K figures, the first seed's first).
+
+    Hierarchical: images vary as they were resampled, and so does the mean over seeds. The few seeds themselves cannot be
+    resampled (three values drawn from three show neither their variance nor its uncertainty), so their mean is drawn from
+    its Student distribution with seeds - 1 degrees of freedom, one draw a replicate for all figures.
+    """
+    if seeds == 1:
+        return found
+    value, resampled, left_out = (
+        of.reshape(seeds, -1, of.shape[-1]) for of in (found.value[:, None], found.resampled, found.left_out)
+    )
+    spread = value.std(axis=0, ddof=1) / seeds**0.5
+    moved = np.random.default_rng(seed).standard_t(seeds - 1, size=resampled.shape[2])
+    return Replicates(
+        value.mean(axis=0)[:, 0], resampled.mean(axis=0) + spread * moved, left_out.mean(axis=0), found.clusters
+    )
 
 
 def bootstrap_weights(clusters: int, resamples: int, seed: int) -> Iterator[Callable[[], Floats]]:

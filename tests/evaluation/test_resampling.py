@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agebench.evaluation.resampling import Resampler, bootstrap_weights, cluster_codes, dense
+
+
+def test_sums_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(50, 3))
+    groups = [rng.integers(-1, 3, 50), rng.integers(0, 2, 50)]
+    clusters = rng.integers(0, 20, 50)
+    clusters[:20] = np.arange(20)
+    sampler = Resampler(features, groups, clusters)
+    weights = next(bootstrap_weights(20, 7, seed=1))()
+    for sums, codes in zip(sampler.weighted(weights), groups, strict=True):
+        for group in range(codes.max() + 1):
+            rows = codes == group
+            expected = weights[:, clusters[rows]] @ features[rows]
+            assert pytest.approx(expected, abs=1e-4) == sums[group].T
+    for sums, codes in zip(sampler.observed(), groups, strict=True):
+        assert sums[0, :, 0] == pytest.approx(features[codes == 0].sum(axis=0))
+
+
+@pytest.mark.parametrize("clusters", [7, 150_000])
+def test_weights_are_multinomial(clusters):
+    weights = np.concatenate([make() for make in bootstrap_weights(clusters, 40, seed=0)])
+    assert weights.shape == (40, clusters)
+    assert (weights.sum(axis=1, dtype=float) == clusters).all()
+    assert weights.var() == pytest.approx(1 - 1 / clusters, abs=0.15 if clusters < 100 else 0.01)
+
+
+@pytest.mark.parametrize("resamples", [1, 10, 1000])
+def test_every_resample_is_made_once(resamples):
+    assert sum(len(make()) for make in bootstrap_weights(100_000, resamples, seed=0)) == resamples
+
+
+def test_unknown_subjects_stand_alone():
+    codes = cluster_codes(np.array(["a", None, "a", None, "b"], dtype=object), 5)
+    assert codes[0] == codes[2]
+    assert len(set(codes)) == 4
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
+def test_dense_codes_keep_their_order(codes):
+    expected = np.unique(codes, return_inverse=True)[1]
+    assert (dense(np.array(codes)) == expected).all()
