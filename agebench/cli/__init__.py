@@ -13,7 +13,7 @@ from agebench.errors import AgebenchError
 # which returns the exit code.
 COMMANDS = {
     "run": "train on one dataset, test on others, write the figures and the report",
-    "list": "the datasets, models, heads and readers there are",
+    "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",
     "data": "add, get, list or check datasets on this machine",
 }

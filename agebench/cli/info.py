@@ -9,7 +9,7 @@ from agebench.cli.options import add_json, add_registry, cards
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench info`."""
-    parser.add_argument("name", help="a dataset or a model")
+    parser.add_argument("name", help="a dataset, a model or a suite")
     add_registry(parser)
     add_json(parser)
 
@@ -22,11 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
     found = cards(arguments)
     known = {
         name: registry
-        for registry in (found.models, found.datasets)
+        for registry in (found.models, found.datasets, found.suites)
         for name in (*registry.names(), *registry.broken())
     }
     if arguments.name not in known:
-        raise UserError(f"no dataset or model called '{arguments.name}'{suggest(arguments.name, sorted(known))}")
+        raise UserError(f"no dataset, model or suite called '{arguments.name}'{suggest(arguments.name, sorted(known))}")
     registry = known[arguments.name]
     card: dict[str, Any] = registry.get(arguments.name).model_dump(mode="json", exclude_none=True)
     if arguments.json:

@@ -9,7 +9,9 @@ from agebench.cli.options import add_json, add_registry, cards
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench list`."""
-    parser.add_argument("kind", nargs="?", choices=("datasets", "models", "heads", "readers"), help="only these")
+    parser.add_argument(
+        "kind", nargs="?", choices=("datasets", "models", "suites", "heads", "readers"), help="only these"
+    )
     add_registry(parser)
     add_json(parser)
 
@@ -19,10 +21,15 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.registry.builtin import heads, readers
 
     found = cards(arguments)
-    broken = {**found.datasets.broken(), **found.models.broken()}  # first: it finds out which names are good
+    broken = {
+        **found.datasets.broken(),
+        **found.models.broken(),
+        **found.suites.broken(),
+    }  # first: it finds out which names are good
     tables = {
         "datasets": {name: found.datasets.get(name).title for name in found.datasets.names()},
         "models": {name: found.models.get(name).title for name in found.models.names()},
+        "suites": {name: found.suites.get(name).title for name in found.suites.names()},
         "heads": dict.fromkeys(heads.names(), ""),
         "readers": dict.fromkeys(readers.names(), ""),
     }

@@ -14,6 +14,7 @@ from agebench.data.augment import normalise
 from agebench.errors import AgebenchError
 from agebench.files import atomic
 from agebench.models.age_model import AgeModel
+from agebench.models.heads import Head
 from agebench.registry.cards import Architecture
 
 # Years. Traced float32 convolutions may be fused and ordered differently; anything above is a wrong export.
@@ -31,7 +32,7 @@ class ExportedModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, card: Architecture) -> None:
+    def __init__(self, backbone: nn.Module, head: Head, card: Architecture) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -49,7 +50,7 @@ class ExportedModel(nn.Module):
         if images.size(2) != self.size or images.size(3) != self.size:
             pixels = F.interpolate(pixels, [self.size, self.size], mode="bilinear", align_corners=False, antialias=True)
         logits = self.head(self.backbone((pixels / 255.0 - self.mean) / self.std))
-        return self.head.decode(logits).age  # type: ignore[operator, no-any-return]
+        return self.head.decode(logits).age
 
 
 def export_torchscript(

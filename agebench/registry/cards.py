@@ -110,6 +110,21 @@ class ModelCard(Architecture):
         return Architecture.model_validate(self.model_dump(include=set(Architecture.model_fields)))
 
 
+class SuiteCard(_Card):
+    """A benchmark of many runs: every training set x model x head x seed, each tested on every test set."""
+
+    name: Name
+    title: str
+    train: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1)
+    heads: tuple[str, ...] = Field(default=(), description="empty: each model's own")
+    seeds: tuple[int, ...] = (0,)
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="laid over every run's settings, as --config does"
+    )
+
+
 CardT = TypeVar("CardT", bound=BaseModel)
 
 

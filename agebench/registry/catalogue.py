@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agebench.errors import UserError
 from agebench.paths import shipped
-from agebench.registry.cards import CardT, DatasetCard, ModelCard, read_card
+from agebench.registry.cards import CardT, DatasetCard, ModelCard, SuiteCard, read_card
 from agebench.registry.plugins import Registry
 
 
@@ -17,6 +17,7 @@ class Catalogue:
 
     datasets: Registry[DatasetCard]
     models: Registry[ModelCard]
+    suites: Registry[SuiteCard]
 
 
 def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
@@ -29,7 +30,10 @@ def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
     """
     named = [Path(folder) for folder in os.environ.get("AGEBENCH_REGISTRY", "").split(os.pathsep) if folder]
     folders = list(dict.fromkeys(folder.resolve() for folder in (shipped("registry"), *named, *extra)))
-    found = Catalogue(Registry("dataset", group="agebench.datasets"), Registry("model", group="agebench.models"))
+    found = Catalogue(
+        Registry("dataset", group="agebench.datasets"), Registry("model", group="agebench.models"), Registry("suite")
+    )
+    _read_folder(shipped("benchmarks/suites"), SuiteCard, found.suites)
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such registry folder (from --registry or AGEBENCH_REGISTRY)")

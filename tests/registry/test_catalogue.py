@@ -69,3 +69,11 @@ def test_a_bad_card_names_file_key_and_value(tmp_path: Path, line: str, message:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such registry folder"):
         catalogue([tmp_path / "nothing"])
+
+
+def test_shipped_suites_name_what_exists() -> None:
+    found = catalogue()
+    assert found.suites.names()
+    for suite in map(found.suites.get, found.suites.names()):
+        assert {*suite.train, *suite.test} <= set(found.datasets.names())
+        assert set(suite.models) <= set(found.models.names())

@@ -55,5 +55,5 @@ def test_a_broken_plugin_takes_nothing_down(monkeypatch: pytest.MonkeyPatch) -> 
     assert "No module named 'no_such_module_anywhere'" in broken["broken"]
     assert "its name is taken by this test" in broken["mine (json:JSONEncoder)"]
     assert registry.names() == ["fine", "mine"]
-    with pytest.raises(UserError, match="head 'broken' is broken: .*no_such_module_anywhere"):
+    with pytest.raises(UserError, match=r"head 'broken' is broken: .*no_such_module_anywhere"):
         registry.get("broken")

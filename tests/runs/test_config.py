@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agebench.errors import UserError
+from agebench.registry.catalogue import catalogue
+from agebench.runs.config import merge, parse_setting, read_settings, resolve
+
+CARDS = catalogue()
+DATA = {"data": {"train": "utk", "test": ["fgnet"]}}
+
+
+def test_the_models_card_gives_the_rest() -> None:
+    config = resolve(CARDS, [DATA])
+    card = CARDS.models.get("efficientnet_lite0")
+    assert config.model == card.architecture
+    assert config.train == card.train
+    assert config.pretrained == "auto"
+
+
+def test_later_layers_win() -> None:
+    layers = [
+        DATA,
+        {"train": {"lr": 0.5, "epochs": 7}},
+        {"train": {"epochs": 9}},
+        parse_setting("train.augment.flip=0"),
+    ]
+    config = resolve(CARDS, layers)
+    assert (config.train.lr, config.train.epochs, config.train.augment.flip) == (0.5, 9, 0)
+
+
+def test_the_written_config_repeats_the_run(tmp_path: Path) -> None:
+    config = resolve(CARDS, [DATA, {"seed": 3, "model": {"name": "tiny", "head_options": {"loss": "l2"}}}])
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert resolve(CARDS, [read_settings(path)]) == config
+
+
+def test_another_head_does_not_inherit_options() -> None:
+    base = {"head": "regression", "head_options": {"loss": "l2"}}
+    assert merge(base, {"head": "coral"}) == {"head": "coral"}
+    assert merge(base, {"head": "regression"}) == base
+
+
+@given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)))
+def test_merging_with_itself_or_nothing_changes_nothing(table: object) -> None:
+    wrapped = {"table": table}
+    assert merge(wrapped, wrapped) == wrapped
+    assert merge(wrapped, {}) == wrapped
+    assert merge({}, wrapped) == wrapped
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.lr=1e-3", {"train": {"lr": 0.001}}),
+        ("device=cpu", {"device": "cpu"}),
+        ("data.test=['a', 'b']", {"data": {"test": ["a", "b"]}}),
+        ("model.head_options.loss = l2", {"model": {"head_options": {"loss": "l2"}}}),
+    ],
+)
+def test_settings_are_read_as_toml_or_as_text(text: str, expected: object) -> None:
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"train": {"epochs": 0}}, "train.epochs = 0: input should be greater than or equal to 1"),
+        ({"train": {"learning_rate": 1}}, "unknown key 'train.learning_rate'"),
+        ({"trian": {"lr": 1}}, "unknown key 'trian'; did you mean 'train'"),
+        ({"data": {"test": ["nosuch"]}}, "no dataset called 'nosuch'"),
+        ({"data": {"test": ["fgnett"]}}, "did you mean 'fgnet'"),
+        ({"model": {"name": "resnet"}}, "did you mean 'resnet50'"),
+        ({"model": {"train": {"lr": 1}}}, "unknown key 'model.train'"),
+        ({"data": {"test_share": 1.5}}, "data.test_share = 1.5: input should be less than 1"),
+    ],
+)
+def test_a_wrong_setting_names_key_and_value(layer: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        resolve(CARDS, [DATA, layer])
+    assert message in str(refused.value)
+
+
+def test_a_setting_without_a_value() -> None:
+    with pytest.raises(UserError, match="write it as key=value"):
+        parse_setting("train.lr")
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.toml: not a readable TOML file"):
+        read_settings(tmp_path / "gone.toml")
