@@ -96,7 +96,7 @@ class Trainer:
         for epoch in range(len(self.history.epochs) + 1, self.recipe.epochs + 1):
             if self._out_of_patience():
                 break
-            entry = self._epoch(training, epoch, events)
+            entry = self.train_epoch(training, epoch, events)
             ages = predict(self.model, validation, self.card, self.device, precision=self.recipe.precision).age
             entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
             self.history.epochs.append(entry)
@@ -112,7 +112,8 @@ class Trainer:
         """Whole batches in an epoch: a last one of a single image would break batch normalisation."""
         return max(1, len(training) // self.recipe.batch_size)
 
-    def _epoch(self, training: FaceSet, epoch: int, events: Events) -> dict[str, float]:
+    def train_epoch(self, training: FaceSet, epoch: int, events: Events) -> dict[str, float]:
+        """Train one epoch; returns its entry of the history but for the validation MAE."""
         self.model.train()
         steps = self._steps(training)
         order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * self.recipe.batch_size]
