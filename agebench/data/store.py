@@ -1,11 +1,74 @@
-"""Where datasets live on this machine."""
+"""Where datasets live on this machine, how they get there, and whether they are whole."""
 
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from filelock import FileLock
+
+from agebench.data.archive import extract, folder_error
+from agebench.data.download import download
+from agebench.data.images import open_image
+from agebench.data.parallel import map_in_order
 from agebench.data.readers import Reader, open_reader, readers
-from agebench.errors import DatasetMissing
-from agebench.paths import data_home
+from agebench.data.readers.common import walk_files
+from agebench.data.samples import Samples
+from agebench.errors import DatasetMissing, ImageRefused, UserError
+from agebench.paths import cache_home, data_home
+from agebench.progress import progress
 from agebench.registry.cards import DatasetCard
+
+SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What `add` did.
+
+    Attributes:
+        name: the dataset.
+        root: where it lives now.
+        images: usable images.
+        put_aside: images in quarantine.
+        already: it was there before, and nothing was done.
+    """
+
+    name: str
+    root: Path
+    images: int
+    put_aside: int
+    already: bool = False
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        name: the dataset.
+        root: where it lives; None for one that needs no files.
+        images: usable images by their labels.
+        expected: images that a whole copy has, by the card; None if the card does not say.
+        put_aside: reason -> how many images are in quarantine for it.
+        decoded: images that were opened.
+        unreadable: path -> why it cannot be opened.
+        problems: what is wrong, a sentence each; empty for a good copy.
+    """
+
+    name: str
+    root: Path | None
+    images: int = 0
+    expected: int | None = None
+    put_aside: dict[str, int] = field(default_factory=dict)
+    decoded: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 def home_of(card: DatasetCard) -> Path:
@@ -13,25 +76,34 @@ def home_of(card: DatasetCard) -> Path:
     return data_home() / card.name
 
 
+def needs_files(card: DatasetCard) -> bool:
+    """Whether the dataset is read from files, and not made as it is read."""
+    kind: type[Reader] = readers.get(card.reader)
+    return kind.needs_files
+
+
 def locate(card: DatasetCard) -> Path | None:
-    """The folder that holds the dataset; None for one that needs no files.
+    """The folder (or linked table) that holds the dataset; None for one that needs no files.
 
     Raises:
         DatasetMissing: it is not there; the message says where it was looked for, how to get it and under what licence.
     """
-    if not readers.get(card.reader).needs_files:
+    if not needs_files(card):
         return None
     home = home_of(card)
-    if home.is_dir():
+    if home.exists():
         return home
-    ways = [f"`agebench data add {card.name} PATH` takes an archive or a folder you have"]
-    if card.url:
-        ways.insert(0, f"`agebench data get {card.name}` downloads it from {card.url}")
-    if card.how_to_get:
-        ways.append(card.how_to_get)
-    where = f" ({card.homepage})" if card.homepage else ""
+    if home.is_symlink():
+        raise DatasetMissing(
+            f"dataset '{card.name}': {home} links to {home.readlink()}, which is gone. "
+            f"Put it back, or `agebench data add {card.name} PATH` with its new place."
+        )
+    get = f"`agebench data get {card.name}` downloads it; or " if card.url else ""
+    how = card.how_to_get or "get it from its owners"
+    page = f" ({card.homepage})" if card.homepage else ""
     raise DatasetMissing(
-        f"dataset '{card.name}' ({card.title}) is not at {home}. To get it: {'; '.join(ways)}{where}. Licence: {card.licence}."
+        f"dataset '{card.name}' ({card.title}) is not on this machine: looked in {home}.\n"
+        f"{get}{how}{page}, then `agebench data add {card.name} PATH`. Licence: {card.licence}."
     )
 
 
@@ -42,4 +114,177 @@ def reader_for(card: DatasetCard) -> Reader:
         DatasetMissing: see `locate`.
         UserError: the card names a reader or an option that does not exist.
     """
-    return open_reader(card.reader, locate(card), card.groups, card.options, source=f"dataset card '{card.name}'")
+    return _reader(card, locate(card))
+
+
+def add(
+    card: DatasetCard, source: Path, *, link: bool = False, allow_partial: bool = False, replace: bool = False
+) -> AddReport:
+    """Bring a dataset to where agebench looks for it: extract an archive, copy a folder, or link to a folder.
+
+    What arrives is read with the card's reader before it takes its place. A copy that is there and good stays, unless
+    `replace`; one that is there and not good is replaced.
+
+    Args:
+        card: the dataset.
+        source: a tar or zip archive, a folder, or (with `link`) a table beside its images.
+        link: leave a folder where it is and only point to it.
+        allow_partial: accept another number of images than the card announces.
+        replace: also replace a good copy.
+
+    Raises:
+        UserError: the source is missing, unsafe, damaged, of another format or of another size than the card says.
+        AgebenchError: the disk is full, or the place cannot be written.
+    """
+    if not needs_files(card):
+        raise UserError(f"dataset '{card.name}' is made as it is read: there is nothing to add")
+    source, home = source.expanduser().resolve(), home_of(card)
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    _reader(card, source)  # a wrong option is found before gigabytes are copied
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.parent / f".{card.name}.lock"):
+            present = None if replace and home.resolve() != source else _present(card, home, allow_partial)
+            if present:
+                return present
+            for leftover in home.parent.glob(f".{card.name}.*.adding"):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed: we hold the lock
+            staging = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{card.name}.", suffix=".adding"))
+            try:
+                arrived = staging / card.name
+                _bring(source, arrived, link=link)
+                samples = _examine(card, arrived, source, allow_partial)
+                if home.is_symlink() or home.exists():
+                    home.rename(staging / "replaced")
+                arrived.rename(home)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise folder_error(home, error) from error
+    return AddReport(card.name, home, len(samples), len(samples.quarantined))
+
+
+def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
+    """Download a dataset from the open source that its card names, and add it; a good copy that is there stays.
+
+    Raises:
+        UserError: the card names no open source; the message says how the dataset is got.
+        AgebenchError: the download failed; what was received is kept and the same call continues.
+    """
+    if not card.url:
+        how = card.how_to_get or "get it from its owners"
+        raise UserError(
+            f"dataset '{card.name}' has no open source: {how}{f' ({card.homepage})' if card.homepage else ''}, "
+            f"then `agebench data add {card.name} PATH`. Licence: {card.licence}."
+        )
+    present = _present(card, home_of(card), allow_partial)
+    if present:
+        return present
+    archive = download(card.url, cache_home() / "downloads" / card.name, sha256=card.sha256)
+    report = add(card, archive, allow_partial=allow_partial)
+    archive.unlink()
+    return report
+
+
+def check(card: DatasetCard, *, full: bool = False) -> CheckReport:
+    """Read a dataset's labels again and open its images: `SAMPLE` of them, evenly spaced, or all if `full`.
+
+    Raises:
+        DatasetMissing: it is not there.
+    """
+    root = locate(card)
+    try:
+        reader = _reader(card, root)
+        samples = reader.read()
+    except UserError as error:
+        return CheckReport(card.name, root, expected=card.count, problems=(str(error),))
+    paths = samples.table["path"].tolist()
+    if not full and len(paths) > SAMPLE:
+        paths = [paths[row] for row in np.linspace(0, len(paths) - 1, SAMPLE).astype(int)]
+    unreadable = _unreadable(reader, paths, card.name)
+    problems = []
+    if card.count is not None and len(samples) != card.count:
+        problems.append(f"{len(samples)} usable images, a whole copy has {card.count}")
+    if unreadable:
+        path, reason = next(iter(unreadable.items()))
+        problems.append(f"{len(unreadable)} of {len(paths)} images cannot be opened, the first is {path}: {reason}")
+    put_aside = dict(Counter(samples.quarantined["reason"]))
+    return CheckReport(card.name, root, len(samples), card.count, put_aside, len(paths), unreadable, tuple(problems))
+
+
+def _reader(card: DatasetCard, root: Path | None) -> Reader:
+    return open_reader(card.reader, root, card.groups, card.options, source=f"dataset card '{card.name}'")
+
+
+def _present(card: DatasetCard, home: Path, allow_partial: bool) -> AddReport | None:
+    """The report on a good copy that is there already."""
+    if home.exists():
+        with suppress(UserError):
+            samples = _examine(card, home, home, allow_partial)
+            return AddReport(card.name, home, len(samples), len(samples.quarantined), already=True)
+    return None
+
+
+def _bring(source: Path, arrived: Path, *, link: bool) -> None:
+    if link:
+        try:
+            arrived.symlink_to(source, target_is_directory=source.is_dir())
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{arrived}: links cannot be made here ({error}); leave out --link to copy") from error
+    elif source.is_dir():
+        _copy(source, arrived)
+    else:
+        extract(source, arrived)
+
+
+def _copy(source: Path, arrived: Path) -> None:
+    files, outward = walk_files(source)
+    if outward:
+        raise UserError(
+            f"{source}: {outward[0]} is a link that leads out of the folder; put the file itself there, "
+            "or add the folder that it leads to"
+        )
+    for path in progress(files, label=f"copying {source.name}", unit="file"):
+        target = arrived / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target)
+
+
+def _examine(card: DatasetCard, root: Path, source: Path, allow_partial: bool) -> Samples:
+    """The samples in `root`, if it is what the card announces; messages speak of `source`."""
+    try:
+        samples = _reader(card, root).read()
+    except UserError as error:
+        if root == source:
+            raise
+        raise UserError(str(error).replace(str(root), str(source))) from error
+    if card.count is not None and len(samples) != card.count and not allow_partial:
+        aside = samples.quarantined
+        why = f" ({len(aside)} put aside, the first: {aside['reason'].iloc[0]})" if len(aside) else ""
+        raise UserError(
+            f"{source}: {len(samples)} usable images{why}, but a whole copy of '{card.name}' has {card.count}. "
+            "Get a whole copy, or take this one with --allow-partial."
+        )
+    return samples
+
+
+def _unreadable(reader: Reader, paths: Sequence[str], name: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    with progress(total=len(paths), label=f"{name}: opening images", unit="img") as bar:
+        for part in map_in_order(partial(_open_all, reader), list(paths)):
+            found.update(part)
+            bar.update(1)
+    return found
+
+
+def _open_all(reader: Reader, paths: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for path in paths:
+        try:
+            open_image(reader.image_bytes(path))
+        except ImageRefused as refusal:
+            found[path] = str(refusal)
+        except OSError as error:
+            found[path] = f"cannot be read: {error.strerror or error}"
+    return found

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,11 @@ from agebench.data.samples import Samples, make_samples, quarantine
 from agebench.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
+# Columns with a fixed vocabulary, and the spellings that need no explaining on a card.
+VOCABULARY = {
+    "gender": {"f": "female", "female": "female", "m": "male", "male": "male"},
+    "split": {"train": "train", "val": "val", "test": "test", "training": "train", "valid": "val", "validation": "val"},
+}
 
 
 def walk_files(root: Path) -> tuple[list[str], list[str]]:
@@ -85,6 +90,45 @@ def top_folder(files: Sequence[str]) -> str:
     return common and common + "/"
 
 
+def translate(table: pd.DataFrame, values: dict[str, dict[str, str]], *, source: str) -> pd.DataFrame:
+    """Labels as text, in agebench's words: first by the card's `[options.values.COLUMN]`, then by `VOCABULARY`.
+
+    Args:
+        table: any labels but `age`, `path` and `sample_id`, which stay as they are.
+        values: column -> value in the source -> value here; the empty text stands for unknown. What is not listed stays.
+        source: the table or folder, for messages.
+
+    Raises:
+        UserError: `values` names a column that is not there, or a gender or split is none of the known ones.
+    """
+    for column in values:
+        if column not in table:
+            raise UserError(f"{source}: options.values names '{column}', of which the labels say nothing")
+    changed = {}
+    for column in table.columns.difference(["sample_id", "path", "age", "age_low", "age_high"]):
+        text = as_text(table[column])
+        text = text.replace({str(old): str(new) for old, new in values.get(column, {}).items()})
+        text = text.mask(text == "")
+        if column in VOCABULARY:
+            known = text.str.lower().map(VOCABULARY[column])
+            unknown = text[text.notna() & known.isna()]
+            if len(unknown):
+                raise UserError(
+                    f"{source}: {column} '{unknown.iloc[0]}' is none of {', '.join(dict.fromkeys(VOCABULARY[column].values()))}; "
+                    f'say on the card what it means: options.values.{column} = {{"{unknown.iloc[0]}" = "…"}} ("" for unknown)'
+                )
+            text = known
+        changed[column] = text
+    return table.assign(**changed)
+
+
+def as_text(column: "pd.Series[Any]") -> "pd.Series[str]":
+    """A column as stripped text, NA where it is unknown; whole numbers without a decimal point."""
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    return column.astype("str").where(column.notna()).str.strip()
+
+
 def finish(
     table: pd.DataFrame, put_aside: list[tuple[str, str, str]], groups: tuple[str, ...], *, source: str
 ) -> Samples:
@@ -100,7 +144,7 @@ def finish(
     Raises:
         UserError: not one row is usable, or a group is in no label.
     """
-    missing = [group for group in groups if group not in table and group not in ("gender", "race", "subject")]
+    missing = [group for group in groups if group not in table]
     if missing:
         raise UserError(f"{source}: the card's groups name '{missing[0]}', of which the labels say nothing")
     ages = pd.to_numeric(table["age"], errors="coerce")
@@ -113,9 +157,6 @@ def finish(
     rows = zip(table["sample_id"][bad], table["path"][bad], reasons[bad], strict=True)
     aside = quarantine([*put_aside, *rows])
     usable = table.assign(age=ages)[~bad]
-    for group in groups:
-        if group not in usable:
-            usable[group] = pd.Series([None] * len(usable), index=usable.index, dtype="str")
     samples = make_samples(usable, groups=groups, quarantined=aside, source=source) if len(usable) else None
     if samples is None or not len(samples):
         aside = samples.quarantined if samples else aside

@@ -10,7 +10,7 @@ from agebench.data.readers.common import finish, list_images, walk_files
 from agebench.data.samples import Samples
 
 POINTS = 68
-_STEM = re.compile(r"(?P<subject>\d+)A(?P<age>[^_]*?\d*)(?P<letter>[a-z]?)", re.IGNORECASE)
+_STEM = re.compile(r"(?P<subject>\d+)A(?P<age>[^a-z]+|.+?)(?P<letter>(?<=\d)[a-z])?", re.IGNORECASE)
 _PTS = re.compile(r"version:\s*1\s+n_points:\s*(?P<count>\d+)\s*\{(?P<numbers>[^{}]*)\}\s*")
 
 
@@ -40,7 +40,7 @@ class FGNetReader(Reader):
             except ValueError as error:
                 put_aside.append((stem, path, str(error)))
                 continue
-            rows.append((f"{subject}A{age}{letter.lower()}", path, age, subject, landmarks))
+            rows.append((f"{subject}A{age}{(letter or '').lower()}", path, age, subject, landmarks))
         table = pd.DataFrame(rows, columns=["sample_id", "path", "age", "subject", "landmarks"])
         return finish(table, put_aside, self.groups, source=str(self.root))
 

@@ -1,0 +1,160 @@
+"""`agebench data add|get|list|check`: the datasets on this machine."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agebench.cli.options import add_json, add_registry, cards
+
+if TYPE_CHECKING:
+    from agebench.data.store import AddReport, CheckReport
+    from agebench.registry.cards import DatasetCard
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions of `agebench data`, and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    add = actions.add_parser("add", help="import an archive or a folder that you have")
+    add.add_argument("name", help="the dataset's card, see `agebench list datasets`")
+    add.add_argument("path", type=Path, help="a tar or zip archive, or a folder")
+    add.add_argument("--link", action="store_true", help="leave the folder where it is and point to it")
+    add.add_argument("--replace", action="store_true", help="also replace a good copy that is there")
+    add.set_defaults(act=_add)
+
+    get = actions.add_parser("get", help="download a dataset whose card names an open source")
+    get.add_argument("name", help="the dataset's card")
+    get.set_defaults(act=_get)
+    for action in (add, get):
+        action.add_argument(
+            "--allow-partial", action="store_true", help="accept another number of images than the card says"
+        )
+
+    listing = actions.add_parser("list", help="which datasets are here, and where")
+    listing.set_defaults(act=_list)
+
+    check = actions.add_parser("check", help="read labels again, open images; exit code 1 if anything is wrong")
+    check.add_argument("names", nargs="*", metavar="NAME", help="datasets; none: all that are here")
+    check.add_argument("--full", action="store_true", help="open every image, not a sample of 200")
+    check.set_defaults(act=_check)
+
+    for action in (add, get, listing, check):
+        add_registry(action)
+        add_json(action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the action."""
+    return int(arguments.act(arguments))
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    card = cards(arguments).datasets.get(arguments.name)
+    from agebench.data import store
+
+    options = {"link": arguments.link, "replace": arguments.replace, "allow_partial": arguments.allow_partial}
+    return _added(arguments, card, store.add(card, arguments.path, **options))
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    card = cards(arguments).datasets.get(arguments.name)
+    from agebench.data import store
+
+    return _added(arguments, card, store.get(card, allow_partial=arguments.allow_partial))
+
+
+def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddReport") -> int:
+    if arguments.json:
+        _print_json(report)
+        return 0
+    aside = f", {report.put_aside} put aside (see `agebench data check {card.name}`)" if report.put_aside else ""
+    state = "was there already" if report.already else "added"
+    print(f"{card.title} {state}: {report.images} images{aside}\n{_where(report.root)}\nlicence: {card.licence}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    found = cards(arguments).datasets
+    from agebench.data.store import home_of, needs_files
+
+    broken = found.broken()
+    rows = []
+    for name in found.names():
+        card = found.get(name)
+        home = home_of(card)
+        state = "made as it is read" if not needs_files(card) else "here" if home.exists() else "missing"
+        source = "get" if card.url else "add"
+        rows.append(
+            {
+                "name": name,
+                "title": card.title,
+                "images": card.count,
+                "state": state,
+                "where": _where(home)
+                if state == "here"
+                else f"agebench data {source} {name}"
+                if state == "missing"
+                else "",
+            }
+        )
+    if arguments.json:
+        print(json.dumps({"datasets": rows, "broken": broken}, indent=2))
+        return 0
+    from tabulate import tabulate
+
+    print(tabulate([{**row, "where": row["where"] or "–"} for row in rows], headers="keys", missingval="–"))
+    for name, reason in broken.items():
+        print(f"broken: {name}: {reason}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    found = cards(arguments).datasets
+    from agebench.data.store import check, home_of, needs_files
+
+    chosen = [found.get(name) for name in arguments.names]
+    if not chosen:
+        every = [found.get(name) for name in found.names() if name not in found.broken()]
+        chosen = [card for card in every if needs_files(card) and home_of(card).exists()]
+    reports = [check(card, full=arguments.full) for card in chosen]
+    if arguments.json:
+        _print_json(reports)
+    elif not reports:
+        print("no dataset is here yet; `agebench data list` shows how to get them")
+    else:
+        _print_checks(reports)
+    return 1 if any(report.problems for report in reports) else 0
+
+
+def _print_checks(reports: "list[CheckReport]") -> None:
+    from tabulate import tabulate
+
+    rows = [
+        {
+            "name": report.name,
+            "images": report.images,
+            "a whole copy": report.expected,
+            "put aside": sum(report.put_aside.values()),
+            "opened": report.decoded,
+            "unreadable": len(report.unreadable),
+            "verdict": "wrong" if report.problems else "good",
+        }
+        for report in reports
+    ]
+    print(tabulate(rows, headers="keys", missingval="–"))
+    for report in reports:
+        for problem in report.problems:
+            print(f"{report.name}: {problem}")
+        for reason, count in report.put_aside.items():
+            print(f"{report.name}: put aside {count}: {reason}")
+
+
+def _where(root: Path) -> str:
+    return f"{root} -> {root.readlink()}" if root.is_symlink() else str(root)
+
+
+def _print_json(report: Any) -> None:
+    content = [dataclasses.asdict(one) for one in report] if isinstance(report, list) else dataclasses.asdict(report)
+    print(json.dumps(content, indent=2, default=str))

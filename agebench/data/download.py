@@ -1,0 +1,77 @@
+"""Downloads that continue where they broke off."""
+
+import hashlib
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from agebench.data.archive import folder_error
+from agebench.errors import AgebenchError, UserError
+from agebench.progress import progress
+
+_CHUNK = 1 << 20
+_TIMEOUT = 60.0
+
+
+def download(url: str, folder: Path, *, sha256: str = "") -> Path:
+    """The file at `url` (http, https or file) in `folder`, under the name that the address ends in.
+
+    A file that is there already is kept if its checksum holds, or if there is none to hold. What was received of a
+    download that broke off stays in `NAME.part`, and the next call asks for the rest.
+
+    Raises:
+        UserError: an address of another kind.
+        AgebenchError: the source cannot be reached, broke off, or gave a file with another checksum; or the disk is full.
+    """
+    parts = urlsplit(url)
+    name = Path(unquote(parts.path)).name
+    if parts.scheme not in ("http", "https", "file") or not name:
+        raise UserError(f"{url}: not the address of a file (http, https or file)")
+    target, part = folder / name, folder / f"{name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists() and (not sha256 or digest(target) == sha256):
+            return target
+        _receive(url, part)
+        if sha256 and (found := digest(part)) != sha256:
+            part.unlink()
+            raise AgebenchError(
+                f"{url}: its SHA-256 is {found}, the card says {sha256}; the file has changed or was tampered with"
+            )
+        part.replace(target)
+    except URLError as error:
+        raise AgebenchError(f"{url}: cannot be reached: {error.reason}") from error
+    except OSError as error:
+        raise folder_error(folder, error) from error
+    return target
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _receive(url: str, part: Path) -> None:
+    """Fill `part` from `url`, from where it ends if the server can do that."""
+    have = part.stat().st_size if part.exists() else 0
+    request = Request(url, headers={"User-Agent": "agebench", **({"Range": f"bytes={have}-"} if have else {})})
+    try:
+        answer = urlopen(request, timeout=_TIMEOUT)
+    except URLError as error:
+        if getattr(error, "code", None) != 416 or not have:
+            raise
+        part.unlink()  # there is no rest: the file has changed, or it was all there
+        return _receive(url, part)
+    with answer, part.open("ab" if getattr(answer, "status", None) == 206 else "wb") as file:
+        announced = answer.headers.get("Content-Length")
+        total = file.tell() + int(announced) if announced else None
+        with progress(total=total, label=f"getting {part.stem}", unit="B") as bar:
+            bar.update(file.tell())
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total is not None and file.tell() != total:
+            raise AgebenchError(f"{url}: broke off after {file.tell()} of {total} bytes; the same command continues")
+    return None
