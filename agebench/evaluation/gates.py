@@ -1,0 +1,158 @@
+"""Age gates: who is let through at a legal age when a machine guesses it.
+
+The rule under test is NIST's (Hanaoka et al. 2024, NIST IR 8525, "Face Analysis Technology Evaluation: Age Estimation and
+Verification", the Challenge-25 task): a person counts as over-age when the estimate is at least the challenge age T. A
+false positive is a person below the legal age who passes, a false negative one of legal age who does not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from agebench.evaluation.groups import Grouping, groupings
+from agebench.evaluation.intervals import LEVEL, clopper_pearson, figure
+from agebench.evaluation.resampling import Flags, Floats, Ints, cluster_codes
+
+LEGAL_AGES = (13, 16, 18, 21)
+TARGETS = (0.01, 0.001)
+# Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.
+MARGIN = 7
+
+
+def age_gates(
+    table: pd.DataFrame,
+    *,
+    legal_ages: Sequence[int] = LEGAL_AGES,
+    challenges: Sequence[float] = (),
+    groups: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Error rates of age gates with 95 % Clopper-Pearson intervals.
+
+    Where `subject` is known the intervals count persons' worth of images: n over the design effect (Korn and Graubard 1998,
+    "Confidence intervals for proportions with small expected number of positive counts estimated from survey data").
+
+    Args:
+        table: predictions, see `check_predictions`.
+        legal_ages: thresholds; those with nobody on one side are left out.
+        challenges: challenge ages T, tried for each legal age where not below it; default: the legal age, and 7 years more.
+        groups: group columns, or crossings.
+
+    Returns:
+        Legal age -> n_under, n_over, challenge (T -> fpr, fnr), by_age (T -> true age -> n, fpr), by_group (T -> grouping ->
+        group -> n_under, fpr, n_over, fnr), needed (target rate -> T with its interval), det (challenge, fpr, fnr).
+
+    Raises:
+        UserError: a group column is not there.
+    """
+    age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
+    known = "subject" in table and table["subject"].notna().any()
+    clusters = cluster_codes(table["subject"].to_numpy(object), len(table)) if known else None
+    made = groupings(table, groups)
+    gates = {}
+    for legal in legal_ages:
+        under = age < legal
+        if under.any() and not under.all():
+            tried = [t for t in challenges if t >= legal] or [legal, legal + MARGIN]
+            gates[str(legal)] = _gate(age, predicted, under, clusters, legal, tried, made)
+    return gates
+
+
+def _gate(
+    age: Floats,
+    predicted: Floats,
+    under: Flags,
+    clusters: Ints | None,
+    legal: int,
+    challenges: Sequence[float],
+    made: Sequence[Grouping],
+) -> dict[str, Any]:
+    gate: dict[str, Any] = {"n_under": int(under.sum()), "n_over": int((~under).sum())}
+    gate |= {"challenge": {}, "by_age": {}, "by_group": {}}
+    years = np.floor(age)
+    for challenge in challenges:
+        passes = predicted >= challenge
+        key = f"{challenge:g}"
+        gate["challenge"][key] = {
+            "fpr": rate(passes, under, clusters),
+            "fnr": rate(~passes, ~under, clusters),
+        }
+        gate["by_age"][key] = {
+            f"{year:g}": {"n": int((years == year).sum()), "fpr": rate(passes, years == year, clusters)}
+            for year in np.unique(years[under])
+        }
+        gate["by_group"][key] = {
+            grouping.name: {
+                name: {
+                    "n_under": int((under & (grouping.codes == place)).sum()),
+                    "fpr": rate(passes, under & (grouping.codes == place), clusters),
+                    "n_over": int((~under & (grouping.codes == place)).sum()),
+                    "fnr": rate(~passes, ~under & (grouping.codes == place), clusters),
+                }
+                for place, name in enumerate(grouping.names)
+            }
+            for grouping in made
+        }
+    estimates = np.sort(predicted[under])
+    gate["needed"] = {f"{target:g}": needed_challenge(estimates, target) for target in TARGETS}
+    gate["det"] = _det(predicted, under, legal)
+    return gate
+
+
+def rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> dict[str, float | None]:
+    """The share of `hits` (n,) `among` (n,) with its Clopper-Pearson interval, narrower n where clusters repeat themselves."""
+    n, count = int(among.sum()), int((hits & among).sum())
+    if not n:
+        return figure(np.nan)
+    share = count / n
+    design = _design_effect(hits[among], share, clusters[among]) if clusters is not None else 1.0
+    low, high = clopper_pearson(np.array([count / design]), np.array([n / design]))
+    return figure(share, low[0], high[0])
+
+
+def _design_effect(hits: Flags, share: float, clusters: Ints) -> float:
+    codes = np.unique(clusters, return_inverse=True)[1]
+    persons = int(codes.max()) + 1
+    if share in (0.0, 1.0):
+        return len(hits) / persons  # No spread to learn from: one image a person is what counts.
+    residual = np.bincount(codes, hits - share)
+    correction = persons / max(persons - 1, 1)
+    return max(1.0, float(correction * np.sum(residual**2) / (len(hits) * share * (1 - share))))
+
+
+def needed_challenge(estimates: Floats, target: float, level: float = LEVEL) -> dict[str, Any]:
+    """The lowest T at which at most `target` of the under-age pass, with its interval from order statistics.
+
+    T lies just above an order statistic of the under-age estimates, and which one may be it follows a binomial law (David
+    and Nagaraja 2003, "Order Statistics", section 7.1). With fewer than 1/target images the rate cannot be shown: None.
+
+    Args:
+        estimates: (n,) of the under-age, ascending, years.
+        target: false positive rate.
+        level: of the interval.
+    """
+    n = len(estimates)
+    required = int(np.ceil(1 / target))
+    if n < required:
+        return figure(np.nan) | {"n": n, "n_needed": required}
+    allowed = int(np.floor(n * target + 1e-9))
+    # Ranks of the (1 - target) quantile that a binomial count may reach.
+    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], n, 1 - target)
+
+    def above(place: int) -> float:
+        # The smallest number of hundredths above the estimate: `>= T` must refuse it.
+        return float(np.floor(estimates[place] * 100 + 1e-9) / 100 + 0.01)
+
+    upper = above(int(high)) if high < n else np.nan  # Beyond the largest estimate nothing is known.
+    return figure(above(n - allowed - 1), above(max(int(low) - 1, 0)), upper) | {"n": n, "n_needed": required}
+
+
+def _det(predicted: Floats, under: Flags, legal: int) -> dict[str, list[float]]:
+    """False positive against false negative rate over challenge ages, half years apart."""
+    challenges = np.arange(max(0, legal - 15), legal + 25.5, 0.5)
+    young, old = np.sort(predicted[under]), np.sort(predicted[~under])
+    fpr = 1 - np.searchsorted(young, challenges, side="left") / len(young)
+    fnr = np.searchsorted(old, challenges, side="left") / len(old)
+    return {"challenge": challenges.tolist(), "fpr": fpr.tolist(), "fnr": fnr.tolist()}

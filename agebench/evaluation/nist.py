@@ -1,0 +1,111 @@
+"""The layout of NIST's evaluation of age estimation, FATE AEV, as a preset.
+
+After Hanaoka et al. 2024, NIST IR 8525. It balances what a test set does not: MAE is the unweighted mean over cells of sex
+and age. Its tasks beside estimation: Challenge-25 (over 18?), and whether a person is between 13 and 16.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.evaluation import metrics
+from agebench.evaluation.gates import age_gates, rate
+from agebench.evaluation.groups import Grouping, grouping, groupings, single_years
+from agebench.evaluation.intervals import Kind, figures
+from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
+
+ACCURACIES = tuple(range(1, 11))
+CHALLENGE = 25
+RANGE = (13, 16)
+
+
+def nist(
+    table: pd.DataFrame,
+    *,
+    origin: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: Kind = "bca",
+) -> dict[str, Any]:
+    """Figures in the layout of FATE AEV.
+
+    Args:
+        table: predictions, see `check_predictions`, with a column gender.
+        origin: the column of region or race; default: region or race, where there is one.
+        resamples: bootstrap samples.
+        seed: of them.
+        interval: `bca` or `percentile`.
+
+    Returns:
+        mae (unweighted mean over sex x age cells, with the number of `cells`), by_sex and by_origin (the same within: mean
+        over ages), accuracy (Acc(x): the share within x years), challenge_25 (as an age gate of 18), age_range_13_16 (tpr:
+        of the 13- to 16-year-olds the share estimated to be so, fpr: of the others).
+
+    Raises:
+        UserError: no column gender, or no such origin.
+    """
+    if "gender" not in table or table["gender"].isna().all():
+        raise UserError("the NIST layout needs the column gender (name yours with --col gender=COLUMN)")
+    origin = origin or next((name for name in ("region", "race") if name in table), None)
+    sexes = grouping(table, "gender")
+    origins = groupings(table, [origin]) if origin else []
+    shown = [sexes, *origins]
+    years = single_years(table["age"].to_numpy(float))
+    span = int(years.max()) + 1
+    features = metrics.make_features(table)
+    codes = [np.zeros(len(table), dtype=np.int64)]
+    codes += [np.where(one.codes >= 0, one.codes * span + years, -1) for one in shown]
+    clusters = cluster_codes(table["subject"].to_numpy(object) if "subject" in table else None, len(table))
+
+    def statistic(sums: Sequence[Floats]) -> Floats:
+        total, *cells = sums
+        parts = [metrics.plain(features, total, [f"cs{x}" for x in ACCURACIES])[0]]
+        parts.append(metrics.mean_over_sets(features, cells[0])[None])
+        for one, of in zip(shown, cells, strict=True):
+            parts += [
+                metrics.mean_over_sets(features, of[place * span : (place + 1) * span])[None]
+                for place in range(len(one.names))
+            ]
+        return np.concatenate(parts)
+
+    names = [f"accuracy/{x}" for x in ACCURACIES] + ["mae"]
+    names += [f"{one.name}/{name}" for one in shown for name in one.names]
+    found = Resampler(features.values, codes, clusters).replicates(statistic, resamples=resamples, seed=seed)
+    every = figures(names, found, interval)
+    return {
+        "mae": every["mae"] | {"cells": len(np.unique(codes[1][codes[1] >= 0]))},
+        "by_sex": _named(sexes, every),
+        "by_origin": {"column": origin, "groups": _named(origins[0], every)} if origins else None,
+        "accuracy": {str(x): every[f"accuracy/{x}"] for x in ACCURACIES},
+        "challenge_25": _challenge(table, [one.name for one in shown]),
+        "age_range_13_16": _age_range(table),
+    }
+
+
+def _named(one: Grouping, every: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {"n": int(n), "mae": every[f"{one.name}/{name}"]} for name, n in zip(one.names, one.counts, strict=True)
+    }
+
+
+def _challenge(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, Any] | None:
+    gates = age_gates(table, legal_ages=(18,), challenges=(CHALLENGE,), groups=groups)
+    return gates.get("18")
+
+
+def _age_range(table: pd.DataFrame) -> dict[str, Any]:
+    """Estimates count as within 13-16 from 13 up to, not including, 17: a person is 16 until the next birthday."""
+    age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
+    low, high = RANGE
+    inside, said = (age >= low) & (age < high + 1), (predicted >= low) & (predicted < high + 1)
+    known = "subject" in table and table["subject"].notna().any()
+    clusters = cluster_codes(table["subject"].to_numpy(object), len(table)) if known else None
+    return {
+        "n_inside": int(inside.sum()),
+        "n_outside": int((~inside).sum()),
+        "tpr": rate(said, inside, clusters),
+        "fpr": rate(said, ~inside, clusters),
+    }

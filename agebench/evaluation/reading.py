@@ -1,0 +1,242 @@
+"""Predictions and labels from files that anyone made: CSV or Parquet, columns by name, joined on sample_id."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from agebench.errors import UserError
+from agebench.evaluation.predictions import check_predictions
+from agebench.registry.plugins import suggest
+
+Fault = Literal["missing", "extra", "duplicates"]
+FAULTS: tuple[Fault, ...] = ("missing", "extra", "duplicates")
+_TEXT = ("sample_id", "subject")
+_AGES = (0.0, 120.0)
+_NULLS = ["", "NA", "N/A", "NULL", "null", "None"]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Predictions beside their labels, and what did not match.
+
+    Attributes:
+        table: as `check_predictions` gives it.
+        missing: labels without a prediction, which are left out: failures to process.
+        extra: predictions without a label, left out.
+        duplicates: further rows of an id that stood before, left out.
+    """
+
+    table: pd.DataFrame
+    missing: int = 0
+    extra: int = 0
+    duplicates: int = 0
+
+
+def column_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`['age_pred=estimate']` -> {'age_pred': 'estimate'}: our name to the file's.
+
+    Raises:
+        UserError: not of the form NAME=COLUMN.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not (ours and equals and theirs):
+            raise UserError(f"--col {pair}: write it as NAME=COLUMN, e.g. --col age_pred=estimate")
+        columns[ours] = theirs
+    return columns
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A CSV (.csv, .tsv, .txt; also .gz) or Parquet file, its columns renamed to ours where `columns` maps them.
+
+    Arrow reads the file in blocks and hands its memory over: a large file is in memory once.
+
+    Raises:
+        UserError: no such file, not a table, or an empty one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    columns = columns or {}
+    kind = "Parquet" if path.suffix in (".parquet", ".pq") else "CSV"
+    try:
+        content = pa.parquet.read_table(path) if kind == "Parquet" else _read_csv(path, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable {kind} file: {str(error).splitlines()[0]}") from error
+    back = {theirs: ours for ours, theirs in columns.items()}
+    names = [back.get(name.strip(), name.strip()) for name in content.column_names]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"{path}: the column '{twice}' stands twice; name another with --col {twice}=COLUMN or drop one"
+        )
+    table: pd.DataFrame = content.rename_columns(names).to_pandas(split_blocks=True, self_destruct=True)
+    return table
+
+
+def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
+    with pa.input_stream(str(path)) as stream:  # Decompresses by the name's ending.
+        head = stream.read(65536).decode("utf-8-sig", errors="replace").split("\n", 1)[0]
+    # Ids that look like numbers stay as they are written: '066525' is not 66525.
+    text = {columns.get(name, name): pa.string() for name in _TEXT}
+    return pa.csv.read_csv(
+        path,
+        parse_options=pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count)),
+        convert_options=pa.csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=_NULLS),
+    )
+
+
+def read_predictions(
+    predictions: Path,
+    labels: Path | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    allow: Collection[Fault] = (),
+) -> Joined:
+    """Predictions, with the labels of a second file where there is one, joined on sample_id.
+
+    Args:
+        predictions: sample_id, age_pred and, without `labels`, age; optional age_std, p, group columns, subject.
+        labels: sample_id, age and whatever else is known; its columns win over those of `predictions`.
+        columns: our names -> the files'.
+        allow: faults that are counted and left out instead of refused.
+
+    Raises:
+        UserError: see `read_table`; a column is missing, ids do not match or stand twice, values are no ages.
+    """
+    table = read_table(predictions, columns)
+    if labels is None:
+        _mapped(columns, [table], [predictions])
+        _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")
+        table, duplicates = _unique(table, predictions, allow)
+        return Joined(checked(table, predictions), duplicates=duplicates)
+    truth = read_table(labels, columns)
+    _mapped(columns, [table, truth], [predictions, labels])
+    _require(table, ("sample_id", "age_pred"), predictions, "")
+    _require(truth, ("sample_id", "age"), labels, "")
+    table, twice = _unique(table, predictions, allow)
+    truth, twice_labelled = _unique(truth, labels, allow)
+    places = pd.Index(table["sample_id"]).get_indexer(pd.Index(truth["sample_id"]))
+    missing, found = int((places < 0).sum()), int((places >= 0).sum())
+    extra = len(table) - found
+    if not found:
+        raise UserError(
+            f"{predictions} and {labels} have no sample_id in common: "
+            f"'{table['sample_id'].iloc[0]}' there, '{truth['sample_id'].iloc[0]}' here"
+        )
+    _refuse(
+        "missing", missing, f"{missing} of the {len(truth)} labelled images have no prediction in {predictions}", allow
+    )
+    _refuse("extra", extra, f"{extra} of the {len(table)} predictions have no label in {labels}", allow)
+    own = [column for column in table if column not in truth]
+    joined = truth[places >= 0].reset_index(drop=True)
+    joined = pd.concat([joined, table[own].iloc[places[places >= 0]].reset_index(drop=True)], axis=1)
+    return Joined(checked(joined, predictions), missing, extra, twice + twice_labelled)
+
+
+def checked(table: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """`check_predictions`, and what can only be wrong in a file of unknown origin.
+
+    Raises:
+        UserError: an age that none can have, a range upside down, or text where numbers belong.
+    """
+    table = check_predictions(table, source=str(source))
+    for column in ("age_low", "age_high", "label_std"):
+        if column in table:
+            table[column] = _numbers(table, column, source)
+    for column in ("age", "age_low", "age_high"):
+        if column in table:
+            outside = (table[column] < _AGES[0]) | (table[column] > _AGES[1])
+            _refuse_row(table, outside, source, column, "outside [0, 120] years")
+    if {"age_low", "age_high"} <= set(table.columns):
+        _refuse_row(table, table["age_low"] > table["age_high"], source, "age_low", "above age_high")
+    for column in ("age_std", "label_std"):
+        if column in table:
+            _refuse_row(table, table[column] < 0, source, column, "below 0")
+    return table
+
+
+def probabilities(table: pd.DataFrame, source: str = "predictions") -> NDArray[np.float64] | None:
+    """The column `p` as (n, A), each row summing to 1; None where there is none.
+
+    Raises:
+        UserError: rows of different lengths, negative entries, or sums that are not 1.
+    """
+    if "p" not in table:
+        return None
+    lengths = {len(row) if row is not None else 0 for row in table["p"]}
+    if len(lengths) != 1 or 0 in lengths:
+        raise UserError(
+            f"{source}: the lists in column p have different lengths: {', '.join(map(str, sorted(lengths)))}"
+        )
+    values = np.stack(table["p"].to_list()).astype(np.float64)
+    sums = values.sum(axis=1)
+    # Half precision has three digits; a hundred of them may be 2 % off together.
+    bad = (values < 0).any(axis=1) | ~(np.abs(sums - 1) < 0.05)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        what = f"column p of '{table['sample_id'].iloc[row]}' sums to {sums[row]:.3g} or has a negative entry"
+        raise UserError(f"{source}: {what}; probabilities are 0 or more and sum to 1")
+    normalised: NDArray[np.float64] = values / sums[:, None]
+    return normalised
+
+
+def _mapped(columns: Mapping[str, str] | None, tables: Sequence[pd.DataFrame], paths: Sequence[Path]) -> None:
+    names = sorted({str(name) for table in tables for name in table})
+    for ours, theirs in (columns or {}).items():
+        if ours not in names:
+            where = " or ".join(map(str, paths))
+            raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{suggest(theirs, names)}")
+
+
+def _require(table: pd.DataFrame, names: Sequence[str], path: Path, way_out: str) -> None:
+    missing = [name for name in names if name not in table]
+    if missing:
+        hint = f"name it with --col {missing[0]}=COLUMN"
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; there are: {', '.join(map(str, table.columns))}; "
+            + (f"{hint}, or give {way_out}" if way_out else hint)
+        )
+    if not len(table):
+        raise UserError(f"{path}: no rows")
+
+
+def _unique(table: pd.DataFrame, path: Path, allow: Collection[Fault]) -> tuple[pd.DataFrame, int]:
+    unnamed = table["sample_id"].isna()
+    if unnamed.any():
+        raise UserError(f"{path}: row {int(np.flatnonzero(unnamed)[0]) + 1} has no sample_id")
+    table["sample_id"] = table["sample_id"].astype("str")
+    twice = table["sample_id"].duplicated()
+    count = int(twice.sum())
+    if count:
+        first = table.loc[twice, "sample_id"].iloc[0]
+        _refuse("duplicates", count, f"{path}: {count} rows repeat an id, the first is '{first}'", allow)
+        table = table[~twice]
+    return table, count
+
+
+def _refuse(fault: Fault, count: int, sentence: str, allow: Collection[Fault]) -> None:
+    if count and fault not in allow:
+        raise UserError(f"{sentence}; --allow {fault} leaves them out and counts them")
+
+
+def _numbers(table: pd.DataFrame, column: str, source: Path) -> "pd.Series[float]":
+    numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
+    _refuse_row(
+        table, (numbers.isna() & table[column].notna()) | np.isinf(numbers), source, column, "not a finite number"
+    )
+    return numbers
+
+
+def _refuse_row(table: pd.DataFrame, bad: "pd.Series[bool]", source: Path, column: str, what: str) -> None:
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise UserError(f"{source}: {column} of '{row['sample_id']}' is {row[column]!r}, {what}")

@@ -1,0 +1,255 @@
+"""How well a model knows what it does not know: scores of predicted distributions, and conformal intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from agebench.evaluation.gates import rate
+from agebench.evaluation.groups import groupings
+from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
+from agebench.evaluation.reading import probabilities
+from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights, cluster_codes
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+_CURVE = np.linspace(0.05, 0.95, 19)
+_KEPT = np.linspace(0.05, 1, 20)
+# Half precision ends at 6e-8: what it stores as 0 may be this much.
+_LEAST = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """A predicted distribution of age for every image.
+
+    Attributes:
+        nll: (n,) negative log-likelihood of the label, nats (of a year-wide class, or of a density a year).
+        crps: (n,) continuous ranked probability score, years.
+        pit: (n,) the distribution function at the label, in [0, 1].
+        widths: (n, len(LEVELS)) widths of the central intervals, years.
+        std: (n,) standard deviation, years.
+    """
+
+    nll: Floats
+    crps: Floats
+    pit: Floats
+    widths: Floats
+    std: Floats
+
+
+def gaussian(age: Floats, mean: Floats, std: Floats) -> Predictive:
+    """A normal distribution for every image; all arguments (n,), years.
+
+    CRPS: Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", equation 21.
+    """
+    std = np.maximum(std, 1e-6)
+    z = (age - mean) / std
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    nll = z**2 / 2 + np.log(std) + np.log(2 * np.pi) / 2
+    crps = std * (z * (2 * special.ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    reach = special.ndtri((1 + np.asarray(LEVELS)) / 2)
+    return Predictive(nll, crps, special.ndtr(z), 2 * std[:, None] * reach, std)
+
+
+def categorical(age: Floats, probs: Floats, first_age: int = 0) -> Predictive:
+    """A probability for every whole age.
+
+    The class of age a stands for [a - 0.5, a + 0.5), its probability evenly spread, so that the distribution function is
+    continuous. CRPS is the integral of its squared distance to the label's step, over the classes.
+
+    Args:
+        age: (n,) labels, years.
+        probs: (n, A), rows summing to 1.
+        first_age: what the first class stands for.
+    """
+    n, classes = probs.shape
+    grid = first_age + np.arange(classes)
+    label = np.clip(np.floor(age + 0.5).astype(np.int64) - first_age, 0, classes - 1)
+    rows = np.arange(n)
+    nll = -np.log(np.maximum(probs[rows, label], _LEAST))
+    upper = np.cumsum(probs, axis=1)
+    lower = upper - probs
+    crps = np.sum((upper - (grid[None, :] >= age[:, None])) ** 2, axis=1)
+    inside = np.clip(age - (grid[label] - 0.5), 0, 1)
+    pit = np.clip(lower[rows, label] + probs[rows, label] * inside, 0, 1)
+    mean = probs @ grid
+    std = np.sqrt(np.maximum(probs @ grid.astype(float) ** 2 - mean**2, 0))
+    widths = np.stack([_quantile(upper, probs, (1 + c) / 2) - _quantile(upper, probs, (1 - c) / 2) for c in LEVELS], 1)
+    return Predictive(nll, crps, pit, widths, std)
+
+
+def _quantile(upper: Floats, probs: Floats, level: float) -> Floats:
+    """Where the distribution function crosses `level`, in classes from the lower end of the first (n,)."""
+    place = np.minimum((upper < level).sum(axis=1), probs.shape[1] - 1)
+    rows = np.arange(len(probs))
+    mass = np.maximum(probs[rows, place], 1e-12)
+    crossing: Floats = place + np.clip((level - (upper[rows, place] - probs[rows, place])) / mass, 0, 1)
+    return crossing
+
+
+def uncertainty(
+    table: pd.DataFrame,
+    *,
+    first_age: int = 0,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: Kind = "bca",
+) -> dict[str, Any] | None:
+    """Scores of the predicted distributions: `p` where there is one, else a normal one of `age_std`; None with neither.
+
+    Args:
+        table: predictions, see `check_predictions`.
+        first_age: what the first entry of `p` stands for.
+        resamples: bootstrap samples.
+        seed: of them.
+        interval: `bca` or `percentile`.
+
+    Returns:
+        source, nll, crps, levels (nominal -> coverage, width), reliability (nominal, observed), rejection (kept, mae, area,
+        area_random, area_best).
+    """
+    age = table["age"].to_numpy(float)
+    probs = probabilities(table)
+    if probs is not None:
+        found, source = categorical(age, probs, first_age), "p"
+    elif "age_std" in table:
+        found, source = gaussian(age, table["age_pred"].to_numpy(float), table["age_std"].to_numpy(float)), "age_std"
+    else:
+        return None
+    clusters = _clusters(table)
+    central = 2 * np.abs(found.pit - 0.5)
+    covered = central[:, None] <= np.asarray(LEVELS)
+    features = np.column_stack([np.ones(len(table)), found.nll, found.crps, covered, found.widths])
+    names = ["nll", "crps", *(f"{what}{level:g}" for what in ("coverage", "width") for level in LEVELS)]
+
+    def means(sums: Sequence[Floats]) -> Floats:
+        return np.asarray(sums[0][0, 1:] / sums[0][0, :1])
+
+    sampler = Resampler(features, [np.zeros(len(table), dtype=np.int64)], clusters)
+    every = figures(names, sampler.replicates(means, resamples=resamples, seed=seed), interval)
+    levels = {
+        f"{level:g}": {"coverage": every[f"coverage{level:g}"], "width": every[f"width{level:g}"]} for level in LEVELS
+    }
+    observed = [float(np.mean(central <= level)) for level in _CURVE]
+    return {
+        "source": source,
+        "nll": every["nll"],
+        "crps": every["crps"],
+        "levels": levels,
+        "reliability": {"nominal": [round(float(level), 2) for level in _CURVE], "observed": observed},
+        "rejection": rejection(np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed),
+    }
+
+
+def rejection(errors: Floats, doubt: Floats, clusters: Ints, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
+    """MAE of the images that remain when the most doubtful are put aside, and the area under that curve.
+
+    Args:
+        errors: (n,) absolute errors, years.
+        doubt: (n,) what the model says of its uncertainty; the largest are rejected first.
+        clusters: (n,) rows drawn together in the bootstrap.
+        resamples: bootstrap samples for the area; 200 at most are made.
+        seed: of them.
+    """
+    order = np.argsort(doubt, kind="stable")
+    sorted_errors, sorted_clusters = errors[order], clusters[order]
+
+    def curves(weights: Floats) -> Floats:
+        kept = np.cumsum(weights, axis=1, dtype=np.float64)
+        total = np.cumsum(weights * sorted_errors, axis=1, dtype=np.float64)
+        made = np.empty((len(weights), len(_KEPT)))
+        for row in range(len(weights)):
+            at = np.searchsorted(kept[row], _KEPT * kept[row, -1] - 1e-9)
+            made[row] = total[row, at] / kept[row, at]
+        return made
+
+    curve = curves(np.ones((1, len(errors))))[0]
+    count = int(clusters.max()) + 1
+    areas = np.empty(0)
+    if count > 1 and resamples:
+        blocks = bootstrap_weights(count, min(resamples, 200), seed)
+        areas = np.concatenate([curves(row[None, sorted_clusters]).mean(axis=1) for make in blocks for row in make()])
+    found = Replicates(np.array([curve.mean()]), areas[None], np.zeros((1, 1)), count)
+    low, high = bootstrap_interval(found, "percentile")
+    best = np.sort(errors)
+    at = np.maximum(np.ceil(_KEPT * len(errors) - 1e-9).astype(int), 1) - 1
+    return {
+        "kept": [round(float(kept), 2) for kept in _KEPT],
+        "mae": curve.tolist(),
+        "area": figure(float(curve.mean()), float(low[0]), float(high[0])),
+        "area_random": float(errors.mean()),
+        "area_best": float((np.cumsum(best)[at] / (at + 1)).mean()),
+    }
+
+
+def conformal(
+    calibration: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    groups: Sequence[str] = (),
+    levels: Sequence[float] = LEVELS,
+) -> dict[str, Any]:
+    """Split-conformal intervals: calibrated on one set of images, their coverage and width on another.
+
+    The score is the absolute error, over `age_std` where both tables have it; its quantile at rank ceil((n + 1) level)
+    covers new images of the same kind at least at `level` (Lei et al. 2018, "Distribution-free predictive inference for
+    regression", theorem 2). On another dataset it need not: that is what the coverage by group shows.
+
+    Args:
+        calibration: predictions on the validation part.
+        table: predictions on the test set.
+        groups: group columns, or crossings.
+        levels: nominal coverage.
+
+    Returns:
+        n_calibration, scaled, levels (nominal -> radius, width, coverage, groups (grouping -> group -> n, coverage)).
+
+    Raises:
+        UserError: a group column is not there.
+    """
+    scaled = "age_std" in calibration and "age_std" in table
+    scores, scale = np.sort(_scores(calibration, scaled)), _scale(table, scaled)
+    errors = _scores(table, scaled)
+    known = "subject" in table and table["subject"].notna().any()
+    clusters = _clusters(table) if known else None
+    made = groupings(table, groups)
+    everyone = np.ones(len(table), dtype=bool)
+    result: dict[str, Any] = {"n_calibration": len(calibration), "scaled": scaled, "levels": {}}
+    for level in levels:
+        rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
+        if rank > len(scores):
+            continue  # Too few images to promise this much.
+        radius = float(scores[rank - 1])
+        covered = errors <= radius
+        result["levels"][f"{level:g}"] = {
+            "radius": radius,
+            "width": float(np.mean(2 * radius * scale)),
+            "coverage": rate(covered, everyone, clusters),
+            "groups": {
+                grouping.name: {
+                    name: {
+                        "n": int((grouping.codes == place).sum()),
+                        "coverage": rate(covered, grouping.codes == place, clusters),
+                    }
+                    for place, name in enumerate(grouping.names)
+                }
+                for grouping in made
+            },
+        }
+    return result
+
+
+def _scores(table: pd.DataFrame, scaled: bool) -> Floats:
+    errors: Floats = np.abs(table["age_pred"].to_numpy(float) - table["age"].to_numpy(float)) / _scale(table, scaled)
+    return errors
+
+
+def _scale(table: pd.DataFrame, scaled: bool) -> Floats:
+    return np.maximum(table["age_std"].to_numpy(float), 1e-6) if scaled else np.ones(len(table))
+
+
+def _clusters(table: pd.DataFrame) -> Ints:
+    return cluster_codes(table["subject"].to_numpy(object) if "subject" in table else None, len(table))
