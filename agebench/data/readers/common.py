@@ -148,20 +148,24 @@ def finish(
     if missing:
         raise UserError(f"{source}: the card's groups name '{missing[0]}', of which the labels say nothing")
     ages = pd.to_numeric(table["age"], errors="coerce")
+    bad = ages.isna() | table["sample_id"].duplicated()
     first_path = table.drop_duplicates("sample_id").set_index("sample_id")["path"]
-    reasons = pd.Series("", index=table.index)
-    twice = table["sample_id"].duplicated()
-    reasons[twice] = "a second image called like " + table["sample_id"][twice].map(first_path)
-    reasons[ages.isna()] = "age '" + table["age"][ages.isna()].astype("str") + "' is not a number"
-    bad = reasons != ""
-    rows = zip(table["sample_id"][bad], table["path"][bad], reasons[bad], strict=True)
+    rows = [
+        (name, path, f"age '{age}' is not a number" if missing else f"a second image called like {first_path[name]}")
+        for name, path, age, missing in zip(
+            table["sample_id"][bad], table["path"][bad], table["age"][bad], ages.isna()[bad], strict=True
+        )
+    ]
     aside = quarantine([*put_aside, *rows])
     usable = table.assign(age=ages)[~bad]
-    samples = make_samples(usable, groups=groups, quarantined=aside, source=source) if len(usable) else None
-    if samples is None or not len(samples):
-        aside = samples.quarantined if samples else aside
-        first = aside.iloc[0]
-        raise UserError(
-            f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}"
-        )
-    return samples
+    if len(usable):
+        samples = make_samples(usable, groups=groups, quarantined=aside, source=source)
+        if len(samples):
+            return samples
+        aside = samples.quarantined
+    if not len(aside):
+        raise UserError(f"{source}: not one row in it")
+    first = aside.iloc[0]
+    raise UserError(
+        f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}"
+    )

@@ -115,7 +115,10 @@ def read_table(file: Path, separator: str = "") -> pd.DataFrame:
             return pd.read_parquet(file)
         _refuse_web_page(file)
         separator = separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
-        return pd.read_csv(file, sep=separator, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+        content = pd.read_csv(file, sep=separator, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+        if not isinstance(content.index, pd.RangeIndex):  # pandas takes the first fields for the rows' names
+            raise ValueError("its rows have more fields than its header")
+        return content
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors are ValueErrors

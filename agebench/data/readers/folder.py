@@ -10,6 +10,7 @@ from agebench.data.readers.common import finish, list_images, top_folder, transl
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 
+_NUMBER = r"-?\d+(?:\.\d+)?"
 # {age}, {} or {subject:\d+}; the expression may hold counts such as \d{4}.
 _PLACE = re.compile(r"\{(\w*)(?::((?:[^{}]|\{\d+(?:,\d*)?\})+))?\}")
 
@@ -45,23 +46,24 @@ class FolderReader(Reader):
         """All images whose path says an age."""
         images, put_aside = list_images(self.root)
         skip = len(top_folder(images))
-        grammar = compile_pattern(self.pattern) if self.pattern else None
+        # First as a number, so that {age} in a_b_25.jpg is 25 whatever stands before it; then as anything, to be put aside.
+        grammars = [compile_pattern(self.pattern, age=looks) for looks in (_NUMBER, "")] if self.pattern else []
         labels = []
         for path in images:
-            found = _by_pattern(grammar, path) if grammar else _by_folder(path)
+            found = _by_pattern(grammars, path) if grammars else _by_folder(path)
             if found is None:
-                misfit = f"does not end like '{self.pattern}'" if grammar else "has no folder that is an age"
+                misfit = f"does not end like '{self.pattern}'" if grammars else "has no folder that is an age"
                 put_aside.append((path[skip:], path, f"its path '{path}' {misfit}"))
             else:
                 labels.append({"sample_id": path[skip:], "path": path, **found})
-        names = grammar.groupindex if grammar else ["age"]
+        names = grammars[0].groupindex if grammars else ["age"]
         table = pd.DataFrame(labels, columns=["sample_id", "path", *names])
         source = str(self.root)
         return finish(translate(table, self.values, source=source), put_aside, self.groups, source=source)
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a pattern, to be matched with a whole path.
+def compile_pattern(pattern: str, *, age: str = "") -> re.Pattern[str]:
+    """The regular expression of a pattern, to be matched with a whole path; `age` is what {age} looks like if it is plain.
 
     Raises:
         UserError: it has no {age}, a name twice, or an expression that is none.
@@ -69,6 +71,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     expression, position = "", 0
     for place in _PLACE.finditer(pattern):
         name, looks = place.groups()
+        looks = looks or (age if name == "age" else "")
         expression += re.escape(pattern[position : place.start()])
         expression += f"(?P<{name}>{looks or '[^/]+?'})" if name else f"(?:{looks or '[^/]*?'})"
         position = place.end()
@@ -82,11 +85,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _by_pattern(grammar: re.Pattern[str], path: str) -> dict[str, str] | None:
-    match = grammar.fullmatch(path)
+def _by_pattern(grammars: list[re.Pattern[str]], path: str) -> dict[str, str] | None:
+    match = next(filter(None, (grammar.fullmatch(path) for grammar in grammars)), None)
     return match.groupdict() if match else None
 
 
 def _by_folder(path: str) -> dict[str, str] | None:
     folders = path.split("/")[:-1]
-    return next(({"age": folder} for folder in folders if re.fullmatch(r"-?\d+(\.\d+)?", folder)), None)
+    return next(({"age": folder} for folder in folders if re.fullmatch(_NUMBER, folder)), None)
