@@ -85,7 +85,7 @@ def _list(arguments: argparse.Namespace) -> int:
         card = found.get(name)
         home = home_of(card)
         state = "made as it is read" if not needs_files(card) else "here" if home.exists() else "missing"
-        source = "get" if card.url else "add"
+        source = f"agebench data get {name}" if card.url else f"agebench data add {name} PATH"
         rows.append(
             {
                 "name": name,

@@ -23,6 +23,10 @@ _ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 _DAMAGE = (tarfile.ReadError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
+class ArchiveDamaged(UserError):
+    """An archive that is cut short, damaged or none at all; another download may help."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an archive may hold before it is taken for a decompression bomb.
@@ -48,7 +52,8 @@ def extract(archive: Path, target: Path, limits: Limits = Limits()) -> int:
     Permissions and owners in the archive are ignored.
 
     Raises:
-        UserError: no such archive, damaged or cut short, encrypted, larger than `limits` allow, or with a member that is
+        ArchiveDamaged: cut short, damaged, or no archive.
+        UserError: no such archive, encrypted, larger than `limits` allow, or with a member that is
             a link, a device or leads out of the archive; the message names the archive and the member.
         AgebenchError: the disk is full, or the folder cannot be written.
     """
@@ -180,9 +185,9 @@ def _check_kind(archive: Path) -> None:
     except OSError as error:
         raise UserError(f"{archive}: cannot be read: {error.strerror or error}") from error
     if start.lstrip()[:1] == b"<":
-        raise UserError(f"{archive}: a web page, not an archive: the download failed; download it again")
+        raise ArchiveDamaged(f"{archive}: a web page, not an archive: the download failed; download it again")
     if not start:
-        raise UserError(f"{archive}: empty; download it again")
+        raise ArchiveDamaged(f"{archive}: empty; download it again")
 
 
 @contextmanager
@@ -193,8 +198,8 @@ def _explained(archive: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's; gzip and bzip2 raise theirs, about damaged data, without a number
         if archive.name.lower().endswith(_ENDINGS):
-            raise UserError(f"{archive}: cut short or damaged: download it again") from error
-        raise UserError(f"{archive}: neither a tar (plain, gzip, bzip2, xz) nor a zip archive") from error
+            raise ArchiveDamaged(f"{archive}: cut short or damaged: download it again") from error
+        raise ArchiveDamaged(f"{archive}: neither a tar (plain, gzip, bzip2, xz) nor a zip archive") from error
     except (NotImplementedError, RuntimeError) as error:  # a zip with a compression or a trick that zipfile lacks
         raise UserError(
             f"{archive}: cannot be unpacked here ({error}): unpack it yourself and give the folder"

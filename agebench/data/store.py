@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from agebench.data.archive import extract, folder_error
+from agebench.data.archive import ArchiveDamaged, extract, folder_error
 from agebench.data.download import download
 from agebench.data.images import open_image
 from agebench.data.parallel import map_in_order
@@ -182,7 +182,11 @@ def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
     if present:
         return present
     archive = download(card.url, cache_home() / "downloads" / card.name, sha256=card.sha256)
-    report = add(card, archive, allow_partial=allow_partial)
+    try:
+        report = add(card, archive, allow_partial=allow_partial)
+    except ArchiveDamaged:
+        archive.unlink()  # the next call downloads it anew
+        raise
     archive.unlink()
     return report
 

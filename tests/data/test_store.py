@@ -1,0 +1,236 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from agebench.data import store
+from agebench.data.store import add, check, get, home_of, locate, reader_for
+from agebench.errors import AgebenchError, DatasetMissing, UserError
+from agebench.registry.cards import DatasetCard
+
+
+def card(**changes: object) -> DatasetCard:
+    facts = {"name": "mine", "title": "My faces", "reader": "folder", "licence": "mine alone", "count": 3}
+    return DatasetCard.model_validate(facts | changes)
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 150, 120)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("20/a.jpg", "30/b.jpg", "40/c.jpg"):
+        path = tmp_path / "copy" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(picture())
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def archive(folder: Path) -> Path:
+    path = folder.parent / "copy.tar.gz"
+    with tarfile.open(path, "w:gz") as file:
+        file.add(folder, arcname="copy")
+    return path
+
+
+def leftovers() -> list[str]:
+    home = home_of(card())
+    return sorted(path.name for path in home.parent.iterdir() if path.name not in ("mine", ".mine.lock"))
+
+
+def test_a_missing_dataset_says_where_how_and_under_what_licence() -> None:
+    wanted = card(homepage="https://example.org/faces", how_to_get="ask its owner", url="https://example.org/faces.zip")
+    with pytest.raises(DatasetMissing) as raised:
+        locate(wanted)
+    message = str(raised.value)
+    for part in (
+        str(home_of(wanted)),
+        "agebench data add mine PATH",
+        "agebench data get mine",
+        "ask its owner",
+        "https://example.org/faces",
+        "mine alone",
+    ):
+        assert part in message
+    assert len(message.splitlines()) <= 2
+    assert raised.value.exit_code == 2
+
+
+def test_a_dataset_that_is_made_needs_no_place() -> None:
+    made = card(name="made", reader="synth", count=None)
+    assert locate(made) is None
+    with pytest.raises(UserError, match="nothing to add"):
+        add(made, Path("/"))
+
+
+def test_an_archive_and_a_folder_give_the_same_samples(folder: Path, archive: Path) -> None:
+    from_archive = card(name="one")
+    report = add(from_archive, archive)
+    assert (report.images, report.put_aside, report.already) == (3, 0, False)
+    assert report.root == home_of(from_archive)
+    add(card(), folder)
+    tables = [reader_for(one).read().table for one in (from_archive, card())]
+    assert tables[0]["sample_id"].tolist() == tables[1]["sample_id"].tolist() == ["20/a.jpg", "30/b.jpg", "40/c.jpg"]
+    assert reader_for(card()).image_bytes("20/a.jpg") == picture()
+    assert folder.is_dir()
+    assert archive.exists()
+
+
+def test_adding_twice_is_no_error(folder: Path, archive: Path) -> None:
+    add(card(), folder)
+    marker = home_of(card()) / "20" / "a.jpg"
+    before = marker.stat().st_mtime_ns
+    assert add(card(), archive).already
+    assert add(card(), home_of(card())).already
+    assert marker.stat().st_mtime_ns == before
+
+
+def test_a_good_copy_is_replaced_on_demand_only(folder: Path, archive: Path) -> None:
+    add(card(), folder)
+    assert not add(card(), archive, replace=True).already
+    assert (home_of(card()) / "copy" / "20" / "a.jpg").exists()
+    assert leftovers() == []
+
+
+def test_a_damaged_copy_is_replaced(folder: Path, archive: Path) -> None:
+    add(card(), folder)
+    (home_of(card()) / "20" / "a.jpg").unlink()
+    report = add(card(), archive)
+    assert not report.already
+    assert report.images == 3
+
+
+def test_another_count_names_both_and_the_way_out(folder: Path) -> None:
+    (folder / "20" / "a.jpg").unlink()
+    with pytest.raises(UserError, match=r"2 usable images, but a whole copy of 'mine' has 3.*--allow-partial"):
+        add(card(), folder)
+    with pytest.raises(DatasetMissing):
+        locate(card())
+    assert leftovers() == []
+    assert add(card(), folder, allow_partial=True).images == 2
+    assert add(card(), folder, allow_partial=True).already
+
+
+def test_what_was_put_aside_explains_a_wrong_count(folder: Path) -> None:
+    (folder / "40").rename(folder / "400")
+    with pytest.raises(UserError, match=r"2 usable images \(1 put aside, the first: age 400 is outside"):
+        add(card(), folder)
+
+
+def test_a_folder_of_another_format_is_named_as_the_user_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(picture())
+    with pytest.raises(UserError, match="has no folder that is an age") as raised:
+        add(card(), tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path}: ")
+    assert leftovers() == []
+
+
+def test_a_link_leaves_the_folder_where_it_is(folder: Path) -> None:
+    add(card(), folder, link=True)
+    assert home_of(card()).readlink() == folder
+    assert len(reader_for(card()).read()) == 3
+    assert add(card(), folder, link=True).already
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(DatasetMissing, match="which is gone"):
+        locate(card())
+    assert not add(card(), folder.with_name("moved"), link=True).already
+
+
+def test_replacing_a_link_spares_the_folder_behind_it(folder: Path, archive: Path) -> None:
+    add(card(), folder, link=True)
+    add(card(), archive, replace=True)
+    assert not home_of(card()).is_symlink()
+    assert (folder / "20" / "a.jpg").exists()
+
+
+def test_a_folder_with_links_that_lead_out_is_not_copied(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.jpg").write_bytes(picture())
+    (folder / "20" / "d.jpg").symlink_to(tmp_path / "d.jpg")
+    with pytest.raises(UserError, match=r"20/d\.jpg is a link that leads out of the folder"):
+        add(card(), folder)
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        add(card(), tmp_path / "nowhere.zip")
+
+
+def test_a_wrong_option_is_found_before_anything_is_copied(folder: Path) -> None:
+    with pytest.raises(UserError, match="dataset card 'mine': the options of reader 'folder' are wrong"):
+        add(card(options={"patern": ""}), folder)
+    assert not home_of(card()).parent.exists()
+
+
+def test_what_a_killed_call_left_is_cleared(folder: Path) -> None:
+    old = home_of(card()).parent / ".mine.abc.adding"
+    (old / "mine").mkdir(parents=True)
+    add(card(), folder)
+    assert leftovers() == []
+
+
+def test_get_downloads_and_adds(archive: Path) -> None:
+    source = card(url=archive.as_uri())
+    assert get(source).images == 3
+    archive.unlink()
+    assert get(source).already
+
+
+def test_get_without_an_open_source_says_how_else() -> None:
+    with pytest.raises(
+        UserError, match=r"no open source: ask nicely \(https://example.org\).*agebench data add mine PATH"
+    ):
+        get(card(how_to_get="ask nicely", homepage="https://example.org"))
+
+
+def test_get_refuses_another_file_than_the_cards(archive: Path) -> None:
+    with pytest.raises(AgebenchError, match=r"its SHA-256 is .*, the card says 0000"):
+        get(card(url=archive.as_uri(), sha256="0" * 64))
+    with pytest.raises(DatasetMissing):
+        locate(card())
+
+
+def test_get_does_not_keep_a_web_page(archive: Path) -> None:
+    whole = archive.read_bytes()
+    archive.write_bytes(b"<html>try later</html>")
+    with pytest.raises(UserError, match="a web page, not an archive"):
+        get(card(url=archive.as_uri()))
+    archive.write_bytes(whole)
+    assert get(card(url=archive.as_uri())).images == 3
+
+
+def test_check_finds_a_good_copy_good(folder: Path) -> None:
+    add(card(), folder)
+    report = check(card())
+    assert (report.images, report.expected, report.decoded, report.problems) == (3, 3, 3, ())
+
+
+def test_check_names_what_is_wrong(folder: Path) -> None:
+    add(card(), folder)
+    home = home_of(card())
+    (home / "20" / "a.jpg").write_bytes(picture()[:100])
+    (home / "40").rename(home / "400")
+    report = check(card(), full=True)
+    assert report.unreadable.keys() == {"20/a.jpg"}
+    assert report.put_aside == {"age 400 is outside [0, 120]": 1}
+    assert report.problems[0] == "2 usable images, a whole copy has 3"
+    assert report.problems[1].startswith("1 of 2 images cannot be opened, the first is 20/a.jpg: a damaged image")
+
+
+def test_check_opens_a_sample_or_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(card(), folder)
+    monkeypatch.setattr(store, "SAMPLE", 2)
+    assert check(card()).decoded == 2
+    assert check(card(), full=True).decoded == 3
+
+
+def test_check_reports_a_copy_that_has_another_format(folder: Path) -> None:
+    add(card(), folder)
+    report = check(card(reader="utkface"))
+    assert len(report.problems) == 1
+    assert "none of 3 images is usable" in report.problems[0]
