@@ -5,7 +5,7 @@ INSTALLED = .venv/installed
 # What the user has not said, stays in this folder.
 export AGEBENCH_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-fast lint perf clean
+.PHONY: demo test test-fast lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/agebench run --train synth --test synth --test synth-shift --model tiny --out runs/demo

@@ -1,1 +1,1 @@
-"""metrics.json -> tables and figures. Nothing is computed here that metrics.json or the predictions do not hold."""
+"""Results -> tables, figures and pages. Made from what a run wrote down; no figure is computed again."""
