@@ -16,6 +16,8 @@ COMMANDS = {
     "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",
     "data": "add, get, list or check datasets on this machine",
+    "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
+    "compare": "systems on the same images: is a difference shown?",
 }
 
 

@@ -226,15 +226,16 @@ def worst_and_best(values: Floats) -> tuple[int, int]:
 
 
 def verdict(gap: dict[str, Any]) -> str:
-    """One sentence on a gap of metrics.json: raw, at equal ages, and whether it is more than chance."""
-    low_high = gap["difference"]
-    text = f"{gap['worst']} has the largest MAE, {low_high['value']:.2f} years above {gap['best']}"
-    even = gap.get("standardised")
+    """A sentence on a gap of metrics.json: raw, at equal ages, and whether it is more than chance."""
+    text = f"{gap['worst']} has the largest MAE, {gap['difference']['value']:.2f} years above {gap['best']}"
+    even = gap["standardised"]
     if even is None:
-        return text + "; the groups share too few ages to compare them at equal ages."
-    text += f"; at equal ages {even['worst']} is {even['difference']['value']:.2f} years above {even['best']}"
-    if gap["shrinks"]:
-        text += ", so that part of the raw gap is the groups' mix of ages"
-    return text + (
-        f" (p = {even['p_holm']:.3f}, shown)." if gap["flagged"] else f" (p = {even['p_holm']:.3f}, not shown)."
-    )
+        text += "; the groups share too few ages to be compared at equal ages"
+    else:
+        text += f"; at equal ages {even['worst']} stands {even['difference']['value']:.2f} years above {even['best']}"
+        if gap["shrinks"] and gap.get("p_holm", 1) < 0.05:
+            text += ", so part of the raw gap is the groups' mix of ages"
+    p = (even or gap).get("p_holm")
+    if p is None:
+        return text
+    return text + (f": more than chance (p = {p:.3f})" if gap["flagged"] else f": no difference shown (p = {p:.3f})")

@@ -72,9 +72,23 @@ def number(value: float) -> float | None:
 
 
 def figures(names: Sequence[str], found: Replicates, kind: Kind = "bca") -> dict[str, dict[str, float | None]]:
-    """The named figures with their 95 % intervals."""
+    """The named figures with their 95 % intervals, which stay within what a figure of that name can be."""
     low, high = bootstrap_interval(found, kind)
-    return {name: figure(*three) for name, *three in zip(names, found.value, low, high, strict=True)}
+    limits = np.array([_limits(name) for name in names]).T
+    with np.errstate(invalid="ignore"):
+        ends = np.clip(low, *limits), np.clip(high, *limits)
+    return {name: figure(*three) for name, *three in zip(names, found.value, *ends, strict=True)}
+
+
+def _limits(name: str) -> tuple[float, float]:
+    kind = name.rpartition("/")[2]
+    if kind.startswith(("cs", "coverage", "accuracy", "epsilon")) or kind == "range_hit" or name.startswith("accuracy"):
+        return 0.0, 1.0
+    if kind in ("pearson", "spearman"):
+        return -1.0, 1.0
+    if "mae" in kind or kind in ("rmse", "ratio", "median_ae", "p95_ae", "crps"):
+        return 0.0, np.inf
+    return -np.inf, np.inf
 
 
 def wilson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -> tuple[Floats, Floats]:

@@ -48,7 +48,7 @@ def test_95_percent_intervals_over_three_seeds_cover_the_truth_in_93_to_97_of_10
         apart = Resampler(features, [np.zeros(len(errors), int)], people).replicates(
             of_each, resamples=500, seed=repeat
         )
-        low, high = bootstrap_interval(over_seeds(apart, 3, repeat))
+        low, high = bootstrap_interval(over_seeds(apart, 3, repeat), "percentile")
         hits += int(low[0] <= 3 <= high[0])
     assert 0.93 <= hits / REPEATS <= 0.97, hits
 

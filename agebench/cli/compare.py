@@ -1,0 +1,98 @@
+"""`agebench compare`: systems on the same images."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agebench.cli.options import add_json
+from agebench.cli.score import add_reading, add_resampling, check_resampling
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench compare`."""
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        metavar="[NAME=]FILE[,FILE…]",
+        help="a system's predictions, its seeds separated by commas; a run folder stands for its predictions/*.parquet",
+    )
+    add_reading(parser)
+    add_resampling(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write comparison.json, comparison.md and figures/ here"
+    )
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, compare on every test set that all systems have, print."""
+    from agebench.errors import UserError
+    from agebench.evaluation.comparison import across_datasets, compare, pair
+
+    check_resampling(arguments)
+    named = [_named(text) for text in arguments.systems]
+    names = [name for name, _ in named]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two systems are called '{twice}'; name them: {twice}-a=FILE {twice}-b=FILE")
+    if len(names) < 2:
+        raise UserError("a comparison needs two systems at least: agebench compare A=a.csv B=b.csv")
+    tests = _tests(named, arguments)
+    missing = "missing" in arguments.allow
+    result: dict[str, object] = {"schema": 1, "tests": {}}
+    found = {}
+    for test, systems in tests.items():
+        paired = pair(systems, allow_missing=missing)
+        found[test] = compare(paired, resamples=arguments.resamples, seed=arguments.seed, interval=arguments.interval)
+    result["tests"] = found
+    if len(tests) > 1 and len(names) > 2:
+        maes = {test: {name: row["mae"]["value"] for name, row in of["systems"].items()} for test, of in found.items()}
+        result["across"] = across_datasets(maes)
+    if arguments.out:
+        from agebench.reports.evaluation_report import write_comparison
+
+        write_comparison(arguments.out, result)
+    from agebench.reports.evaluation_text import compare_text
+
+    print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else compare_text(result))
+    if arguments.out:
+        print(f"report: {arguments.out / 'comparison.md'}", file=sys.stderr)
+    return 0
+
+
+def _named(text: str) -> tuple[str, list[Path]]:
+    name, equals, rest = text.partition("=")
+    paths = [Path(part) for part in (rest if equals else text).split(",") if part]
+    return (name if equals else paths[0].stem if paths else text), paths
+
+
+def _tests(
+    named: list[tuple[str, list[Path]]], arguments: argparse.Namespace
+) -> "dict[str, dict[str, list[pd.DataFrame]]]":
+    """Test set -> system -> predictions, one table a seed."""
+    from agebench.errors import UserError
+    from agebench.evaluation.reading import column_map, read_predictions
+
+    columns = column_map(arguments.col)
+
+    def read(path: Path, labels: Path | None) -> "pd.DataFrame":
+        return read_predictions(path, labels, columns=columns, allow=arguments.allow).table
+
+    folders = [path for _, paths in named for path in paths if path.is_dir()]
+    if not folders:
+        return {"predictions": {name: [read(path, arguments.labels) for path in paths] for name, paths in named}}
+    if len(folders) < sum(len(paths) for _, paths in named):
+        raise UserError("give files only, or run folders only: they hold their test sets by name")
+    inside = {folder: {file.stem: file for file in sorted(folder.glob("predictions/*.parquet"))} for folder in folders}
+    common = [test for test in inside[folders[0]] if all(test in files for files in inside.values())]
+    if not common:
+        held = "; ".join(f"{folder}: {', '.join(files) or 'none'}" for folder, files in inside.items())
+        raise UserError(f"the run folders have no test set in common ({held})")
+    return {
+        test: {name: [read(inside[path][test], None) for path in paths] for name, paths in named} for test in common
+    }

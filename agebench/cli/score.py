@@ -1,0 +1,167 @@
+"""`agebench score`: figures of predictions that anyone made."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agebench.cli.options import add_json
+
+if TYPE_CHECKING:
+    from agebench.evaluation.scoring import Options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench score`."""
+    parser.add_argument(
+        "predictions",
+        nargs="+",
+        type=Path,
+        metavar="PREDICTIONS",
+        help="CSV or Parquet: sample_id, age_pred, and age unless --labels has it; several files: seeds of one system",
+    )
+    add_reading(parser)
+    parser.add_argument("--name", metavar="NAME", help="what to call the test set (default: the file's name)")
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        action="append",
+        help="a column to group by, or a crossing a*b (repeatable; default: all there are)",
+    )
+    parser.add_argument(
+        "--min-group", type=int, default=30, metavar="N", help="smaller groups are shown, not ranked (default: 30)"
+    )
+    parser.add_argument(
+        "--train-ages",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="the training set's ages, for the MAE within them",
+    )
+    parser.add_argument(
+        "--legal-age",
+        type=int,
+        action="append",
+        metavar="AGE",
+        help="an age gate (repeatable; default: 13, 16, 18, 21)",
+    )
+    parser.add_argument(
+        "--challenge",
+        type=float,
+        action="append",
+        metavar="AGE",
+        help="passes from this estimate on (repeatable; default: the legal age, and 7 years more)",
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
+    )
+    parser.add_argument(
+        "--first-age",
+        type=int,
+        default=0,
+        metavar="AGE",
+        help="what the first entry of column p stands for (default: 0)",
+    )
+    parser.add_argument("--preset", choices=["nist"], default="", help="nist: also the layout of NIST's FATE AEV")
+    add_resampling(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
+    add_json(parser)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How files are read; `agebench compare` shares it."""
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="CSV or Parquet: sample_id, age, and subject and groups if known"
+    )
+    parser.add_argument(
+        "--col",
+        metavar="NAME=COLUMN",
+        action="append",
+        default=[],
+        help="a column's name in the files, e.g. age_pred=estimate (repeatable)",
+    )
+    parser.add_argument(
+        "--allow",
+        choices=["missing", "extra", "duplicates"],
+        action="append",
+        default=[],
+        help="count and leave out what does not match, instead of refusing (repeatable)",
+    )
+
+
+def add_resampling(parser: argparse.ArgumentParser) -> None:
+    """How intervals are made; `agebench compare` shares it."""
+    parser.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="bootstrap samples; 0: no intervals (default: 1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling (default: 0)")
+    parser.add_argument("--interval", choices=["bca", "percentile"], default="bca", help="(default: bca)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, score, print; with --out, write."""
+    from agebench.errors import UserError
+    from agebench.evaluation.reading import column_map, read_predictions
+    from agebench.evaluation.scoring import score
+
+    check_resampling(arguments)
+    columns = column_map(arguments.col)
+    seeds = [
+        read_predictions(path, arguments.labels, columns=columns, allow=arguments.allow)
+        for path in arguments.predictions
+    ]
+    if len(seeds[0].table) < 2:
+        raise UserError(f"{arguments.predictions[0]}: one row; figures of a test set need two at least")
+    calibration = None
+    if arguments.calibration:
+        calibration = read_predictions(arguments.calibration, columns=columns).table
+    name = arguments.name or arguments.predictions[0].stem
+    metrics = score(name, seeds, _options(arguments), calibration)
+    if arguments.out:
+        from agebench.reports.evaluation_report import write_score
+
+        write_score(arguments.out, metrics, {name: seeds[0].table})
+    return show(metrics, arguments)
+
+
+def check_resampling(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        UserError: a negative number of resamples, or a group size below one.
+    """
+    from agebench.errors import UserError
+
+    if arguments.resamples < 0 or 0 < arguments.resamples < 100:
+        raise UserError(f"--resamples {arguments.resamples}: give 100 or more, or 0 for no intervals")
+    if getattr(arguments, "min_group", 1) < 1:
+        raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
+
+
+def show(metrics: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Print the figures, and where they were written."""
+    from agebench.reports.evaluation_text import score_text
+
+    print(json.dumps(metrics, indent=2, allow_nan=False) if arguments.json else score_text(metrics))
+    if arguments.out:
+        print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    from agebench.evaluation.gates import LEGAL_AGES
+    from agebench.evaluation.scoring import Options
+
+    return Options(
+        groups=None if arguments.group is None else tuple(arguments.group),
+        train_ages=None if arguments.train_ages is None else (arguments.train_ages[0], arguments.train_ages[1]),
+        resamples=arguments.resamples,
+        seed=arguments.seed,
+        interval=arguments.interval,
+        minimum=arguments.min_group,
+        legal_ages=tuple(arguments.legal_age or LEGAL_AGES),
+        challenges=tuple(arguments.challenge or ()),
+        preset=arguments.preset,
+        first_age=arguments.first_age,
+    )

@@ -1,0 +1,101 @@
+"""Everything that can be said of predictions in a file: one metrics.json."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from agebench.evaluation.evaluate import evaluate_seeds
+from agebench.evaluation.gates import LEGAL_AGES, age_gates
+from agebench.evaluation.groups import MIN_GROUP
+from agebench.evaluation.intervals import Kind
+from agebench.evaluation.nist import nist
+from agebench.evaluation.reading import Joined
+from agebench.evaluation.uncertainty import conformal, uncertainty
+
+_NO_GROUPS = {
+    *("sample_id", "path", "age", "age_low", "age_high", "age_pred", "age_std", "label_std", "p", "subject", "split"),
+    *("landmarks", "bbox"),
+}
+# A column with more values than this sorts no one: ids, dates, measurements.
+_MOST_VALUES = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compute, and how.
+
+    Attributes:
+        groups: columns and crossings; None: every column that sorts rows into 2 to 20 groups.
+        train_ages: (lowest, highest) age in the training set.
+        resamples: bootstrap samples, and shuffles of the tests.
+        seed: of both.
+        interval: `bca` or `percentile`.
+        minimum: rows of a group that is ranked.
+        legal_ages: of the age gates.
+        challenges: challenge ages; none: the legal age, and 7 years more.
+        preset: `nist` adds the layout of FATE AEV.
+        first_age: what the first entry of `p` stands for.
+    """
+
+    groups: tuple[str, ...] | None = None
+    train_ages: tuple[float, float] | None = None
+    resamples: int = 1000
+    seed: int = 0
+    interval: Kind = "bca"
+    minimum: int = MIN_GROUP
+    legal_ages: tuple[int, ...] = LEGAL_AGES
+    challenges: tuple[float, ...] = ()
+    preset: Literal["", "nist"] = ""
+    first_age: int = 0
+
+
+def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """The columns of predictions that sort their rows into 2 to 20 groups."""
+    names = (str(column) for column in table if column not in _NO_GROUPS)
+    return tuple(name for name in names if 2 <= table[name].nunique() <= _MOST_VALUES)
+
+
+def score(
+    name: str, seeds: Sequence[Joined], options: Options, calibration: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """The structure of metrics.json for one test set.
+
+    Args:
+        name: the test set's.
+        seeds: one system's predictions, one table a seed. Age gates and uncertainty are those of the first.
+        options: what to compute.
+        calibration: predictions on the validation part, for conformal intervals.
+
+    Raises:
+        UserError: a column is missing, or the seeds are not of the same images.
+    """
+    tables = [joined.table for joined in seeds]
+    table = tables[0]
+    groups = group_columns(table) if options.groups is None else options.groups
+    entry = evaluate_seeds(
+        tables,
+        groups=groups,
+        train_ages=options.train_ages,
+        resamples=options.resamples,
+        seed=options.seed,
+        interval=options.interval,
+        minimum=options.minimum,
+    )
+    entry["not_scored"] = {
+        "missing": max(joined.missing for joined in seeds),
+        "extra": max(joined.extra for joined in seeds),
+        "duplicates": max(joined.duplicates for joined in seeds),
+    }
+    entry["age_gates"] = age_gates(table, legal_ages=options.legal_ages, challenges=options.challenges, groups=groups)
+    doubt = uncertainty(
+        table, first_age=options.first_age, resamples=options.resamples, seed=options.seed, interval=options.interval
+    )
+    if doubt is not None:
+        entry["uncertainty"] = doubt
+    if calibration is not None:
+        entry["conformal"] = conformal(calibration, table, groups=groups)
+    if options.preset == "nist":
+        entry["nist"] = nist(table, resamples=options.resamples, seed=options.seed, interval=options.interval)
+    return {"schema": 1, "train": None, "tests": {name: entry}}

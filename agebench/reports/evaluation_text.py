@@ -1,0 +1,290 @@
+"""Figures of metrics.json as Markdown: read on a page, or in a terminal as it is."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from agebench.evaluation.fairness import verdict
+
+_OVERALL = {
+    "mae": "MAE",
+    "balanced_mae": "MAE, mean over ages",
+    "balanced_mae_bands": "MAE, mean over age bands",
+    "mae_within_train_ages": "MAE within the training ages",
+    "rmse": "RMSE",
+    "bias": "bias",
+    "median_ae": "median absolute error",
+    "p95_ae": "95th percentile of it",
+    "range_mae": "distance to the label's range",
+    "epsilon_error": "epsilon-error",
+    "r2": "R²",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
+_SHARES = {"cs1": "CS@1", "cs3": "CS@3", "cs5": "CS@5", "cs10": "CS@10", "range_hit": "within the label's range"}
+
+
+def clean(name: object) -> str:
+    """A name from someone's file, safe in Markdown, HTML and on a terminal: no markup, no control characters."""
+    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(name))
+    escaped = html.escape(printable, quote=False).replace("*", " × ").replace("`", "'")
+    return re.sub(r"([\[\]|\\])", r"\\\1", escaped)
+
+
+def years(figure: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+    """`2.66 [2.61, 2.71]`, or a dash."""
+    return _shown(figure, "{:+.2f}" if sign else "{:.2f}")
+
+
+def percent(figure: Mapping[str, Any] | None) -> str:
+    """`88.7 % [88.1, 89.3]`, or a dash."""
+    if figure is None or figure["value"] is None:
+        return "–"
+    # Rates of gates lie near 0, where one decimal would hide them.
+    decimals = 2 if figure["value"] < 0.01 else 1
+    text = f"{100 * figure['value']:.{decimals}f} %"
+    if figure["low"] is None or figure["high"] is None:
+        return text
+    return f"{text} [{100 * figure['low']:.{decimals}f}, {100 * figure['high']:.{decimals}f}]"
+
+
+def _shown(figure: Mapping[str, Any] | None, form: str) -> str:
+    if figure is None or figure["value"] is None:
+        return "–"
+    ends = ["–" if figure[end] is None else form.format(figure[end]) for end in ("low", "high")]
+    value = form.format(figure["value"])
+    return value if ends == ["–", "–"] else f"{value} [{ends[0]}, {ends[1]}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table, numbers to the right."""
+    align = ["left"] + ["right"] * (len(header) - 1)
+    made: str = tabulate(rows, headers=header, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return made
+
+
+def score_text(metrics: Mapping[str, Any]) -> str:
+    """Every test set of a metrics.json as Markdown sections."""
+    return "\n\n".join(test_text(name, entry) for name, entry in metrics["tests"].items()) + "\n"
+
+
+def test_text(name: str, entry: Mapping[str, Any]) -> str:
+    """One test set: overall, by group, gaps, age gates, and what else its entry holds."""
+    parts = [f"## {clean(name)}", _opening(entry), _overall(entry)]
+    parts += [_groups(grouping, rows) for grouping, rows in entry["groups"].items()]
+    parts += _gaps(entry["gaps"])
+    parts += _gates(entry.get("age_gates") or {})
+    if entry.get("uncertainty"):
+        parts += _uncertainty(entry["uncertainty"])
+    if entry.get("conformal"):
+        parts += _conformal(entry["conformal"])
+    if entry.get("nist"):
+        parts += _nist(entry["nist"])
+    if entry["notes"]:
+        parts.append("\n".join(f"- {clean(note)}" for note in entry["notes"]))
+    return "\n\n".join(parts)
+
+
+def _opening(entry: Mapping[str, Any]) -> str:
+    method = entry["method"]
+    text = f"{entry['n']:,} images"
+    if entry["subjects"]:
+        text += f" of {entry['subjects']:,} subjects"
+    if entry.get("seeds"):
+        text += f", {entry['seeds']['count']} seeds (figures are the mean over them)"
+    if method["resamples"]:
+        how = f"{method['interval']} bootstrap of {method['resampled']}, {method['resamples']:,} resamples"
+        text += f". In brackets: 95 % intervals ({how})"
+    text += "."
+    left = {key: count for key, count in entry.get("not_scored", {}).items() if count}
+    if left:
+        text += f" Not scored: {', '.join(f'{count:,} {_NOT_SCORED[key]}' for key, count in left.items())}."
+    return text
+
+
+_NOT_SCORED = {
+    "missing": "labelled images without a prediction",
+    "extra": "predictions without a label",
+    "duplicates": "repeated rows",
+}
+
+
+def _overall(entry: Mapping[str, Any]) -> str:
+    overall = entry["overall"]
+    rows = []
+    for key, label in _OVERALL.items():
+        if key in overall:
+            form = "{:.3f}" if key in ("r2", "pearson", "spearman", "epsilon_error") else "{:.2f}"
+            unit = "" if form == "{:.3f}" else " (years)"
+            rows.append([label + unit, _shown(overall[key], "{:+.2f}" if key == "bias" else form)])
+    rows += [[label, percent(overall[key])] for key, label in _SHARES.items() if key in overall]
+    if entry.get("seeds"):
+        of = entry["seeds"]["figures"]["mae"]
+        values = ", ".join(f"{value:.2f}" for value in of["values"])
+        rows.append(["MAE of each seed; standard deviation", f"{values}; {of['sd']:.2f}"])
+    return table(["all images", "figure"], rows)
+
+
+def _groups(grouping: str, rows: Mapping[str, Any]) -> str:
+    even = any("mae_standardised" in row for row in rows.values())
+    header = [clean(grouping), "n", "MAE", *(["MAE at equal ages"] if even else []), "bias", "CS@5"]
+    lines = []
+    for name, row in rows.items():
+        middle = [years(row.get("mae_standardised"))] if even else []
+        label = clean(name) + ("" if row["ranked"] else " (few: not ranked)")
+        lines.append(
+            [label, f"{row['n']:,}", years(row["mae"]), *middle, years(row["bias"], sign=True), percent(row["cs5"])]
+        )
+    return table(header, lines)
+
+
+def _gaps(gaps: Mapping[str, Any]) -> list[str]:
+    if not gaps:
+        return []
+    rows = []
+    for name, gap in gaps.items():
+        even = gap["standardised"]
+        rows.append([clean(name), years(gap["difference"]), years(gap["ratio"]), _p(gap)])
+        if even:
+            label = f"{clean(name)}, at equal ages ({100 * even['coverage']:.0f} % of images)"
+            rows.append([label, years(even["difference"]), years(even["ratio"]), _p(even)])
+    sentences = [f"- {clean(name)}: {clean(verdict(gap))}." for name, gap in gaps.items()]
+    return [
+        "### Gaps between groups",
+        table(["worst against best", "difference (years)", "ratio", "p (Holm)"], rows),
+        "\n".join(sentences),
+    ]
+
+
+def _p(gap: Mapping[str, Any]) -> str:
+    p = gap.get("p_holm")
+    return "–" if p is None else (f"{p:.3f}" if p >= 0.001 else "< 0.001")
+
+
+def _gates(gates: Mapping[str, Any]) -> list[str]:
+    if not gates:
+        return []
+    rows = []
+    for legal, gate in gates.items():
+        for challenge, rates in gate["challenge"].items():
+            rows.append(
+                [
+                    legal,
+                    challenge,
+                    f"{gate['n_under']:,}",
+                    percent(rates["fpr"]),
+                    f"{gate['n_over']:,}",
+                    percent(rates["fnr"]),
+                ]
+            )
+    header = [
+        "legal age",
+        "passes from estimate",
+        "n under",
+        "under-age passed (FPR)",
+        "n over",
+        "of age refused (FNR)",
+    ]
+    needed = []
+    for legal, gate in gates.items():
+        parts = []
+        for target, figure in gate["needed"].items():
+            share = f"{100 * float(target):g} %"
+            if figure["value"] is None:
+                parts.append(
+                    f"{share}: not to be known from {figure['n']:,} under-age images ({figure['n_needed']:,} are needed)"
+                )
+            else:
+                parts.append(f"{share}: T = {years(figure)}")
+        needed.append(f"- at {legal}, for a false positive rate of " + "; ".join(parts))
+    return ["### Age gates", table(header, rows), "\n".join(needed)]
+
+
+def _uncertainty(doubt: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [f"{100 * float(level):g} %", percent(of["coverage"]), years(of["width"])]
+        for level, of in doubt["levels"].items()
+    ]
+    area = doubt["rejection"]
+    text = (
+        f"NLL {years(doubt['nll'])}, CRPS {years(doubt['crps'])} years. Rejecting the most doubtful first: mean MAE over "
+        f"shares kept {years(area['area'])} (at random {area['area_random']:.2f}, at best {area['area_best']:.2f})."
+    )
+    return ["### Uncertainty", table(["interval", "covers", "width (years)"], rows), text]
+
+
+def _conformal(found: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for level, of in found["levels"].items():
+        rows.append([f"{100 * float(level):g} %", "all", percent(of["coverage"]), f"{of['width']:.2f}"])
+        for grouping, groups in of["groups"].items():
+            rows += [
+                ["", f"{clean(grouping)}: {clean(name)}", percent(row["coverage"]), ""] for name, row in groups.items()
+            ]
+    text = f"Calibrated on {found['n_calibration']:,} images."
+    return ["### Conformal intervals", table(["promised", "group", "covers", "width (years)"], rows), text]
+
+
+def _nist(found: Mapping[str, Any]) -> list[str]:
+    rows = [["MAE (mean over sex × age cells)", f"{found['mae']['cells']} cells", years(found["mae"])]]
+    rows += [[f"MAE, {clean(name)}", f"{row['n']:,}", years(row["mae"])] for name, row in found["by_sex"].items()]
+    if found["by_origin"]:
+        label = clean(found["by_origin"]["column"])
+        rows += [
+            [f"MAE, {label} {clean(name)}", f"{row['n']:,}", years(row["mae"])]
+            for name, row in found["by_origin"]["groups"].items()
+        ]
+    rows += [
+        [f"Acc({x})", "", percent(figure)] for x, figure in found["accuracy"].items() if x in ("1", "3", "5", "10")
+    ]
+    if found["challenge_25"]:
+        gate = found["challenge_25"]
+        rows.append(["Challenge-25, false positives", f"{gate['n_under']:,}", percent(gate["challenge"]["25"]["fpr"])])
+        rows.append(["Challenge-25, false negatives", f"{gate['n_over']:,}", percent(gate["challenge"]["25"]["fnr"])])
+    task = found["age_range_13_16"]
+    rows.append(["13-16, true positives", f"{task['n_inside']:,}", percent(task["tpr"])])
+    rows.append(["13-16, false positives", f"{task['n_outside']:,}", percent(task["fpr"])])
+    return ["### In the layout of NIST FATE AEV", table(["figure", "n", "value"], rows)]
+
+
+def compare_text(result: Mapping[str, Any]) -> str:
+    """A comparison: every data set's systems and pairs, then the ranks over data sets where there are several."""
+    parts = []
+    for name, found in result["tests"].items():
+        text = f"{found['n']:,} images" + (f" of {found['subjects']:,} subjects" if found["subjects"] else "")
+        text += (
+            " that every system has" + (f"; {found['left_out']:,} others left out" if found["left_out"] else "") + "."
+        )
+        systems = [[clean(system), row["seeds"], years(row["mae"])] for system, row in found["systems"].items()]
+        pairs = [
+            [
+                f"{clean(row['a'])} − {clean(row['b'])}",
+                years(row["difference"], sign=True),
+                _p(row),
+                _p(row["wilcoxon"]),
+            ]
+            for row in found["pairs"]
+        ]
+        parts += [f"## {clean(name)}", text, table(["system", "seeds", "MAE (years)"], systems)]
+        parts.append(table(["pair", "MAE difference (years)", "p (bootstrap, Holm)", "p (Wilcoxon, Holm)"], pairs))
+        parts.append(
+            "\n".join(f"- {clean(row['a'])}, {clean(row['b'])}: {clean(row['verdict'])}." for row in found["pairs"])
+        )
+    across = result.get("across")
+    if across:
+        rows = [[clean(name), f"{across['ranks'][name]:.2f}"] for name in across["systems"]]
+        p = across["friedman"]["p"]
+        said = (
+            "no difference shown over the data sets"
+            if p is None or p >= 0.05
+            else "the systems differ over the data sets"
+        )
+        text = (
+            f"Friedman's test over {len(across['datasets'])} data sets: p = {p:.3f}, {said}. Mean ranks closer than "
+            f"{across['critical_difference']:.2f} (Nemenyi) cannot be told apart."
+        )
+        parts += ["## Over data sets", table(["system", "mean rank"], rows), text]
+    return "\n\n".join(parts) + "\n"
