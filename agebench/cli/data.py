@@ -84,27 +84,19 @@ def _list(arguments: argparse.Namespace) -> int:
     for name in found.names():
         card = found.get(name)
         home = home_of(card)
-        state = "made as it is read" if not needs_files(card) else "here" if home.exists() else "missing"
-        source = f"agebench data get {name}" if card.url else f"agebench data add {name} PATH"
-        rows.append(
-            {
-                "name": name,
-                "title": card.title,
-                "images": card.count,
-                "state": state,
-                "where": _where(home)
-                if state == "here"
-                else f"agebench data {source} {name}"
-                if state == "missing"
-                else "",
-            }
-        )
+        if not needs_files(card):
+            state, where = "made as it is read", ""
+        elif home.exists():
+            state, where = "here", _where(home)
+        else:
+            state, where = "missing", f"agebench data get {name}" if card.url else f"agebench data add {name} PATH"
+        rows.append({"name": name, "title": card.title, "images": card.count, "state": state, "where": where})
     if arguments.json:
         print(json.dumps({"datasets": rows, "broken": broken}, indent=2))
         return 0
     from tabulate import tabulate
 
-    print(tabulate([{**row, "where": row["where"] or "–"} for row in rows], headers="keys", missingval="–"))
+    print(tabulate(rows, headers="keys", missingval="–"))
     for name, reason in broken.items():
         print(f"broken: {name}: {reason}")
     return 0

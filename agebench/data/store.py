@@ -18,7 +18,7 @@ from agebench.data.images import open_image
 from agebench.data.parallel import map_in_order
 from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.common import walk_files
-from agebench.data.samples import Samples
+from agebench.data.samples import COLUMNS, Samples
 from agebench.errors import DatasetMissing, ImageRefused, UserError
 from agebench.paths import cache_home, data_home
 from agebench.progress import progress
@@ -129,7 +129,7 @@ def add(
         card: the dataset.
         source: a tar or zip archive, a folder, or (with `link`) a table beside its images.
         link: leave a folder where it is and only point to it.
-        allow_partial: accept another number of images than the card announces.
+        allow_partial: accept another number of images, and fewer labels, than the card announces.
         replace: also replace a good copy.
 
     Raises:
@@ -263,7 +263,15 @@ def _examine(card: DatasetCard, root: Path, source: Path, allow_partial: bool) -
         if root == source:
             raise
         raise UserError(str(error).replace(str(root), str(source))) from error
-    if card.count is not None and len(samples) != card.count and not allow_partial:
+    if allow_partial:
+        return samples
+    for label in card.labels:
+        if label in COLUMNS and (label not in samples.table or samples.table[label].isna().all()):
+            raise UserError(
+                f"{source}: no image has {label}, which the card of '{card.name}' announces. "
+                "Get a whole copy, or take this one with --allow-partial."
+            )
+    if card.count is not None and len(samples) != card.count:
         aside = samples.quarantined
         why = f" ({len(aside)} put aside, the first: {aside['reason'].iloc[0]})" if len(aside) else ""
         raise UserError(

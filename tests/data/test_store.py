@@ -117,6 +117,13 @@ def test_another_count_names_both_and_the_way_out(folder: Path) -> None:
     assert add(card(), folder, allow_partial=True).already
 
 
+def test_a_copy_without_the_labels_that_the_card_announces(folder: Path) -> None:
+    wanted = card(labels=("age", "landmarks"))
+    with pytest.raises(UserError, match="no image has landmarks, which the card of 'mine' announces"):
+        add(wanted, folder)
+    assert add(wanted, folder, allow_partial=True).images == 3
+
+
 def test_what_was_put_aside_explains_a_wrong_count(folder: Path) -> None:
     (folder / "40").rename(folder / "400")
     with pytest.raises(UserError, match=r"2 usable images \(1 put aside, the first: age 400 is outside"):
