@@ -78,6 +78,7 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddRepor
 def _list(arguments: argparse.Namespace) -> int:
     found = cards(arguments).datasets
     from agebench.data.store import home_of, needs_files
+    from agebench.paths import data_home
 
     broken = found.broken()
     rows = []
@@ -97,6 +98,7 @@ def _list(arguments: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     print(tabulate(rows, headers="keys", missingval="–"))
+    print(f"\nDatasets live in {data_home()} (AGEBENCH_DATA).")
     for name, reason in broken.items():
         print(f"broken: {name}: {reason}")
     return 0

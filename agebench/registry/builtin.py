@@ -4,7 +4,7 @@ from typing import Any
 
 from agebench.registry.plugins import Registry
 
-readers: Registry[Any] = Registry("reader")
+readers: Registry[Any] = Registry("reader", group="agebench.readers")
 for _name, _target in {
     "utkface": "agebench.data.readers.utkface:UTKFaceReader",
     "fgnet": "agebench.data.readers.fgnet:FGNetReader",
