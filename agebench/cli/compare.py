@@ -66,9 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _named(text: str) -> tuple[str, list[Path]]:
+    from agebench.errors import UserError
+
     name, equals, rest = text.partition("=")
     paths = [Path(part) for part in (rest if equals else text).split(",") if part]
-    return (name if equals else paths[0].stem if paths else text), paths
+    if not paths or not name:
+        raise UserError(f"'{text}' names no predictions; write NAME=FILE, or NAME=FILE,FILE for several seeds")
+    return (name if equals else paths[0].stem), paths
 
 
 def _tests(

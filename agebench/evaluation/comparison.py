@@ -214,7 +214,7 @@ def _verdict(row: dict[str, Any], n: int) -> str:
         return f"{row['better']} is better than {worse} by {abs(row['difference']['value']):.2f} years"
     needed = row[f"images_for_{RELEVANT:g}"]
     if needed is None:
-        return "no difference shown"
+        return "not tested, for want of resamples"
     if needed <= n:
         return f"no difference shown; {needed:,} images would do to show {RELEVANT:g} years, and there are {n:,}"
     return f"no difference shown; to show {RELEVANT:g} years about {needed:,} images would be needed, there are {n:,}"

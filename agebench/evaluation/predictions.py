@@ -33,6 +33,13 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
         bad = ~np.isfinite(numbers.to_numpy())
         if bad.any():
             row = table[bad].iloc[0]
-            raise UserError(f"{source}: {column} of '{row['sample_id']}' is {row[column]!r}, not a finite number")
+            raise UserError(
+                f"{source}: {column} of '{row['sample_id']}' is {written(row[column])}, not a finite number"
+            )
         table[column] = numbers
     return table
+
+
+def written(value: object) -> str:
+    """A cell as a person would write it: text in quotes, numbers without their numpy type."""
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from agebench.errors import UserError
-from agebench.evaluation.predictions import check_predictions
+from agebench.evaluation.predictions import check_predictions, written
 from agebench.registry.plugins import suggest
 
 Fault = Literal["missing", "extra", "duplicates"]
@@ -239,4 +239,4 @@ def _numbers(table: pd.DataFrame, column: str, source: Path) -> "pd.Series[float
 def _refuse_row(table: pd.DataFrame, bad: "pd.Series[bool]", source: Path, column: str, what: str) -> None:
     if bad.any():
         row = table[bad].iloc[0]
-        raise UserError(f"{source}: {column} of '{row['sample_id']}' is {row[column]!r}, {what}")
+        raise UserError(f"{source}: {column} of '{row['sample_id']}' is {written(row[column])}, {what}")

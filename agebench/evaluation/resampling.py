@@ -147,7 +147,8 @@ def over_seeds(found: Replicates, seeds: int, seed: int) -> Replicates:
     if seeds == 1:
         return found
     value, resampled, left_out = (
-        of.reshape(seeds, -1, of.shape[-1]) for of in (found.value[:, None], found.resampled, found.left_out)
+        of.reshape(seeds, len(of) // seeds, of.shape[-1])
+        for of in (found.value[:, None], found.resampled, found.left_out)
     )
     spread = value.std(axis=0, ddof=1) / seeds**0.5
     moved = student(seeds, resampled.shape[2], np.random.default_rng(seed))

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+
+
+def write(path, seed: int, spread: float, n: int = 300, labels: int = 0):
+    age = np.random.default_rng(labels).uniform(10, 70, n)
+    table = pd.DataFrame({"sample_id": np.arange(n).astype(str), "age": age})
+    table["age_pred"] = age + np.random.default_rng(seed).normal(0, spread, n)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
+    return path
+
+
+def test_two_systems_of_two_seeds(tmp_path, capsys):
+    good = ",".join(str(write(tmp_path / f"g{seed}.csv", seed, 3)) for seed in (1, 2))
+    bad = ",".join(str(write(tmp_path / f"b{seed}.csv", seed, 6)) for seed in (3, 4))
+    out = tmp_path / "out"
+    assert main(["compare", f"good={good}", f"bad={bad}", "--json", "--out", str(out)]) == 0
+    row = json.loads(capsys.readouterr().out)["tests"]["predictions"]["pairs"][0]
+    assert (row["a"], row["b"]) == ("good", "bad")
+    assert row["difference"]["value"] < -1
+    assert "good is better than bad" in row["verdict"]
+    assert (out / "figures" / "0-differences.png").is_file()
+    assert "good is better than bad" in (out / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_no_difference_is_said(tmp_path, capsys):
+    a, b = write(tmp_path / "a.csv", 3, 4), write(tmp_path / "b.csv", 4, 4)
+    assert main(["compare", str(a), str(b)]) == 0
+    assert "no difference shown; to show 0.1 years about" in capsys.readouterr().out
+
+
+def test_without_resamples_nothing_is_claimed(tmp_path, capsys):
+    a, b = write(tmp_path / "a.csv", 3, 4), write(tmp_path / "b.csv", 4, 9)
+    assert main(["compare", str(a), str(b), "--resamples", "0"]) == 0
+    assert "not tested" in capsys.readouterr().out
+
+
+def test_run_folders_are_compared_on_their_common_test_sets(tmp_path, capsys):
+    for number, (run, spread) in enumerate({"one": 3, "two": 3.2, "three": 8}.items()):
+        for test in ("fgnet", "utk", *(["own"] if run == "one" else [])):
+            write(tmp_path / run / "predictions" / f"{test}.parquet", 10 * number, spread, labels=len(test))
+    out = tmp_path / "out"
+    assert (
+        main(["compare", *(str(tmp_path / run) for run in ("one", "two", "three")), "--out", str(out), "--json"]) == 0
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["tests"]) == {"fgnet", "utk"}
+    assert result["across"]["ranks"]["three"] == 3
+    assert (out / "figures" / "critical-difference.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("systems", "message"),
+    [
+        (["a.csv"], "needs two systems"),
+        (["x=a.csv", "x=b.csv"], "two systems are called 'x'"),
+        (["a.csv", "c.csv"], "only 200 of 300 images"),
+        (["a.csv", "other.csv"], "not the same labels"),
+        (["a.csv", "run"], "files only, or run folders only"),
+        (["x=", "b.csv"], "'x='"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_2(tmp_path, monkeypatch, capsys, systems, message):
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("a.csv", 1), ("b.csv", 2)):
+        write(tmp_path / name, seed, 4)
+    lines = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "c.csv").write_text("".join(lines[:201]), encoding="utf-8")
+    write(tmp_path / "other.csv", 4, 4, labels=7)
+    write(tmp_path / "run" / "predictions" / "t.parquet", 1, 4)
+    assert main(["compare", *systems]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,116 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    """300 predictions with a group whose name is a script."""
+    rng = np.random.default_rng(0)
+    age = rng.integers(5, 70, 300)
+    table = pd.DataFrame({"sample_id": [f"i{place}" for place in range(300)], "age": age})
+    table["age_pred"] = (age + rng.normal(0, 4, 300)).round(2)
+    table["age_std"] = 4.0
+    table["tone"] = rng.choice(["<script>alert(1)</script>", "a|b", "$x_1$\x1b[31m"], 300)
+    path = tmp_path / "predictions.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_json_is_the_structure_of_metrics(predictions, capsys):
+    assert main(["score", str(predictions), "--json", "--name", "mine", "--resamples", "200"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["schema"] == 1
+    entry = metrics["tests"]["mine"]
+    assert entry["n"] == 300
+    assert entry["overall"]["mae"]["low"] < entry["overall"]["mae"]["value"] < entry["overall"]["mae"]["high"]
+    assert set(entry["age_gates"]) == {"13", "16", "18", "21"}
+    assert entry["uncertainty"]["source"] == "age_std"
+    assert len(entry["groups"]["tone"]) == 3
+
+
+def test_the_published_figures_come_out(test_data, capsys):
+    folder = test_data / "published-predictions"
+    files = [str(folder / f"morph2-or-cnn-seed{seed}.csv") for seed in range(3)]
+    assert (
+        main(["score", *files, "--labels", str(folder / "morph2-test-labels.csv"), "--json", "--resamples", "0"]) == 0
+    )
+    entry = json.loads(capsys.readouterr().out)["tests"]["morph2-or-cnn-seed0"]
+    assert [round(value, 2) for value in entry["seeds"]["figures"]["mae"]["values"]] == [2.87, 2.81, 2.82]
+    assert [round(value, 2) for value in entry["seeds"]["figures"]["rmse"]["values"]] == [4.08, 3.97, 3.87]
+
+
+def test_what_is_written_and_printed_holds_no_foreign_markup(predictions, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        main(["score", str(predictions), "--out", str(out), "--calibration", str(predictions), "--resamples", "100"])
+        == 0
+    )
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for text in (report, capsys.readouterr().out):
+        assert "<script" not in text
+        assert "&lt;script&gt;" in text
+        assert "a\\|b" in text
+        assert "\x1b" not in text
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tests"]["predictions"]["conformal"]["levels"]
+    pictures = {path.name for path in (out / "figures").iterdir()}
+    assert pictures == {
+        *("scatter.png", "error-by-age.png", "cumulative-score.png", "groups.png", "age-gates.png", "uncertainty.png"),
+    }
+    assert all(f"figures/{name}" in report for name in pictures)
+
+
+def test_options_reach_the_figures(predictions, capsys):
+    options = [
+        "--group",
+        "tone",
+        "--train-ages",
+        "20",
+        "40",
+        "--legal-age",
+        "18",
+        "--challenge",
+        "30",
+        "--resamples",
+        "0",
+    ]
+    assert main(["score", str(predictions), "--json", *options]) == 0
+    entry = json.loads(capsys.readouterr().out)["tests"]["predictions"]
+    assert entry["train_ages"] == [20, 40]
+    assert list(entry["age_gates"]["18"]["challenge"]) == ["30"]
+    assert entry["overall"]["mae"]["low"] is None
+
+
+def test_the_nist_layout_needs_gender(predictions, capsys):
+    assert main(["score", str(predictions), "--preset", "nist", "--resamples", "100"]) == 2
+    assert "needs the column gender" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ("a,20,21\n", [], "one row"),
+        ("a,20,nan\nb,20,21\n", [], "not a finite number"),
+        ("a,20,21\nb,20,21\n", ["--group", "sex"], "no group column 'sex'"),
+        ("a,20,21\nb,20,21\n", ["--resamples", "7"], "--resamples 7: give 100 or more"),
+        ("a,20,21\nb,20,21\n", ["--labels", "nowhere.csv"], "nowhere.csv: no such file"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_2(tmp_path, capsys, rows, options, message):
+    path = tmp_path / "p.csv"
+    path.write_text("sample_id,age,age_pred\n" + rows, encoding="utf-8")
+    assert main(["score", str(path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_all_one_age_is_scored_and_said(tmp_path, capsys):
+    path = tmp_path / "p.csv"
+    path.write_text("sample_id,age,age_pred\n" + "".join(f"i{n},30,{n}\n" for n in range(20, 40)), encoding="utf-8")
+    assert main(["score", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert "every label is 30 years" in capsys.readouterr().out

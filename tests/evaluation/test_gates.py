@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from agebench.evaluation.gates import age_gates, needed_challenge, rate
+
+
+def people(n: int = 4000, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    age = rng.integers(8, 40, n).astype(float)
+    return pd.DataFrame(
+        {"age": age, "age_pred": age + rng.normal(0, 3, n), "gender": rng.choice(["female", "male"], n)}
+    )
+
+
+def test_rates_are_shares_with_exact_intervals():
+    table = people()
+    gate = age_gates(table, legal_ages=[18], challenges=[25], groups=["gender"])["18"]
+    under = table[table.age < 18]
+    passed = int((under.age_pred >= 25).sum())
+    fpr = gate["challenge"]["25"]["fpr"]
+    exact = stats.binomtest(passed, len(under)).proportion_ci(method="exact")
+    assert (fpr["value"], fpr["low"], fpr["high"]) == pytest.approx((passed / len(under), exact.low, exact.high))
+    assert gate["by_age"]["25"]["17"]["n"] == (table.age == 17).sum()
+    groups = gate["by_group"]["25"]["gender"]
+    assert sum(row["n_under"] for row in groups.values()) == len(under)
+    women = table[(table.gender == "female") & (table.age >= 18)]
+    assert groups["female"]["fnr"]["value"] == pytest.approx((women.age_pred < 25).mean())
+
+
+def test_challenge_25_is_the_default_margin():
+    gates = age_gates(people(), legal_ages=[18, 21])
+    assert list(gates["18"]["challenge"]) == ["18", "25"]
+    assert list(gates["21"]["challenge"]) == ["21", "28"]
+
+
+def test_a_gate_without_anyone_under_age_is_left_out():
+    table = people()
+    assert list(age_gates(table[table.age >= 15], legal_ages=[13, 18])) == ["18"]
+
+
+def test_images_of_one_person_count_less():
+    hits = np.tile(np.random.default_rng(0).random(50) < 0.3, 20)
+    among = np.ones(1000, dtype=bool)
+    alone, together = rate(hits, among), rate(hits, among, np.tile(np.arange(50), 20))
+    assert together["value"] == alone["value"]
+    assert together["high"] - together["low"] > 3 * (alone["high"] - alone["low"])
+
+
+def test_the_needed_challenge_keeps_the_rate_and_is_the_lowest():
+    estimates = np.sort(np.random.default_rng(1).normal(15, 3, 5000))
+    found = needed_challenge(estimates, 0.01)
+    assert np.mean(estimates >= found["value"]) <= 0.01
+    assert np.mean(estimates >= found["value"] - 0.05) > 0.009
+    assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_too_few_to_know_is_said():
+    found = needed_challenge(np.sort(np.random.default_rng(1).normal(15, 3, 500)), 0.001)
+    assert found["value"] is None
+    assert (found["n"], found["n_needed"]) == (500, 1000)
+
+
+def test_the_needed_challenges_interval_covers():
+    truth = stats.norm.ppf(0.99, 15, 3)
+    covered = 0
+    for seed in range(300):
+        found = needed_challenge(np.sort(np.random.default_rng(seed).normal(15, 3, 2000)), 0.01)
+        covered += found["low"] - 0.02 <= truth <= found["high"]
+    assert covered / 300 >= 0.93
+
+
+def test_the_det_curve_trades_one_error_for_the_other():
+    det = age_gates(people(), legal_ages=[18])["18"]["det"]
+    assert (np.diff(det["fpr"]) <= 0).all()
+    assert (np.diff(det["fnr"]) >= 0).all()
