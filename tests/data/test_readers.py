@@ -1,12 +1,13 @@
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agebench.data.archive import extract
-from agebench.data.readers import open_reader
+from agebench.data.readers import Reader, open_reader
 from agebench.data.readers.common import as_text, list_images, top_folder, walk_files
 from agebench.data.readers.csv import CSVReader
 from agebench.data.readers.fgnet import FGNetReader, read_points
@@ -59,6 +60,17 @@ def test_a_folder_without_images_is_the_users_mistake(tmp_path: Path) -> None:
         list_images(files(tmp_path, "notes.txt"))
     with pytest.raises(UserError, match="agebench data add"):
         list_images(tmp_path / "notes.txt")
+
+
+def test_a_name_that_is_no_text_is_put_aside(tmp_path: Path) -> None:
+    files(tmp_path, "25/a.jpg")
+    try:
+        Path(os.fsdecode(bytes(tmp_path / "25") + b"/Jos\xe9.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system has Unicode names only")
+    samples = FolderReader(tmp_path).read()
+    assert samples.table["sample_id"].tolist() == ["a.jpg"]
+    assert samples.quarantined["reason"].tolist() == ["its name is not UTF-8"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +150,28 @@ def test_any_regular_utkface_name(
     table = UTKFaceReader(root, ("gender", "race")).read().table
     assert table.loc[0, "age"] == age
     assert table["sample_id"].tolist() == [f"{age}_{gender}_{race}_{stamp}"]
+
+
+NAMES = st.text(st.sampled_from("0123456789_-.aAbé ~\u0663jpgchi"), min_size=1, max_size=24).filter(
+    lambda name: not name.startswith(".")
+)
+
+
+@settings(max_examples=60)
+@given(names=st.sets(NAMES, min_size=1, max_size=8))
+@pytest.mark.parametrize(
+    "kind", [UTKFaceReader, FGNetReader, lambda root: FolderReader(root, pattern="{age}_{number:[01]?}{}.jpg")]
+)
+def test_any_name_is_a_sample_or_put_aside(
+    tmp_path_factory: pytest.TempPathFactory, kind: type[Reader], names: set[str]
+) -> None:
+    root = files(tmp_path_factory.mktemp("set"), *(f"{name}.jpg" for name in names))
+    try:
+        samples = kind(root).read()
+    except UserError:  # where none fits
+        return
+    assert {*samples.table["path"], *samples.quarantined["path"]} == {f"{name}.jpg" for name in names}
+    assert len(samples) + len(samples.quarantined) == len(names)
 
 
 # FG-NET

@@ -54,7 +54,7 @@ def walk_files(root: Path) -> tuple[list[str], list[str]]:
 
 
 def list_images(root: Path | None) -> tuple[list[str], list[tuple[str, str, str]]]:
-    """The images below `root` by their suffix, and quarantine rows for images that are links out of it.
+    """The images below `root`, by their suffix, and quarantine rows: for links out of it, and names that are no text.
 
     Raises:
         UserError: no such folder, an archive that was not added, or no image in the folder.
@@ -62,11 +62,25 @@ def list_images(root: Path | None) -> tuple[list[str], list[tuple[str, str, str]
     if root is None or not root.is_dir():
         raise UserError(f"{root}: not a folder; an archive is imported with `agebench data add NAME {root}`")
     files, outward = walk_files(root)
-    images = [path for path in files if is_image(path)]
-    links = [(path, path, "a link that leads out of the dataset's folder") for path in outward if is_image(path)]
-    if not images and not links:
+    images, put_aside = [], []
+    for path in filter(is_image, files):
+        if _is_unicode(path):
+            images.append(path)
+        else:
+            name = path.encode("utf-8", "replace").decode()
+            put_aside.append((name, name, "its name is not UTF-8"))
+    put_aside += [(path, path, "a link that leads out of the dataset's folder") for path in outward if is_image(path)]
+    if not images and not put_aside:
         raise UserError(f"{root}: no image in it (looked for {', '.join(IMAGE_SUFFIXES)})")
-    return images, links
+    return images, put_aside
+
+
+def _is_unicode(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_image(path: str) -> bool:
@@ -166,6 +180,4 @@ def finish(
     if not len(aside):
         raise UserError(f"{source}: not one row in it")
     first = aside.iloc[0]
-    raise UserError(
-        f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}"
-    )
+    raise UserError(f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}")
