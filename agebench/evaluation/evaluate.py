@@ -94,7 +94,7 @@ def evaluate_seeds(
     errors = np.mean([features.column("abs") for features in several], axis=0)
     compared = [compare_groups(table, grouping, errors, minimum) for grouping in made]
     plan = _Plan(several, [age_bands(table["age"].to_numpy(float)), *made], compared)
-    sampler = Resampler(np.hstack([features.values for features in several]), plan.codes(table), clusters)
+    sampler = plan.sampler(table, clusters)
     apart = sampler.replicates(plan.statistic, resamples=resamples, seed=seed)
     found = over_seeds(apart, len(tables), seed)
     if len(tables) > 1:
@@ -131,10 +131,16 @@ class _Plan:
             whole = tuple(metrics.whole(several[0], ones))
         self.overall_names = (*metrics.PLAIN, *whole, "balanced_mae", "balanced_mae_bands")
 
-    def codes(self, table: pd.DataFrame) -> list[Ints]:
-        """The groupings of rows that `statistic` wants the sums of."""
-        codes = [np.zeros(len(table), dtype=np.int64), single_years(table["age"].to_numpy(float))]
-        return [*codes, *(grouping.codes for grouping in self.shown), *(one.cells for one in self.compared)]
+    def sampler(self, table: pd.DataFrame, clusters: Ints) -> Resampler:
+        """Gives the sums that `statistic` wants; over single years and strata, of n and abs alone."""
+        width = self.several[0].values.shape[1]
+        return Resampler(
+            np.hstack([features.values for features in self.several]),
+            [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in self.shown)],
+            clusters,
+            fine=[single_years(table["age"].to_numpy(float)), *(one.cells for one in self.compared)],
+            fine_columns=[place * width + column for place in range(len(self.several)) for column in metrics.FIRST],
+        )
 
     def names(self) -> list[str]:
         names = [f"overall/{name}" for name in self.overall_names]
@@ -144,17 +150,22 @@ class _Plan:
 
     def statistic(self, sums: Sequence[Floats]) -> Floats:
         """Figures (seeds * K, b) from the sums of each grouping; K in the order of `names`."""
-        width = self.several[0].values.shape[1]
+        coarse = 1 + len(self.shown)
+        wide, narrow = self.several[0].values.shape[1], len(metrics.FIRST)
         return np.concatenate(
             [
-                self._one(features, [of[:, place * width : (place + 1) * width] for of in sums])
+                self._one(
+                    features,
+                    [of[:, place * wide : (place + 1) * wide] for of in sums[:coarse]],
+                    [of[:, place * narrow : (place + 1) * narrow] for of in sums[coarse:]],
+                )
                 for place, features in enumerate(self.several)
             ]
         )
 
-    def _one(self, features: Features, sums: Sequence[Floats]) -> Floats:
-        total, by_year, *rest = sums
-        by_group, by_cell = rest[: len(self.shown)], rest[len(self.shown) :]
+    def _one(self, features: Features, coarse: Sequence[Floats], fine: Sequence[Floats]) -> Floats:
+        total, *by_group = coarse
+        by_year, *by_cell = fine
         parts = [metrics.plain(features, total)[0]]
         parts += [values[None] for values in metrics.whole(features, total).values()]
         parts += [metrics.mean_over_sets(features, of)[None] for of in (by_year, by_group[0])]

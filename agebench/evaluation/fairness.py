@@ -19,7 +19,7 @@ from agebench.evaluation.resampling import Floats, Ints, dense
 _WIDTH, _WIDEST, _MIN_STRATUM = 5, 20, 10
 _LEAST_COVERAGE = 0.5
 # More units than this are not shuffled: the shuffles' limiting normal distribution is drawn from instead.
-_SHUFFLED = 50_000
+_SHUFFLED = 10_000
 
 
 @dataclass(frozen=True)

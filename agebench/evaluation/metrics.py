@@ -12,6 +12,8 @@ from agebench.evaluation.resampling import Flags, Floats, Ints
 CS_LEVELS = tuple(range(11))
 # Ages read from text carry rounding errors: an error of 5 years is within 5 years although 0.1 and 5.1 are 4.999… apart.
 _ROUNDING = 1e-9
+# The columns of n and abs: they come first, and are all that a mean absolute error needs.
+FIRST = (0, 1)
 _QUANTILES = {"median_ae": 0.5, "p95_ae": 0.95}
 
 
@@ -23,12 +25,14 @@ class Features:
         values: (n, F) float64.
         columns: feature name -> column.
         ordered_errors: absolute errors, ascending; the quantiles are read from it.
+        shares: name of a quantile -> the share of errors up to it.
         spearman: the rank correlation as observed (NaN without spread).
     """
 
     values: Floats
     columns: dict[str, int]
     ordered_errors: Floats
+    shares: dict[str, float]
     spearman: float
 
     def column(self, name: str) -> Floats:
@@ -92,7 +96,8 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
     error = signed_error(table)
     ordered = np.sort(np.abs(error))
-    made: dict[str, Floats] = {"n": np.ones(len(table)), "abs": np.abs(error), "error": error, "square": error**2}
+    made: dict[str, Floats] = {"n": np.ones(len(table)), "abs": np.abs(error)}  # FIRST
+    made |= {"error": error, "square": error**2}
     made |= {f"cs{years}": within(error, years) for years in CS_LEVELS}
     # Centred, so that variances in single precision do not cancel.
     y, p = age - age.mean(), predicted - predicted.mean()
@@ -109,7 +114,8 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
         distance = interval_error(table)
         made |= _where_known("range", np.abs(distance)) | {"range_hit": distance == 0}
     values = np.column_stack([np.asarray(column, float) for column in made.values()])
-    return Features(values, {name: place for place, name in enumerate(made)}, ordered, spearman)
+    shares = {name: float(np.mean(made[name])) for name in _QUANTILES}
+    return Features(values, {name: place for place, name in enumerate(made)}, ordered, shares, spearman)
 
 
 def _where_known(name: str, values: Floats) -> dict[str, Floats]:
@@ -181,8 +187,7 @@ def whole(features: Features, sums: Floats) -> dict[str, Floats]:
     }
     for name, level in _QUANTILES.items():
         # Bahadur: a sample quantile moves against the share of errors below it (Woodruff 1952 for intervals made so).
-        share = float(features.column(name).mean())
-        made[name] = quantile(features.ordered_errors, level - (of(name) / n - share))
+        made[name] = quantile(features.ordered_errors, level - (of(name) / n - features.shares[name]))
     if "n_inside" in features.columns:
         made["mae_within_train_ages"] = of("abs_inside") / of("n_inside")
     if "epsilon" in features.columns:
