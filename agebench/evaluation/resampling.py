@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
+from threadpoolctl import threadpool_limits
 
 # Aliases that say what is meant; numpy's own types of mixed expressions are wider.
 Floats = NDArray[Any]
@@ -152,7 +153,8 @@ class Resampler:
             empty = np.empty((len(value), 0))
             return Replicates(value, empty, empty, self.count)
         weights = [*bootstrap_weights(self.count, resamples, seed), *_leave_out(self.count, seed)]
-        with ThreadPoolExecutor(2) as pool:
+        # Many small products: threads within each of them cost more than they bring, above all on a busy machine.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(2) as pool:
             every = np.concatenate(list(pool.map(lambda make: figures(self.weighted(make())), weights)), axis=1)
         return Replicates(value, every[:, :resamples], every[:, resamples:], self.count)
 
