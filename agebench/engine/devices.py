@@ -40,7 +40,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 def deterministic() -> None:
     """Same machine, same seed, same result: ask torch for its deterministic kernels."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a help in debugging that costs a tenth of the time
+    # A help in debugging that costs a tenth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 

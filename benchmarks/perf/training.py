@@ -56,7 +56,9 @@ def through_the_engine(card: ModelCard, device: torch.device, batches: int, fold
     path = folder / "faces.u8"
     shape = (count, card.size, card.size, 3)
     np.memmap(path, np.uint8, "w+", shape=shape)[:] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    data = FaceSet(np.memmap(path, np.uint8, "r", shape=shape), np.arange(count), np.linspace(1, 90, count, dtype=np.float32))
+    data = FaceSet(
+        np.memmap(path, np.uint8, "r", shape=shape), np.arange(count), np.linspace(1, 90, count, dtype=np.float32)
+    )
     warm = FaceSet(data.pixels, data.rows[: 3 * card.train.batch_size], data.ages[: 3 * card.train.batch_size])
     trainer = Trainer(create_model(card), card, card.train, seed=0, device=device, folder=folder)
     with Console(folder / "tensorboard", quiet=True) as events:
@@ -76,10 +78,14 @@ def main() -> None:
     pairs = []
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            pairs.append((bare(card, device, options.batches), through_the_engine(card, device, options.batches, Path(folder))))
-        print(f"round {number + 1}: bare {pairs[-1][0]:.1f} images/s, through the engine {pairs[-1][1]:.1f}", flush=True)
+            pairs.append(
+                (bare(card, device, options.batches), through_the_engine(card, device, options.batches, Path(folder)))
+            )
+        print(
+            f"round {number + 1}: bare {pairs[-1][0]:.1f} images/s, through the engine {pairs[-1][1]:.1f}", flush=True
+        )
     ratio = statistics.median(engine / model for model, engine in pairs)
-    print(f"{card.name} at {card.size} px, batch {card.train.batch_size}, {device}: engine / bare = {ratio:.3f} (median of {len(pairs)})")
+    print(f"{card.name} at {card.size} px, batch {card.train.batch_size}, {device}: engine / bare = {ratio:.3f}")
 
 
 if __name__ == "__main__":
