@@ -10,7 +10,7 @@ from agebench.errors import UserError
 from agebench.evaluation import metrics
 from agebench.evaluation.gaps import Comparison, compare_groups, gap_tables
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings, single_years
-from agebench.evaluation.intervals import Kind, figure, figures
+from agebench.evaluation.intervals import Kind, clopper_pearson, figure, figures
 from agebench.evaluation.metrics import CS_LEVELS, Features
 from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, cluster_codes, over_seeds
 
@@ -103,7 +103,7 @@ def evaluate_seeds(
     entry: dict[str, Any] = {
         "n": len(table),
         "subjects": None if subject is None else int(pd.Series(subject).nunique()),
-        "overall": {name: every[f"overall/{name}"] for name in plan.overall_names},
+        "overall": _edges({name: every[f"overall/{name}"] for name in plan.overall_names}, sampler.count),
         "cs": [every[f"overall/cs{level}"]["value"] for level in CS_LEVELS],
         "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
         "gaps": gap_tables(compared, every, errors, clusters, permutations=resamples, seed=seed),
@@ -135,7 +135,9 @@ class _Plan:
         """Gives the sums that `statistic` wants; over single years and strata, of n and abs alone."""
         width = self.several[0].values.shape[1]
         return Resampler(
-            np.hstack([features.values for features in self.several]),
+            np.hstack([features.values for features in self.several])
+            if len(self.several) > 1
+            else self.several[0].values,
             [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in self.shown)],
             clusters,
             fine=[single_years(table["age"].to_numpy(float)), *(one.cells for one in self.compared)],
@@ -208,11 +210,21 @@ def _group_table(grouping: Grouping, every: dict[str, Any], clusters: Ints, mini
         even = every.get(f"{grouping.name}/{group}/mae_standardised")
         if even is not None:
             row["mae_standardised"] = even
+        _edges(row, len(np.unique(clusters[grouping.codes == place])) if row["cs5"]["value"] in (0, 1) else 0)
         if not several[place]:
             # One person alone shows no spread: an interval would have no width and mean nothing.
             row |= {name: figure(row[name]["value"]) for name in _IN_GROUPS}
         table[group] = row
     return table
+
+
+def _edges(row: dict[str, Any], clusters: int) -> dict[str, Any]:
+    """Give CS@k of exactly 0 or 1 the exact interval of a rate: its resamples are all the same and claim to be certain."""
+    for name, of in row.items():
+        if name.startswith("cs") and of["value"] in (0, 1) and of["low"] is not None:
+            low, high = clopper_pearson(np.array([of["value"] * clusters]), np.array([clusters]))
+            of.update(figure(of["value"], low[0], high[0]))
+    return row
 
 
 def _several_clusters(grouping: Grouping, clusters: Ints) -> Flags:

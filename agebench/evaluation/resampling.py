@@ -78,15 +78,22 @@ def dense(codes: Ints) -> Ints:
 class _Level:
     """Sums of ordered rows over cells, contiguous runs of rows, and from cells over sets."""
 
-    def __init__(self, features: Floats, cells: Ints, groupings: Sequence[Ints]) -> None:
-        self.starts = np.flatnonzero(np.diff(cells, prepend=-1))
-        self.stops = np.append(self.starts[1:], len(cells))
-        self.exact = features
-        self.features = features.astype(np.float32)
-        self.members = [_membership(codes[self.starts]) for codes in groupings]
+    def __init__(
+        self, features: Floats, columns: Sequence[int], order: Ints, cells: Ints, groupings: Sequence[Ints]
+    ) -> None:
+        self.starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+        self.stops = np.append(self.starts[1:], len(order))
+        # Column by column: in double precision the rows in order are never there as a whole.
+        self.features = np.empty((len(order), len(columns)), dtype=np.float32)
+        self.sums = np.empty((len(self.starts), len(columns), 1))
+        for place, column in enumerate(columns):
+            ordered = features[order, column]
+            self.features[:, place] = ordered
+            self.sums[:, place, 0] = np.add.reduceat(ordered, self.starts)
+        self.members = [_membership(codes[order[self.starts]]) for codes in groupings]
 
     def observed(self) -> list[Floats]:
-        return self._sets(np.add.reduceat(self.exact, self.starts, axis=0)[:, :, None])
+        return self._sets(self.sums)
 
     def weighted(self, weights: Floats, clusters: Ints | None) -> list[Floats]:
         cells = np.empty((len(self.starts), self.features.shape[1], len(weights)))
@@ -126,10 +133,9 @@ class Resampler:
         fine_cells = _cells(fine, coarse_cells)
         # Fine cells divide coarse ones, so that one order of the rows suits both.
         order = np.argsort(fine_cells, kind="stable")
-        self._levels = [_Level(features[order], coarse_cells[order], [codes[order] for codes in groupings])]
+        self._levels = [_Level(features, range(features.shape[1]), order, coarse_cells, groupings)]
         if fine:
-            narrow = features[:, list(fine_columns)][order]
-            self._levels.append(_Level(narrow, fine_cells[order], [codes[order] for codes in fine]))
+            self._levels.append(_Level(features, fine_columns, order, fine_cells, fine))
         # Where every row is its own cluster, rows are numbered as they lie: weights are read in place, not gathered.
         self._clusters: Ints | None = None if self.count == len(features) else clusters[order]
 

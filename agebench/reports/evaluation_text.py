@@ -1,13 +1,10 @@
 """Figures of metrics.json as Markdown: read on a page, or in a terminal as it is."""
 
-import html
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from tabulate import tabulate
-
 from agebench.evaluation.fairness import verdict
+from agebench.reports.tables import DASH, escaped, markdown_table
 
 _OVERALL = {
     "mae": "MAE",
@@ -30,8 +27,7 @@ _SHARES = {"cs1": "CS@1", "cs3": "CS@3", "cs5": "CS@5", "cs10": "CS@10", "range_
 def clean(name: object) -> str:
     """A name from someone's file, safe in Markdown, HTML and on a terminal: no markup, no control characters."""
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(name))
-    escaped = html.escape(printable, quote=False).replace("*", " × ").replace("`", "'")
-    return re.sub(r"([\[\]|\\])", r"\\\1", escaped)
+    return escaped(printable.replace("*", " × ")).replace("\\_", "_")
 
 
 def years(figure: Mapping[str, Any] | None, *, sign: bool = False) -> str:
@@ -42,7 +38,7 @@ def years(figure: Mapping[str, Any] | None, *, sign: bool = False) -> str:
 def percent(figure: Mapping[str, Any] | None) -> str:
     """`88.7 % [88.1, 89.3]`, or a dash."""
     if figure is None or figure["value"] is None:
-        return "–"
+        return DASH
     # Rates of gates lie near 0, where one decimal would hide them.
     decimals = 2 if figure["value"] < 0.01 else 1
     text = f"{100 * figure['value']:.{decimals}f} %"
@@ -53,17 +49,10 @@ def percent(figure: Mapping[str, Any] | None) -> str:
 
 def _shown(figure: Mapping[str, Any] | None, form: str) -> str:
     if figure is None or figure["value"] is None:
-        return "–"
-    ends = ["–" if figure[end] is None else form.format(figure[end]) for end in ("low", "high")]
+        return DASH
+    ends = [DASH if figure[end] is None else form.format(figure[end]) for end in ("low", "high")]
     value = form.format(figure["value"])
-    return value if ends == ["–", "–"] else f"{value} [{ends[0]}, {ends[1]}]"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, numbers to the right."""
-    align = ["left"] + ["right"] * (len(header) - 1)
-    made: str = tabulate(rows, headers=header, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return made
+    return value if ends == [DASH, DASH] else f"{value} [{ends[0]}, {ends[1]}]"
 
 
 def score_text(metrics: Mapping[str, Any]) -> str:
@@ -125,7 +114,7 @@ def _overall(entry: Mapping[str, Any]) -> str:
         of = entry["seeds"]["figures"]["mae"]
         values = ", ".join(f"{value:.2f}" for value in of["values"])
         rows.append(["MAE of each seed; standard deviation", f"{values}; {of['sd']:.2f}"])
-    return table(["all images", "figure"], rows)
+    return markdown_table(["all images", "figure"], rows)
 
 
 def _groups(grouping: str, rows: Mapping[str, Any]) -> str:
@@ -138,7 +127,7 @@ def _groups(grouping: str, rows: Mapping[str, Any]) -> str:
         lines.append(
             [label, f"{row['n']:,}", years(row["mae"]), *middle, years(row["bias"], sign=True), percent(row["cs5"])]
         )
-    return table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _gaps(gaps: Mapping[str, Any]) -> list[str]:
@@ -154,14 +143,14 @@ def _gaps(gaps: Mapping[str, Any]) -> list[str]:
     sentences = [f"- {clean(name)}: {clean(verdict(gap))}." for name, gap in gaps.items()]
     return [
         "### Gaps between groups",
-        table(["worst against best", "difference (years)", "ratio", "p (Holm)"], rows),
+        markdown_table(["worst against best", "difference (years)", "ratio", "p (Holm)"], rows),
         "\n".join(sentences),
     ]
 
 
 def _p(gap: Mapping[str, Any]) -> str:
     p = gap.get("p_holm")
-    return "–" if p is None else (f"{p:.3f}" if p >= 0.001 else "< 0.001")
+    return DASH if p is None else (f"{p:.3f}" if p >= 0.001 else "< 0.001")
 
 
 def _gates(gates: Mapping[str, Any]) -> list[str]:
@@ -200,7 +189,7 @@ def _gates(gates: Mapping[str, Any]) -> list[str]:
             else:
                 parts.append(f"{share}: T = {years(figure)}")
         needed.append(f"- at {legal}, for a false positive rate of " + "; ".join(parts))
-    return ["### Age gates", table(header, rows), "\n".join(needed)]
+    return ["### Age gates", markdown_table(header, rows), "\n".join(needed)]
 
 
 def _uncertainty(doubt: Mapping[str, Any]) -> list[str]:
@@ -213,7 +202,7 @@ def _uncertainty(doubt: Mapping[str, Any]) -> list[str]:
         f"NLL {years(doubt['nll'])}, CRPS {years(doubt['crps'])} years. Rejecting the most doubtful first: mean MAE over "
         f"shares kept {years(area['area'])} (at random {area['area_random']:.2f}, at best {area['area_best']:.2f})."
     )
-    return ["### Uncertainty", table(["interval", "covers", "width (years)"], rows), text]
+    return ["### Uncertainty", markdown_table(["interval", "covers", "width (years)"], rows), text]
 
 
 def _conformal(found: Mapping[str, Any]) -> list[str]:
@@ -225,7 +214,7 @@ def _conformal(found: Mapping[str, Any]) -> list[str]:
                 ["", f"{clean(grouping)}: {clean(name)}", percent(row["coverage"]), ""] for name, row in groups.items()
             ]
     text = f"Calibrated on {found['n_calibration']:,} images."
-    return ["### Conformal intervals", table(["promised", "group", "covers", "width (years)"], rows), text]
+    return ["### Conformal intervals", markdown_table(["promised", "group", "covers", "width (years)"], rows), text]
 
 
 def _nist(found: Mapping[str, Any]) -> list[str]:
@@ -247,7 +236,7 @@ def _nist(found: Mapping[str, Any]) -> list[str]:
     task = found["age_range_13_16"]
     rows.append(["13-16, true positives", f"{task['n_inside']:,}", percent(task["tpr"])])
     rows.append(["13-16, false positives", f"{task['n_outside']:,}", percent(task["fpr"])])
-    return ["### In the layout of NIST FATE AEV", table(["figure", "n", "value"], rows)]
+    return ["### In the layout of NIST FATE AEV", markdown_table(["figure", "n", "value"], rows)]
 
 
 def compare_text(result: Mapping[str, Any]) -> str:
@@ -268,8 +257,10 @@ def compare_text(result: Mapping[str, Any]) -> str:
             ]
             for row in found["pairs"]
         ]
-        parts += [f"## {clean(name)}", text, table(["system", "seeds", "MAE (years)"], systems)]
-        parts.append(table(["pair", "MAE difference (years)", "p (bootstrap, Holm)", "p (Wilcoxon, Holm)"], pairs))
+        parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
+        parts.append(
+            markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)", "p (Wilcoxon, Holm)"], pairs)
+        )
         parts.append(
             "\n".join(f"- {clean(row['a'])}, {clean(row['b'])}: {clean(row['verdict'])}." for row in found["pairs"])
         )
@@ -286,5 +277,5 @@ def compare_text(result: Mapping[str, Any]) -> str:
             f"Friedman's test over {len(across['datasets'])} data sets: p = {p:.3f}, {said}. Mean ranks closer than "
             f"{across['critical_difference']:.2f} (Nemenyi) cannot be told apart."
         )
-        parts += ["## Over data sets", table(["system", "mean rank"], rows), text]
+        parts += ["## Over data sets", markdown_table(["system", "mean rank"], rows), text]
     return "\n\n".join(parts) + "\n"

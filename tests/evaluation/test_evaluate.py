@@ -183,6 +183,14 @@ def test_a_group_of_one_has_a_value_and_no_interval():
     assert row["mae"]["low"] is None
 
 
+def test_a_share_of_one_is_not_certain():
+    table = made(60)
+    entry = evaluate(table.assign(age_pred=table.age + 1), groups=["gender"])
+    for row in (entry["overall"], entry["groups"]["gender"]["female"]):
+        assert row["cs5"]["value"] == row["cs5"]["high"] == 1
+        assert 0.8 < row["cs5"]["low"] < 0.96
+
+
 def test_one_row_has_figures_and_no_intervals():
     entry = evaluate(made(1), groups=["gender"])
     assert entry["overall"]["mae"]["value"] is not None
