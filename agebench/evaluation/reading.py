@@ -13,7 +13,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from agebench.errors import UserError
-from agebench.evaluation.predictions import check_predictions, written
+from agebench.evaluation.predictions import all_different, check_predictions, written
 from agebench.registry.plugins import suggest
 
 Fault = Literal["missing", "extra", "duplicates"]
@@ -90,7 +90,14 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
     return pa.csv.read_csv(
         path,
         parse_options=pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count)),
-        convert_options=pa.csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=_NULLS),
+        convert_options=pa.csv.ConvertOptions(
+            # Text of few values, as groups have, becomes numbers that point to it.
+            column_types=text,
+            strings_can_be_null=True,
+            null_values=_NULLS,
+            auto_dict_encode=True,
+            auto_dict_max_cardinality=50,
+        ),
     )
 
 
@@ -214,9 +221,10 @@ def _unique(table: pd.DataFrame, path: Path, allow: Collection[Fault]) -> tuple[
     if unnamed.any():
         raise UserError(f"{path}: row {int(np.flatnonzero(unnamed)[0]) + 1} has no sample_id")
     table["sample_id"] = table["sample_id"].astype("str")
-    twice = table["sample_id"].duplicated()
-    count = int(twice.sum())
-    if count:
+    count = 0
+    if not all_different(table["sample_id"]):
+        twice = table["sample_id"].duplicated()
+        count = int(twice.sum())
         first = table.loc[twice, "sample_id"].iloc[0]
         _refuse("duplicates", count, f"{path}: {count} rows repeat an id, the first is '{first}'", allow)
         table = table[~twice]
