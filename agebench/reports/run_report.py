@@ -1,215 +1,343 @@
 """The report of one run: report.md and its figures, from what the run wrote down."""
 
 import json
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from agebench.errors import UserError
 from agebench.files import write_text
-from agebench.reports import figures
-from agebench.reports.tables import DASH, count, duration, escaped, markdown_table, number, with_interval
+from agebench.reports.figures import draw_run
+from agebench.reports.tables import (
+    DASH,
+    count,
+    duration,
+    escaped,
+    group_name,
+    group_table,
+    listed,
+    markdown_table,
+    number,
+    p_value,
+    picture,
+    settings,
+    with_interval,
+)
 
-SIGNIFICANT = 0.05
+_Columns = dict[str, tuple[str, dict[str, Any]]]
+
+_SIGNIFICANT = 0.05
+_TESTED = (
+    "Each gap is between the two groups that came out furthest apart, so it tends to look larger than it is; whether it is more "
+    "than chance, a permutation test of all groups says (p, Holm-corrected over the groupings). Groups with few images are "
+    "shown, but not compared."
+)
+_FACES = {
+    "none": "as they come, framed like the template already",
+    "landmarks": "aligned by annotated points",
+    "detect": "found and aligned by a detector",
+}
+# Key of `overall` -> column, and how its figures are written.
+_SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}
+_ACROSS: _Columns = {
+    "mae": ("MAE (years)", {}),
+    "rmse": ("RMSE (years)", {}),
+    "bias": ("bias (years)", {"sign": True}),
+    "cs5": _SCORES["cs5"],
+}
+_FURTHER: _Columns = {
+    "median_ae": ("median error", {}),
+    "p95_ae": ("95th percentile", {}),
+    "balanced_mae_bands": ("MAE, each age band alike", {}),
+    "mae_within_train_ages": ("MAE within training ages", {}),
+    "r2": ("R²", {"digits": 3}),
+    "pearson": ("Pearson", {"digits": 3}),
+}
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.md` and `figures/` into a run's folder, from metrics.json, manifest.json, history.json and predictions."""
-    metrics, manifest, history = (
-        json.loads((folder / name).read_text(encoding="utf-8"))
-        for name in ("metrics.json", "manifest.json", "history.json")
-    )
-    drawn = _draw(folder, metrics, history)
+    """Write `report.md` and `figures/` into a run's folder; returns the report.
+
+    Every number comes from metrics.json, manifest.json and config.toml; only scatter and error curves read predictions.
+
+    Raises:
+        UserError: no run stands there, or one of its files cannot be read.
+    """
+    metrics, manifest = _read(folder, "metrics.json", {}), _read(folder, "manifest.json", {})
+    history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
+    if not metrics:
+        raise UserError(f"{folder}: no metrics.json; a report needs the folder of a run that has been evaluated")
+    drawn = {name: picture(name, caption) for name, caption in draw_run(folder, metrics, history).items()}
     parts = [
-        f"# {escaped(manifest['name'])}",
+        f"# {escaped(manifest.get('name') or folder.name)}",
         _in_words(metrics, manifest),
         cross_dataset_table(metrics),
-        _picture("Cumulative score of every test set", "cumulative-scores"),
+        _method(metrics),
+        _overall_table(metrics, _SCORES),
+        drawn.get("cumulative-scores", ""),
+        _overall_table(metrics, _FURTHER),
+        drawn.get("scatter", ""),
         "## By age",
-        _age_tables(metrics),
-        _picture("Error and bias by age", "error-by-age"),
-        _picture("Predicted against true age", "scatter"),
+        drawn.get("error-by-age", ""),
+        *_age_tables(metrics),
         "## For whom it is worse",
         *_fairness(metrics, drawn),
-        "## How it was measured",
-        _how(metrics, manifest),
-        _samples_table(manifest),
+        "## How the faces were prepared",
+        _faces(manifest),
+        "## What was left out, and why",
+        *_left_out(manifest),
         "## How it was trained",
-        _training(manifest),
-        _picture("Learning curves", "learning-curves"),
-        "To repeat it: `agebench run --config config.toml --out DIR`, from this folder.",
+        _training(manifest, config),
+        drawn.get("learning-curves", ""),
+        "## How to repeat it",
+        "In this folder, with the same datasets on the machine:",
+        "```\nagebench run --config config.toml --out DIR\n```",
     ]
     report = folder / "report.md"
     write_text(report, "\n\n".join(part for part in parts if part) + "\n")
     return report
 
 
-def summary(metrics: dict[str, Any]) -> str:
-    """What the command line shows at the end of a run."""
-    return f"trained on {metrics['train']}\n\n{cross_dataset_table(metrics)}"
+def summary(run: Path | Mapping[str, Any]) -> str:
+    """What the command line shows at the end of a run: one row a test set.
+
+    Args:
+        run: the run's folder, or what its metrics.json holds.
+    """
+    metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
+    return f"trained on {escaped(metrics['train'])}\n\n{cross_dataset_table(metrics)}"
 
 
-def cross_dataset_table(metrics: dict[str, Any]) -> str:
-    """One row a test set; `median` is the MAE of always answering the training set's median age."""
-    rows = []
-    for name, test in metrics["tests"].items():
-        overall = test["overall"]
-        label = f"{name} (held-out part)" if name == metrics["train"] else name
-        rows.append(
-            [
-                escaped(label),
-                count(test["n"]),
-                with_interval(overall["mae"]),
-                with_interval(overall.get("rmse")),
-                with_interval(overall.get("bias")),
-                with_interval(overall.get("cs5"), digits=1, percent=True),
-                number(test.get("baseline_mae")),
-            ]
-        )
-    return markdown_table(["test set", "n", "MAE (years)", "RMSE", "bias", "CS@5", "MAE of the median"], rows)
+def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
+    """One row a test set; the last column is the floor: the MAE of always answering the training set's median age."""
+    floors = {name: test.get("baseline_mae") for name, test in metrics["tests"].items()}
+    floor = {"MAE of the median": [number(value) for value in floors.values()]} if set(floors.values()) - {None} else {}
+    return _overall_table(metrics, _ACROSS, **floor)
 
 
-def _in_words(metrics: dict[str, Any], manifest: dict[str, Any]) -> str:
-    home, model = metrics["train"], manifest["model"]
-    sentences = [
-        f"**{escaped(model['title'])}** with the head `{model['head']}`, trained on **{escaped(manifest['train']['title'])}**."
+def _overall_table(metrics: Mapping[str, Any], columns: _Columns, **more: list[str]) -> str:
+    """One row a test set, its figures of all images; columns that no test set has are left out."""
+    tests = metrics["tests"]
+    shown = {
+        key: column
+        for key, column in columns.items()
+        if key == "mae" or any(_overall(test, key) for test in tests.values())
+    }
+    rows = [
+        [
+            escaped(f"{name} (held-out part)" if name == metrics["train"] else name),
+            count(test.get("n")),
+            *(with_interval(_overall(test, key), **style) for key, (_, style) in shown.items()),
+            *(column[place] for column in more.values()),
+        ]
+        for place, (name, test) in enumerate(tests.items())
     ]
-    for name, test in metrics["tests"].items():
-        mae = with_interval(test["overall"]["mae"])
-        if name == home:
-            sentences.append(f"On held-out faces of the same dataset it is off by {mae} years in the mean.")
-        else:
-            sentences.append(f"On faces it was not trained for ({escaped(name)}) it is off by {mae} years in the mean.")
-    sentences.append("Brackets hold 95 % bootstrap intervals.")
+    return markdown_table(["test set", "n", *(title for title, _ in shown.values()), *more], rows) if shown else ""
+
+
+def _in_words(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    model, home, tests = manifest.get("model") or {}, metrics["train"], metrics["tests"]
+    title = (manifest.get("train") or {}).get("title") or home
+    head = f" ({escaped(model['head'])} head)" if model.get("head") else ""
+    where = listed(["held-out faces of the same dataset" if name == home else escaped(name) for name in tests])
+    sentences = [
+        f"**{escaped(model.get('title') or model.get('name') or 'A model')}**{head}, trained on **{escaped(title)}**, "
+        f"tested on {where}."
+    ]
+    errors = {name: _overall(test, "mae") for name, test in tests.items()}
+    away = {name: mae for name, mae in errors.items() if name != home and mae.get("value") is not None}
+    if away:
+        # Of many test sets the best and the worst: the table has them all.
+        ordered = sorted(away, key=lambda name: float(away[name]["value"]))
+        named = [
+            f"{with_interval(away[name])} years on {escaped(name)}" for name in dict.fromkeys([ordered[0], ordered[-1]])
+        ]
+        between = "between " if len(named) > 1 else ""
+        sentences.append(f"On faces it was not trained for, it is on average off by **{between}{listed(named)}**.")
+    if home in tests:
+        sentences.append(
+            f"On held-out faces of its own dataset it is on average off by {with_interval(errors[home])} years."
+        )
+    floors = {name: test["baseline_mae"] for name, test in tests.items() if test.get("baseline_mae") is not None}
+    if floors:
+        ends = " to ".join(dict.fromkeys(number(end) for end in (min(floors.values()), max(floors.values()))))
+        sentences.append(f"Always answering the median age of the training set would be off by {ends} years.")
+    # A model beats the floor where its whole interval lies below; a missing figure claims nothing.
+    highs = {name: errors[name].get("high", errors[name].get("value")) for name in floors}
+    weak = [escaped(name) for name, high in highs.items() if high is not None and high >= floors[name]]
+    if weak:
+        sentences.append(f"**On {listed(weak)} it is not shown to be better than that.**")
     return " ".join(sentences)
 
 
-def _age_tables(metrics: dict[str, Any]) -> str:
+def _overall(test: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A figure of all images, or an empty one."""
+    return (test.get("overall") or {}).get(key) or {}
+
+
+def _method(metrics: Mapping[str, Any]) -> str:
     tests = metrics["tests"]
-    bands = list(dict.fromkeys(band for test in tests.values() for band in test["groups"].get("age_band", {})))
-    bands.sort(key=lambda band: float(band.rstrip("+").split("-")[0]))
-    rows = []
-    for band in bands:
-        row = [band]
-        for test in tests.values():
-            entry = test["groups"].get("age_band", {}).get(band)
-            row += (
-                [count(entry["n"]), with_interval(entry["mae"]), with_interval(entry.get("bias"))]
-                if entry
-                else [DASH] * 3
-            )
-        rows.append(row)
-    headers = [f"{escaped(name)}: {what}" for name in tests for what in ("n", "MAE", "bias")]
-    return markdown_table(["true age", *headers], rows)
+    text = "In brackets: 95 % bootstrap intervals"
+    people = [
+        f"{escaped(name)}: the {count(test['subjects'])} subjects"
+        for name, test in tests.items()
+        if test.get("subjects")
+    ]
+    text += f", resampling images ({listed(people)})." if people else ", resampling images."
+    return f"{text} Bias: predicted less true. CS@5: the share of images that are off by at most five years."
 
 
-def _fairness(metrics: dict[str, Any], drawn: set[str]) -> list[str]:
+def _age_tables(metrics: Mapping[str, Any]) -> list[str]:
     parts = []
     for name, test in metrics["tests"].items():
-        rows = [
-            [
-                escaped(f"{group}") + ("" if entry.get("ranked", True) else " (too few to rank)"),
-                count(entry["n"]),
-                with_interval(entry["mae"]),
-                with_interval(entry.get("mae_standardised")),
-                with_interval(entry.get("bias")),
-                with_interval(entry.get("cs5"), digits=1, percent=True),
-            ]
-            for grouping, groups in test["groups"].items()
-            if grouping != "age_band"
-            for group, entry in groups.items()
-        ]
-        parts.append(f"### {escaped(name)}")
-        if not rows:
-            parts.append("No groups are annotated in this dataset, so nothing can be said here.")
+        table = group_table("true age", (test.get("groups") or {}).get("age_band") or {})
+        parts += [f"### {escaped(name)}, by age", table] if table else []
+    return parts or ["No figures by age were recorded."]
+
+
+def _fairness(metrics: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+    parts, without = [], []
+    for place, (name, test) in enumerate(metrics["tests"].items()):
+        groups = {key: entries for key, entries in (test.get("groups") or {}).items() if key != "age_band" and entries}
+        if not groups:
+            without.append(escaped(name))
             continue
-        parts.append(markdown_table(["group", "n", "MAE (years)", "MAE at equal ages", "bias", "CS@5"], rows))
-        parts += [_gap_in_words(grouping, gap) for grouping, gap in test.get("gaps", {}).items() if gap]
-        if f"groups-{name}" in drawn:
-            parts.append(_picture(f"MAE by group, {name}", f"groups-{name}"))
-    return parts
+        parts.append(f"### {escaped(name)}, by group")
+        gaps, unknown = test.get("gaps") or {}, test.get("unknown") or {}
+        for grouping, entries in groups.items():
+            words = [_gap_in_words(grouping, gaps.get(grouping) or {})]
+            if unknown.get(grouping):
+                words.append(f"Unknown for {count(unknown[grouping])} images, which stand in no group.")
+            parts += [group_table(grouping, entries), " ".join(filter(None, words))]
+        parts.append(drawn.get(f"groups-{place}", ""))
+    nothing = f"No groups are annotated in {listed(without)}, so nothing can be said there." if without else ""
+    return [_TESTED if parts else "", *parts, nothing]
 
 
-def _gap_in_words(grouping: str, gap: dict[str, Any]) -> str:
-    difference = gap.get("difference")
-    if not difference or difference.get("value") is None:
+def _gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:
+    raw = _difference(grouping, gap)
+    if not raw:
         return ""
-    worst, best = escaped(gap["worst"]), escaped(gap.get("best", "the others"))
-    test = "" if gap.get("p_holm") is None else f"; permutation test, Holm-corrected: p = {gap['p_holm']:.3f}"
-    measured = f"{with_interval(difference)} years between {worst} and {best}{test}"
-    equal = (gap.get("standardised") or {}).get("difference") or {}
-    at_equal_ages = f" At equal ages: {with_interval(equal)}." if equal.get("value") is not None else ""
-    if gap.get("p_holm") is not None and gap["p_holm"] > SIGNIFICANT:
-        return f"**{escaped(grouping)}**: no difference is shown ({measured}).{at_equal_ages}"
-    if at_equal_ages and gap.get("shrinks"):
-        at_equal_ages += " So part of the gap comes from the groups' different ages, not from the model."
-    return f"**{escaped(grouping)}**: worst for {worst} ({measured}).{at_equal_ages}"
+    shown = _shown(gap)
+    claim = f"no difference is shown ({raw})" if shown is False else f"worst for {raw}"
+    text = f"**{escaped(group_name(grouping, grouping))}**: {claim}."
+    even = gap.get("standardised")
+    if not even:
+        return text + (" The groups share too few ages to compare them at equal ages." if "standardised" in gap else "")
+    # The gap at equal ages may also come alone, without its groups and test.
+    even = even if "difference" in even else {"difference": even, "worst": gap.get("worst"), "best": gap.get("best")}
+    at_equal_ages = _difference(grouping, even)
+    if not at_equal_ages:
+        return text
+    covered = even.get("coverage")
+    where = "" if covered is None else f" ({number(covered, digits=0, percent=True)} % of the images)"
+    text += f" At equal ages{where}: {at_equal_ages}"
+    if _shown(even) not in (None, shown):
+        text += "; a difference is shown" if _shown(even) else "; no difference is shown"
+    if shown is not False and _shrinks(gap, even):
+        text += ". So part of the raw gap comes from the groups' different ages, not from the model"
+    return text + "."
 
 
-def _how(metrics: dict[str, Any], manifest: dict[str, Any]) -> str:
-    faces = manifest["faces"]
-    ways = {
-        "none": "as they are (framed like the template already)",
-        "landmarks": "by annotated points",
-        "detect": "by detection",
-    }
-    prepared = "; ".join(f"{escaped(name)} {ways.get(mode, mode)}" for name, mode in faces["datasets"].items())
-    subjects = [name for name, test in metrics["tests"].items() if test.get("subjects")]
-    drawn = f" (of {', '.join(map(escaped, subjects))}: subjects)" if subjects else ""
-    return (
-        f"Every face was brought to one template at {faces['size']} px, coverage {faces['coverage']:g}: {prepared}. "
-        f"The test sets were read once, after training; the epoch was chosen on the validation part of the training set. Exact "
-        f"copies and subjects stay on one side of the split. Intervals resample images{drawn}."
+def _difference(grouping: str, gap: Mapping[str, Any]) -> str:
+    """`female, MAE 1.32 [1.07, 1.56] years above male, p = 0.003`; "" where no difference is known."""
+    if (gap.get("difference") or {}).get("value") is None:
+        return ""
+    worst, best = (
+        escaped(group_name(grouping, gap.get(end) or other))
+        for end, other in (("worst", "one group"), ("best", "the best"))
     )
+    p = gap.get("p_holm", gap.get("p"))
+    text = f"{worst}, MAE {with_interval(gap['difference'])} years above {best}"
+    return text if p is None else f"{text}, {p_value(p)}"
 
 
-def _samples_table(manifest: dict[str, Any]) -> str:
-    rows = []
-    for name, found in manifest["samples"].items():
-        parts = [count(found[part]) if part in found else DASH for part in ("read", "train", "val", "test")]
-        dropped = "; ".join(f"{count(n)} × {escaped(reason)}" for reason, n in found["quarantined"].items())
-        rows.append(
-            [escaped(name), *parts, count(found["duplicates"]) if "duplicates" in found else DASH, dropped or "none"]
-        )
-    return markdown_table(["dataset", "read", "train", "val", "test", "exact copies", "put aside, and why"], rows)
+def _shown(gap: Mapping[str, Any]) -> bool | None:
+    """Whether the test shows a difference; None where there was no test."""
+    p = gap.get("p_holm", gap.get("p"))
+    return None if p is None else p < _SIGNIFICANT
 
 
-def _training(manifest: dict[str, Any]) -> str:
-    model, times, hardware = manifest["model"], manifest["timings"], manifest["hardware"]
-    machine = hardware.get("gpu") or f"{hardware['cores']} cores of {hardware['cpu']}"
-    commit = f", commit `{manifest['git']}`" if manifest.get("git") else ""
-    return (
-        f"`{escaped(model['backbone'])}`, {model['parameters'] / 1e6:.1f} million parameters, "
-        f"started from {_start(model['weights'])}; "
-        f"{manifest['epochs']} epochs, the best of them {manifest['best_epoch']}; seed {manifest['seed']}. "
-        f"{times['images_per_s']:.0f} images/s on {escaped(machine)}, {duration(times['train_s'])} of training, "
-        f"{duration(times['total_s'])} in all. agebench {manifest['agebench']}, torch "
-        f"{manifest['versions']['torch']}{commit}. The full recipe is in `config.toml`."
+def _shrinks(gap: Mapping[str, Any], even: Mapping[str, Any]) -> bool:
+    said = gap.get("shrinks")
+    return bool(even["difference"]["value"] < 0.9 * gap["difference"]["value"] if said is None else said)
+
+
+def _faces(manifest: Mapping[str, Any]) -> str:
+    faces = manifest.get("faces") or {}
+    ways = [f"{escaped(name)} {_FACES.get(way, escaped(way))}" for name, way in (faces.get("datasets") or {}).items()]
+    size, coverage = faces.get("size"), faces.get("coverage")
+    text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
+    text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
+    return f"{text}: {'; '.join(ways)}." if ways else f"{text}."
+
+
+def _left_out(manifest: Mapping[str, Any]) -> list[str]:
+    """The table of what was used, and a line of reasons for each dataset that lost images."""
+    rows, reasons = [], []
+    for name, found in (manifest.get("samples") or {}).items():
+        dropped = found.get("quarantined") or {}
+        keys = ("read", "train", "val", "test", "duplicates", "in_training_set")
+        rows.append([escaped(name), *(count(found.get(key)) for key in keys), count(sum(dropped.values()))])
+        if dropped:
+            share = f" ({100 * sum(dropped.values()) / found['read']:.1f} %)" if found.get("read") else ""
+            why = "; ".join(f"{count(n)} × {escaped(reason)}" for reason, n in dropped.items())
+            reasons.append(f"- {escaped(name)}, {count(sum(dropped.values()))} images{share}: {why}")
+        if found.get("straddling"):
+            reasons.append(
+                f"- {escaped(name)}, {count(found['straddling'])} images of the official split, because a copy "
+                "or the same person stands in a later part"
+            )
+    headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
+    rule = (
+        "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
+        "too are left out. Every test set was read once, after training."
     )
+    return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
 
 
-def _start(weights: str) -> str:
-    return "random weights" if weights == "random" else f"pre-trained weights ({escaped(weights)})"
-
-
-def _picture(title: str, name: str) -> str:
-    return f"![{escaped(title)}](figures/{name}.png)"
-
-
-def _draw(folder: Path, metrics: dict[str, Any], history: list[dict[str, float]]) -> set[str]:
-    """Write every figure that the run has; returns their names."""
-    tests = metrics["tests"]
-    predictions = {
-        name: pd.read_parquet(folder / "predictions" / f"{name}.parquet", columns=["age", "age_pred"]) for name in tests
+def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
+    recipe = config.get("train") or {}
+    parameters = f", {model['parameters'] / 1e6:.1f} million parameters" if model.get("parameters") else ""
+    machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
+    stages = {key.removesuffix("_s"): seconds for key, seconds in times.items() if key.endswith("_s")}
+    speed = times.get("images_per_s")
+    stages.pop("images_per", None)
+    total = stages.pop("total", None)
+    versions = {"agebench": manifest.get("agebench"), **(manifest.get("versions") or {})}
+    facts = {
+        "network": escaped(model.get("backbone") or model.get("name") or DASH) + parameters,
+        "head": ", ".join(
+            filter(None, [escaped(model.get("head") or DASH), settings(model.get("head_options") or {})])
+        ),
+        "started from": {"random": "random weights", None: DASH}.get(
+            model.get("weights"), escaped(model.get("weights"))
+        ),
+        "epochs": f"{count(manifest.get('epochs'))}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}",
+        "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
+        "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
+        "seed": str(manifest.get("seed", DASH)),
+        "machine": escaped(machine) + (f"; {speed:,.0f} images/s in training" if speed else ""),
+        "time": f"{duration(total)}: " + ", ".join(f"{escaped(key)} {duration(stages[key])}" for key in stages),
+        "versions": ", ".join(f"{escaped(name)} {escaped(version)}" for name, version in versions.items() if version),
+        "commit": escaped(manifest.get("git") or DASH),
     }
-    made = {
-        "scatter": figures.scatter(predictions, tests),
-        "error-by-age": figures.error_by_age(tests),
-        "cumulative-scores": figures.cumulative_scores(tests),
-        "learning-curves": figures.learning_curves(history),
-        **{f"groups-{name}": figures.groups(name, test) for name, test in tests.items()},
-    }
-    kept = {name: figure for name, figure in made.items() if figure is not None}
-    for name, figure in kept.items():
-        figures.save(figure, folder / "figures" / f"{name}.png")
-    return set(kept)
+    return markdown_table(["", ""], [[key, value or DASH] for key, value in facts.items()], align=("left", "left"))
+
+
+def _read(folder: Path, name: str, otherwise: Any) -> Any:
+    """A JSON or TOML file of the folder, or `otherwise` where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    file = folder / name
+    if not file.exists():
+        return otherwise
+    try:
+        text = file.read_text(encoding="utf-8")
+        return tomllib.loads(text) if name.endswith(".toml") else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error

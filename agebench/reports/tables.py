@@ -2,50 +2,122 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 DASH = "–"
+MIN_GROUP = 30  # groups with fewer images are shown, not ranked
+
+# What Markdown reads as markup; an underscore only where it does not stand inside a word.
+_MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
-def with_interval(figure: dict[str, Any] | None, *, digits: int = 2, percent: bool = False) -> str:
-    """`4.52 [4.40, 4.63]`; a dash where there is no value, no brackets where there is no interval."""
-    if not figure or figure.get("value") is None:
-        return DASH
+def with_interval(
+    figure: Mapping[str, Any] | None, *, digits: int = 2, percent: bool = False, sign: bool = False
+) -> str:
+    """`4.52 [4.40, 4.63]`; a dash where there is no value, no brackets where there is no interval.
+
+    Args:
+        figure: `value`, `low` and `high`, each of which may be None or missing.
+        digits: decimals.
+        percent: the figure is a share of 1 and shown as `55.8 % [54.4, 57.2]`.
+        sign: show a plus too.
+    """
+    figure = figure or {}
     value, low, high = (
-        None if figure.get(key) is None else f"{figure[key] * (100 if percent else 1):.{digits}f}"
-        for key in ("value", "low", "high")
+        number(figure.get(key), digits=digits, percent=percent, sign=sign) for key in ("value", "low", "high")
     )
-    unit = " %" if percent else ""
-    return f"{value}{unit}" if low is None or high is None else f"{value}{unit} [{low}, {high}]"
+    if value == DASH:
+        return DASH
+    shown = f"{value} %" if percent else value
+    return shown if DASH in (low, high) else f"{shown} [{low}, {high}]"
 
 
-def number(value: float | None, *, digits: int = 2) -> str:
-    """A number, or a dash."""
-    return DASH if value is None else f"{value:.{digits}f}"
+def number(value: float | None, *, digits: int = 2, percent: bool = False, sign: bool = False) -> str:
+    """A number, or a dash; never `-0.00`."""
+    if value is None:
+        return DASH
+    return f"{value * (100 if percent else 1):{'+' if sign else '-'}z.{digits}f}"
 
 
-def count(value: int) -> str:
-    """`23,707`."""
-    return f"{value:,}"
+def count(value: int | None) -> str:
+    """`23,707`, or a dash."""
+    return DASH if value is None else f"{value:,}"
 
 
-def duration(seconds: float) -> str:
-    """`1 h 02 min`, `17 min 20 s`, `8 s`."""
+def p_value(p: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def duration(seconds: float | None) -> str:
+    """`1 h 02 min`, `17 min 20 s`, `8 s`, or a dash."""
+    if seconds is None:
+        return DASH
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def printable(name: object) -> str:
+    """A name on one line, without characters that move a cursor or hide."""
+    words = " ".join(str(name).split())
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+
+
 def escaped(name: object) -> str:
     """A name from a card or from data, harmless in Markdown and in the HTML that Markdown may become."""
-    text = html.escape(" ".join(str(name).split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
+    return _MARKUP.sub(r"\\\1", html.escape(printable(name), quote=False))
 
 
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; every column but the first is set right."""
-    align = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True) if rows else ""
+def group_name(grouping: str, group: str) -> str:
+    """A crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is somebody's letter."""
+    return group.replace("*", " × ") if "*" in grouping else group
+
+
+def is_small(entry: Mapping[str, Any]) -> bool:
+    """Whether a group has too few images to be ranked."""
+    return not entry.get("ranked", (entry.get("n") or 0) >= MIN_GROUP)
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """`lr 0.001, schedule one-cycle`: what is set, without what is None."""
+    return ", ".join(f"{escaped(key)} {escaped(value)}" for key, value in values.items() if value is not None)
+
+
+def picture(name: str, caption: str) -> str:
+    """The figure `figures/<name>.png` with its caption below."""
+    return f"![{name.replace('-', ' ')}](figures/{name}.png)\n\n*{caption}*"
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Sequence[str] = ()) -> str:
+    """A Markdown table, "" without rows; unless `align` says so, every column but the first is set right."""
+    if not rows:
+        return ""
+    align = align or ["left", *["right"] * (len(headers) - 1)]
+    made: str = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return made
+
+
+def group_table(heading: str, entries: Mapping[str, Any]) -> str:
+    """One row a group of metrics.json: n, MAE, at equal ages where that is known, bias and CS@5."""
+    even = any(entry.get("mae_standardised") for entry in entries.values())
+    rows = []
+    for group, entry in entries.items():
+        shown = escaped(group_name(heading, group)) + (" (too few to rank)" if is_small(entry) else "")
+        row = [shown, count(entry.get("n")), with_interval(entry.get("mae"))]
+        row += [with_interval(entry.get("mae_standardised"))] * even
+        row += [
+            with_interval(entry.get("bias"), sign=True),
+            with_interval(entry.get("cs5"), digits=1, percent=True),
+        ]
+        rows.append(row)
+    headers = [escaped(group_name(heading, heading)), "n", "MAE (years)", *["MAE at equal ages"] * even]
+    return markdown_table([*headers, "bias (years)", "CS@5"], rows)
