@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agebench.evaluation.fairness import age_strata, comparable, equality_test, holm, ranked, verdict
+from agebench.evaluation.groups import Grouping, age_bands, grouping
+
+
+def two_groups(labels) -> Grouping:
+    return Grouping("g", ("a", "b"), np.asarray(labels))
+
+
+def test_holm_is_statsmodels_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_raises_p_and_keeps_its_order(p):
+    adjusted = holm(p)
+    assert all(p_one <= one <= 1 for p_one, one in zip(p, adjusted, strict=True))
+    assert [adjusted[place] for place in np.argsort(p, kind="stable")] == sorted(adjusted)
+
+
+def test_every_compared_group_stands_in_every_stratum():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 800)
+    years = np.where(labels == 0, rng.integers(0, 60, 800), rng.integers(20, 90, 800))
+    strata = age_strata(years, two_groups(labels), np.array([0, 1]))
+    assert strata.weights.sum() == pytest.approx(1)
+    for place in range(len(strata.ranges)):
+        inside = strata.codes == place
+        assert min(np.bincount(labels[inside], minlength=2)) >= 10
+        low, high = strata.ranges[place]
+        assert ((years[inside] >= low) & (years[inside] <= high)).all()
+    assert (strata.codes[years < 10] == -1).all()
+
+
+def test_groups_that_share_no_ages_are_not_compared():
+    years = np.concatenate([np.arange(200) % 20, 50 + np.arange(200) % 20])
+    groups, strata = comparable(years, two_groups(np.repeat([0, 1], 200)), np.array([0, 1]))
+    assert len(groups) == 0
+    assert not strata.usable
+
+
+def test_the_smallest_group_is_left_out_where_it_alone_prevents_a_comparison():
+    rng = np.random.default_rng(0)
+    codes = np.concatenate([rng.integers(0, 2, 1000), np.full(30, 2)])
+    years = np.concatenate([rng.integers(0, 80, 1000), np.full(30, 40)])
+    groups, strata = comparable(years, Grouping("g", ("a", "b", "c"), codes), np.array([0, 1, 2]))
+    assert groups.tolist() == [0, 1]
+    assert strata.coverage == 1
+
+
+@pytest.mark.parametrize("repeat_images", [1, 4])
+def test_the_permutation_test_keeps_its_size(repeat_images):
+    rejected = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        people = np.repeat(np.arange(100), repeat_images)
+        errors = np.abs(rng.normal(0, 3, 100)[people] + rng.normal(0, 1, len(people)))
+        labels = rng.integers(0, 2, 100)[people]
+        rejected += (
+            equality_test(errors, two_groups(labels), np.array([0, 1]), people, permutations=99, seed=seed) <= 0.05
+        )
+    assert rejected <= 18  # 200 tests at 5 %: more than 18 has a chance of 1 %.
+
+
+def test_the_limit_agrees_with_the_shuffles(monkeypatch):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 4000)
+    years = rng.integers(0, 60, 4000)
+    errors = rng.gamma(2, 2, 4000) + 0.25 * labels
+    groups = np.array([0, 1])
+    strata = age_strata(years, two_groups(labels), groups)
+    clusters = np.arange(4000) // 2
+
+    def p() -> float:
+        return equality_test(errors, two_groups(labels), groups, clusters, strata, permutations=4000)
+
+    shuffled = p()
+    monkeypatch.setattr("agebench.evaluation.fairness._SHUFFLED", 10)
+    assert p() == pytest.approx(shuffled, abs=0.02)
+
+
+def test_groups_are_found_by_column_and_crossing():
+    table = pd.DataFrame({"g": ["x", "y", None, "x"], "r": [1, 1, 2, 2]})
+    crossed = grouping(table, "g*r")
+    assert crossed.names == ("x*1", "x*2", "y*1")
+    assert crossed.codes.tolist() == [0, 2, -1, 1]
+    assert crossed.unknown == 1
+    assert ranked(crossed, 1).tolist() == [0, 1, 2]
+
+
+def test_age_bands_hold_their_completed_years():
+    bands = age_bands(np.array([0, 12.9, 13, 17.99, 70]))
+    assert [bands.names[code] for code in bands.codes] == ["0-12", "0-12", "13-17", "13-17", "65+"]
+
+
+def test_the_verdict_says_when_the_gap_is_one_of_ages():
+    gap = {
+        "difference": {"value": 2.0},
+        "worst": "old",
+        "best": "young",
+        "p_holm": 0.001,
+        "shrinks": True,
+        "flagged": False,
+        "standardised": {"difference": {"value": 0.1}, "worst": "young", "best": "old", "p_holm": 0.7},
+    }
+    assert "mix of ages" in verdict(gap)
+    assert "no difference shown" in verdict(gap)
