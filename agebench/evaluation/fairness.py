@@ -2,7 +2,7 @@
 
 Groups differ in their mix of ages, and errors grow with age, so raw MAEs differ even under a model that treats everyone of
 an age alike. Direct standardisation weighs every group's MAE by age with one common age distribution, that of all rows
-(Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", section 19.3).
+(Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", chapter 19).
 """
 
 from collections.abc import Sequence

@@ -17,9 +17,9 @@ def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEV
     """Lower and upper ends, each (K,), NaN where there are no replicates; each interval contains its point value.
 
     `percentile` takes the quantiles of the replicates. `bca` shifts them for the bias of the median of the replicates and
-    for skewness, the acceleration coming from the jackknife (Efron 1987, "Better bootstrap confidence intervals",
-    equations 2.3 and 6.6 with leave-one-out values for the influence). Both reach a little further with few clusters
-    (Hesterberg 2015, "What teachers should know about the bootstrap", section 5.3: the expanded percentile interval).
+    for skewness, the acceleration coming from the jackknife (Efron 1987, "Better bootstrap confidence intervals").
+    Both reach a little further with few clusters
+    (Hesterberg 2015, "What teachers should know about the bootstrap": the expanded percentile interval).
     """
     value, resampled = found.value, found.resampled
     low, high = np.full(len(value), np.nan), np.full(len(value), np.nan)

@@ -68,7 +68,8 @@ def interval_error(table: pd.DataFrame) -> Floats:
 def epsilon_error(error: Floats, label_std: Floats) -> Floats:
     """1 - exp(-error² / (2 std²)), (n,): the error of ChaLearn LAP for labels that are means of votes.
 
-    Escalera et al., "ChaLearn Looking at People 2015", ICCV workshops, equation 1. A label without spread (std 0) allows no
+    Escalera et al. 2015, "ChaLearn Looking at People 2015: apparent age and cultural event recognition", ICCV workshops.
+    A label without spread (std 0) allows no
     error: 0 where the estimate is exact, else 1.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -127,8 +128,8 @@ def _spearman(age: Floats, predicted: Floats) -> tuple[float, Floats]:
     """The rank correlation and its influence function on every row (n,), of mean 0.
 
     A resample's ranks are not the ranks of the whole; to first order its correlation is the observed one plus the weighted
-    mean of the influence (Croux and Dehon 2010, "Influence functions of the Spearman and Kendall correlation measures",
-    section 2: the row's own product of ranks, and its part in everyone else's ranks).
+    mean of the influence (Croux and Dehon 2010, "Influence functions of the Spearman and Kendall correlation measures":
+    the row's own product of ranks, and its part in everyone else's ranks).
     """
     n = len(age)
     a, b = (stats.rankdata(values) / n for values in (age, predicted))

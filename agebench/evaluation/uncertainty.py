@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from agebench.errors import UserError
 from agebench.evaluation.gates import rate
 from agebench.evaluation.groups import groupings
 from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
@@ -17,6 +18,8 @@ from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _CURVE = np.linspace(0.05, 0.95, 19)
 _KEPT = np.linspace(0.05, 1, 20)
+# An estimate is the mean of its distribution, or its median or mode: years that these may lie apart in most images.
+_FAR = 5.0
 # Half precision ends at 6e-8: what it stores as 0 may be this much.
 _LEAST = 2.0**-24
 
@@ -43,7 +46,7 @@ class Predictive:
 def gaussian(age: Floats, mean: Floats, std: Floats) -> Predictive:
     """A normal distribution for every image; all arguments (n,), years.
 
-    CRPS: Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", equation 21.
+    CRPS: Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", section 4.2.
     """
     std = np.maximum(std, 1e-6)
     z = (age - mean) / std
@@ -110,10 +113,14 @@ def uncertainty(
     Returns:
         source, nll, crps, levels (nominal -> coverage, width), reliability (nominal, observed), rejection (kept, mae, area,
         area_random, area_best).
+
+    Raises:
+        UserError: `p` is no distribution, or its mean is far from `age_pred`: it starts at another age.
     """
     age = table["age"].to_numpy(float)
     probs = probabilities(table)
     if probs is not None:
+        _check_first_age(probs, table["age_pred"].to_numpy(float), first_age)
         found, source = categorical(age, probs, first_age), "p"
     elif "age_std" in table:
         found, source = gaussian(age, table["age_pred"].to_numpy(float), table["age_std"].to_numpy(float)), "age_std"
@@ -142,6 +149,15 @@ def uncertainty(
         "reliability": {"nominal": [round(float(level), 2) for level in _CURVE], "observed": observed},
         "rejection": rejection(np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed),
     }
+
+
+def _check_first_age(probs: Floats, predicted: Floats, first_age: int) -> None:
+    apart = float(np.median(predicted - (first_age + probs @ np.arange(probs.shape[1]))))
+    if abs(apart) > _FAR:
+        raise UserError(
+            f"column p: its mean lies {abs(apart):.0f} years {'below' if apart > 0 else 'above'} age_pred, if its first entry "
+            f"stands for age {first_age}; say which age that is with --first-age (perhaps {first_age + round(apart)})"
+        )
 
 
 def rejection(errors: Floats, doubt: Floats, clusters: Ints, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -196,7 +212,7 @@ def conformal(
 
     The score is the absolute error, over `age_std` where both tables have it; its quantile at rank ceil((n + 1) level)
     covers new images of the same kind at least at `level` (Lei et al. 2018, "Distribution-free predictive inference for
-    regression", theorem 2). On another dataset it need not: that is what the coverage by group shows.
+    regression", section 2.2). On another dataset it need not: that is what the coverage by group shows.
 
     Args:
         calibration: predictions on the validation part.

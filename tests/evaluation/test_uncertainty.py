@@ -73,7 +73,15 @@ def test_nothing_to_say_without_a_spread():
 )
 def test_what_is_no_distribution_is_refused(p, message):
     with pytest.raises(UserError, match=message):
-        uncertainty(honest(2).assign(p=p))
+        uncertainty(honest(2).assign(p=p), resamples=0)
+
+
+def test_a_distribution_that_starts_at_another_age_is_refused():
+    table = honest(200)
+    table["p"] = list(np.eye(101)[np.clip(table.age_pred.round().astype(int), 16, 100) - 16])
+    with pytest.raises(UserError, match=r"--first-age .perhaps 16"):
+        uncertainty(table)
+    assert uncertainty(table, first_age=16, resamples=0)["source"] == "p"
 
 
 def test_conformal_intervals_cover_new_images_of_the_same_kind():
