@@ -69,8 +69,7 @@ def epsilon_error(error: Floats, label_std: Floats) -> Floats:
     """1 - exp(-error² / (2 std²)), (n,): the error of ChaLearn LAP for labels that are means of votes.
 
     Escalera et al. 2015, "ChaLearn Looking at People 2015: apparent age and cultural event recognition", ICCV workshops.
-    A label without spread (std 0) allows no
-    error: 0 where the estimate is exact, else 1.
+    A label without spread (std 0) allows no error: 0 where the estimate is exact, else 1.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         epsilon = -np.expm1(-(error**2) / (2 * label_std**2))

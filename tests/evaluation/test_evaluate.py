@@ -242,3 +242,22 @@ def test_a_gap_of_ages_alone_shrinks_and_is_not_flagged():
     assert gap["p"] < 0.05
     assert gap["shrinks"]
     assert flagged <= 5  # 40 tests at 5 %: more than 5 has a chance of 1.4 %.
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [
+        ("spearman", lambda table: table["age"].corr(table["age_pred"], method="spearman")),
+        ("median_ae", lambda table: (table["age_pred"] - table["age"]).abs().median()),
+        ("p95_ae", lambda table: (table["age_pred"] - table["age"]).abs().quantile(0.95)),
+        ("r2", lambda table: 1 - ((table["age_pred"] - table["age"]) ** 2).mean() / table["age"].var(ddof=0)),
+        ("balanced_mae", lambda table: (table["age_pred"] - table["age"]).abs().groupby(table["age"]).mean().mean()),
+    ],
+)
+def test_intervals_of_what_is_no_mean_agree_with_resampled_rows(name, figure):
+    table = made(1500, seed=7)
+    rng = np.random.default_rng(0)
+    plain = [figure(table.iloc[rng.integers(0, len(table), len(table))]) for _ in range(300)]
+    found = evaluate(table, interval="percentile")["overall"][name]
+    assert (found["high"] - found["low"]) / 3.92 == pytest.approx(np.std(plain), rel=0.2)
+    assert (found["high"] + found["low"]) / 2 == pytest.approx(np.mean(plain), abs=np.std(plain))
