@@ -246,7 +246,10 @@ def groups(name: str, test: Test, colour: str) -> Figure | None:
     overall = ((test.get("overall") or {}).get("mae") or {}).get("value")
     if overall is not None:
         axes.axvline(overall, color="black", lw=0.8, ls="--")
-    axes.set(ylim=(len(labels) - 0.4, -0.6), xlim=_reach([entry for _, _, entry in rows], "mae", zero=False))
+    axes.set(
+        ylim=(len(labels) - 0.4, -0.6),
+        xlim=_reach([entry for _, _, entry in rows], "mae", "mae_standardised", zero=False),
+    )
     axes.set_title(f"{label(name)}: MAE by group (dashed: all images, {number(overall)})", fontsize=11)
     axes.set_xlabel("mean absolute error (years), 95 % interval")
     axes.tick_params(axis="y", length=0)
@@ -295,13 +298,14 @@ def _point(
     axes.plot(*spot, marker, ms=5.5 if marker == "o" else 4, color=colour, mfc="white" if hollow else colour, zorder=3)
 
 
-def _reach(entries: Sequence[Mapping[str, Any]], key: str, *, zero: bool = True) -> tuple[float | None, float | None]:
+def _reach(entries: Sequence[Mapping[str, Any]], *keys: str, zero: bool = True) -> tuple[float | None, float | None]:
     """Limits of an axis that hold every value, the intervals of groups that are not small and, with `zero`, the zero."""
     inside = [0.0] if zero else []
     some_large = not all(map(is_small, entries))
     for entry in entries:
         ends = ("value",) if some_large and is_small(entry) else ("value", "low", "high")
-        inside += [entry[key][end] for end in ends if (entry.get(key) or {}).get(end) is not None]
+        found = [(entry.get(key) or {}).get(end) for key in keys for end in ends]
+        inside += [value for value in found if value is not None]
     if not inside:
         return None, None
     low, high = min(inside), max(inside)

@@ -29,9 +29,9 @@ _Columns = dict[str, tuple[str, dict[str, Any]]]
 
 _SIGNIFICANT = 0.05
 _TESTED = (
-    "Each gap is between the two groups that came out furthest apart, so it tends to look larger than it is; whether it is more "
-    "than chance, a permutation test of all groups says (p, Holm-corrected over the groupings). Groups with few images are "
-    "shown, but not compared."
+    "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is; whether it "
+    "is more than chance, a permutation test of all groups says (p, Holm-corrected over the groupings). Groups with few images "
+    "are shown, but not compared."
 )
 _FACES = {
     "none": "as they come, framed like the template already",
@@ -178,14 +178,14 @@ def _overall(test: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _method(metrics: Mapping[str, Any]) -> str:
     tests = metrics["tests"]
-    text = "In brackets: 95 % bootstrap intervals"
-    people = [
-        f"{escaped(name)}: the {count(test['subjects'])} subjects"
-        for name, test in tests.items()
-        if test.get("subjects")
-    ]
-    text += f", resampling images ({listed(people)})." if people else ", resampling images."
-    return f"{text} Bias: predicted less true. CS@5: the share of images that are off by at most five years."
+    subjects = {name: test["subjects"] for name, test in tests.items() if test.get("subjects")}
+    drawn = [f"the {count(n)} subjects of {escaped(name)}" for name, n in subjects.items()]
+    if len(drawn) < len(tests):
+        drawn.append("single images elsewhere" if drawn else "images")
+    return (
+        f"In brackets: 95 % bootstrap intervals, resampling {listed(drawn)}. Bias: predicted less true. CS@5: the share of "
+        "images that are off by at most five years. MAE of the median: of always answering the training set's median age."
+    )
 
 
 def _age_tables(metrics: Mapping[str, Any]) -> list[str]:

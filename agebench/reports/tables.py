@@ -53,9 +53,11 @@ def p_value(p: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`1 h 02 min`, `17 min 20 s`, `8 s`, or a dash."""
+    """`1 h 02 min`, `17 min 20 s`, `8.4 s`, or a dash."""
     if seconds is None:
         return DASH
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -262,6 +262,11 @@ def test_a_gap_that_shrinks_at_equal_ages_is_said_to(folder: Path) -> None:
     assert "At equal ages: female, MAE 0.50 [-0.50, 1.50]" in bare
 
 
+def test_what_was_resampled_is_named(folder: Path) -> None:
+    assert "intervals, resampling images." in write_report(folder).read_text()
+    assert "resampling the 82 subjects of one and single images elsewhere." in rewritten(folder, subjects=82)
+
+
 def test_what_was_left_out_is_counted_with_its_reason(folder: Path) -> None:
     text = write_report(folder).read_text()
     assert "- one, 10 images (1.1 %): 10 × a damaged image" in text
