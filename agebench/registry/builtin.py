@@ -17,5 +17,18 @@ for _name, _target in {
 heads: Registry[Any] = Registry("head", group="agebench.heads")
 for _name, _target in {
     "regression": "agebench.models.heads.regression:RegressionHead",
+    "gaussian": "agebench.models.heads.gaussian:GaussianHead",
+    "quantile": "agebench.models.heads.quantile:QuantileHead",
+    "classification": "agebench.models.heads.classification:ClassificationHead",
+    "dldl": "agebench.models.heads.dldl:DLDLHead",
+    "dldl-v2": "agebench.models.heads.dldl:DLDLv2Head",
+    "sord": "agebench.models.heads.sord:SORDHead",
+    "mean-variance": "agebench.models.heads.mean_variance:MeanVarianceHead",
+    "mean-residue": "agebench.models.heads.mean_residue:MeanResidueHead",
+    "unimodal": "agebench.models.heads.unimodal:UnimodalHead",
+    "or-cnn": "agebench.models.heads.ordinal:ORCNNHead",
+    "coral": "agebench.models.heads.ordinal:CORALHead",
+    "corn": "agebench.models.heads.ordinal:CORNHead",
+    "drf": "agebench.models.heads.drf:DRFHead",
 }.items():
     heads.register(_name, _target)

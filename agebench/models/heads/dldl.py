@@ -1,0 +1,59 @@
+"""Deep label distribution learning: an age is a normal distribution over ages."""
+
+from typing import Any
+
+from torch import Tensor
+
+from agebench.models.heads.distribution import DistributionHead, kl_divergence
+
+
+class DLDLHead(DistributionHead):
+    """KL divergence from a normal label distribution.
+
+    Gao, Xing, Xie, Wu, Geng: Deep Label Distribution Learning with Label Ambiguity. IEEE TIP 2017, eq. 1 and 5.
+
+    Args:
+        in_features: width of the backbone's features.
+        ages: first and last age.
+        sigma: standard deviation of the label distribution, years; the paper's 2 where a dataset states none.
+        options: see `DistributionHead`.
+    """
+
+    def __init__(
+        self, in_features: int, ages: tuple[int, int] = (0, 100), *, sigma: float = 2.0, **options: Any
+    ) -> None:
+        super().__init__(in_features, ages, **options)
+        if not sigma > 0:
+            raise TypeError(f"sigma = {sigma}: must be positive")
+        self.sigma = sigma
+
+    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
+        """Mean KL divergence."""
+        logits = self.wide(logits)
+        return kl_divergence(logits, self.gaussian_labels(age, self.sigma, logits.dtype))
+
+
+class DLDLv2Head(DLDLHead):
+    """DLDL and the expectation's absolute error.
+
+    Gao, Zhou, Wu, Geng: Age Estimation Using Expectation of Label Distribution Learning. IJCAI 2018, eq. 8 to 10.
+
+    Args:
+        in_features: width of the backbone's features.
+        ages: first and last age.
+        weight: lambda, of the absolute error in years; the paper's 1.
+        options: `sigma`, and see `DistributionHead`.
+    """
+
+    def __init__(
+        self, in_features: int, ages: tuple[int, int] = (0, 100), *, weight: float = 1.0, **options: Any
+    ) -> None:
+        super().__init__(in_features, ages, **options)
+        self.weight = weight
+
+    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
+        """Mean KL divergence + weight * mean |expectation - age|."""
+        logits = self.wide(logits)
+        expectation = (logits.softmax(dim=1) * self.grid.to(logits.dtype)).sum(dim=1)
+        error = (expectation - self.inside(age).to(logits.dtype)).abs().mean()
+        return super().loss(logits, age) + self.weight * error

@@ -1,0 +1,42 @@
+"""Cross-entropy, and penalties on the distribution's mean and variance."""
+
+from typing import Any
+
+from torch import Tensor
+
+from agebench.models.heads.distribution import DistributionHead, moments, soft_cross_entropy
+
+
+class MeanVarianceHead(DistributionHead):
+    """CE + mean_weight * (mean - age)^2 / 2 + variance_weight * variance.
+
+    Pan, Han, Shan, Chen: Mean-Variance Loss for Deep Age Estimation from a Face. CVPR 2018, eq. 3 to 7; the weights
+    are the paper's.
+
+    Args:
+        in_features: width of the backbone's features.
+        ages: first and last age.
+        mean_weight: lambda 1.
+        variance_weight: lambda 2.
+        options: see `DistributionHead`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        ages: tuple[int, int] = (0, 100),
+        *,
+        mean_weight: float = 0.2,
+        variance_weight: float = 0.05,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_features, ages, **options)
+        self.mean_weight, self.variance_weight = mean_weight, variance_weight
+
+    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
+        """The three terms, each a mean over the batch."""
+        logits = self.wide(logits)
+        mean, variance = moments(logits.softmax(dim=1), self.grid.to(logits.dtype))
+        error = (mean - self.inside(age).to(logits.dtype)) ** 2 / 2
+        hard = soft_cross_entropy(logits, self.between_two(age, logits.dtype))
+        return hard + self.mean_weight * error.mean() + self.variance_weight * variance.mean()
