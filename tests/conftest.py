@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# One thread a worker: two workers with two threads each wait for one another and take five times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
 def own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def make_samples(
     samples = Samples(table, tuple(groups), quarantined if quarantined is not None else quarantine([]))
     low, high = AGE_LIMITS
     outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
-    reasons = "age " + table["age"].map("{:g}".format) + f" is outside [{low:g}, {high:g}]"
+    reasons = "age " + table["age"].map("{:g}".format).astype("str") + f" is outside [{low:g}, {high:g}]"
     return samples.without(outside, reasons)
 
 

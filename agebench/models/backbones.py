@@ -1,6 +1,7 @@
 """Backbones: any timm architecture by name, or agebench's own `agebench.tiny`."""
 
 import timm
+import torch
 from torch import nn
 
 from agebench.errors import UserError
@@ -20,9 +21,9 @@ def create_backbone(name: str, *, size: int) -> tuple[nn.Module, int]:
         raise UserError(f"no backbone called '{name}' in timm {timm.__version__}{suggest(name, timm.list_models())}")
     try:
         backbone = _create(name, size)
+        return backbone, _pooled_features(backbone, size)
     except (AssertionError, ValueError, RuntimeError) as error:
         raise UserError(f"backbone '{name}' cannot be made for {size} px images: {error}") from error
-    return backbone, int(backbone.num_features)  # type: ignore[arg-type]
 
 
 def _create(name: str, size: int) -> nn.Module:
@@ -31,3 +32,11 @@ def _create(name: str, size: int) -> nn.Module:
         return timm.create_model(name, num_classes=0, img_size=size)
     except TypeError:
         return timm.create_model(name, num_classes=0)
+
+
+def _pooled_features(backbone: nn.Module, size: int) -> int:
+    """What comes out, measured: timm's `num_features` is the width before the head's hidden layer, where there is one."""
+    with torch.no_grad():
+        features = backbone.eval()(torch.zeros(1, 3, size, size))
+    backbone.train()
+    return int(features.shape[1])

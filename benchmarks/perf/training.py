@@ -46,7 +46,7 @@ def bare(card: ModelCard, device: torch.device, batches: int) -> float:
     start = time.perf_counter()
     for _ in range(batches):
         step()
-    float(next(model.parameters()).sum())  # waits for the device
+    float(next(model.parameters()).detach().sum())  # waits for the device
     return batches * size / (time.perf_counter() - start)
 
 

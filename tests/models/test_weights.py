@@ -99,6 +99,14 @@ def test_an_unknown_backbone_offers_the_closest() -> None:
         create_backbone("resnet5O", size=64)
 
 
-def test_a_transformer_is_told_the_images_size() -> None:
-    network, features = create_backbone("vit_tiny_patch16_224", size=64)
-    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, features)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",  # a transformer, to be told the images' size
+        "mobilenetv3_small_050",  # with a hidden layer between pooling and head
+    ],
+)
+def test_a_backbone_says_how_many_features_it_gives(name: str) -> None:
+    network, features = create_backbone(name, size=64)
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, features)
+    assert network.training

@@ -8,6 +8,10 @@ from agebench.models.heads.base import AgeEstimate, Head, age_grid
 
 DECODINGS = ("rank", "expectation")
 
+# CORAL's biases span about +-5, its weights hundredths, and AdamW moves all parameters alike, by the learning rate a step:
+# kept at a tenth of their size, the biases get where they belong within a short training.
+BIAS_SCALE = 10.0
+
 
 class OrdinalHead(Head):
     """K - 1 binary questions for K ages: is the face older than `ages[0] + k`?
@@ -132,17 +136,18 @@ class CORALHead(OrdinalHead):
     ) -> None:
         super().__init__(in_features, ages, decode=decode, dropout=dropout)
         self.weight = nn.Linear(in_features, 1, bias=False)
+        self.bias_scale = BIAS_SCALE
         nn.init.normal_(self.weight.weight, std=0.01)
-        self.bias = nn.Parameter(torch.linspace(4, -4, self.out_features))
+        self.bias = nn.Parameter(torch.linspace(4, -4, self.out_features) / BIAS_SCALE)
 
     def prepare(self, ages: Tensor) -> None:
         """Start from the shares of training ages above each threshold."""
         with torch.no_grad():
-            self.bias.copy_(self.shares_above(ages).logit())
+            self.bias.copy_(self.shares_above(ages).logit() / BIAS_SCALE)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_features) -> (B, K - 1), falling along each row."""
-        return self.weight(self.dropout(features)) + self.bias.sort(descending=True)[0]  # type: ignore[no-any-return]
+        return self.weight(self.dropout(features)) + self.bias_scale * self.bias.sort(descending=True)[0]  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Binary cross-entropy summed over the questions, mean over the batch."""
