@@ -128,17 +128,27 @@ class SuiteCard(_Card):
 CardT = TypeVar("CardT", bound=BaseModel)
 
 
-def read_card(path: Path, kind: type[CardT]) -> CardT:
-    """Read one TOML card.
+def read_table(path: Path) -> dict[str, Any]:
+    """What stands in one TOML card, not yet checked.
 
     Raises:
-        UserError: unreadable, no TOML, or a wrong key or value; the message names file, key, value and what would be right.
+        UserError: unreadable, or no TOML.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not a readable TOML card: {error}") from error
-    return validated(kind, content, source=str(path))
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, table by table; neither is changed. A head's options go when the head does."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    if "head" in over and over["head"] != base.get("head") and "head_options" not in over:
+        merged.pop("head_options", None)
+    return merged
 
 
 def validated(kind: type[CardT], content: dict[str, Any], *, source: str) -> CardT:

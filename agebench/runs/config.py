@@ -9,7 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from agebench.errors import UserError
-from agebench.registry.cards import Architecture, Recipe, validated
+from agebench.registry.cards import Architecture, Recipe, merge, validated
 from agebench.registry.catalogue import Catalogue
 
 DEFAULT_MODEL = "efficientnet_lite0"
@@ -119,14 +119,3 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
     for name in config.datasets():
         catalogue.datasets.get(name)
     return config
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, table by table; neither is changed. A head's options go when the head does."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    if "head" in over and over["head"] != base.get("head") and "head_options" not in over:
-        merged.pop("head_options", None)
-    return merged

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from agebench.errors import UserError
-from agebench.registry.cards import ModelCard, read_card
+from agebench.registry.cards import ModelCard, read_table, validated
 from agebench.registry.catalogue import catalogue
 
 MODEL = """
@@ -61,7 +61,7 @@ def test_a_card_with_a_typo_is_listed_as_broken_and_the_others_stand(tmp_path: P
 def test_a_bad_card_names_file_key_and_value(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path, "bad", MODEL.format(name="bad") + line + "\n")
     with pytest.raises(UserError) as refused:
-        read_card(path, ModelCard)
+        validated(ModelCard, read_table(path), source=str(path))
     assert message in str(refused.value)
     assert str(path) in str(refused.value)
 
@@ -77,3 +77,24 @@ def test_shipped_suites_name_what_exists() -> None:
     for suite in map(found.suites.get, found.suites.names()):
         assert {*suite.train, *suite.test} <= set(found.datasets.names())
         assert set(suite.models) <= set(found.models.names())
+
+
+def test_a_card_that_extends_another_says_only_what_differs(tmp_path: Path) -> None:
+    write(tmp_path, "a", 'name = "mine-coral"\nextends = "mine"\nhead = "coral"\n[train]\nlr = 0.5\n')
+    write(tmp_path, "b", MODEL.format(name="mine") + "size = 64\nhead_options = { loss = 'l2' }\n[train]\nepochs = 3\n")
+    card = catalogue([tmp_path]).models.get("mine-coral")
+    assert (card.backbone, card.size, card.head) == ("resnet18", 64, "coral")
+    assert (card.train.epochs, card.train.lr) == (3, 0.5)
+    assert card.head_options == {}  # they were the other head's
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [("tinny", "did you mean 'tiny'"), ("mine", "leads back to itself"), ("other", "back to itself")],
+)
+def test_a_card_that_extends_nothing_is_broken(base: str, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "mine", f'name = "mine"\nextends = "{base}"\n')
+    write(tmp_path, "other", 'name = "other"\nextends = "mine"\n')
+    reason = catalogue([tmp_path]).models.broken()["mine"]
+    assert str(path) in reason
+    assert message in reason

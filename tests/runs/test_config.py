@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agebench.errors import UserError
+from agebench.registry.cards import merge
 from agebench.registry.catalogue import catalogue
-from agebench.runs.config import merge, parse_setting, read_settings, resolve
+from agebench.runs.config import parse_setting, read_settings, resolve
 
 CARDS = catalogue()
 DATA = {"data": {"train": "utk", "test": ["fgnet"]}}
