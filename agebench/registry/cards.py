@@ -110,8 +110,15 @@ class ModelCard(Architecture):
         return Architecture.model_validate(self.model_dump(include=set(Architecture.model_fields)))
 
 
+class Variant(_Card):
+    """One way to do all runs of a suite."""
+
+    name: Name
+    settings: dict[str, Any]
+
+
 class SuiteCard(_Card):
-    """A benchmark of many runs: every training set x model x head x seed, each tested on every test set."""
+    """A benchmark of many runs: every training set x model x head x variant x seed, each tested on every test set."""
 
     name: Name
     title: str
@@ -122,6 +129,9 @@ class SuiteCard(_Card):
     seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = Field(
         default_factory=dict, description="laid over every run's settings, as --config does"
+    )
+    variants: tuple[Variant, ...] = Field(
+        default=(), description="each laid over the settings in turn: what is varied, one factor at a time"
     )
 
 
