@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead, soft_cross_entropy
+from agebench.models.heads.distribution import DistributionHead
 
 
 class ClassificationHead(DistributionHead):
@@ -13,5 +13,4 @@ class ClassificationHead(DistributionHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean cross-entropy; a fractional age's weight lies on its two neighbours."""
-        logits = self.wide(logits)
-        return soft_cross_entropy(logits, self.between_two(age, logits.dtype))
+        return self.cross_entropy(self.wide(logits).log_softmax(dim=1), age)

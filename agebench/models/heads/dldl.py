@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead, kl_divergence
+from agebench.models.heads.distribution import FAINTEST, DistributionHead
 
 
 class DLDLHead(DistributionHead):
@@ -29,8 +30,14 @@ class DLDLHead(DistributionHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean KL divergence."""
-        logits = self.wide(logits)
-        return kl_divergence(logits, self.gaussian_labels(age, self.sigma, logits.dtype))
+        return self.divergence(self.wide(logits).log_softmax(dim=1), age)
+
+    def divergence(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Mean KL divergence from the ages' label distributions: normal densities at the whole ages, summing to 1."""
+        grid = self.grid.to(log_probs.dtype)
+        scaled = (grid[None, :] - self.inside(age).to(grid.dtype)[:, None]) / self.sigma
+        label = (-0.5 * scaled**2).clamp(min=FAINTEST).log_softmax(dim=1)
+        return F.kl_div(log_probs, label, reduction="batchmean", log_target=True)
 
 
 class DLDLv2Head(DLDLHead):
@@ -53,7 +60,6 @@ class DLDLv2Head(DLDLHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean KL divergence + weight * mean |expectation - age|."""
-        logits = self.wide(logits)
-        expectation = (logits.softmax(dim=1) * self.grid.to(logits.dtype)).sum(dim=1)
-        error = (expectation - self.inside(age).to(logits.dtype)).abs().mean()
-        return super().loss(logits, age) + self.weight * error
+        log_probs = self.wide(logits).log_softmax(dim=1)
+        error = (self.moments(log_probs.exp())[0] - self.inside(age).to(log_probs.dtype)).abs().mean()
+        return self.divergence(log_probs, age) + self.weight * error

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead, moments, soft_cross_entropy
+from agebench.models.heads.distribution import DistributionHead
 
 # Keeps the logarithm finite; the official code's constant.
 EPSILON = 1e-3
@@ -42,14 +42,14 @@ class MeanResidueHead(DistributionHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """The three terms, each a mean over the batch."""
-        logits = self.wide(logits)
-        probs = logits.softmax(dim=1)
-        mean, _ = moments(probs, self.grid.to(logits.dtype))
-        error = (mean - self.inside(age).to(logits.dtype)) ** 2 / 2
-        outside = torch.where(self._in_residue(probs, age), probs, torch.zeros_like(probs)) + EPSILON
-        residue = -(outside * outside.log()).sum(dim=1)
-        hard = soft_cross_entropy(logits, self.between_two(age, logits.dtype))
-        return hard + self.mean_weight * error.mean() + self.residue_weight * residue.mean()
+        log_probs = self.wide(logits).log_softmax(dim=1)
+        probs = log_probs.exp()
+        error = (self.moments(probs)[0] - self.inside(age).to(probs.dtype)) ** 2 / 2
+        outside = probs * self._in_residue(probs, age) + EPSILON
+        residue: Tensor = torch.special.entr(outside).sum(dim=1)
+        return (
+            self.cross_entropy(log_probs, age) + self.mean_weight * error.mean() + self.residue_weight * residue.mean()
+        )
 
     def metrics(self, logits: Tensor, age: Tensor) -> dict[str, Tensor]:
         """The mean K."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead, moments, soft_cross_entropy
+from agebench.models.heads.distribution import DistributionHead
 
 
 class MeanVarianceHead(DistributionHead):
@@ -35,8 +35,11 @@ class MeanVarianceHead(DistributionHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """The three terms, each a mean over the batch."""
-        logits = self.wide(logits)
-        mean, variance = moments(logits.softmax(dim=1), self.grid.to(logits.dtype))
-        error = (mean - self.inside(age).to(logits.dtype)) ** 2 / 2
-        hard = soft_cross_entropy(logits, self.between_two(age, logits.dtype))
-        return hard + self.mean_weight * error.mean() + self.variance_weight * variance.mean()
+        log_probs = self.wide(logits).log_softmax(dim=1)
+        mean, variance = self.moments(log_probs.exp())
+        error = (mean - self.inside(age).to(mean.dtype)) ** 2 / 2
+        return (
+            self.cross_entropy(log_probs, age)
+            + self.mean_weight * error.mean()
+            + self.variance_weight * variance.mean()
+        )

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead, soft_cross_entropy
+from agebench.models.heads.distribution import FAINTEST, DistributionHead
 
 
 class SORDHead(DistributionHead):
@@ -38,9 +38,9 @@ class SORDHead(DistributionHead):
     def labels(self, age: Tensor, like: Tensor) -> Tensor:
         """(B, A) soft labels."""
         difference = (self.grid.to(like.dtype)[None, :] - self.inside(age).to(like.dtype)[:, None]).abs()
-        return (-self.scale * difference**self.power).softmax(dim=1)
+        return (-self.scale * difference**self.power).clamp(min=FAINTEST).softmax(dim=1)
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean cross-entropy to the soft labels."""
         logits = self.wide(logits)
-        return soft_cross_entropy(logits, self.labels(age, logits))
+        return -(self.labels(age, logits) * logits.log_softmax(dim=1)).sum(dim=1).mean()

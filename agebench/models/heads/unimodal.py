@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead, moments
+from agebench.models.heads.distribution import DistributionHead
 
 # Years squared: a distribution that is one single age would have no variance to divide by.
 VARIANCE_FLOOR = 1e-3
@@ -38,10 +38,10 @@ class UnimodalHead(DistributionHead):
         logits = self.wide(logits)
         probs, grid = logits.softmax(dim=1), self.grid.to(logits.dtype)
         true = self.inside(age).to(logits.dtype)
-        mean, variance = moments(probs, grid)
+        mean, variance = self.moments(probs)
         variance = variance + VARIANCE_FLOOR
         concentration = (mean - true) ** 2 / (2 * variance) + variance.log() / 2
         # From j to j + 1 the probability must rise where j + 1/2 lies below the age, and fall above it.
-        direction = torch.sign(true[:, None] - (grid[None, :-1] + 0.5))
-        wrong = (-direction * (probs[:, 1:] - probs[:, :-1])).clamp(min=0).sum(dim=1)
+        falls = torch.sign(grid[None, :-1] + 0.5 - true[:, None])
+        wrong = (falls * probs.diff(dim=1)).relu().sum(dim=1)
         return concentration.mean() + self.weight * wrong.mean()
