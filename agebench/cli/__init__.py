@@ -13,6 +13,7 @@ from agebench.errors import AgebenchError
 # which returns the exit code.
 COMMANDS = {
     "run": "train on one dataset, test on others, write the figures and the report",
+    "test": "test a model that is not ours (a file, a callable, a command) on the same faces",
     "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",
     "data": "add, get, list or check datasets on this machine",

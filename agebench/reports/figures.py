@@ -92,7 +92,7 @@ def draw_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
         "scatter": scatter(predictions, tests, palette) if predictions else None,
         "error-by-age": error_by_age(tests, predictions, palette),
         "cumulative-scores": cumulative_scores(tests, palette),
-        "learning-curves": learning_curves(history, palette[metrics["train"]]),
+        "learning-curves": learning_curves(history, palette[metrics["train"]]) if history else None,
         **{f"groups-{place}": groups(name, test, palette[name]) for place, (name, test) in enumerate(tests.items())},
     }
     drawn = {name: figure for name, figure in made.items() if figure is not None}

@@ -8,6 +8,7 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.files import write_text
+from agebench.reports.external_text import external_in_words, external_table
 from agebench.reports.figures import draw_run
 from agebench.reports.tables import (
     DASH,
@@ -68,10 +69,11 @@ def write_report(folder: Path) -> Path:
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     if not metrics:
         raise UserError(f"{folder}: no metrics.json; a report needs the folder of a run that has been evaluated")
+    external = metrics["train"] is None
     drawn = {name: picture(name, caption) for name, caption in draw_run(folder, metrics, history).items()}
     parts = [
         f"# {escaped(manifest.get('name') or folder.name)}",
-        _in_words(metrics, manifest),
+        external_in_words(metrics, manifest) if external else _in_words(metrics, manifest),
         cross_dataset_table(metrics),
         _method(metrics),
         _overall_table(metrics, _SCORES),
@@ -87,12 +89,15 @@ def write_report(folder: Path) -> Path:
         _faces(manifest),
         "## What was left out, and why",
         *_left_out(manifest),
-        "## How it was trained",
-        _training(manifest, config),
+        *(
+            ["## What was called", external_table(manifest)]
+            if external
+            else ["## How it was trained", _training(manifest, config)]
+        ),
         drawn.get("learning-curves", ""),
         "## How to repeat it",
         "In this folder, with the same datasets on the machine:",
-        "```\nagebench run --config config.toml --out DIR\n```",
+        f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
     report = folder / "report.md"
     write_text(report, "\n\n".join(part for part in parts if part) + "\n")
@@ -106,7 +111,8 @@ def summary(run: Path | Mapping[str, Any]) -> str:
         run: the run's folder, or what its metrics.json holds.
     """
     metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
-    return f"trained on {escaped(metrics['train'])}\n\n{cross_dataset_table(metrics)}"
+    origin = "" if metrics["train"] is None else f"trained on {escaped(metrics['train'])}\n\n"
+    return f"{origin}{cross_dataset_table(metrics)}"
 
 
 def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
