@@ -41,7 +41,7 @@ def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
             raise UserError(f"{folder}: no such registry folder (from --registry or AGEBENCH_REGISTRY)")
     _read_cards([shipped("benchmarks/suites")], SuiteCard, found.suites)
     _read_cards([folder / "datasets" for folder in folders], DatasetCard, found.datasets)
-    _read_cards([folder / "models" for folder in folders], ModelCard, found.models)  # type: ignore[arg-type]
+    _read_cards([folder / "models" for folder in folders], ModelCard, found.models)
     return found
 
 

@@ -190,7 +190,8 @@ def _method(metrics: Mapping[str, Any]) -> str:
         drawn.append("single images elsewhere" if drawn else "images")
     return (
         f"In brackets: 95 % bootstrap intervals, resampling {listed(drawn)}. Bias: predicted less true. CS@5: the share of "
-        "images that are off by at most five years. MAE of the median: of always answering the training set's median age."
+        "images that are off by at most five years."
+        + (" MAE of the median: of always answering the training set's median age." if metrics["train"] else "")
     )
 
 
@@ -297,7 +298,9 @@ def _left_out(manifest: Mapping[str, Any]) -> list[str]:
             )
     headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
     rule = (
-        "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
+        "Every test set was read once."
+        if not manifest.get("train")
+        else "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
         "too are left out. Every test set was read once, after training."
     )
     return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]

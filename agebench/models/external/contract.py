@@ -56,7 +56,7 @@ def pick(outputs: Any, name: str, model: str) -> Any:
                 f"model '{model}' gives the outputs {', '.join(map(str, outputs))}; output.name = {name!r} is none of them"
             )
         return next(iter(outputs.values()))
-    if isinstance(outputs, Sequence) and not isinstance(outputs, str) and not all(map(_is_number, outputs)):
+    if isinstance(outputs, list | tuple) and any(getattr(output, "ndim", 0) for output in outputs):  # else one age each
         if name.isdecimal() and int(name) < len(outputs):
             return outputs[int(name)]
         if name or len(outputs) != 1:
@@ -149,7 +149,3 @@ def _whole_years(values: np.ndarray, grid: np.ndarray) -> np.ndarray | None:
 
 def _rows(values: np.ndarray) -> str:
     return f"{len(values)} rows" if values.ndim else "one number"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number)

@@ -92,7 +92,7 @@ def _open_torchscript(card: ExternalCard, path: Path, device: str) -> Call:
     import torch
 
     with _readable(card, path, "a TorchScript model"):
-        module = torch.jit.load(path, map_location=device).eval()
+        module = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     return _torch_call(card, module, device)
 
 

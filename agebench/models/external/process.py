@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,10 +57,8 @@ class CallableProcess:
         self._thread.shutdown()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
         self._process.wait()
 
     def __enter__(self) -> "CallableProcess":
@@ -85,7 +84,8 @@ class CallableProcess:
             ) from None
         if isinstance(answer, str):
             self.close()
-            raise ExternalBroken(f"model '{self.card.name}': {self.card.source}: {answer}")
+            blamed = answer.startswith("model '")
+            raise ExternalBroken(answer if blamed else f"model '{self.card.name}': {self.card.source}: {answer}")
         return answer
 
     def _ask(self, batch: np.ndarray | None) -> np.ndarray | str:
@@ -127,6 +127,8 @@ def _serve(reference: str, output: str, model: str) -> None:
             _send(replies, np.asarray(pick(function(batch), output, model), dtype=np.float64))
     except EOFError:
         return
+    except ExternalBroken as error:
+        _send(replies, str(error))
     except Exception as error:  # the user's code may raise anything
         where = traceback.extract_tb(error.__traceback__)[-1]
         _send(replies, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
