@@ -67,7 +67,9 @@ class ExternalCard(_Card):
         default=600.0, gt=0, description="seconds: of a callable for one batch, of a command for a whole test set"
     )
     training_data: str = Field(
-        default="unknown", min_length=1, description="what it was trained on, in words; unknown: every report says so"
+        default="unknown",
+        min_length=1,
+        description="what it was trained on, in words; where these begin with `unknown`, every report says so",
     )
     trained_on: tuple[Name, ...] = Field(
         default=(), description="datasets here, some of whose images are known to have been in its training"

@@ -89,11 +89,8 @@ def write_report(folder: Path) -> Path:
         _faces(manifest),
         "## What was left out, and why",
         *_left_out(manifest),
-        *(
-            ["## What was called", external_table(manifest)]
-            if external
-            else ["## How it was trained", _training(manifest, config)]
-        ),
+        "## What was called" if external else "## How it was trained",
+        external_table(manifest) if external else _training(manifest, config),
         drawn.get("learning-curves", ""),
         "## How to repeat it",
         "In this folder, with the same datasets on the machine:",
