@@ -19,6 +19,7 @@ FLOORS = {
     "models": 2,
     "evaluation": 2,
     "registry": 1,
+    "scaffold": 1,
     "errors": 0,
     "paths": 0,
     "files": 0,

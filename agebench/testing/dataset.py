@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -35,18 +36,15 @@ def check_dataset(dataset: str | DatasetCard, *, root: Path | None = None) -> st
     card = catalogue().datasets.get(dataset) if isinstance(dataset, str) else dataset
     for problem in _card(card):
         raise breach("dataset", card.name, problem)
-    kind: type[Reader] = readers.get(card.reader)
-    if kind.needs_files:
-        root = root or home_of(card)
-        if not root.exists():
-            return "the card alone: the data are not on this machine"
+    root = (root or home_of(card)) if readers.get(card.reader).needs_files else None
     try:
-        reader = open_reader(
-            card.reader, root if kind.needs_files else None, card.groups, card.options, source="its card"
-        )
+        reader = open_reader(card.reader, root, card.groups, card.options, source="its card")
+        if root is not None and not root.exists():
+            return "the card alone: the data are not on this machine"
         samples = reader.read()
-    except AgebenchError as error:
-        raise breach("dataset", card.name, f"its samples cannot be read: {error}") from error
+    except Exception as error:  # a third party's reader may raise anything
+        kind = "" if isinstance(error, AgebenchError) else f"{type(error).__name__}: "
+        raise breach("dataset", card.name, f"its samples cannot be read: {kind}{error}") from error
     for problem in _samples(card, reader, samples):
         raise breach("dataset", card.name, problem)
     opened = 0
@@ -59,7 +57,7 @@ def check_dataset(dataset: str | DatasetCard, *, root: Path | None = None) -> st
 
 def _card(card: DatasetCard) -> Iterator[str]:
     try:
-        kind: type[Reader] = readers.get(card.reader)
+        kind: Any = readers.get(card.reader)
     except UserError as error:
         yield str(error)
         return
@@ -81,7 +79,7 @@ def _card(card: DatasetCard) -> Iterator[str]:
         )
 
 
-def _samples(card: DatasetCard, reader: Reader, samples: Samples) -> Iterator[str]:
+def _samples(card: DatasetCard, reader: Reader, samples: Any) -> Iterator[str]:
     if not isinstance(samples, Samples):
         yield f"read gives {type(samples).__name__}; it must be agebench.data.samples.Samples, see make_samples there"
         return
@@ -134,7 +132,7 @@ def _images(reader: Reader, samples: Samples) -> Iterator[str]:
     for row in np.unique(np.linspace(0, len(paths) - 1, min(IMAGES, len(paths))).astype(int)):
         path = paths[row]
         try:
-            content = reader.image_bytes(path)
+            content: Any = reader.image_bytes(path)
         except Exception as error:
             yield f"image_bytes({path!r}) raises {type(error).__name__}: {error}; it gives the file's bytes"
             return
