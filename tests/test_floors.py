@@ -13,6 +13,7 @@ FLOORS = {
     "runs": 5,
     "analysis": 5,
     "reports": 4,
+    "testing": 4,
     "engine": 3,
     "export": 3,
     "data": 2,
@@ -26,7 +27,7 @@ FLOORS = {
     "progress": 0,
 }
 # The public doors: they stand outside the house and may open any room.
-DOORS = {"__init__", "__main__", "testing", "pytest_plugin"}
+DOORS = {"__init__", "__main__", "pytest_plugin"}
 PACKAGE = Path(agebench.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,10 +1,15 @@
 """Ages from any external model, whatever it is made of."""
 
 import hashlib
+import importlib.util
+import shlex
+import shutil
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
+from agebench.errors import UserError
 from agebench.models.external.command import ask_command
 from agebench.models.external.contract import Answer, join, prepare, read_answer
 from agebench.models.external.files import find_file, open_file
@@ -45,12 +50,27 @@ def estimate(
 
 
 def fingerprint(card: ExternalCard) -> str:
-    """What changes when the model's file does: the first 16 digits of its SHA-256; empty for callables and commands.
+    """What changes when the model's file does: the first 16 digits of its SHA-256; empty where there is no one file.
 
     Raises:
-        UserError: the file or its package is not there.
+        UserError: the file, the package, the module or the program is not there; found before any work is done.
     """
-    if card.format not in FILES:
+    if card.format in FILES:
+        path = find_file(card)
+    elif card.format == "command":
+        program = shlex.split(card.source)[0]
+        if shutil.which(program) is None:
+            raise UserError(f"model '{card.name}': no such program: {program}")
         return ""
-    with find_file(card).open("rb") as file:
+    else:
+        place = card.source.rpartition(":")[0]
+        path = Path(place)
+        if not place.endswith(".py"):
+            module = place.partition(".")[0]
+            if importlib.util.find_spec(module) is None:
+                raise UserError(f"model '{card.name}': no module called {module} is installed or on PYTHONPATH")
+            return ""
+        if not path.is_file():
+            raise UserError(f"model '{card.name}': no such file: {path}")
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from agebench.errors import AgebenchError, UserError
 from agebench.models.external.contract import ExternalBroken, prepare, read_answer
-from agebench.models.external.estimate import estimate
+from agebench.models.external.estimate import estimate, fingerprint
 from agebench.registry.cards import validated
 from agebench.registry.external import ExternalCard, ExternalInput
 
@@ -270,6 +270,20 @@ def test_a_command_that_breaks_its_contract(how: str, message: str, script: Path
 def test_a_program_that_is_not_there(faces: np.ndarray) -> None:
     with pytest.raises(ExternalBroken, match="no-such-program cannot be started"):
         ask(card(format="command", source="no-such-program {input} {output}"), faces)
+
+
+@pytest.mark.parametrize(
+    ("form", "source", "message"),
+    [
+        ("onnx", "none.onnx", "no such file"),
+        ("callable", "no_such_module:f", "no module called no_such_module"),
+        ("callable", "none.py:f", "no such file: none.py"),
+        ("command", "no-such-program {input} {output}", "no such program: no-such-program"),
+    ],
+)
+def test_what_is_missing_is_found_before_any_work(form: str, source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fingerprint(card(format=form, source=source))
 
 
 def test_what_a_model_takes_is_made_in_the_cards_order() -> None:
