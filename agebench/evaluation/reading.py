@@ -85,20 +85,27 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
 def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
     with pa.input_stream(str(path)) as stream:  # Decompresses by the name's ending.
         head = stream.read(65536).decode("utf-8-sig", errors="replace").split("\n", 1)[0]
+    parse = pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count))
     # Ids that look like numbers stay as they are written: '066525' is not 66525.
     text = {columns.get(name, name): pa.string() for name in _TEXT}
-    return pa.csv.read_csv(
-        path,
-        parse_options=pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count)),
-        convert_options=pa.csv.ConvertOptions(
-            # Text of few values, as groups have, becomes numbers that point to it.
-            column_types=text,
+
+    def convert(types: Mapping[str, pa.DataType]) -> pa.csv.ConvertOptions:
+        return pa.csv.ConvertOptions(
+            column_types={**types, **text},
             strings_can_be_null=True,
             null_values=_NULLS,
+            # Text of few values, as groups have, becomes numbers that point to it.
             auto_dict_encode=True,
             auto_dict_max_cardinality=50,
-        ),
-    )
+        )
+
+    try:
+        # To guess a type from all rows, Arrow keeps all text beside the values. So the first block says the types…
+        with pa.csv.open_csv(path, parse_options=parse, convert_options=convert({})) as stream:
+            known = {field.name: field.type for field in stream.schema if not pa.types.is_null(field.type)}
+        return pa.csv.read_csv(path, parse_options=parse, convert_options=convert(known))
+    except pa.ArrowInvalid:  # … and all rows do where they do not fit.
+        return pa.csv.read_csv(path, parse_options=parse, convert_options=convert({}))
 
 
 def read_predictions(

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agebench.errors import UserError
 
@@ -110,19 +110,53 @@ class ModelCard(Architecture):
         return Architecture.model_validate(self.model_dump(include=set(Architecture.model_fields)))
 
 
+class Variant(_Card):
+    """One way to do all runs of a suite."""
+
+    name: Name
+    settings: dict[str, Any]
+
+
+class Published(_Card):
+    """A figure that somebody else published: it may stand beside ours, named as theirs."""
+
+    system: str
+    train: str
+    test: str
+    protocol: str = ""
+    metric: str = "mae"
+    value: float
+    note: str = ""
+    citation: str
+
+
 class SuiteCard(_Card):
-    """A benchmark of many runs: every training set x model x head x seed, each tested on every test set."""
+    """A benchmark of many runs: every training set x model x head x variant x seed, each tested on every test set.
+
+    Or of none: a table of published figures alone.
+    """
 
     name: Name
     title: str
-    train: tuple[str, ...] = Field(min_length=1)
-    test: tuple[str, ...] = Field(min_length=1)
-    models: tuple[str, ...] = Field(min_length=1)
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     heads: tuple[str, ...] = Field(default=(), description="empty: each model's own")
     seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = Field(
         default_factory=dict, description="laid over every run's settings, as --config does"
     )
+    variants: tuple[Variant, ...] = Field(
+        default=(), description="each laid over the settings in turn: what is varied, one factor at a time"
+    )
+    published: tuple[Published, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "SuiteCard":
+        matrix = (self.train, self.test, self.models)
+        if any(matrix) != all(matrix) or not (any(matrix) or self.published):
+            raise ValueError("a suite needs train, test and models, or published figures")
+        return self
 
 
 CardT = TypeVar("CardT", bound=BaseModel)

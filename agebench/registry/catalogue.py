@@ -25,7 +25,7 @@ class Catalogue:
 def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
     """The shipped cards, those of installed plugins, of `AGEBENCH_REGISTRY` (folders, separated as in PATH) and of `extra`.
 
-    A folder holds `datasets/*.toml` and `models/*.toml`. A card may `extends` another
+    A folder holds `datasets/*.toml`, `models/*.toml` and `suites/*.toml`. A card may `extends` another
     of its kind, and then says only what differs. A card that cannot be read is listed as broken under its file's name.
 
     Raises:
@@ -39,7 +39,8 @@ def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such registry folder (from --registry or AGEBENCH_REGISTRY)")
-    _read_cards([shipped("benchmarks/suites")], SuiteCard, found.suites)
+    suites = [shipped("benchmarks/suites"), *(folder / "suites" for folder in folders)]
+    _read_cards(suites, SuiteCard, found.suites)
     _read_cards([folder / "datasets" for folder in folders], DatasetCard, found.datasets)
     _read_cards([folder / "models" for folder in folders], ModelCard, found.models)
     return found

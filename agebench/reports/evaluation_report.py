@@ -7,8 +7,10 @@ from typing import Any
 import pandas as pd
 
 from agebench.files import write_json, write_text
-from agebench.reports.evaluation_text import compare_text, test_text
-from agebench.reports.figures_evaluation import comparison_figures, score_figures
+from agebench.reports import figures
+from agebench.reports.evaluation_text import compare_text, score_text
+from agebench.reports.figures_evaluation import CAPTIONS, comparison_figures, score_figures
+from agebench.reports.tables import picture
 
 
 def write_score(folder: Path, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
@@ -20,12 +22,8 @@ def write_score(folder: Path, metrics: Mapping[str, Any], tables: Mapping[str, p
         tables: test set -> its predictions, for the figures.
     """
     write_json(folder / "metrics.json", metrics)
-    sections = []
-    for place, (name, entry) in enumerate(metrics["tests"].items()):
-        drawn = score_figures(tables[name], entry, folder / "figures", prefix=f"{place}-" if place else "")
-        sections.append(test_text(name, entry))
-        sections += [f"![{caption}](figures/{path.name})\n\n*{caption}*" for path, caption in drawn]
-    write_text(folder / "report.md", "# Age estimates, scored\n\n" + "\n\n".join(sections) + "\n")
+    drawn = figures.draw(folder, score_figures(metrics, tables), figures.CAPTIONS | CAPTIONS)
+    _write(folder / "report.md", "# Age estimates, scored", score_text(metrics), drawn)
 
 
 def write_comparison(folder: Path, result: Mapping[str, Any]) -> None:
@@ -36,6 +34,10 @@ def write_comparison(folder: Path, result: Mapping[str, Any]) -> None:
         result: `tests` (name -> what `compare` gives) and, over several test sets, `across`.
     """
     write_json(folder / "comparison.json", result)
-    drawn = comparison_figures(result, folder / "figures")
-    pictures = [f"![{caption}](figures/{path.name})\n\n*{caption}*" for path, caption in drawn]
-    write_text(folder / "comparison.md", "\n\n".join(["# Systems compared", compare_text(result), *pictures]) + "\n")
+    drawn = figures.draw(folder, comparison_figures(result), CAPTIONS)
+    _write(folder / "comparison.md", "# Systems compared", compare_text(result), drawn)
+
+
+def _write(file: Path, title: str, text: str, drawn: Mapping[str, str]) -> None:
+    pictures = [picture(name, caption) for name, caption in drawn.items()]
+    write_text(file, "\n\n".join([title, text.rstrip(), *pictures]) + "\n")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agebench.evaluation.fairness import verdict
-from agebench.reports.tables import DASH, escaped, markdown_table
+from agebench.reports.tables import DASH, escaped, group_table, markdown_table, with_interval
 
 _OVERALL = {
     "mae": "MAE",
@@ -24,35 +24,21 @@ _OVERALL = {
 _SHARES = {"cs1": "CS@1", "cs3": "CS@3", "cs5": "CS@5", "cs10": "CS@10", "range_hit": "within the label's range"}
 
 
-def clean(name: object) -> str:
-    """A name from someone's file, safe in Markdown, HTML and on a terminal: no markup, no control characters."""
-    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(name))
-    return escaped(printable.replace("*", " × ")).replace("\\_", "_")
-
-
 def years(figure: Mapping[str, Any] | None, *, sign: bool = False) -> str:
     """`2.66 [2.61, 2.71]`, or a dash."""
-    return _shown(figure, "{:+.2f}" if sign else "{:.2f}")
+    return with_interval(figure, sign=sign)
 
 
 def percent(figure: Mapping[str, Any] | None) -> str:
     """`88.7 % [88.1, 89.3]`, or a dash."""
-    if figure is None or figure["value"] is None:
-        return DASH
     # Rates of gates lie near 0, where one decimal would hide them.
-    decimals = 2 if figure["value"] < 0.01 else 1
-    text = f"{100 * figure['value']:.{decimals}f} %"
-    if figure["low"] is None or figure["high"] is None:
-        return text
-    return f"{text} [{100 * figure['low']:.{decimals}f}, {100 * figure['high']:.{decimals}f}]"
+    small = figure is not None and figure["value"] is not None and figure["value"] < 0.01
+    return with_interval(figure, digits=2 if small else 1, percent=True)
 
 
-def _shown(figure: Mapping[str, Any] | None, form: str) -> str:
-    if figure is None or figure["value"] is None:
-        return DASH
-    ends = [DASH if figure[end] is None else form.format(figure[end]) for end in ("low", "high")]
-    value = form.format(figure["value"])
-    return value if ends == [DASH, DASH] else f"{value} [{ends[0]}, {ends[1]}]"
+def clean(name: object) -> str:
+    """A name from someone's file, a crossing `a*b` as `a × b`."""
+    return escaped(str(name).replace("*", " × "))
 
 
 def score_text(metrics: Mapping[str, Any]) -> str:
@@ -63,7 +49,7 @@ def score_text(metrics: Mapping[str, Any]) -> str:
 def test_text(name: str, entry: Mapping[str, Any]) -> str:
     """One test set: overall, by group, gaps, age gates, and what else its entry holds."""
     parts = [f"## {clean(name)}", _opening(entry), _overall(entry)]
-    parts += [_groups(grouping, rows) for grouping, rows in entry["groups"].items()]
+    parts += [group_table(grouping, rows) for grouping, rows in entry["groups"].items()]
     parts += _gaps(entry["gaps"])
     parts += _gates(entry.get("age_gates") or {})
     if entry.get("uncertainty"):
@@ -106,28 +92,15 @@ def _overall(entry: Mapping[str, Any]) -> str:
     rows = []
     for key, label in _OVERALL.items():
         if key in overall:
-            form = "{:.3f}" if key in ("r2", "pearson", "spearman", "epsilon_error") else "{:.2f}"
-            unit = "" if form == "{:.3f}" else " (years)"
-            rows.append([label + unit, _shown(overall[key], "{:+.2f}" if key == "bias" else form)])
+            unitless = key in ("r2", "pearson", "spearman", "epsilon_error")
+            figure = with_interval(overall[key], digits=3 if unitless else 2, sign=key == "bias")
+            rows.append([label if unitless else f"{label} (years)", figure])
     rows += [[label, percent(overall[key])] for key, label in _SHARES.items() if key in overall]
     if entry.get("seeds"):
         of = entry["seeds"]["figures"]["mae"]
         values = ", ".join(f"{value:.2f}" for value in of["values"])
         rows.append(["MAE of each seed; standard deviation", f"{values}; {of['sd']:.2f}"])
     return markdown_table(["all images", "figure"], rows)
-
-
-def _groups(grouping: str, rows: Mapping[str, Any]) -> str:
-    even = any("mae_standardised" in row for row in rows.values())
-    header = [clean(grouping), "n", "MAE", *(["MAE at equal ages"] if even else []), "bias", "CS@5"]
-    lines = []
-    for name, row in rows.items():
-        middle = [years(row.get("mae_standardised"))] if even else []
-        label = clean(name) + ("" if row["ranked"] else " (few: not ranked)")
-        lines.append(
-            [label, f"{row['n']:,}", years(row["mae"]), *middle, years(row["bias"], sign=True), percent(row["cs5"])]
-        )
-    return markdown_table(header, lines)
 
 
 def _gaps(gaps: Mapping[str, Any]) -> list[str]:

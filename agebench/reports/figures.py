@@ -38,9 +38,9 @@ CAPTIONS = {
 Test = Mapping[str, Any]
 
 
-def colours(train: str, tests: Iterable[str]) -> dict[str, str]:
+def colours(train: str | None, tests: Iterable[str]) -> dict[str, str]:
     """Dataset -> its colour: the training set is blue in every report, the others follow in their order."""
-    names = dict.fromkeys([train, *tests])
+    names = dict.fromkeys([*([train] if train else []), *tests])
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
 
@@ -82,23 +82,32 @@ def draw_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
     Returns:
         Name of each figure that was drawn -> its caption; `groups-0` is of the first test set.
     """
-    tests = metrics["tests"]
-    palette = colours(metrics["train"], tests)
-    files = {name: folder / "predictions" / f"{name}.parquet" for name in tests}
+    files = {name: folder / "predictions" / f"{name}.parquet" for name in metrics["tests"]}
     predictions = {
         name: pd.read_parquet(file, columns=["age", "age_pred"]) for name, file in files.items() if file.exists()
     }
-    made = {
+    learning = learning_curves(history, colours(metrics["train"], ())[metrics["train"]]) if history else None
+    return draw(folder, figures_of_tests(metrics, predictions) | {"learning-curves": learning}, CAPTIONS)
+
+
+def figures_of_tests(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
+    """The figures that every metrics.json has, with predictions (age, age_pred) of a test set where they are known."""
+    tests = metrics["tests"]
+    palette = colours(metrics.get("train"), tests)
+    return {
         "scatter": scatter(predictions, tests, palette) if predictions else None,
         "error-by-age": error_by_age(tests, predictions, palette),
         "cumulative-scores": cumulative_scores(tests, palette),
-        "learning-curves": learning_curves(history, palette[metrics["train"]]) if history else None,
         **{f"groups-{place}": groups(name, test, palette[name]) for place, (name, test) in enumerate(tests.items())},
     }
+
+
+def draw(folder: Path, made: Mapping[str, Figure | None], captions: Mapping[str, str]) -> dict[str, str]:
+    """Write what was made into `folder/figures`; returns name -> caption, found by the name's first word."""
     drawn = {name: figure for name, figure in made.items() if figure is not None}
     for name, figure in drawn.items():
         save(figure, folder / "figures" / f"{name}.png")
-    return {name: CAPTIONS[name.partition("-")[0]] for name in drawn}
+    return {name: captions[name.partition("-")[0]] for name in drawn}
 
 
 def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure:

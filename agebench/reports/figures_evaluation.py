@@ -1,163 +1,48 @@
-"""Figures of `agebench score` and `agebench compare`: matplotlib without a screen, colours of Okabe and Ito (2008)."""
+"""Further figures of scored predictions and of comparisons: age gates, doubt, differences, ranks."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from agebench.files import atomic
+from agebench.reports.figures import COLOURS, GREY, figures_of_tests, label
 
-BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-_WIDTH = 7.0  # inches: a page's text, at which 9 point letters are read without a glass.
-_DPI = 150
+BLUE, VERMILLION = COLOURS[:2]
+_WIDTH = 9.0  # inches
 _MOST_ROWS = 40
 
-Drawn = list[tuple[Path, str]]
+CAPTIONS = {
+    "gates": "Age gates: errors by the estimate from which a person passes.",
+    "uncertainty": "Left: what intervals cover against what they promise. Right: MAE when doubtful images are put aside.",
+    "differences": "Difference in MAE with 95 % intervals; blue: shown after Holm's correction.",
+    "critical": "Mean ranks over test sets; systems under one bar cannot be told apart (Nemenyi).",
+}
 
 
-def score_figures(table: pd.DataFrame, entry: Mapping[str, Any], folder: Path, *, prefix: str = "") -> Drawn:
-    """All figures of one test set.
+def score_figures(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
+    """All figures of scored test sets; `gates-0` is of the first.
 
     Args:
-        table: its predictions.
-        entry: its entry of metrics.json.
-        folder: where the PNG files go.
-        prefix: begins every file name.
-
-    Returns:
-        (file, caption) of each.
+        metrics: the structure of metrics.json.
+        predictions: test set -> age and age_pred, in years.
     """
-    age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
-    drawn = [
-        _save(
-            scatter(age, predicted), folder / f"{prefix}scatter.png", "Estimates against labels; darker: more images."
-        ),
-        _save(
-            error_by_age(age, predicted, entry["groups"]["age_band"]),
-            folder / f"{prefix}error-by-age.png",
-            "MAE by age band with 95 % intervals, and the mean signed error at each age.",
-        ),
-        _save(cumulative(entry), folder / f"{prefix}cumulative-score.png", "CS@k: the share of images within k years."),
-    ]
-    groups = {name: rows for name, rows in entry["groups"].items() if name != "age_band"}
-    if groups:
-        caption = "MAE by group with 95 % intervals, as it is and at equal ages. The line is the MAE of all images."
-        drawn.append(_save(by_group(groups, entry["overall"]["mae"]["value"]), folder / f"{prefix}groups.png", caption))
-    if entry.get("age_gates"):
-        caption = "Age gates: errors by the estimate from which a person passes."
-        drawn.append(_save(gates(entry["age_gates"]), folder / f"{prefix}age-gates.png", caption))
-    if entry.get("uncertainty"):
-        caption = "Left: what intervals cover against what they promise. Right: MAE when doubtful images are put aside."
-        drawn.append(_save(doubt(entry["uncertainty"]), folder / f"{prefix}uncertainty.png", caption))
-    return drawn
+    made = figures_of_tests(metrics, predictions)
+    for place, entry in enumerate(metrics["tests"].values()):
+        made[f"gates-{place}"] = gates(entry["age_gates"]) if entry.get("age_gates") else None
+        made[f"uncertainty-{place}"] = doubt(entry["uncertainty"]) if entry.get("uncertainty") else None
+    return made
 
 
-def comparison_figures(result: Mapping[str, Any], folder: Path) -> Drawn:
+def comparison_figures(result: Mapping[str, Any]) -> dict[str, Figure | None]:
     """The figures of a comparison: every test set's differences, and the ranks over test sets."""
-    drawn = []
-    for place, (name, found) in enumerate(result["tests"].items()):
-        caption = f"{literal(name)}: difference in MAE with 95 % intervals; blue: shown after Holm's correction."
-        drawn.append(_save(differences(found), folder / f"{place}-differences.png", caption.replace("\\$", "$")))
-    if result.get("across"):
-        caption = "Mean ranks over test sets; systems under one bar cannot be told apart (Nemenyi)."
-        drawn.append(_save(critical_difference(result["across"]), folder / "critical-difference.png", caption))
-    return drawn
-
-
-def literal(name: object) -> str:
-    """Somebody's name for a thing, as plain letters: no mathematics, no control characters, not endless."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(name)).replace("*", " × ")
-    text = text if len(text) <= 32 else text[:31] + "…"
-    return text.replace("\\", "/").replace("$", r"\$")
-
-
-def scatter(age: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Estimates against labels: points, or a density where there are many."""
-    figure, axes = _figure(4.6, square=True)
-    low, high = min(age.min(), predicted.min(), 0), max(age.max(), predicted.max())
-    if len(age) > 2000:
-        # A bin a year: whole-year labels and estimates leave no empty stripes.
-        edges = np.arange(np.floor(low) - 0.5, np.ceil(high) + 1)
-        counts = np.histogram2d(age, predicted, bins=(edges, edges))[0].T
-        shades = LogNorm(vmin=0.3, vmax=max(counts.max(), 1))
-        drawn = axes.pcolormesh(edges, edges, np.ma.masked_equal(counts, 0), cmap="Blues", norm=shades)
-        figure.colorbar(drawn, ax=axes, label="images", shrink=0.8)
-    else:
-        axes.scatter(age, predicted, s=9, color=BLUE, alpha=0.4, linewidths=0)
-    axes.plot([low, high], [low, high], color="black", linewidth=0.8, label="estimate = label")
-    middle, mean = _mean_by_age(age, predicted)
-    axes.plot(middle, mean, color=VERMILLION, linewidth=1.6, label="mean estimate")
-    axes.set(
-        xlabel="label (years)",
-        ylabel="estimate (years)",
-        xlim=(low - 1, high + 1),
-        ylim=(low - 1, high + 1),
-        aspect="equal",
-    )
-    axes.legend(loc="upper left")
-    return figure
-
-
-def error_by_age(age: np.ndarray, predicted: np.ndarray, bands: Mapping[str, Any]) -> Figure:
-    """MAE by band with intervals (left), mean signed error by age (right)."""
-    figure, (left, right) = _figure(2.9, columns=2)
-    places = np.arange(len(bands))
-    left.errorbar(places, *_errorbars([row["mae"] for row in bands.values()]), fmt="o", color=BLUE, capsize=3)
-    left.set_xticks(places, [f"{name}\n({row['n']:,})" for name, row in bands.items()], fontsize=7)
-    left.set(xlabel="age band (images)", ylabel="MAE (years)", ylim=(0, None))
-    middle, mean = _mean_by_age(age, predicted - age)
-    right.axhline(0, color="black", linewidth=0.8)
-    right.plot(middle, mean, color=VERMILLION, linewidth=1.6)
-    right.set(xlabel="label (years)", ylabel="bias (years)")
-    return figure
-
-
-def cumulative(entry: Mapping[str, Any]) -> Figure:
-    """CS@0 … CS@10 with intervals."""
-    figure, axes = _figure(2.9)
-    levels = np.arange(len(entry["cs"]))
-    found = [entry["overall"][f"cs{level}"] for level in levels]
-    value, spread = _errorbars(found)
-    axes.fill_between(levels, 100 * (value - spread[0]), 100 * (value + spread[1]), color=BLUE, alpha=0.2, linewidth=0)
-    axes.plot(levels, 100 * value, color=BLUE, marker="o", markersize=4)
-    axes.set(xlabel="k (years)", ylabel="CS@k (% of images)", ylim=(0, 101), xticks=levels)
-    return figure
-
-
-def by_group(groups: Mapping[str, Any], overall: float) -> Figure:
-    """A row a group, raw and age-standardised MAE; the groupings one under another."""
-    rows = [(grouping, name, row) for grouping, names in groups.items() for name, row in names.items()][:_MOST_ROWS]
-    figure, axes = _figure(0.9 + 0.25 * (len(rows) + len(groups)))
-    place, ticks, labels, before = 0.0, [], [], None
-    for grouping, name, row in rows:
-        if grouping != before:
-            place += 0.6 if before else 0
-            before = grouping
-        raw, raw_spread = _errorbars([row["mae"]])
-        faded = 1.0 if row["ranked"] else 0.35
-        axes.errorbar(raw, [place - 0.12], xerr=raw_spread, fmt="o", color=BLUE, markersize=4.5, capsize=2, alpha=faded)
-        if "mae_standardised" in row:
-            even, even_spread = _errorbars([row["mae_standardised"]])
-            axes.errorbar(even, [place + 0.14], xerr=even_spread, fmt="D", color=ORANGE, markersize=4, capsize=2)
-        ticks.append(place)
-        labels.append(f"{literal(name)} ({row['n']:,})")
-        place += 1
-    axes.axvline(overall, color=GREY, linewidth=0.9, linestyle="--")
-    axes.plot([], [], "o", color=BLUE, label="as it is")
-    axes.plot([], [], "D", color=ORANGE, label="at equal ages")
-    # The intervals of tiny groups would squeeze all others together.
-    ends = [row["mae"]["high"] or row["mae"]["value"] for _, _, row in rows if row["ranked"]]
-    axes.set(xlabel="MAE (years)", xlim=(0, 1.1 * max([*ends, overall])), ylim=(place - 0.4, -0.8))
-    axes.set_yticks(ticks, labels)
-    axes.grid(axis="y", visible=False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    return figure
+    made: dict[str, Figure | None] = {
+        f"differences-{place}": differences(name, found) for place, (name, found) in enumerate(result["tests"].items())
+    }
+    made["critical-difference"] = critical_difference(result["across"]) if result.get("across") else None
+    return made
 
 
 def gates(found: Mapping[str, Any]) -> Figure:
@@ -207,7 +92,7 @@ def doubt(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def differences(found: Mapping[str, Any]) -> Figure:
+def differences(name: str, found: Mapping[str, Any]) -> Figure:
     """A forest plot: MAE of a minus MAE of b, with its interval."""
     pairs = found["pairs"][:_MOST_ROWS]
     figure, axes = _figure(0.9 + 0.32 * len(pairs))
@@ -215,8 +100,9 @@ def differences(found: Mapping[str, Any]) -> Figure:
         value, spread = _errorbars([row["difference"]])
         axes.errorbar(value, [place], xerr=spread, fmt="o", color=BLUE if row["shown"] else GREY, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(pairs)), [f"{literal(row['a'])} − {literal(row['b'])}" for row in pairs])
+    axes.set_yticks(range(len(pairs)), [f"{label(row['a'])} − {label(row['b'])}" for row in pairs])
     axes.set(xlabel="difference in MAE (years); left of 0 the first is better", ylim=(len(pairs) - 0.5, -0.5))
+    axes.set_title(label(name), fontsize=11)
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -242,22 +128,14 @@ def critical_difference(across: Mapping[str, Any]) -> Figure:
         level = -depth - 0.8 - (place if left else len(names) - 1 - place)
         edge = low - 0.1 if left else high + 0.1
         axes.plot([ranks[name], ranks[name], edge], [0, level, level], color=GREY, linewidth=0.9)
-        label = f"{literal(name)} ({ranks[name]:.2f})"
-        axes.text(edge, level, f"{label} " if left else f" {label}", ha="right" if left else "left", va="center")
+        text = f"{label(name)} ({ranks[name]:.2f})"
+        axes.text(edge, level, f"{text} " if left else f" {text}", ha="right" if left else "left", va="center")
     for place, group in enumerate(across["groups"]):
         ends = [ranks[name] for name in group]
         level = -0.4 - 0.45 * place
         axes.plot([min(ends) - 0.04, max(ends) + 0.04], [level, level], color=BLUE, linewidth=4, solid_capstyle="round")
     axes.set_xlim(low - 1.6 - 0.3 * high / 2, high + 1.6 + 0.3 * high / 2)
     return figure
-
-
-def _mean_by_age(age: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of `values` in windows of two to ten years that hold 20 rows, at the windows' mean ages."""
-    order = np.argsort(age, kind="stable")
-    wide = max(1, min(40, len(age) // 20))
-    parts = np.array_split(order, wide)
-    return np.array([age[part].mean() for part in parts]), np.array([values[part].mean() for part in parts])
 
 
 def _errorbars(found: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -268,9 +146,8 @@ def _errorbars(found: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarr
     return value, np.maximum(np.stack([value - low, high - value]), 0)
 
 
-def _figure(height: float, *, columns: int = 1, rows: int = 1, square: bool = False) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(5.4 if square else _WIDTH, max(height, 1.4)), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+def _figure(height: float, *, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(_WIDTH, max(height, 1.4)), layout="constrained")
     axes = figure.subplots(rows, columns)
     for axis in np.atleast_1d(axes).ravel():
         _style(axis)
@@ -282,9 +159,3 @@ def _style(axes: Axes) -> None:
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
-
-
-def _save(figure: Figure, path: Path, caption: str) -> tuple[Path, str]:
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
-    return path, caption

@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from agebench import __version__
 from agebench.errors import AgebenchError, UserError
 from agebench.files import atomic, write_json, write_text
+from agebench.registry.cards import validated
+from agebench.runs.config import RunConfig, read_settings
 
 
 class Config(Protocol):
@@ -47,6 +49,15 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """The figures of a finished run."""
         return self._read("metrics.json")
+
+    def config(self) -> RunConfig:
+        """What determined the run.
+
+        Raises:
+            AgebenchError: no config stands here, or none of this version.
+        """
+        file = self.path / "config.toml"
+        return validated(RunConfig, read_settings(file), source=str(file))
 
     def finished(self, config: Config) -> bool:
         """Whether this very run stands here finished.

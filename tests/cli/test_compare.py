@@ -25,7 +25,7 @@ def test_two_systems_of_two_seeds(tmp_path, capsys):
     assert (row["a"], row["b"]) == ("good", "bad")
     assert row["difference"]["value"] < -1
     assert "good is better than bad" in row["verdict"]
-    assert (out / "figures" / "0-differences.png").is_file()
+    assert (out / "figures" / "differences-0.png").is_file()
     assert "good is better than bad" in (out / "comparison.md").read_text(encoding="utf-8")
 
 

@@ -59,7 +59,14 @@ def test_what_is_written_and_printed_holds_no_foreign_markup(predictions, tmp_pa
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tests"]["predictions"]["conformal"]["levels"]
     pictures = {path.name for path in (out / "figures").iterdir()}
     assert pictures == {
-        *("scatter.png", "error-by-age.png", "cumulative-score.png", "groups.png", "age-gates.png", "uncertainty.png"),
+        *(
+            "scatter.png",
+            "error-by-age.png",
+            "cumulative-scores.png",
+            "groups-0.png",
+            "gates-0.png",
+            "uncertainty-0.png",
+        ),
     }
     assert all(f"figures/{name}" in report for name in pictures)
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agebench.errors import UserError
-from agebench.evaluation.reading import column_map, read_predictions
+from agebench.evaluation.reading import column_map, read_predictions, read_table
 
 
 @pytest.fixture
@@ -125,3 +125,11 @@ def test_any_bytes_give_a_table_or_one_error(tmp_path, content):
     except UserError:
         return  # Refused in words: nothing else may be raised.
     assert np.isfinite(table[["age", "age_pred"]].to_numpy()).all()
+
+
+def test_types_that_change_far_down_a_file_are_found(tmp_path):
+    path = tmp_path / "long.csv"
+    rows = [f"image-{row:07d},{row % 90},{row % 90},a" for row in range(80_000)]
+    path.write_text("\n".join(["sample_id,age,age_pred,tone", *rows, "last,30.5,31.25,b"]) + "\n")
+    last = read_table(path).iloc[-1]
+    assert (last["age"], last["age_pred"], last["tone"]) == (30.5, 31.25, "b")

@@ -1,0 +1,69 @@
+"""`agebench leaderboard`: records as one table."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from agebench.cli.options import add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench leaderboard`."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        default=Path("reports/results"),
+        help="records (default: reports/results)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="(default: reports/LEADERBOARD.md; csv and latex: standard output)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=["markdown", "csv", "latex"],
+        default="markdown",
+        help="csv and latex hold the table of MAE alone (default: markdown)",
+    )
+    parser.add_argument("--published", metavar="SUITE", default="published", help="whose rows stand below ours")
+    add_registry(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the records, write the page."""
+    from agebench.errors import UserError
+    from agebench.files import write_text
+    from agebench.reports.leaderboard import leaderboard, matrix, rows_of
+    from agebench.reports.results import check_record, read_records
+
+    records = read_records(arguments.results)
+    for path, record in records.items():
+        problem = next(iter(check_record(record)), None)
+        if problem is not None:
+            raise UserError(f"{path}: {problem}; `agebench results check` says more")
+    if not records:
+        raise UserError(f"{arguments.results}: no record in it; `agebench results add RUN` makes one")
+    if arguments.format == "markdown":
+        text = leaderboard(records.values(), cards(arguments).suites.get(arguments.published).published)
+        out = arguments.out or Path("reports/LEADERBOARD.md")
+    else:
+        import pandas as pd
+
+        rows = rows_of(records.values())
+        headers, table = matrix(rows, list(dict.fromkeys(test for row in rows for test in row.tests)))
+        frame = pd.DataFrame(table, columns=headers)
+        text = frame.to_csv(index=False) if arguments.format == "csv" else _latex(headers, table)
+        out = arguments.out
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+        print(f"{len(records)} records: {out}", file=sys.stderr)
+    return 0
+
+
+def _latex(headers: list[str], table: list[list[str]]) -> str:
+    from tabulate import tabulate
+
+    made: str = tabulate(table, headers=headers, tablefmt="latex_booktabs", disable_numparse=True)
+    return made + "\n"

@@ -1,0 +1,198 @@
+"""Result records: one JSON a run, with everything that its figures depend on, and a way to check it."""
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.evaluation.evaluate import evaluate
+from agebench.files import write_json
+
+SCHEMA = 1
+_MANIFEST = (
+    "agebench",
+    "versions",
+    "git",
+    "seed",
+    "hardware",
+    "train",
+    "model",
+    "faces",
+    "samples",
+    "epochs",
+    "timings",
+)
+_TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
+
+
+def make_record(run: Path) -> dict[str, Any]:
+    """The record of a finished run.
+
+    Raises:
+        UserError: no finished run stands there, or one of its files cannot be read.
+    """
+    manifest, metrics = _json(run / "manifest.json"), _json(run / "metrics.json")
+    if not manifest.get("finished"):
+        raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
+    settings = (run / "config.toml").read_text(encoding="utf-8")
+    digest = hashlib.sha256(settings.encode()).hexdigest()
+    record = {
+        "schema": SCHEMA,
+        "id": f"{_stem(metrics, manifest)}-{digest[:8]}",
+        "config": tomllib.loads(settings),
+        "config_sha256": digest,
+        **{key: manifest[key] for key in _MANIFEST if key in manifest},
+        "metrics": metrics,
+        "predictions": {
+            name: {"sha256": predictions_digest(pd.read_parquet(_predictions(run, name)))} for name in metrics["tests"]
+        },
+    }
+    return record | {"sha256": _seal(record)}
+
+
+def write_record(run: Path, folder: Path) -> Path:
+    """`make_record` into `folder/<id>.json`: a file a run, so that records of different people merge."""
+    record = make_record(run)
+    path = folder / f"{record['id']}.json"
+    write_json(path, record)
+    return path
+
+
+def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
+    """All records of a folder, by file.
+
+    Raises:
+        UserError: no such folder, or a file is no JSON.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of records; `agebench results add RUN` makes the first")
+    return {path: _json(path) for path in sorted(folder.glob("*.json"))}
+
+
+def runs_by_config(folder: Path) -> dict[str, Path]:
+    """`config_sha256` -> run, of all runs in a folder, however these are called."""
+    return {
+        hashlib.sha256(config.read_bytes()).hexdigest(): config.parent
+        for config in sorted(folder.glob("*/config.toml"))
+    }
+
+
+def check_record(record: Mapping[str, Any], run: Path | None = None) -> Iterator[str]:
+    """What is wrong with a record, in sentences; nothing where it is right.
+
+    Args:
+        record: as `make_record` gives it.
+        run: the run's folder, where it is there: its predictions must have the record's digest, and every figure must
+            follow from them.
+    """
+    missing = [key for key in ("schema", "id", "config", "metrics", "predictions", "sha256") if key not in record]
+    if missing:
+        yield f"it has no '{missing[0]}'"
+        return
+    if record["schema"] != SCHEMA:
+        yield f"its schema is {record['schema']}; this agebench knows {SCHEMA}"
+        return
+    if record["sha256"] != _seal(record):
+        yield "its seal is broken: it was changed after it was made"
+    for name, test in record["metrics"]["tests"].items():
+        yield from (f"{name}: {problem}" for problem in _contradictions(test))
+        file = _predictions(run, name) if run is not None else None
+        if file is not None and file.exists():
+            table = pd.read_parquet(file)
+            if predictions_digest(table) != record["predictions"][name]["sha256"]:
+                yield f"{name}: the predictions in {run} are not those of the record"
+            else:
+                yield from (f"{name}: {problem}" for problem in _recomputed(table, test))
+
+
+def predictions_digest(table: pd.DataFrame) -> str:
+    """SHA-256 of who was predicted what, whatever wrote the file."""
+    rows = table[["sample_id", "age", "age_pred"]].sort_values("sample_id")
+    return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
+
+
+def _contradictions(test: Mapping[str, Any]) -> Iterator[str]:
+    """What cannot be, whatever the predictions were."""
+    for where, figures in [("all images", test["overall"]), *_each_group(test)]:
+        for key, figure in figures.items():
+            if not isinstance(figure, Mapping) or None in (figure.get("value"), figure.get("low"), figure.get("high")):
+                continue
+            if not figure["low"] - _TOLERANCE <= figure["value"] <= figure["high"] + _TOLERANCE:
+                yield f"{where}: {key} = {figure['value']:.4f} lies outside its interval"
+        mae, rmse, bias = (figures.get(key, {}).get("value") for key in ("mae", "rmse", "bias"))
+        if None not in (mae, rmse, bias) and not abs(bias) - _TOLERANCE <= mae <= rmse + _TOLERANCE:
+            yield f"{where}: |bias| <= MAE <= RMSE does not hold ({bias:.3f}, {mae:.3f}, {rmse:.3f})"
+    bands = (test.get("groups") or {}).get("age_band") or {}
+    if bands and sum(band["n"] for band in bands.values()) == test["n"]:
+        mean = sum(band["n"] * band["mae"]["value"] for band in bands.values()) / test["n"]
+        if abs(mean - test["overall"]["mae"]["value"]) > _TOLERANCE:
+            yield f"MAE {test['overall']['mae']['value']:.4f} is not the mean of the age bands', {mean:.4f}"
+
+
+def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
+    method = test["method"]
+    single = [name for name in test["groups"] if name != "age_band" and "*" not in name]
+    made = evaluate(
+        table,
+        groups=single,
+        train_ages=tuple(test["train_ages"]) if test.get("train_ages") else None,
+        resamples=method["resamples"],
+        seed=method["seed"],
+        interval=method["interval"],
+    )
+    for where, ours, theirs in [
+        ("all images", made["overall"], test["overall"]),
+        *((name, entry, dict(_each_group(test)).get(name, {})) for name, entry in _each_group(made)),
+    ]:
+        for key, figure in ours.items():
+            if isinstance(figure, Mapping) and not _same(figure, theirs.get(key) or {}):
+                yield f"{where}: {key} is {_text(theirs.get(key))} there, and {_text(figure)} by the predictions"
+
+
+def _each_group(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [
+        (f"{grouping} {name}", entry)
+        for grouping, entries in (test.get("groups") or {}).items()
+        for name, entry in entries.items()
+    ]
+
+
+def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    # A missing end equals a missing end, and nothing else.
+    pairs = [(ours.get(end, math.inf), theirs.get(end, math.inf)) for end in ("value", "low", "high")]
+    return all(a == b or (a is not None and b is not None and abs(a - b) < _TOLERANCE) for a, b in pairs)
+
+
+def _text(figure: Mapping[str, Any] | None) -> str:
+    return "missing" if not figure or figure.get("value") is None else f"{figure['value']:.4f}"
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _stem(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    model = manifest["model"]
+    if metrics["train"] is None:
+        return f"{model['name']}-on-{'-'.join(metrics['tests'])}"
+    return f"{metrics['train']}-{model['name']}-{model['head']}-s{manifest['seed']}"
+
+
+def _predictions(run: Path, test: str) -> Path:
+    return run / "predictions" / f"{test}.parquet"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a record is made of a run's folder") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable JSON file: {error}") from error

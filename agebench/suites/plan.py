@@ -1,0 +1,117 @@
+"""What a suite asks for, and what of it stands on the disk already."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from agebench.errors import AgebenchError
+from agebench.registry.cards import SuiteCard
+from agebench.registry.catalogue import Catalogue
+from agebench.runs.config import RunConfig, resolve
+from agebench.runs.folder import RunFolder
+
+State = Literal["done", "failed", "begun", "new"]
+LOGS = ".logs"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a suite.
+
+    Attributes:
+        config: everything that determines it.
+        folder: where it stands, named after the config and a hash of it: another suite that asks for the same run finds it.
+        variant: what the suite calls this way to do it.
+    """
+
+    config: RunConfig
+    folder: Path
+    variant: str = ""
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.folder.parent / LOGS / f"{self.folder.name}.txt"
+
+    @property
+    def failure(self) -> Path:
+        """There while the last attempt failed; holds the reason."""
+        return self.folder.parent / LOGS / f"{self.folder.name}.failed"
+
+    def state(self) -> State:
+        """What is known of it now.
+
+        Raises:
+            UserError: another run stands in its folder.
+        """
+        folder = RunFolder(self.folder)
+        if folder.finished(self.config):
+            return "done"
+        if self.failure.exists():
+            return "failed"
+        return "begun" if folder.started() else "new"
+
+    def reason(self) -> str:
+        """Why the last attempt failed; "" where it did not."""
+        return self.failure.read_text(encoding="utf-8") if self.failure.exists() else ""
+
+
+def identity(config: RunConfig) -> str:
+    """Eight hexadecimal digits that differ where anything differs that decides a run's result."""
+    return hashlib.sha256(config.to_toml().encode()).hexdigest()[:8]
+
+
+def plan(card: SuiteCard, catalogue: Catalogue, runs: Path, settings: Iterable[dict[str, Any]] = ()) -> list[Job]:
+    """The suite's runs, in the order in which they are done: training set by training set, seed by seed.
+
+    Args:
+        card: the suite.
+        catalogue: its datasets and models.
+        runs: the folder of all runs.
+        settings: laid over the suite's own, as `--set` does.
+
+    Raises:
+        UserError: the suite names what does not exist, or sets what cannot be set.
+    """
+    jobs: dict[str, Job] = {}
+    over = list(settings)
+    for train, seed, model, head in product(card.train, card.seeds, card.models, card.heads or (None,)):
+        asked: dict[str, Any] = {"seed": seed, "data": {"train": train, "test": list(card.test)}}
+        asked["model"] = {"name": model} if head is None else {"name": model, "head": head}
+        for variant in card.variants or (None,):
+            config = resolve(catalogue, [card.settings, asked, variant.settings if variant else {}, *over])
+            name = f"{config.name()}-{identity(config)}"
+            jobs[name] = Job(config, runs / name, variant.name if variant else "")
+    return list(jobs.values())
+
+
+def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
+    """How long `jobs` will take one after another, by the runs in the folder; None where one is like none of them.
+
+    A run is like another of the same backbone, input size and training set; its time goes with the number of epochs.
+    """
+    known: dict[tuple[object, ...], list[float]] = {}
+    for path in sorted(runs.glob("*/manifest.json")):
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            config = RunFolder(path.parent).config()
+            seconds = manifest["timings"]["total_s"] / max(1, manifest["epochs"])
+        except (OSError, ValueError, KeyError, AgebenchError):
+            continue  # Unfinished, damaged or from an older agebench: it tells nothing about time.
+        known.setdefault(_kind(config), []).append(seconds)
+    total = 0.0
+    for job in jobs:
+        alike = known.get(_kind(job.config))
+        if alike is None:
+            return None
+        total += statistics.median(alike) * job.config.train.epochs
+    return total
+
+
+def _kind(config: RunConfig) -> tuple[object, ...]:
+    return config.data.train, config.model.backbone, config.model.size

@@ -1,0 +1,97 @@
+"""Records become one honest table."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+from agebench.evaluation.evaluate import evaluate
+from agebench.files import write_json
+from agebench.registry.cards import Published
+from agebench.reports.leaderboard import leaderboard, over_seeds, rows_of
+from agebench.reports.results import _seal
+
+
+def entry(error: float, seed: int, baseline: float | None = 15.0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    age = rng.integers(5, 70, 200).astype(float)
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"image-{row}" for row in range(200)],
+            "age": age,
+            "age_pred": age + rng.normal(0, error, 200),
+            "gender": rng.choice(["female", "male"], 200),
+        }
+    )
+    found = evaluate(table, groups=["gender"], resamples=100, seed=0)
+    return found if baseline is None else found | {"baseline_mae": baseline}
+
+
+def record(name: str, error: float, seed: int = 0, train: str | None = "utk", **test: Any) -> dict[str, Any]:
+    content = {
+        "schema": 1,
+        "id": f"{train}-{name}-s{seed}",
+        "config": {"seed": seed, "data": {"train": train, "test": ["utk", "fgnet"]}, "model": {"name": name}},
+        "model": {"name": name, "title": name.title(), "head": "coral", "size": 64, "weights": "random"},
+        "metrics": {
+            "schema": 1,
+            "train": train,
+            "tests": {set_: entry(error, seed + place) | test for place, set_ in enumerate(["utk", "fgnet"])},
+        },
+        "predictions": {},
+    }
+    return content | {"sha256": _seal(content)}
+
+
+def test_seeds_of_one_system_are_one_row() -> None:
+    rows = rows_of([record("a", 5, 0), record("a", 5, 1), record("a", 5, 2), record("b", 5, 0)])
+    assert [(row.name, len(row.records)) for row in rows] == [("A, coral, 64 px", 3), ("B, coral, 64 px", 1)]
+
+
+def test_other_settings_are_another_system() -> None:
+    other = record("a", 5)
+    other["config"]["train"] = {"lr": 0.1}
+    assert len(rows_of([record("a", 5), other])) == 2
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    alike = over_seeds([{"value": 5.0, "low": 4.0, "high": 6.5}] * 3)
+    assert alike == pytest.approx({"value": 5.0, "low": 4.0, "high": 6.5})
+    apart = over_seeds([{"value": value, "low": value - 1, "high": value + 1.5} for value in (4.0, 5.0, 6.0)])
+    # Student's 97.5 % point with two degrees of freedom is 4.303; the standard error of the mean is 1 / sqrt(3).
+    assert apart["value"] - apart["low"] == pytest.approx((1 + (4.3027 / 3**0.5) ** 2) ** 0.5, rel=1e-4)
+    assert over_seeds([{"value": 5.0}, {}]) == {}
+
+
+def test_the_page_says_what_stands_behind_each_row() -> None:
+    records = [record("a", 3), record("b", 5), record("c", 8), record("d", 4, train=None, contamination="unknown")]
+    rival = Published(system="<b>theirs", train="utk", test="utk", value=4.4, citation="Somebody 2020")
+    page = leaderboard(records, [rival])
+    assert "| always the median age of the training set" in page.replace("  ", "")
+    assert page.count("°") >= 4  # three systems and the legend
+    assert "random start and one seed" in page
+    assert "unknown training data" in page
+    assert "cannot be told apart" in page
+    assert "&lt;b&gt;theirs" in page
+    assert "<b>" not in page
+
+
+def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(tmp_path / "results" / "a.json", record("a", 3))
+    words = ["leaderboard", "--results", str(tmp_path / "results")]
+    assert main([*words, "--out", str(tmp_path / "page.md")]) == 0
+    assert "Published elsewhere" in (tmp_path / "page.md").read_text()
+    assert main([*words, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("trained on,system,seeds,utk,fgnet")
+    assert main([*words, "--format", "latex"]) == 0
+    assert "tabular" in capsys.readouterr().out
+
+
+def test_a_record_that_does_not_hold_is_on_no_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(tmp_path / "a.json", record("a", 3) | {"sha256": "0"})
+    assert main(["leaderboard", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")]) == 2
+    assert "seal is broken" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()

@@ -1,0 +1,99 @@
+"""Records: made from a run, and found out where they lie."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+from agebench.errors import UserError
+from agebench.evaluation.evaluate import evaluate
+from agebench.reports.results import check_record, make_record, write_record
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run's folder, as far as a record needs it."""
+    folder = tmp_path / "runs" / "mine"
+    (folder / "predictions").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    age = rng.integers(5, 70, 300).astype(float)
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"image-{row}" for row in range(300)],
+            "age": age,
+            "age_pred": age + rng.normal(0, 5, 300),
+            "gender": rng.choice(["female", "male"], 300),
+        }
+    )
+    table.to_parquet(folder / "predictions" / "fgnet.parquet")
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3)
+    manifest = {"seed": 3, "agebench": "0.1.0", "model": {"name": "tiny", "head": "coral"}, "finished": True}
+    (folder / "metrics.json").write_text(json.dumps({"schema": 1, "train": "utk", "tests": {"fgnet": entry}}))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "config.toml").write_text("seed = 3\n")
+    return folder
+
+
+def test_a_record_follows_from_its_predictions(run: Path) -> None:
+    record = make_record(run)
+    assert record["id"].startswith("utk-tiny-coral-s3-")
+    assert record["config"] == {"seed": 3}
+    assert list(check_record(record, run)) == []
+    assert list(check_record(json.loads(json.dumps(record)))) == []
+
+
+def test_a_figure_changed_by_hand_is_found_three_times(run: Path) -> None:
+    record = make_record(run)
+    mae = record["metrics"]["tests"]["fgnet"]["overall"]["mae"]
+    mae["value"] -= 1
+    problems = " ".join(check_record(record, run))
+    assert "its seal is broken" in problems
+    assert "lies outside its interval" in problems
+    assert "is not the mean of the age bands'" in problems
+    assert "all images: mae is" in problems
+
+
+def test_a_new_seal_hides_nothing_from_the_predictions(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["groups"]["gender"]["male"]["cs5"]["value"] += 1e-3
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any("gender male: cs5 is" in problem for problem in check_record(make_record(run), run))
+
+
+def test_other_predictions_are_found(run: Path) -> None:
+    record = make_record(run)
+    file = run / "predictions" / "fgnet.parquet"
+    table = pd.read_parquet(file)
+    table.loc[7, "age_pred"] += 0.01
+    table.to_parquet(file)
+    assert any("are not those of the record" in problem for problem in check_record(record, run))
+
+
+def test_an_unfinished_run_has_no_record(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
+    with pytest.raises(UserError, match="not finished"):
+        make_record(run)
+
+
+def test_the_command_adds_and_checks(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    assert main(["results", "add", str(run), "--results", str(results)]) == 0
+    check = ["results", "check", "--results", str(results), "--runs", str(run.parent)]
+    assert main(check) == 0
+    assert "1 records, 0 wrong; figures of 1 computed again" in capsys.readouterr().out
+    path = write_record(run, results)
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    assert main(check) == 1
+    assert "seal is broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[", '{"schema": 1}'])
+def test_what_is_no_record_is_named(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    assert main(["results", "check", "--results", str(tmp_path)]) in (1, 2)
+    told = capsys.readouterr()
+    assert "bad.json" in told.out + told.err
