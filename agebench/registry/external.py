@@ -1,5 +1,6 @@
 """Cards of models that are not ours: what they take, what they say, and how they are called."""
 
+import shlex
 from pathlib import Path
 from typing import Literal, Self
 
@@ -86,6 +87,8 @@ class ExternalCard(_Card):
             )
         if self.format == "command" and not ("{input}" in self.source and "{output}" in self.source):
             raise ValueError(f"source = {self.source!r}: a command names {{input}} and {{output}}, the CSV files")
+        if self.format == "command":
+            shlex.split(self.source)  # raises ValueError where a quotation is left open
         return self
 
     @property

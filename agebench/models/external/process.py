@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class CallableProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # so that it can be ended with all that it started itself
         )
         self._thread = ThreadPoolExecutor(1)
         self._exchange(None)  # it says that it has loaded
@@ -53,7 +55,8 @@ class CallableProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._thread.shutdown()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -157,6 +157,7 @@ def few(batch):
 def nothing(batch):
     return np.full(len(batch), np.nan)
 def hangs(batch):
+    os.fork()  # a child that holds the pipe
     time.sleep(600)
 def raises(batch):
     raise KeyError("weights")
@@ -333,6 +334,10 @@ def test_what_is_no_distribution_is_refused(values: np.ndarray, message: str) ->
         ({"format": "pickle", "source": "m"}, "format = 'pickle'"),
         ({"format": "callable", "source": "module"}, "write a callable as package.module:function"),
         ({"format": "command", "source": "python it.py"}, "a command names {input} and {output}"),
+        (
+            {"format": "command", "source": "python 'it.py {input} {output}"},
+            "No closing quotation|no closing quotation",
+        ),
         ({"format": "onnx", "source": "m", "input": {"mean": [0.5, 0.5]}}, "mean has 2 numbers"),
         ({"format": "onnx", "source": "m", "input": {"std": [0.0]}}, "std must not be 0"),
     ],
