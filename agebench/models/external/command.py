@@ -64,7 +64,7 @@ def _run(card: ExternalCard, source: Path, target: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)  # with what it started itself
                 process.wait()
         if code:
-            said.seek(max(0, said.tell() - 2000))
+            said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
             last = next(
                 (line for line in reversed(said.read().decode(errors="replace").splitlines()) if line.strip()), ""
             )
@@ -117,6 +117,6 @@ def _number(card: ExternalCard, row: dict[str, str], column: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise ExternalBroken(
-            f"model '{card.name}': {column} of {Path(row['path']).name} is {row[column]!r}, not a finite number"
+            f"model '{card.name}': {column} of {Path(str(row['path'])).name} is {row[column]!r}, not a finite number"
         )
     return value

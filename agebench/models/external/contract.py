@@ -112,11 +112,8 @@ def join(answers: Sequence[Answer]) -> Answer:
 
 def _from_distribution(values: np.ndarray, card: ExternalCard) -> Answer:
     grid = np.array(card.output.ages, dtype=np.float64)
-    values = (
-        values.reshape(len(values), -1)
-        if values.ndim > 2 and values.size == len(values) * max(values.shape[1:])
-        else values
-    )
+    if values.ndim > 2 and values[0].size == max(values.shape[1:]):  # (B, 1, A) and the like
+        values = values.reshape(len(values), -1)
     if not len(grid) and values.ndim == 2:
         grid = np.arange(values.shape[1], dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(grid) or len(grid) < 2:
