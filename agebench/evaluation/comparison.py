@@ -247,7 +247,7 @@ def across_datasets(maes: Mapping[str, Mapping[str, float]], *, level: float = L
     ranks = table.rank(axis=1).mean().sort_values()
     statistic, p = stats.friedmanchisquare(*(table[column] for column in table))
     unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
-    critical = float(stats.studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
+    critical = critical_difference(systems, datasets, level=level)
     nemenyi = [
         {
             "a": a,
@@ -265,6 +265,12 @@ def across_datasets(maes: Mapping[str, Mapping[str, float]], *, level: float = L
         "nemenyi": nemenyi,
         "groups": _cliques(ranks, critical),
     }
+
+
+def critical_difference(systems: int, datasets: int, *, level: float = LEVEL) -> float:
+    """Nemenyi's: mean ranks over `datasets` that lie closer cannot be told apart. Demšar 2006, section 3.2.2."""
+    unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
+    return float(stats.studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
 
 
 def _cliques(ranks: "pd.Series[float]", critical: float) -> list[list[str]]:

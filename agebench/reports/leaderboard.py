@@ -3,13 +3,15 @@
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from scipy import stats
 
-from agebench.evaluation.comparison import across_datasets
+from agebench.evaluation.comparison import critical_difference
 from agebench.registry.cards import Published
 from agebench.reports.tables import DASH, count, escaped, group_name, listed, markdown_table, number, with_interval
 
@@ -73,7 +75,13 @@ def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
         config = {key: value for key, value in record["config"].items() if key not in _NOT_THE_SYSTEM}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
         systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
-    named = [Row(_name(found[0]), found[0]["metrics"]["train"], tuple(found)) for found in systems.values()]
+    names = Counter((found[0]["metrics"]["train"], _name(found[0])) for found in systems.values())
+    named = []
+    for found in systems.values():
+        train, name = found[0]["metrics"]["train"], _name(found[0])
+        # Where two systems are called alike, a hash of their settings tells them apart.
+        name += f" #{found[0]['id'].rpartition('-')[2]}" if names[train, name] > 1 else ""
+        named.append(Row(name, train, tuple(found)))
     return sorted(named, key=lambda row: (row.train or "", row.name))
 
 
@@ -136,25 +144,19 @@ def _ranks(rows: Sequence[Row], tests: Sequence[str]) -> str:
     whole = [row for row in rows if set(tests) <= set(row.tests)]
     if len(tests) < 2 or len(whole) < 3:
         return "Mean ranks need three systems on two test sets at least."
-    names = [f"{row.name} ({row.train or 'not trained here'})" for row in whole]
-    across = across_datasets(
-        {test: {name: row.figure(test)["value"] for name, row in zip(names, whole, strict=True)} for test in tests}
-    )
-    best = across["systems"][0]
-    near = [
-        name
-        for name in across["systems"][1:]
-        if across["ranks"][name] - across["ranks"][best] < across["critical_difference"]
+    maes = pd.DataFrame({test: [row.figure(test)["value"] for row in whole] for test in tests})
+    ranks = maes.rank().mean(axis=1).sort_values()
+    critical = critical_difference(len(whole), len(tests))
+    names = [
+        f"{escaped(whole[place].name)} ({escaped(whole[place].train or 'not trained here')})" for place in ranks.index
     ]
-    ranked = markdown_table(
-        ["system", "mean rank"], [[escaped(name), f"{across['ranks'][name]:.2f}"] for name in across["systems"]]
-    )
+    near = int((ranks - ranks.iloc[0] < critical).sum()) - 1
     said = (
-        f"Over {listed(list(map(escaped, tests)))}, mean ranks closer than {across['critical_difference']:.2f} cannot be told "
-        f"apart (Nemenyi, 5 %). By that, {len(near)} of the other {len(names) - 1} systems share the first rank with "
-        f"{escaped(best)}."
+        f"Over {listed(list(map(escaped, tests)))}, mean ranks closer than {critical:.2f} cannot be told apart (Nemenyi, 5 %). "
+        f"By that, {near} of the other {len(whole) - 1} systems share the first rank with {names[0]}."
     )
-    return f"{said}\n\n{ranked}"
+    ranked = [[name, f"{rank:.2f}"] for name, rank in zip(names, ranks, strict=True)]
+    return f"{said}\n\n{markdown_table(['system', 'mean rank'], ranked)}"
 
 
 def _fairness(rows: Sequence[Row]) -> str:

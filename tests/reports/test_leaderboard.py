@@ -54,7 +54,8 @@ def test_seeds_of_one_system_are_one_row() -> None:
 def test_other_settings_are_another_system() -> None:
     other = record("a", 5)
     other["config"]["train"] = {"lr": 0.1}
-    assert len(rows_of([record("a", 5), other])) == 2
+    rows = rows_of([record("a", 5), other | {"id": "utk-a-s0-abcd1234"}])
+    assert sorted(row.name for row in rows) == ["A, coral, 64 px #abcd1234", "A, coral, 64 px #s0"]
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

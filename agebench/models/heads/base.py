@@ -57,6 +57,10 @@ class Head(nn.Module, ABC):
     def decode(self, logits: Tensor) -> AgeEstimate:
         """What the logits (B, out_features) say."""
 
+    def wide(self, logits: Tensor) -> Tensor:
+        """At least float32, whatever autocast made of them."""
+        return logits if logits.dtype == torch.float64 else logits.float()
+
     def metrics(self, logits: Tensor, age: Tensor) -> dict[str, Tensor]:
         """Scalars worth logging beside the loss (e.g. a mean K); none by default."""
         return {}

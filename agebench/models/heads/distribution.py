@@ -61,10 +61,6 @@ class DistributionHead(Head):
             age = self.grid[probs.argmax(dim=1)]
         return AgeEstimate(age, probs, std)
 
-    def wide(self, logits: Tensor) -> Tensor:
-        """At least float32, whatever autocast made of them."""
-        return logits if logits.dtype == torch.float64 else logits.float()
-
     def inside(self, age: Tensor) -> Tensor:
         """(B,) ages brought into the head's range."""
         return age.clamp(float(self.ages[0]), float(self.ages[1]))

@@ -93,7 +93,7 @@ class DRFHead(Head):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean negative log-likelihood of the trees (eq. 4). In training it also remembers the batch, and updates the leaves."""
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = self.wide(logits)
         if self.training and torch.is_grad_enabled():
             self._remember(logits.detach(), age)
         joint = self.routes(logits).clamp(min=1e-30).log() + self._log_density(age.to(logits.dtype))

@@ -56,10 +56,6 @@ class OrdinalHead(Head):
         counted = above.sum(dim=1) if self.decoding == "expectation" else (above > 0.5).to(above.dtype).sum(dim=1)
         return counted + float(self.ages[0])
 
-    def wide(self, logits: Tensor) -> Tensor:
-        """At least float32."""
-        return logits if logits.dtype == torch.float64 else logits.float()
-
     def with_probs(self, above: Tensor) -> AgeEstimate:
         """Age, and the distribution whose cumulative probabilities `above` are (they must not rise)."""
         one, none = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
