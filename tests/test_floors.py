@@ -13,19 +13,21 @@ FLOORS = {
     "runs": 5,
     "analysis": 5,
     "reports": 4,
+    "testing": 4,
     "engine": 3,
     "export": 3,
     "data": 2,
     "models": 2,
     "evaluation": 2,
     "registry": 1,
+    "scaffold": 1,
     "errors": 0,
     "paths": 0,
     "files": 0,
     "progress": 0,
 }
 # The public doors: they stand outside the house and may open any room.
-DOORS = {"__init__", "__main__", "testing"}
+DOORS = {"__init__", "__main__", "pytest_plugin"}
 PACKAGE = Path(agebench.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

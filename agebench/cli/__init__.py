@@ -13,12 +13,15 @@ from agebench.errors import AgebenchError
 # which returns the exit code.
 COMMANDS = {
     "run": "train on one dataset, test on others, write the figures and the report",
+    "test": "test a model that is not ours (a file, a callable, a command) on the same faces",
     "suite": "many runs: plan them, do what is not done, see what stands",
     "results": "records of runs: make them, check that their figures hold",
     "leaderboard": "records as one table, with fairness, cost and what to beware of",
     "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",
     "data": "add, get, list or check datasets on this machine",
+    "check": "whether plugins keep their contracts: datasets, models, heads, detectors",
+    "new": "a working skeleton of a dataset, a model or a head: card, code and test",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "systems on the same images: is a difference shown?",
 }

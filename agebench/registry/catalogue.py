@@ -9,6 +9,7 @@ from typing import Any
 from agebench.errors import UserError
 from agebench.paths import shipped
 from agebench.registry.cards import CardT, DatasetCard, ModelCard, SuiteCard, merge, read_table, validated
+from agebench.registry.external import ExternalCard
 from agebench.registry.plugins import Registry, suggest
 
 
@@ -17,7 +18,7 @@ class Catalogue:
     """All cards that this program can see."""
 
     datasets: Registry[DatasetCard]
-    models: Registry[ModelCard]
+    models: Registry[ModelCard | ExternalCard]
     suites: Registry[SuiteCard]
 
 
@@ -55,11 +56,15 @@ def _read_cards(folders: Iterable[Path], kind: type[CardT], registry: Registry[C
     named = {str(table.get("name", "")): table for table in tables.values()}
     for path, table in tables.items():
         try:
-            card = validated(kind, _extended(table, named, path), source=str(path))
+            content = _extended(table, named, path)
+            if kind is ModelCard and content.get("kind") == "external":
+                card: Any = validated(ExternalCard, content, source=str(path)).located(path.parent)
+            else:
+                card = validated(kind, content, source=str(path))
         except UserError as error:
             registry.register_broken(path.stem, str(error), origin=str(path))
         else:
-            registry.register(card.name, card, origin=str(path))  # type: ignore[attr-defined]
+            registry.register(card.name, card, origin=str(path))
 
 
 def _extended(table: dict[str, Any], named: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:

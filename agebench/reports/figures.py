@@ -86,7 +86,7 @@ def draw_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
     predictions = {
         name: pd.read_parquet(file, columns=["age", "age_pred"]) for name, file in files.items() if file.exists()
     }
-    learning = learning_curves(history, colours(metrics["train"], ())[metrics["train"]])
+    learning = learning_curves(history, colours(metrics["train"], ())[metrics["train"]]) if history else None
     return draw(folder, figures_of_tests(metrics, predictions) | {"learning-curves": learning}, CAPTIONS)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.files import write_text
+from agebench.reports.external_text import external_in_words, external_table
 from agebench.reports.figures import draw_run
 from agebench.reports.tables import (
     DASH,
@@ -68,10 +69,11 @@ def write_report(folder: Path) -> Path:
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     if not metrics:
         raise UserError(f"{folder}: no metrics.json; a report needs the folder of a run that has been evaluated")
+    external = metrics["train"] is None
     drawn = {name: picture(name, caption) for name, caption in draw_run(folder, metrics, history).items()}
     parts = [
         f"# {escaped(manifest.get('name') or folder.name)}",
-        _in_words(metrics, manifest),
+        external_in_words(metrics, manifest) if external else _in_words(metrics, manifest),
         cross_dataset_table(metrics),
         _method(metrics),
         _overall_table(metrics, _SCORES),
@@ -87,12 +89,12 @@ def write_report(folder: Path) -> Path:
         _faces(manifest),
         "## What was left out, and why",
         *_left_out(manifest),
-        "## How it was trained",
-        _training(manifest, config),
+        "## What was called" if external else "## How it was trained",
+        external_table(manifest) if external else _training(manifest, config),
         drawn.get("learning-curves", ""),
         "## How to repeat it",
         "In this folder, with the same datasets on the machine:",
-        "```\nagebench run --config config.toml --out DIR\n```",
+        f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
     report = folder / "report.md"
     write_text(report, "\n\n".join(part for part in parts if part) + "\n")
@@ -106,7 +108,8 @@ def summary(run: Path | Mapping[str, Any]) -> str:
         run: the run's folder, or what its metrics.json holds.
     """
     metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
-    return f"trained on {escaped(metrics['train'])}\n\n{cross_dataset_table(metrics)}"
+    origin = "" if metrics["train"] is None else f"trained on {escaped(metrics['train'])}\n\n"
+    return f"{origin}{cross_dataset_table(metrics)}"
 
 
 def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
@@ -184,7 +187,8 @@ def _method(metrics: Mapping[str, Any]) -> str:
         drawn.append("single images elsewhere" if drawn else "images")
     return (
         f"In brackets: 95 % bootstrap intervals, resampling {listed(drawn)}. Bias: predicted less true. CS@5: the share of "
-        "images that are off by at most five years. MAE of the median: of always answering the training set's median age."
+        "images that are off by at most five years."
+        + (" MAE of the median: of always answering the training set's median age." if metrics["train"] else "")
     )
 
 
@@ -291,7 +295,9 @@ def _left_out(manifest: Mapping[str, Any]) -> list[str]:
             )
     headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
     rule = (
-        "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
+        "Every test set was read once."
+        if not manifest.get("train")
+        else "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
         "too are left out. Every test set was read once, after training."
     )
     return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]

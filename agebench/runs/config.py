@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agebench.errors import UserError
 from agebench.registry.cards import Architecture, Recipe, merge, validated
 from agebench.registry.catalogue import Catalogue
+from agebench.registry.external import ExternalCard
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -110,6 +111,8 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
         settings = merge(settings, layer)
     table = settings.get("model", {})
     card = catalogue.models.get(table.get("name", DEFAULT_MODEL) if isinstance(table, dict) else DEFAULT_MODEL)
+    if isinstance(card, ExternalCard):
+        raise UserError(f"model '{card.name}' is external and is not trained here: agebench test --model {card.name} …")
     base = {
         "pretrained": "auto" if card.pretrained else "",
         "model": card.architecture.model_dump(mode="json"),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -18,6 +18,14 @@ from agebench.errors import AgebenchError, UserError
 from agebench.files import atomic, write_json, write_text
 from agebench.registry.cards import validated
 from agebench.runs.config import RunConfig, read_settings
+
+
+class Config(Protocol):
+    """What decides a run, and can be written down."""
+
+    def to_toml(self) -> str:
+        """The whole of it."""
+
 
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
@@ -51,7 +59,7 @@ class RunFolder:
         file = self.path / "config.toml"
         return validated(RunConfig, read_settings(file), source=str(file))
 
-    def finished(self, config: RunConfig) -> bool:
+    def finished(self, config: Config) -> bool:
         """Whether this very run stands here finished.
 
         Raises:
@@ -103,7 +111,7 @@ class RunFolder:
         finally:
             self.timings[stage] = round(self.timings.get(stage, 0.0) + time.perf_counter() - start, 2)
 
-    def write_config(self, config: RunConfig) -> None:
+    def write_config(self, config: Config) -> None:
         """The resolved config."""
         write_text(self.path / "config.toml", config.to_toml())
 

@@ -28,6 +28,7 @@ from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
 from agebench.runs.division import Division, divide
+from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
 
@@ -108,7 +109,7 @@ def open_dataset(card: DatasetCard) -> Dataset:
     return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
 
 
-def prepare_faces(config: RunConfig, dataset: Dataset) -> Faces:
+def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
     card = dataset.card
     spec = FaceSpec(card.faces, config.model.size, config.faces.coverage, card.landmark_points)

@@ -85,3 +85,29 @@ def _fingerprint(samples: Samples) -> str:
     columns = [column for column in COLUMNS if column in samples.table and column not in ("landmarks", "bbox", "path")]
     table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
+    """As `save_samples`, of a run that trains nothing: samples/<dataset>-test.parquet and samples/quarantined.parquet."""
+    for name, test in tests.items():
+        folder.write_table(
+            f"samples/{name}-test.parquet", test.table.drop(columns=["landmarks", "bbox"], errors="ignore")
+        )
+    dropped = [part[name].quarantined.assign(dataset=name) for part in (audited, tests) for name in tests]
+    table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
+    folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])
+
+
+def describe_tests(tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> dict[str, dict[str, Any]]:
+    """As `describe_samples`, of a run that trains nothing."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, test in tests.items():
+        samples = audited[name]
+        dropped = pd.concat([samples.quarantined, test.quarantined]).drop_duplicates("sample_id")
+        found[name] = {
+            "read": len(samples) + len(samples.quarantined),
+            "quarantined": {str(reason): int(count) for reason, count in _kinds(dropped["reason"]).items()},
+            "fingerprint": _fingerprint(samples),
+            "test": len(test),
+        }
+    return found

@@ -1,4 +1,4 @@
-"""Contracts as functions: call them from a plugin's own tests; each failure says what is wrong and what to mend."""
+"""The contract of heads: `agebench.models.heads.Head`."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,16 +10,13 @@ from torch import Tensor, nn
 
 from agebench.models import heads
 from agebench.models.heads import AgeEstimate, Head
+from agebench.testing.breach import breach
 
 FEATURES, BATCH = 16, 12
 
 
-class ContractBroken(AssertionError):
-    """What a plugin does that the contract forbids."""
-
-
-def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **options: Any) -> None:
-    """Check a head, by name or by class, against the contract in `agebench.models.heads.base.Head`.
+def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **options: Any) -> str:
+    """Check a head, by name or by class, against the contract in `agebench.models.heads.base.Head`; returns what was checked.
 
     Raises:
         ContractBroken: at the first breach, in one sentence.
@@ -45,7 +42,8 @@ def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **op
     )
     # Lazily: what follows a breach may not even run.
     for problem in chain(_loss(made, logits, age), _decode(made, logits), _script(made, features)):
-        raise ContractBroken(f"head '{name}': {problem}")
+        raise breach("head", name, problem)
+    return f"loss, decoding and TorchScript, for ages {ages[0]} to {ages[1]}"
 
 
 def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
@@ -131,4 +129,4 @@ def _script(head: Head, features: Tensor) -> Iterator[str]:
 
 def _require(holds: bool, name: str, problem: str) -> None:
     if not holds:
-        raise ContractBroken(f"head '{name}': {problem}")
+        raise breach("head", name, problem)

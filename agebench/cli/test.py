@@ -1,0 +1,66 @@
+"""`agebench test`: a model that is not ours, on the same faces, with the same figures and report."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench test`."""
+    parser.add_argument("--model", metavar="NAME", help="a model card of kind external, see `agebench list models`")
+    parser.add_argument("--test", metavar="DATASET", action="append", help="a dataset, the whole of it (repeatable)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, e.g. faces.coverage=1.2 (repeatable)",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="settings from a file, e.g. a run folder's config.toml"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<model>-on-<tests>)")
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Resolve the settings, ask the model, print its table."""
+    from agebench.runs.config import parse_setting, read_settings
+    from agebench.runs.external_config import resolve_external
+    from agebench.runs.folder import RunFolder
+
+    flags: dict[str, Any] = {
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "data": {"test": arguments.test} if arguments.test else None,
+        "model": {"name": arguments.model} if arguments.model else None,
+    }
+    layers = [
+        read_settings(arguments.config) if arguments.config else {},
+        {key: value for key, value in flags.items() if value is not None},
+        *(parse_setting(text) for text in arguments.set),
+    ]
+    catalogue = cards(arguments)
+    config = resolve_external(catalogue, layers)
+    folder = RunFolder(arguments.out or Path("runs") / config.name())
+    if folder.finished(config):
+        print(f"{folder.path} holds this run, finished; nothing is done again.", file=sys.stderr)
+    else:
+        from agebench.runs.external import run_external  # torch is loaded only now
+
+        with folder.locked():
+            run_external(config, catalogue, folder)
+    if arguments.json:
+        print(json.dumps(folder.metrics(), indent=2))
+    else:
+        from agebench.reports.run_report import summary
+
+        print(f"{config.model.title}\n\n{summary(folder.metrics())}\n\nreport: {folder.path / 'report.md'}")
+    return 0

@@ -1,0 +1,76 @@
+"""Ages from any external model, whatever it is made of."""
+
+import hashlib
+import importlib.util
+import shlex
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from agebench.errors import UserError
+from agebench.models.external.command import ask_command
+from agebench.models.external.contract import Answer, join, prepare, read_answer
+from agebench.models.external.files import find_file, open_file
+from agebench.models.external.process import CallableProcess
+from agebench.progress import progress
+from agebench.registry.external import ExternalCard
+
+FILES = ("onnx", "torchscript", "torch-export")
+
+
+def estimate(
+    card: ExternalCard, pixels: np.ndarray, rows: np.ndarray, *, device: str = "cpu", label: str = ""
+) -> Answer:
+    """What the model says about some faces, in their order.
+
+    Args:
+        card: the model's; files and callables are called batch by batch, a command once.
+        pixels: (M, S, S, 3) uint8 RGB faces, S = card.input.size.
+        rows: (N,) the rows of `pixels` that are asked for.
+        device: of TorchScript and torch.export files.
+        label: before the progress bar.
+
+    Raises:
+        UserError: the model's file or package is not there or cannot be read.
+        ExternalBroken: it raised, hung, or said something else than its card announces.
+    """
+    if card.format == "command":
+        return ask_command(card, pixels, rows)
+    answers = []
+    with ExitStack() as stack:
+        call = open_file(card, device) if card.format in FILES else stack.enter_context(CallableProcess(card))
+        bar = stack.enter_context(progress(total=len(rows), label=label, unit="img"))
+        for start in range(0, len(rows), card.batch_size):
+            batch = pixels[rows[start : start + card.batch_size]]
+            answers.append(read_answer(call(prepare(batch, card.input)), len(batch), card))
+            bar.update(len(batch))
+    return join(answers)
+
+
+def fingerprint(card: ExternalCard) -> str:
+    """What changes when the model's file does: the first 16 digits of its SHA-256; empty where there is no one file.
+
+    Raises:
+        UserError: the file, the package, the module or the program is not there; found before any work is done.
+    """
+    if card.format in FILES:
+        path = find_file(card)
+    elif card.format == "command":
+        program = shlex.split(card.source)[0]
+        if shutil.which(program) is None:
+            raise UserError(f"model '{card.name}': no such program: {program}")
+        return ""
+    else:
+        place = card.source.rpartition(":")[0]
+        path = Path(place)
+        if not place.endswith(".py"):
+            module = place.partition(".")[0]
+            if importlib.util.find_spec(module) is None:
+                raise UserError(f"model '{card.name}': no module called {module} is installed or on PYTHONPATH")
+            return ""
+        if not path.is_file():
+            raise UserError(f"model '{card.name}': no such file: {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

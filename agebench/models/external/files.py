@@ -1,0 +1,152 @@
+"""Models in a file: TorchScript, ONNX, torch.export. None of them is opened by executing a pickle."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agebench.errors import UserError
+from agebench.models.external.contract import ExternalBroken, pick
+from agebench.registry.external import ExternalCard
+
+# Prepared faces -> what the model says of them, one row a face.
+Call = Callable[[np.ndarray], np.ndarray]
+
+
+def find_file(card: ExternalCard) -> Path:
+    """The model's file: on disk, or in an installed package, which is not imported.
+
+    Raises:
+        UserError: no such file, or the package is not installed.
+    """
+    inside = card.in_package()
+    if inside is None:
+        path = Path(card.source)
+        if not path.is_file():
+            raise UserError(f"model '{card.name}': no such file: {path}")
+        return path
+    package, name = inside
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None:
+        raise UserError(
+            f"model '{card.name}': the package {package} is not installed: pip install {package.replace('_', '-')}"
+        )
+    for folder in spec.submodule_search_locations or []:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise UserError(f"model '{card.name}': the installed package {package} holds no file {name}")
+
+
+def open_file(card: ExternalCard, device: str) -> Call:
+    """The model in the card's file, ready to be called. ONNX runs on the CPU, the others on `device`.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or what reads it is not installed.
+    """
+    openers = {"onnx": _open_onnx, "torchscript": _open_torchscript, "torch-export": _open_export}
+    return openers[card.format](card, find_file(card), device)
+
+
+def _open_onnx(card: ExternalCard, path: Path, device: str) -> Call:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"model '{card.name}' is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads := os.environ.get("OMP_NUM_THREADS", ""):
+        options.intra_op_num_threads = int(threads)
+    with _readable(card, path, "an ONNX model"):
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed, names = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
+    if card.output.name and card.output.name not in names:
+        raise UserError(
+            f"model '{card.name}': {path.name} has the outputs {', '.join(names)}; "
+            f"output.name = {card.output.name!r} is none of them"
+        )
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        with _accepted(card, batch):
+            found = session.run([card.output.name] if card.output.name else names, {feed: batch})
+        return np.asarray(
+            pick(
+                dict(zip([card.output.name] if card.output.name else names, found, strict=True)),
+                card.output.name,
+                card.name,
+            )
+        )
+
+    return call
+
+
+def _open_torchscript(card: ExternalCard, path: Path, device: str) -> Call:
+    import torch
+
+    with _readable(card, path, "a TorchScript model"):
+        module = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+    return _torch_call(card, module, device)
+
+
+def _open_export(card: ExternalCard, path: Path, device: str) -> Call:
+    import torch
+
+    # torch.export.load falls back to full unpickling by itself; this forbids it.
+    with _readable(card, path, "a torch.export model"), _environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+        module = torch.export.load(path).module().to(device)
+    return _torch_call(card, module, device)
+
+
+def _torch_call(card: ExternalCard, module: Any, device: str) -> Call:
+    import torch
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        with _accepted(card, batch), torch.inference_mode():
+            found = module(torch.from_numpy(batch).to(device))
+        found = pick(found, card.output.name, card.name)
+        return np.asarray(found.float().cpu() if isinstance(found, torch.Tensor) else found)
+
+    return call
+
+
+@contextmanager
+def _readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Each runtime raises kinds of its own.
+        raise UserError(f"model '{card.name}': {path} is not readable as {what}: {first_line(error)}") from error
+
+
+@contextmanager
+def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ExternalBroken(
+            f"model '{card.name}' refuses a batch of the shape {batch.shape}, {batch.dtype}: {first_line(error)}. "
+            "Do input.size, layout, channels, dtype and batch_size on its card fit?"
+        ) from error
+
+
+@contextmanager
+def _environment(key: str, value: str) -> Iterator[None]:
+    before = os.environ.get(key)
+    os.environ[key] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(key) if before is None else os.environ.update({key: before})
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says anything, with the error's kind; at most 300 characters."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+    return f"{type(error).__name__}: {line[:300]}"

