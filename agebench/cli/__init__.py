@@ -20,7 +20,7 @@ COMMANDS = {
     "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",
     "data": "add, get, list or check datasets on this machine",
-    "check": "whether plugins keep their contracts: datasets, models, heads, detectors",
+    "check": "whether plugins keep their contracts: datasets, models, heads",
     "new": "a working skeleton of a dataset, a model or a head: card, code and test",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "systems on the same images: is a difference shown?",

@@ -20,7 +20,7 @@ class Check:
     """One contract check that waits to be run.
 
     Attributes:
-        kind: dataset, model, head or detector.
+        kind: dataset, model or head.
         name: the plugin's.
         run: raises ContractBroken, or says what was checked.
     """
@@ -47,7 +47,7 @@ def find_checks(names: Sequence[str] = (), registry: Iterable[Path] = ()) -> lis
     known = {check.name for check in every}
     for name in names:
         if name not in known:
-            raise UserError(f"no dataset, model, head or detector called '{name}'{suggest(name, sorted(known))}")
+            raise UserError(f"no dataset, model or head called '{name}'{suggest(name, sorted(known))}")
     return [check for check in every if not names or check.name in names]
 
 
