@@ -3,11 +3,17 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # One thread a worker: two workers with two threads each wait for one another and take five times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# A busy machine is no bug, and a test that failed once fails again.
+hypothesis.settings.register_profile("agebench", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("agebench")
 
 
 @pytest.fixture(autouse=True)
