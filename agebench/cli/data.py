@@ -77,7 +77,7 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddRepor
 
 def _list(arguments: argparse.Namespace) -> int:
     found = cards(arguments).datasets
-    from agebench.data.store import home_of, needs_files
+    from agebench.data.store import can_get, home_of, needs_files
     from agebench.paths import data_home
 
     broken = found.broken()
@@ -90,7 +90,7 @@ def _list(arguments: argparse.Namespace) -> int:
         elif home.exists():
             state, where = "here", _where(home)
         else:
-            state, where = "missing", f"agebench data get {name}" if card.url else f"agebench data add {name} PATH"
+            state, where = "missing", f"agebench data get {name}" if can_get(card) else f"agebench data add {name} PATH"
         rows.append({"name": name, "title": card.title, "images": card.count, "state": state, "where": where})
     if arguments.json:
         print(json.dumps({"datasets": rows, "broken": broken}, indent=2))

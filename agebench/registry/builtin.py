@@ -10,6 +10,8 @@ for _name, _target in {
     "fgnet": "agebench.data.readers.fgnet:FGNetReader",
     "csv": "agebench.data.readers.csv:CSVReader",
     "folder": "agebench.data.readers.folder:FolderReader",
+    "huggingface": "agebench.data.readers.huggingface:HuggingFaceReader",
+    "imdb-wiki": "agebench.data.readers.imdb_wiki:IMDBWikiReader",
     "synth": "agebench.data.readers.synth:SynthReader",
 }.items():
     readers.register(_name, _target)

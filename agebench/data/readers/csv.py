@@ -56,8 +56,8 @@ class CSVReader(LabelledReader):
         margin: float = 0.5,
         **options: Any,
     ) -> None:
-        named = root if root is not None and root.is_file() else None
-        super().__init__(root.parent if named and root else root, groups, **options)
+        named = root.resolve() if root is not None and root.is_file() else None
+        super().__init__(named.parent if named else root, groups, **options)
         described: dict[str, Any] = {"file": named.name if named else table, "columns": columns or {}, "images": images}
         described |= {"separator": separator, "header": header, "struct": struct}
         self.table = validated(Table, described, source="options")

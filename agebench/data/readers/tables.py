@@ -75,7 +75,7 @@ def read_labels(
     parts = []
     for inside, labels in found.items():
         content = read_table(root / inside, table.separator, header=table.header, struct=table.struct)
-        part = _our_columns(content, labels, table.columns, wanted, needed, source=str(root / inside))
+        part = our_columns(content, labels, table.columns, wanted, needed, source=str(root / inside))
         if "path" in part:
             given = as_text(part["path"]).fillna("")
             base = posixpath.dirname(inside) + "/" + table.images
@@ -89,7 +89,7 @@ def _joined(base: str, path: str) -> str:
     return posixpath.normpath(posixpath.join("./" + base, path)) if path else ""
 
 
-def _our_columns(
+def our_columns(
     content: pd.DataFrame,
     labels: dict[str, str],
     columns: dict[str, str | int],
@@ -98,6 +98,11 @@ def _our_columns(
     *,
     source: str,
 ) -> pd.DataFrame:
+    """A table's columns under our names; `labels` are those that stand in its name, for every row.
+
+    Raises:
+        UserError: a column of `columns` or `needed` is not there.
+    """
     named = {str(name): content[name] for name in content.columns}
     named |= {name: pd.Series(value, index=content.index, dtype="str") for name, value in labels.items()}
     part: dict[str, Any] = {}
