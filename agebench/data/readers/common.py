@@ -170,7 +170,7 @@ def finish(
     bad = ages.isna() | table["sample_id"].duplicated()
     first_path = table.drop_duplicates("sample_id").set_index("sample_id")["path"]
     rows = [
-        (name, path, f"age '{age}' is not a number" if missing else f"a second image called like {first_path[name]}")
+        (name, path, _no_age(age) if missing else f"a second image called like {first_path[name]}")
         for name, path, age, missing in zip(
             table["sample_id"][bad], table["path"][bad], table["age"][bad], ages.isna()[bad], strict=True
         )
@@ -186,3 +186,7 @@ def finish(
         raise UserError(f"{source}: not one row in it")
     first = aside.iloc[0]
     raise UserError(f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}")
+
+
+def _no_age(age: object) -> str:
+    return "nothing says its age" if age is None or age != age else f"age '{age}' is not a number"

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -40,6 +40,8 @@ class CSVReader(LabelledReader):
         margin: how much more than the box, as a share of its sides.
         options: `values`, `open_ages`, `tables` and `lists`, see `LabelledReader`.
     """
+
+    needed: ClassVar[tuple[str, ...]] = ("path", "age")
 
     def __init__(
         self,
@@ -119,7 +121,7 @@ class CSVReader(LabelledReader):
     def _rows(self, files: dict[str, dict[str, str]], table: Table) -> pd.DataFrame:
         assert self.root is not None
         elsewhere = self.tables or {"age_low", "age_high"} <= set(table.columns)
-        needed = ("path",) if elsewhere else ("path", "age", *self.groups)
+        needed = ("path",) if elsewhere else (*self.needed, *self.groups)
         known = tuple(name for name in needed if name not in self.lists)
         return read_labels(self.root, files, table, (*KNOWN, *self.groups, *self.box), (*known, *self.box))
 

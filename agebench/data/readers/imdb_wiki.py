@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,8 @@ class IMDBWikiReader(CSVReader):
     The age is that at the middle of the year of the photograph, in whole years. Rows in which the owners' detector found
     no face (score -inf) are put aside. Columns: gender, subject (the celebrity's name).
     """
+
+    needed: ClassVar[tuple[str, ...]] = ("path",)
 
     def __init__(self, root: Path | None, groups: tuple[str, ...] = (), *, table: str = "", **options: Any) -> None:
         columns: dict[str, str | int] = {

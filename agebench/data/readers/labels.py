@@ -14,6 +14,8 @@ from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.registry.cards import validated
 
+# Where a table's row comes from: its file's number, its own, how many there are, and the path as it stands there.
+_ORIGIN = ["file", "row", "rows", "given"]
 PutAside = list[tuple[str, str, str]]
 
 
@@ -59,7 +61,7 @@ class LabelledReader(Reader):
             raise UserError(
                 f'{source}: nothing in it is an age; the card says where it stands: options.columns = {{age = "…"}}'
             )
-        rows = rows.drop(columns=["file", "row", "given"], errors="ignore")
+        rows = rows.drop(columns=_ORIGIN, errors="ignore")
         translated = translate(rows, self.values, open_ages=self.open_ages, source=source)
         return finish(translated, put_aside, self.groups, source=source)
 
@@ -71,7 +73,7 @@ class LabelledReader(Reader):
         key = "path" if of_image else by
         needed = ("path",) if of_image else () if by == "row" else (by,)
         content = read_labels(self.root, find_tables(self.root, table), table, (*KNOWN, *self.groups), needed)
-        labels = [name for name in map(str, content) if name not in ("path", "given", "file", "row", "sample_id", by)]
+        labels = [name for name in map(str, content) if name not in (*_ORIGIN, "path", "sample_id", by)]
         if by == "row":
             return self._beside(rows, content, labels, table), put_aside
         left = _key(rows[key], by) if of_image else as_text(rows[by]) if by in rows else None
@@ -99,14 +101,16 @@ class LabelledReader(Reader):
             raise UserError(
                 f"options.tables: by = 'row' joins '{table.file}' to the rows of another table; there is none"
             )
-        sizes = [part.groupby("file", sort=True).size().tolist() for part in (rows, content)]
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"{self.root}: '{table.file}' has {sizes[1]} rows beside {sizes[0]}: joined by row, they must be as many"
-            )
-        ordered = rows.sort_values(["file", "row"], kind="stable").index
-        found = content.sort_values(["file", "row"], kind="stable")[labels].set_axis(ordered)
-        return _filled(rows, found.reindex(rows.index))
+        numbers = ["file", "row"]
+        expected, there = (dict(zip(part["file"], part["rows"], strict=True)) for part in (rows, content))
+        for number, count in expected.items():
+            if there.get(number, 0) != count:
+                raise UserError(
+                    f"{self.root}: '{table.file}' has {there.get(number, 0)} rows beside {count}: "
+                    "joined by row, they must be as many"
+                )
+        found = content.set_index(numbers)[labels].reindex(pd.MultiIndex.from_frame(rows[numbers]))
+        return _filled(rows, found.set_axis(rows.index))
 
     def _listed(
         self, rows: pd.DataFrame, put_aside: PutAside, column: str, files: dict[str, str]

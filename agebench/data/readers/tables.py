@@ -67,20 +67,21 @@ def read_labels(
         needed: those that must be there.
 
     Returns:
-        Those columns; `path` counts from `root`; `file` is the table's path and `row` the row's number in it.
+        Those columns; `path` counts from `root`, `given` is what the table says; `file` is the table's number, `row` the row's
+        in it, and `rows` how many there are.
 
     Raises:
         UserError: no such column, or a damaged table.
     """
     parts = []
-    for inside, labels in found.items():
+    for number, (inside, labels) in enumerate(found.items()):
         content = read_table(root / inside, table.separator, header=table.header, struct=table.struct)
         part = our_columns(content, labels, table.columns, wanted, needed, source=str(root / inside))
         if "path" in part:
             given = as_text(part["path"]).fillna("")
             base = posixpath.dirname(inside) + "/" + table.images
             part = part.assign(given=given, path=[_joined(base, path) for path in given])
-        parts.append(part.assign(file=inside, row=range(len(part))))
+        parts.append(part.assign(file=number, row=range(len(part)), rows=len(part)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -166,7 +167,7 @@ def _read_matlab(file: Path, struct: str) -> pd.DataFrame:
         raise ValueError("MATLAB version 7.3; save it with -v7") from None
     except Exception as error:  # its parser raises whatever the damage leads to
         raise ValueError(f"not a MATLAB file that can be read: {error}") from error
-    variables = {name: value for name, value in content.items() if isinstance(value, dict | list)}
+    variables = {name: value for name, value in content.items() if isinstance(value, dict | list) and name[0] != "_"}
     if struct not in variables and (struct or len(variables) != 1):
         raise ValueError(f"no struct '{struct}', there are {', '.join(variables)}; the card's options.struct names it")
     value = variables[struct] if struct else next(iter(variables.values()))
