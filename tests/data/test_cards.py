@@ -181,11 +181,15 @@ def test_lagenda_reads_each_face_of_a_photograph(tmp_path: Path) -> None:
     image.save(tmp_path / "lag_benchmark" / "a.png")
     text = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1\n"
     rows = "lag_benchmark/a.png,31.2,M,10,10,30,30,0,0,50,60\nlag_benchmark/a.png,-1,-1,60,10,80,30,50,0,100,60\n"
-    write(tmp_path, "lagenda_test.csv", f"{text}{rows}lag_benchmark/a.png,8,-1,60,30,80,50,50,0,100,60\n")
+    write(
+        tmp_path,
+        "lagenda_test.csv",
+        f"{text}{rows}lag_benchmark/a.png,8,-1,60,30,80,50,50,0,100,60\nlag_benchmark/a.png,9,F,-1,-1,-1,-1,0,0,9,9\n",
+    )
     samples = read("lagenda", tmp_path)
     assert column(samples, "age") == [31.2, 8]
     assert column(samples, "gender") == ["male", None]
-    assert samples.quarantined["reason"].tolist() == ["age -1 is outside [0, 120]"]
+    assert samples.quarantined["reason"].tolist() == ["no box of a face", "age -1 is outside [0, 120]"]
     source = reader("lagenda", tmp_path)
     first, second = (np.asarray(open_image(source.image_bytes(path))) for path in samples.table["path"])
     assert first.shape == (40, 40, 3)  # 20 pixels, and as much again around them

@@ -14,11 +14,13 @@ import pytest
 from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
+from agebench.cli import main
 from agebench.data import store
 from agebench.data.audit import audit
 from agebench.data.images import open_image
 from agebench.data.readers import hub
 from agebench.data.readers.huggingface import HuggingFaceReader
+from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.cards import DatasetCard
@@ -125,6 +127,14 @@ def test_a_file_that_changes_is_read_again(parquet: Path) -> None:
     new = HuggingFaceReader(parquet, **OPTIONS)
     assert column(new.read(), "subject") == ["10", "11", "12", "4", "5"]
     assert stamp != new.stamp("train/00000000")
+
+
+def test_a_dataset_is_built_once_wherever_it_is_moved_to(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(HuggingFaceReader(parquet, **OPTIONS).read()) == 6
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    parquet.rename(parquet.parent / "moved")
+    reader = HuggingFaceReader(parquet.parent / "moved", **OPTIONS)
+    assert [colour(reader, path) for path in reader.read().table["path"]] == [0, 1, 2, 3, 4, 5]
 
 
 def test_what_save_to_disk_writes(tmp_path: Path) -> None:
@@ -398,3 +408,47 @@ def hub_constants() -> Any:
 def test_a_dataset_that_is_not_here_says_how_to_get_it() -> None:
     with pytest.raises(UserError, match="`agebench data get mine` downloads it"):
         store.locate(card())
+
+
+def test_the_list_says_how_to_get_a_hub_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fairface-hub"))
+    assert line.endswith("missing             agebench data get fairface-hub")
+
+
+@pytest.mark.slow
+def test_a_run_from_card_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = SynthReader(None, count=48, size=48)
+    faces = source.read().table
+    for split, rows in (("train", faces[:32]), ("validation", faces[32:])):
+        images = [{"bytes": source.image_bytes(path), "path": None} for path in rows["path"]]
+        labels = {"age": rows["age"].astype("int64").tolist(), "gender": rows["gender"].astype("str").tolist()}
+        part = datasets.Dataset.from_dict({"image": images, **labels})
+        part.to_parquet(tmp_path / "set" / f"{split}-00000-of-00001.parquet")
+    text = (
+        'name = "mine"\ntitle = "Mine"\nreader = "huggingface"\nlicence = "mine"\ngroups = ["gender"]\nfaces = "none"\n'
+    )
+    (tmp_path / "registry" / "datasets").mkdir(parents=True)
+    (tmp_path / "registry" / "datasets" / "mine.toml").write_text(
+        text + 'options = { splits = { train = "train", test = "validation" } }\n'
+    )
+    registry = ["--registry", str(tmp_path / "registry")]
+    assert main(["data", "add", "mine", str(tmp_path / "set"), *registry]) == 0
+    assert main(["data", "check", "mine", "--full", *registry]) == 0
+    command = [
+        "run",
+        "--train",
+        "mine",
+        "--test",
+        "mine",
+        "--model",
+        "tiny",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*command, "--set", "train.batch_size=8", *registry]) == 0, capsys.readouterr()
+    tested = pd.read_parquet(tmp_path / "run" / "predictions" / "mine.parquet")
+    assert set(tested["sample_id"]) == {f"validation/{row:08d}" for row in range(16)}
+    assert tested["age"].tolist() == faces["age"][32:].tolist()

@@ -64,6 +64,8 @@ class CSVReader(LabelledReader):
         described |= {"separator": separator, "header": header, "struct": struct}
         self.table = validated(Table, described, source="options")
         self.box = tuple(box)
+        if len(self.box) not in (0, 4):
+            raise UserError(f"options.box = {list(box)}: it needs four columns: left, top, right, bottom")
         self.margin = margin
 
     def read(self) -> Samples:
@@ -83,7 +85,7 @@ class CSVReader(LabelledReader):
         reasons, paths = check_paths(self.root, "", rows["path"].tolist(), rows["given"].tolist())
         rows = rows.assign(path=paths)
         if self.box:
-            rows = self._boxed(rows)
+            rows, reasons = self._boxed(rows, reasons)
         bad = pd.Series(reasons, index=rows.index) != ""
         put_aside = [
             (name, path, reason) for name, path, reason in zip(rows["sample_id"], paths, reasons, strict=True) if reason
@@ -145,13 +147,15 @@ class CSVReader(LabelledReader):
             raise UserError(f"{self.root}: {found}; the card's options.table names the right one")
         return tables[0]
 
-    def _boxed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """`rows` whose paths say the box, and are unique by it."""
-        corners = rows[list(self.box)].apply(pd.to_numeric, errors="coerce").fillna(0).round(1)
-        suffix = corners.astype("str").agg(",".join, axis=1)
-        return rows.assign(path=rows["path"] + "#" + suffix, sample_id=rows["sample_id"] + "#" + suffix).drop(
-            columns=[*self.box]
-        )
+    def _boxed(self, rows: pd.DataFrame, reasons: list[str]) -> tuple[pd.DataFrame, list[str]]:
+        """`rows` whose paths say the box, and are unique by it; those without one get a reason."""
+        corners = rows[list(self.box)].apply(pd.to_numeric, errors="coerce").round(1)
+        left, top, right, bottom = (corners[name] for name in self.box)
+        good = (right > left) & (bottom > top)
+        reasons = [reason or ("" if fine else "no box of a face") for reason, fine in zip(reasons, good, strict=True)]
+        suffix = "#" + corners.astype("str").agg(",".join, axis=1)
+        rows = rows.assign(path=rows["path"] + suffix, sample_id=rows["sample_id"] + suffix)
+        return rows.drop(columns=[*self.box]), reasons
 
 
 def check_paths(root: Path, base: str, paths: list[str], given: list[str] | None = None) -> tuple[list[str], list[str]]:

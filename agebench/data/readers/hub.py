@@ -79,8 +79,10 @@ def fetch_from_hub(target: Path, source: HubSource) -> None:
 def library() -> Any:
     """The `datasets` library, quiet where nobody watches."""
     import datasets
+    import huggingface_hub
 
     datasets.logging.set_verbosity_error()
+    huggingface_hub.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets

@@ -1,6 +1,7 @@
 """Tables and image folders in the formats of the Hugging Face `datasets` library: from the hub, or from disk."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from agebench.data.readers.labels import LabelledReader, PutAside
 from agebench.data.readers.tables import KNOWN, our_columns
 from agebench.data.samples import Samples
 from agebench.errors import UserError
+from agebench.files import write_json
 from agebench.paths import cache_home
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -132,8 +134,9 @@ class HuggingFaceReader(LabelledReader):
         rows = our_columns(content, {}, columns, (*KNOWN, *self.groups), needed, source=source)
         rows = rows.drop(columns="path", errors="ignore")
         paths, reasons = self._paths(split, data.data.column(image), source)
-        if "split" not in columns:
-            rows["split"] = self._our_split(split)
+        ours = self._our_split(split)
+        if "split" not in columns and (ours or "split" not in rows):
+            rows["split"] = ours
         identity = rows["sample_id"].astype("str") if "sample_id" in columns else pd.Series(paths, index=rows.index)
         rows = rows.assign(sample_id=identity, path=paths)
         bad = pd.Series(reasons, index=rows.index) != ""
@@ -284,6 +287,16 @@ class HuggingFaceReader(LabelledReader):
 
             return load
 
+        def parquet(split: str, paths: list[str]) -> Any:
+            # The library's cache goes by absolute names: without a note, a dataset would be built again where it is moved to.
+            note = cache_home() / "huggingface" / f"{self._stamp}-{split}.json"
+            known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else []
+            if known and all(os.path.isfile(file) for file in known):
+                return map_arrow(split, known)
+            data = build("parquet")(split, paths)
+            write_json(note, [file["filename"] for file in data.cache_files])
+            return data
+
         def map_arrow(split: str, paths: list[str]) -> Any:
             try:
                 return datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in paths])
@@ -296,7 +309,7 @@ class HuggingFaceReader(LabelledReader):
             return build("imagefolder")
         for file in files:
             _check_parquet(self.root / file)
-        return build("parquet")
+        return parquet
 
 
 def _check_parquet(file: Path) -> None:

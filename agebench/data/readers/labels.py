@@ -119,7 +119,7 @@ class LabelledReader(Reader):
         assert self.root is not None
         there = walk_files(self.root)[0]
         known = _Names([*rows["path"], *(path for _, path, _ in put_aside)], top_folder(there))
-        value = pd.Series([None] * (len(rows) + len(put_aside)), dtype="object")
+        value: list[str | None] = [None] * len(known.paths)
         put_aside = list(put_aside)
         named_by: dict[int, str] = {}
         missing = []
@@ -140,7 +140,7 @@ class LabelledReader(Reader):
                     value[row] = meaning
             if len(named_by) == before:
                 raise UserError(f"{self.root / inside}: not one of its lines is an image of the dataset")
-        listed = value[: len(rows)].set_axis(rows.index)
+        listed = pd.Series(value[: len(rows)], index=rows.index, dtype="object")
         rows = rows.assign(**{column: listed})
         if column == "split":
             unlisted = listed.isna()
