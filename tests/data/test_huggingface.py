@@ -22,7 +22,7 @@ from agebench.data.readers import hub
 from agebench.data.readers.huggingface import HuggingFaceReader
 from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
-from agebench.errors import AgebenchError, UserError
+from agebench.errors import AgebenchError, ImageRefused, UserError
 from agebench.registry.cards import DatasetCard
 
 AGES = ["0-2", "3-9", "20-29", "more than 70"]
@@ -203,9 +203,13 @@ def test_addresses_are_refused_unless_the_card_allows_them(tmp_path: Path, monke
         HuggingFaceReader(root).read()
     got = tmp_path / "got.png"
     got.write_bytes(picture(7))
-    monkeypatch.setattr("agebench.data.download.download", lambda url, folder: got)
     reader = HuggingFaceReader(root, urls=True)
-    assert [colour(reader, path) for path in reader.read().table["path"]] == [7, 7]
+    with monkeypatch.context() as patched:
+        patched.setattr("agebench.data.download.download", lambda url, folder: got)
+        assert [colour(reader, path) for path in reader.read().table["path"]] == [7, 7]
+    root = plain(tmp_path / "dead", ["http://127.0.0.1:9/a.png"], age=[1])
+    with pytest.raises(ImageRefused, match=r"http://127\.0\.0\.1:9/a\.png: cannot be reached"):
+        HuggingFaceReader(root, urls=True).image_bytes("http://127.0.0.1:9/a.png")
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,24 @@
 """Tables and image folders in the formats of the Hugging Face `datasets` library: from the hub, or from disk."""
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from agebench.data.readers.common import VOCABULARY, is_image, top_folder, walk_files
+from agebench.data.readers.arrow import SPLITS, data_files, open_data
+from agebench.data.readers.common import VOCABULARY
 from agebench.data.readers.csv import check_paths
-from agebench.data.readers.hub import HubSource, fetch_from_hub, library, read_source
+from agebench.data.readers.hub import HubSource, fetch_from_hub
 from agebench.data.readers.labels import LabelledReader, PutAside
 from agebench.data.readers.tables import KNOWN, our_columns
 from agebench.data.samples import Samples
-from agebench.errors import UserError
-from agebench.files import write_json
+from agebench.errors import AgebenchError, ImageRefused, UserError
 from agebench.paths import cache_home
 
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_SPLITS = {**{name: name for name in VOCABULARY["split"]}, "dev": "validation", "testing": "test"}
 _ROW = re.compile(r"([^/]+)/(\d{8,})")
 
 
@@ -105,15 +101,22 @@ class HuggingFaceReader(LabelledReader):
         return self.complete(pd.concat(parts, ignore_index=True), put_aside, source=source)
 
     def image_bytes(self, path: str) -> bytes:
-        """The encoded image: a row of the table, a file, or what stands at an address."""
-        if match := _ROW.fullmatch(path):
+        """The encoded image: a row of the table, a file, or what stands at an address.
+
+        Raises:
+            ImageRefused: nothing can be had from the address.
+        """
+        if (match := _ROW.fullmatch(path)) and match[1] in self._data:
             value = self._images[match[1]][int(match[2])].column(0)[0].as_py()
             return bytes(value["bytes"] if isinstance(value, dict) else value)
         if _is_url(path):
             from agebench.data.download import download
 
             folder = cache_home() / "urls" / hashlib.sha256(path.encode()).hexdigest()
-            return download(path, folder).read_bytes()
+            try:
+                return download(path, folder).read_bytes()
+            except AgebenchError as error:  # one dead address among many ends no run
+                raise ImageRefused(str(error)) from error
         return super().image_bytes(path)
 
     def stamp(self, path: str) -> str:
@@ -208,22 +211,20 @@ class HuggingFaceReader(LabelledReader):
     def _our_split(self, split: str) -> str | None:
         if self.splits:
             return next(ours for ours, theirs in self.splits.items() if theirs == split)
-        return None if len(self._data) == 1 else VOCABULARY["split"][_SPLITS[split]]
+        return None if len(self._data) == 1 else VOCABULARY["split"][SPLITS[split]]
 
     @cached_property
     def _data(self) -> dict[str, Any]:
         """Split -> `datasets.Dataset`, memory-mapped: it pickles as the names of its files."""
         assert self.root is not None
-        files = self._files()
-        load = self._loader(sorted(path for paths in files.values() for path in paths))
-        found = {split: load(split, [str(self.root / path) for path in paths]) for split, paths in files.items()}
+        found = open_data(self.root, self._files, self._stamp)
         wanted = self.splits.values() or found
         for split in wanted:
             if split not in found:
                 raise UserError(
                     f"{self.root}: no split '{split}', there are {', '.join(found)}; options.splits on the card names them"
                 )
-            if not self.splits and len(found) > 1 and split not in _SPLITS:
+            if not self.splits and len(found) > 1 and split not in SPLITS:
                 raise UserError(
                     f"{self.root}: split '{split}' is none of train, val, test; the card says what it is: "
                     f'options.splits = {{test = "{split}"}}'
@@ -239,94 +240,15 @@ class HuggingFaceReader(LabelledReader):
         }
 
     @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        assert self.root is not None
+        return {"train": [self.file]} if self.file else data_files(self.root)
+
+    @cached_property
     def _stamp(self) -> str:
-        paths = [path for part in self._files().values() for path in part]
+        paths = [path for part in self._files.values() for path in part]
         state = [(path, super(HuggingFaceReader, self).stamp(path)) for path in sorted(paths)]
         return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-
-    def _files(self) -> dict[str, list[str]]:
-        """Split -> its data files: Arrow where there are any, else Parquet, else images and their metadata."""
-        assert self.root is not None
-        if self.file:
-            return {"train": [self.file]}
-        files, _ = walk_files(self.root)
-        own = [path for path in files if path.endswith(".arrow") and not path.rpartition("/")[2].startswith("cache-")]
-        own = own or [path for path in files if path.lower().endswith(".parquet") and not path.endswith(_METADATA)]
-        folder = not own
-        own = own or [path for path in files if is_image(path) or path.endswith(_METADATA)]
-        if not own:
-            raise UserError(f"{self.root}: no Parquet or Arrow file in it, and no image")
-        fetched = read_source(self.root) is not None
-        top = top_folder(own)
-        found: dict[str, list[str]] = {}
-        for path in own:
-            parts = path.removeprefix(top).split("/")
-            if fetched:
-                split = parts[0] if len(parts) > 1 else top.strip("/").rpartition("/")[2]
-            else:
-                split = _split_in(parts[:1] if folder and len(parts) > 1 else [] if folder else parts)
-            found.setdefault(split, []).append(path)
-        shared = [
-            path for path in own if folder and path.removeprefix(top) in _METADATA
-        ]  # speaks of every split's images
-        return {split: list(dict.fromkeys([*paths, *shared])) for split, paths in found.items() if {*paths} - {*shared}}
-
-    def _loader(self, files: list[str]) -> Callable[[str, list[str]], Any]:
-        """How files of this kind become a Dataset."""
-        assert self.root is not None
-        datasets = library()
-
-        def build(kind: str) -> Callable[[str, list[str]], Any]:
-            def load(split: str, paths: list[str]) -> Any:
-                try:
-                    cache = str(cache_home() / "huggingface")
-                    return datasets.load_dataset(kind, data_files={split: paths}, split=split, cache_dir=cache)
-                except Exception as error:  # pyarrow's, the library's own, and whatever damage leads to
-                    reason = str(error.__cause__ or error).strip().splitlines()[:1]
-                    raise UserError(f"{self.root}: its {kind} files cannot be read: {' '.join(reason)}") from error
-
-            return load
-
-        def parquet(split: str, paths: list[str]) -> Any:
-            # The library's cache goes by absolute names: without a note, a dataset would be built again where it is moved to.
-            note = cache_home() / "huggingface" / f"{self._stamp}-{split}.json"
-            known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else []
-            if known and all(os.path.isfile(file) for file in known):
-                return map_arrow(split, known)
-            data = build("parquet")(split, paths)
-            write_json(note, [file["filename"] for file in data.cache_files])
-            return data
-
-        def map_arrow(split: str, paths: list[str]) -> Any:
-            try:
-                return datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in paths])
-            except Exception:
-                return build("arrow")(split, paths)
-
-        if files[0].endswith(".arrow"):
-            return map_arrow
-        if not files[0].lower().endswith(".parquet"):
-            return build("imagefolder")
-        for file in files:
-            _check_parquet(self.root / file)
-        return parquet
-
-
-def _check_parquet(file: Path) -> None:
-    import pyarrow.parquet as pq
-
-    try:
-        pq.ParquetFile(file).close()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: not a whole Parquet file ({str(error).strip().splitlines()[0]}); get it again"
-        ) from error
-
-
-def _split_in(parts: list[str]) -> str:
-    """The split that a path speaks of, as `data/train-00000-of-00002.parquet` does; else `train`."""
-    words = [word for part in parts for word in re.split(r"[^a-z]+", part.lower())]
-    return next((word for word in words if word in _SPLITS), "train")
 
 
 def _decoded(data: Any) -> pd.DataFrame:
