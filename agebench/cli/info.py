@@ -37,5 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
     import tomli_w
 
     print(f"# {registry.kind} card, {registry.origin(arguments.name)}")
-    print(tomli_w.dumps({key: value for key, value in card.items() if value not in ("", [], {})}), end="")
+    print(tomli_w.dumps({key: value for key, value in card.items() if value not in ("", [], {})}).rstrip())
     return 0

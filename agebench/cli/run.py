@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a dataset to test on (repeatable); the training set's name means its held-out part",
     )
     parser.add_argument(
-        "--protocol", metavar="NAME", help="how the training set is divided, see `agebench info DATASET` (default: default)"
+        "--protocol",
+        metavar="NAME",
+        help="how the training set is divided, see `agebench info DATASET` (default: default)",
     )
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")

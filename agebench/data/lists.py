@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from agebench.data.protocols import Folds
 
 # What a column of names is called in the wild, the surest first.
-_COLUMNS = ("sample_id", "path", "image_path", "img_path", "image_name", "image", "file", "filename", "file_name", "name")
+_COLUMNS = (
+    "sample_id",
+    "path",
+    "image_path",
+    "img_path",
+    "image_name",
+    "image",
+    "file",
+    "filename",
+    "file_name",
+    "name",
+)
 
 
 def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path | None) -> np.ndarray:

@@ -61,7 +61,8 @@ class Folds:
     def in_words(self) -> pd.DataFrame:
         """One row an image and one column a fold: train, val, test, or NA where the image is in no part."""
         columns = [f"fold {name}" if name else "part" for name in self.names]
-        words = [pd.Categorical.from_codes(parts, categories=list(PARTS)) for parts in self.parts]
+        kind = pd.CategoricalDtype(list(PARTS))
+        words = [pd.Categorical.from_codes(list(parts), dtype=kind) for parts in self.parts]
         return pd.DataFrame(dict(zip(columns, words, strict=True)))
 
     def trained_on(self) -> Samples:
@@ -69,8 +70,10 @@ class Folds:
         return rows(self.samples, ((self.parts == TRAIN) | (self.parts == VAL)).any(axis=0))
 
     def leaks(self) -> dict[str, int]:
-        """`duplicates`: test images that also stand in the train or val of their fold (same bytes or pixels), each counted
-        once; `subjects`: people of whom images stand on both sides. By digests and identities, whatever the protocol.
+        """What stands on both sides, by digests and identities, whatever the protocol says.
+
+        `duplicates`: test images that also stand in the train or val of their fold (same bytes or pixels), each counted
+        once; `subjects`: people of whom images stand on both sides.
         """
         table = self.samples.table
         copies, people = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=bool)
@@ -179,7 +182,9 @@ def _divide(
         maps = [rotation.parts() for rotation in protocol.splits]
         parts = np.stack([values.map(of).fillna(-1).to_numpy().astype(np.int64) for of in maps])
         return tuple(str(number + 1) for number in range(len(maps))), parts
-    codes, found = pd.factorize(values, sort=True)
+    numbers = values.str.fullmatch(r"\d{1,15}").all()
+    found = sorted(values.unique(), key=int if numbers else str)
+    codes = pd.Categorical(values, categories=found).codes
     if len(found) < 3:
         raise UserError(
             f"{label}: its column '{values.name}' has {len(found)} values; train, val and test need three at least"

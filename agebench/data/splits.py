@@ -122,7 +122,9 @@ def leave_out_straddling(parts: np.ndarray, groups: np.ndarray) -> int:
     return int(straddling.sum())
 
 
-def add_val(parts: np.ndarray, groups: np.ndarray, ages: np.ndarray, val: float, generator: np.random.Generator) -> None:
+def add_val(
+    parts: np.ndarray, groups: np.ndarray, ages: np.ndarray, val: float, generator: np.random.Generator
+) -> None:
     """Where no row validates, move the share `val` of the training rows there, in place and by group."""
     if (parts == 1).any():
         return

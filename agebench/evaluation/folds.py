@@ -53,5 +53,7 @@ def _answers(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
     entry = evaluate(table.assign(subject=people), **how)
     entry["subjects"] = int(table["subject"].nunique()) if known else None
     entry["method"]["resampled"] = "subjects" if known else "images"
-    entry["notes"].append(f"{table['sample_id'].nunique()} images, tested {len(table) / table['sample_id'].nunique():.2g} times each")
+    entry["notes"].append(
+        f"{table['sample_id'].nunique()} images, tested {len(table) / table['sample_id'].nunique():.2g} times each"
+    )
     return entry

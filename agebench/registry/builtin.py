@@ -10,6 +10,7 @@ for _name, _target in {
     "fgnet": "agebench.data.readers.fgnet:FGNetReader",
     "csv": "agebench.data.readers.csv:CSVReader",
     "folder": "agebench.data.readers.folder:FolderReader",
+    "facebase": "agebench.data.readers.facebase:FacebaseReader",
     "synth": "agebench.data.readers.synth:SynthReader",
 }.items():
     readers.register(_name, _target)

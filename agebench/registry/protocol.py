@@ -50,7 +50,9 @@ class Protocol(BaseModel):
     kind: Literal["holdout", "official", "folds", "leave-one-subject-out", "lists"]
     description: str = ""
     citation: str = ""
-    test_share: float | None = Field(default=None, gt=0, lt=1, description="of holdout; unset: the run's data.test_share")
+    test_share: float | None = Field(
+        default=None, gt=0, lt=1, description="of holdout; unset: the run's data.test_share"
+    )
     val_share: float | None = Field(
         default=None, gt=0, lt=1, description="of what is not tested, where no part is named val; unset: the run's"
     )

@@ -29,7 +29,9 @@ def ages_of_parts(folder: Path) -> Figure | None:
     figure = Figure(figsize=(9.0, 3.0), layout="constrained")
     for axes, (part, values) in zip(figure.subplots(1, 3, sharex=True), ages.items(), strict=True):
         axes.hist(values, bins=list(bins), color=_COLOURS[part])
-        axes.set_title(f"{part}: {count(len(values))} images, median {number(float(np.median(values)), digits=0)}", fontsize=11)
+        axes.set_title(
+            f"{part}: {count(len(values))} images, median {number(float(np.median(values)), digits=0)}", fontsize=11
+        )
         axes.set(xlabel="age (years)", ylabel="images" if part == "train" else "")
         axes.grid(axis="y", alpha=0.3)
     return figure

@@ -120,10 +120,7 @@ def matrix(rows: Sequence[Row], tests: Sequence[str]) -> tuple[list[str], list[l
             escaped(row.train or "not here"),
             escaped(row.name),
             str(len(row.records)),
-            *(
-                with_interval(row.figure(test)) + _mark(row, test) if test in row.tests else DASH
-                for test in tests
-            ),
+            *(with_interval(row.figure(test)) + _mark(row, test) if test in row.tests else DASH for test in tests),
         ]
         for row in rows
     ]

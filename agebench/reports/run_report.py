@@ -39,6 +39,7 @@ _FACES = {
     "none": "as they come, framed like the template already",
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
+    "boxes": "cut out by their annotated boxes, a framing of their own",
 }
 # Key of `overall` -> column, and how its figures are written.
 _SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}

@@ -133,9 +133,7 @@ def divide(
         UserError: too few samples, a protocol that does not fit, or a test set that stands in the training set altogether.
     """
     home = data.train
-    folds = fold(
-        protocol, samples[home], test=data.test_share, val=data.val_share, seed=seed, source=home, root=root
-    )
+    folds = fold(protocol, samples[home], test=data.test_share, val=data.val_share, seed=seed, source=home, root=root)
     seen = folds.trained_on()
     others, overlap = {}, {home: 0}
     for name in data.test:

@@ -30,7 +30,9 @@ def measure(config: RunConfig, folder: RunFolder, divisions: Divisions) -> dict[
         )
         # The floor that a model must beat: the training set's median age, whatever the face; each fold has its own.
         medians = [float(ages.median()) for ages in trained]
-        own = medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
+        own = (
+            medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
+        )
         found[name] = figures | {"baseline_mae": float((table["age"] - own).abs().mean())}
         if name == divisions.home and any(protocol["leaks"].values()):
             found[name]["leaks"] = protocol["leaks"]

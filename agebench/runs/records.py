@@ -99,7 +99,7 @@ def describe_faces(cards: Mapping[str, DatasetCard], size: int, coverage: float)
 
 def _why(dropped: pd.DataFrame) -> dict[str, int]:
     """Reason -> images, without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 …` are one."""
-    kinds = dropped["reason"].str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\]])", "…", regex=True).value_counts()
+    kinds = dropped["reason"].str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\])])", "…", regex=True).value_counts()
     return {str(reason): int(count) for reason, count in kinds.items()}
 
 
