@@ -53,7 +53,6 @@ def _answers(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
     entry = evaluate(table.assign(subject=people), **how)
     entry["subjects"] = int(table["subject"].nunique()) if known else None
     entry["method"]["resampled"] = "subjects" if known else "images"
-    entry["notes"].append(
-        f"{table['sample_id'].nunique()} images, tested {len(table) / table['sample_id'].nunique():.2g} times each"
-    )
+    images = table["sample_id"].nunique()
+    entry["notes"].append(f"{images} images, tested {len(table) / images:.2g} times each on average")
     return entry

@@ -94,7 +94,8 @@ def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Publis
         "# Leaderboard",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
-        f"° tested on the held-out part of its own training set. {LEAKY} its protocol leaks: images or people of the test are trained on.",
+        "° tested on the held-out part of its own training set. "
+        f"{LEAKY} its protocol leaks: images or people of the test are trained on.",
         markdown_table(*matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         _ranks(rows, tests),
         "## For whom it is worse",

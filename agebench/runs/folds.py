@@ -1,5 +1,6 @@
 """The folds of one run: what each leaves behind, and all of it together."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def join(folder: RunFolder, divisions: Divisions, test: str) -> pd.DataFrame:
         AgebenchError: a fold that was done before answered about other images than it is asked about now.
     """
     if len(divisions) == 1:
-        return pq.read_table(_file(folder, test)).to_pandas().drop(columns="p", errors="ignore")
+        return _table(pq.read_table(_file(folder, test)))
     tables = []
     for number, (name, division) in enumerate(zip(divisions.folds.names, divisions, strict=True)):
         own = folder.fold(number, len(divisions))
@@ -62,8 +63,15 @@ def join(folder: RunFolder, divisions: Divisions, test: str) -> pd.DataFrame:
     whole = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
     with atomic(_file(folder, test)) as temporary:
         pq.write_table(whole, temporary)
-    return whole.drop_columns([column for column in ("p",) if column in whole.column_names]).to_pandas()
+    return _table(whole)
 
 
-def _file(folder: RunFolder, test: str) -> Any:
+def _table(content: pa.Table) -> pd.DataFrame:
+    if "p" in content.column_names:
+        content = content.drop_columns(["p"])
+    table: pd.DataFrame = content.to_pandas()
+    return table
+
+
+def _file(folder: RunFolder, test: str) -> Path:
     return folder.path / "predictions" / f"{test}.parquet"

@@ -22,8 +22,9 @@ from agebench.runs.folder import RunFolder
 
 
 def save_samples(folder: RunFolder, divisions: Divisions, audited: Mapping[str, Samples]) -> None:
-    """samples/<dataset>-<part>.parquet, of several folds <dataset>-folds.parquet (a column a fold says the part of each
-    image); and samples/quarantined.parquet: what was dropped, and why.
+    """samples/<dataset>-<part>.parquet, and samples/quarantined.parquet: what was dropped, and why.
+
+    Of several folds <dataset>-folds.parquet: a column a fold says the part of each image. A protocol's lists go to lists/.
     """
     several = len(divisions) > 1
     for name, (owner, part) in divisions[0].parts().items():
