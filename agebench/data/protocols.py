@@ -143,9 +143,9 @@ def check_parts(folds: Folds, label: str) -> None:
         empty = np.flatnonzero(~(folds.parts == number).any(axis=1))
         if len(empty):
             name = folds.names[empty[0]]
-            where = f"fold '{name}' ({len(empty)} of {len(folds)} folds are like that)" if name else "it"
+            where = f" in fold '{name}' ({len(empty)} of {len(folds)} folds are like that)" if name else ""
             raise UserError(
-                f"{label}: nothing is left for {part} in {where}; {len(folds.samples)} images, "
+                f"{label}: nothing is left for {part}{where}; {len(folds.samples)} images, "
                 f"{folds.samples.table['subject'].nunique()} known people"
             )
 

@@ -90,6 +90,7 @@ def deal(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: np
     order = np.lexsort((generator.random(len(sizes)), mean_age))
     # A random head start decides which part the first of each run of ages goes to.
     behind = generator.random(len(shares))
+    behind[shares == 0] = -np.inf  # its head start would bring a part that is to get nothing its first group
     part_of = np.empty(len(sizes), dtype=np.int64)
     for group in order:
         behind += shares * sizes[group]
