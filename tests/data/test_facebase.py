@@ -34,7 +34,7 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
         entry("FG-NET/images/gone.jpg"),
         entry("FG-NET/images/twice.jpg"),
         entry("FG-NET/images/bad.jpg", aligned_bbox=[1, 2, 3, None]),
-        entry("FG-NET/images/ageless.jpg", age=None),
+        entry("FG-NET/images/ageless.jpg", age={"years": 3}),
     ]
     images = ["images/009A16B.JPG", "a/twice.jpg", "b/twice.jpg", "bad.jpg", "ageless.jpg"]
     samples = FacebaseReader(write(tmp_path, entries, *images)).read()
@@ -46,7 +46,7 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
         "no image of this name, or several",
         "no image of this name, or several",
         "its aligned_bbox is not eight numbers",
-        "age 'nan' is not a number",
+        "age 'None' is not a number",
     ]
 
 
@@ -64,7 +64,7 @@ def test_another_format_is_refused(content: Any, message: str, tmp_path: Path) -
     (tmp_path / "list.json").write_text("{")
     with pytest.raises(UserError, match="not a readable JSON file"):
         FacebaseReader(tmp_path).read()
-    with pytest.raises(UserError, match="0 files are its list 'other.json'"):
+    with pytest.raises(UserError, match=r"0 files are its list 'other\.json'"):
         FacebaseReader(tmp_path, list="other.json").read()
 
 

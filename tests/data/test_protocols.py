@@ -54,16 +54,14 @@ def test_without_a_protocol_it_is_the_split_of_always() -> None:
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=12, max_size=80), st.integers(2, 5), st.integers(0, 3))
 def test_k_folds_test_each_image_once_and_nobody_stands_on_both_sides(people: list[int], k: int, seed: int) -> None:
-    try:
-        folds = divide(protocol(kind="folds", k=k), samples(people), seed)
-    except UserError as refused:
-        assert len(set(people)) < k + 2 or "nothing is left for" in str(refused)
+    if len(set(people)) < 2 * k:  # too few people to fill all parts: refused, see below
         return
+    folds = divide(protocol(kind="folds", k=k, val_share=0.4), samples(people), seed)
     assert ((folds.parts == TEST).sum(axis=0) == 1).all()
     assert folds.leaks() == {"duplicates": 0, "subjects": 0}
     for parts in folds.parts:
         whose = [set(np.array(people)[parts == part]) for part in (TRAIN, VAL, TEST)]
-        assert not (whose[0] & whose[1] or whose[0] & whose[2] or whose[1] & whose[2])
+        assert sum(map(len, whose)) == len(set(people))
 
 
 def test_leave_one_person_out() -> None:

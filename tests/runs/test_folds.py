@@ -179,10 +179,11 @@ def test_a_protocol_that_is_not_there(registry: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.slow
 def test_a_few_folds_of_the_real_fgnet(test_data: Path, tmp_path: Path) -> None:
+    first, second = (", ".join(f"'{who:03d}'" for who in range(*ends)) for ends in ((4, 40), (40, 60)))
     card = (
         'name = "three"\nextends = "fgnet"\n[[protocols]]\nname = "two"\nkind = "folds"\ncolumn = "subject"\n'
-        "splits = [{train = [%s], test = ['001', '002']}, {train = [%s], test = ['003']}]"
-    ) % (", ".join(f"'{who:03d}'" for who in range(4, 40)), ", ".join(f"'{who:03d}'" for who in range(40, 60)))
+        f"splits = [{{train = [{first}], test = ['001', '002']}}, {{train = [{second}], test = ['003']}}]"
+    )
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "three.toml").write_text(card)
     assert main(["data", "add", "three", "--registry", str(tmp_path), str(test_data / "FGNET.zip")]) == 0

@@ -69,7 +69,7 @@ class FacebaseReader(Reader):
             {
                 "sample_id": [row[0] for row in rows],
                 "path": [row[1] for row in rows],
-                "age": [row[3].get("age") for row in rows],
+                "age": [_text(row[3].get("age")) for row in rows],
                 "subject": [_text(row[3].get("id_num")) for row in rows],
                 "gender": [_text(row[3].get("gender")) for row in rows],
                 "folder": [_text(row[3].get("folder")) for row in rows],
