@@ -130,9 +130,13 @@ def add_val(
     if (parts == 1).any():
         return
     chosen = np.flatnonzero(parts == 0)
-    if len(chosen):
-        _, compact = np.unique(groups[chosen], return_inverse=True)
-        parts[chosen] = deal(compact, ages[chosen], np.array([1 - val, val, 0.0]), generator)
+    if not len(chosen):
+        return
+    _, compact = np.unique(groups[chosen], return_inverse=True)
+    dealt = deal(compact, ages[chosen], np.array([1 - val, val, 0.0]), generator)
+    if not (dealt == 1).any() and compact.max() > 0:  # few groups, the share smaller than any of them
+        dealt[compact == np.bincount(compact).argmin()] = 1
+    parts[chosen] = dealt
 
 
 def rows(samples: Samples, chosen: np.ndarray) -> Samples:
