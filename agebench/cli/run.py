@@ -18,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a dataset to test on (repeatable); the training set's name means its held-out part",
     )
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="how the training set is divided, see `agebench info DATASET` (default: default)",
+    )
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")
     parser.add_argument(
@@ -90,6 +95,7 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     data = {
         "train": arguments.train,
         "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None),
+        "protocol": arguments.protocol,
     }
     flags = {
         "seed": arguments.seed,

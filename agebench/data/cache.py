@@ -134,7 +134,7 @@ def _key(samples: Samples, spec: FaceSpec) -> str:
     digest = hashlib.sha256(json.dumps(spec.key(), sort_keys=True).encode())
     for column in ("sample_id", "bytes_digest"):
         digest.update("\n".join(samples.table[column]).encode())
-    if "landmarks" in samples.table and spec.mode == "landmarks":
+    if "landmarks" in samples.table and spec.mode in ("landmarks", "boxes"):
         digest.update(
             json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode()
         )

@@ -24,13 +24,14 @@ class FaceSpec:
     """How a face becomes `size` x `size` pixels.
 
     Attributes:
-        mode: `none` (the image is framed like UTKFace's crops), `landmarks` (annotated points), `detect` (found points).
+        mode: `none` (the image is framed like UTKFace's crops), `landmarks` (annotated points), `detect` (found points),
+            `boxes` (annotated corners of the face's box, upper left, upper right, lower right, lower left: a framing of its own).
         size: side of the output, pixels.
         coverage: 1 for UTKFace's framing; 1.5 shows half as much again around the same centre.
         landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
     """
 
-    mode: Literal["none", "landmarks", "detect"]
+    mode: Literal["none", "landmarks", "detect", "boxes"]
     size: int
     coverage: float = 1.0
     landmark_points: tuple[int, ...] = ()
@@ -64,6 +65,8 @@ def prepare_face(image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] 
         scale = side * spec.coverage / spec.size
         shift = [corner[axis] + side * (1 - spec.coverage) / 2 for axis in (0, 1)]
         return _warp(image, np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]]), spec.size)
+    if spec.mode == "boxes":
+        return _warp(image, similarity(_box(spec), _corners(landmarks)), spec.size)
     points = find_landmarks(image) if spec.mode == "detect" else _annotated(landmarks, spec.landmark_points)
     return _warp(image, similarity(spec.template(), points), spec.size)
 
@@ -83,6 +86,18 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         raise ImageRefused("its landmarks fall together: no transform brings them to the template")
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return np.column_stack([linear, goal - linear @ centre])
+
+
+def _box(spec: FaceSpec) -> np.ndarray:
+    """(4, 2) where the corners of the box lie in the output, pixels."""
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    return ((corners - 0.5) / spec.coverage + 0.5) * spec.size
+
+
+def _corners(box: Sequence[float] | None) -> np.ndarray:
+    if box is None or len(box) != 8:
+        raise ImageRefused("no box is annotated: four corners, eight numbers")
+    return np.asarray(box, dtype=np.float64).reshape(4, 2)
 
 
 def _annotated(landmarks: Sequence[float] | None, chosen: tuple[int, ...]) -> np.ndarray:

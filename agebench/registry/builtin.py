@@ -12,6 +12,7 @@ for _name, _target in {
     "folder": "agebench.data.readers.folder:FolderReader",
     "huggingface": "agebench.data.readers.huggingface:HuggingFaceReader",
     "imdb-wiki": "agebench.data.readers.imdb_wiki:IMDBWikiReader",
+    "facebase": "agebench.data.readers.facebase:FacebaseReader",
     "synth": "agebench.data.readers.synth:SynthReader",
 }.items():
     readers.register(_name, _target)

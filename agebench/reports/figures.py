@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from agebench.files import atomic
+from agebench.reports.figures_protocol import ages_of_parts
 from agebench.reports.tables import MIN_GROUP, group_name, is_small, number, printable
 
 # Okabe & Ito (2008): eight colours that stay apart under the common kinds of colour blindness; pale yellow comes last.
@@ -27,6 +28,7 @@ _MOST_GROUPS = 40
 _BAND = re.compile(r"(\d+)(?:-(\d+)|\+)")
 
 CAPTIONS = {
+    "ages": "Ages of the three parts, an image each; the lists are lists/train.csv, valid.csv and test.csv.",
     "cumulative": "CS@k of every test set; the shade is the 95 % interval.",
     "error": "Points: the figures of the age bands with 95 % intervals. Hollow: fewer than 30 images; such intervals may leave "
     "the frame. Lines: the mean over five years of age.",
@@ -87,7 +89,8 @@ def draw_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
         name: pd.read_parquet(file, columns=["age", "age_pred"]) for name, file in files.items() if file.exists()
     }
     learning = learning_curves(history, colours(metrics["train"], ())[metrics["train"]]) if history else None
-    return draw(folder, figures_of_tests(metrics, predictions) | {"learning-curves": learning}, CAPTIONS)
+    more = {"learning-curves": learning, "ages-of-parts": ages_of_parts(folder)}
+    return draw(folder, figures_of_tests(metrics, predictions) | more, CAPTIONS)
 
 
 def figures_of_tests(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:

@@ -13,6 +13,7 @@ from scipy import stats
 
 from agebench.evaluation.comparison import critical_difference
 from agebench.registry.cards import Published
+from agebench.reports.protocol_text import LEAKY, leaks_of, protocol_of
 from agebench.reports.tables import DASH, count, escaped, group_name, listed, markdown_table, number, with_interval
 
 # What may differ between the runs of one system.
@@ -93,7 +94,8 @@ def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Publis
         "# Leaderboard",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
-        "° tested on the held-out part of its own training set.",
+        "° tested on the held-out part of its own training set. "
+        f"{LEAKY} its protocol leaks: images or people of the test are trained on.",
         markdown_table(*matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         _ranks(rows, tests),
         "## For whom it is worse",
@@ -119,10 +121,7 @@ def matrix(rows: Sequence[Row], tests: Sequence[str]) -> tuple[list[str], list[l
             escaped(row.train or "not here"),
             escaped(row.name),
             str(len(row.records)),
-            *(
-                with_interval(row.figure(test)) + ("°" if test == row.train else "") if test in row.tests else DASH
-                for test in tests
-            ),
+            *(with_interval(row.figure(test)) + _mark(row, test) if test in row.tests else DASH for test in tests),
         ]
         for row in rows
     ]
@@ -137,6 +136,12 @@ def matrix(rows: Sequence[Row], tests: Sequence[str]) -> tuple[list[str], list[l
         for train, of in floors.items()
     ]
     return ["trained on", "system", "seeds", *map(escaped, tests)], table
+
+
+def _mark(row: Row, test: str) -> str:
+    if test != row.train:
+        return ""
+    return "°" + (LEAKY if any(leaks_of(record["metrics"]) for record in row.records) else "")
 
 
 def _ranks(rows: Sequence[Row], tests: Sequence[str]) -> str:
@@ -248,4 +253,5 @@ def _name(record: Mapping[str, Any]) -> str:
     model = record["model"]
     head = f", {model['head']}" if model.get("head") else ""
     size = f", {model['size']} px" if model.get("size") else ""
-    return f"{model.get('title') or model['name']}{head}{size}"
+    protocol = protocol_of(record["metrics"])
+    return f"{model.get('title') or model['name']}{head}{size}" + (f", protocol {protocol}" if protocol else "")

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from agebench.errors import UserError
-from agebench.evaluation.evaluate import evaluate
+from agebench.evaluation.folds import evaluate_folds
 from agebench.files import write_json
+from agebench.registry.protocol import DEFAULT
 
 SCHEMA = 1
 _MANIFEST = (
@@ -24,6 +25,7 @@ _MANIFEST = (
     "train",
     "model",
     "faces",
+    "protocol",
     "samples",
     "epochs",
     "timings",
@@ -113,7 +115,7 @@ def check_record(record: Mapping[str, Any], run: Path | None = None) -> Iterator
 
 def predictions_digest(table: pd.DataFrame) -> str:
     """SHA-256 of who was predicted what, whatever wrote the file."""
-    rows = table[["sample_id", "age", "age_pred"]].sort_values("sample_id")
+    rows = table[["sample_id", "age", "age_pred"]].sort_values(["sample_id", "age_pred"])
     return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
 
 
@@ -138,7 +140,7 @@ def _contradictions(test: Mapping[str, Any]) -> Iterator[str]:
 def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
     method = test["method"]
     single = [name for name in test["groups"] if name != "age_band" and "*" not in name]
-    made = evaluate(
+    made = evaluate_folds(
         table,
         groups=single,
         train_ages=tuple(test["train_ages"]) if test.get("train_ages") else None,
@@ -182,7 +184,9 @@ def _stem(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     model = manifest["model"]
     if metrics["train"] is None:
         return f"{model['name']}-on-{'-'.join(metrics['tests'])}"
-    return f"{metrics['train']}-{model['name']}-{model['head']}-s{manifest['seed']}"
+    protocol = (metrics.get("protocol") or {}).get("name", DEFAULT)
+    home = metrics["train"] if protocol == DEFAULT else f"{metrics['train']}-{protocol}"
+    return f"{home}-{model['name']}-{model['head']}-s{manifest['seed']}"
 
 
 def _predictions(run: Path, test: str) -> Path:

@@ -10,6 +10,7 @@ from agebench.errors import UserError
 from agebench.files import write_text
 from agebench.reports.external_text import external_in_words, external_table
 from agebench.reports.figures import draw_run
+from agebench.reports.protocol_text import leaks_of, protocol_in_words, test_label
 from agebench.reports.tables import (
     DASH,
     count,
@@ -38,6 +39,7 @@ _FACES = {
     "none": "as they come, framed like the template already",
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
+    "boxes": "cut out by their annotated boxes, a framing of their own",
 }
 # Key of `overall` -> column, and how its figures are written.
 _SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}
@@ -75,6 +77,7 @@ def write_report(folder: Path) -> Path:
         f"# {escaped(manifest.get('name') or folder.name)}",
         external_in_words(metrics, manifest) if external else _in_words(metrics, manifest),
         cross_dataset_table(metrics),
+        protocol_in_words(metrics),
         _method(metrics),
         _overall_table(metrics, _SCORES),
         drawn.get("cumulative-scores", ""),
@@ -89,6 +92,7 @@ def write_report(folder: Path) -> Path:
         _faces(manifest),
         "## What was left out, and why",
         *_left_out(manifest),
+        drawn.get("ages-of-parts", ""),
         "## What was called" if external else "## How it was trained",
         external_table(manifest) if external else _training(manifest, config),
         drawn.get("learning-curves", ""),
@@ -109,7 +113,7 @@ def summary(run: Path | Mapping[str, Any]) -> str:
     """
     metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
     origin = "" if metrics["train"] is None else f"trained on {escaped(metrics['train'])}\n\n"
-    return f"{origin}{cross_dataset_table(metrics)}"
+    return "\n\n".join(filter(None, [f"{origin}{cross_dataset_table(metrics)}", protocol_in_words(metrics)]))
 
 
 def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
@@ -129,7 +133,7 @@ def _overall_table(metrics: Mapping[str, Any], columns: _Columns, **more: list[s
     }
     rows = [
         [
-            escaped(f"{name} (held-out part)" if name == metrics["train"] else name),
+            test_label(name, metrics),
             count(test.get("n")),
             *(with_interval(_overall(test, key), **style) for key, (_, style) in shown.items()),
             *(column[place] for column in more.values()),
@@ -297,8 +301,12 @@ def _left_out(manifest: Mapping[str, Any]) -> list[str]:
     rule = (
         "Every test set was read once."
         if not manifest.get("train")
-        else "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
-        "too are left out. Every test set was read once, after training."
+        else (
+            "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
+            if leaks_of(manifest)
+            else "Exact copies and the images of one subject stay on one side of the split; "
+        )
+        + "test images of other sets that the training set holds too are left out. Every test set was read once, after training."
     )
     return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
 
@@ -321,7 +329,7 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "started from": {"random": "random weights", None: DASH}.get(
             model.get("weights"), escaped(model.get("weights"))
         ),
-        "epochs": f"{count(manifest.get('epochs'))}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}",
+        "epochs": _epochs(manifest),
         "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
         "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
         "seed": str(manifest.get("seed", DASH)),
@@ -331,6 +339,13 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "commit": escaped(manifest.get("git") or DASH),
     }
     return markdown_table(["", ""], [[key, value or DASH] for key, value in facts.items()], align=("left", "left"))
+
+
+def _epochs(manifest: Mapping[str, Any]) -> str:
+    epochs, folds = count(manifest.get("epochs")), (manifest.get("protocol") or {}).get("folds", 1)
+    if folds > 1:
+        return f"{epochs} in each of {folds} folds; of each, the weights with the lowest validation MAE answered"
+    return f"{epochs}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}"
 
 
 def _read(folder: Path, name: str, otherwise: Any) -> Any:

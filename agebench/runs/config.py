@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agebench.errors import UserError
 from agebench.registry.cards import Architecture, Recipe, merge, validated
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
+from agebench.registry.protocol import DEFAULT
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -27,6 +28,15 @@ class DataConfig(_Table):
     test: tuple[str, ...] = Field(min_length=1)
     test_share: float = Field(default=0.2, gt=0, lt=1, description="of the training set's images, held out")
     val_share: float = Field(default=0.15, gt=0, lt=1, description="of what is left, for validation")
+    # Left out of config.toml while it is unset: runs and records from before there were protocols stay what they are.
+    protocol: str = Field(
+        default="", exclude_if=lambda name: not name, description="of the training set's card; empty: the default one"
+    )
+
+    @field_validator("protocol")
+    @classmethod
+    def _one_name_for_the_default(cls, name: str) -> str:
+        return "" if name == DEFAULT else name
 
 
 class FacesConfig(_Table):
@@ -63,7 +73,8 @@ class RunConfig(_Table):
 
     def name(self) -> str:
         """What the run's folder is called unless told otherwise."""
-        return f"{self.data.train}-{self.model.name}-{self.model.head}-s{self.seed}"
+        protocol = f"-{self.data.protocol}" if self.data.protocol else ""
+        return f"{self.data.train}{protocol}-{self.model.name}-{self.model.head}-s{self.seed}"
 
     def to_toml(self) -> str:
         """The config as a file that `read_settings` and `resolve` take back unchanged."""
@@ -104,7 +115,7 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
     """The config that the model's card gives, overlaid with `layers`: a config file, then flags, then --set.
 
     Raises:
-        UserError: an unknown model or dataset, or a key or value that is wrong; the message says what would be right.
+        UserError: an unknown model, dataset or protocol, or a key or value that is wrong; the message says what would be right.
     """
     settings: dict[str, Any] = {}
     for layer in layers:
@@ -121,4 +132,5 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
     config = validated(RunConfig, merge(base, settings), source="run settings")
     for name in config.datasets():
         catalogue.datasets.get(name)
+    catalogue.datasets.get(config.data.train).protocol(config.data.protocol)
     return config

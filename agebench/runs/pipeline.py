@@ -1,5 +1,7 @@
 """One run, from cards to report. Read `run` and you have seen the whole benchmark."""
 
+import copy
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,6 @@ from agebench.engine.events import Console
 from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
-from agebench.evaluation.evaluate import evaluate
 from agebench.export.torchscript import export_torchscript
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.weights import load_pretrained
@@ -27,9 +28,10 @@ from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Division, divide
+from agebench.runs.division import Division, Divisions, divide
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
+from agebench.runs.folds import measure
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
 
 
@@ -54,11 +56,11 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
         samples = {name: dataset.samples for name, dataset in datasets.items()}
-        division = divide(config.data, samples, seed=config.seed)
+        divisions = divide_home(config, datasets[config.data.train], samples)
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-        division = division.with_faces(faces)
-    save_samples(folder, division, samples)
+        divisions = divisions.with_faces(faces)
+    save_samples(folder, divisions, samples)
     about = {
         "seed": config.seed,
         "hardware": hardware(device),
@@ -67,24 +69,20 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "faces": describe_faces(
             {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage
         ),
-        "samples": describe_samples(division, samples),
+        "protocol": divisions.protocol(),
+        "samples": describe_samples(divisions, samples),
     }
     folder.write_manifest(about | {"finished": False})
-    with folder.clock("train_s"):
-        history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
-    with folder.clock("predict_s"):
-        answers = {
-            name: predict_test(config, model, test, faces[name], device) for name, test in division.tests.items()
-        }
+    history = learn(config, folder, model, divisions, faces, device, quiet=quiet)
     with folder.clock("evaluate_s"):
-        metrics = measure(config, folder, division, answers)
-    with folder.clock("export_s"):
-        examples = some_faces(faces, division)
-        difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
+        metrics = measure(config, folder, divisions)
+    if len(divisions) == 1:  # of several folds no model is the run's
+        with folder.clock("export_s"):
+            examples = some_faces(faces, divisions[0])
+            difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
+        about |= {"best_epoch": history.best_epoch, "export": {"max_difference_years": difference}}
     about |= {
-        "epochs": len(history.epochs),
-        "best_epoch": history.best_epoch,
-        "export": {"max_difference_years": difference},
+        "epochs": round(len(history.epochs) / len(divisions)),
         "timings": folder.timings
         | {"images_per_s": round(history.images_per_s, 1), "total_s": round(sum(folder.timings.values()), 1)},
     }
@@ -116,6 +114,63 @@ def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces
     return build_faces(dataset.reader, dataset.samples, spec, name=card.name)
 
 
+def divide_home(config: RunConfig, home: Dataset, samples: dict[str, Samples]) -> Divisions:
+    """Who trains, validates and tests, by the protocol that the config names."""
+    protocol = home.card.protocol(config.data.protocol)
+    return divide(config.data, samples, seed=config.seed, protocol=protocol, root=home.reader.root)
+
+
+def learn(
+    config: RunConfig,
+    folder: RunFolder,
+    model: AgeModel,
+    divisions: Divisions,
+    faces: dict[str, Faces],
+    device: torch.device,
+    *,
+    quiet: bool,
+) -> History:
+    """Train and ask, fold by fold; a fold that is done is not done again. Returns the epochs of all folds.
+
+    A run of one fold leaves everything in the run's folder and its weights in `model`; else each fold has a folder and
+    starts from a copy of `model`.
+    """
+    if len(divisions) == 1:
+        return learn_fold(config, folder, model, divisions[0], faces, device, quiet=quiet)
+    whole = History()
+    for number, division in enumerate(divisions):
+        own = folder.fold(number, len(divisions))
+        history = History(own.done_fold())
+        if not history.epochs:
+            history = learn_fold(config, own, copy.deepcopy(model), division, faces, device, quiet=True)
+            own.close_fold(divisions.folds.names[number], history.epochs)
+            if not quiet:
+                best = history.epochs[history.best_epoch - 1]["val_mae"]
+                print(f"fold {number + 1}/{len(divisions)}: validation MAE {best:.2f}", file=sys.stderr)
+        whole.epochs += history.epochs
+    return whole
+
+
+def learn_fold(
+    config: RunConfig,
+    folder: RunFolder,
+    model: AgeModel,
+    division: Division,
+    faces: dict[str, Faces],
+    device: torch.device,
+    *,
+    quiet: bool,
+) -> History:
+    """Train on one division, then ask about its test sets; the answers are kept in predictions/<test>.parquet."""
+    with folder.clock("train_s"):
+        history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
+    with folder.clock("predict_s"):
+        for name, test in division.tests.items():
+            table, estimates = predict_test(config, model, test, faces[name], device)
+            save_predictions(folder, name, table, estimates.probs)
+    return history
+
+
 def train(
     config: RunConfig,
     folder: RunFolder,
@@ -144,28 +199,6 @@ def predict_test(
     """What the model says about a test set's faces, beside what is true. The one time that a test set is read."""
     estimates = predict(model, face_set(faces, test), config.model, device, precision=config.train.precision)
     return predictions_table(test, estimates), estimates
-
-
-def measure(
-    config: RunConfig, folder: RunFolder, division: Division, answers: dict[str, tuple[pd.DataFrame, Estimates]]
-) -> dict[str, Any]:
-    """Predictions to figures, both kept: predictions/<test>.parquet and metrics.json."""
-    ages = division.train.table["age"]
-    found = {}
-    for name, (table, estimates) in answers.items():
-        save_predictions(folder, name, table, estimates.probs)
-        figures = evaluate(
-            table,
-            groups=division.tests[name].groups,
-            train_ages=(float(ages.min()), float(ages.max())),
-            resamples=config.evaluate.resamples,
-            seed=config.seed,
-        )
-        # The floor that a model must beat: the training set's median age, whatever the face.
-        found[name] = figures | {"baseline_mae": float((table["age"] - ages.median()).abs().mean())}
-    metrics = {"schema": 1, "train": division.home, "tests": found}
-    folder.write_json("metrics.json", metrics)
-    return metrics
 
 
 def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str, Any]:

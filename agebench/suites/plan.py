@@ -80,8 +80,10 @@ def plan(card: SuiteCard, catalogue: Catalogue, runs: Path, settings: Iterable[d
     """
     jobs: dict[str, Job] = {}
     over = list(settings)
-    for train, seed, model, head in product(card.train, card.seeds, card.models, card.heads or (None,)):
-        asked: dict[str, Any] = {"seed": seed, "data": {"train": train, "test": list(card.test)}}
+    matrix = product(card.train, card.protocols or (None,), card.seeds, card.models, card.heads or (None,))
+    for train, protocol, seed, model, head in matrix:
+        data = {"train": train, "test": list(card.test)} | ({} if protocol is None else {"protocol": protocol})
+        asked: dict[str, Any] = {"seed": seed, "data": data}
         asked["model"] = {"name": model} if head is None else {"name": model, "head": head}
         for variant in card.variants or (None,):
             config = resolve(catalogue, [card.settings, asked, variant.settings if variant else {}, *over])
@@ -93,7 +95,7 @@ def plan(card: SuiteCard, catalogue: Catalogue, runs: Path, settings: Iterable[d
 def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
     """How long `jobs` will take one after another, by the runs in the folder; None where one is like none of them.
 
-    A run is like another of the same backbone, input size and training set; its time goes with the number of epochs.
+    A run is like another of the same backbone, input size, training set and protocol; its time goes with the number of epochs.
     """
     known: dict[tuple[object, ...], list[float]] = {}
     for path in sorted(runs.glob("*/manifest.json")):
@@ -114,4 +116,4 @@ def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
 
 
 def _kind(config: RunConfig) -> tuple[object, ...]:
-    return config.data.train, config.model.backbone, config.model.size
+    return config.data.train, config.data.protocol, config.model.backbone, config.model.size
