@@ -1,6 +1,5 @@
 """What a run writes down: its samples, its predictions, its manifest."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agebench.data.samples import COLUMNS, Samples
+from agebench.data.cache import Faces
+from agebench.data.samples import Samples, fingerprint
 from agebench.engine.predict import Estimates
 from agebench.files import atomic
 from agebench.registry.cards import DatasetCard
@@ -56,7 +56,7 @@ def describe_samples(division: Division, audited: Mapping[str, Samples]) -> dict
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
             "quarantined": {str(reason): int(count) for reason, count in _kinds(dropped["reason"]).items()},
-            "fingerprint": _fingerprint(samples),
+            "fingerprint": fingerprint(samples),
         }
         if name == division.home:
             found[name] |= {
@@ -70,21 +70,21 @@ def describe_samples(division: Division, audited: Mapping[str, Samples]) -> dict
     return found
 
 
-def describe_faces(cards: Mapping[str, DatasetCard], size: int, coverage: float) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared."""
-    return {"size": size, "coverage": coverage, "datasets": {name: card.faces for name, card in cards.items()}}
+def describe_faces(
+    cards: Mapping[str, DatasetCard], size: int, coverage: float, faces: Mapping[str, Faces]
+) -> dict[str, Any]:
+    """For the manifest: how every dataset's faces were prepared, and a digest of what came out."""
+    return {
+        "size": size,
+        "coverage": coverage,
+        "datasets": {name: card.faces for name, card in cards.items()},
+        "sha256": {name: of.digest() for name, of in faces.items()},
+    }
 
 
 def _kinds(reasons: "pd.Series[str]") -> dict[Any, int]:
     """Reasons without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 is …` are one kind."""
     return reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\]])", "…", regex=True).value_counts().to_dict()
-
-
-def _fingerprint(samples: Samples) -> str:
-    """What changes when any image or label that a run uses does."""
-    columns = [column for column in COLUMNS if column in samples.table and column not in ("landmarks", "bbox", "path")]
-    table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
@@ -107,7 +107,7 @@ def describe_tests(tests: Mapping[str, Samples], audited: Mapping[str, Samples])
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
             "quarantined": {str(reason): int(count) for reason, count in _kinds(dropped["reason"]).items()},
-            "fingerprint": _fingerprint(samples),
+            "fingerprint": fingerprint(samples),
             "test": len(test),
         }
     return found
