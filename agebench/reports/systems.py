@@ -2,11 +2,10 @@
 
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -46,12 +45,12 @@ class Row:
                 found.setdefault(name, {}).setdefault(record["config"].get("seed"), entry)
         return found
 
-    @property
+    @cached_property
     def seeds(self) -> list[Any]:
         """Its seeds, each once."""
         return list(dict.fromkeys(record["config"].get("seed") for record in self.records))
 
-    @property
+    @cached_property
     def tests(self) -> list[str]:
         """The test sets that every seed has."""
         return [name for name, entries in self._by_test.items() if len(entries) == len(self.seeds)]
@@ -70,21 +69,28 @@ def over_seeds(figures: Sequence[Figure]) -> Figure:
 
     The two are added as independent errors are: by their squares.
     """
-    values = [figure["value"] for figure in figures if figure.get("value") is not None]
-    if len(values) < len(figures) or not values:
+    values, lows, highs = ([of[end] for of in figures if of.get(end) is not None] for end in ("value", "low", "high"))
+    if not values or len(values) < len(figures):
         return {}
-    if len(values) == 1:
+    count = len(values)
+    if count == 1:
         return figures[0]
-    mean = statistics.fmean(values)
-    spread = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    reach = {
-        end: [abs(figure[end] - figure["value"]) for figure in figures if figure.get(end) is not None]
-        for end in ("low", "high")
-    }
-    if any(len(found) < len(values) for found in reach.values()):
+    mean = sum(values) / count
+    if len(lows) < count or len(highs) < count:
         return {"value": mean}
-    low, high = (math.hypot(statistics.fmean(reach[end]), spread) for end in ("low", "high"))
-    return {"value": mean, "low": mean - low, "high": mean + high}
+    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
+    spread = _student(count - 1) * error
+    below, above = mean - sum(lows) / count, sum(highs) / count - mean
+    return {"value": mean, "low": mean - math.hypot(below, spread), "high": mean + math.hypot(above, spread)}
+
+
+@cache
+def _student(freedom: int) -> float:
+    """The 97.5 % point; remembered, because scipy takes longer for it than all the rest of a row."""
+    return float(stats.t.ppf(0.975, freedom))
+
+
+_critical_difference = cache(critical_difference)
 
 
 def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -150,7 +156,7 @@ def ranking(rows: Sequence[Row]) -> Ranking | None:
     if len(tests) < 2 or len(whole) < 3 or maes.isna().to_numpy().any():
         return None
     mean = maes.rank().mean(axis=1).to_numpy(float)
-    critical = critical_difference(len(whole), len(tests))
+    critical = _critical_difference(len(whole), len(tests))
     better = np.searchsorted(np.sort(mean), mean - critical, side="left")
     order = np.argsort(mean, kind="stable")
     places = [(whole[place], float(mean[place]), int(better[place]) + 1) for place in order]
