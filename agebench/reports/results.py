@@ -157,6 +157,10 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
     if missing:
         yield f"it has no '{missing[0]}'"
         return
+    flat = [key for key in ("config", "model", "metrics", "predictions") if not isinstance(record[key], Mapping)]
+    if flat or not {"train", "tests"} <= record["metrics"].keys():
+        yield f"its '{flat[0] if flat else 'metrics'}' does not have the shape that `agebench results add` gives it"
+        return
     if record["sha256"] != _seal(record):
         yield "its seal is broken: it was changed after it was made"
     try:

@@ -143,7 +143,9 @@ def test_a_gap_changed_by_hand_and_sealed_again_is_found(
     ("change", "said"),
     [
         (lambda record: record.update(schema=7), "its schema is 7; this agebench"),
-        (lambda record: record.update(metrics={"tests": {"few": 3}}), "do not have the shape"),
+        (lambda record: record.update(metrics={"train": "few", "tests": {"few": 3}}), "do not have the shape"),
+        (lambda record: record.update(config="seed = 0"), "its 'config' does not have the shape"),
+        (lambda record: record.update(metrics={"tests": {}}), "its 'metrics' does not have the shape"),
         (lambda record: record.pop("model"), "it has no 'model'"),
         (lambda record: record.update(id="another"), "its id is another"),
     ],
