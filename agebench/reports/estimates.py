@@ -17,6 +17,8 @@ from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.plugins import suggest
 
+FOLD = "tested_in"  # of several folds, whose model answered
+
 
 def keys(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.uint64]]":
     """(n,) a number for each row of audited samples, that only who has the image can work out.
@@ -29,29 +31,40 @@ def keys(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.uint64]]":
 
 
 def estimates_of(run: Path, test: str) -> pd.DataFrame | None:
-    """key, age_pred and, where the head gives it, age_std, by key; None for a run that did not keep its samples' digests."""
-    file = run / "samples" / f"{test}-test.parquet"
-    if not file.exists():
-        return None
-    samples = pd.read_parquet(file)
-    if "bytes_digest" not in samples:
+    """key, age_pred and, where there are any, age_std and which fold's model answered; by key.
+
+    None for a run that did not keep its samples' digests.
+    """
+    # Of several folds, all samples stand in one file.
+    files = [run / "samples" / f"{test}-{part}.parquet" for part in ("test", "folds")]
+    samples = next((pd.read_parquet(file) for file in files if file.exists()), None)
+    if samples is None or "bytes_digest" not in samples:
         return None
     made = pd.read_parquet(run / "predictions" / f"{test}.parquet")
-    made = made[["sample_id", "age_pred", *(["age_std"] if "age_std" in made else [])]]
-    table = made.merge(samples[["sample_id", "bytes_digest"]], on="sample_id", validate="one_to_one")
+    return keyed(made, samples)
+
+
+def keyed(predictions: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """Predictions without labels, their names made keys; `samples` are audited ones."""
+    kept = ["sample_id", *(name for name in ("age_pred", "age_std", FOLD) if name in predictions)]
+    table = predictions[kept].merge(samples[["sample_id", "bytes_digest"]], on="sample_id", validate="many_to_one")
     table.insert(0, "key", keys(table))
     for column in ("age_pred", "age_std"):
         # Networks answer in float32: half the size, and not one bit lost.
         if column in table and (table[column].astype(np.float32) == table[column]).all():
             table[column] = table[column].astype(np.float32)
-    return table.drop(columns=["sample_id", "bytes_digest"]).sort_values("key", ignore_index=True)
+    if FOLD in table:  # the folds' own order is kept by that of the categories
+        table[FOLD] = pd.Categorical(table[FOLD], categories=table[FOLD].unique())
+    by = ["key", FOLD] if FOLD in table else ["key"]
+    return table.drop(columns=["sample_id", "bytes_digest"]).sort_values(by, ignore_index=True)
 
 
 def estimates_digest(table: pd.DataFrame) -> str:
     """SHA-256 of the keys and their estimates, whatever wrote the file."""
-    ordered = table.sort_values("key")
+    ordered = table.sort_values(["key", FOLD] if FOLD in table else ["key"])
     content = ordered["key"].to_numpy("<u8").tobytes() + ordered["age_pred"].to_numpy("<f8").tobytes()
-    return hashlib.sha256(content).hexdigest()
+    folds = "\n".join(ordered[FOLD].astype("str")) if FOLD in table else ""
+    return hashlib.sha256(content + folds.encode()).hexdigest()
 
 
 def write_estimates(path: Path, table: pd.DataFrame) -> None:
@@ -72,6 +85,10 @@ def read_estimates(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a readable Parquet file: {error}") from error
     if not {"key", "age_pred"} <= set(table) or table["key"].dtype != np.uint64:
         raise UserError(f"{path}: holds no estimates: a column 'key' of uint64 and a column 'age_pred' are expected")
+    if table.duplicated(["key", FOLD] if FOLD in table else ["key"]).any():
+        raise UserError(f"{path}: an image stands twice in it")
+    if not np.isfinite(pd.to_numeric(table["age_pred"], errors="coerce")).all():
+        raise UserError(f"{path}: an estimate is not a finite number")
     return table
 
 
@@ -111,14 +128,20 @@ class Present:
 
 
 def joined(estimates: pd.DataFrame, samples: Samples) -> pd.DataFrame | None:
-    """Predictions as a run has them, labels and groups and all, in the dataset's order; None where an image is missing."""
+    """Predictions as a run has them, labels and groups and all: fold by fold, in the dataset's order.
+
+    The order matters: resamples are drawn by row. None where an image is missing.
+    """
     table = samples.table.assign(key=keys(samples.table))
     given = [name for name in ("age_low", "age_high", "subject", *samples.groups) if name in table]
-    kept = table[["key", "sample_id", "age", *dict.fromkeys(given)]].merge(
-        estimates, on="key", how="inner", validate="one_to_one"
-    )
+    labels = table[["key", "sample_id", "age", *dict.fromkeys(given)]]
+    folds = estimates[FOLD].astype("category").cat.categories if FOLD in estimates else [None]
+    parts = [estimates if fold is None else estimates[estimates[FOLD] == fold] for fold in folds]
+    kept = pd.concat([labels.merge(part, on="key", validate="one_to_one") for part in parts], ignore_index=True)
     if len(kept) < len(estimates):
         return None
+    if FOLD in kept:
+        kept[FOLD] = kept[FOLD].astype("str")
     return kept.drop(columns="key").astype({"age_pred": np.float64})
 
 
