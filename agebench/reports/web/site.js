@@ -133,7 +133,7 @@ function drawHeat(systems) {
 }
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito
 function drawPlot(id, caption, points, [xName, yName], logarithmic) {
-  const [width, height, left, right, top, bottom] = [560, 340, 56, 16, 12, 44];
+  const [width, height, left, right, top, bottom] = [560, 340, 64, 24, 14, 46];
   const box = $(id);
   const good = points.filter((point) => point.x !== null && point.y !== null && (!logarithmic || point.x > 0));
   if (!good.length) { box.replaceChildren(el("figcaption", {}, `${caption}: nothing to draw for this test set.`)); return; }
@@ -146,12 +146,13 @@ function drawPlot(id, caption, points, [xName, yName], logarithmic) {
   const x = scale(good.map((point) => point.x), left, width - right, logarithmic);
   const y = scale(good.map((point) => point.y), height - bottom, top, false);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${caption}: ${good.length} systems; the table above has the numbers` });
+  const digits = (axis) => (axis.high - axis.low < 2 ? 2 : 1);
   for (let step = 0; step <= 4; step++) {
     const share = step / 4;
     const xv = logarithmic ? x.low * (x.high / x.low) ** share : x.low + share * (x.high - x.low), yv = y.low + share * (y.high - y.low);
     drawing.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y.at(yv), y2: y.at(yv) }),
-      svg("text", { x: left - 6, y: y.at(yv) + 4, "text-anchor": "end" }, fixed(yv, 1)),
-      svg("text", { x: x.at(xv), y: height - bottom + 16, "text-anchor": "middle" }, logarithmic ? grouped(xv) : fixed(xv, 1)));
+      svg("text", { x: left - 6, y: y.at(yv) + 4, "text-anchor": "end" }, fixed(yv, digits(y))),
+      svg("text", { x: x.at(xv), y: height - bottom + 19, "text-anchor": "middle" }, logarithmic ? grouped(xv) : fixed(xv, digits(x))));
   }
   drawing.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
     svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xName),
@@ -164,7 +165,7 @@ function drawPlot(id, caption, points, [xName, yName], logarithmic) {
     const link = svg("a", { href: address(point.system), tabindex: "-1" }, svg("circle", { cx: px, cy: py, r: 5, fill: colour, stroke: "currentColor" },
       svg("title", {}, `${point.system.name} (${point.system.train}): ${xName} ${fixed(point.x)}, ${yName} ${fixed(point.y)}`)));
     drawing.append(link);
-    const label = point.system.name.split(",")[1]?.trim() || point.system.name, wide = label.length * 7;
+    const label = point.system.name.split(",")[1]?.trim() || point.system.name, wide = label.length * (innerWidth < 640 ? 9 : 7);
     const place = px + 8 + wide < width - right ? px + 8 : px - 8 - wide; // a label that finds no room is left out
     const area = [place, py - 8, wide, 14];
     if (good.length <= 40 && !taken.some(([bx, by, bw, bh], index) => good[index] !== point && area[0] < bx + bw && bx < area[0] + area[2] && area[1] < by + bh && by < area[1] + area[3])) {
