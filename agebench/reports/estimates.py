@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from agebench.data.samples import Samples, fingerprint
 from agebench.data.store import locate, needs_files, reader_for
 from agebench.errors import DatasetMissing, UserError
 from agebench.files import atomic
+from agebench.registry.builtin import heads, readers
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.plugins import suggest
@@ -150,3 +152,17 @@ def describe_dataset(card: DatasetCard) -> dict[str, Any]:
     kept = {"title", "reader", "options", "faces", "landmark_points", "licence", "citation"}
     reachable = bool(card.url or card.homepage or card.how_to_get) or not needs_files(card)
     return card.model_dump(mode="json", include=kept) | {"public": reachable}
+
+
+def plugins_of(head: str | None, described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """For a record: where the head and the readers come from that are not agebench's own, with their package's version."""
+    asked = [(heads, head), *((readers, str(of["reader"])) for of in described.values())]
+    found = {}
+    for registry, name in asked:
+        if name is None or name not in registry.names():
+            continue
+        origin = registry.origin(name)
+        package = origin.rpartition(" of ")[2] if " of " in origin else ""
+        if not origin.startswith("agebench."):
+            found[f"{registry.kind} {name}"] = f"{origin} {version(package)}" if package else origin
+    return found

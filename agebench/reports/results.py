@@ -21,6 +21,7 @@ from agebench.reports.estimates import (
     estimates_digest,
     estimates_of,
     joined,
+    plugins_of,
     read_estimates,
     write_estimates,
 )
@@ -63,6 +64,7 @@ def make_record(
         raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
     settings = (run / "config.toml").read_text(encoding="utf-8")
     digest = hashlib.sha256(settings.encode()).hexdigest()
+    datasets = {name: describe_dataset(card) for name, card in (cards or {}).items()}
     predictions = {}
     for name in metrics["tests"]:
         estimates = estimates_of(run, name)
@@ -77,7 +79,8 @@ def make_record(
         "config": tomllib.loads(settings),
         "config_sha256": digest,
         **{key: manifest[key] for key in _MANIFEST if key in manifest},
-        "datasets": {name: describe_dataset(card) for name, card in (cards or {}).items()},
+        "datasets": datasets,
+        "plugins": plugins_of(manifest["model"].get("head"), datasets),
         "metrics": metrics,
         "predictions": predictions,
     }

@@ -154,6 +154,7 @@ def _facts(record: Mapping[str, Any]) -> list[list[str]]:
         *((f"faces of {name}", how) for name, how in (faces.get("datasets") or {}).items()),
         *((f"fingerprint of {name}", of.get("fingerprint")) for name, of in (record.get("samples") or {}).items()),
         *((f"terms of {name}", of.get("licence")) for name, of in (record.get("datasets") or {}).items()),
+        *((record.get("plugins") or {}).items()),
         ("epochs", record.get("epochs")),
         ("machine", ", ".join(f"{key} {value}" for key, value in hardware.items())),
         ("agebench", record.get("agebench")),

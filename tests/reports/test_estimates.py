@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 
 from agebench.data.samples import Samples, make_samples
-from agebench.reports.estimates import FOLD, estimates_digest, joined, keyed, read_estimates, write_estimates
+from agebench.registry.plugins import Registry
+from agebench.reports.estimates import (
+    FOLD,
+    estimates_digest,
+    joined,
+    keyed,
+    plugins_of,
+    read_estimates,
+    write_estimates,
+)
 
 
 @pytest.fixture
@@ -60,3 +69,15 @@ def test_who_has_not_the_image_has_not_the_key(samples: Samples) -> None:
         "age_pred_y"
     ]
     assert abs(np.corrcoef(np.arange(30), order)[0, 1]) < 0.5  # rows are not in the order of age
+
+
+def test_a_plugins_origin_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agebench.reports import estimates
+
+    own: Registry[object] = Registry("head")
+    own.register("coral", "agebench.models.heads.ordinal:CORALHead")
+    own.register("theirs", object(), origin="entry point theirs:Head of numpy")
+    monkeypatch.setattr(estimates, "heads", own)
+    assert plugins_of("coral", {"synth": {"reader": "synth"}}) == {}
+    assert plugins_of("theirs", {}) == {"head theirs": f"entry point theirs:Head of numpy {np.__version__}"}
+    assert plugins_of(None, {}) == {}
