@@ -24,14 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare what goes in, run, compare what comes out; exit code 1 where it lies outside the record's interval."""
     from agebench.errors import AgebenchError
-    from agebench.reports.results import read_record
+    from agebench.reports.results import AGAIN, read_record
     from agebench.runs import reproduce
     from agebench.runs.folder import RunFolder
 
     record = read_record(arguments.record)
     catalogue = cards(arguments)
     config = reproduce.config_of(record, catalogue, device=arguments.device)
-    folder = RunFolder(arguments.out or Path("runs") / f"again-{record['id']}")
+    folder = RunFolder(arguments.out or Path("runs") / f"{AGAIN}{record['id']}")
     finished = folder.finished(config)
     differing = list(reproduce.differences(record, config, catalogue))
     for difference in differing:

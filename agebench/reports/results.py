@@ -27,6 +27,7 @@ from agebench.reports.estimates import (
 )
 
 SCHEMA = 1
+AGAIN = "again-"  # what the folder of a reproduction begins with: its outcome may differ, and that is no fault of the record
 _MANIFEST = (
     "agebench",
     "versions",
@@ -135,10 +136,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def runs_by_config(folder: Path) -> dict[str, Path]:
-    """`config_sha256` -> run, of all runs in a folder, however these are called."""
+    """`config_sha256` -> run, of all runs in a folder, less those that only repeat what a record says."""
     return {
         hashlib.sha256(config.read_bytes()).hexdigest(): config.parent
         for config in sorted(folder.glob("*/config.toml"))
+        if not config.parent.name.startswith(AGAIN)
     }
 
 
