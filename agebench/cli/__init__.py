@@ -16,6 +16,7 @@ COMMANDS = {
     "test": "test a model that is not ours (a file, a callable, a command) on the same faces",
     "suite": "many runs: plan them, do what is not done, see what stands",
     "results": "records of runs: make them, check that their figures hold",
+    "reproduce": "a run again, from its record alone: identical, inside the interval, or outside?",
     "leaderboard": "records as one table, with fairness, cost and what to beware of",
     "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",

@@ -47,6 +47,12 @@ class Faces:
         reasons = samples.table["sample_id"].map(self.refused)
         return samples.without(reasons.notna(), reasons.fillna("").astype("str"))
 
+    def digest(self, count: int = 256) -> str:
+        """SHA-256 of `count` faces, evenly spaced by name: other framing, other decoding or other images change it."""
+        names = sorted(self.row)
+        chosen = names[:: max(1, len(names) // count)][:count]
+        return hashlib.sha256(b"".join(self.pixels[self.row[name]].tobytes() for name in chosen)).hexdigest()
+
 
 def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, workers: int | None = None) -> Faces:
     """The faces of audited `samples`: from the cache, made where they are missing.

@@ -48,6 +48,10 @@ class DatasetCard(_Card):
         description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base",
     )
     vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
+    estimates_public: bool = Field(
+        default=False,
+        description="whether its terms allow to publish what a model estimated for its images, without labels or names",
+    )
     protocols: tuple[Protocol, ...] = Field(default=(), description="ways to divide it, for `agebench run --protocol`")
 
     @model_validator(mode="after")

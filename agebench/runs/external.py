@@ -46,7 +46,7 @@ def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder
         "seed": config.seed,
         "hardware": hardware(device),
         "model": describe_external(config.model, digest),
-        "faces": describe_faces(cards, config.model.size, config.faces.coverage),
+        "faces": describe_faces(cards, config.model.size, config.faces.coverage, faces),
         "samples": describe_tests(tests, audited),
     }
     folder.write_manifest(about | {"finished": False})

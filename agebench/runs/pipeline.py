@@ -23,7 +23,7 @@ from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
 from agebench.export.torchscript import export_torchscript
 from agebench.models.age_model import AgeModel, create_model
-from agebench.models.weights import load_pretrained
+from agebench.models.weights import digests, load_pretrained
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
@@ -67,7 +67,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
         "model": describe_model(config, model, weights),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage
+            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage, faces
         ),
         "protocol": divisions.protocol(),
         "samples": describe_samples(divisions, samples),
@@ -209,6 +209,7 @@ def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str
         **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size"}),
         "parameters": parameters,
         "weights": weights,
+        "initial": digests(model, model.backbone),
     }
 
 

@@ -1,6 +1,5 @@
 """What a run writes down: its samples, its predictions, its manifest."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
 from agebench.data.protocols import TEST, TRAIN, VAL
-from agebench.data.samples import COLUMNS, Samples
+from agebench.data.samples import Samples, fingerprint
 from agebench.data.splits import exact_copies
 from agebench.engine.predict import Estimates
 from agebench.files import atomic
@@ -77,7 +77,7 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
             "quarantined": _why(pd.concat(dropped).drop_duplicates("sample_id")),
-            "fingerprint": _fingerprint(samples),
+            "fingerprint": fingerprint(samples),
         }
         if name == divisions.home:
             found[name] |= {
@@ -93,22 +93,22 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
     return found
 
 
-def describe_faces(cards: Mapping[str, DatasetCard], size: int, coverage: float) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared."""
-    return {"size": size, "coverage": coverage, "datasets": {name: card.faces for name, card in cards.items()}}
+def describe_faces(
+    cards: Mapping[str, DatasetCard], size: int, coverage: float, faces: Mapping[str, Faces]
+) -> dict[str, Any]:
+    """For the manifest: how every dataset's faces were prepared, and a digest of what came out."""
+    return {
+        "size": size,
+        "coverage": coverage,
+        "datasets": {name: card.faces for name, card in cards.items()},
+        "sha256": {name: of.digest() for name, of in faces.items()},
+    }
 
 
 def _why(dropped: pd.DataFrame) -> dict[str, int]:
     """Reason -> images, without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 …` are one."""
     kinds = dropped["reason"].str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\])])", "…", regex=True).value_counts()
     return {str(reason): int(count) for reason, count in kinds.items()}
-
-
-def _fingerprint(samples: Samples) -> str:
-    """What changes when any image or label that a run uses does."""
-    columns = [column for column in COLUMNS if column in samples.table and column not in ("landmarks", "bbox", "path")]
-    table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
@@ -131,7 +131,7 @@ def describe_tests(tests: Mapping[str, Samples], audited: Mapping[str, Samples])
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
             "quarantined": _why(dropped),
-            "fingerprint": _fingerprint(samples),
+            "fingerprint": fingerprint(samples),
             "test": len(test),
         }
     return found
