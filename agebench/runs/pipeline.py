@@ -111,9 +111,8 @@ def open_dataset(card: DatasetCard) -> Dataset:
 
 def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
-    card = dataset.card
-    spec = FaceSpec(card.faces, config.model.size, config.faces.coverage, card.landmark_points)
-    return build_faces(dataset.reader, dataset.samples, spec, name=card.name)
+    spec = config.faces.spec(dataset.card, config.model.size)
+    return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
 
 
 def train(
