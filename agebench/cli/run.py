@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_exclude, add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a dataset to test on (repeatable); the training set's name means its held-out part",
     )
+    add_exclude(parser)
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")
     parser.add_argument(
@@ -90,6 +91,7 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     data = {
         "train": arguments.train,
         "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None),
+        "exclude": arguments.exclude or None,
     }
     flags = {
         "seed": arguments.seed,

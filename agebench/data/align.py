@@ -43,7 +43,8 @@ def overlay(
 
     Args:
         images: (N, S, S) uint8 grey.
-        first, second: (P,) rows of `images`.
+        first: (P,) rows of `images`.
+        second: (P,) rows of `images`, to be laid over those.
         starts: P placements, about right already.
     """
     placements: list[Placement] = []

@@ -30,7 +30,7 @@ LOOK, COPY = 0.80, 0.88
 AGE_GAP, MIN_PICTURES = 15.0, 3
 # Older than this are a few dozen people alive: most such labels are slips.
 RARE_AGE = 110.0
-TINY, FLAT, BLURRED, TINTED = 50.0, 8.0, 0.30, 2.0
+TINY, FLAT, BLURRED, TINTED = 50.0, 8.0, 0.20, 2.0
 LABELS = ("age", "gender", "race", "subject")
 PAIR = ("dataset", "sample_id", "other_dataset", "other_id")
 
@@ -161,7 +161,7 @@ def spread_out(samples: Samples, limit: int | None) -> Samples:
 
 def doubtful_ages(table: pd.DataFrame) -> pd.DataFrame:
     """sample_id, age, subject, reason: ages far from all others of the subject, outside their own range, or hardly ever reached."""
-    rows = []
+    rows: list[tuple[Any, Any, Any, str]] = []
     for subject, pictures in table[table["subject"].notna()].groupby("subject", sort=True, observed=True):
         ages = pictures["age"].to_numpy()
         if len(ages) <= MIN_PICTURES:
@@ -174,12 +174,18 @@ def doubtful_ages(table: pd.DataFrame) -> pd.DataFrame:
                 reason = f"{gap:g} years from the nearest of the subject's {len(others)} other pictures"
                 rows.append((pictures["sample_id"].iloc[row], age, subject, reason))
     known = {row[0] for row in rows}
-    for sample in table.itertuples():
-        low, high = getattr(sample, "age_low", np.nan), getattr(sample, "age_high", np.nan)
-        if low > sample.age or high < sample.age:
-            rows.append((sample.sample_id, sample.age, sample.subject, f"outside its own range, {low:g} to {high:g}"))
-        elif sample.age >= RARE_AGE and sample.sample_id not in known:
-            rows.append((sample.sample_id, sample.age, sample.subject, f"{RARE_AGE:g} years or more"))
+    nothing = pd.Series(np.nan, index=table.index)
+    columns = [
+        table["sample_id"],
+        table["age"],
+        table["subject"],
+        *(table.get(end, nothing) for end in ("age_low", "age_high")),
+    ]
+    for sample_id, age, subject, low, high in zip(*columns, strict=True):
+        if low > age or high < age:
+            rows.append((sample_id, age, subject, f"outside its own range, {low:g} to {high:g}"))
+        elif age >= RARE_AGE and sample_id not in known:
+            rows.append((sample_id, age, subject, f"{RARE_AGE:g} years or more"))
     return pd.DataFrame(rows, columns=["sample_id", "age", "subject", "reason"])
 
 
@@ -237,19 +243,21 @@ def _near(
 ) -> pd.DataFrame:
     """first, second (rows), likeness, mirrored: pairs that also coincide in twice the resolution, exact copies aside."""
     pairs, placements = near_duplicates(small, border=own)
+    digests = table["pixels_digest"].tolist()
     exact = set(zip(copies["first"], copies["second"], strict=True))
     wanted = [
         place
         for place in np.flatnonzero(pairs.likeness >= LOOK)
         if (pairs.first[place], pairs.second[place]) not in exact
-        and table["pixels_digest"].iat[pairs.first[place]] != table["pixels_digest"].iat[pairs.second[place]]
+        and digests[pairs.first[place]] != digests[pairs.second[place]]
     ]
     first, second = pairs.first[wanted], pairs.second[wanted]
     rows = np.unique(np.concatenate([first, second]))
     large = np.zeros((len(rows), 2 * SIDE, 2 * SIDE), dtype=np.uint8)
     readers = {each.card.name: each.reader for each in sources}
+    datasets, paths = table["dataset"].tolist(), table["path"].tolist()
     for place, row in enumerate(progress(rows.tolist(), label="looking closer", unit="img")):
-        image = readers[table["dataset"].iat[row]].image_bytes(table["path"].iat[row])
+        image = readers[datasets[row]].image_bytes(paths[row])
         large[place] = grey(open_image(image), 2 * SIDE)
     _, likeness = overlay(
         large, np.searchsorted(rows, first), np.searchsorted(rows, second), [placements[place] for place in wanted]

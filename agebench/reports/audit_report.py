@@ -64,8 +64,10 @@ def counts_table(findings: Findings) -> str:
         rows.append([f"{title} {within}", count(said[kind]["within"])])
         if findings.against:
             rows.append([f"{title} {across}", count(said[kind]["across"])])
-    for label in ("age", "gender", "race", "subject"):
-        rows.append([f"pairs of copies that differ in {label}", count(said["conflicts"].get(label, 0))])
+    rows += [
+        [f"pairs of copies that differ in {label}", count(said["conflicts"].get(label, 0))]
+        for label in ("age", "gender", "race", "subject")
+    ]
     rows += [["doubtful ages", count(said["ages"])], ["subjects that contradict themselves", count(said["subjects"])]]
     rows += [[problem, count(said["quality"].get(problem, 0))] for problem in ("empty", "tiny", "blurred", "grey")]
     if findings.looked_at:

@@ -1,5 +1,7 @@
 """One run, from cards to report. Read `run` and you have seen the whole benchmark."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from agebench.data.audit import audit
 from agebench.data.cache import Faces, build_faces
-from agebench.data.faces import FaceSpec
+from agebench.data.exclude import without_excluded
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.data.store import reader_for
@@ -29,6 +31,7 @@ from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
 from agebench.runs.division import Division, divide
 from agebench.runs.external_config import ExternalConfig
+from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
 
@@ -53,7 +56,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     folder.write_config(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-        samples = {name: dataset.samples for name, dataset in datasets.items()}
+        samples, excluded = exclude(datasets, config.data.exclude)
         division = divide(config.data, samples, seed=config.seed)
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
@@ -65,8 +68,9 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
         "model": describe_model(config, model, weights),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage
+            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces
         ),
+        **excluded,
         "samples": describe_samples(division, samples),
     }
     folder.write_manifest(about | {"finished": False})
@@ -78,6 +82,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         }
     with folder.clock("evaluate_s"):
         metrics = measure(config, folder, division, answers)
+        metrics = record_failures(folder, metrics, samples, faces)
     with folder.clock("export_s"):
         examples = some_faces(faces, division)
         difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
@@ -107,6 +112,15 @@ def open_dataset(card: DatasetCard) -> Dataset:
     """Find, read and audit a dataset."""
     reader = reader_for(card)
     return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
+
+
+def exclude(datasets: dict[str, Dataset], files: Sequence[str]) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Each dataset's samples less what the files name; for the manifest, what they did. Faces are made of all: they stay cached."""
+    samples, found = without_excluded({name: dataset.samples for name, dataset in datasets.items()}, files)
+    for file, what in found.items():
+        if what["unknown"]:
+            print(f"--exclude {file}: {what['unknown']} of its ids are in no dataset of this run", file=sys.stderr)
+    return samples, {"excluded": found} if found else {}
 
 
 def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces:

@@ -13,6 +13,7 @@ from agebench.data.samples import COLUMNS, Samples
 from agebench.engine.predict import Estimates
 from agebench.files import atomic
 from agebench.registry.cards import DatasetCard
+from agebench.runs.config import FacesConfig
 from agebench.runs.division import Division
 from agebench.runs.folder import RunFolder
 
@@ -70,14 +71,22 @@ def describe_samples(division: Division, audited: Mapping[str, Samples]) -> dict
     return found
 
 
-def describe_faces(cards: Mapping[str, DatasetCard], size: int, coverage: float) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared."""
-    return {"size": size, "coverage": coverage, "datasets": {name: card.faces for name, card in cards.items()}}
+def describe_faces(cards: Mapping[str, DatasetCard], size: int, config: FacesConfig) -> dict[str, Any]:
+    """For the manifest: how every dataset's faces were prepared, and which detectors found them."""
+    specs = {name: config.spec(card, size) for name, card in cards.items()}
+    found = {name: spec.describe()["detector"] for name, spec in specs.items() if spec.mode == "detect"}
+    about = {"size": size, "coverage": config.coverage, "datasets": {name: spec.mode for name, spec in specs.items()}}
+    return about | ({"detectors": found} if found else {})
 
 
 def _kinds(reasons: "pd.Series[str]") -> dict[Any, int]:
     """Reasons without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 is …` are one kind."""
-    return reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\]])", "…", regex=True).value_counts().to_dict()
+    named = reasons.str.startswith("excluded by ")  # a file's name, digits and all
+    return reasons.mask(~named, _without_numbers(reasons)).value_counts().to_dict()
+
+
+def _without_numbers(reasons: "pd.Series[str]") -> "pd.Series[str]":
+    return reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\]])", "…", regex=True)
 
 
 def _fingerprint(samples: Samples) -> str:
