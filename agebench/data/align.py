@@ -17,9 +17,9 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the first image's points lie in the second: (x, y) from -1 to 1 -> `matrix` @ (x, y, 1)."""
+    """Where the first image's points lie in the second: (x, y) from -1 to 1 -> `matrix` (2 x 3, row by row) @ (x, y, 1)."""
 
-    matrix: tuple[float, float, float, float, float, float]
+    matrix: tuple[float, ...]
     mirrored: bool
 
     @classmethod
@@ -32,7 +32,7 @@ class Placement:
     def inverse(self) -> "Placement":
         """The other way round."""
         a, b, x, c, d, y = self.matrix
-        inverse = np.linalg.inv([[a, b, x], [c, d, y], [0, 0, 1]])[:2].ravel().tolist()
+        inverse = np.linalg.inv(np.array([[a, b, x], [c, d, y], [0.0, 0.0, 1.0]]))[:2].ravel().tolist()
         return Placement(tuple(inverse), self.mirrored)
 
 

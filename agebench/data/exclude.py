@@ -68,5 +68,5 @@ def _require_sense(file: str, table: pd.DataFrame, samples: Mapping[str, Samples
 
 
 def _all_ids(samples: Samples) -> "pd.Series[str]":
-    ids: "pd.Series[str]" = pd.concat([samples.table["sample_id"], samples.quarantined["sample_id"]])
+    ids: pd.Series[str] = pd.concat([samples.table["sample_id"], samples.quarantined["sample_id"]])
     return ids
