@@ -25,12 +25,12 @@ from agebench.progress import progress
 from agebench.registry.cards import DatasetCard
 
 # Likeness of detail from which a pair is looked at in twice the resolution, and from which it is then called a copy.
-LOOK, COPY = 0.80, 0.92
+LOOK, COPY = 0.80, 0.88
 # An age is doubted where it lies so many years from the subject's nearest other picture, with so many pictures beside it.
 AGE_GAP, MIN_PICTURES = 15.0, 3
 # Older than this are a few dozen people alive: most such labels are slips.
 RARE_AGE = 110.0
-TINY, FLAT, BLURRED, TINTED = 50.0, 8.0, 0.20, 2.0
+TINY, FLAT, BLURRED, TINTED = 50.0, 8.0, 0.15, 2.0
 LABELS = ("age", "gender", "race", "subject")
 PAIR = ("dataset", "sample_id", "other_dataset", "other_id")
 

@@ -142,8 +142,8 @@ def _coefficients(small: np.ndarray, basis: Floats, keep: np.ndarray, crop: tupl
         part = small[start : start + _BLOCK].astype(np.float32)
         made[start : start + _BLOCK] = (rows @ part @ columns.T)[:, keep]
     length: Floats = np.linalg.norm(made, axis=1, keepdims=True)
-    scaled: Floats = made / (length + np.float32(1e-3))
-    return scaled
+    made /= length + 1e-3
+    return made
 
 
 def _resample(low: float, high: float) -> Floats:

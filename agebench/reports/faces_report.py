@@ -28,7 +28,7 @@ def write_faces(folder: Path, about: Mapping[str, Any], reader: Reader, samples:
     table = samples.table
     reasons = table["sample_id"].map(faces.refused)
     columns = ["sample_id", "path", "age", *(group for group in samples.groups if group in table)]
-    failed = table.loc[reasons.notna(), [*dict.fromkeys(columns)]].assign(reason=reasons)
+    failed = table.loc[reasons.notna(), [*dict.fromkeys(columns)]].assign(reason=reasons[reasons.notna()])
     with atomic(folder / "failed.csv") as temporary:
         failed.to_csv(temporary, index=False)
     write_json(folder / "faces.json", dict(about))

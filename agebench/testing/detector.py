@@ -94,8 +94,6 @@ def _asked(made: Detector, image: Image.Image, blank: bool) -> Iterator[str]:
         return
     if image.tobytes() != before:
         yield "detect changes the image that it is given; work on a copy"
-    if blank and faces:
-        yield f"detect finds {len(faces)} faces in {shown} of one colour: there is none"
     for face in faces:
         problem = face_problem(face, image.size)
         if problem:
@@ -104,6 +102,8 @@ def _asked(made: Detector, image: Image.Image, blank: bool) -> Iterator[str]:
         if face.points[0, 0] >= face.points[1, 0] and abs(face.points[0, 1] - face.points[1, 1]) < 0.1 * image.height:
             yield "the first point lies right of the second in an upright face; the first is the eye on the image's left"
         yield ""
+    if blank and faces:
+        yield f"detect finds {len(faces)} faces in {shown} of one colour: there is none"
     if [_numbers(face) for face in faces] != [_numbers(face) for face in again]:
         yield "asked again about the same image, detect finds something else; nothing may be drawn at random"
 

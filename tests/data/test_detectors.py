@@ -28,7 +28,7 @@ class Middle(Detector):
     answer: ClassVar[Any] = [Face((0.0, 0.0, 5.0, 5.0), POINTS + 1), Face(BOX, POINTS)]
 
     def detect(self, image: Image.Image) -> Any:
-        return self.answer if np.ptp(np.asarray(image)) else []
+        return self.answer if np.ptp(np.asarray(image), axis=(0, 1)).any() else []
 
 
 class Raising(Middle):
@@ -63,7 +63,11 @@ class Everywhere(Middle):
 
 class Restless(Middle):
     def detect(self, image: Image.Image) -> Any:
-        return [Face(BOX, POINTS + np.random.default_rng().random())] if np.ptp(np.asarray(image)) else []
+        return (
+            [Face(BOX, POINTS + np.random.default_rng().random())]
+            if np.ptp(np.asarray(image), axis=(0, 1)).any()
+            else []
+        )
 
 
 class NeedsMore(Middle):
