@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from agebench.evaluation.fairness import holm
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.resampling import Ints
 
@@ -23,14 +24,17 @@ def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: 
 
     Returns:
         `n`, `failed`, `rate` (value, low, high: Wilson's 95 % interval), `groups`: grouping -> group -> the same three and
-        `ranked`, and `gaps`: grouping -> worst, best, difference (of rates) and p, for groupings with two ranked groups.
+        `ranked`, and `gaps`: grouping -> worst, best, difference (of rates), p and p_holm (over the
+        groupings), for groupings with two ranked groups.
     """
     gone = np.asarray(failed, dtype=bool)
     made = _rate(int(gone.sum()), len(gone))
     everything = [age_bands(table["age"].to_numpy(dtype=np.float64)), *groupings(table, groups)] if len(table) else []
     made["groups"] = {each.name: _by_group(each, gone) for each in everything}
-    gaps = {each.name: _gap(each, gone) for each in everything}
-    made["gaps"] = {name: gap for name, gap in gaps.items() if gap}
+    gaps = {each.name: gap for each in everything if (gap := _gap(each, gone))}
+    for gap, adjusted in zip(gaps.values(), holm([gap["p"] for gap in gaps.values()]), strict=True):
+        gap["p_holm"] = adjusted
+    made["gaps"] = gaps
     return made
 
 

@@ -50,9 +50,9 @@ def failures_tables(found: Mapping[str, Any]) -> list[str]:
 def _gap(grouping: str, gap: Mapping[str, Any]) -> str:
     title = "age" if grouping == "age_band" else group_name(grouping, grouping)
     worst, best = (escaped(group_name(grouping, gap[end])) for end in ("worst", "best"))
-    chance = gap["p"] >= _SIGNIFICANT
+    chance = gap["p_holm"] >= _SIGNIFICANT
     claim = "no difference is shown" if chance else "**more often**"
     return (
         f"By {escaped(title)}: {claim}, {worst} {number(gap['difference'], percent=True)} percentage points above {best}, "
-        f"{p_value(gap['p'])}."
+        f"{p_value(gap['p_holm'])}."
     )
