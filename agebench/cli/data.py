@@ -1,4 +1,4 @@
-"""`agebench data add|get|list|check`: the datasets on this machine."""
+"""`agebench data add|get|list|check|audit|faces`: the datasets on this machine."""
 
 import argparse
 import dataclasses
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli import data_audit, data_faces
 from agebench.cli.options import add_json, add_registry, cards
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--full", action="store_true", help="open every image, not a sample of 200")
     check.set_defaults(act=_check)
 
-    for action in (add, get, listing, check):
+    looking = (data_audit.add_action(actions), data_faces.add_action(actions))
+    for action in (add, get, listing, check, *looking):
         add_registry(action)
         add_json(action)
 

@@ -20,6 +20,17 @@ def add_registry(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """--exclude FILE, repeatable."""
+    parser.add_argument(
+        "--exclude",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a CSV of sample_ids to leave out, as `agebench data audit` writes (repeatable)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_exclude, add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="how the training set is divided, see `agebench info DATASET` (default: default)",
     )
+    add_exclude(parser)
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")
     parser.add_argument(
@@ -96,6 +97,7 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "train": arguments.train,
         "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None),
         "protocol": arguments.protocol,
+        "exclude": arguments.exclude or None,
     }
     flags = {
         "seed": arguments.seed,

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from agebench.data.detectors import Detector, open_detector
 from agebench.data.faces import FaceSpec, prepare_face
 from agebench.data.images import open_image
 from agebench.data.parallel import map_in_order
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.errors import ImageRefused
+from agebench.errors import AgebenchError, ImageRefused, UserError
 from agebench.files import write_error, write_json
 from agebench.paths import cache_home
 from agebench.progress import progress
@@ -61,7 +62,7 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     that was interrupted continues; of several processes that build the same faces one does, the others wait for it.
 
     Raises:
-        AgebenchError: the cache cannot be written (a full disk); what was finished is kept.
+        AgebenchError: the cache cannot be written (a full disk), or the detector fails; what was finished is kept.
     """
     folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(samples, spec)}"
     try:
@@ -92,9 +93,11 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
     reasons = json.loads(reasons_file.read_text()) if reasons_file.exists() else {}
     landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * count
     tasks = list(zip(samples.table["path"], landmarks, strict=True))
+    detector = open_detector(spec.detector) if spec.mode == "detect" else None
+    prepare = partial(_prepare_all, reader, spec, detector)
     with (folder / "faces.u8").open("r+b") as pixels, (folder / "state.u8").open("r+b") as states:
         with progress(total=len(pending), label=f"{name}: preparing faces", unit="img") as bar:
-            work = map_in_order(partial(_prepare_all, reader, spec), [tasks[row] for row in pending], workers=workers)
+            work = map_in_order(prepare, [tasks[row] for row in pending], workers=workers)
             for faces, refusals in work:
                 rows = pending[: len(faces)]
                 pending = pending[len(faces) :]
@@ -112,19 +115,23 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
 
 
 def _prepare_all(
-    reader: Reader, spec: FaceSpec, tasks: Sequence[tuple[str, Sequence[float] | None]]
+    reader: Reader, spec: FaceSpec, detector: Detector | None, tasks: Sequence[tuple[str, Sequence[float] | None]]
 ) -> tuple[np.ndarray, list[str]]:
     """(n, S, S, 3) faces and, where there is none, the reason (else "")."""
     faces = np.zeros((len(tasks), spec.size, spec.size, 3), dtype=np.uint8)
     reasons = []
     for number, (path, landmarks) in enumerate(tasks):
         try:
-            faces[number] = prepare_face(open_image(reader.image_bytes(path)), spec, landmarks)
+            faces[number] = prepare_face(open_image(reader.image_bytes(path)), spec, landmarks, detector)
             reasons.append("")
         except ImageRefused as refusal:
             reasons.append(str(refusal))
         except OSError as error:
             reasons.append(f"cannot be read: {error.strerror or error}")
+        except UserError:  # a package that is missing is no matter of this image
+            raise
+        except AgebenchError as error:
+            raise AgebenchError(f"{path}: {error}") from error
     return faces, reasons
 
 

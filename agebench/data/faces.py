@@ -1,6 +1,5 @@
 """One preprocessing for all faces: whatever the source, the eyes end at the same place in the image."""
 
-import importlib.metadata
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from agebench.data.detect import PACKAGES, find_landmarks
+from agebench.data.detect import largest_points
+from agebench.data.detectors import DEFAULT, Detector, open_detector
 from agebench.errors import ImageRefused
 
 # Image-left eye, image-right eye, nose base as shares of the side, at coverage 1: the framing of UTKFace's 200 px crops
@@ -29,12 +29,14 @@ class FaceSpec:
         size: side of the output, pixels.
         coverage: 1 for UTKFace's framing; 1.5 shows half as much again around the same centre.
         landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
+        detector: for `detect`, the name of what finds them.
     """
 
     mode: Literal["none", "landmarks", "detect", "boxes"]
     size: int
     coverage: float = 1.0
     landmark_points: tuple[int, ...] = ()
+    detector: str = DEFAULT
 
     def key(self) -> dict[str, Any]:
         """Everything that determines the pixels beside the image itself."""
@@ -42,8 +44,13 @@ class FaceSpec:
         if self.mode == "landmarks":
             made["points"] = self.landmark_points
         if self.mode == "detect":
-            made["detector"] = {name: importlib.metadata.version(name) for name in PACKAGES}
+            made["detector"] = {"name": self.detector, **open_detector(self.detector).key()}
         return made
+
+    def describe(self) -> dict[str, Any]:
+        """For a person: mode, size, coverage, and which detector in which version, or None."""
+        detector = self.key().get("detector")
+        return {"mode": self.mode, "size": self.size, "coverage": self.coverage, "detector": detector}
 
     def template(self) -> np.ndarray:
         """(3, 2) where the eyes and the nose base lie in the output, pixels (x, y); a pixel's centre is at +0.5."""
@@ -51,13 +58,16 @@ class FaceSpec:
         return ((TEMPLATE - centre) / self.coverage + centre) * self.size
 
 
-def prepare_face(image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] | None = None) -> np.ndarray:
+def prepare_face(
+    image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] | None = None, detector: Detector | None = None
+) -> np.ndarray:
     """(size, size, 3) uint8: the face on the template. `landmarks` are x0, y0, x1, y1, … in pixels of `image`.
 
-    What lies outside the photograph repeats its edge.
+    `detector` is the spec's, made before, for callers with many images. What lies outside the photograph repeats its edge.
 
     Raises:
         ImageRefused: no face found, no landmarks annotated, or points that give no similarity transform.
+        AgebenchError: the detector fails.
     """
     if spec.mode == "none":
         side = min(image.size)
@@ -67,7 +77,10 @@ def prepare_face(image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] 
         return _warp(image, np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]]), spec.size)
     if spec.mode == "boxes":
         return _warp(image, similarity(_box(spec), _corners(landmarks)), spec.size)
-    points = find_landmarks(image) if spec.mode == "detect" else _annotated(landmarks, spec.landmark_points)
+    if spec.mode == "detect":
+        points = largest_points(detector or open_detector(spec.detector), image, name=spec.detector)
+    else:
+        points = _annotated(landmarks, spec.landmark_points)
     return _warp(image, similarity(spec.template(), points), spec.size)
 
 

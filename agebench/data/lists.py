@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from agebench.data.readers.common import is_within
-from agebench.data.readers.csv import TABLES, read_table
+from agebench.data.readers.tables import TABLES, read_table
 from agebench.data.samples import Samples
 from agebench.data.splits import PARTS
 from agebench.errors import UserError

@@ -8,7 +8,7 @@ import pandas as pd
 
 from agebench.data.audit import same_side
 from agebench.data.lists import parts_of_lists
-from agebench.data.readers.common import as_text
+from agebench.data.readers.text import as_text
 from agebench.data.samples import Samples
 from agebench.data.splits import (
     PARTS,

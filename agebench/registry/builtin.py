@@ -35,3 +35,6 @@ for _name, _target in {
     "drf": "agebench.models.heads.drf:DRFHead",
 }.items():
     heads.register(_name, _target)
+
+detectors: Registry[Any] = Registry("detector", group="agebench.detectors")
+detectors.register("dlib", "agebench.data.detect:DlibDetector")

@@ -47,6 +47,7 @@ class DatasetCard(_Card):
         default=(),
         description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base",
     )
+    detector: str = Field(default="", description="what finds the faces, see `agebench list detectors`; empty: dlib")
     vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
     estimates_public: bool = Field(
         default=False,

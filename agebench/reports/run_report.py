@@ -9,6 +9,7 @@ from typing import Any
 from agebench.errors import UserError
 from agebench.files import write_text
 from agebench.reports.external_text import external_in_words, external_table
+from agebench.reports.failures_text import failures_in_words, failures_tables
 from agebench.reports.figures import draw_run
 from agebench.reports.protocol_text import leaks_of, protocol_in_words, test_label
 from agebench.reports.tables import (
@@ -88,6 +89,7 @@ def write_report(folder: Path) -> Path:
         *_age_tables(metrics),
         "## For whom it is worse",
         *_fairness(metrics, drawn),
+        *_failures(metrics),
         "## How the faces were prepared",
         _faces(manifest),
         "## What was left out, and why",
@@ -278,7 +280,18 @@ def _faces(manifest: Mapping[str, Any]) -> str:
     size, coverage = faces.get("size"), faces.get("coverage")
     text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
-    return f"{text}: {'; '.join(ways)}." if ways else f"{text}."
+    found = (faces.get("detectors") or {}).items()
+    by = "".join(f" Detector of {escaped(name)}: {escaped(each['name'])}." for name, each in found)
+    return f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}"
+
+
+def _failures(metrics: Mapping[str, Any]) -> list[str]:
+    """Whose faces are missing from the figures: a detector that misses some groups more than others biases a benchmark."""
+    parts = []
+    for name, test in metrics["tests"].items():
+        found = test.get("failure_to_process") or {}
+        parts += [failures_in_words(name, found), *failures_tables(found)] if found else []
+    return ["### Failure to process, by group", *parts] if parts else []
 
 
 def _left_out(manifest: Mapping[str, Any]) -> list[str]:

@@ -3,13 +3,16 @@
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
+from agebench.data.faces import FaceSpec
 from agebench.errors import UserError
-from agebench.registry.cards import Architecture, Recipe, merge, validated
+from agebench.registry.builtin import detectors
+from agebench.registry.cards import Architecture, DatasetCard, Recipe, merge, validated
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.registry.protocol import DEFAULT
@@ -38,6 +41,10 @@ class DataConfig(_Table):
     def _one_name_for_the_default(cls, name: str) -> str:
         return "" if name == DEFAULT else name
 
+    exclude: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda files: not files, description="CSV files of sample ids that are put aside"
+    )
+
 
 class FacesConfig(_Table):
     """How every face of every dataset is prepared; the output size is the model's."""
@@ -45,6 +52,29 @@ class FacesConfig(_Table):
     coverage: float = Field(
         default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again"
     )
+    # Left out of config.toml while they are unset: runs from before there were such settings stay what they are.
+    mode: Literal["", "none", "landmarks", "detect", "boxes"] = Field(
+        default="", exclude_if=lambda value: not value, description="of every dataset; empty: each card's own"
+    )
+    detector: str = Field(
+        default="",
+        exclude_if=lambda value: not value,
+        description="see `agebench list detectors`; empty: each card's own",
+    )
+
+    def spec(self, card: DatasetCard, size: int) -> FaceSpec:
+        """How a dataset's faces become `size` x `size` pixels.
+
+        Raises:
+            UserError: no such detector, or annotated points are asked for and the card names none.
+        """
+        mode, detector = self.mode or card.faces, self.detector or card.detector or DEFAULT_DETECTOR
+        if mode == "landmarks" and not card.landmark_points:
+            raise UserError(
+                f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
+            )
+        detectors.get(detector)
+        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector)
 
 
 class EvaluateConfig(_Table):

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from agebench.data.audit import audit
 from agebench.data.cache import Faces, build_faces
-from agebench.data.faces import FaceSpec
+from agebench.data.exclude import without_excluded
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.data.store import reader_for
@@ -30,6 +31,7 @@ from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
 from agebench.runs.division import Division, Divisions, divide
 from agebench.runs.external_config import ExternalConfig
+from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.folds import measure
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
@@ -55,7 +57,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     folder.write_config(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-        samples = {name: dataset.samples for name, dataset in datasets.items()}
+        samples, excluded = exclude(datasets, config.data.exclude)
         divisions = divide_home(config, datasets[config.data.train], samples)
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
@@ -67,15 +69,16 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
         "model": describe_model(config, model, weights),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage, faces
+            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
         ),
         "protocol": divisions.protocol(),
+        **excluded,
         "samples": describe_samples(divisions, samples),
     }
     folder.write_manifest(about | {"finished": False})
     history = learn(config, folder, model, divisions, faces, device, quiet=quiet)
     with folder.clock("evaluate_s"):
-        metrics = measure(config, folder, divisions)
+        metrics = record_failures(folder, measure(config, folder, divisions), samples, faces)
     if len(divisions) == 1:  # of several folds no model is the run's
         with folder.clock("export_s"):
             examples = some_faces(faces, divisions[0])
@@ -107,11 +110,19 @@ def open_dataset(card: DatasetCard) -> Dataset:
     return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
 
 
+def exclude(datasets: dict[str, Dataset], files: Sequence[str]) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Each dataset's samples less what the files name; for the manifest, what they did. Faces are made of all: they stay cached."""
+    samples, found = without_excluded({name: dataset.samples for name, dataset in datasets.items()}, files)
+    for file, what in found.items():
+        if what["unknown"]:
+            print(f"--exclude {file}: {what['unknown']} of its ids are in no dataset of this run", file=sys.stderr)
+    return samples, {"excluded": found} if found else {}
+
+
 def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
-    card = dataset.card
-    spec = FaceSpec(card.faces, config.model.size, config.faces.coverage, card.landmark_points)
-    return build_faces(dataset.reader, dataset.samples, spec, name=card.name)
+    spec = config.faces.spec(dataset.card, config.model.size)
+    return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
 
 
 def divide_home(config: RunConfig, home: Dataset, samples: dict[str, Samples]) -> Divisions:

@@ -17,6 +17,7 @@ from agebench.engine.predict import Estimates
 from agebench.files import atomic
 from agebench.registry.cards import DatasetCard
 from agebench.registry.protocol import DEFAULT
+from agebench.runs.config import FacesConfig
 from agebench.runs.division import Divisions
 from agebench.runs.folder import RunFolder
 
@@ -94,21 +95,26 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
 
 
 def describe_faces(
-    cards: Mapping[str, DatasetCard], size: int, coverage: float, faces: Mapping[str, Faces]
+    cards: Mapping[str, DatasetCard], size: int, config: FacesConfig, faces: Mapping[str, Faces]
 ) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared, and a digest of what came out."""
-    return {
+    """For the manifest: how every dataset's faces were prepared, which detectors found them, and a digest of what came out."""
+    specs = {name: config.spec(card, size) for name, card in cards.items()}
+    found = {name: spec.describe()["detector"] for name, spec in specs.items() if spec.mode == "detect"}
+    about = {
         "size": size,
-        "coverage": coverage,
-        "datasets": {name: card.faces for name, card in cards.items()},
+        "coverage": config.coverage,
+        "datasets": {name: spec.mode for name, spec in specs.items()},
         "sha256": {name: of.digest() for name, of in faces.items()},
     }
+    return about | ({"detectors": found} if found else {})
 
 
 def _why(dropped: pd.DataFrame) -> dict[str, int]:
     """Reason -> images, without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 …` are one."""
-    kinds = dropped["reason"].str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\])])", "…", regex=True).value_counts()
-    return {str(reason): int(count) for reason, count in kinds.items()}
+    reasons = dropped["reason"]
+    kinds = reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\])])", "…", regex=True)
+    named = reasons.str.startswith("excluded by ")  # a file's name, digits and all
+    return {str(reason): int(count) for reason, count in kinds.mask(named, reasons).value_counts().items()}
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
