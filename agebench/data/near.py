@@ -175,4 +175,5 @@ def _hash(coefficients: Floats, mean: Floats, whiten: Floats, flat: np.ndarray) 
     hashes = (coefficients - mean) @ whiten
     hashes /= np.linalg.norm(hashes, axis=1, keepdims=True) + 1e-6
     hashes[flat] = 0
-    return hashes
+    whitened: Floats = hashes.astype(np.float32, copy=False)
+    return whitened
