@@ -13,9 +13,10 @@ from agebench.data.faces import FaceSpec
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.data.store import reader_for
-from agebench.engine.checkpoint import load_weights
+from agebench.engine import ranks
 from agebench.engine.devices import choose_device, hardware
 from agebench.engine.events import Console
+from agebench.engine.features import frozen_features
 from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
@@ -58,6 +59,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
         division = division.with_faces(faces)
+    inputs = model_inputs(config, folder, model, faces, device)
     save_samples(folder, division, samples)
     about = {
         "seed": config.seed,
@@ -71,11 +73,13 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     }
     folder.write_manifest(about | {"finished": False})
     with folder.clock("train_s"):
-        history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
+        history = train(config, folder, model, division, inputs[division.home], device, quiet=quiet)
     with folder.clock("predict_s"):
         answers = {
-            name: predict_test(config, model, test, faces[name], device) for name, test in division.tests.items()
+            name: predict_test(config, model, test, inputs[name], device) for name, test in division.tests.items()
         }
+    if ranks.rank():
+        return {}  # the first of several processes writes down what all of them did
     with folder.clock("evaluate_s"):
         metrics = measure(config, folder, division, answers)
     with folder.clock("export_s"):
@@ -116,6 +120,18 @@ def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces
     return build_faces(dataset.reader, dataset.samples, spec, name=card.name)
 
 
+def model_inputs(
+    config: RunConfig, folder: RunFolder, model: AgeModel, faces: dict[str, Faces], device: torch.device
+) -> dict[str, Faces]:
+    """What the model is trained and tested on: the faces, or for a frozen backbone their features."""
+    recipe = config.train
+    if not recipe.freeze:
+        return faces
+    options: dict[str, Any] = {"mirrored": recipe.augment.flip > 0, "device": device, "precision": recipe.precision}
+    with folder.clock("features_s"):
+        return {name: frozen_features(model, kept, config.model, **options) for name, kept in faces.items()}
+
+
 def train(
     config: RunConfig,
     folder: RunFolder,
@@ -134,7 +150,7 @@ def train(
     with Console(folder.path / "tensorboard", first_step=trainer.steps_done(training), quiet=quiet) as events:
         history = trainer.fit(training, validation, events)
     folder.write_json("history.json", history.epochs)
-    load_weights(folder.checkpoints / "best.safetensors", model)
+    trainer.load_best()
     return history
 
 
