@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with ranks.joined():
         if ranks.rank() == 0:
+            print(f"{ranks.size()} processes share every batch", file=sys.stderr)
             return _run(arguments, config, catalogue, ranks.agree)
         return _help(config, catalogue, ranks.agree)
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -141,7 +140,29 @@ def whole_batch(own: Tensor) -> Tensor:
     """
     if size() == 1:
         return own
-    return torch.cat(differentiable.all_gather(own.contiguous()))  # type: ignore[no-untyped-call]
+    before, after = rank() * len(own), (size() - 1 - rank()) * len(own)
+    rest = own.shape[1:]
+    return _total(torch.cat([own.new_zeros((before, *rest)), own, own.new_zeros((after, *rest))]))
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; so is its gradient, for every process has the same loss."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def _total(own: Tensor) -> Tensor:
+    return _Total.apply(own)  # type: ignore[no-any-return]
 
 
 def parallel(model: nn.Module) -> nn.Module:
@@ -166,8 +187,9 @@ class _AsOneBatch(TorchFunctionMode):
     ) -> Any:
         """Two functions differ, the rest is torch's."""
         options = kwargs or {}
-        if func is torch.batch_norm and args[5]:
-            return _batch_norm(*args[:5], momentum=args[6], eps=args[7])
+        # Not torch.batch_norm, which it calls: within this function the mode is off, and nobody would see that call.
+        if func is F.batch_norm and options.get("training", False):
+            return _batch_norm(*args, **{name: value for name, value in options.items() if name != "training"})
         if func is F.dropout and options.get("training", True):
             return _dropout(args[0], options.get("p", 0.5))
         return func(*args, **options)
@@ -175,21 +197,20 @@ class _AsOneBatch(TorchFunctionMode):
 
 def _batch_norm(
     x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    *,
-    momentum: float,
-    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> Tensor:
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = [1, -1, *[1] * (x.ndim - 2)]
     count = x.numel() // x.shape[1] * size()
     wide = x.float()
-    mean = differentiable.all_reduce(wide.sum(axes)) / count  # type: ignore[no-untyped-call]
+    mean = _total(wide.sum(axes)) / count
     centred = wide - mean.view(shape)
-    variance = differentiable.all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
+    variance = _total(centred.square().sum(axes)) / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
