@@ -90,6 +90,8 @@ def _complete(
         done = out.tell() // each
         out.truncate(done * each)
         rows = np.arange(done, len(faces.pixels))
+        if not len(rows):
+            return
         pixels = FaceSet(faces.pixels, np.arange(len(faces.pixels)), np.zeros(len(faces.pixels), np.float32))
         with torch.inference_mode(), progress(total=len(rows), label="computing features", unit="img") as bar:
             for batch, _ in batches(pixels, rows, BATCH, device):

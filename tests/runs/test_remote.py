@@ -24,7 +24,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyboardInterrupt), run_folder(URL) as folder:
+    with pytest.raises(KeyboardInterrupt), run_folder(URL) as folder:  # noqa: PT012
         folder.write_json("checkpoints/last.safetensors", {"epoch": 1})
         while Remote(URL).read("checkpoints/last.safetensors") is None:  # sent while the run works
             time.sleep(0.01)
@@ -53,10 +53,10 @@ def test_what_could_not_be_sent_is_sent_by_the_next_call(monkeypatch: pytest.Mon
         raise OSError("quota exceeded")
 
     memory = type(fsspec.filesystem("memory"))
-    with monkeypatch.context() as patched, pytest.raises(AgebenchError, match="cannot be written: quota exceeded"):  # noqa: SIM117
-        with run_folder(URL) as folder:
-            patched.setattr(memory, "put_file", full)
-            folder.write_json("history.json", [1, 2])
+    refused = pytest.raises(AgebenchError, match="cannot be written: quota exceeded")
+    with monkeypatch.context() as patched, refused, run_folder(URL) as folder:
+        patched.setattr(memory, "put_file", full)
+        folder.write_json("history.json", [1, 2])
     with run_folder(URL) as folder:
         assert json.loads((folder.path / "history.json").read_text()) == [1, 2]
     assert Remote(URL).names() == ["history.json"]
