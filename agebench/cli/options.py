@@ -41,3 +41,8 @@ def cards(arguments: argparse.Namespace) -> "Catalogue":
     from agebench.registry.catalogue import catalogue
 
     return catalogue(arguments.registry)
+
+
+def place(text: str) -> Path | str:
+    """A folder, or a URL as it stands: a path would lose one of its slashes."""
+    return text if "://" in text else Path(text)

@@ -37,10 +37,16 @@ class Augmenter:
     def __init__(self, spec: Augment, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         self.spec, self.mean, self.std = spec, mean, std
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, S, S, 3) uint8 -> (B, 3, S, S) float32, channels_last. All draws come from `generator`, a CPU one."""
-        geometry = self._geometry(len(images), generator)
-        colour = self._colour(len(images), generator)
+    def __call__(self, images: Tensor, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
+        """(B, S, S, 3) uint8 -> (B, 3, S, S) float32, channels_last. All draws come from `generator`, a CPU one.
+
+        `share` (k, n): the images are the k-th of n equal parts of a batch, and change as they would in the whole one.
+        """
+        part = slice(share[0] * len(images), (share[0] + 1) * len(images))
+        geometry, colour = (
+            None if drawn is None else drawn[part]
+            for drawn in (draw(len(images) * share[1], generator) for draw in (self._geometry, self._colour))
+        )
         if geometry is None and colour is None:
             return normalise(images, self.mean, self.std)
         count, size = images.shape[:2]

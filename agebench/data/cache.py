@@ -33,11 +33,13 @@ class Faces:
         pixels: (N, S, S, 3) uint8 RGB, memory-mapped, read-only.
         row: sample_id -> row of `pixels`.
         refused: sample_id -> why there is no face; such a row of `pixels` is black.
+        key: differs where anything differs that made the pixels.
     """
 
     pixels: np.ndarray
     row: dict[str, int]
     refused: dict[str, str]
+    key: str = ""
 
     def rows(self, samples: Samples) -> np.ndarray:
         """(len(samples),) the rows of `pixels` that hold these samples' faces."""
@@ -76,7 +78,7 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     refused = {
         identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()
     }
-    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused)
+    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name)
 
 
 def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, name: str, workers: int | None) -> None:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from agebench.data.augment import normalise
+from agebench.engine import ranks
 from agebench.engine.devices import autocast
+from agebench.engine.features import as_input
 from agebench.engine.loader import FaceSet, batches
 from agebench.models.age_model import AgeModel
 from agebench.progress import progress
@@ -36,14 +37,15 @@ def predict(
     training = model.training
     model.eval()
     found = []
-    order = np.arange(len(data))
-    with torch.inference_mode(), progress(total=len(data), label=label, unit="img") as bar:
+    order = np.arange(len(data))[ranks.own_rows(len(data))]
+    with torch.inference_mode(), progress(total=len(order), label=label, unit="img") as bar:
         for faces, _ in batches(data, order, BATCH, device):
             with autocast(device, precision):
-                logits = model(normalise(faces, card.mean, card.std))
+                logits = model(as_input(faces, card))
             found.append(model.head.decode(logits.float()))
             bar.update(len(faces))
     model.train(training)
-    age, probs, std = (None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+    own = [None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)]
+    age, probs, std = ranks.all_rows(own, len(data))
     assert age is not None
     return Estimates(age, probs, std)

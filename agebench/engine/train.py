@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from agebench.data.augment import Augmenter
-from agebench.engine.checkpoint import load_state, save_state, save_weights
+from agebench.engine import ranks
+from agebench.engine.checkpoint import load_state, load_weights, save_state, save_weights
 from agebench.engine.devices import autocast, deterministic
 from agebench.engine.events import Events
+from agebench.engine.features import Mirror
 from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
 from agebench.engine.optim import create_optimiser, learning_rate
 from agebench.engine.predict import predict
@@ -69,17 +71,27 @@ class Trainer:
         self.recipe, self.card, self.seed, self.device, self.folder = recipe, card, seed, device, folder
         self.model: AgeModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = create_optimiser(self.model, recipe)
-        self.augment = Augmenter(recipe.augment, card.mean, card.std)
+        self._parallel = ranks.parallel(self.model)
+        self.augment: Augmenter | Mirror = (
+            Mirror(recipe.augment.flip) if recipe.freeze else Augmenter(recipe.augment, card.mean, card.std)
+        )
         self.history = History()
 
     def resume(self) -> bool:
         """Go on from `last.safetensors` if it is there."""
         path = self.folder / "last.safetensors"
+        ranks.share_file(path)
         if not path.exists():
             return False
         about = load_state(path, self.model, self.optimiser)
         self.history = History(about["history"])
         return True
+
+    def load_best(self) -> None:
+        """Take the weights of the epoch with the lowest validation MAE."""
+        path = self.folder / "best.safetensors"
+        ranks.share_file(path)
+        load_weights(path, self.model)
 
     def steps_done(self, training: FaceSet) -> int:
         """The optimiser's steps behind the history."""
@@ -100,7 +112,7 @@ class Trainer:
             ages = predict(self.model, validation, self.card, self.device, precision=self.recipe.precision).age
             entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
             self.history.epochs.append(entry)
-            if self.history.best_epoch == epoch:
+            if self.history.best_epoch == epoch and ranks.rank() == 0:
                 save_weights(
                     self.folder / "best.safetensors", self.model, {"epoch": epoch, "val_mae": entry["val_mae"]}
                 )
@@ -117,14 +129,15 @@ class Trainer:
         self.model.train()
         steps = self._steps(training)
         order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * self.recipe.batch_size]
+        order, share = ranks.own_part(order, self.recipe.batch_size), self.recipe.batch_size // ranks.size()
         totals: dict[str, Tensor] = {}
         started, done, rate = time.perf_counter(), 0, 0.0
-        for step, (faces, ages) in enumerate(batches(training, order, self.recipe.batch_size, self.device)):
+        for step, (faces, ages) in enumerate(batches(training, order, share, self.device)):
             overall = (epoch - 1) * steps + step
             rate = learning_rate(self.recipe, overall, self.recipe.epochs * steps)
             for name, value in self._step(faces, ages, rate, derived_seed(self.seed, "step", overall)).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
-            done += len(ages)
+            done += len(ages) * ranks.size()
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
                 loss = float(totals["loss"]) / (step + 1)
                 if not math.isfinite(loss):
@@ -141,12 +154,12 @@ class Trainer:
 
     def _step(self, faces: Tensor, ages: Tensor, rate: float, seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
-        images = self.augment(faces, torch.Generator().manual_seed(seed))
+        images = self.augment(faces, torch.Generator().manual_seed(seed), (ranks.rank(), ranks.size()))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with autocast(self.device, self.recipe.precision):
-            logits = self.model(images)
-        logits = logits.float()
+        with autocast(self.device, self.recipe.precision), ranks.as_one_batch():
+            logits = self._parallel(images)
+        logits, ages = ranks.whole_batch(logits.float()), ranks.whole_batch(ages)
         loss = self.model.head.loss(logits, ages)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -160,5 +173,7 @@ class Trainer:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience
 
     def _save_last(self) -> None:
+        if ranks.rank():
+            return
         about: dict[str, Any] = {"history": self.history.epochs}
         save_state(self.folder / "last.safetensors", self.model, self.optimiser, about)

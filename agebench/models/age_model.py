@@ -19,8 +19,8 @@ class AgeModel(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) float, normalised -> (B, head.out_features) logits."""
-        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+        """(B, 3, S, S) float, normalised -> (B, head.out_features) logits; features (B, D) of a frozen backbone likewise."""
+        return self.head(images if images.ndim == 2 else self.backbone(images))  # type: ignore[no-any-return]
 
     def predict(self, images: Tensor) -> AgeEstimate:
         """What the model says about normalised images; the caller chooses eval and inference mode."""

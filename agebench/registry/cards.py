@@ -120,7 +120,21 @@ class Recipe(_Card):
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware is faster"
     )
+    freeze: Literal["", "backbone"] = Field(
+        default="",
+        description="backbone: only the head learns, on features that are computed once; of `augment`, only flip is left",
+        # It came later: where it says nothing, it is not written, so that older runs keep their config and their name.
+        exclude_if=lambda value: not value,
+    )
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _frozen_sees_no_other_change(self) -> "Recipe":
+        if not self.freeze:
+            return self
+        nothing = dict.fromkeys(Augment.model_fields, 0.0)
+        object.__setattr__(self, "augment", Augment.model_validate(nothing | {"flip": self.augment.flip}))
+        return self
 
 
 class Architecture(_Card):
@@ -191,6 +205,9 @@ class SuiteCard(_Card):
     )
     variants: tuple[Variant, ...] = Field(
         default=(), description="each laid over the settings in turn: what is varied, one factor at a time"
+    )
+    budget_hours: float | None = Field(
+        default=None, gt=0, description="of all its runs together: no run is begun beyond it"
     )
     published: tuple[Published, ...] = ()
 

@@ -16,12 +16,14 @@ from agebench.data.exclude import without_excluded
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.data.store import reader_for
-from agebench.engine.checkpoint import load_weights
+from agebench.engine import ranks
 from agebench.engine.devices import choose_device, hardware
 from agebench.engine.events import Console
+from agebench.engine.features import frozen_features
 from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
+from agebench.errors import UserError
 from agebench.export.torchscript import export_torchscript
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.weights import digests, load_pretrained
@@ -62,6 +64,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
         divisions = divisions.with_faces(faces)
+    inputs = model_inputs(config, folder, model, faces, device)
     save_samples(folder, divisions, samples)
     about = {
         "seed": config.seed,
@@ -76,7 +79,9 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "samples": describe_samples(divisions, samples),
     }
     folder.write_manifest(about | {"finished": False})
-    history = learn(config, folder, model, divisions, faces, device, quiet=quiet)
+    history = learn(config, folder, model, divisions, inputs, device, quiet=quiet)
+    if ranks.rank():
+        return {}  # the first of several processes writes down what all of them did
     with folder.clock("evaluate_s"):
         metrics = record_failures(folder, measure(config, folder, divisions), samples, faces)
     if len(divisions) == 1:  # of several folds no model is the run's
@@ -148,6 +153,11 @@ def learn(
     """
     if len(divisions) == 1:
         return learn_fold(config, folder, model, divisions[0], faces, device, quiet=quiet)
+    if ranks.size() > 1:
+        raise UserError(
+            f"the protocol '{config.data.protocol}' has {len(divisions)} folds, and these run in one process each: "
+            "start it by `agebench run`"
+        )
     whole = History()
     for number, division in enumerate(divisions):
         own = folder.fold(number, len(divisions))
@@ -182,6 +192,18 @@ def learn_fold(
     return history
 
 
+def model_inputs(
+    config: RunConfig, folder: RunFolder, model: AgeModel, faces: dict[str, Faces], device: torch.device
+) -> dict[str, Faces]:
+    """What the model is trained and tested on: the faces, or for a frozen backbone their features."""
+    recipe = config.train
+    if not recipe.freeze:
+        return faces
+    options: dict[str, Any] = {"mirrored": recipe.augment.flip > 0, "device": device, "precision": recipe.precision}
+    with folder.clock("features_s"):
+        return {name: frozen_features(model, kept, config.model, **options) for name, kept in faces.items()}
+
+
 def train(
     config: RunConfig,
     folder: RunFolder,
@@ -200,7 +222,7 @@ def train(
     with Console(folder.path / "tensorboard", first_step=trainer.steps_done(training), quiet=quiet) as events:
         history = trainer.fit(training, validation, events)
     folder.write_json("history.json", history.epochs)
-    load_weights(folder.checkpoints / "best.safetensors", model)
+    trainer.load_best()
     return history
 
 
