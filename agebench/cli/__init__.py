@@ -19,6 +19,8 @@ COMMANDS = {
     "leaderboard": "records as one table, with fairness, cost and what to beware of",
     "list": "the datasets, models, suites, heads and readers there are",
     "info": "one card in full",
+    "explore": "a dataset before training: labels, groups, splits, pictures; or two of them compared",
+    "tune": "step by step to a recipe: sanity check, overfitting, learning rate, weight decay, the long run",
     "data": "add, get, list or check datasets on this machine",
     "check": "whether plugins keep their contracts: datasets, models, heads",
     "new": "a working skeleton of a dataset, a model or a head: card, code and test",

@@ -17,7 +17,7 @@ from agebench.engine.events import Events
 from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
 from agebench.engine.optim import create_optimiser, learning_rate
 from agebench.engine.predict import predict
-from agebench.errors import AgebenchError
+from agebench.errors import Diverged
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture, Recipe
 
@@ -30,8 +30,9 @@ class History:
     """What happened, epoch by epoch; `epochs` is history.json.
 
     Attributes:
-        epochs: one entry an epoch: epoch (from 1), loss (mean), val_mae (years), lr (at its end), images_per_s, seconds,
-            and the mean of whatever the head logs.
+        epochs: one entry an epoch: epoch (from 1), loss (mean), train_mae (years; mean over its steps, so of augmented images
+            and of a network that was still learning), val_mae (years), lr (at its end), images_per_s, seconds, and the mean
+            of whatever the head logs.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -89,7 +90,8 @@ class Trainer:
         """Train until the recipe's epochs or its patience end.
 
         Raises:
-            AgebenchError: the loss is no longer a finite number, or a checkpoint cannot be written.
+            Diverged: the loss is no longer a finite number.
+        AgebenchError: a checkpoint cannot be written.
         """
         if not self.history.epochs:
             self._save_last()  # a folder that cannot be written is better found before an epoch than after it
@@ -99,6 +101,7 @@ class Trainer:
             entry = self.train_epoch(training, epoch, events)
             ages = predict(self.model, validation, self.card, self.device, precision=self.recipe.precision).age
             entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
+            events.validated(validation, ages)
             self.history.epochs.append(entry)
             if self.history.best_epoch == epoch:
                 save_weights(
@@ -128,7 +131,7 @@ class Trainer:
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
                 loss = float(totals["loss"]) / (step + 1)
                 if not math.isfinite(loss):
-                    raise AgebenchError(
+                    raise Diverged(
                         f"the loss is {loss} in epoch {epoch}, step {step + 1} (learning rate {rate:.2g}): training has diverged. "
                         f"Try --set train.lr={self.recipe.lr / 3:.1g}, or --set train.clip=1."
                     )
@@ -154,7 +157,8 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         with torch.no_grad():
-            return {"loss": loss, **self.model.head.metrics(logits.detach(), ages)}
+            error = (self.model.head.decode(logits.detach()).age - ages).abs().mean()
+            return {"loss": loss, "train_mae": error, **self.model.head.metrics(logits.detach(), ages)}
 
     def _out_of_patience(self) -> bool:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience
