@@ -59,14 +59,20 @@ def _judge_start(found: dict[str, Any]) -> dict[str, Any]:
     loss, should = found["loss"], found["should_be"]
     room = 0.3 * max(abs(should), 0.1) + 3 * float(np.std(found["expected"]) / math.sqrt(len(found["expected"])))
     if not math.isfinite(loss):
-        return {"good": False, "verdict": f"The untrained model's loss is {loss}: look at the head and at the input's scale."}
+        return {
+            "good": False,
+            "verdict": f"The untrained model's loss is {loss}: look at the head and at the input's scale.",
+        }
     if loss > should + room:
         text = "It answers wildly before it has seen anything: the first epoch goes into unlearning that. A smaller start of the "
         return {"good": False, "verdict": f"Loss {loss:.3f}, where {should:.3f} is right. {text}head's weights helps."}
     if loss < should - room:
         text = "An untrained model that knows better than the ages' own distribution is being told the age somewhere."
         return {"good": False, "verdict": f"Loss {loss:.3f}, where {should:.3f} is right. {text}"}
-    return {"good": True, "verdict": f"Loss {loss:.3f}, where {should:.3f} is right for a model that knows no face: as it should be."}
+    return {
+        "good": True,
+        "verdict": f"Loss {loss:.3f}, where {should:.3f} is right for a model that knows no face: as it should be.",
+    }
 
 
 def by_heart(ground: Ground, *, epochs: int = 60) -> dict[str, Any]:
@@ -74,7 +80,14 @@ def by_heart(ground: Ground, *, epochs: int = 60) -> dict[str, Any]:
     few = spread_over_ages(ground.training(), BY_HEART)
     size = max(2, min(16, len(few)))
     recipe = ground.config.train.model_copy(
-        update={"epochs": epochs, "batch_size": size, "augment": _NO_CHANGE, "weight_decay": 0.0, "schedule": "cosine", "warmup": 0.1}
+        update={
+            "epochs": epochs,
+            "batch_size": size,
+            "augment": _NO_CHANGE,
+            "weight_decay": 0.0,
+            "schedule": "cosine",
+            "warmup": 0.1,
+        }
     )
     folder = ground.home / "by-heart"
     shutil.rmtree(folder, ignore_errors=True)  # it takes less time than going on would be worth
@@ -98,7 +111,14 @@ def by_heart(ground: Ground, *, epochs: int = 60) -> dict[str, Any]:
         if good
         else "it cannot learn even these. Look at labels, loss and learning rate before training on more."
     )
-    return {"images": len(few), "curve": curve, "mae": left, "mae_of_the_median": floor, "good": good, "verdict": verdict}
+    return {
+        "images": len(few),
+        "curve": curve,
+        "mae": left,
+        "mae_of_the_median": floor,
+        "good": good,
+        "verdict": verdict,
+    }
 
 
 def range_test(ground: Ground) -> dict[str, Any]:
@@ -110,14 +130,15 @@ def range_test(ground: Ground) -> dict[str, Any]:
     training, size = ground.training(), min(recipe.batch_size, len(ground.training()))
     last = LAST[recipe.optimiser]
     rates = FEWEST * (last / FEWEST) ** (np.arange(STEPS) / (STEPS - 1))
-    epochs = math.ceil(STEPS * size / max(size, len(training) // size * size))
-    seed = ground.config.seed
-    order = np.concatenate([shuffled(len(training), seed=seed, epoch=epoch + 1)[: len(training) // size * size] for epoch in range(epochs)])
+    whole = len(training) // size * size
+    epochs, seed = math.ceil(STEPS * size / whole), ground.config.seed
+    orders = [shuffled(len(training), seed=seed, epoch=epoch + 1)[:whole] for epoch in range(epochs)]
+    order = np.concatenate(orders)[: STEPS * size]
     model = ground.fresh_model().train()
     optimiser, augment = create_optimiser(model, recipe), Augmenter(recipe.augment, card.mean, card.std)
     seen: list[float] = []
     writer = SummaryWriter(str(ground.home / "tensorboard" / "range-test"))
-    for step, (faces, ages) in enumerate(batches(training, order[: STEPS * size], size, ground.device)):
+    for step, (faces, ages) in enumerate(batches(training, order, size, ground.device)):
         torch.manual_seed(derived_seed(seed, "range", step))
         for group in optimiser.param_groups:
             group["lr"] = float(rates[step])
@@ -130,9 +151,10 @@ def range_test(ground: Ground) -> dict[str, Any]:
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()
-        if not math.isfinite(float(loss)):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             break
-        seen.append(float(loss))
+        seen.append(value)
         writer.add_scalar("range-test/loss", seen[-1], step)
         writer.add_scalar("range-test/learning_rate", rates[step], step)
         smooth = smoothed(seen)
@@ -144,7 +166,7 @@ def range_test(ground: Ground) -> dict[str, Any]:
     verdict = (
         f"The loss falls most steeply at a learning rate of about {suggested:.1g}."
         if steepest
-        else f"The loss hardly falls at any learning rate; {suggested:.1g} of the recipe's is kept as the middle of the sweep."
+        else f"The loss hardly falls at any learning rate; the recipe's own, {recipe.lr:g}, is the middle of the sweep."
     )
     if not steepest:
         found["suggested"] = recipe.lr
