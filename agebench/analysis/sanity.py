@@ -124,7 +124,8 @@ def by_heart(ground: Ground, *, epochs: int = 60) -> dict[str, Any]:
 def range_test(ground: Ground) -> dict[str, Any]:
     """Raise the learning rate from nothing to far too much within 100 steps and watch the loss (Smith 2017, section 3.3).
 
-    `suggested` is the rate at which the smoothed loss falls most steeply, in terms of its logarithm.
+    `suggested` is a tenth of the rate at which the smoothed loss is lowest: single batches are too noisy to find its steepest
+    fall.
     """
     recipe, card = ground.config.train, ground.config.model
     training, size = ground.training(), min(recipe.batch_size, len(ground.training()))
@@ -161,16 +162,16 @@ def range_test(ground: Ground) -> dict[str, Any]:
         if step > 20 and smooth[-1] - smooth.min() > 3 * max(smooth[0] - smooth.min(), abs(smooth[0]) * 0.1):
             break  # it has clearly left: more of it would only flatten the picture
     writer.close()
-    suggested, steepest = suggestion(rates[: len(seen)], seen)
+    suggested, falls = suggestion(rates[: len(seen)], seen)
     found = {"rates": [float(rate) for rate in rates[: len(seen)]], "losses": seen, "suggested": suggested}
     verdict = (
-        f"The loss falls most steeply at a learning rate of about {suggested:.1g}."
-        if steepest
+        f"The loss is lowest at a learning rate of about {10 * suggested:.1g}; the sweep goes about a tenth of that."
+        if falls
         else f"The loss hardly falls at any learning rate; the recipe's own, {recipe.lr:g}, is the middle of the sweep."
     )
-    if not steepest:
+    if not falls:
         found["suggested"] = recipe.lr
-    return found | {"good": steepest, "verdict": verdict}
+    return found | {"good": falls, "verdict": verdict}
 
 
 def smoothed(values: list[float], keep: float = 0.9) -> np.ndarray:
@@ -183,13 +184,12 @@ def smoothed(values: list[float], keep: float = 0.9) -> np.ndarray:
 
 
 def suggestion(rates: np.ndarray, losses: list[float]) -> tuple[float, bool]:
-    """The rate of the steepest fall before the lowest smoothed loss; and whether the loss falls at all."""
+    """A tenth of the rate at which the smoothed loss is lowest; and whether the loss falls at all before it."""
     smooth = smoothed(losses)
-    lowest = int(smooth.argmin()) if len(smooth) else 0
-    if lowest < 10 or smooth[:10].mean() - smooth[lowest] < 0.02 * abs(smooth[:10].mean()):
+    lowest = 10 + int(smooth[10:].argmin()) if len(smooth) > 20 else 0
+    if not lowest or smooth[5:20].mean() - smooth[lowest] < 0.03 * abs(smooth[5:20].mean()):
         return float(rates[lowest]) if len(rates) else FEWEST, False
-    slope = np.gradient(smooth[: lowest + 1], np.log10(rates[: lowest + 1]))
-    return float(rates[5 + slope[5:].argmin()]), True
+    return float(rates[lowest]) / 10, True
 
 
 def _to_tensorboard(ground: Ground, model: AgeModel, training: FaceSet) -> None:

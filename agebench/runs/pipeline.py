@@ -15,7 +15,6 @@ from agebench.data.samples import Samples
 from agebench.data.store import reader_for
 from agebench.engine.checkpoint import load_weights
 from agebench.engine.devices import choose_device, hardware
-from agebench.engine.events import Console
 from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
@@ -30,7 +29,9 @@ from agebench.runs.config import RunConfig
 from agebench.runs.division import Division, divide
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
+from agebench.runs.live import Live
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
+from agebench.runs.worst import save_worst
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         }
     with folder.clock("evaluate_s"):
         metrics = measure(config, folder, division, answers)
+        save_worst(folder, {name: table for name, (table, _) in answers.items()}, faces)
     with folder.clock("export_s"):
         examples = some_faces(faces, division)
         difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
@@ -131,7 +133,8 @@ def train(
     model.head.prepare(torch.from_numpy(training.ages))
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
-    with Console(folder.path / "tensorboard", first_step=trainer.steps_done(training), quiet=quiet) as events:
+    done = trainer.steps_done(training)
+    with Live(folder.path, trainer.history.epochs, first_step=done, quiet=quiet) as events:
         history = trainer.fit(training, validation, events)
     folder.write_json("history.json", history.epochs)
     load_weights(folder.checkpoints / "best.safetensors", model)
