@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from agebench.analysis.distributions import by_year, distance_by_chance, overlap, total_variation, wasserstein
+from agebench.analysis.explore import explore
 from agebench.cli import main
+from agebench.registry.catalogue import catalogue
 from agebench.reports.page import Bullets, Heading, Page, Table, Words, as_html, markdown
 from agebench.reports.palette import group_colours
 
@@ -52,10 +54,11 @@ def plain(home: Path, count: int = 40) -> None:
     for number in range(count):
         pixels = generator.integers(0, 255, (40, 40, 3)) if number != 1 else np.asarray(Image.open(home / "0.png"))
         Image.fromarray(pixels.astype(np.uint8)).save(home / f"{number}.png")
-        rows.append({"file": f"{number}.png", "age": 20 + number, "hat": "<b>tall</b>" if number < 3 else "none"})
+        rows.append({"path": f"{number}.png", "age": 20 + number, "hat": "<b>tall</b>" if number < 3 else "none"})
     pd.DataFrame(rows).to_csv(home / "labels.csv", index=False)
 
 
+@pytest.mark.slow
 def test_two_datasets_compared(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,13 +114,13 @@ def test_another_folder_is_left_alone(registry: Path, tmp_path: Path, capsys: py
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_too_few_images_to_divide(
-    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_few_images_to_divide(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path / "data"))
     plain(tmp_path / "data" / "plain", count=3)
-    assert main(["explore", "plain", "--registry", str(registry), "--out", str(tmp_path / "page"), "--json"]) == 0
-    assert "too few" in json.loads(capsys.readouterr().out)["datasets"]["plain"]["parts"]["note"]
+    found = explore(catalogue([registry]).datasets.get("plain"))
+    assert found.summary["n"] == 3
+    assert "too few" in found.summary["parts"]["note"]
+    assert found.table["part"].isna().all()
 
 
 def test_distances() -> None:

@@ -38,6 +38,7 @@ def command(registry: Path, out: Path, *more: str) -> list[str]:
     return [*words, *small, "--set", "evaluate.resamples=100", "--registry", str(registry), "--out", str(out), *more]
 
 
+@pytest.mark.slow
 def test_the_whole_search(
     registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +64,7 @@ def test_the_whole_search(
     found = json.loads(capsys.readouterr().out)
     assert min(file.stat().st_mtime_ns for file in out.glob("trials/*/result.json")) == first
 
-    assert found["images"] == {"train": 102, "trial": 64, "val": 18} or found["images"]["trial"] == 64
+    assert found["images"]["trial"] == 64
     assert {(trial["lr"], trial["weight_decay"]) for trial in found["trials"]} == {
         (0.001, 0.0), (0.001, 0.05), (0.01, 0.0), (0.01, 0.05)
     }  # fmt: skip
