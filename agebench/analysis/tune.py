@@ -23,7 +23,7 @@ from agebench.runs.folder import RunFolder
 from agebench.runs.pipeline import initial_model, train
 
 SETTINGS, RESULT, WINNER, CSV = "tune.toml", "tune.json", "best.toml", "trials.csv"
-AROUND = (0.1, 0.3, 1.0, 3.0)  # times the suggested learning rate
+AROUND = (0.3, 1.0, 3.0, 10.0)  # times the suggested learning rate
 _CARRIED_ON = 2  # the best learning rates go into the grid
 
 

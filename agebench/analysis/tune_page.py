@@ -153,7 +153,7 @@ def rates(found: Mapping[str, Any]) -> Figure:
     axes.plot(found["rates"], found["losses"], color=COLOURS[5], lw=0.8)
     axes.plot(found["rates"], smoothed(found["losses"]), color=COLOURS[0], lw=2)
     axes.axvline(found["suggested"], color=COLOURS[1], ls="--", lw=1.2)
-    axes.set(xscale="log", xlabel="learning rate (logarithmic)", ylabel="training loss")
+    axes.set(xscale="log", xlabel="learning rate (logarithmic)", ylabel="training loss, at equal ages")
     axes.set_title(f"Range test, {len(found['rates'])} steps (dashed: {found['suggested']:.2g})", fontsize=11)
     return figure
 
