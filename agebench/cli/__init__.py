@@ -23,6 +23,11 @@ COMMANDS = {
     "data": "add, get, list, check or audit datasets on this machine, look at their faces",
     "check": "whether plugins keep their contracts: datasets, models, heads, detectors",
     "new": "a working skeleton of a dataset, a model, a head or a detector: card, code and test",
+    "explore": "a dataset before training: labels, groups, splits, pictures; or two of them compared",
+    "tune": "step by step to a recipe: sanity check, overfitting, learning rate, weight decay, the long run",
+    "data": "add, get, list or check datasets on this machine",
+    "check": "whether plugins keep their contracts: datasets, models, heads",
+    "new": "a working skeleton of a dataset, a model or a head: card, code and test",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "systems on the same images: is a difference shown?",
 }

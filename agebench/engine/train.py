@@ -19,7 +19,7 @@ from agebench.engine.features import Mirror
 from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
 from agebench.engine.optim import create_optimiser, learning_rate
 from agebench.engine.predict import predict
-from agebench.errors import AgebenchError
+from agebench.errors import Diverged
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture, Recipe
 
@@ -32,8 +32,9 @@ class History:
     """What happened, epoch by epoch; `epochs` is history.json.
 
     Attributes:
-        epochs: one entry an epoch: epoch (from 1), loss (mean), val_mae (years), lr (at its end), images_per_s, seconds,
-            and the mean of whatever the head logs.
+        epochs: one entry an epoch: epoch (from 1), loss (mean), train_mae (years; mean over its steps, so of augmented images
+            and of a network that was still learning), val_mae (years), lr (at its end), images_per_s, seconds, and the mean
+            of whatever the head logs.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -101,7 +102,8 @@ class Trainer:
         """Train until the recipe's epochs or its patience end.
 
         Raises:
-            AgebenchError: the loss is no longer a finite number, or a checkpoint cannot be written.
+            Diverged: the loss is no longer a finite number.
+        AgebenchError: a checkpoint cannot be written.
         """
         if not self.history.epochs:
             self._save_last()  # a folder that cannot be written is better found before an epoch than after it
@@ -111,6 +113,7 @@ class Trainer:
             entry = self.train_epoch(training, epoch, events)
             ages = predict(self.model, validation, self.card, self.device, precision=self.recipe.precision).age
             entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
+            events.validated(validation, ages)
             self.history.epochs.append(entry)
             if self.history.best_epoch == epoch and ranks.rank() == 0:
                 save_weights(
@@ -141,7 +144,7 @@ class Trainer:
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
                 loss = float(totals["loss"]) / (step + 1)
                 if not math.isfinite(loss):
-                    raise AgebenchError(
+                    raise Diverged(
                         f"the loss is {loss} in epoch {epoch}, step {step + 1} (learning rate {rate:.2g}): training has diverged. "
                         f"Try --set train.lr={self.recipe.lr / 3:.1g}, or --set train.clip=1."
                     )
@@ -167,7 +170,8 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         with torch.no_grad():
-            return {"loss": loss, **self.model.head.metrics(logits.detach(), ages)}
+            error = (self.model.head.decode(logits.detach()).age - ages).abs().mean()
+            return {"loss": loss, "train_mae": error, **self.model.head.metrics(logits.detach(), ages)}
 
     def _out_of_patience(self) -> bool:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience

@@ -8,9 +8,10 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.files import write_text
+from agebench.reports.error_analysis import error_curves
 from agebench.reports.external_text import external_in_words, external_table
 from agebench.reports.failures_text import failures_in_words, failures_tables
-from agebench.reports.figures import draw_run
+from agebench.reports.figures import colours, draw_run, save
 from agebench.reports.protocol_text import leaks_of, protocol_in_words, test_label
 from agebench.reports.tables import (
     DASH,
@@ -90,6 +91,7 @@ def write_report(folder: Path) -> Path:
         "## For whom it is worse",
         *_fairness(metrics, drawn),
         *_failures(metrics),
+        *_error_analysis(folder, metrics),
         "## How the faces were prepared",
         _faces(manifest),
         "## What was left out, and why",
@@ -223,6 +225,20 @@ def _fairness(metrics: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]
         parts.append(drawn.get(f"groups-{place}", ""))
     nothing = f"No groups are annotated in {listed(without)}, so nothing can be said there." if without else ""
     return [_TESTED if parts else "", *parts, nothing]
+
+
+def _error_analysis(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+    """Curves of error and loss by age and group, and where the worst predictions stand."""
+    parts = ["## Where it errs"]
+    for name, (figure, caption) in error_curves(folder, metrics, colours(metrics["train"], metrics["tests"])).items():
+        save(figure, folder / "figures" / f"{name}.png")
+        parts.append(picture(name, caption))
+    if (folder / "private" / "errors.md").exists():
+        parts.append(
+            "The worst predictions with their pictures, and labels that do not fit, stand in `private/errors.md` of the run's "
+            "folder: pictures of people, not for publication."
+        )
+    return parts if len(parts) > 1 else []
 
 
 def _gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from agebench.runs.records import (
     save_predictions,
     save_tests,
 )
+from agebench.runs.worst import save_worst
 
 
 def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder) -> dict[str, Any]:
@@ -52,15 +53,16 @@ def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder
         **excluded,
     }
     folder.write_manifest(about | {"finished": False})
-    found = {}
+    found, answers = {}, {}
     for name, test in tests.items():
         with folder.clock("predict_s"):
             answer = estimate(config.model, faces[name].pixels, faces[name].rows(test), device=str(device), label=name)
-        table = predictions_table(test, Estimates(*answer))
+        table = answers[name] = predictions_table(test, Estimates(*answer))
         save_predictions(folder, name, table, answer.probs)
         with folder.clock("evaluate_s"):
             figures = evaluate(table, groups=test.groups, resamples=config.evaluate.resamples, seed=config.seed)
         found[name] = figures | {"contamination": contamination(config.model, name)}
+    save_worst(folder, answers, faces)
     metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
     about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
     folder.write_manifest(about | {"finished": False})

@@ -18,7 +18,6 @@ from agebench.data.samples import Samples
 from agebench.data.store import reader_for
 from agebench.engine import ranks
 from agebench.engine.devices import choose_device, hardware
-from agebench.engine.events import Console
 from agebench.engine.features import frozen_features
 from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
@@ -35,8 +34,10 @@ from agebench.runs.division import Division, Divisions, divide
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
-from agebench.runs.folds import measure
+from agebench.runs.folds import join, measure
+from agebench.runs.live import Live
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
+from agebench.runs.worst import save_worst
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         return {}  # the first of several processes writes down what all of them did
     with folder.clock("evaluate_s"):
         metrics = record_failures(folder, measure(config, folder, divisions), samples, faces)
+        save_worst(folder, {name: join(folder, divisions, name) for name in divisions.tests}, faces)
     if len(divisions) == 1:  # of several folds no model is the run's
         with folder.clock("export_s"):
             examples = some_faces(faces, divisions[0])
@@ -219,7 +221,8 @@ def train(
     model.head.prepare(torch.from_numpy(training.ages))
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
-    with Console(folder.path / "tensorboard", first_step=trainer.steps_done(training), quiet=quiet) as events:
+    done = trainer.steps_done(training)
+    with Live(folder.path, trainer.history.epochs, first_step=done, quiet=quiet) as events:
         history = trainer.fit(training, validation, events)
     folder.write_json("history.json", history.epochs)
     trainer.load_best()
