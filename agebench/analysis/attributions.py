@@ -99,7 +99,9 @@ def prepare(trained: Trained, data: FaceSet, methods: Sequence[str]) -> tuple[Ex
         head = f"the head '{trained.card.head}' decodes its age in steps, so that no gradient reaches the pixels"
         reasons |= dict.fromkeys(NEED_GRADIENTS, head)
     elif not layer:
-        reasons["grad-cam"] = f"the backbone '{trained.card.backbone}' has no layer with a map of {LEAST_MAP} x {LEAST_MAP} or more"
+        reasons["grad-cam"] = (
+            f"the backbone '{trained.card.backbone}' has no layer with a map of {LEAST_MAP} x {LEAST_MAP} or more"
+        )
     can = [method for method in METHODS if method not in reasons]
     for method in methods:
         if method in reasons:
@@ -144,12 +146,16 @@ def _integrated_gradients(explained: Explained, images: Tensor) -> Tensor:
 def _occlusion(explained: Explained, images: Tensor) -> Tensor:
     window, stride = images.shape[-1] // 4, images.shape[-1] // 8
     with torch.no_grad():
-        maps: Tensor = load_captum().Occlusion(explained.ages).attribute(
-            images,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, stride, stride),
-            baselines=0,
-            perturbations_per_eval=4,
+        maps: Tensor = (
+            load_captum()
+            .Occlusion(explained.ages)
+            .attribute(
+                images,
+                sliding_window_shapes=(3, window, window),
+                strides=(3, stride, stride),
+                baselines=0,
+                perturbations_per_eval=4,
+            )
         )
     return maps[:, 0]
 

@@ -130,7 +130,7 @@ def covering(region: str | Box) -> Change:
 
 _SHARES = (20.0, 40.0, 60.0, 80.0, 100.0)
 CORRUPTIONS: tuple[Corruption, ...] = (
-    Corruption("blur", "Blur: σ (% of the side)", (0.5, 1, 2, 3, 5), _blur),
+    Corruption("blur", "Blur: σ (% of the side)", (0.75, 1.25, 2, 3, 5), _blur),
     Corruption("motion-blur", "Motion blur: length (% of the side)", (3, 6, 10, 15, 20), _motion_blur),
     Corruption("noise", "Noise: σ (% of the range)", (2, 4, 8, 12, 20), _noise),
     Corruption("jpeg", "JPEG: quality", (60, 40, 25, 15, 8), _jpeg),

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from agebench.analysis.attributions import METHODS, Explained, attribute, prepare
+from agebench.analysis import linear
+from agebench.analysis.attributions import METHODS, attribute, prepare
 from agebench.analysis.regions import FACE, boxes, mask
 from agebench.analysis.sanity import check
 from agebench.data.samples import Samples
 from agebench.engine.loader import FaceSet, derived_seed
+from agebench.engine.predict import predict
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.evaluation.groups import Grouping, age_bands, groupings
@@ -21,6 +24,7 @@ SCHEMA = 1
 CHECKED = 24  # faces that the sanity checks look at
 MIN_MAPS = 10  # a mean of fewer maps is a picture of these faces, not of the group
 SINGLES = 6
+NEIGHBOURHOOD = 0.04  # of the side, standard deviation
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,17 @@ def explain(
     part = FaceSet(few.pixels, few.rows[checked], few.ages[checked])
     codes = np.unique(clusters[checked], return_inverse=True)[1]
     sanity, random = check(
-        explained, trained, part, {name: of[checked] for name, of in maps.items()}, codes, seed=seed, label=f"{label}: checks"
+        explained,
+        trained,
+        part,
+        {name: of[checked] for name, of in maps.items()},
+        codes,
+        seed=seed,
+        label=f"{label}: checks",
     )
     made = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(few.pixels[few.rows])
-    predicted = _predicted(explained, trained, few)
+    predicted = predict(explained.model, few, trained.card, trained.device, precision=trained.precision).age
     found = {
         "schema": SCHEMA,
         "n": len(few),
@@ -117,17 +127,15 @@ def explain(
 
 
 def shares(maps: np.ndarray) -> np.ndarray:
-    """(N, S, S) -> |map| as a multiple of an even spread: each has a mean of 1, so that every face counts alike."""
-    size = np.abs(maps)
+    """(N, S, S) -> how much is marked, as a multiple of an even spread: each has a mean of 1, so that every face counts alike.
+
+    What a neighbourhood of a pixel adds or takes on balance, without its sign (see `agebench.analysis.sanity.cells`).
+    """
+    blur = linear.gaussian(maps.shape[-1], NEIGHBOURHOOD * maps.shape[-1])
+    size = linear.separable(torch.from_numpy(maps), blur).abs().numpy()
     mean = size.mean(axis=(1, 2), keepdims=True)
     made: np.ndarray = np.where(mean > 0, size / np.where(mean > 0, mean, 1), 1.0)
     return made
-
-
-def _predicted(explained: Explained, trained: Trained, few: FaceSet) -> np.ndarray:
-    from agebench.engine.predict import predict
-
-    return predict(explained.model, few, trained.card, trained.device, precision=trained.precision).age
 
 
 def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> tuple[Ints, Ints]:

@@ -36,7 +36,9 @@ def faces(looked: Looked, title: str) -> Figure:
     for row, (place, single) in enumerate(zip(looked.singles, looked.found["singles"], strict=True)):
         face = looked.faces[place]
         grid[row][0].imshow(face)
-        grid[row][0].set_ylabel(f"{label(single['sample_id'], 16)}\ntrue {single['age']:g}, says {single['age_pred']:.0f}", fontsize=8)
+        grid[row][0].set_ylabel(
+            f"{label(single['sample_id'], 16)}\ntrue {single['age']:g}, says {single['age_pred']:.0f}", fontsize=8
+        )
         for axes, method in zip(grid[row][1:], methods, strict=True):
             drawn = smooth(looked.maps[method][place])
             reach = float(np.abs(drawn).max()) or 1.0
@@ -56,9 +58,7 @@ def mean_maps(looked: Looked, grouping: Grouping, title: str) -> Figure | None:
     figure, grid = _grid(len(shown) + 1, 1 + len(methods), title)
     rows = [("all", np.ones(len(looked.faces), dtype=bool))]
     rows += [(group_name(grouping.name, name), grouping.codes == place) for place, name in shown]
-    means = {
-        method: [smooth(shares(looked.maps[method][inside]).mean(axis=0)) for _, inside in rows] for method in methods
-    }
+    means = {method: [shares(looked.maps[method][inside]).mean(axis=0) for _, inside in rows] for method in methods}
     reach = max(2.0, float(np.percentile(np.concatenate([np.ravel(of) for of in means.values()]), 99.5)))
     for row, (name, inside) in enumerate(rows):
         face = looked.faces[inside].mean(axis=0).round().astype(np.uint8)
@@ -68,7 +68,9 @@ def mean_maps(looked: Looked, grouping: Grouping, title: str) -> Figure | None:
             axes.imshow(_under(face), cmap="gray", vmin=0, vmax=255)
             image = axes.imshow(means[method][row], cmap=_SHARE, vmin=0, vmax=reach, alpha=0.7)
     _headings(grid[0], methods)
-    bar = figure.colorbar(image, ax=[axes for line in grid for axes in line], location="bottom", shrink=0.6, aspect=40, pad=0.01)
+    bar = figure.colorbar(
+        image, ax=[axes for line in grid for axes in line], location="bottom", shrink=0.6, aspect=40, pad=0.01
+    )
     bar.set_label("marked, as a multiple of an even spread", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure

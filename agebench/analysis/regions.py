@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from agebench.data.faces import TEMPLATE
 from agebench.errors import UserError
 
 Box = tuple[float, float, float, float]

@@ -106,13 +106,16 @@ def check(
 
 
 def cells(maps: np.ndarray) -> np.ndarray:
-    """(N, S, S) -> (N, CELLS, CELLS): the mean of |map| in every cell."""
-    pooled: np.ndarray = F.adaptive_avg_pool2d(torch.from_numpy(np.abs(maps))[:, None], CELLS)[:, 0].numpy()
+    """(N, S, S) -> (N, CELLS, CELLS): what every cell adds or takes on balance, without its sign.
+
+    On balance, because pixel by pixel |map| of integrated gradients follows the picture's contrast whatever the weights.
+    """
+    pooled: np.ndarray = F.adaptive_avg_pool2d(torch.from_numpy(maps)[:, None], CELLS)[:, 0].abs().numpy()
     return pooled
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> Floats:
-    """(N,) Spearman's rho of two maps of the same face, over the cells of |map|; 0 where one of them is flat."""
+    """(N,) Spearman's rho of two maps of the same face, over their cells; 0 where one of them is flat."""
     ranks = [stats.rankdata(cells(maps).reshape(len(maps), -1), axis=1) for maps in (first, second)]
     a, b = (of - of.mean(axis=1, keepdims=True) for of in ranks)
     spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

@@ -1,5 +1,6 @@
 """How much worse a model gets as photographs get worse: every corruption at every strength, with intervals, by group."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,9 +175,7 @@ class _Plan:
         means = sums[:, 1:] / sums[:, :1]
         mae = means[:, : self.conditions]
         ends = 1 + np.cumsum([0, *self.graded.values()])
-        over_strengths = [
-            mae[:, start:stop].mean(axis=1, keepdims=True) for start, stop in zip(ends, ends[1:], strict=False)
-        ]
+        over_strengths = [mae[:, start:stop].mean(axis=1, keepdims=True) for start, stop in itertools.pairwise(ends)]
         relative = np.concatenate(over_strengths, axis=1) / mae[:, :1]
         change = means[:, 2 * self.conditions + 1 : 3 * self.conditions].mean(axis=1, keepdims=True)
         made: Floats = np.concatenate([means, relative, relative.mean(axis=1, keepdims=True), change], axis=1)

@@ -30,9 +30,7 @@ CAPTIONS = {
 }
 
 
-def examples(
-    data: FaceSet, row: int, corruptions: Sequence[Corruption], coverage: float, *, seed: int = 0
-) -> Figure:
+def examples(data: FaceSet, row: int, corruptions: Sequence[Corruption], coverage: float, *, seed: int = 0) -> Figure:
     """The face at `row` as it is and at every strength of every corruption."""
     face = to_pixels(torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[[row]]])))
     columns = 1 + max(len(corruption.strengths) for corruption in corruptions)
@@ -43,7 +41,9 @@ def examples(
         axes.axis("off")
     for place, corruption in enumerate(corruptions):
         line = grid[place % half, place // half * columns :]
-        line[0].text(1.0, 0.5, _heading(corruption.title), ha="right", va="center", fontsize=7.5, transform=line[0].transAxes)
+        line[0].text(
+            1.0, 0.5, _heading(corruption.title), ha="right", va="center", fontsize=7.5, transform=line[0].transAxes
+        )
         for axes, strength in zip(line[1:], corruption.strengths, strict=False):
             generator = torch.Generator().manual_seed(derived_seed(seed, corruption.name, 0))
             scene = Scene(coverage, torch.rand(1, generator=generator), generator)
@@ -132,8 +132,15 @@ def groups(found: Mapping[str, Any], title: str) -> Figure | None:
     drawn = axes.imshow(np.log2(values), cmap=shades, vmin=-reach, vmax=reach, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         strong = abs(math.log2(value)) > 0.75 * reach if np.isfinite(value) else False
-        axes.text(column, row, number(value, digits=1) if np.isfinite(value) else "–", ha="center", va="center", fontsize=7.5,
-                  color="white" if strong else "black")
+        axes.text(
+            column,
+            row,
+            number(value, digits=1) if np.isfinite(value) else "–",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color="white" if strong else "black",
+        )
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     labels = [f"all (n = {found['n']:,})"]
     labels += [f"{label(group_name(grouping, name), 24)} (n = {entry['n']:,})" for grouping, name, entry in rows]

@@ -73,7 +73,9 @@ def stress_text(found: Mapping[str, Any]) -> str:
         _steady(found["consistency"]),
     ]
     small = [
-        f"{name} ({count(entry['n'])})" for groups in found["groups"].values() for name, entry in groups.items()
+        f"{name} ({count(entry['n'])})"
+        for groups in found["groups"].values()
+        for name, entry in groups.items()
         if not entry["ranked"]
     ]
     if small:

@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this one (repeatable; default: all that can explain the model)",
     )
     parser.add_argument(
-        "--images", type=int, default=120, metavar="N", help="faces behind the mean maps, every age band alike (default: 120)"
+        "--images",
+        type=int,
+        default=120,
+        metavar="N",
+        help="faces behind the mean maps, every age band alike (default: 120)",
     )
     parser.add_argument(
         "--image", metavar="ID", action="append", default=[], help="show this image by its sample_id (repeatable)"
