@@ -1,7 +1,5 @@
 """A run that has been trained, opened again: its model, and the faces of a test set prepared as in the run."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from agebench.data.cache import Faces

@@ -106,5 +106,5 @@ def test_what_a_head_lets_be_explained(head: str, options: dict[str, str], targe
     assert can == (["grad-cam", "integrated-gradients", "occlusion"] if smooth else ["occlusion"])
     assert bool(notes) == (target != "age" or not smooth)
     if not smooth:
-        with pytest.raises(UserError, match="decodes its age in steps.*occlusion"):
+        with pytest.raises(UserError, match=r"decodes its age in steps.*occlusion"):
             prepare(trained, data, ["grad-cam"])

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class Marked(SynthReader):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a registry, a cache and a finished run."""
     folder = tmp_path_factory.mktemp("marked")
     if "synth-marked" not in readers.names():
@@ -80,7 +79,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(io.StringIO()):
         patched.setenv("AGEBENCH_CACHE", str(folder / "cache"))
         assert main(words) == 0
-    yield folder
+    return folder
 
 
 def call(home: Path, command: str, *more: str, test: str = "marked") -> int:
