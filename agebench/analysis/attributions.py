@@ -27,7 +27,7 @@ NEED_GRADIENTS = ("grad-cam", "integrated-gradients")
 BATCH = 16
 STEPS = 24  # of the path of integrated gradients
 LEAST_MAP = 4  # Grad-CAM's layer: the last whose map is at least so many cells wide
-_PROBES = 4
+_PROBES = 8
 
 Ages = Callable[[Tensor], Tensor]
 

@@ -46,8 +46,8 @@ def explain_text(found: Mapping[str, Any]) -> str:
         _checks(found["methods"]),
         f"The checks look at {count(found['checked'])} faces. Random weights: Spearman's rank correlation of the map with that of "
         f"a network with random weights must lie below {DESTROYED:g}, its interval with it. Deletion and insertion: how much "
-        "further the answer moves than when cells are covered, or uncovered, in random order; above 0 is right for deletion, below 0 for "
-        "insertion. In brackets: 95 % bootstrap intervals.",
+        "further the answer moves than when cells are covered, or uncovered, in random order; above 0 is right for deletion, below "
+        "0 for insertion. In brackets: 95 % bootstrap intervals.",
         *(f"Note: {escaped(note)}." for note in found["notes"]),
     ]
     small = [

@@ -16,7 +16,7 @@ from agebench.engine.loader import FaceSet, batches, derived_seed
 from agebench.engine.trained import Trained
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.intervals import figures
-from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
+from agebench.evaluation.resampling import Floats, Ints, Resampler, cluster_codes
 from agebench.progress import progress
 
 BATCH = 128
@@ -122,7 +122,7 @@ def measure(
             for corruption in corruptions
         },
         "consistency": {name: {"change": entry["change"]} for name, entry in consistency.items()},
-        "groups": {grouping.name: _groups(grouping, plan, every, minimum) for grouping in shown},
+        "groups": {grouping.name: _groups(grouping, plan, every, clusters, minimum) for grouping in shown},
         "method": {
             "interval": "bca",
             "level": 0.95,
@@ -133,10 +133,12 @@ def measure(
     }
 
 
-def _groups(grouping: Grouping, plan: "_Plan", every: Iterator[Any], minimum: int) -> dict[str, Any]:
+def _groups(grouping: Grouping, plan: "_Plan", every: Iterator[Any], clusters: Ints, minimum: int) -> dict[str, Any]:
     made = {}
-    for name, n in zip(grouping.names, grouping.counts, strict=True):
+    for place, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
         entry = plan.entry(every)
+        if len(np.unique(clusters[grouping.codes == place])) < 2:
+            entry = _without_intervals(entry)  # one person alone shows no spread
         for consistency in CONSISTENCY:
             del entry["conditions"][consistency]
         made[name] = {
@@ -149,6 +151,15 @@ def _groups(grouping: Grouping, plan: "_Plan", every: Iterator[Any], minimum: in
             },
         }
     return made
+
+
+def _without_intervals(entry: Any) -> Any:
+    """The figures of an entry, their values alone."""
+    if isinstance(entry, list):
+        return [_without_intervals(of) for of in entry]
+    if "value" in entry:
+        return entry | {"low": None, "high": None}
+    return {key: _without_intervals(of) for key, of in entry.items()}
 
 
 class _Plan:
