@@ -30,12 +30,15 @@ CAPTIONS = {
 }
 
 
-def examples(data: FaceSet, row: int, corruptions: Sequence[Corruption], coverage: float, *, seed: int = 0) -> Figure:
-    """The face at `row` as it is and at every strength of every corruption."""
+def examples(
+    data: FaceSet, row: int, corruptions: Sequence[Corruption], coverage: float, title: str, *, seed: int = 0
+) -> Figure:
+    """The face at `row` at every strength of every corruption."""
     face = to_pixels(torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[[row]]])))
     columns = 1 + max(len(corruption.strengths) for corruption in corruptions)
     half = -(-len(corruptions) // 2)  # two corruptions side by side
     figure = Figure(figsize=(_WIDTH * 1.25, 0.93 * half + 0.4), layout="constrained")
+    figure.suptitle(f"{title}: one face (true age {data.ages[row]:g}) under every corruption", fontsize=11)
     grid = figure.subplots(half, 2 * columns, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")

@@ -35,7 +35,7 @@ def write_stress(
         "curves": stress_figures.curves(found, title, colour),
         "groups": stress_figures.groups(found, title),
         **{f"by-{place}": stress_figures.by_group(found, key, title) for place, key in enumerate(found["groups"])},
-        "examples": stress_figures.examples(data, row, corruptions, coverage),
+        "examples": stress_figures.examples(data, row, corruptions, coverage, title),
     }
     drawn = {key: figure for key, figure in made.items() if figure is not None}
     for key, figure in drawn.items():
