@@ -84,7 +84,7 @@ def prepare(trained: Trained, data: FaceSet, methods: Sequence[str]) -> tuple[Ex
     model = copy.deepcopy(trained.model).eval()
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False  # or what a hook has seen is overwritten
+            module.inplace = False  # type: ignore[assignment]  # or what a hook has seen is overwritten
     faces = torch.from_numpy(data.pixels[data.rows[:_PROBES]]).to(trained.device)
     images = normalise(faces, trained.card.mean, trained.card.std).contiguous()
     layer = _layer(model.backbone, images)
@@ -94,7 +94,7 @@ def prepare(trained: Trained, data: FaceSet, methods: Sequence[str]) -> tuple[Ex
             break
     else:
         explained = Explained(model, "age", layer, smooth=False)
-    reasons = {}
+    reasons: dict[str, str] = {}
     if not explained.smooth:
         head = f"the head '{trained.card.head}' decodes its age in steps, so that no gradient reaches the pixels"
         reasons |= dict.fromkeys(NEED_GRADIENTS, head)

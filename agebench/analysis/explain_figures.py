@@ -49,11 +49,14 @@ def faces(looked: Looked, title: str) -> Figure:
 
 
 def mean_maps(looked: Looked, grouping: Grouping, title: str) -> Figure | None:
-    """A row a group: its mean face, and every method's mean map on one scale. None where no group has enough faces."""
+    """A row a group: its mean face, and every method's mean map on one scale. None where no group has enough faces.
+
+    That by age band is always there: its first row is of all faces.
+    """
     methods = looked.found["methods"]
     first = next(iter(methods.values()))["groups"][grouping.name]
     shown = [(place, name) for place, name in enumerate(grouping.names) if first[name]["shown"]]
-    if not shown:
+    if not shown and grouping.name != "age_band":
         return None
     figure, grid = _grid(len(shown) + 1, 1 + len(methods), title)
     rows = [("all", np.ones(len(looked.faces), dtype=bool))]

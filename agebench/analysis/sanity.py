@@ -34,8 +34,9 @@ def randomised(explained: Explained, images: Tensor, seed: int) -> Explained:
         torch.manual_seed(seed)
         for module in model.modules():
             own = list(module.parameters(recurse=False))
-            if callable(getattr(module, "reset_parameters", None)):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
             else:
                 for parameter in own:
                     parameter.normal_(0.0, float(parameter.std()) if parameter.numel() > 1 else 1.0)

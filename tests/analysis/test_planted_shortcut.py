@@ -28,6 +28,8 @@ count = {count}
 seed = {seed}
 size = 64
 """
+pytestmark = pytest.mark.slow
+
 PLAIN = ("rotate", "scale", "shift", "flip", "brightness", "saturation", "grey")
 
 
