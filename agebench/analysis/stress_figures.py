@@ -102,7 +102,7 @@ def by_group(found: Mapping[str, Any], grouping: str, title: str) -> Figure | No
         for group, entry in entries.items():
             _line(axes, [entry["clean"]["mae"], *entry["corruptions"][name]["mae"]], palette[group], shade=0.1)
         _strengths(axes, whole)
-        axes.set_ylim(bottom=0)
+    grid[0].set_ylim(bottom=0)  # last: the axis is shared, and from here on it is fixed
     marks = [Line2D([], [], color=palette[group], marker="o", ms=4) for group in entries]
     names = [f"{label(group_name(grouping, group), 20)} (n = {entry['n']:,})" for group, entry in entries.items()]
     figure.legend(marks, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
