@@ -25,9 +25,8 @@ COMMANDS = {
     "new": "a working skeleton of a dataset, a model, a head or a detector: card, code and test",
     "explore": "a dataset before training: labels, groups, splits, pictures; or two of them compared",
     "tune": "step by step to a recipe: sanity check, overfitting, learning rate, weight decay, the long run",
-    "data": "add, get, list or check datasets on this machine",
-    "check": "whether plugins keep their contracts: datasets, models, heads",
-    "new": "a working skeleton of a dataset, a model or a head: card, code and test",
+    "explain": "where a trained model looks: heatmaps of the predicted age, with their sanity checks",
+    "stress": "how much worse a trained model gets as photographs get worse",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "systems on the same images: is a difference shown?",
 }

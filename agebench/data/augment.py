@@ -57,7 +57,7 @@ class Augmenter:
             part = slice(start, start + step)
             pixels = images[part].permute(0, 3, 1, 2).contiguous().float()
             if geometry is not None:
-                pixels = _sample(pixels, geometry[part].to(images.device))
+                pixels = resample(pixels, geometry[part].to(images.device))
             result[part] = self._coloured(pixels, None if colour is None else colour[part].to(images.device))
         return result
 
@@ -104,8 +104,11 @@ class Augmenter:
         return mixed
 
 
-def _sample(images: Tensor, matrix: Tensor) -> Tensor:
-    """Bilinear, edges repeated. The grid is affine_grid's, made in a quarter of its time."""
+def resample(images: Tensor, matrix: Tensor) -> Tensor:
+    """`images` (B, C, S, S) at the places that `matrix` (B, 2, 3) says, output -> input, where the image's side is 2.
+
+    Bilinear, edges repeated. The grid is affine_grid's, made in a quarter of its time.
+    """
     size = images.shape[-1]
     along = torch.linspace(-1 + 1 / size, 1 - 1 / size, size, device=images.device)
     grid = torch.empty(len(images), size, size, 2, device=images.device)
