@@ -11,6 +11,7 @@ FLOORS = {
     "cli": 7,
     "suites": 6,
     "analysis": 6,
+    "deploy": 6,
     "runs": 5,
     "reports": 4,
     "testing": 4,

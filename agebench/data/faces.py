@@ -81,6 +81,15 @@ def prepare_face(
         points = largest_points(detector or open_detector(spec.detector), image, name=spec.detector)
     else:
         points = _annotated(landmarks, spec.landmark_points)
+    return align_face(image, spec, points)
+
+
+def align_face(image: Image.Image, spec: FaceSpec, points: np.ndarray) -> np.ndarray:
+    """(size, size, 3) uint8: the face whose eyes and nose base are `points` (3, 2), in pixels of `image`, on the template.
+
+    Raises:
+        ImageRefused: points that give no similarity transform.
+    """
     return _warp(image, similarity(spec.template(), points), spec.size)
 
 

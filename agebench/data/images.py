@@ -21,13 +21,7 @@ def open_image(encoded: bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about sizes and metadata; what matters is refused below.
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageRefused(
-                    f"{width} x {height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed"
-                )
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright(image)
     except ImageRefused:
         raise
     except UnidentifiedImageError:
@@ -36,6 +30,20 @@ def open_image(encoded: bytes) -> Image.Image:
         raise ImageRefused(f"more than the {MAX_PIXELS // 1_000_000} million pixels allowed") from None
     except Exception as error:  # Decoders raise whatever their damage leads to: struct.error, zlib.error, MemoryError…
         raise ImageRefused(f"a damaged image: {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The RGB image, upright by its EXIF orientation.
+
+    Raises:
+        ImageRefused: more than `MAX_PIXELS` pixels.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageRefused(
+            f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed"
+        )
+    image.load()
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,23 +18,40 @@ CHUNK = 64
 
 
 def map_in_order(
-    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], *, workers: int | None = None
+    function: Callable[[Sequence[Item]], Result],
+    items: Iterable[Item],
+    *,
+    workers: int | None = None,
+    chunk: int = CHUNK,
+    worth: int | None = None,
+    ahead: int = 4,
 ) -> Iterator[Result]:
-    """`function` of each run of up to 64 items, in order; over `workers` processes (default: one a core) where it pays.
+    """`function` of each run of up to `chunk` items, in order; over `workers` processes (default: one a core) where it pays.
 
-    `function` and the items are pickled. Workers end with this process, however it ends.
+    It pays from `worth` items on (default: 600). `function` and the items are pickled. Workers end with this process, however
+    it ends. Of a stream of items few are held at a time: those that decide whether it pays, then `ahead` chunks a worker.
     """
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    workers = min(workers or available_cores(), len(chunks))
-    if workers <= 1 or len(items) < WORTH_PROCESSES:
+    items, workers = iter(items), workers or available_cores()
+    worth = WORTH_PROCESSES if worth is None else worth
+    first = list(islice(items, max(worth, workers * chunk))) if workers > 1 else []
+    workers = min(workers, -(-len(first) // chunk))
+    chunks = _chunks(chain(first, items), chunk)
+    if workers <= 1 or len(first) < worth:
         yield from map(function, chunks)
         return
+    del first
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         try:
-            yield from _bounded(pool, function, chunks, ahead=4 * workers)
+            yield from _bounded(pool, function, chunks, ahead=ahead * workers)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk
 
 
 def available_cores() -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from agebench.data.augment import normalise
 from agebench.engine.devices import autocast
 from agebench.models.age_model import AgeModel
+from agebench.models.heads import AgeEstimate
 from agebench.registry.cards import Architecture
 
 
@@ -31,7 +32,11 @@ class Trained:
 
     def ages(self, faces: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 on the device -> (B,) float32 years. The same answers as `predict` gives."""
+        return self.estimate(faces).age
+
+    def estimate(self, faces: Tensor) -> AgeEstimate:
+        """(B, S, S, 3) uint8 on the device -> all that the head says of these faces."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits = self.model(normalise(faces, self.card.mean, self.card.std))
         with torch.inference_mode():
-            return self.model.head.decode(logits.float()).age
+            return self.model.head.decode(logits.float())

@@ -36,7 +36,14 @@ from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.folds import join, measure
 from agebench.runs.live import Live
-from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
+from agebench.runs.records import (
+    VALIDATION,
+    describe_faces,
+    describe_samples,
+    predictions_table,
+    save_predictions,
+    save_samples,
+)
 from agebench.runs.worst import save_worst
 
 
@@ -184,13 +191,18 @@ def learn_fold(
     *,
     quiet: bool,
 ) -> History:
-    """Train on one division, then ask about its test sets; the answers are kept in predictions/<test>.parquet."""
+    """Train on one division, then ask about its test sets; the answers are kept in predictions/<test>.parquet.
+
+    Those about the validation part are kept in validation.parquet: intervals for new faces are calibrated on them.
+    """
     with folder.clock("train_s"):
         history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
     with folder.clock("predict_s"):
         for name, test in division.tests.items():
-            table, estimates = predict_test(config, model, test, faces[name], device)
+            table, estimates = ask(config, model, test, faces[name], device)
             save_predictions(folder, name, table, estimates.probs)
+        table, _ = ask(config, model, division.val, faces[division.home], device)
+        folder.write_table(VALIDATION, table)
     return history
 
 
@@ -229,12 +241,12 @@ def train(
     return history
 
 
-def predict_test(
-    config: RunConfig, model: AgeModel, test: Samples, faces: Faces, device: torch.device
+def ask(
+    config: RunConfig, model: AgeModel, samples: Samples, faces: Faces, device: torch.device
 ) -> tuple[pd.DataFrame, Estimates]:
-    """What the model says about a test set's faces, beside what is true. The one time that a test set is read."""
-    estimates = predict(model, face_set(faces, test), config.model, device, precision=config.train.precision)
-    return predictions_table(test, estimates), estimates
+    """What the model says about faces, beside what is true. Of a test set, this is the one time that it is read."""
+    estimates = predict(model, face_set(faces, samples), config.model, device, precision=config.train.precision)
+    return predictions_table(samples, estimates), estimates
 
 
 def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str, Any]:

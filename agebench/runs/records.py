@@ -21,6 +21,10 @@ from agebench.runs.config import FacesConfig
 from agebench.runs.division import Divisions
 from agebench.runs.folder import RunFolder
 
+# In a run's folder, and in each fold's: what the model says about the images that validated it, for calibration. Not among
+# the tests' predictions, because a dataset may have any name.
+VALIDATION = "validation.parquet"
+
 
 def save_samples(folder: RunFolder, divisions: Divisions, audited: Mapping[str, Samples]) -> None:
     """samples/<dataset>-<part>.parquet, and samples/quarantined.parquet: what was dropped, and why.

@@ -4,7 +4,8 @@ import hashlib
 import importlib.util
 import shlex
 import shutil
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,32 @@ def estimate(
     if card.format == "command":
         return ask_command(card, pixels, rows)
     answers = []
-    with ExitStack() as stack:
-        call = open_file(card, device) if card.format in FILES else stack.enter_context(CallableProcess(card))
-        bar = stack.enter_context(progress(total=len(rows), label=label, unit="img"))
+    with opened(card, device) as ask, progress(total=len(rows), label=label, unit="img") as bar:
         for start in range(0, len(rows), card.batch_size):
             batch = pixels[rows[start : start + card.batch_size]]
-            answers.append(read_answer(call(prepare(batch, card.input)), len(batch), card))
+            answers.append(ask(batch))
             bar.update(len(batch))
     return join(answers)
+
+
+@contextmanager
+def opened(card: ExternalCard, device: str = "cpu") -> Iterator[Callable[[np.ndarray], Answer]]:
+    """A function that asks the model about (N, S, S, 3) uint8 RGB faces, S = card.input.size, N > 0; it stays open for many calls.
+
+    Raises:
+        UserError, ExternalBroken: as `estimate`.
+    """
+    with ExitStack() as stack:
+        if card.format == "command":
+            yield lambda faces: ask_command(card, faces, np.arange(len(faces)))
+            return
+        call = open_file(card, device) if card.format in FILES else stack.enter_context(CallableProcess(card))
+
+        def ask(faces: np.ndarray) -> Answer:
+            pieces = (faces[start : start + card.batch_size] for start in range(0, len(faces), card.batch_size))
+            return join([read_answer(call(prepare(piece, card.input)), len(piece), card) for piece in pieces])
+
+        yield ask
 
 
 def fingerprint(card: ExternalCard) -> str:

@@ -1,0 +1,1 @@
+"""A model at work on images that nobody labelled: opened, asked, its answers written and drawn."""

@@ -1,0 +1,148 @@
+"""From a picture, wherever it comes from, to the faces in it on the template."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from agebench.data.detectors import Detector, find_faces, open_detector
+from agebench.data.faces import FaceSpec, align_face, prepare_face
+from agebench.data.images import open_image, upright
+from agebench.errors import ImageRefused, UserError
+
+Framing = Literal["detect", "none"]
+Box = tuple[float, float, float, float]
+
+# A photograph is smaller; what is larger is not read into memory to find that out.
+MAX_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in one picture.
+
+    Attributes:
+        faces: (n, S, S, 3) uint8, the largest face first.
+        boxes: of each face, pixels of the picture, upright; None where it was not looked for.
+        error: why there is no face; else "".
+        seconds: stage -> how long it took.
+    """
+
+    faces: np.ndarray
+    boxes: list[Box | None] = field(default_factory=list)
+    error: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Finds and aligns faces as in training; can be pickled.
+
+    Attributes:
+        spec: mode `detect` (every face that the detector finds) or `none` (the picture is framed already: one face).
+    """
+
+    spec: FaceSpec
+
+    def __call__(self, images: Sequence[Any]) -> list[Found]:
+        """The faces of each image; what cannot be used has a reason instead.
+
+        Raises:
+            AgebenchError: the detector is missing or fails.
+            UserError: something that is no image at all, but a number, or an array of another shape or type.
+        """
+        detector = open_detector(self.spec.detector) if self.spec.mode == "detect" else None
+        return [self._find(image, detector) for image in images]
+
+    def _find(self, source: Any, detector: Detector | None) -> Found:
+        clock = _Clock()
+        boxes: list[Box | None]
+        try:
+            image = open_picture(source)
+            clock.lap("decode")
+            if detector is None:
+                faces, boxes = [prepare_face(image, self.spec)], [None]
+            else:
+                found = find_faces(detector, image, name=self.spec.detector)
+                clock.lap("detect")
+                if not found:
+                    raise ImageRefused("no face found")
+                faces = [align_face(image, self.spec, face.points) for face in found]
+                boxes = [face.box for face in found]
+            clock.lap("align")
+        except ImageRefused as refusal:
+            return Found(self._none(), error=str(refusal), seconds=clock.seconds)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or error}"
+            return Found(self._none(), error=reason, seconds=clock.seconds)
+        return Found(np.stack(faces), boxes, seconds=clock.seconds)
+
+    def _none(self) -> np.ndarray:
+        return np.zeros((0, self.spec.size, self.spec.size, 3), np.uint8)
+
+
+def open_picture(source: Any) -> Image.Image:
+    """The upright RGB picture: of a path, of a file's bytes, of a PIL image, or of an array.
+
+    An array is (H, W, 3) RGB or (H, W) grey, uint8.
+
+    Raises:
+        ImageRefused: not an image, damaged, or too large.
+        OSError: the file cannot be read.
+        UserError: it is none of these.
+    """
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            raise ImageRefused("a folder, not an image")
+        if path.exists() and not path.is_file():
+            raise ImageRefused("not an ordinary file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageRefused(f"larger than the {MAX_BYTES // 1_000_000} MB allowed")
+        return open_image(path.read_bytes())
+    if isinstance(source, bytes):
+        return open_image(source)
+    if isinstance(source, Image.Image):
+        try:
+            return upright(source)  # opened lazily, it is read only now, and its damage found
+        except (ImageRefused, OSError):
+            raise
+        except Exception as error:
+            raise ImageRefused(f"a damaged image: {error}") from error
+    return Image.fromarray(source).convert("RGB")
+
+
+def check_picture(source: Any, position: int) -> None:
+    """Whether `source` is a kind of thing that can be a picture.
+
+    Raises:
+        UserError: it is not; the message says which of the images, and what would be right.
+    """
+    if isinstance(source, np.ndarray):
+        grey, colour = source.ndim == 2, source.ndim == 3 and source.shape[2:] == (3,)
+        if source.dtype != np.uint8 or not (grey or colour) or not source.size:
+            raise UserError(
+                f"image {position}: an array of shape {source.shape} and type {source.dtype}; it must be (H, W, 3) RGB or "
+                "(H, W) grey, uint8"
+            )
+    elif not isinstance(source, str | Path | bytes | Image.Image):
+        raise UserError(
+            f"image {position}: {type(source).__name__} is no image; give paths, PIL images, uint8 arrays or files' bytes"
+        )
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What went by since the last lap belongs to `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now

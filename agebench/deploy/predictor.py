@@ -1,0 +1,236 @@
+"""Ages for pictures: the public door `agebench.load`, and what it opens."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
+from agebench.data.faces import FaceSpec
+from agebench.data.parallel import map_in_order
+from agebench.deploy.finding import Box, Finder, Found, Framing, check_picture
+from agebench.deploy.models import ExternalModel, Model, NoCalibration, RunModel
+from agebench.errors import UserError
+from agebench.export.answers import Answers
+from agebench.registry.catalogue import Catalogue, catalogue
+from agebench.registry.external import ExternalCard
+
+LEVEL = 0.9
+# Pictures a batch, and from how many on starting processes takes less time than it saves: detection is slow.
+_CHUNK = {"detect": 16, "none": 64}
+_WORTH = {"detect": 64, "none": 600}
+
+
+class Face(NamedTuple):
+    """What is said of one face; a picture without one has a `Face` with the reason.
+
+    Attributes:
+        input: what the picture was: its path, or `#` and its position.
+        face: 0 for the largest face of the picture, then 1, …
+        box: left, top, right, bottom, pixels; None where no face was looked for, or none found.
+        age: years; NaN where `error` says why.
+        age_std: years, as the model states it; NaN where it states none.
+        low: of the interval, years; NaN where there is none.
+        high: likewise.
+        error: why there is no age; else "".
+    """
+
+    input: str
+    face: int
+    box: Box | None
+    age: float
+    age_std: float
+    low: float
+    high: float
+    error: str
+
+
+class Seen(NamedTuple):
+    """One picture's faces, and how long each stage of finding them took (seconds)."""
+
+    faces: list[Face]
+    seconds: dict[str, float]
+
+
+def load(
+    model: str | Path, *, trusted: bool = False, device: str = "auto", cards: Catalogue | None = None
+) -> "Predictor":
+    """Open a model.
+
+    Args:
+        model: the folder of a finished run, an exported file, or the name of an external model's card.
+        trusted: whether files whose code runs when they are opened may be opened.
+        device: `auto`, `cpu`, `cuda`, …
+        cards: those that can be named; default: the shipped ones, plugins' and those of AGEBENCH_REGISTRY.
+
+    Raises:
+        UserError: nothing of that kind, or a run that is not finished.
+    """
+    return Predictor(_open(str(model), trusted=trusted, device=device, cards=cards or catalogue()))
+
+
+def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return RunModel(path, cards, device)
+    if path.exists():
+        raise UserError(f"{path}: no run's folder")
+    if name not in cards.models.names():
+        raise UserError(
+            f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, or a "
+            "name of `agebench list models`"
+        )
+    card = cards.models.get(name)
+    if not isinstance(card, ExternalCard):
+        raise UserError(
+            f"model '{name}' has to be trained first: agebench run --train DATASET --test DATASET --model {name}; then give "
+            "the run's folder"
+        )
+    return ExternalModel(card, device)
+
+
+class Predictor:
+    """A model with all that leads to it: pictures in, ages out. Close it, or use it as a context."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.card: dict[str, Any] = model.card
+
+    def estimate(self, faces: np.ndarray) -> Answers:
+        """(N, S, S, 3) uint8 RGB faces, framed as in training -> their ages; any N.
+
+        Raises:
+            UserError: an array of another shape or type.
+        """
+        size = self._model.size
+        if faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3):
+            raise UserError(
+                f"faces of shape {faces.shape} and type {faces.dtype}; they must be (N, {size}, {size}, 3), uint8"
+            )
+        return self._model.estimate(faces)
+
+    def predict(
+        self, images: Iterable[Any], *, faces: Framing = "detect", level: float | None = LEVEL, workers: int = 1
+    ) -> pd.DataFrame:
+        """One row a face, in the order of the images; an image without a usable face has one row with the reason.
+
+        Args:
+            images: paths, PIL images, (H, W, 3) uint8 RGB arrays, or files' bytes; any iterable, taken as it comes.
+            faces: `detect` finds every face and aligns it; `none`: each image is one face, framed like the training faces.
+            level: share of true ages that `low` to `high` is to hold; None: no intervals.
+            workers: processes that decode and detect; more than 1 need a script whose work stands under
+                `if __name__ == "__main__":`.
+
+        Returns:
+            input, face, x0, y0, x1, y1, age, age_std, low, high, error.
+
+        Raises:
+            UserError: something that is no image at all, or a level that cannot be promised.
+            AgebenchError: the detector is missing or fails.
+        """
+        seen = self.stream(images, faces=faces, level=level, workers=workers)
+        return table([face for one in seen for face in one.faces])
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        *,
+        faces: Framing = "detect",
+        level: float | None = LEVEL,
+        workers: int | None = 1,
+        detector: str = "",
+    ) -> Iterator[Seen]:
+        """As `predict`, image by image as they come: memory does not grow with their number. `workers` None: one a core."""
+        interval = self.interval(level) if level is not None else None
+        name = detector or self._model.detector or DEFAULT_DETECTOR
+        finder = Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name))
+        for names, found in self._found(images, finder, workers):
+            yield from self._answered(names, found, interval)
+
+    def interval(self, level: float = LEVEL) -> dict[str, Any] | None:
+        """What is promised of intervals, and how the promise held on the model's tests; None where there can be none."""
+        try:
+            return self._model.interval(level)
+        except NoCalibration:
+            return None
+
+    def gate(self, threshold: int, challenge: float | None = None) -> dict[str, Any]:
+        """How often 'the estimate is at least `challenge`' lets people below `threshold` pass, measured on the model's tests."""
+        return self._model.gate(threshold, challenge)
+
+    def close(self) -> None:
+        """End what the model holds."""
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _found(
+        self, images: Iterable[Any], finder: Finder, workers: int | None
+    ) -> Iterator[tuple[list[str], list[Found]]]:
+        """Chunk by chunk, names and what was found. Paths go to processes; pictures in memory stay, one at a time."""
+        mode = finder.spec.mode
+        for on_disk, run in groupby(_checked(images), key=lambda item: isinstance(item[1], str | Path)):
+            names: list[str] = []
+            sources = _noting(run, names)
+            chunk, count = (_CHUNK[mode], workers) if on_disk else (1, 1)
+            for found in map_in_order(finder, sources, workers=count, chunk=chunk, worth=_WORTH[mode]):
+                yield names[: len(found)], found
+                del names[: len(found)]
+
+    def _answered(self, names: list[str], found: list[Found], interval: dict[str, Any] | None) -> Iterator[Seen]:
+        answers = self._model.estimate(np.concatenate([one.faces for one in found]))
+        std = answers.std if answers.std is not None else np.full(len(answers.age), np.nan)
+        numbers = np.column_stack([answers.age, std, *bounds(answers, interval)]).astype(float)
+        at = 0
+        for name, one in zip(names, found, strict=True):
+            if one.error:
+                yield Seen([Face(name, 0, None, np.nan, np.nan, np.nan, np.nan, one.error)], one.seconds)
+                continue
+            rows = [
+                Face._make((name, number, box, *numbers[at + number].tolist(), ""))
+                for number, box in enumerate(one.boxes)
+            ]
+            at += len(rows)
+            yield Seen(rows, one.seconds)
+
+
+def bounds(answers: Answers, interval: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) and (N,): where the intervals begin, not below 0, and end; NaN where there is none."""
+    if interval is None:
+        nothing = np.full(len(answers.age), np.nan)
+        return nothing, nothing
+    scale = (
+        np.maximum(answers.std, 1e-6) if interval["scaled"] and answers.std is not None else np.ones(len(answers.age))
+    )
+    reach = interval["radius"] * scale
+    return np.maximum(answers.age - reach, 0), answers.age + reach
+
+
+def table(faces: Iterable[Face]) -> pd.DataFrame:
+    """One row a face: input, face, x0, y0, x1, y1, age, age_std, low, high, error."""
+    rows = [(*face[:2], *(face.box or (np.nan,) * 4), *face[3:]) for face in faces]
+    columns = ["input", "face", "x0", "y0", "x1", "y1", "age", "age_std", "low", "high", "error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Each image with its name."""
+    if isinstance(images, str | Path | bytes):
+        raise UserError(f"images = {str(images)[:80]!r}: give a list of images, also of one")
+    for position, image in enumerate(images):
+        check_picture(image, position)
+        yield (str(image) if isinstance(image, str | Path) else f"#{position}"), image
+
+
+def _noting(run: Iterable[tuple[str, Any]], names: list[str]) -> Iterator[Any]:
+    """The images alone; their names are put aside, to be taken when the answers come."""
+    for name, image in run:
+        names.append(name)
+        yield image

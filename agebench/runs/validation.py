@@ -1,0 +1,70 @@
+"""What a run's model says about its validation part: what intervals for new faces are calibrated on."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from agebench.data.audit import audit
+from agebench.data.cache import build_faces
+from agebench.data.samples import Samples
+from agebench.data.store import reader_for
+from agebench.engine.loader import FaceSet, face_set
+from agebench.engine.predict import predict
+from agebench.engine.trained import Trained
+from agebench.errors import AgebenchError, UserError
+from agebench.registry.catalogue import Catalogue
+from agebench.runs.config import RunConfig
+from agebench.runs.folder import RunFolder
+from agebench.runs.records import VALIDATION, predictions_table
+
+
+def validation_predictions(
+    config: RunConfig, folder: RunFolder, trained: Trained, catalogue: Catalogue
+) -> pd.DataFrame:
+    """Predictions on the validation part: as the run kept them, else made now from its dataset, and kept.
+
+    Raises:
+        UserError: the run kept none, and its dataset is not here or is no longer the one that it was.
+    """
+    file = folder.path / VALIDATION
+    if not file.exists():
+        table = _ask(config, folder, trained, catalogue)
+        with suppress(AgebenchError):  # a folder that is read-only stays as it is
+            folder.write_table(VALIDATION, table)
+        return table
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: damaged: {error}; delete it, and it is made again from the dataset") from error
+
+
+def _ask(config: RunConfig, folder: RunFolder, trained: Trained, catalogue: Catalogue) -> pd.DataFrame:
+    home = config.data.train
+    samples, data = _validation_part(config, folder.path, catalogue, home)
+    estimates = predict(
+        trained.model, data, trained.card, trained.device, precision=trained.precision, label="validation part"
+    )
+    return predictions_table(samples, estimates)
+
+
+def _validation_part(config: RunConfig, path: Path, catalogue: Catalogue, home: str) -> tuple[Samples, FaceSet]:
+    listed = path / "samples" / f"{home}-val.parquet"
+    if not listed.exists():
+        raise UserError(f"{listed}: gone, so which images were its validation part is not known")
+    ids = pd.read_parquet(listed, columns=["sample_id", "pixels_digest"])
+    card = catalogue.datasets.get(home)
+    reader = reader_for(card)
+    everything = reader.read()
+    listed_too = everything.table["sample_id"].isin(ids["sample_id"])
+    # In this process alone: whoever asks for an age from a script does not expect it to start others.
+    part = audit(reader, everything.without(~listed_too, "not in the run's validation part"), name=home, workers=1)
+    theirs = dict(zip(ids["sample_id"], ids["pixels_digest"], strict=True))
+    same = int((part.table["sample_id"].map(theirs) == part.table["pixels_digest"]).sum())
+    if same < len(ids):
+        raise UserError(
+            f"{home}: {len(ids) - same} of the run's {len(ids)} validation images are not here, or others now"
+        )
+    faces = build_faces(reader, part, config.faces.spec(card, config.model.size), name=home, workers=1)
+    kept = faces.keep(part)
+    return kept, face_set(faces, kept)
