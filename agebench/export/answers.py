@@ -1,4 +1,4 @@
-"""What a model says about faces, whatever it is made of."""
+"""What a model says about faces, as arrays: one shape for run folders, exported files and external models."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Answers:
-    """About N faces.
+    """Of N faces.
 
     Attributes:
         age: (N,) float32 years.
-        std: (N,) years, the standard deviation that the model itself states, or None.
-        probs: (N, A), one probability for each whole age of the head, or None.
+        std: (N,) float32 years, the standard deviation that the model itself states, or None.
+        probs: (N, A) float32, one probability for each whole age of the head (`card["output"]["ages"]`), or None.
     """
 
     age: np.ndarray
     std: np.ndarray | None = None
     probs: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.age)

@@ -1,4 +1,4 @@
-"""TorchScript: one file that takes pictures of faces and returns ages, preprocessing inside."""
+"""TorchScript: deprecated upstream and still the file that most programs, also in C++, can load."""
 
 import json
 import warnings
@@ -7,88 +7,47 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from agebench.data.augment import normalise
-from agebench.errors import AgebenchError
-from agebench.files import atomic
-from agebench.models.age_model import AgeModel
-from agebench.models.heads import Head
-from agebench.registry.cards import Architecture
-
-# Years. Traced float32 convolutions may be fused and ordered differently; anything above is a wrong export.
-TOLERANCE = 0.01
-
-CONTRACT = (
-    "uint8 RGB faces (N, 3, H, W), H and W from 32 to 1024, framed like the training faces: eye centres at (29.75 %, 30.5 %) and "
-    "(68.25 %, 30.25 %) of width and height, nose base at (49 %, 59 %). Returns (N,) float32 years."
-)
+from agebench.errors import UserError
+from agebench.export.model import ExportedModel
+from agebench.export.opened import ExportedFile
 
 
-class ExportedModel(nn.Module):
-    """Resizing, normalisation, network and decoding in one scriptable module."""
+def write_torchscript(module: ExportedModel, faces: torch.Tensor, card: dict[str, Any], path: Path) -> None:
+    """Trace the network, script the rest, save both with the card as the archive's extra file card.json.
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: nn.Module, head: Head, card: Architecture) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.size = card.size
-        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 -> (N,) float32 years."""
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.size(1) != 3:
-            raise ValueError("images must be uint8 RGB of shape (N, 3, H, W)")
-        if min(images.size(2), images.size(3)) < 32 or max(images.size(2), images.size(3)) > 1024:
-            raise ValueError("images must be 32 to 1024 pixels wide and high")
-        pixels = images.to(self.mean.dtype)
-        if images.size(2) != self.size or images.size(3) != self.size:
-            pixels = F.interpolate(pixels, [self.size, self.size], mode="bilinear", align_corners=False, antialias=True)
-        logits = self.head(self.backbone((pixels / 255.0 - self.mean) / self.std))
-        return self.head.decode(logits).age
-
-
-def export_torchscript(
-    model: AgeModel, card: Architecture, metrics: dict[str, Any], examples: np.ndarray, path: Path
-) -> float:
-    """Write `path`, checked against the model itself on `examples` (n, S, S, 3) uint8; returns the largest difference, years.
-
-    The extra files of the archive are card.json, metrics.json and contract.txt.
-
-    Raises:
-        AgebenchError: the exported file says something else than the model.
+    Args:
+        module: in evaluation mode, on the CPU; its network is replaced by the trace.
+        faces: (n, 3, S, S) uint8, to trace with.
+        card: see `make_card`.
+        path: written as it is; the caller makes it atomic.
     """
-    model = model.cpu().eval()
-    faces = torch.from_numpy(np.ascontiguousarray(examples)).permute(0, 3, 1, 2)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # TorchScript's deprecation is not the reader's concern.
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            model.backbone, normalise(torch.from_numpy(examples[:2]), card.mean, card.std)
-        )
-        scripted = torch.jit.script(ExportedModel(traced, model.head, card).eval())
-        extra = {
-            "card.json": card.model_dump_json(indent=2),
-            "metrics.json": json.dumps(metrics),
-            "contract.txt": CONTRACT,
-        }
-        with atomic(path) as temporary:
-            torch.jit.save(scripted, str(temporary), _extra_files=extra)
-            exported = torch.jit.load(str(temporary))  # type: ignore[no-untyped-call]
-            difference = _difference(model, card, examples, exported, faces)
-    return difference
+        module.backbone = torch.jit.trace(module.backbone, module.normalised(faces[:2]))  # type: ignore[no-untyped-call]
+        scripted = torch.jit.script(module)
+        torch.jit.save(scripted, str(path), _extra_files={"card.json": json.dumps(card)})
 
 
-def _difference(model: AgeModel, card: Architecture, examples: np.ndarray, exported: nn.Module, faces: Tensor) -> float:
-    expected = model.predict(normalise(torch.from_numpy(examples), card.mean, card.std)).age
-    difference = float((exported(faces) - expected).abs().max())
-    if not difference <= TOLERANCE:
-        raise AgebenchError(
-            f"the exported model differs from the trained one by up to {difference:.3g} years on {len(faces)} faces "
-            f"(allowed: {TOLERANCE}); the checkpoint in the run folder is right, the export was not kept"
-        )
-    return difference
+class TorchScriptFile(ExportedFile):
+    """A TorchScript file; opening it can run its code."""
+
+    def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
+        super().__init__(path, card)
+        self.device = torch.device(device)
+        self.module = _load(path, self.device)
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """See `ExportedFile`."""
+        with torch.inference_mode():
+            return tuple(part.cpu().numpy() for part in self.module(torch.from_numpy(images).to(self.device)))
+
+
+def _load(path: Path, device: torch.device) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call,no-any-return]
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: not readable as a TorchScript model: {str(error).splitlines()[0]}") from error

@@ -23,7 +23,8 @@ from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
 from agebench.errors import UserError
-from agebench.export.torchscript import export_torchscript
+from agebench.export.card import make_card
+from agebench.export.write import export_model
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.cards import DatasetCard
@@ -96,7 +97,9 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     if len(divisions) == 1:  # of several folds no model is the run's
         with folder.clock("export_s"):
             examples = some_faces(faces, divisions[0])
-            difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
+            card = make_card(model, config.model, datasets[config.data.train].card, about, metrics)
+            file = folder.path / "export" / "model.ts"
+            difference = export_model(model, config.model, card, examples, file, "torchscript")
         about |= {"best_epoch": history.best_epoch, "export": {"max_difference_years": difference}}
     about |= {
         "epochs": round(len(history.epochs) / len(divisions)),

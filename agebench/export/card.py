@@ -1,0 +1,97 @@
+"""The card inside an exported file: what somebody must know who has nothing but the file."""
+
+from typing import Any
+
+import torch
+
+from agebench import __version__
+from agebench.data.faces import TEMPLATE
+from agebench.export.opened import SIDES
+from agebench.models.age_model import AgeModel
+from agebench.registry.cards import Architecture, DatasetCard
+
+KIND = "agebench-export"
+INTENDED_USE = (
+    "Research on age estimation: measuring and comparing estimators, also by group, before anything is built on them. An estimate "
+    "is not a person's age: the figures say how far off it is, and for whom it is worse. Not meant for decisions about a "
+    "single person (access, asylum, law, medicine, employment), nor for faces of people who have not agreed."
+)
+
+
+def make_card(
+    model: AgeModel, card: Architecture, dataset: DatasetCard, about: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """What every file of this model says about it; format, precision and checks are added when one is written.
+
+    Args:
+        model: the trained network.
+        card: its architecture.
+        dataset: the training set's card.
+        about: the run's manifest, or what is known of it so far.
+        metrics: the run's metrics.json.
+    """
+    return {
+        "schema": 1,
+        "kind": KIND,
+        "agebench": __version__,
+        "model": card.model_dump(mode="json") | about.get("model", {}),
+        "training": {
+            "dataset": dataset.name,
+            "title": dataset.title,
+            "homepage": dataset.homepage,
+            "licence": dataset.licence,
+            "citation": dataset.citation,
+            "seed": about.get("seed"),
+            **{key: about.get("samples", {}).get(dataset.name, {}).get(key) for key in ("train", "val", "fingerprint")},
+        },
+        "figures": metrics,
+        "licence": (
+            f"The weights were learned from {dataset.title} and may be used as its terms allow: {dataset.licence}. Of the weights "
+            f"that training began from: {about.get('model', {}).get('weights', 'unknown')}."
+        ),
+        "intended_use": INTENDED_USE,
+        "input": _input(card, about.get("faces", {})),
+        "output": _output(model),
+    }
+
+
+def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
+    coverage = faces.get("coverage", 1.0)
+    points = ((TEMPLATE - 0.5) / coverage + 0.5).round(4).tolist()
+    eyes = " and ".join(f"({100 * x:.4g} %, {100 * y:.4g} %)" for x, y in points[:2])
+    nose = f"({100 * points[2][0]:.4g} %, {100 * points[2][1]:.4g} %)"
+    return {
+        "name": "images",
+        "dtype": "uint8",
+        "layout": "NCHW",
+        "channels": "RGB",
+        "sides": list(SIDES),
+        "size": card.size,
+        "coverage": coverage,
+        "points": points,
+        "prepared": faces.get("datasets", {}),
+        "detectors": faces.get("detectors", {}),
+        "text": (
+            f"uint8 RGB faces (N, 3, H, W), H and W from {SIDES[0]} to {SIDES[1]}, best {card.size} x {card.size}, framed like the "
+            f"training faces: eye centres at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
+        ),
+    }
+
+
+def _output(model: AgeModel) -> dict[str, Any]:
+    """The head's, tried: only a call says whether it states a standard deviation or a distribution."""
+    weight = next(model.head.parameters())
+    with torch.no_grad():
+        said = model.head.decode(model.head(torch.zeros(1, model.head.in_features, device=weight.device)))
+    low, high = model.head.ages
+    return {
+        "names": ["age", "std", "probs"],
+        "ages": [low, high],
+        "std": said.std is not None,
+        "probs": said.probs is not None,
+        "text": (
+            "float32: age (N,) years; std (N,) years, the standard deviation that the model states, empty (0,) where it states "
+            f"none; probs (N, {high - low + 1}), one probability for each whole age from {low} to {high}, empty (0, 0) where "
+            "the model gives no distribution."
+        ),
+    }

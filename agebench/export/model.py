@@ -1,0 +1,66 @@
+"""What stands in an exported file, whatever the format: resizing, normalisation, network and decoding in one module."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agebench.models.heads import Head
+from agebench.registry.cards import Architecture
+
+
+class ExportedModel(nn.Module):
+    """(N, 3, H, W) uint8 RGB faces -> age, standard deviation, distribution.
+
+    The network may compute in another type than float32; preprocessing and head stay in float32.
+
+    Args:
+        backbone: the network, or its trace; in the type that it shall compute in.
+        head: in float32.
+        card: its input size and normalisation.
+        precision: the backbone's type.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, head: Head, card: Architecture, precision: torch.dtype) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.size = card.size
+        self.precision = precision
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Age (N,) years; std (N,) years, or (0,) where the head states none; probs (N, A), or (0, 0) likewise. float32."""
+        features = self.backbone(self.normalised(images))
+        said = self.head.decode(self.head(features.float()))
+        return said.age, _or_empty(said.std, [0], images), _or_empty(said.probs, [0, 0], images)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in the backbone's type, as it was trained with."""
+        return ((self.resized(images) / 255.0 - self.mean) / self.std).to(self.precision)
+
+    def resized(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) float32, 0 to 255. Sides are checked and equal ones left alone where the format can branch."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            _check(images)
+            if images.size(2) == self.size and images.size(3) == self.size:
+                return images.float()
+        return F.interpolate(
+            images.float(), [self.size, self.size], mode="bilinear", align_corners=False, antialias=True
+        )
+
+
+def _or_empty(values: Tensor | None, shape: list[int], images: Tensor) -> Tensor:
+    if values is None:
+        return torch.zeros(shape, device=images.device)
+    return values
+
+
+def _check(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.size(1) != 3:
+        raise ValueError("images must be uint8 RGB of shape (N, 3, H, W)")
+    if min(images.size(2), images.size(3)) < 32 or max(images.size(2), images.size(3)) > 1024:
+        raise ValueError("images must be 32 to 1024 pixels wide and high")
