@@ -1,4 +1,4 @@
-"""What can be asked for ages: a run, a model that is not ours."""
+"""What can be asked for ages: a run, an exported file, a model that is not ours."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -12,13 +12,17 @@ import torch
 
 from agebench.engine.predict import BATCH
 from agebench.errors import UserError
+from agebench.evaluation.gates import MARGIN
 from agebench.evaluation.promises import gate_promise, interval_promise
 from agebench.export.answers import Answers
+from agebench.export.card import make_card
+from agebench.export.opened import ExportedFile
 from agebench.models.external.estimate import opened
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.runs.finished import open_trained
 from agebench.runs.folder import RunFolder
+from agebench.runs.promises import calibrated_on, tables_of_tests
 from agebench.runs.validation import validation_predictions
 
 
@@ -81,13 +85,9 @@ class RunModel:
         self._config, self._trained = open_trained(folder, device)
         self.size, self.coverage = self._config.model.size, self._config.faces.coverage
         self.detector = self._config.faces.detector
-        self.card: dict[str, Any] = {
-            "name": manifest["name"],
-            "model": manifest["model"],
-            "train": manifest["train"],
-            "tests": folder.metrics()["tests"],
-            "faces": {"size": self.size, "coverage": self.coverage},
-        }
+        home = catalogue.datasets.get(self._config.data.train)
+        self._metrics = folder.metrics()
+        self.card = make_card(self._trained.model, self._config.model, home, manifest, self._metrics)
 
     def estimate(self, faces: np.ndarray) -> Answers:
         """As `Model`."""
@@ -105,9 +105,8 @@ class RunModel:
 
     def interval(self, level: float) -> dict[str, Any]:
         """As `Model`."""
-        home = self._config.data.train
         promise = interval_promise(self._validation, self._tests, level)
-        return {"calibrated_on": f"{home} (validation part)", **promise}
+        return {"calibrated_on": calibrated_on(self._config.data.train), **promise}
 
     def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
         """As `Model`."""
@@ -128,14 +127,48 @@ class RunModel:
 
     @cached_property
     def _tests(self) -> Mapping[str, pd.DataFrame]:
-        files = {name: self._folder.path / "predictions" / f"{name}.parquet" for name in self.card["tests"]}
-        missing = [str(file) for file in files.values() if not file.exists()]
-        if missing:
-            raise UserError(f"{missing[0]}: gone, so the run's errors cannot be measured")
-        return {self._label(name): pd.read_parquet(file) for name, file in files.items()}
+        return tables_of_tests(self._folder, self._config.data.train, self._metrics["tests"])
 
-    def _label(self, test: str) -> str:
-        return f"{test} (held-out part)" if test == self._config.data.train else test
+
+class ExportedModel:
+    """A file that `agebench export` wrote. What is promised of its answers stands on the card inside."""
+
+    detector = ""
+
+    def __init__(self, file: ExportedFile) -> None:
+        self._file, self.card = file, file.card
+        self.size, self.coverage = int(file.card["input"]["size"]), float(file.card["input"]["coverage"])
+
+    def estimate(self, faces: np.ndarray) -> Answers:
+        """As `Model`."""
+        return self._file.estimate(faces)
+
+    def interval(self, level: float) -> dict[str, Any]:
+        """As `Model`; of the levels on the card."""
+        known = self._promises("intervals", NoCalibration)
+        return dict(self._known("--level", level, known))
+
+    def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
+        """As `Model`; of the thresholds and whole challenge ages on the card."""
+        known = self._promises("gates", UserError)
+        gate = self._known("--threshold", threshold, known)
+        return dict(self._known("--challenge", threshold + MARGIN if challenge is None else challenge, gate))
+
+    def close(self) -> None:
+        """As `Model`."""
+
+    def _known(self, option: str, value: float, known: dict[str, Any]) -> Any:
+        if f"{value:g}" not in known:
+            raise UserError(
+                f"{option} {value:g}: the card in {self._file.path} knows only {', '.join(known)}; a run's folder knows any"
+            )
+        return known[f"{value:g}"]
+
+    def _promises(self, kind: str, error: type[UserError]) -> dict[str, Any]:
+        known = self.card.get("promises", {}).get(kind)
+        if not known:
+            raise error(f"{self._file.path}: the card inside says nothing of {kind}; export the run again")
+        return dict(known)
 
 
 class ExternalModel:

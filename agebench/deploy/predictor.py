@@ -1,20 +1,25 @@
 """Ages for pictures: the public door `agebench.load`, and what it opens."""
 
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
 from agebench.data.faces import FaceSpec
 from agebench.data.parallel import map_in_order
 from agebench.deploy.finding import Box, Finder, Found, Framing, check_picture
-from agebench.deploy.models import ExternalModel, Model, NoCalibration, RunModel
+from agebench.deploy.models import ExportedModel, ExternalModel, Model, NoCalibration, RunModel
+from agebench.engine.devices import choose_device
 from agebench.errors import UserError
 from agebench.export.answers import Answers
+from agebench.export.opened import open_exported
 from agebench.registry.catalogue import Catalogue, catalogue
 from agebench.registry.external import ExternalCard
 
@@ -49,7 +54,7 @@ class Face(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One picture's faces, and how long each stage of finding them took (seconds)."""
+    """One picture's faces, and the seconds of each stage: decode, detect, align, estimate."""
 
     faces: list[Face]
     seconds: dict[str, float]
@@ -76,8 +81,8 @@ def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
     path = Path(name).expanduser()
     if path.is_dir():
         return RunModel(path, cards, device)
-    if path.exists():
-        raise UserError(f"{path}: no run's folder")
+    if path.is_file():
+        return ExportedModel(open_exported(path, trusted=trusted, device=choose_device(device).type))
     if name not in cards.models.names():
         raise UserError(
             f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, or a "
@@ -120,7 +125,8 @@ class Predictor:
         Args:
             images: paths, PIL images, (H, W, 3) uint8 RGB arrays, or files' bytes; any iterable, taken as it comes.
             faces: `detect` finds every face and aligns it; `none`: each image is one face, framed like the training faces.
-            level: share of true ages that `low` to `high` is to hold; None: no intervals.
+            level: share of true ages that `low` to `high` is to hold; None: no intervals, as where nothing is there to
+                calibrate them on.
             workers: processes that decode and detect; more than 1 need a script whose work stands under
                 `if __name__ == "__main__":`.
 
@@ -142,20 +148,35 @@ class Predictor:
         level: float | None = LEVEL,
         workers: int | None = 1,
         detector: str = "",
+        search: int = 0,
     ) -> Iterator[Seen]:
-        """As `predict`, image by image as they come: memory does not grow with their number. `workers` None: one a core."""
-        interval = self.interval(level) if level is not None else None
+        """As `predict`, image by image as they come: memory does not grow with their number.
+
+        Args:
+            images: as there.
+            faces: as there.
+            level: as there.
+            workers: as there; None: one a core.
+            detector: another than the model's, by name.
+            search: the longest side, pixels, at which faces are looked for; larger pictures are reduced for that. 0: as they are.
+        """
+        interval = None
+        if level is not None:
+            with suppress(NoCalibration):
+                interval = self.interval(level)
         name = detector or self._model.detector or DEFAULT_DETECTOR
-        finder = Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name))
+        finder = Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search)
         for names, found in self._found(images, finder, workers):
             yield from self._answered(names, found, interval)
 
-    def interval(self, level: float = LEVEL) -> dict[str, Any] | None:
-        """What is promised of intervals, and how the promise held on the model's tests; None where there can be none."""
-        try:
-            return self._model.interval(level)
-        except NoCalibration:
-            return None
+    def interval(self, level: float = LEVEL) -> dict[str, Any]:
+        """What is promised of intervals, and how the promise held on the model's tests.
+
+        Raises:
+            NoCalibration: nothing to calibrate them on; `predict` then gives none.
+            UserError: a level that cannot be promised.
+        """
+        return self._model.interval(level)
 
     def gate(self, threshold: int, challenge: float | None = None) -> dict[str, Any]:
         """How often 'the estimate is at least `challenge`' lets people below `threshold` pass, measured on the model's tests."""
@@ -174,31 +195,39 @@ class Predictor:
     def _found(
         self, images: Iterable[Any], finder: Finder, workers: int | None
     ) -> Iterator[tuple[list[str], list[Found]]]:
-        """Chunk by chunk, names and what was found. Paths go to processes; pictures in memory stay, one at a time."""
+        """Chunk by chunk, names and what was found; of what is in memory already, each picture is a chunk."""
         mode = finder.spec.mode
-        for on_disk, run in groupby(_checked(images), key=lambda item: isinstance(item[1], str | Path)):
+        for kind, run in groupby(_checked(images), key=lambda item: _kind(item[1])):
             names: list[str] = []
             sources = _noting(run, names)
-            chunk, count = (_CHUNK[mode], workers) if on_disk else (1, 1)
-            for found in map_in_order(finder, sources, workers=count, chunk=chunk, worth=_WORTH[mode]):
+            how = (
+                {"chunk": _CHUNK[mode], "worth": _WORTH[mode]}
+                if kind == "path"
+                else {"chunk": 1, "worth": 2, "ahead": 2}
+            )
+            for found in map_in_order(finder, sources, workers=1 if kind == "picture" else workers, **how):
                 yield names[: len(found)], found
                 del names[: len(found)]
 
     def _answered(self, names: list[str], found: list[Found], interval: dict[str, Any] | None) -> Iterator[Seen]:
+        start = time.perf_counter()
         answers = self._model.estimate(np.concatenate([one.faces for one in found]))
+        share = (time.perf_counter() - start) / len(found)
         std = answers.std if answers.std is not None else np.full(len(answers.age), np.nan)
         numbers = np.column_stack([answers.age, std, *bounds(answers, interval)]).astype(float)
         at = 0
         for name, one in zip(names, found, strict=True):
             if one.error:
-                yield Seen([Face(name, 0, None, np.nan, np.nan, np.nan, np.nan, one.error)], one.seconds)
+                yield Seen(
+                    [Face(name, 0, None, np.nan, np.nan, np.nan, np.nan, one.error)], one.seconds | {"estimate": share}
+                )
                 continue
             rows = [
                 Face._make((name, number, box, *numbers[at + number].tolist(), ""))
                 for number, box in enumerate(one.boxes)
             ]
             at += len(rows)
-            yield Seen(rows, one.seconds)
+            yield Seen(rows, one.seconds | {"estimate": share})
 
 
 def bounds(answers: Answers, interval: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -218,6 +247,13 @@ def table(faces: Iterable[Face]) -> pd.DataFrame:
     rows = [(*face[:2], *(face.box or (np.nan,) * 4), *face[3:]) for face in faces]
     columns = ["input", "face", "x0", "y0", "x1", "y1", "age", "age_std", "low", "high", "error"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _kind(image: Any) -> str:
+    """`picture` is PIL's: sent to another process, a damaged one that was opened lazily would fail on the way."""
+    if isinstance(image, str | Path):
+        return "path"
+    return "picture" if isinstance(image, Image.Image) else "memory"
 
 
 def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,15 @@
 """What can be promised of a single answer, and how the promise held on the tests: an interval, and an age gate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.gates import MARGIN, age_gates
-from agebench.evaluation.uncertainty import conformal
+from agebench.evaluation.uncertainty import LEVELS, conformal
+
+__all__ = ["LEVELS", "gate_promise", "gate_promises", "interval_promise"]
 
 
 def interval_promise(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
@@ -58,12 +60,24 @@ def gate_promise(tests: Mapping[str, pd.DataFrame], threshold: int, challenge: f
     challenge = float(threshold + MARGIN if challenge is None else challenge)
     if challenge < threshold:
         raise UserError(
-            f"--challenge {challenge:g} lies below --threshold {threshold}: an estimate is as often too high as too low, so "
-            "the challenge age is the threshold or more"
+            f"--challenge {challenge:g} lies below --threshold {threshold}: the challenge age is the threshold or more, or most "
+            "people just below the threshold pass"
         )
-    found: dict[str, Any] = {}
+    return dict(_gates(tests, threshold, [challenge])[f"{challenge:g}"])
+
+
+def gate_promises(tests: Mapping[str, pd.DataFrame], threshold: int) -> dict[str, Any]:
+    """Challenge age -> `gate_promise`, for every whole challenge age up to 15 years above the threshold."""
+    return _gates(tests, threshold, [float(threshold + margin) for margin in range(16)])
+
+
+def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequence[float]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        f"{challenge:g}": {"threshold": threshold, "challenge": challenge, "tests": {}} for challenge in challenges
+    }
     for name, table in tests.items():
-        gate = age_gates(table, legal_ages=[threshold], challenges=[challenge]).get(str(threshold))
-        rates = gate and {key: gate[key] for key in ("n_under", "n_over")} | gate["challenge"][f"{challenge:g}"]
-        found[name] = rates
-    return {"threshold": threshold, "challenge": challenge, "tests": found}
+        gate = age_gates(table, legal_ages=[threshold], challenges=challenges).get(str(threshold))
+        for key, promise in found.items():
+            counts = {count: gate[count] for count in ("n_under", "n_over")} if gate else {}
+            promise["tests"][name] = counts | gate["challenge"][key] if gate else None
+    return found

@@ -37,6 +37,7 @@ from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.folds import join, measure
 from agebench.runs.live import Live
+from agebench.runs.promises import promises
 from agebench.runs.records import (
     VALIDATION,
     describe_faces,
@@ -98,6 +99,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         with folder.clock("export_s"):
             examples = some_faces(faces, divisions[0])
             card = make_card(model, config.model, datasets[config.data.train].card, about, metrics)
+            card |= {"promises": promises(folder, divisions.home, divisions.tests)}
             file = folder.path / "export" / "model.ts"
             difference = export_model(model, config.model, card, examples, file, "torchscript")
         about |= {"best_epoch": history.best_epoch, "export": {"max_difference_years": difference}}

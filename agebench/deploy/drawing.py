@@ -1,0 +1,62 @@
+"""Pictures with boxes and ages drawn into them."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from agebench.deploy.predictor import Face
+from agebench.deploy.writing import decision
+
+# Okabe and Ito's blue, green and vermilion: told apart with every kind of colour vision.
+_PLAIN, _OVER, _CHECK = (0, 114, 178), (0, 125, 92), (190, 75, 0)
+_QUALITY = 92
+
+
+def draw(picture: Image.Image, faces: Sequence[Face], challenge: float | None = None) -> Image.Image:
+    """A copy of an RGB picture with each face's box, age and interval; with a challenge age, also `over` or `check`."""
+    drawn = picture.copy()
+    pen = ImageDraw.Draw(drawn)
+    for face in faces:
+        colour = {"over": _OVER, "check": _CHECK}.get(decision(face, challenge) or "", _PLAIN)
+        box = face.box or (0.0, 0.0, float(picture.width), float(picture.height))
+        if face.box:
+            pen.rectangle(box, outline=colour, width=max(2, round(min(picture.size) / 200)))
+        _label(pen, picture.size, box, label(face, challenge), colour)
+    return drawn
+
+
+def label(face: Face, challenge: float | None = None) -> str:
+    """What stands at a face: `31 (24-38)`, and the decision where there is a gate; or why there is no age."""
+    if face.error:
+        return face.error
+    between = f" ({face.low:.0f}-{face.high:.0f})" if math.isfinite(face.low) else ""
+    said = decision(face, challenge)
+    return f"{face.age:.0f}{between}" + (f" {said}" if said else "")
+
+
+def save_picture(picture: Image.Image, file: Path) -> None:
+    """As JPEG."""
+    picture.save(file, "JPEG", quality=_QUALITY)
+
+
+def _label(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], box: Sequence[float], text: str, colour: tuple[int, int, int]
+) -> None:
+    """Above the box, as large as fits its width; within the picture whatever the box."""
+    height = min(max(14, (box[2] - box[0]) / 7), max(14, min(size) / 12))
+    font = _font(round(height))
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    pad = round(height / 4)
+    wide, high = right - left + 2 * pad, bottom - top + 2 * pad
+    x = min(max(0.0, box[0]), max(0.0, size[0] - wide))
+    y = max(0.0, box[1] - high)
+    pen.rectangle((x, y, x + wide, y + high), fill=colour)
+    pen.text((x + pad - left, y + pad - top), text, fill="white", font=font)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

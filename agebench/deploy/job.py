@@ -1,0 +1,205 @@
+"""The work of `agebench predict`: all parts of the input to rows, and to pictures where they are asked for."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from agebench.deploy.drawing import draw, save_picture
+from agebench.deploy.finding import Framing, open_picture
+from agebench.deploy.inputs import Part, camera_number
+from agebench.deploy.predictor import LEVEL, Predictor, Seen
+from agebench.deploy.video import Frame, VideoWriter, open_video
+from agebench.deploy.writing import Write, row_of
+from agebench.errors import ImageRefused
+from agebench.files import atomic
+from agebench.progress import progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """How the work is done.
+
+    Attributes:
+        faces, level, detector, search, workers: as `Predictor.stream` takes them.
+        challenge: the challenge age of a gate; None: no gate.
+        draw: the folder of pictures; None: no pictures.
+        frames: of each video, the first ones only; None: all.
+    """
+
+    faces: Framing = "detect"
+    level: float | None = LEVEL
+    detector: str = ""
+    search: int = 0
+    workers: int | None = None
+    challenge: float | None = None
+    draw: Path | None = None
+    frames: int | None = None
+
+    def seen(self, predictor: Predictor, images: Iterable[Any]) -> Iterator[Seen]:
+        """The images, asked about."""
+        return predictor.stream(
+            images,
+            faces=self.faces,
+            level=self.level,
+            workers=self.workers,
+            detector=self.detector,
+            search=self.search,
+        )
+
+
+@dataclass
+class Timing:
+    """Where the time of one video went.
+
+    Attributes:
+        name: the video's.
+        frames: how many were done.
+        damaged: pieces of it that could not be decoded.
+        first: when the first frame's answer came, on the clock of `time.perf_counter`.
+        wall: seconds from the first frame's answer to the last one's, so that starting processes does not count.
+        seconds: stage -> seconds of work in all: decode, detect, align, estimate, draw. Processes work at the same time.
+    """
+
+    name: str
+    frames: int = 0
+    damaged: int = 0
+    wall: float = 0.0
+    first: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, from end to end."""
+        return (self.frames - 1) / self.wall if self.wall > 0 else float("nan")
+
+    def tick(self) -> None:
+        """A frame is done."""
+        now = time.perf_counter()
+        self.first = self.first or now
+        self.frames, self.wall = self.frames + 1, now - self.first
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """One frame's stages more."""
+        for stage, spent in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+
+@dataclass
+class Tally:
+    """What was done.
+
+    Attributes:
+        pictures: images and frames.
+        faces: faces with an age.
+        without: pictures without one.
+        reason: why, of the first of these.
+        videos: where the time of each went.
+    """
+
+    pictures: int = 0
+    faces: int = 0
+    without: int = 0
+    reason: str = ""
+    videos: list[Timing] = field(default_factory=list)
+
+    def add(self, seen: Seen, name: str) -> None:
+        """One picture more."""
+        self.pictures += 1
+        error = seen.faces[0].error
+        self.faces += 0 if error else len(seen.faces)
+        self.without += bool(error)
+        self.reason = self.reason or (f"{name}: {error}" if error else "")
+
+
+def work(predictor: Predictor, parts: Iterable[Part], job: Job, write: Write) -> Tally:
+    """All parts in order; `write` gets the rows of each picture when they are known.
+
+    Raises:
+        AgebenchError: a video cannot be opened, the detector fails, a picture cannot be written.
+    """
+    tally, taken = Tally(), set[str]()
+    for part in parts:
+        if part.kind == "video":
+            for path in part.paths:
+                _video(predictor, path, job, write, tally, taken)
+        else:
+            _images(predictor, part, job, write, tally, taken)
+    return tally
+
+
+def _images(predictor: Predictor, part: Part, job: Job, write: Write, tally: Tally, taken: set[str]) -> None:
+    found = job.seen(predictor, part.paths)
+    for seen in progress(found, total=part.count, label="ages", unit="img"):
+        name = seen.faces[0].input
+        tally.add(seen, name)
+        write([row_of(face, job.challenge) for face in seen.faces])
+        if job.draw is not None:
+            # Read again: only now it is known what to draw, and keeping all pictures until then would fill memory.
+            with suppress(ImageRefused, OSError):
+                picture = open_picture(name)
+                with atomic(_free(job.draw, name, ".jpg", taken)) as file:
+                    save_picture(draw(picture, seen.faces, job.challenge), file)
+
+
+def _video(predictor: Predictor, name: str, job: Job, write: Write, tally: Tally, taken: set[str]) -> None:
+    """One video or camera; Ctrl-C is how a camera ends."""
+    with ExitStack() as stack:
+        video = stack.enter_context(open_video(name))
+        bar = stack.enter_context(progress(total=_least(video.count, job.frames), label=name, unit="frame"))
+        film = None
+        if job.draw is not None:
+            file = stack.enter_context(atomic(_free(job.draw, name.replace(":", "-"), ".mp4", taken)))
+            film = VideoWriter(file, video.rate)
+            stack.callback(film.close)
+        timing = Timing(name)
+        tally.videos.append(timing)
+        waiting: deque[Frame] = deque()
+        frames = _noted(video.frames(job.frames), waiting, timing)
+        with suppress(*[KeyboardInterrupt] if camera_number(name) is not None else []):
+            for seen in job.seen(predictor, frames):
+                frame = waiting.popleft()
+                tally.add(seen, f"{name}, frame {frame.number}")
+                write(
+                    [row_of(face._replace(input=name), job.challenge, frame.number, frame.time) for face in seen.faces]
+                )
+                start = time.perf_counter()
+                if film is not None:
+                    film.write(draw(Image.fromarray(frame.pixels), seen.faces, job.challenge))
+                    timing.add({"draw": time.perf_counter() - start})
+                timing.add({stage: spent for stage, spent in seen.seconds.items() if stage != "decode"})
+                timing.tick()
+                bar.update()
+        timing.damaged = video.damaged
+
+
+def _noted(frames: Iterator[Frame], waiting: "deque[Frame]", timing: Timing) -> Iterator[Any]:
+    """The frames' pixels; the frames themselves are put aside, to be taken when the answers come."""
+    while True:
+        start = time.perf_counter()
+        frame = next(frames, None)
+        timing.add({"decode": time.perf_counter() - start})
+        if frame is None:
+            return
+        waiting.append(frame)
+        yield frame.pixels
+
+
+def _free(folder: Path, name: str, suffix: str, taken: set[str]) -> Path:
+    """`folder/<name's stem><suffix>`, with a number where that name is taken."""
+    stem = Path(name).stem or "picture"
+    chosen, number = stem, 2
+    while chosen.lower() + suffix in taken:
+        chosen, number = f"{stem}-{number}", number + 1
+    taken.add(chosen.lower() + suffix)
+    return folder / f"{chosen}{suffix}"
+
+
+def _least(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return min(known) if known else None

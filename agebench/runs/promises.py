@@ -1,0 +1,50 @@
+"""What a run's model can promise of a single answer, for the card of an exported file: without its data, nobody could tell."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.evaluation.gates import LEGAL_AGES
+from agebench.evaluation.promises import LEVELS, gate_promises, interval_promise
+from agebench.runs.folder import RunFolder
+from agebench.runs.records import VALIDATION
+
+
+def tables_of_tests(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Test set -> predictions, as a person would call it: the training set's own part is its held-out part.
+
+    Raises:
+        UserError: a file is gone.
+    """
+    tables = {}
+    for name in tests:
+        file = folder.path / "predictions" / f"{name}.parquet"
+        if not file.exists():
+            raise UserError(f"{file}: gone, so the run's errors cannot be measured")
+        tables[f"{name} (held-out part)" if name == home else name] = pd.read_parquet(file)
+    return tables
+
+
+def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, Any]:
+    """Intervals (level -> see `interval_promise`) and gates (threshold -> challenge age -> see `gate_promise`).
+
+    Of a run that kept no predictions of its validation part, the gates alone.
+    """
+    tables = tables_of_tests(folder, home, tests)
+    found: dict[str, Any] = {"gates": {str(age): gate_promises(tables, age) for age in LEGAL_AGES}}
+    file = folder.path / VALIDATION
+    if file.exists():
+        calibration = pd.read_parquet(file)
+        found["intervals"] = {}
+        for level in LEVELS:
+            if len(calibration) * (1 - level) >= level:
+                promise = interval_promise(calibration, tables, level)
+                found["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **promise}
+    return found
+
+
+def calibrated_on(home: str) -> str:
+    """Which faces an interval was calibrated on, in words."""
+    return f"{home} (validation part)"
