@@ -46,7 +46,7 @@ def _label(
     pen: ImageDraw.ImageDraw, size: tuple[int, int], box: Sequence[float], text: str, colour: tuple[int, int, int]
 ) -> None:
     """Above the box, as large as fits its width; within the picture whatever the box."""
-    height = min(max(14, (box[2] - box[0]) / 7), max(14, min(size) / 12))
+    height = min(max(14, (box[2] - box[0]) / 9), max(14, min(size) / 12))
     font = _font(round(height))
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     pad = round(height / 4)
