@@ -39,11 +39,12 @@ class ExportedModel(nn.Module):
         return said.age, _or_empty(said.std, [0], images), _or_empty(said.probs, [0, 0], images)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in the backbone's type, as it was trained with."""
-        return ((self.resized(images) / 255.0 - self.mean) / self.std).to(self.precision)
+        """(N, 3, S, S) in the backbone's type, as it was trained with; channels last, which convolutions on CPUs like."""
+        pixels = (self.resized(images) / 255.0 - self.mean) / self.std
+        return pixels.to(self.precision).contiguous(memory_format=torch.channels_last)
 
     def resized(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) float32, 0 to 255. Sides are checked and equal ones left alone where the format can branch."""
+        """(N, 3, S, S) float32, 0 to 255. TorchScript can branch: it checks sides, and leaves those of S x S alone."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             _check(images)
             if images.size(2) == self.size and images.size(3) == self.size:

@@ -1,9 +1,9 @@
 """Exported files, opened: whatever the format, faces in and answers out."""
 
 import json
-import os
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ SUFFIXES = {".ts": "torchscript", ".pt": "torchscript", ".onnx": "onnx", ".pt2":
 # Pixels, of height and width.
 SIDES = (32, 1024)
 BATCH = 64
+
+# Writes a model that has been built, with this card, to this path as it is.
+Save = Callable[[Path, dict[str, Any]], None]
 
 
 class ExportedFile(ABC):
@@ -85,11 +88,43 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
             f"{path}: a {path.suffix} file is a program, and opening it can run code of whoever made it. If you know where it "
             "comes from, say so (--trusted, or trusted=True in Python); an .onnx file of the same model needs no trust"
         )
-    if kind == "torchscript":
-        from agebench.export.torchscript import TorchScriptFile
+    opened = _open(path, kind, device)
+    _check_fit(opened)
+    return opened
 
-        return TorchScriptFile(path, archived_card(path), device)
-    raise UserError(f"{path}: this format cannot be opened yet")
+
+def _open(path: Path, kind: str, device: str) -> ExportedFile:
+    if kind == "onnx":
+        from agebench.export.onnx_file import OnnxFile
+
+        return OnnxFile(path)
+    if kind == "pt2":
+        from agebench.export.torch_export import TorchExportFile
+
+        return TorchExportFile(path, archived_card(path), device)
+    from agebench.export.torchscript import TorchScriptFile
+
+    return TorchScriptFile(path, archived_card(path), device)
+
+
+def _check_fit(opened: ExportedFile) -> None:
+    """Ask about one grey face: the answers must have the shapes that the card announces.
+
+    Raises:
+        UserError: they have not, with the difference; or the file refuses what its card allows.
+    """
+    side, output = opened.card["input"]["size"], opened.card["output"]
+    ages = output["ages"][1] - output["ages"][0] + 1
+    announced = [(1,), (1,) if output["std"] else (0,), (1, ages) if output["probs"] else (0, 0)]
+    try:
+        given = [part.shape for part in opened.run(np.full((1, 3, side, side), 128, np.uint8))]
+    except Exception as error:  # Each runtime raises kinds of its own.
+        raise UserError(f"{opened.path}: refuses a face as its card describes it: {error}") from error
+    if given != announced:
+        raise UserError(
+            f"{opened.path}: the file does not fit its card: for one face age, std and probs should have the shapes "
+            f"{announced}; they have {given}"
+        )
 
 
 def archived_card(path: Path) -> dict[str, Any]:
@@ -145,12 +180,6 @@ def check_faces(faces: np.ndarray) -> None:
         raise UserError(
             f"faces must be {SIDES[0]} to {SIDES[1]} pixels wide and high; these are {faces.shape[2]} x {faces.shape[1]}"
         )
-
-
-def threads() -> int:
-    """How many a runtime may use; 0: as it likes."""
-    count = os.environ.get("OMP_NUM_THREADS", "")
-    return int(count) if count.isdecimal() else 0
 
 
 def _planar(faces: np.ndarray) -> np.ndarray:

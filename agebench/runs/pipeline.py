@@ -24,7 +24,7 @@ from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
 from agebench.errors import UserError
 from agebench.export.card import make_card
-from agebench.export.write import export_model
+from agebench.export.write import Variant, write_export
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.cards import DatasetCard
@@ -91,9 +91,14 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         with folder.clock("export_s"):
             examples = some_faces(faces, divisions[0])
             card = make_card(model, config.model, datasets[config.data.train].card, about, metrics)
-            file = folder.path / "export" / "model.ts"
-            difference = export_model(model, config.model, card, examples, file, "torchscript")
-        about |= {"best_epoch": history.best_epoch, "export": {"max_difference_years": difference}}
+            file = Variant("torchscript")
+            written = write_export(
+                model, config.model, card, folder.path / "export" / file.file, examples=examples, variant=file
+            )
+        about |= {
+            "best_epoch": history.best_epoch,
+            "export": {"max_difference_years": written["checked"]["max_difference_years"]},
+        }
     about |= {
         "epochs": round(len(history.epochs) / len(divisions)),
         "timings": folder.timings
