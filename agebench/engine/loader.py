@@ -36,6 +36,13 @@ def face_set(faces: Faces, samples: Samples) -> FaceSet:
     return FaceSet(faces.pixels, faces.rows(samples), samples.table["age"].to_numpy(dtype=np.float32))
 
 
+def spread_over_ages(data: FaceSet, count: int) -> FaceSet:
+    """`count` faces of `data`, evenly over its ages in their order."""
+    order = np.argsort(data.ages, kind="stable")
+    chosen = order[np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
+    return FaceSet(data.pixels, data.rows[chosen], data.ages[chosen])
+
+
 def derived_seed(*parts: int | str) -> int:
     """A 63-bit seed from anything that tells one random decision from another."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1

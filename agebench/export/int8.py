@@ -31,7 +31,7 @@ def build_int8(module: ExportedModel, calibration: np.ndarray) -> Save:
 
     with tempfile.TemporaryDirectory(prefix="agebench-") as name:
         plain, quantised = Path(name) / "plain.onnx", Path(name) / "int8.onnx"
-        build_onnx(module, None)(plain, {})
+        build_onnx(module)(plain, {})
         with quiet():
             _quantise(plain, quantised, calibration)
         return saver(onnx.load(quantised))

@@ -23,10 +23,10 @@ from agebench.models.external.files import first_line, onnx_session
 CARD = "agebench.card"
 _STANDARD = {"", "ai.onnx"}
 _OUTPUTS = ["age", "std", "probs"]
-_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "onnx")
+_LOGGERS = ("root", "torch.onnx", "onnxscript", "onnx_ir", "onnx")
 
 
-def build_onnx(module: ExportedModel, faces: torch.Tensor) -> Save:
+def build_onnx(module: ExportedModel, faces: torch.Tensor | None = None) -> Save:
     """Translate the module's graph; the card becomes metadata, and all weights stand in the one file.
 
     Args:

@@ -41,7 +41,9 @@ def build_pt2(module: ExportedModel, faces: torch.Tensor) -> Save:
     program = exported_program(module)
 
     def save(path: Path, card: dict[str, Any]) -> None:
-        torch.export.save(program, path, extra_files={"card.json": json.dumps(card)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, path, extra_files={"card.json": json.dumps(card)})
 
     return save
 

@@ -53,7 +53,7 @@ def _load(path: Path, device: torch.device) -> nn.Module:
     with _quiet():
         try:
             module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
-            return torch.jit.freeze(module)  # convolutions take in their normalisation: a fifth faster
+            return torch.jit.freeze(module)  # type: ignore[no-any-return]  # convolutions take in their normalisation: a fifth faster
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{path}: not readable as a TorchScript model: {first_line(error)}") from error
 

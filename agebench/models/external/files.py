@@ -60,15 +60,23 @@ def onnx_session(who: str, source: Path | bytes) -> Any:
     Raises:
         UserError: onnxruntime is not installed; `who` says whose model that is.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{who} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
+    need_onnxruntime(who)
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads := os.environ.get("OMP_NUM_THREADS", ""):
         options.intra_op_num_threads = int(threads)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def need_onnxruntime(who: str) -> None:
+    """Raise UserError unless it is installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{who} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
+    del onnxruntime
 
 
 def _open_onnx(card: ExternalCard, path: Path, device: str) -> Call:
