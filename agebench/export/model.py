@@ -20,8 +20,8 @@ class ExportedModel(nn.Module):
         precision: the backbone's type.
     """
 
-    mean: Tensor
-    std: Tensor
+    pixel_mean: Tensor  # ONNX names must differ from those of the answers
+    pixel_std: Tensor
 
     def __init__(self, backbone: nn.Module, head: Head, card: Architecture, precision: torch.dtype) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class ExportedModel(nn.Module):
         self.head = head
         self.size = card.size
         self.precision = precision
-        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1))
+        self.register_buffer("pixel_mean", torch.tensor(card.mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(card.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Age (N,) years; std (N,) years, or (0,) where the head states none; probs (N, A), or (0, 0) likewise. float32."""
@@ -40,7 +40,7 @@ class ExportedModel(nn.Module):
 
     def normalised(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in the backbone's type, as it was trained with; channels last, which convolutions on CPUs like."""
-        pixels = (self.resized(images) / 255.0 - self.mean) / self.std
+        pixels = (self.resized(images) / 255.0 - self.pixel_mean) / self.pixel_std
         return pixels.to(self.precision).contiguous(memory_format=torch.channels_last)
 
     def resized(self, images: Tensor) -> Tensor:

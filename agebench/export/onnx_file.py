@@ -26,12 +26,11 @@ _OUTPUTS = ["age", "std", "probs"]
 _LOGGERS = ("root", "torch.onnx", "onnxscript", "onnx_ir", "onnx")
 
 
-def build_onnx(module: ExportedModel, faces: torch.Tensor | None = None) -> Save:
+def build_onnx(module: ExportedModel) -> Save:
     """Translate the module's graph; the card becomes metadata, and all weights stand in the one file.
 
     Args:
         module: in evaluation mode, on the CPU.
-        faces: not needed here; other formats trace with them.
 
     Raises:
         UserError: onnx or onnxscript is not installed.

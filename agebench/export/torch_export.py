@@ -31,12 +31,11 @@ def exported_program(module: ExportedModel) -> ExportedProgram:
         return torch.export.export(module, (images,), dynamic_shapes=(free,))
 
 
-def build_pt2(module: ExportedModel, faces: torch.Tensor) -> Save:
+def build_pt2(module: ExportedModel) -> Save:
     """Export the module; the card becomes the archive's extra file card.json.
 
     Args:
         module: in evaluation mode, on the CPU.
-        faces: not needed here; other formats trace with them.
     """
     program = exported_program(module)
 

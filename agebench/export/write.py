@@ -12,12 +12,8 @@ from torch import Tensor
 
 from agebench.data.augment import normalise
 from agebench.errors import AgebenchError
-from agebench.export.int8 import build_int8
 from agebench.export.model import ExportedModel
-from agebench.export.onnx_file import build_onnx
 from agebench.export.opened import SIDES, ExportedFile, Save, open_exported
-from agebench.export.torch_export import build_pt2
-from agebench.export.torchscript import build_torchscript
 from agebench.files import atomic
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture
@@ -25,11 +21,6 @@ from agebench.registry.cards import Architecture
 # Years. float32 convolutions may be fused and ordered differently; anything above is a wrong export.
 TOLERANCE = 0.01
 
-BUILDERS: dict[str, Callable[[ExportedModel, Tensor], Save]] = {
-    "torchscript": build_torchscript,
-    "onnx": build_onnx,
-    "pt2": build_pt2,
-}
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx", "pt2": ".pt2"}
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 # What cannot be had, and why.
@@ -88,11 +79,7 @@ def write_export(
     plain = copy.deepcopy(model).cpu().float().eval()
     backbone = copy.deepcopy(plain.backbone).to(TYPES[variant.precision]).to(memory_format=torch.channels_last)
     module = ExportedModel(backbone, plain.head, architecture, TYPES[variant.precision]).eval()
-    if variant.precision == "int8":
-        assert calibration is not None
-        save = build_int8(module, calibration)
-    else:
-        save = BUILDERS[variant.kind](module, _planar(examples))
+    save = _build(module, variant, examples, calibration)
     card = card | {"format": variant.kind, "precision": variant.precision}
     with atomic(path) as temporary:
         save(temporary, card)
@@ -101,6 +88,26 @@ def write_export(
         card |= judge(file)
         save(temporary, card)
     return card
+
+
+def _build(module: ExportedModel, variant: Variant, examples: np.ndarray, calibration: np.ndarray | None) -> Save:
+    """Imported when wanted: a run writes TorchScript alone, and the other exporters take seconds to import."""
+    if variant.precision == "int8":
+        from agebench.export.int8 import build_int8
+
+        assert calibration is not None
+        return build_int8(module, calibration)
+    if variant.kind == "onnx":
+        from agebench.export.onnx_file import build_onnx
+
+        return build_onnx(module)
+    if variant.kind == "pt2":
+        from agebench.export.torch_export import build_pt2
+
+        return build_pt2(module)
+    from agebench.export.torchscript import build_torchscript
+
+    return build_torchscript(module, _planar(examples))
 
 
 def compare(
