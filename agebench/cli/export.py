@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="any of fp32, bf16, fp16, int8; lower ones are tested on the run's test sets first (default: fp32)",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the files go (default: RUN/export)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="judge lower precisions on at most N images of each test set, evenly taken (default: all)",
+    )
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
     add_registry(parser)
@@ -38,11 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.resamples < 100:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more: without intervals nothing can be judged")
+    if arguments.images is not None and arguments.images < 2:
+        raise UserError(f"--images {arguments.images}: give 2 or more")
     from agebench.reports.export_text import export_text
     from agebench.runs.exports import export_run, order
     from agebench.runs.folder import RunFolder
 
-    ordered = order(arguments.format, arguments.precision, resamples=arguments.resamples, seed=arguments.seed)
+    options = {"images": arguments.images, "resamples": arguments.resamples, "seed": arguments.seed}
+    ordered = order(arguments.format, arguments.precision, **options)
     folder = RunFolder(arguments.folder)
     out = arguments.out or folder.path / "export"
     found = export_run(folder, cards(arguments), ordered, out)

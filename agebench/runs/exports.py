@@ -41,17 +41,26 @@ class Ordered:
     Attributes:
         variants: the files.
         impossible: combinations that were asked for and cannot be had: (file, why).
+        images: how many of each test set lower precisions are judged on, at most; None: all.
         resamples: of the intervals.
         seed: of them.
     """
 
     variants: tuple[Variant, ...]
     impossible: tuple[tuple[str, str], ...] = ()
+    images: int | None = None
     resamples: int = 1000
     seed: int = 0
 
 
-def order(formats: Sequence[str], precisions: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> Ordered:
+def order(
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    *,
+    images: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Ordered:
     """Every format in every precision, as far as they go together.
 
     Raises:
@@ -72,7 +81,7 @@ def order(formats: Sequence[str], precisions: Sequence[str], *, resamples: int =
     if "onnx" in {variant.kind for variant in possible}:
         need_onnx()
         need_onnxruntime("what --format onnx writes")
-    return Ordered(possible, impossible, resamples, seed)
+    return Ordered(possible, impossible, images, resamples, seed)
 
 
 def export_run(folder: RunFolder, catalogue: Catalogue, ordered: Ordered, out: Path) -> dict[str, Any]:
@@ -89,7 +98,7 @@ def export_run(folder: RunFolder, catalogue: Catalogue, ordered: Ordered, out: P
     lower = any(variant.precision != "fp32" for variant in ordered.variants)
     names = config.data.test if lower else config.data.test[:1]
     opened = {name: open_test(config, folder, catalogue, name) for name in names}
-    tests = {name: _tested(folder, name, *each) for name, each in opened.items()} if lower else {}
+    tests = {name: _tested(folder, name, *each, ordered.images) for name, each in opened.items()} if lower else {}
     examples = _pixels(opened[names[0]][1], EXAMPLES)
     about, home = folder.manifest(), catalogue.datasets.get(config.data.train)
     card = make_card(trained.model, trained.card, home, about, folder.metrics())
@@ -138,20 +147,26 @@ def open_finished(folder: RunFolder) -> tuple[RunConfig, Trained]:
     return config, trained
 
 
-def _tested(folder: RunFolder, name: str, samples: Samples, data: FaceSet) -> Tested:
+def _tested(folder: RunFolder, name: str, samples: Samples, data: FaceSet, images: int | None) -> Tested:
     file = folder.path / "predictions" / f"{name}.parquet"
     if not file.exists():
         raise UserError(
             f"{file}: gone, and without what the model said there is nothing to compare a lower precision with"
         )
     said = pd.read_parquet(file).drop(columns="p", errors="ignore").set_index("sample_id")
-    missing = ~samples.table["sample_id"].isin(said.index)
-    if missing.any() or len(said) != len(samples):
+    ids = samples.table["sample_id"]
+    if len(said) != len(ids) or not ids.isin(said.index).all():
         raise UserError(
-            f"{file}: predictions of {len(said):,} images, and the dataset '{name}' gives {len(samples):,} of the run's now; it "
-            "has changed since the run"
+            f"{file}: predictions of {len(said):,} images, and the dataset '{name}' gives {len(ids):,} of the run's now: it has "
+            "changed since the run"
         )
-    return Tested(_pixels(data), said.loc[samples.table["sample_id"]].reset_index())
+    mae = folder.metrics()["tests"][name]["overall"]["mae"]
+    if mae["low"] is None:
+        raise UserError(
+            f"{folder.path}: its figures have no intervals (evaluate.resamples = 0), and a lower precision is judged by them"
+        )
+    chosen = np.linspace(0, len(ids) - 1, min(images or len(ids), len(ids))).round().astype(int)
+    return Tested(np.asarray(data.pixels[data.rows[chosen]]), said.loc[ids.iloc[chosen]].reset_index(), mae)
 
 
 def _calibrating(config: RunConfig, folder: RunFolder, catalogue: Catalogue) -> FaceSet:

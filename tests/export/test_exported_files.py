@@ -23,7 +23,11 @@ from agebench.registry.catalogue import catalogue
 
 SIZE = 32
 FACES = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), dtype=np.uint8)
-METRICS = {"schema": 1, "train": "synth", "tests": {"synth": {"overall": {"mae": {"value": 5.0, "low": 4.0, "high": 6.0}}}}}
+METRICS = {
+    "schema": 1,
+    "train": "synth",
+    "tests": {"synth": {"overall": {"mae": {"value": 5.0, "low": 4.0, "high": 6.0}}}},
+}
 FORMATS = ("torchscript", "onnx", "pt2")
 
 
@@ -137,7 +141,9 @@ def test_it_runs_where_there_is_nothing_else(kind: str, files: dict[str, Path], 
         f"import sys\nfor name in {strangers!r}: sys.modules[name] = None\nPATH = {str(files[kind])!r}\n{ALONE[kind]}\n"
         "print(tuple(age.shape), tuple(std.shape), tuple(probs.shape))\n"
     )
-    done = subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.stdout.strip() == "(2,) (2,) (2, 101)", done.stderr
 
 
@@ -179,7 +185,9 @@ def test_large_files_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".onnx", ".pt2"])
-@pytest.mark.parametrize("content", [b"", b"no model at all", b"PK\x03\x04 broken", b"\x08\x08\x3a\xff\xff\xff\xff\xff\x0f"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no model at all", b"PK\x03\x04 broken", b"\x08\x08\x3a\xff\xff\xff\xff\xff\x0f"]
+)
 def test_what_is_no_model_is_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"model{suffix}"
     file.write_bytes(content)
@@ -190,7 +198,7 @@ def test_what_is_no_model_is_refused(suffix: str, content: bytes, tmp_path: Path
 def test_a_damaged_file_is_refused(path: Path, tmp_path: Path) -> None:
     file = tmp_path / path.name
     file.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="not (a )?readable"):
+    with pytest.raises(UserError, match=r"not (a )?readable"):
         open_exported(file, trusted=True)
 
 
@@ -216,9 +224,7 @@ def test_a_card_that_does_not_fit_is_refused_with_the_difference(
     card = make_card(model, architecture, catalogue([]).datasets.get("synth"), {}, METRICS)
     card["output"] |= {"probs": True}
     with pytest.raises(UserError, match=r"does not fit its card.*\(1, 101\).*\(0, 0\)"):
-        write_export(
-            model, architecture, card, tmp_path / "model.ts", examples=FACES, variant=Variant("torchscript")
-        )
+        write_export(model, architecture, card, tmp_path / "model.ts", examples=FACES, variant=Variant("torchscript"))
     assert list(tmp_path.iterdir()) == []
 
 
