@@ -17,7 +17,7 @@ class Refused(AgebenchError):
 
 
 @dataclass(frozen=True)
-class Tested:
+class HeldOut:
     """A test set of the run.
 
     Attributes:
@@ -32,7 +32,7 @@ class Tested:
 
 
 def judge_accuracy(
-    file: ExportedFile, tests: Mapping[str, Tested], *, resamples: int = 1000, seed: int = 0
+    file: ExportedFile, tests: Mapping[str, HeldOut], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """MAE of the file and of the model on the same images: `accuracy` for the card, by test set.
 
@@ -54,7 +54,7 @@ def judge_accuracy(
     return {"accuracy": found}
 
 
-def _compared(file: ExportedFile, tested: Tested, resamples: int, seed: int) -> dict[str, Any]:
+def _compared(file: ExportedFile, tested: HeldOut, resamples: int, seed: int) -> dict[str, Any]:
     answered = tested.predictions.assign(age_pred=file.estimate(tested.faces).age.astype(np.float64))
     paired = pair({"file": [answered], "model": [tested.predictions]})
     result = compare(paired, resamples=resamples, seed=seed)

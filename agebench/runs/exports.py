@@ -16,7 +16,7 @@ from agebench.engine.loader import FaceSet, face_set, spread_over_ages
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.export.card import make_card
-from agebench.export.judge import Refused, Tested, judge_accuracy
+from agebench.export.judge import Refused, HeldOut, judge_accuracy
 from agebench.export.onnx_file import need_onnx
 from agebench.export.opened import ExportedFile, open_exported
 from agebench.export.speed import measure_speed
@@ -147,7 +147,7 @@ def open_finished(folder: RunFolder) -> tuple[RunConfig, Trained]:
     return config, trained
 
 
-def _tested(folder: RunFolder, name: str, samples: Samples, data: FaceSet, images: int | None) -> Tested:
+def _tested(folder: RunFolder, name: str, samples: Samples, data: FaceSet, images: int | None) -> HeldOut:
     file = folder.path / "predictions" / f"{name}.parquet"
     if not file.exists():
         raise UserError(
@@ -166,7 +166,7 @@ def _tested(folder: RunFolder, name: str, samples: Samples, data: FaceSet, image
             f"{folder.path}: its figures have no intervals (evaluate.resamples = 0), and a lower precision is judged by them"
         )
     chosen = np.linspace(0, len(ids) - 1, min(images or len(ids), len(ids))).round().astype(int)
-    return Tested(np.asarray(data.pixels[data.rows[chosen]]), said.loc[ids.iloc[chosen]].reset_index(), mae)
+    return HeldOut(np.asarray(data.pixels[data.rows[chosen]]), said.loc[ids.iloc[chosen]].reset_index(), mae)
 
 
 def _calibrating(config: RunConfig, folder: RunFolder, catalogue: Catalogue) -> FaceSet:
