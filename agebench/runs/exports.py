@@ -16,7 +16,7 @@ from agebench.engine.loader import FaceSet, face_set, spread_over_ages
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.export.card import make_card
-from agebench.export.judge import Refused, HeldOut, judge_accuracy
+from agebench.export.judge import HeldOut, Refused, judge_accuracy
 from agebench.export.onnx_file import need_onnx
 from agebench.export.opened import ExportedFile, open_exported
 from agebench.export.speed import measure_speed

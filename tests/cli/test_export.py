@@ -10,7 +10,7 @@ import pytest
 from agebench.cli import main
 from agebench.errors import UserError
 from agebench.export import judge
-from agebench.export.judge import Refused, HeldOut, judge_accuracy
+from agebench.export.judge import HeldOut, Refused, judge_accuracy
 from agebench.export.opened import open_exported
 from agebench.runs import exports
 from agebench.runs.exports import order
