@@ -119,10 +119,12 @@ class Trainer:
         order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * self.recipe.batch_size]
         totals: dict[str, Tensor] = {}
         started, done, rate = time.perf_counter(), 0, 0.0
-        for step, (faces, ages) in enumerate(batches(training, order, self.recipe.batch_size, self.device)):
+        size = self.recipe.batch_size
+        for step, (faces, ages) in enumerate(batches(training, order, size, self.device)):
             overall = (epoch - 1) * steps + step
             rate = learning_rate(self.recipe, overall, self.recipe.epochs * steps)
-            for name, value in self._step(faces, ages, rate, derived_seed(self.seed, "step", overall)).items():
+            labels = self._labels(training, order[step * size : (step + 1) * size])
+            for name, value in self._step(faces, ages, labels, rate, derived_seed(self.seed, "step", overall)).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
             done += len(ages)
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
@@ -139,7 +141,13 @@ class Trainer:
         means = {name: float(value) / steps for name, value in totals.items()}
         return {"epoch": epoch, **means, "lr": rate, "images_per_s": done / seconds, "seconds": seconds}
 
-    def _step(self, faces: Tensor, ages: Tensor, rate: float, seed: int) -> dict[str, Tensor]:
+    def _labels(self, data: FaceSet, chosen: np.ndarray) -> dict[str, Tensor]:
+        """Of the targets beside age, for the faces of one batch."""
+        return {name: torch.from_numpy(codes[chosen]).to(self.device) for name, codes in data.labels.items()}
+
+    def _step(
+        self, faces: Tensor, ages: Tensor, labels: dict[str, Tensor], rate: float, seed: int
+    ) -> dict[str, Tensor]:
         torch.manual_seed(seed)
         images = self.augment(faces, torch.Generator().manual_seed(seed))
         for group in self.optimiser.param_groups:
@@ -147,14 +155,18 @@ class Trainer:
         with autocast(self.device, self.recipe.precision):
             logits = self.model(images)
         logits = logits.float()
-        loss = self.model.head.loss(logits, ages)
+        losses = self.model.losses(logits, ages, labels)
+        loss = losses.pop("age")
+        for name, of_task in losses.items():
+            loss = loss + self.card.tasks.get(name, 1.0) * of_task
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         with torch.no_grad():
-            return {"loss": loss, **self.model.head.metrics(logits.detach(), ages)}
+            of_tasks = {f"loss_{name}": value for name, value in losses.items()}
+            return {"loss": loss, **of_tasks, **self.model.head.metrics(self.model.split(logits.detach())[0], ages)}
 
     def _out_of_patience(self) -> bool:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience

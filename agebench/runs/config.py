@@ -63,7 +63,8 @@ class RunConfig(_Table):
 
     def name(self) -> str:
         """What the run's folder is called unless told otherwise."""
-        return f"{self.data.train}-{self.model.name}-{self.model.head}-s{self.seed}"
+        said = "+".join([self.model.head, *self.model.tasks])
+        return f"{self.data.train}-{self.model.name}-{said}-s{self.seed}"
 
     def to_toml(self) -> str:
         """The config as a file that `read_settings` and `resolve` take back unchanged."""

@@ -62,6 +62,22 @@ class Division:
         )
 
 
+def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:
+    """The classes of the label column `name` in the training part, sorted.
+
+    Raises:
+        UserError: no such column, no labels in it, or labels that are all alike.
+    """
+    table = training.table
+    labelled = [column for column in dict.fromkeys(["gender", "race", *training.groups]) if table[column].nunique() > 1]
+    if name not in labelled:
+        known = [] if name not in table else list(table[name].dropna().unique())
+        lack = f"all its labels are '{known[0]}'" if known else "has no labels of it"
+        there = f"it can learn: {', '.join(labelled)}" if labelled else "it has none that could be learned beside age"
+        raise UserError(f"--task {name}: the training set '{home}' {lack}; {there}")
+    return tuple(sorted(map(str, table[name].dropna().unique())))
+
+
 def divide(data: DataConfig, samples: dict[str, Samples], *, seed: int) -> Division:
     """Split the training set; test on its held-out part, and on all of every other set less what training saw.
 

@@ -20,6 +20,7 @@ from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
 from agebench.evaluation.evaluate import evaluate
+from agebench.evaluation.tasks import evaluate_tasks
 from agebench.export.torchscript import export_torchscript
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.weights import load_pretrained
@@ -27,7 +28,7 @@ from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Division, divide
+from agebench.runs.division import Division, divide, task_classes
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
@@ -58,6 +59,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
         division = division.with_faces(faces)
+    add_tasks(config, model, division)
     save_samples(folder, division, samples)
     about = {
         "seed": config.seed,
@@ -103,6 +105,13 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     return model, load_pretrained(model.backbone, config.model, config.pretrained)
 
 
+def add_tasks(config: RunConfig, model: AgeModel, division: Division) -> None:
+    """Give the model its targets beside age; their classes are those of the training part."""
+    torch.manual_seed(derived_seed(config.seed, "tasks"))
+    for name in config.model.tasks:
+        model.add_task(name, task_classes(division.home, division.train, name))
+
+
 def open_dataset(card: DatasetCard) -> Dataset:
     """Find, read and audit a dataset."""
     reader = reader_for(card)
@@ -127,7 +136,7 @@ def train(
     quiet: bool,
 ) -> History:
     """Train, or go on training; leaves the weights of the best epoch in `model` and the history in the folder."""
-    training, validation = face_set(faces, division.train), face_set(faces, division.val)
+    training, validation = face_set(faces, division.train, model.classes), face_set(faces, division.val)
     model.head.prepare(torch.from_numpy(training.ages))
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
@@ -143,7 +152,7 @@ def predict_test(
 ) -> tuple[pd.DataFrame, Estimates]:
     """What the model says about a test set's faces, beside what is true. The one time that a test set is read."""
     estimates = predict(model, face_set(faces, test), config.model, device, precision=config.train.precision)
-    return predictions_table(test, estimates), estimates
+    return predictions_table(test, estimates, model.classes), estimates
 
 
 def measure(
@@ -161,6 +170,13 @@ def measure(
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
+        figures |= evaluate_tasks(
+            table,
+            list(config.model.tasks),
+            groups=division.tests[name].groups,
+            resamples=config.evaluate.resamples,
+            seed=config.seed,
+        )
         # The floor that a model must beat: the training set's median age, whatever the face.
         found[name] = figures | {"baseline_mae": float((table["age"] - ages.median()).abs().mean())}
     metrics = {"schema": 1, "train": division.home, "tests": found}
@@ -173,7 +189,7 @@ def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str
     card = config.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
-        **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size"}),
+        **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size", "tasks"}),
         "parameters": parameters,
         "weights": weights,
     }

@@ -1,7 +1,8 @@
 """What a run writes down: its samples, its predictions, its manifest."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,23 @@ def save_samples(folder: RunFolder, division: Division, audited: Mapping[str, Sa
     folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])
 
 
-def predictions_table(samples: Samples, estimates: Estimates) -> pd.DataFrame:
-    """One row an image: sample_id, age, age_pred, what else the head gives (age_std, p), then the group columns and subject."""
+def predictions_table(
+    samples: Samples, estimates: Estimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> pd.DataFrame:
+    """One row an image: sample_id, age, age_pred, what else the head gives (age_std, p), then the group columns and subject.
+
+    A target beside age adds NAME_pred, the likeliest of its `classes`, and NAME_prob, that class's probability.
+    """
     table = samples.table
     given = [column for column in ("age_low", "age_high", "subject", *samples.groups) if column in table]
-    made = {"sample_id": table["sample_id"], "age": table["age"], "age_pred": estimates.age.astype(np.float64)}
+    made: dict[str, Any] = {"sample_id": table["sample_id"], "age": table["age"]}
+    made["age_pred"] = estimates.age.astype(np.float64)
     if estimates.std is not None:
         made["age_std"] = estimates.std.astype(np.float64)
+    for name, probabilities in estimates.tasks.items():
+        made[f"{name}_pred"] = np.array(classes[name], dtype=object)[probabilities.argmax(axis=1)]
+        made[f"{name}_prob"] = probabilities.max(axis=1).astype(np.float64)
+    given += [name for name in estimates.tasks if name in table]
     return pd.DataFrame(made).join(table[list(dict.fromkeys(given))])
 
 
