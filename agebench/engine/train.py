@@ -158,7 +158,7 @@ class Trainer:
         losses = self.model.losses(logits, ages, labels)
         loss = losses.pop("age")
         for name, of_task in losses.items():
-            loss = loss + self.card.tasks.get(name, 1.0) * of_task
+            loss = loss + self.card.targets.get(name, 1.0) * of_task
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:

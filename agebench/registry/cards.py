@@ -117,6 +117,11 @@ class Architecture(_Card):
     )
 
     @property
+    def targets(self) -> dict[str, float]:
+        """The tasks that are learned: those that weigh anything."""
+        return {name: weight for name, weight in self.tasks.items() if weight}
+
+    @property
     def channels(self) -> int:
         """Of the input: RGB of the face, and of the body where the network takes one."""
         return 6 if self.bodies else 3

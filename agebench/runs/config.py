@@ -63,7 +63,7 @@ class RunConfig(_Table):
 
     def name(self) -> str:
         """What the run's folder is called unless told otherwise."""
-        said = "+".join([self.model.head, *self.model.tasks])
+        said = "+".join([self.model.head, *self.model.targets])
         return f"{self.data.train}-{self.model.name}-{said}-s{self.seed}"
 
     def to_toml(self) -> str:

@@ -74,7 +74,7 @@ def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:
         known = [] if name not in table else list(table[name].dropna().unique())
         lack = f"all its labels are '{known[0]}'" if known else "has no labels of it"
         there = f"it can learn: {', '.join(labelled)}" if labelled else "it has none that could be learned beside age"
-        raise UserError(f"--task {name}: the training set '{home}' {lack}; {there}")
+        raise UserError(f"--task {name}: the training set '{home}' {lack}; {there}. Leave it out with --task {name}=0.")
     return tuple(sorted(map(str, table[name].dropna().unique())))
 
 

@@ -108,7 +108,7 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
 def add_tasks(config: RunConfig, model: AgeModel, division: Division) -> None:
     """Give the model its targets beside age; their classes are those of the training part."""
     torch.manual_seed(derived_seed(config.seed, "tasks"))
-    for name in config.model.tasks:
+    for name in config.model.targets:
         model.add_task(name, task_classes(division.home, division.train, name))
 
 
@@ -172,7 +172,7 @@ def measure(
         )
         figures |= evaluate_tasks(
             table,
-            list(config.model.tasks),
+            list(config.model.targets),
             groups=division.tests[name].groups,
             resamples=config.evaluate.resamples,
             seed=config.seed,
