@@ -1,6 +1,7 @@
 """One run, from cards to report. Read `run` and you have seen the whole benchmark."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from agebench.engine.train import History, Trainer
 from agebench.evaluation.evaluate import evaluate
 from agebench.evaluation.tasks import evaluate_tasks
 from agebench.export.torchscript import export_torchscript
+from agebench.models import zoo
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.weights import load_pretrained
+from agebench.models.zoo.published import load_published
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
@@ -102,6 +105,8 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     model = create_model(config.model)
     if not config.pretrained:
         return model, "random"
+    if config.model.backbone in zoo.NAMES:
+        return model, load_published(model, config.model, Path(config.pretrained).expanduser())
     return model, load_pretrained(model.backbone, config.model, config.pretrained)
 
 

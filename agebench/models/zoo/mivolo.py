@@ -7,8 +7,8 @@ came out goes through the transformer. Without bodies it is a VOLO-D1 with a num
 from collections.abc import Sequence
 
 import torch
-from timm.layers import Mlp
 from timm.layers.bottleneck_attn import PosEmbedRel
+from timm.layers.mlp import Mlp
 from timm.models.volo import VOLO
 from torch import Tensor, nn
 
@@ -38,6 +38,7 @@ class Stem(nn.Module):
         self.patches = nn.Conv2d(STEM, WIDTH, 4, 4)
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, 224, 224) -> (B, 192, 28, 28)."""
         return self.patches(self.layers(images))  # type: ignore[no-any-return]
 
 
@@ -61,6 +62,7 @@ class CrossAttention(nn.Module):
             nn.init.trunc_normal_(table, std=self.scale)
 
     def forward(self, face: Tensor, body: Tensor) -> Tensor:
+        """Two maps (B, 192, 28, 28) -> one."""
         face_query, *face_says = self._tokens(self.face(face))
         body_query, *body_says = self._tokens(self.body(body))
         answers = [self._ask(face_query, *body_says), self._ask(body_query, *face_says)]
@@ -69,11 +71,11 @@ class CrossAttention(nn.Module):
 
     def _tokens(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3 * 192, 28, 28) -> queries, keys and values, (B, 784, 192) each."""
-        query, key, value = maps.flatten(2).transpose(1, 2).split(WIDTH, dim=2)
+        query, key, value = maps.flatten(2).transpose(1, 2).chunk(3, dim=2)
         return query, key, value
 
     def _ask(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        scores = query @ key.transpose(1, 2) * self.scale + self.position(query)
+        scores: Tensor = query @ key.transpose(1, 2) * self.scale + self.position(query)
         return scores.softmax(dim=-1) @ value
 
 
@@ -85,6 +87,7 @@ class FaceAndBody(nn.Module):
         self.face, self.body, self.cross = Stem(), Stem(), CrossAttention()
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 6, 224, 224) -> (B, 192, 28, 28)."""
         return self.cross(self.face(images[:, :3]), self.body(images[:, 3:]))  # type: ignore[no-any-return]
 
 
@@ -99,6 +102,7 @@ class Answer(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B, 1 + N, F) -> (B, C)."""
         return self.whole(tokens[:, 0]) + TOKENS_SHARE * self.tokens(tokens[:, 1:]).amax(dim=1)  # type: ignore[no-any-return]
 
 
@@ -126,7 +130,7 @@ class MiVOLO(nn.Module):
             num_heads=[6, 12, 12, 12],
             drop_path_rate=0.1,
         )
-        self.trunk.patch_embed = nn.Identity()
+        self.trunk.patch_embed = nn.Identity()  # type: ignore[assignment]
         self.width = self.trunk.num_features
         self.answers = nn.ModuleDict({"age": Answer(self.width, 1), "gender": Answer(self.width, len(GENDERS))})
         self.answers["gender"].requires_grad_(False)

@@ -5,6 +5,7 @@ a run asks for beside it are computed and trained, the others keep the weights t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,10 @@ BRANCHES: tuple[dict[str, int], ...] = (
     {"expression": 7, "smiling": 2},
     dict.fromkeys(("attractive", "blurry", "chubby", "heavy_makeup", "oval_face", "pale_skin"), ATTRIBUTE),
     dict.fromkeys(
-        ("bald", "bangs", "black_hair", "blond_hair", "brown_hair", "gray_hair", "receding_hairline", "straight_hair")
-        + ("wavy_hair", "wearing_hat"),
+        (
+            *("bald", "bangs", "black_hair", "blond_hair", "brown_hair", "gray_hair"),
+            *("receding_hairline", "straight_hair", "wavy_hair", "wearing_hat"),
+        ),
         ATTRIBUTE,
     ),
     dict.fromkeys(("arched_eyebrows", "bags_under_eyes", "bushy_eyebrows", "eyeglasses", "narrow_eyes"), ATTRIBUTE),
@@ -77,7 +80,8 @@ class Branch(nn.Module):
         self.apply(_small_start)
 
     def forward(self, maps: Tensor) -> Tensor:
-        levels = maps.split(list(LEVELS), dim=1)
+        """(B, 2112, 7, 7) -> (B, 512)."""
+        levels = torch.split(maps, list(LEVELS), dim=1)
         mixed = torch.cat([convolve(level) for convolve, level in zip(self.convolutions, levels, strict=True)], dim=1)
         pooled = self.norm(F.relu(self.gate(mixed)).amax(dim=(2, 3)))
         hidden = self.dropout(F.relu(self.first(pooled)))
@@ -116,8 +120,8 @@ class SwinFace(nn.Module):
                 if name != "age"  # that one is the head
             }
         )
-        for part in (self.recognition, self.spare, self.outputs):
-            part.apply(_small_start)
+        for fresh in (self.recognition, self.spare, self.outputs):
+            fresh.apply(_small_start)
         self._asked = [AGE_BRANCH]
         # Neither branches without labels nor the trunk's last norm, which serves recognition alone, can be trained here.
         for part in (self.recognition, self.spare, self.outputs, self.branches, self.trunk.norm):
@@ -131,7 +135,7 @@ class SwinFace(nn.Module):
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """All levels as one map (B, 2112, 7, 7), and the last stage's features (B, 7, 7, 768)."""
-        stages = list(self.trunk.layers)
+        stages: list[Any] = list(self.trunk.layers)
         features = stages[0](self.trunk.patch_embed(images))
         levels = []
         for stage in stages[1:]:
