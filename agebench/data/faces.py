@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from agebench.data import bodies
 from agebench.data.detect import PACKAGES, find_landmarks
 from agebench.errors import ImageRefused
 
@@ -28,12 +29,19 @@ class FaceSpec:
         size: side of the output, pixels.
         coverage: 1 for UTKFace's framing; 1.5 shows half as much again around the same centre.
         landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
+        bodies: whether a body stands behind the face, in three more channels.
     """
 
     mode: Literal["none", "landmarks", "detect"]
     size: int
     coverage: float = 1.0
     landmark_points: tuple[int, ...] = ()
+    bodies: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of a prepared image: RGB of the face and, with bodies, of the body; black where there is none."""
+        return 6 if self.bodies else 3
 
     def key(self) -> dict[str, Any]:
         """Everything that determines the pixels beside the image itself."""
@@ -42,6 +50,8 @@ class FaceSpec:
             made["points"] = self.landmark_points
         if self.mode == "detect":
             made["detector"] = {name: importlib.metadata.version(name) for name in PACKAGES}
+        if self.bodies:
+            made["bodies"] = bodies.VERSION
         return made
 
     def template(self) -> np.ndarray:

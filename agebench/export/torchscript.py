@@ -24,6 +24,10 @@ CONTRACT = (
     "uint8 RGB faces (N, 3, H, W), H and W from 32 to 1024, framed like the training faces: eye centres at (29.75 %, 30.5 %) and "
     "(68.25 %, 30.25 %) of width and height, nose base at (49 %, 59 %). Returns (N,) float32 years."
 )
+BODIES = (
+    " Of a model that sees bodies (N, 6, H, W): after the face the whole person, unstretched, in the middle of black; whichever "
+    "of the two is not there is black."
+)
 
 
 class ExportedModel(nn.Module):
@@ -36,21 +40,21 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.size = card.size
-        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1))
+        self.size, self.channels, self.features = card.size, card.channels, head.in_features
+        for name, values in (("mean", card.mean), ("std", card.std)):
+            self.register_buffer(name, torch.tensor(values).repeat(card.channels // 3).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 -> (N,) float32 years."""
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.size(1) != 3:
-            raise ValueError("images must be uint8 RGB of shape (N, 3, H, W)")
+        """(N, C, H, W) uint8 -> (N,) float32 years."""
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.size(1) != self.channels:
+            raise ValueError("images must be uint8 RGB of shape (N, 3, H, W); with bodies (N, 6, H, W), the face first")
         if min(images.size(2), images.size(3)) < 32 or max(images.size(2), images.size(3)) > 1024:
             raise ValueError("images must be 32 to 1024 pixels wide and high")
         pixels = images.to(self.mean.dtype)
         if images.size(2) != self.size or images.size(3) != self.size:
             pixels = F.interpolate(pixels, [self.size, self.size], mode="bilinear", align_corners=False, antialias=True)
-        logits = self.head(self.backbone((pixels / 255.0 - self.mean) / self.std))
-        return self.head.decode(logits).age
+        features = self.backbone((pixels / 255.0 - self.mean) / self.std)
+        return self.head.decode(self.head(features[:, : self.features])).age
 
 
 def export_torchscript(
@@ -74,7 +78,7 @@ def export_torchscript(
         extra = {
             "card.json": card.model_dump_json(indent=2),
             "metrics.json": json.dumps(metrics),
-            "contract.txt": CONTRACT,
+            "contract.txt": CONTRACT + BODIES * card.bodies,
         }
         with atomic(path) as temporary:
             torch.jit.save(scripted, str(temporary), _extra_files=extra)

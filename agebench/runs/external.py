@@ -38,7 +38,7 @@ def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-    tests = {name: _with_faces(name, dataset.samples, faces[name]) for name, dataset in datasets.items()}
+    tests = {name: with_faces(name, dataset.samples, faces[name]) for name, dataset in datasets.items()}
     audited = {name: dataset.samples for name, dataset in datasets.items()}
     save_tests(folder, tests, audited)
     cards = {name: dataset.card for name, dataset in datasets.items()}
@@ -81,7 +81,12 @@ def describe_external(card: ExternalCard, digest: str) -> dict[str, Any]:
     return {**card.model_dump(mode="json", include=kept), "size": card.size, "file_sha256": digest}
 
 
-def _with_faces(name: str, samples: Samples, faces: Faces) -> Samples:
+def with_faces(name: str, samples: Samples, faces: Faces) -> Samples:
+    """Less the samples in which no face could be prepared, which go to quarantine.
+
+    Raises:
+        UserError: nothing is left.
+    """
     kept = faces.keep(samples)
     if not len(kept):
         raise UserError(

@@ -34,6 +34,7 @@ from agebench.runs.config import RunConfig
 from agebench.runs.division import Division, divide, task_classes
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
+from agebench.runs.published import PublishedConfig
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
 
 
@@ -123,10 +124,11 @@ def open_dataset(card: DatasetCard) -> Dataset:
     return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
 
 
-def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces:
+def prepare_faces(config: RunConfig | ExternalConfig | PublishedConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
     card = dataset.card
-    spec = FaceSpec(card.faces, config.model.size, config.faces.coverage, card.landmark_points)
+    bodies = config.model.bodies
+    spec = FaceSpec(card.faces, config.model.size, config.faces.coverage, card.landmark_points, bodies)
     return build_faces(dataset.reader, dataset.samples, spec, name=card.name)
 
 

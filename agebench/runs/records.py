@@ -17,11 +17,14 @@ from agebench.registry.cards import DatasetCard
 from agebench.runs.division import Division
 from agebench.runs.folder import RunFolder
 
+# Where things are in the pictures: neither labels nor flat, so not kept with a run.
+GEOMETRY = ["landmarks", "bbox", "body_bbox", "body_path"]
+
 
 def save_samples(folder: RunFolder, division: Division, audited: Mapping[str, Samples]) -> None:
     """samples/<dataset>-<part>.parquet, and samples/quarantined.parquet: what was dropped, and why."""
     for name, (_, part) in division.parts().items():
-        folder.write_table(f"samples/{name}.parquet", part.table.drop(columns=["landmarks", "bbox"], errors="ignore"))
+        folder.write_table(f"samples/{name}.parquet", part.table.drop(columns=GEOMETRY, errors="ignore"))
     dropped = [samples.quarantined.assign(dataset=name) for name, samples in audited.items()]
     dropped += [part.quarantined.assign(dataset=name) for name, part in division.parts().values()]
     table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
@@ -93,7 +96,7 @@ def _kinds(reasons: "pd.Series[str]") -> dict[Any, int]:
 
 def _fingerprint(samples: Samples) -> str:
     """What changes when any image or label that a run uses does."""
-    columns = [column for column in COLUMNS if column in samples.table and column not in ("landmarks", "bbox", "path")]
+    columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY, "path")]
     table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
 
@@ -101,9 +104,7 @@ def _fingerprint(samples: Samples) -> str:
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
     """As `save_samples`, of a run that trains nothing: samples/<dataset>-test.parquet and samples/quarantined.parquet."""
     for name, test in tests.items():
-        folder.write_table(
-            f"samples/{name}-test.parquet", test.table.drop(columns=["landmarks", "bbox"], errors="ignore")
-        )
+        folder.write_table(f"samples/{name}-test.parquet", test.table.drop(columns=GEOMETRY, errors="ignore"))
     dropped = [part[name].quarantined.assign(dataset=name) for part in (audited, tests) for name in tests]
     table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
     folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])

@@ -3,15 +3,18 @@
 import os
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
+from agebench.data.bodies import COLUMNS as BODY
+from agebench.data.bodies import read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.common import finish, is_within, top_folder, translate, walk_files
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet")
-KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split")
+KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", *BODY)
 
 
 class CSVReader(Reader):
@@ -23,7 +26,8 @@ class CSVReader(Reader):
         table: the table's name in the folder; empty: the only table there.
         columns: our name -> the table's name, for columns that are called differently. `path` and `age` must exist;
             `sample_id` (else the path), `age_low`, `age_high`, `gender`, `race`, `subject` and `split` are used where
-            they exist.
+            they exist; likewise `body_bbox` (left, top, right, bottom in pixels) and `body_path`, for models that see
+            bodies: the box counts in that picture where there is one, else in the image itself.
         separator: empty: a comma, in `.tsv` a tab.
         images: the folder that paths count from, relative to the table's; paths with folders of their own need none.
         values: see `agebench.data.readers.common.translate`.
@@ -61,6 +65,15 @@ class CSVReader(Reader):
         base = str(PurePosixPath(inside).parent / self.images)
         reasons, paths = check_paths(self.root, base, rows["path"].astype("str").tolist())
         rows = rows.assign(path=paths)
+        if "body_bbox" in rows:
+            rows["body_bbox"] = read_boxes(rows["body_bbox"], source=str(file))
+        if "body_path" in rows:
+            shown = rows["body_path"].notna()
+            faults, found = check_paths(self.root, base, rows.loc[shown, "body_path"].tolist())
+            rows.loc[shown, "body_path"] = found
+            at = zip(np.flatnonzero(shown).tolist(), faults, strict=True)
+            body_reasons = {place: f"of its body: {fault}" for place, fault in at if fault}
+            reasons = [reason or body_reasons.get(place, "") for place, reason in enumerate(reasons)]
         bad = pd.Series(reasons, index=rows.index) != ""
         put_aside = [
             (name, path, reason) for name, path, reason in zip(rows["sample_id"], paths, reasons, strict=True) if reason
