@@ -1,8 +1,10 @@
 """Whole published architectures, written anew from the papers and from the shapes of their authors' weights."""
 
 import importlib
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 # Backbone -> what builds it, as `function(size, bodies) -> (backbone, features that are the age's)`.
 NAMES = {
@@ -11,7 +13,7 @@ NAMES = {
 }
 
 
-def create(name: str, *, size: int, bodies: bool) -> tuple[nn.Module, int]:
+def create(name: str, *, size: int, bodies: bool) -> "tuple[nn.Module, int]":
     """The backbone `name`, randomly initialised, and how many of its features are the age's.
 
     Raises:
