@@ -65,7 +65,7 @@ class Augmenter:
     def _dropped(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Blacken faces or bodies, never both of an image."""
         draw = torch.rand(len(images), generator=generator).to(images.device)
-        face, body = (half.flatten(1).any(dim=1) for half in (images[..., :3], images[..., 3:]))
+        face, body = ((half != 0).flatten(1).any(dim=1) for half in (images[..., :3], images[..., 3:]))
         no_face = (draw < self.spec.drop_face) & body
         no_body = (draw >= 1 - self.spec.drop_body) & face & ~no_face
         gone = torch.stack([no_face, no_body], dim=1).repeat_interleave(3, dim=1)
