@@ -89,7 +89,7 @@ class Branch(nn.Module):
 
 
 class SwinFace(nn.Module):
-    """Images (B, 3, 112, 112) scaled to [-1, 1] -> the features of the age's branch (B, 512), then of each further task's.
+    """Images (B, 3, 112, 112) scaled to [-1, 1] -> the features of the age's branch (B, 512), then each further task's logits.
 
     Attributes:
         trunk: timm's Swin-T with patches of 2 pixels.
@@ -122,16 +122,18 @@ class SwinFace(nn.Module):
         )
         for fresh in (self.recognition, self.spare, self.outputs):
             fresh.apply(_small_start)
-        self._asked = [AGE_BRANCH]
+        self._asked: list[tuple[int, str]] = []  # branch and output of each task beside age
+        self._said = WIDTH
         # Neither branches without labels nor the trunk's last norm, which serves recognition alone, can be trained here.
         for part in (self.recognition, self.spare, self.outputs, self.branches, self.trunk.norm):
             part.requires_grad_(False)
         self.branches[AGE_BRANCH].requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 112, 112) -> (B, 512 * (1 + tasks))."""
+        """(B, 3, 112, 112) -> (B, 512 + the tasks' logits)."""
         maps = self.levels(images)[0]
-        return torch.cat([self.branches[place](maps) for place in self._asked], dim=1)
+        said = [self.outputs[name](self.branches[place](maps)) for place, name in self._asked]
+        return torch.cat([self.branches[AGE_BRANCH](maps), *said], dim=1)
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """All levels as one map (B, 2112, 7, 7), and the last stage's features (B, 7, 7, 768)."""
@@ -166,16 +168,19 @@ class SwinFace(nn.Module):
 
     def add_task(self, name: str, classes: Sequence[str]) -> nn.Module:
         """Gender has a branch already; anything else gets a new one."""
-        start = WIDTH * len(self._asked)
-        columns = Columns(range(start, start + WIDTH))
-        if name == "gender" and set(classes) <= set(GENDERS):
-            self._asked.append(0)
-            self.branches[0].requires_grad_(True)
-            last = self.outputs["gender"].requires_grad_(True)
-            return nn.Sequential(columns, last, Columns([GENDERS.index(one) for one in classes]))
-        self._asked.append(len(self.branches))
-        self.branches.append(Branch())
-        return nn.Sequential(columns, nn.Linear(WIDTH, len(classes)).apply(_small_start))
+        native = name == "gender" and set(classes) <= set(GENDERS)
+        place, output = (0, name) if native else (len(self.branches), f"task {len(self._asked)}")
+        if not native:
+            self.branches.append(Branch())
+            self.outputs[output] = nn.Linear(WIDTH, len(classes)).apply(_small_start)
+        self.branches[place].requires_grad_(True)
+        self.outputs[output].requires_grad_(True)
+        self._asked.append((place, output))
+        start = self._said
+        self._said += len(GENDERS) if native else len(classes)
+        return Columns(
+            [start + at for at in ([GENDERS.index(one) for one in classes] if native else range(len(classes)))]
+        )
 
 
 def _small_start(module: nn.Module) -> None:

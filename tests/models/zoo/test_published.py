@@ -11,6 +11,7 @@ import pytest
 import torch
 import zoo_official as official
 
+from agebench.cli import main
 from agebench.errors import UserError
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.zoo.published import load_published
@@ -160,3 +161,28 @@ def test_another_head_has_no_published_weights(tmp_path: Path) -> None:
     card = CARDS["swinface"].model_copy(update={"head": "dldl-v2", "head_options": {}})
     with pytest.raises(UserError, match="by the head 'normalised'; with --head dldl-v2"):
         load_published(create_model(card), card, tmp_path / "any.pt")
+
+
+@pytest.mark.slow
+def test_their_weights_are_scored_by_the_command(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "few.toml").write_text(
+        'name = "few"\ntitle = "Few"\nreader = "synth"\nlicence = "CC0-1.0"\nfaces = "none"\ngroups = ["gender"]\n'
+        "[options]\ncount = 12\nseed = 3\n"
+    )
+    words = ["test", "--model", "swinface", "--pretrained", str(saved(official.swinface(), tmp_path)), "--test", "few"]
+    more = ["--set", "evaluate.resamples=100", "--registry", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main([*words, *more]) == 0
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "its authors' weights, file theirs.pth.tar: 456 of 473 tensors taken over" in report
+    assert "## What it says beside age" in report
+    assert (
+        main(["test", "--config", str(tmp_path / "run" / "config.toml"), *more]) == 0
+    )  # the same again: nothing to do
+
+
+def test_only_the_zoo_has_published_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "--model", "tiny", "--pretrained", "any.pt", "--test", "synth"]) == 2
+    assert "--pretrained is for the models of the zoo" in capsys.readouterr().err
+    assert main(["test", "--model", "swinface", "--pretrained", "gone.pt", "--test", "synth"]) == 2
+    assert "gone.pt: no such checkpoint" in capsys.readouterr().err
