@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from agebench.errors import UserError
 from agebench.models import heads
 from agebench.models.backbones import create_backbone
 from agebench.models.heads import AgeEstimate, Head
@@ -76,7 +77,11 @@ def create_model(card: Architecture, *, ages: tuple[int, int] = AGES) -> AgeMode
     Targets beside age join with `add_task`, when their classes are known.
 
     Raises:
-        UserError: the card names a backbone, a head or a head's option that does not exist.
+        UserError: the card names a backbone, a head or a head's option that does not exist, or that do not go together.
     """
     backbone, features = create_backbone(card.backbone, size=card.size, bodies=card.bodies)
+    if features == 1 and card.head != "normalised":
+        raise UserError(
+            f"{card.backbone} says the age by one number of its own: its head is 'normalised', not '{card.head}'"
+        )
     return AgeModel(backbone, heads.create(card.head, in_features=features, ages=ages, **card.head_options))

@@ -34,7 +34,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(PLAIN):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
+        raise UserError(
+            f"{path}: no such checkpoint; models of the zoo start from a file of their authors, or at random (--no-pretrained)"
+        ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     except Exception as error:  # pickle's own errors: weights_only refuses whatever is not plain data
