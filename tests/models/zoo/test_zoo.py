@@ -52,7 +52,7 @@ def test_what_a_network_does_not_take(name: str, changed: dict[str, object], mes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["mivolo-d1", "swinface"])
 def test_the_torchscript_file_says_what_the_model_says(name: str, tmp_path: Path) -> None:
     card = CARDS[name]
     torch.manual_seed(0)
@@ -71,11 +71,13 @@ def test_the_torchscript_file_says_what_the_model_says(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["mivolo-d1", "swinface"])
 def test_onnx_says_it_too(name: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
     card = CARDS[name]
     torch.manual_seed(0)
     model = create_model(card).eval()
     images, path = torch.randn(1, card.channels, card.size, card.size), str(tmp_path / "model.onnx")
-    torch.onnx.export(model, (images,), path, dynamo=False, opset_version=18, input_names=["images"])
+    # The older exporter cannot translate VOLO's fold; opset 18 is the first that has it (as Col2Im).
+    torch.onnx.export(model, (images,), path, dynamo=True, opset_version=18, input_names=["images"], verbose=False)
     found = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": images.numpy()})[0]
     with torch.inference_mode():
         assert np.abs(found - model(images).numpy()).max() < 1e-4
@@ -87,7 +89,7 @@ def test_an_epoch_through_the_command(tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "few.toml").write_text(
         'name = "few"\ntitle = "Few"\nreader = "synth"\nlicence = "CC0-1.0"\nfaces = "none"\ngroups = ["gender"]\n'
-        "[options]\ncount = 40\nseed = 3\n"
+        "[options]\ncount = 24\nseed = 3\n"
     )
     words = [
         "run",
@@ -102,7 +104,7 @@ def test_an_epoch_through_the_command(tmp_path: Path) -> None:
         "--registry",
         str(tmp_path),
     ]
-    more = ["--set", "train.batch_size=8", "--set", "evaluate.resamples=100", "--out", str(tmp_path / "run")]
+    more = ["--set", "train.batch_size=4", "--set", "evaluate.resamples=100", "--out", str(tmp_path / "run")]
     assert main([*words, *more]) == 0
     test = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["few"]
     assert test["tasks"]["gender"]["n"] == test["n"]
