@@ -16,6 +16,10 @@ class UserError(AgebenchError):
     exit_code = 2
 
 
+class Diverged(AgebenchError):
+    """Training has left the finite numbers; the message says where, and what to try."""
+
+
 class DatasetMissing(UserError):
     """A dataset is not on this machine; the message says where it was looked for and how to get it."""
 

@@ -1,4 +1,4 @@
-"""pytest: `--agebench-check NAME` adds the contract check of a dataset, model or head to the tests.
+"""pytest: `--agebench-check NAME` adds the contract check of a dataset, model, head or detector to the tests.
 
 It is loaded in every pytest run of an environment that has agebench, so it imports nothing of it before a check is asked for.
 """
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="check the contract of a dataset, model or head (repeatable); `all`: of every one there is",
+        help="check the contract of a dataset, model, head or detector (repeatable); `all`: of every one there is",
     )
     group.addoption(
         "--agebench-registry",

@@ -10,8 +10,8 @@ import agebench
 FLOORS = {
     "cli": 7,
     "suites": 6,
+    "analysis": 6,
     "runs": 5,
-    "analysis": 5,
     "reports": 4,
     "testing": 4,
     "engine": 3,

@@ -8,7 +8,9 @@ from agebench.cli.options import add_json, add_registry
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench check`."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets, models, heads; none: every one there is")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="datasets, models, heads, detectors; none: every one there is"
+    )
     add_registry(parser)
     add_json(parser)
 

@@ -1,4 +1,4 @@
-"""`agebench data add|get|list|check`: the datasets on this machine."""
+"""`agebench data add|get|list|check|audit|faces`: the datasets on this machine."""
 
 import argparse
 import dataclasses
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli import data_audit, data_faces
 from agebench.cli.options import add_json, add_registry, cards
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--full", action="store_true", help="open every image, not a sample of 200")
     check.set_defaults(act=_check)
 
-    for action in (add, get, listing, check):
+    looking = (data_audit.add_action(actions), data_faces.add_action(actions))
+    for action in (add, get, listing, check, *looking):
         add_registry(action)
         add_json(action)
 
@@ -77,7 +79,7 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddRepor
 
 def _list(arguments: argparse.Namespace) -> int:
     found = cards(arguments).datasets
-    from agebench.data.store import home_of, needs_files
+    from agebench.data.store import can_get, home_of, needs_files
     from agebench.paths import data_home
 
     broken = found.broken()
@@ -90,7 +92,7 @@ def _list(arguments: argparse.Namespace) -> int:
         elif home.exists():
             state, where = "here", _where(home)
         else:
-            state, where = "missing", f"agebench data get {name}" if card.url else f"agebench data add {name} PATH"
+            state, where = "missing", f"agebench data get {name}" if can_get(card) else f"agebench data add {name} PATH"
         rows.append({"name": name, "title": card.title, "images": card.count, "state": state, "where": where})
     if arguments.json:
         print(json.dumps({"datasets": rows, "broken": broken}, indent=2))

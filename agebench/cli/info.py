@@ -29,11 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"no dataset, model or suite called '{arguments.name}'{suggest(arguments.name, sorted(known))}")
     registry = known[arguments.name]
     card: dict[str, Any] = registry.get(arguments.name).model_dump(mode="json", exclude_none=True)
+    if "protocols" in card and registry is found.datasets:
+        card["protocols"] = [protocol.in_words() for protocol in found.datasets.get(arguments.name).protocols]
     if arguments.json:
         print(json.dumps(card, indent=2))
         return 0
     import tomli_w
 
     print(f"# {registry.kind} card, {registry.origin(arguments.name)}")
-    print(tomli_w.dumps({key: value for key, value in card.items() if value not in ("", [], {})}), end="")
+    print(tomli_w.dumps({key: value for key, value in card.items() if value not in ("", [], {})}).rstrip())
     return 0

@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="csv and latex hold the table of MAE alone (default: markdown)",
     )
     parser.add_argument("--published", metavar="SUITE", default="published", help="whose rows stand below ours")
+    parser.add_argument(
+        "--site",
+        type=Path,
+        metavar="DIR",
+        help="also write DIR/index.html, the same as a page to sort, filter and look into",
+    )
     add_registry(parser)
 
 
@@ -36,15 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.reports.leaderboard import leaderboard, matrix, rows_of
     from agebench.reports.results import check_record, read_records
 
-    records = read_records(arguments.results)
+    records, catalogue = read_records(arguments.results), cards(arguments)
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
         if problem is not None:
             raise UserError(f"{path}: {problem}; `agebench results check` says more")
     if not records:
         raise UserError(f"{arguments.results}: no record in it; `agebench results add RUN` makes one")
+    published = catalogue.suites.get(arguments.published).published
+    if arguments.site:
+        from agebench.reports.site import write_site
+
+        print(write_site(arguments.site, records.values(), published), file=sys.stderr)
     if arguments.format == "markdown":
-        text = leaderboard(records.values(), cards(arguments).suites.get(arguments.published).published)
+        text = leaderboard(records.values(), published)
         out = arguments.out or Path("reports/LEADERBOARD.md")
     else:
         import pandas as pd

@@ -10,7 +10,7 @@ from agebench.cli.options import add_json, add_registry, cards
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench list`."""
     parser.add_argument(
-        "kind", nargs="?", choices=("datasets", "models", "suites", "heads", "readers"), help="only these"
+        "kind", nargs="?", choices=("datasets", "models", "suites", "heads", "readers", "detectors"), help="only these"
     )
     add_registry(parser)
     add_json(parser)
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print names and titles; broken plugins stand below with the reason."""
-    from agebench.registry.builtin import heads, readers
+    from agebench.registry.builtin import detectors, heads, readers
 
     found = cards(arguments)
     broken = {
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         "suites": {name: found.suites.get(name).title for name in found.suites.names()},
         "heads": dict.fromkeys(heads.names(), ""),
         "readers": dict.fromkeys(readers.names(), ""),
+        "detectors": dict.fromkeys(detectors.names(), ""),
     }
     wanted = [arguments.kind] if arguments.kind else list(tables)
     if arguments.json:

@@ -1,4 +1,4 @@
-"""`agebench new dataset|model|head NAME`: a package to start from."""
+"""`agebench new dataset|model|head|detector NAME`: a package to start from."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from agebench.cli.options import add_registry, cards
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench new`."""
-    parser.add_argument("kind", choices=("dataset", "model", "head"))
+    parser.add_argument("kind", choices=("dataset", "model", "head", "detector"))
     parser.add_argument("name", metavar="NAME", help="what it will be called, e.g. my-faces")
     parser.add_argument(
         "--into", metavar="DIR", type=Path, default=Path(), help="where its folder is to stand (default: here)"
@@ -19,11 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the skeleton and say what to do next."""
     from agebench.errors import UserError
-    from agebench.registry.builtin import heads
+    from agebench.registry.builtin import detectors, heads
     from agebench.scaffold import write_skeleton
 
     found = cards(arguments)
-    taken = {"dataset": found.datasets.names, "model": found.models.names, "head": heads.names}[arguments.kind]
+    taken = {
+        "dataset": found.datasets.names,
+        "model": found.models.names,
+        "head": heads.names,
+        "detector": detectors.names,
+    }[arguments.kind]
     if arguments.name in taken():
         raise UserError(f"there is a {arguments.kind} called '{arguments.name}' already; choose another name")
     files = write_skeleton(arguments.kind, arguments.name, arguments.into)

@@ -20,6 +20,17 @@ def add_registry(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """--exclude FILE, repeatable."""
+    parser.add_argument(
+        "--exclude",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a CSV of sample_ids to leave out, as `agebench data audit` writes (repeatable)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -30,3 +41,8 @@ def cards(arguments: argparse.Namespace) -> "Catalogue":
     from agebench.registry.catalogue import catalogue
 
     return catalogue(arguments.registry)
+
+
+def place(text: str) -> Path | str:
+    """A folder, or a URL as it stands: a path would lose one of its slashes."""
+    return text if "://" in text else Path(text)

@@ -2,9 +2,15 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agebench.cli.options import add_json
+from agebench.cli.options import add_json, add_registry, cards
+
+if TYPE_CHECKING:
+    from agebench.registry.cards import DatasetCard
+    from agebench.registry.catalogue import Catalogue
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder of all runs: figures are computed again from the predictions that are there",
     )
+    check.add_argument(
+        "--quick", action="store_true", help="seals and contradictions alone: no figure is computed again"
+    )
     check.set_defaults(act=_check)
     for action in (add, check):
         action.add_argument(
             "--results", type=Path, metavar="DIR", default=Path("reports/results"), help="(default: reports/results)"
         )
+        add_registry(action)
     add_json(check)
 
 
@@ -36,28 +46,60 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _add(arguments: argparse.Namespace) -> int:
     from agebench.reports.results import write_record
+    from agebench.runs.reproduce import initial_of
 
+    catalogue = cards(arguments)
     for folder in arguments.runs:
-        print(write_record(folder, arguments.results))
+        known = _cards_of(folder, catalogue)
+        print(write_record(folder, arguments.results, known, initial_of(folder)))
     return 0
 
 
+def _cards_of(folder: Path, catalogue: "Catalogue") -> "dict[str, DatasetCard]":
+    """The cards of a run's datasets; says so where one is not known here."""
+    from agebench.runs.folder import RunFolder
+
+    metrics = RunFolder(folder).metrics()
+    names = list(dict.fromkeys([*filter(None, [metrics.get("train")]), *metrics.get("tests", {})]))
+    for name in names:
+        if name not in catalogue.datasets.names():
+            print(f"{folder}: '{name}' has no card here, so the record does not say where to get it", file=sys.stderr)
+    return {name: catalogue.datasets.get(name) for name in names if name in catalogue.datasets.names()}
+
+
 def _check(arguments: argparse.Namespace) -> int:
-    from agebench.reports.results import check_record, read_records, runs_by_config
+    from agebench.reports.estimates import Present
+    from agebench.reports.results import check_estimates, check_record, read_records, runs_by_config
 
     records = read_records(arguments.results)
-    there = runs_by_config(arguments.folders) if arguments.folders else {}
-    problems = {
-        str(path): list(check_record(record, there.get(record.get("config_sha256", ""))))
-        for path, record in records.items()
-    }
+    there = runs_by_config(arguments.folders) if arguments.folders and not arguments.quick else {}
+    present = Present(cards(arguments))
+    problems: dict[str, list[str]] = {}
+    again = set()
+    for path, record in records.items():
+        found = problems[str(path)] = list(check_record(record, there.get(_digest(record))))
+        if not found and path.stem != record["id"]:
+            found.append(f"its id is {record['id']}, which its file should be called")
+        if not found:
+            found += present.unknown(record)
+        if not found and _digest(record) in there:
+            again.add(path)
+        elif not found and not arguments.quick:
+            for name, problem in check_estimates(record, path, present):
+                if problem is None:
+                    again.add(path)
+                else:
+                    found.append(f"{name}: {problem}")
     if arguments.json:
         print(json.dumps(problems, indent=2))
     else:
-        for name, found in problems.items():
-            for problem in found:
-                print(f"{name}: {problem}")
+        for file, sentences in problems.items():
+            for problem in sentences:
+                print(f"{file}: {problem}")
         wrong = sum(map(bool, problems.values()))
-        recomputed = sum(record.get("config_sha256") in there for record in records.values())
-        print(f"{len(records)} records, {wrong} wrong; figures of {recomputed} computed again from their predictions")
+        print(f"{len(records)} records, {wrong} wrong; figures of {len(again)} computed again from their predictions")
     return 1 if any(problems.values()) else 0
+
+
+def _digest(record: object) -> str:
+    return str(record.get("config_sha256", "")) if isinstance(record, dict) else ""

@@ -2,11 +2,19 @@
 
 import argparse
 import json
+import os
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_exclude, add_json, add_registry, cards, place
+
+if TYPE_CHECKING:
+    from agebench.registry.catalogue import Catalogue
+    from agebench.runs.config import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a dataset to test on (repeatable); the training set's name means its held-out part",
     )
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="how the training set is divided, see `agebench info DATASET` (default: default)",
+    )
+    add_exclude(parser)
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")
     parser.add_argument(
@@ -47,43 +61,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml"
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<train>-<model>-<head>-s<seed>)"
+        "--out",
+        metavar="DIR",
+        type=place,
+        help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="end when standard input does: for programs that start runs"
+    )
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve the settings, do the run, print its table."""
-    from agebench.errors import UserError
     from agebench.runs.config import resolve
-    from agebench.runs.folder import RunFolder
 
+    if arguments.end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     catalogue = cards(arguments)
     config = resolve(catalogue, _layers(arguments))
-    folder = RunFolder(arguments.out or Path("runs") / config.name())
-    if folder.finished(config):
-        print(f"{folder.path} holds this run, finished; nothing is done again.", file=sys.stderr)
-        return _show(folder, arguments)
-    if folder.started() and not arguments.resume:
-        raise UserError(
-            f"{folder.path} holds the beginning of this run; add --resume to go on with it, or delete the folder"
-        )
-    from agebench.runs.pipeline import (
-        run as do_run,
-    )  # torch is loaded only now, when the settings are known to be right
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return _run(arguments, config, catalogue, lambda decide: decide())
+    from agebench.engine import ranks
 
-    try:
-        with folder.locked():
-            do_run(config, catalogue, folder, quiet=arguments.json)
-    except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; go on with\n  agebench run --config {folder.path / 'config.toml'} --out {folder.path} --resume",
-            file=sys.stderr,
-        )
-        return 130
-    return _show(folder, arguments)
+    with ranks.joined():
+        if ranks.rank() == 0:
+            print(f"{ranks.size()} processes share every batch", file=sys.stderr)
+            return _run(arguments, config, catalogue, ranks.agree)
+        return _help(config, catalogue, ranks.agree)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    config: "RunConfig",
+    catalogue: "Catalogue",
+    agree: "Callable[[Callable[[], bool]], bool]",
+) -> int:
+    """Do the run, or show it where it is done; `agree` tells the other processes which of the two."""
+    from agebench.errors import UserError
+    from agebench.runs.remote import run_folder
+
+    where = arguments.out or Path("runs") / config.name()
+    with run_folder(where) as folder:
+        if folder.finished(config):
+            print(f"{where} holds this run, finished; nothing is done again.", file=sys.stderr)
+            agree(lambda: False)
+            return _show(folder, arguments)
+        if folder.started() and not arguments.resume:
+            raise UserError(
+                f"{where} holds the beginning of this run; add --resume to go on with it, or delete the folder"
+            )
+        try:
+            with folder.locked():
+                # Looked at again: another process may have done it while this one was starting.
+                if agree(lambda: not folder.finished(config)):
+                    # torch is loaded only now, when the settings are known to be right
+                    from agebench.runs.pipeline import run as do_run
+
+                    do_run(config, catalogue, folder, quiet=arguments.json)
+        except KeyboardInterrupt:
+            print(
+                f"\ninterrupted; go on with\n  agebench run --config {folder.path / 'config.toml'} --out {where} --resume",
+                file=sys.stderr,
+            )
+            return 130
+        return _show(folder, arguments)
+
+
+def _help(config: "RunConfig", catalogue: "Catalogue", agree: "Callable[[Callable[[], bool]], bool]") -> int:
+    """As one of several processes: do a share of the work, and leave the writing to the first."""
+    from agebench.runs.folder import RunFolder
+
+    if agree(lambda: True):
+        from agebench.runs.pipeline import run as do_run
+
+        with tempfile.TemporaryDirectory() as scratch:
+            do_run(config, catalogue, RunFolder(Path(scratch) / config.name()), quiet=True)
+    return 0
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(130)
 
 
 def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -97,6 +159,8 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     data = {
         "train": arguments.train,
         "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None),
+        "protocol": arguments.protocol,
+        "exclude": arguments.exclude or None,
     }
     flags = {
         "seed": arguments.seed,

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards, place
 
 if TYPE_CHECKING:
+    from agebench.registry.cards import SuiteCard
+    from agebench.suites.cluster import OnRay
+    from agebench.suites.local import Local
     from agebench.suites.plan import Job, State
 
 _MANY = 1000
@@ -24,14 +27,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(act=act)
         action.add_argument("name", help="the suite, see `agebench list suites`")
         action.add_argument(
-            "--runs", metavar="DIR", type=Path, default=Path("runs"), help="the folder of all runs (default: runs)"
+            "--runs",
+            metavar="DIR",
+            type=place,
+            default=Path("runs"),
+            help="the folder of all runs, or a URL (default: runs)",
         )
         action.add_argument(
             "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, for all runs (repeatable)"
         )
         add_registry(action)
         add_json(action)
-    work.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: 1)")
+    for action in (plan, work):
+        action.add_argument(
+            "--budget", type=float, metavar="HOURS", help="another budget than the suite's: no run is begun beyond it"
+        )
+    work.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster"
+    )
+    work.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: as many as there is room for)"
+    )
+    work.add_argument("--cpus", type=int, metavar="N", help="cores for each run (default: those of a host / --jobs)")
+    work.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs for each run, on Ray (default: 0)")
+    work.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a Ray cluster: host:port, ray://host:port, auto (default: none, a local one)",
+    )
     work.add_argument("--yes", action="store_true", help=f"also do more than {_MANY:,} runs")
 
 
@@ -40,33 +63,55 @@ def run(arguments: argparse.Namespace) -> int:
     return int(arguments.act(arguments))
 
 
-def _jobs(arguments: argparse.Namespace) -> "list[Job]":
+def _jobs(arguments: argparse.Namespace) -> "tuple[SuiteCard, list[Job]]":
     from agebench.runs.config import parse_setting
+    from agebench.runs.remote import Mirror, is_url
     from agebench.suites.plan import plan
 
     found = cards(arguments)
     card = found.suites.get(arguments.name)
-    return plan(card, found, arguments.runs, [parse_setting(text) for text in arguments.set])
+    settings = [parse_setting(text) for text in arguments.set]
+    if not is_url(arguments.runs):
+        return card, plan(card, found, arguments.runs, settings)
+    mirror = Mirror(arguments.runs)
+    return card, plan(card, found, mirror.folder, settings, kept=mirror.remote.url)
+
+
+def _budget(arguments: argparse.Namespace, card: "SuiteCard") -> float | None:
+    """Hours."""
+    from agebench.errors import UserError
+
+    if arguments.budget is not None and not arguments.budget > 0:
+        raise UserError(f"--budget {arguments.budget:g}: give a number of hours above 0")
+    return card.budget_hours if arguments.budget is None else arguments.budget
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from agebench.reports.tables import duration
-    from agebench.suites.plan import expected_seconds
+    from agebench.suites.plan import expected_seconds, spent_seconds
 
-    jobs = _jobs(arguments)
+    card, jobs = _jobs(arguments)
     rest = [job for job in jobs if job.state() != "done"]
-    seconds = expected_seconds(rest, arguments.runs)
+    seconds, spent, budget = (
+        expected_seconds(rest, jobs[0].folder.parent),
+        spent_seconds(jobs),
+        _budget(arguments, card),
+    )
     if arguments.json:
-        _print_json(jobs, expected_seconds=seconds)
+        _print_json(jobs, expected_seconds=seconds, spent_seconds=spent, budget_hours=budget)
         return 0
     _print_jobs(jobs)
     known = "how long, is not known yet" if seconds is None else f"about {duration(seconds)}, one after another"
     print(f"\n{len(jobs) - len(rest):,} of {len(jobs):,} done" + (f"; the rest: {known}" if rest else ""))
+    if budget is not None:
+        over = spent + (seconds or 0) - budget * 3600
+        verdict = f"; over it by {duration(over)}: --budget HOURS sets another" if rest and over > 0 else ""
+        print(f"budget: {duration(budget * 3600)}, of which {duration(spent)} are spent{verdict}")
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    jobs = _jobs(arguments)
+    _, jobs = _jobs(arguments)
     if arguments.json:
         _print_json(jobs)
     else:
@@ -76,11 +121,14 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from agebench.errors import UserError
-    from agebench.suites.local import run_jobs
+    from agebench.suites.execute import run_jobs
+    from agebench.suites.plan import count
 
-    jobs = _jobs(arguments)
-    if len(jobs) > _MANY and not arguments.yes:
-        raise UserError(f"suite '{arguments.name}' has {len(jobs):,} runs; add --yes if that is meant")
+    asked = count(cards(arguments).suites.get(arguments.name))
+    if asked > _MANY and not arguments.yes:
+        raise UserError(f"suite '{arguments.name}' has {asked:,} runs; add --yes if that is meant")
+    card, jobs = _jobs(arguments)
+    hours = _budget(arguments, card)
     ended = 0
 
     def tell(job: "Job", state: "State") -> None:
@@ -92,7 +140,14 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"[{ended}/{len(jobs)}] {job.folder.name}: {said}", file=sys.stderr)
 
     try:
-        found = run_jobs(jobs, parallel=arguments.jobs, registry=arguments.registry, tell=tell)
+        with _executor(arguments) as executor:
+            found = run_jobs(
+                jobs,
+                executor,
+                registry=arguments.registry,
+                tell=tell,
+                budget_s=None if hours is None else hours * 3600,
+            )
     except KeyboardInterrupt:
         print(
             f"\ninterrupted; the same command goes on: agebench suite run {arguments.name} --runs {arguments.runs}",
@@ -103,7 +158,27 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_json(jobs)
     else:
         _print_jobs(jobs)
-    return 1 if "failed" in found.values() else 0
+    left = len(jobs) - len(found)
+    if left:
+        print(
+            f"agebench: the budget of {hours:g} hours is spent: {left:,} runs were not begun; --budget HOURS sets another",
+            file=sys.stderr,
+        )
+    return 1 if left or "failed" in found.values() else 0
+
+
+def _executor(arguments: argparse.Namespace) -> "Local | OnRay":
+    from agebench.errors import UserError
+
+    if arguments.executor == "ray":
+        from agebench.suites.cluster import OnRay
+
+        return OnRay(arguments.ray_address, arguments.jobs, arguments.cpus, arguments.gpus)
+    if arguments.ray_address or arguments.gpus:
+        raise UserError("--ray-address and --gpus are for --executor ray")
+    from agebench.suites.local import Local
+
+    return Local(arguments.jobs, arguments.cpus)
 
 
 def _print_jobs(jobs: "list[Job]") -> None:

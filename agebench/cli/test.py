@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_exclude, add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pretrained", metavar="FILE", help="of a model of the zoo, which is not external: its authors' checkpoint"
     )
     parser.add_argument("--test", metavar="DATASET", action="append", help="a dataset, the whole of it (repeatable)")
+    add_exclude(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument(
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     flags: dict[str, Any] = {
         "seed": arguments.seed,
         "device": arguments.device,
-        "data": {"test": arguments.test} if arguments.test else None,
+        "data": {key: value for key in ("test", "exclude") if (value := getattr(arguments, key))} or None,
         "model": {"name": arguments.model} if arguments.model else None,
         "pretrained": arguments.pretrained,
     }

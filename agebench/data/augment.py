@@ -37,15 +37,21 @@ class Augmenter:
     def __init__(self, spec: Augment, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         self.spec, self.mean, self.std = spec, mean, std
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
         """(B, S, S, C) uint8 -> (B, C, S, S) float32, channels_last. All draws come from `generator`, a CPU one.
 
-        Of six channels three are the face and three the body; both change alike, and one of them may be blackened.
+        Of six channels three are the face and three the body; both change alike, and one of them may be blackened. `share`
+        (k, n): the images are the k-th of n equal parts of a batch, and change as they would in the whole one.
         """
-        geometry = self._geometry(len(images), generator)
-        colour = self._colour(len(images), generator)
-        if images.shape[-1] > 3:
-            images = self._dropped(images, generator)
+        own = slice(share[0] * len(images), (share[0] + 1) * len(images))
+        geometry, colour, drop = (
+            None if drawn is None else drawn[own]
+            for drawn in (
+                draw(len(images) * share[1], generator) for draw in (self._geometry, self._colour, self._drop)
+            )
+        )
+        if drop is not None and images.shape[-1] > 3:
+            images = self._dropped(images, drop.to(images.device))
         if geometry is None and colour is None:
             return normalise(images, self.mean, self.std)
         count, size, _, channels = images.shape
@@ -56,15 +62,18 @@ class Augmenter:
             part = slice(start, start + step)
             pixels = images[part].permute(0, 3, 1, 2).contiguous().float()
             if geometry is not None:
-                pixels = _sample(pixels, geometry[part].to(images.device))
+                pixels = resample(pixels, geometry[part].to(images.device))
             turned = None if colour is None else colour[part].to(images.device)
             for first in range(0, channels, 3):
                 result[part, first : first + 3] = self._coloured(pixels[:, first : first + 3], turned)
         return result
 
-    def _dropped(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _drop(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """(B,) what decides which faces and bodies are blackened; None: none."""
+        return torch.rand(count, generator=generator) if self.spec.drop_face or self.spec.drop_body else None
+
+    def _dropped(self, images: Tensor, draw: Tensor) -> Tensor:
         """Blacken faces or bodies, never both of an image."""
-        draw = torch.rand(len(images), generator=generator).to(images.device)
         face, body = ((half != 0).flatten(1).any(dim=1) for half in (images[..., :3], images[..., 3:]))
         no_face = (draw < self.spec.drop_face) & body
         no_body = (draw >= 1 - self.spec.drop_body) & face & ~no_face
@@ -114,8 +123,11 @@ class Augmenter:
         return mixed
 
 
-def _sample(images: Tensor, matrix: Tensor) -> Tensor:
-    """Bilinear, edges repeated. The grid is affine_grid's, made in a quarter of its time."""
+def resample(images: Tensor, matrix: Tensor) -> Tensor:
+    """`images` (B, C, S, S) at the places that `matrix` (B, 2, 3) says, output -> input, where the image's side is 2.
+
+    Bilinear, edges repeated. The grid is affine_grid's, made in a quarter of its time.
+    """
     size = images.shape[-1]
     along = torch.linspace(-1 + 1 / size, 1 - 1 / size, size, device=images.device)
     grid = torch.empty(len(images), size, size, 2, device=images.device)

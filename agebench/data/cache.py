@@ -13,12 +13,13 @@ import numpy as np
 from filelock import FileLock
 
 from agebench.data.bodies import Body, bodies_of, prepare_body
+from agebench.data.detectors import Detector, open_detector
 from agebench.data.faces import FaceSpec, prepare_face
 from agebench.data.images import open_image
 from agebench.data.parallel import map_in_order
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.errors import ImageRefused
+from agebench.errors import AgebenchError, ImageRefused, UserError
 from agebench.files import write_error, write_json
 from agebench.paths import cache_home
 from agebench.progress import progress
@@ -34,11 +35,13 @@ class Faces:
         pixels: (N, S, S, C) uint8 RGB, memory-mapped, read-only; C is 3, or 6 where a body stands behind the face.
         row: sample_id -> row of `pixels`.
         refused: sample_id -> why there is no face; such a row of `pixels` is black.
+        key: differs where anything differs that made the pixels.
     """
 
     pixels: np.ndarray
     row: dict[str, int]
     refused: dict[str, str]
+    key: str = ""
 
     def rows(self, samples: Samples) -> np.ndarray:
         """(len(samples),) the rows of `pixels` that hold these samples' faces."""
@@ -49,6 +52,12 @@ class Faces:
         reasons = samples.table["sample_id"].map(self.refused)
         return samples.without(reasons.notna(), reasons.fillna("").astype("str"))
 
+    def digest(self, count: int = 256) -> str:
+        """SHA-256 of `count` faces, evenly spaced by name: other framing, other decoding or other images change it."""
+        names = sorted(self.row)
+        chosen = names[:: max(1, len(names) // count)][:count]
+        return hashlib.sha256(b"".join(self.pixels[self.row[name]].tobytes() for name in chosen)).hexdigest()
+
 
 def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, workers: int | None = None) -> Faces:
     """The faces of audited `samples`: from the cache, made where they are missing.
@@ -57,7 +66,7 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     that was interrupted continues; of several processes that build the same faces one does, the others wait for it.
 
     Raises:
-        AgebenchError: the cache cannot be written (a full disk); what was finished is kept.
+        AgebenchError: the cache cannot be written (a full disk), or the detector fails; what was finished is kept.
     """
     folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(reader, samples, spec)}"
     try:
@@ -73,7 +82,7 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     refused = {
         identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()
     }
-    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused)
+    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name)
 
 
 def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, name: str, workers: int | None) -> None:
@@ -91,9 +100,11 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
     landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * count
     bodies = bodies_of(samples) if spec.bodies else [None] * count
     tasks = list(zip(samples.table["path"], landmarks, bodies, strict=True))
+    detector = open_detector(spec.detector) if spec.mode == "detect" else None
+    prepare = partial(_prepare_all, reader, spec, detector)
     with (folder / "faces.u8").open("r+b") as pixels, (folder / "state.u8").open("r+b") as states:
         with progress(total=len(pending), label=f"{name}: preparing faces", unit="img") as bar:
-            work = map_in_order(partial(_prepare_all, reader, spec), [tasks[row] for row in pending], workers=workers)
+            work = map_in_order(prepare, [tasks[row] for row in pending], workers=workers)
             for faces, refusals in work:
                 rows = pending[: len(faces)]
                 pending = pending[len(faces) :]
@@ -111,7 +122,10 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
 
 
 def _prepare_all(
-    reader: Reader, spec: FaceSpec, tasks: Sequence[tuple[str, Sequence[float] | None, Body | None]]
+    reader: Reader,
+    spec: FaceSpec,
+    detector: Detector | None,
+    tasks: Sequence[tuple[str, Sequence[float] | None, Body | None]],
 ) -> tuple[np.ndarray, list[str]]:
     """(n, S, S, C) faces, and bodies behind them, and where there is neither, the reason (else "")."""
     faces = np.zeros((len(tasks), spec.size, spec.size, spec.channels), dtype=np.uint8)
@@ -124,12 +138,16 @@ def _prepare_all(
                 faces[number, ..., 3:] = prepare_body(whole, body.box, spec.size)
             # A model that sees a body can do without a face that is not found; nothing can do without both.
             with suppress(ImageRefused) if body is not None else nullcontext():
-                faces[number, ..., :3] = prepare_face(image, spec, landmarks)
+                faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
             reasons.append("")
         except ImageRefused as refusal:
             reasons.append(str(refusal))
         except OSError as error:
             reasons.append(f"cannot be read: {error.strerror or error}")
+        except UserError:  # a package that is missing is no matter of this image
+            raise
+        except AgebenchError as error:
+            raise AgebenchError(f"{path}: {error}") from error
     return faces, reasons
 
 
@@ -145,7 +163,7 @@ def _key(reader: Reader, samples: Samples, spec: FaceSpec) -> str:
     digest = hashlib.sha256(json.dumps(spec.key(), sort_keys=True).encode())
     for column in ("sample_id", "bytes_digest"):
         digest.update("\n".join(samples.table[column]).encode())
-    if "landmarks" in samples.table and spec.mode == "landmarks":
+    if "landmarks" in samples.table and spec.mode in ("landmarks", "boxes"):
         digest.update(
             json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode()
         )

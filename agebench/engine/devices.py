@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from agebench.data.parallel import available_cores
+from agebench.engine import ranks
 from agebench.errors import UserError
 
 
@@ -17,6 +18,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: no such device on this machine.
     """
+    name = ranks.own_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -48,6 +50,8 @@ def deterministic() -> None:
 def hardware(device: torch.device) -> dict[str, Any]:
     """What the manifest says about the machine."""
     found = {"cpu": _cpu_name(), "cores": available_cores(), "threads": torch.get_num_threads(), "device": str(device)}
+    if ranks.size() > 1:
+        found["processes"] = ranks.size()
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found

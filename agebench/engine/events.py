@@ -5,8 +5,14 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from agebench.data.contact_sheet import contact_sheet
+from agebench.engine.loader import FaceSet
+
+SHOWN = 24  # validation faces on TensorBoard
 
 
 class Events:
@@ -15,12 +21,15 @@ class Events:
     def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
         """`step` of `steps` is done; `loss` is the epoch's mean so far."""
 
+    def validated(self, data: FaceSet, ages: np.ndarray) -> None:
+        """The validation faces were looked at after an epoch: `ages` (N,) is what the model says."""
+
     def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
         """An epoch is done; `entry` is its line of history.json."""
 
 
 class Console(Events):
-    """A bar on a terminal, a line an epoch anywhere; and TensorBoard scalars in `folder`."""
+    """A bar on a terminal, a line an epoch anywhere; and TensorBoard scalars and predictions in `folder`."""
 
     def __init__(self, folder: Path, *, first_step: int = 0, quiet: bool = False) -> None:
         # What a killed run wrote after its last checkpoint is superseded.
@@ -61,10 +70,19 @@ class Console(Events):
         for name, value in (("loss", loss), ("learning_rate", rate), ("images_per_s", images_per_s)):
             self._writer.add_scalar(f"train/{name}", value, step)
 
+    def validated(self, data: FaceSet, ages: np.ndarray) -> None:
+        """Some validation faces, the same ones every epoch, with what is true and what the model says."""
+        chosen = np.linspace(0, len(data) - 1, min(SHOWN, len(data))).round().astype(int)
+        texts = [f"{data.ages[row]:.0f}, says {ages[row]:.0f}" for row in chosen]
+        sheet = contact_sheet(data.pixels[data.rows[chosen]], texts, columns=8)
+        self._writer.add_image("val/predictions", np.asarray(sheet), self._step, dataformats="HWC")
+
     def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
         """A line on standard error, and the validation MAE against the step."""
         self._val_mae = f", validation MAE {entry['val_mae']:.2f}"
         self._writer.add_scalar("val/mae", entry["val_mae"], self._step)
+        if "train_mae" in entry:
+            self._writer.add_scalar("train/mae", entry["train_mae"], self._step)
         self._writer.flush()
         if not self._quiet:
             line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}"

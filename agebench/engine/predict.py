@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from agebench.data.augment import normalise
+from agebench.engine import ranks
 from agebench.engine.devices import autocast
+from agebench.engine.features import as_input
 from agebench.engine.loader import FaceSet, batches
 from agebench.models.age_model import AgeModel
 from agebench.progress import progress
@@ -46,17 +47,17 @@ def predict(
     training = model.training
     model.eval()
     found, others = [], []
-    order = np.arange(len(data))
-    with torch.inference_mode(), progress(total=len(data), label=label, unit="img") as bar:
+    order = np.arange(len(data))[ranks.own_rows(len(data))]
+    with torch.inference_mode(), progress(total=len(order), label=label, unit="img") as bar:
         for faces, _ in batches(data, order, BATCH, device):
             with autocast(device, precision):
-                logits = model(normalise(faces, card.mean, card.std))
+                logits = model(as_input(faces, card))
             of_age, of_tasks = model.split(logits.float())
-            found.append(model.head.decode(of_age))
-            others.append({name: of.softmax(dim=1) for name, of in of_tasks.items()})
+            found.append((*model.head.decode(of_age), *(of_tasks[name].softmax(dim=1) for name in model.classes)))
             bar.update(len(faces))
     model.train(training)
-    age, probs, std = (None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+    own = [None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)]
+    age, probs, std, *others = ranks.all_rows(own, len(data))
     assert age is not None
-    tasks = {name: torch.cat([batch[name] for batch in others]).cpu().numpy() for name in model.classes}
+    tasks = {name: of for name, of in zip(model.classes, others, strict=True) if of is not None}
     return Estimates(age, probs, std, tasks)

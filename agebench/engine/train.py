@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from agebench.data.augment import Augmenter
-from agebench.engine.checkpoint import load_state, save_state, save_weights
+from agebench.engine import ranks
+from agebench.engine.checkpoint import load_state, load_weights, save_state, save_weights
 from agebench.engine.devices import autocast, deterministic
 from agebench.engine.events import Events
+from agebench.engine.features import Mirror
 from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
 from agebench.engine.optim import create_optimiser, learning_rate
 from agebench.engine.predict import predict
-from agebench.errors import AgebenchError
+from agebench.errors import Diverged
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture, Recipe
 
@@ -30,8 +32,9 @@ class History:
     """What happened, epoch by epoch; `epochs` is history.json.
 
     Attributes:
-        epochs: one entry an epoch: epoch (from 1), loss (mean), val_mae (years), lr (at its end), images_per_s, seconds,
-            and the mean of whatever the head logs.
+        epochs: one entry an epoch: epoch (from 1), loss (mean), train_mae (years; mean over its steps, so of augmented images
+            and of a network that was still learning), val_mae (years), lr (at its end), images_per_s, seconds, and the mean
+            of whatever the head logs.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -69,17 +72,27 @@ class Trainer:
         self.recipe, self.card, self.seed, self.device, self.folder = recipe, card, seed, device, folder
         self.model: AgeModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = create_optimiser(self.model, recipe)
-        self.augment = Augmenter(recipe.augment, card.mean, card.std)
+        self._parallel = ranks.parallel(self.model)
+        self.augment: Augmenter | Mirror = (
+            Mirror(recipe.augment.flip) if recipe.freeze else Augmenter(recipe.augment, card.mean, card.std)
+        )
         self.history = History()
 
     def resume(self) -> bool:
         """Go on from `last.safetensors` if it is there."""
         path = self.folder / "last.safetensors"
+        ranks.share_file(path)
         if not path.exists():
             return False
         about = load_state(path, self.model, self.optimiser)
         self.history = History(about["history"])
         return True
+
+    def load_best(self) -> None:
+        """Take the weights of the epoch with the lowest validation MAE."""
+        path = self.folder / "best.safetensors"
+        ranks.share_file(path)
+        load_weights(path, self.model)
 
     def steps_done(self, training: FaceSet) -> int:
         """The optimiser's steps behind the history."""
@@ -89,7 +102,8 @@ class Trainer:
         """Train until the recipe's epochs or its patience end.
 
         Raises:
-            AgebenchError: the loss is no longer a finite number, or a checkpoint cannot be written.
+            Diverged: the loss is no longer a finite number.
+        AgebenchError: a checkpoint cannot be written.
         """
         if not self.history.epochs:
             self._save_last()  # a folder that cannot be written is better found before an epoch than after it
@@ -99,8 +113,9 @@ class Trainer:
             entry = self.train_epoch(training, epoch, events)
             ages = predict(self.model, validation, self.card, self.device, precision=self.recipe.precision).age
             entry["val_mae"] = float(np.abs(ages.astype(np.float64) - validation.ages).mean())
+            events.validated(validation, ages)
             self.history.epochs.append(entry)
-            if self.history.best_epoch == epoch:
+            if self.history.best_epoch == epoch and ranks.rank() == 0:
                 save_weights(
                     self.folder / "best.safetensors", self.model, {"epoch": epoch, "val_mae": entry["val_mae"]}
                 )
@@ -116,21 +131,22 @@ class Trainer:
         """Train one epoch; returns its entry of the history but for the validation MAE."""
         self.model.train()
         steps = self._steps(training)
-        order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * self.recipe.batch_size]
+        size = self.recipe.batch_size
+        order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * size]
+        own, share = ranks.own_part(order, size), size // ranks.size()
         totals: dict[str, Tensor] = {}
         started, done, rate = time.perf_counter(), 0, 0.0
-        size = self.recipe.batch_size
-        for step, (faces, ages) in enumerate(batches(training, order, size, self.device)):
+        for step, (faces, ages) in enumerate(batches(training, own, share, self.device)):
             overall = (epoch - 1) * steps + step
             rate = learning_rate(self.recipe, overall, self.recipe.epochs * steps)
-            labels = self._labels(training, order[step * size : (step + 1) * size])
+            labels = self._labels(training, order[step * size : (step + 1) * size])  # of the whole batch, as the loss
             for name, value in self._step(faces, ages, labels, rate, derived_seed(self.seed, "step", overall)).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
-            done += len(ages)
+            done += len(ages) * ranks.size()
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
                 loss = float(totals["loss"]) / (step + 1)
                 if not math.isfinite(loss):
-                    raise AgebenchError(
+                    raise Diverged(
                         f"the loss is {loss} in epoch {epoch}, step {step + 1} (learning rate {rate:.2g}): training has diverged. "
                         f"Try --set train.lr={self.recipe.lr / 3:.1g}, or --set train.clip=1."
                     )
@@ -142,19 +158,19 @@ class Trainer:
         return {"epoch": epoch, **means, "lr": rate, "images_per_s": done / seconds, "seconds": seconds}
 
     def _labels(self, data: FaceSet, chosen: np.ndarray) -> dict[str, Tensor]:
-        """Of the targets beside age, for the faces of one batch."""
+        """Of the targets beside age, for the faces of one batch, those of all processes."""
         return {name: torch.from_numpy(codes[chosen]).to(self.device) for name, codes in data.labels.items()}
 
     def _step(
         self, faces: Tensor, ages: Tensor, labels: dict[str, Tensor], rate: float, seed: int
     ) -> dict[str, Tensor]:
         torch.manual_seed(seed)
-        images = self.augment(faces, torch.Generator().manual_seed(seed))
+        images = self.augment(faces, torch.Generator().manual_seed(seed), (ranks.rank(), ranks.size()))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with autocast(self.device, self.recipe.precision):
-            logits = self.model(images)
-        logits = logits.float()
+        with autocast(self.device, self.recipe.precision), ranks.as_one_batch():
+            logits = self._parallel(images)
+        logits, ages = ranks.whole_batch(logits.float()), ranks.whole_batch(ages)
         losses = self.model.losses(logits, ages, labels)
         loss = losses.pop("age")
         for name, of_task in losses.items():
@@ -165,12 +181,16 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         with torch.no_grad():
+            of_age = self.model.split(logits.detach())[0]
+            error = (self.model.head.decode(of_age).age - ages).abs().mean()
             of_tasks = {f"loss_{name}": value for name, value in losses.items()}
-            return {"loss": loss, **of_tasks, **self.model.head.metrics(self.model.split(logits.detach())[0], ages)}
+            return {"loss": loss, "train_mae": error, **of_tasks, **self.model.head.metrics(of_age, ages)}
 
     def _out_of_patience(self) -> bool:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience
 
     def _save_last(self) -> None:
+        if ranks.rank():
+            return
         about: dict[str, Any] = {"history": self.history.epochs}
         save_state(self.folder / "last.safetensors", self.model, self.optimiser, about)

@@ -42,8 +42,11 @@ class AgeModel(nn.Module):
         self.classes[name] = tuple(classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) float, normalised -> (B, head.out_features) logits, then each task's, in the order of `classes`."""
-        features = self.backbone(images)
+        """(B, C, S, S) float, normalised -> (B, head.out_features) logits, then each task's, in the order of `classes`.
+
+        Features (B, D) of a frozen backbone go in likewise.
+        """
+        features = images if images.ndim == 2 else self.backbone(images)
         logits = self.head(features[:, : self.head.in_features])
         if not self.tasks:
             return logits  # type: ignore[no-any-return]

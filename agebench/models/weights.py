@@ -1,5 +1,6 @@
 """Where a backbone's pre-trained weights come from: timm's hub, a file, or an installed package. Never silently random."""
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -51,6 +52,19 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str
     raise UserError(
         f"--pretrained {source}: neither a weights file ({', '.join(SUFFIXES)}) nor one of: auto, timm, {', '.join(PACKAGES)}"
     )
+
+
+def digests(model: nn.Module, backbone: nn.Module) -> dict[str, str]:
+    """SHA-256 of all weights and of the backbone's alone, of names, shapes and values, whatever file they came from."""
+    return {"sha256": _digest(model), "backbone_sha256": _digest(backbone)}
+
+
+def _digest(module: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _from_timm(backbone: nn.Module, card: Architecture) -> str:

@@ -10,6 +10,9 @@ for _name, _target in {
     "fgnet": "agebench.data.readers.fgnet:FGNetReader",
     "csv": "agebench.data.readers.csv:CSVReader",
     "folder": "agebench.data.readers.folder:FolderReader",
+    "huggingface": "agebench.data.readers.huggingface:HuggingFaceReader",
+    "imdb-wiki": "agebench.data.readers.imdb_wiki:IMDBWikiReader",
+    "facebase": "agebench.data.readers.facebase:FacebaseReader",
     "synth": "agebench.data.readers.synth:SynthReader",
 }.items():
     readers.register(_name, _target)
@@ -33,3 +36,6 @@ for _name, _target in {
     "drf": "agebench.models.heads.drf:DRFHead",
 }.items():
     heads.register(_name, _target)
+
+detectors: Registry[Any] = Registry("detector", group="agebench.detectors")
+detectors.register("dlib", "agebench.data.detect:DlibDetector")

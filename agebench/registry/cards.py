@@ -3,13 +3,15 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agebench.errors import UserError
+from agebench.registry.plugins import suggest
+from agebench.registry.protocol import DEFAULT, NAME, Protocol
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
@@ -41,15 +43,55 @@ class DatasetCard(_Card):
     count: int | None = Field(default=None, ge=1, description="images that a whole copy has")
     labels: tuple[str, ...] = Field(default=("age",), description="what is annotated")
     groups: tuple[str, ...] = Field(default=(), description="columns that fairness tables use")
-    faces: Literal["none", "landmarks", "detect"] = Field(
+    faces: Literal["none", "landmarks", "detect", "boxes"] = Field(
         default="detect",
-        description="how a face is brought to the template: already there, by annotated points, by detection",
+        description="how a face is brought to the template: already there, by annotated points, by detection; "
+        "or cut out by its annotated box",
     )
     landmark_points: tuple[int, ...] = Field(
         default=(),
         description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base",
     )
+    detector: str = Field(default="", description="what finds the faces, see `agebench list detectors`; empty: dlib")
     vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
+    estimates_public: bool = Field(
+        default=False,
+        description="whether its terms allow to publish what a model estimated for its images, without labels or names",
+    )
+    protocols: tuple[Protocol, ...] = Field(default=(), description="ways to divide it, for `agebench run --protocol`")
+
+    @model_validator(mode="after")
+    def _protocols_differ(self) -> "DatasetCard":
+        names = [DEFAULT, *(protocol.name for protocol in self.protocols)]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            why = " (what a run does without --protocol)" if twice[0] == DEFAULT else ""
+            raise ValueError(f"two protocols are called '{twice[0]}'{why}; rename one")
+        return self
+
+    def protocol(self, name: str) -> Protocol | None:
+        """The protocol called `name`; None for the default one, which needs no card.
+
+        Raises:
+            UserError: there is none; the closest names are given.
+        """
+        if name in ("", DEFAULT):
+            return None
+        known = {protocol.name: protocol for protocol in self.protocols}
+        if name not in known:
+            raise UserError(f"dataset '{self.name}' has no protocol '{name}'{suggest(name, [*known, DEFAULT])}")
+        return known[name]
+
+    def located(self, folder: Path) -> "DatasetCard":
+        """With the list files of its protocols that stand beside the card named from the root."""
+        protocols = []
+        for protocol in self.protocols:
+            files = {
+                part: str((folder / file).resolve()) if (folder / file).is_file() else file
+                for part, file in protocol.files.items()
+            }
+            protocols.append(protocol.model_copy(update={"files": files}))
+        return self.model_copy(update={"protocols": tuple(protocols)})
 
 
 class Augment(_Card):
@@ -86,7 +128,21 @@ class Recipe(_Card):
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware is faster"
     )
+    freeze: Literal["", "backbone"] = Field(
+        default="",
+        description="backbone: only the head learns, on features that are computed once; of `augment`, only flip is left",
+        # It came later: where it says nothing, it is not written, so that older runs keep their config and their name.
+        exclude_if=lambda value: not value,
+    )
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _frozen_sees_no_other_change(self) -> "Recipe":
+        if not self.freeze:
+            return self
+        nothing = dict.fromkeys(Augment.model_fields, 0.0)
+        object.__setattr__(self, "augment", Augment.model_validate(nothing | {"flip": self.augment.flip}))
+        return self
 
 
 class Architecture(_Card):
@@ -160,7 +216,7 @@ class Published(_Card):
 
 
 class SuiteCard(_Card):
-    """A benchmark of many runs: every training set x model x head x variant x seed, each tested on every test set.
+    """A benchmark of many runs: every training set x protocol x model x head x variant x seed, each tested on every test set.
 
     Or of none: a table of published figures alone.
     """
@@ -171,12 +227,16 @@ class SuiteCard(_Card):
     test: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     heads: tuple[str, ...] = Field(default=(), description="empty: each model's own")
+    protocols: tuple[str, ...] = Field(default=(), description="of the training sets; empty: the default one")
     seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = Field(
         default_factory=dict, description="laid over every run's settings, as --config does"
     )
     variants: tuple[Variant, ...] = Field(
         default=(), description="each laid over the settings in turn: what is varied, one factor at a time"
+    )
+    budget_hours: float | None = Field(
+        default=None, gt=0, description="of all its runs together: no run is begun beyond it"
     )
     published: tuple[Published, ...] = ()
 
@@ -237,12 +297,18 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key '{key}'; {hint}"
+    if problem["type"] == "value_error":  # a rule between keys: the whole table would hide the reason
+        return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _fields(kind: type[BaseModel], location: list[str]) -> list[str]:
     for part in location:
-        annotation = kind.model_fields[part].annotation
+        if part.isdigit():  # a place in a list of tables
+            continue
+        annotation: Any = kind.model_fields[part].annotation
+        if get_origin(annotation) is tuple:
+            annotation = get_args(annotation)[0]
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         kind = annotation

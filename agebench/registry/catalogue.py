@@ -61,6 +61,8 @@ def _read_cards(folders: Iterable[Path], kind: type[CardT], registry: Registry[C
                 card: Any = validated(ExternalCard, content, source=str(path)).located(path.parent)
             else:
                 card = validated(kind, content, source=str(path))
+            if isinstance(card, DatasetCard):
+                card = card.located(path.parent)
         except UserError as error:
             registry.register_broken(path.stem, str(error), origin=str(path))
         else:

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from agebench.files import atomic
+from agebench.reports.figures_protocol import ages_of_parts
 from agebench.reports.tables import MIN_GROUP, group_name, is_small, number, printable
 
 # Okabe & Ito (2008): eight colours that stay apart under the common kinds of colour blindness; pale yellow comes last.
@@ -27,11 +28,12 @@ _MOST_GROUPS = 40
 _BAND = re.compile(r"(\d+)(?:-(\d+)|\+)")
 
 CAPTIONS = {
+    "ages": "Ages of the three parts, an image each; the lists are lists/train.csv, valid.csv and test.csv.",
     "cumulative": "CS@k of every test set; the shade is the 95 % interval.",
     "error": "Points: the figures of the age bands with 95 % intervals. Hollow: fewer than 30 images; such intervals may leave "
     "the frame. Lines: the mean over five years of age.",
     "groups": "MAE by group, in grey at equal ages. Hollow: too few images to rank; such intervals may leave the frame.",
-    "learning": "Training loss and validation MAE by epoch; the weights of the circled epoch were kept.",
+    "learning": "Loss, MAE, learning rate and speed by epoch; the weights of the circled epoch were kept.",
     "scatter": f"Every point is an image (from {_DENSE:,} images on: the darker, the more). On the dashed line the model is right.",
 }
 
@@ -87,7 +89,8 @@ def draw_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
         name: pd.read_parquet(file, columns=["age", "age_pred"]) for name, file in files.items() if file.exists()
     }
     learning = learning_curves(history, colours(metrics["train"], ())[metrics["train"]]) if history else None
-    return draw(folder, figures_of_tests(metrics, predictions) | {"learning-curves": learning}, CAPTIONS)
+    more = {"learning-curves": learning, "ages-of-parts": ages_of_parts(folder)}
+    return draw(folder, figures_of_tests(metrics, predictions) | more, CAPTIONS)
 
 
 def figures_of_tests(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
@@ -267,19 +270,25 @@ def groups(name: str, test: Test, colour: str) -> Figure | None:
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]], colour: str) -> Figure | None:
-    """Training loss and validation MAE by epoch. None where no epoch is recorded."""
+    """Loss, MAE, learning rate and speed by epoch. None where no epoch is recorded."""
     if not history:
         return None
-    figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 5.6), layout="constrained")
     epochs = np.array([entry["epoch"] for entry in history], float)
-    titles = {"loss": "Training loss", "val_mae": "Validation MAE"}
-    for axes, (key, title), unit in zip(figure.subplots(1, 2), titles.items(), ("loss", "years"), strict=True):
+    size = 5 if len(history) <= 40 else 2
+    panels = {"loss": "Training loss", "val_mae": "Validation MAE", "lr": "Learning rate", "images_per_s": "Speed"}
+    units = ("loss", "MAE (years)", "learning rate at the epoch's end", "images/s")
+    for axes, (key, title), unit in zip(figure.subplots(2, 2).ravel(), panels.items(), units, strict=True):
         values = np.array([entry.get(key) for entry in history], float)
-        axes.plot(epochs, values, "o-", ms=5 if len(history) <= 40 else 2, color=colour)
+        axes.plot(epochs, values, "o-", ms=size, color=colour, label="validation")
         if key == "val_mae" and np.isfinite(values).any():
             best = int(np.nanargmin(values))
             axes.plot(epochs[best], values[best], "o", ms=12, mfc="none", mec="black")
             title += f" (lowest: {values[best]:.2f} in epoch {epochs[best]:.0f})"
+            training = np.array([entry.get("train_mae") for entry in history], float)
+            if np.isfinite(training).any():
+                axes.plot(epochs, training, "s--", ms=size, color=GREY, label="training, while it learns")
+                axes.legend(frameon=False, fontsize=8)
         axes.set_title(title, fontsize=11)
         axes.set(xlabel="epoch", ylabel=unit, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

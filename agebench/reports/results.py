@@ -10,11 +10,25 @@ from typing import Any
 
 import pandas as pd
 
+from agebench import __version__
 from agebench.errors import UserError
-from agebench.evaluation.evaluate import evaluate
+from agebench.evaluation.folds import evaluate_folds
 from agebench.files import write_json
+from agebench.registry.cards import DatasetCard
+from agebench.registry.protocol import DEFAULT
+from agebench.reports.estimates import (
+    Present,
+    describe_dataset,
+    estimates_digest,
+    estimates_of,
+    joined,
+    plugins_of,
+    read_estimates,
+    write_estimates,
+)
 
 SCHEMA = 1
+AGAIN = "again-"  # what the folder of a reproduction begins with: its outcome may differ, and that is no fault of the record
 _MANIFEST = (
     "agebench",
     "versions",
@@ -24,15 +38,25 @@ _MANIFEST = (
     "train",
     "model",
     "faces",
+    "protocol",
     "samples",
     "epochs",
+    "best_epoch",
     "timings",
 )
+_NEEDED = ("schema", "id", "config", "model", "metrics", "predictions", "sha256")
 _TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
 
 
-def make_record(run: Path) -> dict[str, Any]:
+def make_record(
+    run: Path, cards: Mapping[str, DatasetCard] | None = None, initial: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The record of a finished run.
+
+    Args:
+        run: its folder.
+        cards: of its datasets, as far as they are known; what decides a figure is taken over.
+        initial: digests of the weights that it started from, for a run whose manifest has none.
 
     Raises:
         UserError: no finished run stands there, or one of its files cannot be read.
@@ -42,26 +66,54 @@ def make_record(run: Path) -> dict[str, Any]:
         raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
     settings = (run / "config.toml").read_text(encoding="utf-8")
     digest = hashlib.sha256(settings.encode()).hexdigest()
+    datasets = {name: describe_dataset(card) for name, card in (cards or {}).items()}
+    predictions = {}
+    for name in metrics["tests"]:
+        estimates = estimates_of(run, name)
+        predictions[name] = {"sha256": predictions_digest(pd.read_parquet(_predictions(run, name)))}
+        if estimates is not None:
+            predictions[name]["estimates_sha256"] = estimates_digest(estimates)
+    # The same settings on another machine give other figures: what came out is part of the name, so that both are kept.
+    outcome = hashlib.sha256(json.dumps(predictions, sort_keys=True).encode()).hexdigest()
     record = {
         "schema": SCHEMA,
-        "id": f"{_stem(metrics, manifest)}-{digest[:8]}",
+        "id": f"{_stem(metrics, manifest)}-{digest[:8]}-{outcome[:8]}",
         "config": tomllib.loads(settings),
         "config_sha256": digest,
         **{key: manifest[key] for key in _MANIFEST if key in manifest},
+        "datasets": datasets,
+        "plugins": plugins_of(manifest["model"].get("head"), datasets),
         "metrics": metrics,
-        "predictions": {
-            name: {"sha256": predictions_digest(pd.read_parquet(_predictions(run, name)))} for name in metrics["tests"]
-        },
+        "predictions": predictions,
     }
+    if initial and "initial" not in record["model"]:
+        record["model"] = {**record["model"], "initial": dict(initial)}
     return record | {"sha256": _seal(record)}
 
 
-def write_record(run: Path, folder: Path) -> Path:
-    """`make_record` into `folder/<id>.json`: a file a run, so that records of different people merge."""
-    record = make_record(run)
+def write_record(
+    run: Path,
+    folder: Path,
+    cards: Mapping[str, DatasetCard] | None = None,
+    initial: Mapping[str, str] | None = None,
+) -> Path:
+    """`make_record` into `folder/<id>.json`: a file a run, so that records of different people merge.
+
+    Where a dataset's card allows it, what was estimated for each image goes to `estimates_file`, without any label.
+    """
+    record = make_record(run, cards, initial)
     path = folder / f"{record['id']}.json"
+    for name in record["metrics"]["tests"]:
+        estimates = estimates_of(run, name)
+        if estimates is not None and cards and name in cards and cards[name].estimates_public:
+            write_estimates(estimates_file(path, name), estimates)
     write_json(path, record)
     return path
+
+
+def estimates_file(record: Path, test: str) -> Path:
+    """Where a record's estimates for a test set lie: reports/predictions/<id>/<test>.parquet beside reports/results/<id>.json."""
+    return record.parent.parent / "predictions" / record.stem / f"{test}.parquet"
 
 
 def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -75,15 +127,25 @@ def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
     return {path: _json(path) for path in sorted(folder.glob("*.json"))}
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """One record, unchecked.
+
+    Raises:
+        UserError: no such file, or it is no JSON.
+    """
+    return _json(path)
+
+
 def runs_by_config(folder: Path) -> dict[str, Path]:
-    """`config_sha256` -> run, of all runs in a folder, however these are called."""
+    """`config_sha256` -> run, of all runs in a folder, less those that only repeat what a record says."""
     return {
         hashlib.sha256(config.read_bytes()).hexdigest(): config.parent
         for config in sorted(folder.glob("*/config.toml"))
+        if not config.parent.name.startswith(AGAIN)
     }
 
 
-def check_record(record: Mapping[str, Any], run: Path | None = None) -> Iterator[str]:
+def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
     """What is wrong with a record, in sentences; nothing where it is right.
 
     Args:
@@ -91,15 +153,29 @@ def check_record(record: Mapping[str, Any], run: Path | None = None) -> Iterator
         run: the run's folder, where it is there: its predictions must have the record's digest, and every figure must
             follow from them.
     """
-    missing = [key for key in ("schema", "id", "config", "metrics", "predictions", "sha256") if key not in record]
+    if not isinstance(record, Mapping):
+        yield "it is no table of keys and values"
+        return
+    if record.get("schema", SCHEMA) != SCHEMA:
+        yield f"its schema is {record['schema']!r}; this agebench ({__version__}) knows {SCHEMA}"
+        return
+    missing = [key for key in _NEEDED if key not in record]
     if missing:
         yield f"it has no '{missing[0]}'"
         return
-    if record["schema"] != SCHEMA:
-        yield f"its schema is {record['schema']}; this agebench knows {SCHEMA}"
+    flat = [key for key in ("config", "model", "metrics", "predictions") if not isinstance(record[key], Mapping)]
+    if flat or not {"train", "tests"} <= record["metrics"].keys():
+        yield f"its '{flat[0] if flat else 'metrics'}' does not have the shape that `agebench results add` gives it"
         return
     if record["sha256"] != _seal(record):
         yield "its seal is broken: it was changed after it was made"
+    try:
+        yield from _check_figures(record, run)
+    except (AttributeError, KeyError, TypeError) as error:
+        yield f"its figures do not have the shape that metrics.json has: {type(error).__name__}: {error}"
+
+
+def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]:
     for name, test in record["metrics"]["tests"].items():
         yield from (f"{name}: {problem}" for problem in _contradictions(test))
         file = _predictions(run, name) if run is not None else None
@@ -111,9 +187,45 @@ def check_record(record: Mapping[str, Any], run: Path | None = None) -> Iterator
                 yield from (f"{name}: {problem}" for problem in _recomputed(table, test))
 
 
+def check_estimates(record: Mapping[str, Any], path: Path, present: Present) -> Iterator[tuple[str, str | None]]:
+    """What is wrong with the estimates beside a record: (test set, problem), the problem None where all its figures follow.
+
+    A test set is passed over where it has no estimates there, or its data are not on this machine or other ones.
+
+    Args:
+        record: one that `check_record` finds nothing wrong with.
+        path: its file.
+        present: the datasets of this machine.
+    """
+    for name, test in record["metrics"]["tests"].items():
+        file = estimates_file(path, name)
+        if not file.exists():
+            continue
+        try:
+            estimates = read_estimates(file)
+        except UserError as error:
+            yield name, str(error)
+            continue
+        if estimates_digest(estimates) != record["predictions"].get(name, {}).get("estimates_sha256"):
+            yield name, f"the estimates in {file} are not those of the record"
+            continue
+        samples = present.samples(name)
+        theirs = (record.get("samples") or {}).get(name, {}).get("fingerprint")
+        if samples is None or theirs != present.fingerprint(name):
+            continue
+        table = joined(estimates, samples)
+        if table is None:
+            yield name, f"{file} has estimates of images that the dataset does not have"
+            continue
+        problems = list(_recomputed(table, test))
+        yield from ((name, problem) for problem in problems)
+        if not problems:
+            yield name, None
+
+
 def predictions_digest(table: pd.DataFrame) -> str:
     """SHA-256 of who was predicted what, whatever wrote the file."""
-    rows = table[["sample_id", "age", "age_pred"]].sort_values("sample_id")
+    rows = table[["sample_id", "age", "age_pred"]].sort_values(["sample_id", "age_pred"])
     return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
 
 
@@ -138,7 +250,7 @@ def _contradictions(test: Mapping[str, Any]) -> Iterator[str]:
 def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
     method = test["method"]
     single = [name for name in test["groups"] if name != "age_band" and "*" not in name]
-    made = evaluate(
+    made = evaluate_folds(
         table,
         groups=single,
         train_ages=tuple(test["train_ages"]) if test.get("train_ages") else None,
@@ -149,10 +261,13 @@ def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
     for where, ours, theirs in [
         ("all images", made["overall"], test["overall"]),
         *((name, entry, dict(_each_group(test)).get(name, {})) for name, entry in _each_group(made)),
+        *((name, entry, dict(_each_gap(test)).get(name, {})) for name, entry in _each_gap(made)),
     ]:
         for key, figure in ours.items():
             if isinstance(figure, Mapping) and not _same(figure, theirs.get(key) or {}):
                 yield f"{where}: {key} is {_text(theirs.get(key))} there, and {_text(figure)} by the predictions"
+    if made["n"] != test["n"]:
+        yield f"n is {test['n']} there, and {made['n']} by the predictions"
 
 
 def _each_group(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -161,6 +276,12 @@ def _each_group(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         for grouping, entries in (test.get("groups") or {}).items()
         for name, entry in entries.items()
     ]
+
+
+def _each_gap(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    gaps = [(f"gap by {grouping}", gap) for grouping, gap in (test.get("gaps") or {}).items()]
+    even = [(f"{name} at equal ages", gap["standardised"]) for name, gap in gaps if gap.get("standardised")]
+    return [*gaps, *even]
 
 
 def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
@@ -182,7 +303,9 @@ def _stem(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     model = manifest["model"]
     if metrics["train"] is None:
         return f"{model['name']}-on-{'-'.join(metrics['tests'])}"
-    return f"{metrics['train']}-{model['name']}-{model['head']}-s{manifest['seed']}"
+    protocol = (metrics.get("protocol") or {}).get("name", DEFAULT)
+    home = metrics["train"] if protocol == DEFAULT else f"{metrics['train']}-{protocol}"
+    return f"{home}-{model['name']}-{model['head']}-s{manifest['seed']}"
 
 
 def _predictions(run: Path, test: str) -> Path:
@@ -193,6 +316,8 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a record is made of a run's folder") from None
+        raise UserError(
+            f"{path}: no such file; records are made of runs' folders by `agebench results add RUN`"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable JSON file: {error}") from error

@@ -8,8 +8,11 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.files import write_text
+from agebench.reports.error_analysis import error_curves
 from agebench.reports.external_text import external_in_words, external_table
-from agebench.reports.figures import draw_run
+from agebench.reports.failures_text import failures_in_words, failures_tables
+from agebench.reports.figures import colours, draw_run, save
+from agebench.reports.protocol_text import leaks_of, protocol_in_words, test_label
 from agebench.reports.tables import (
     DASH,
     count,
@@ -39,6 +42,7 @@ _FACES = {
     "none": "as they come, framed like the template already",
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
+    "boxes": "cut out by their annotated boxes, a framing of their own",
 }
 # Key of `overall` -> column, and how its figures are written.
 _SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}
@@ -76,6 +80,7 @@ def write_report(folder: Path) -> Path:
         f"# {escaped(manifest.get('name') or folder.name)}",
         external_in_words(metrics, manifest) if external else _in_words(metrics, manifest),
         cross_dataset_table(metrics),
+        protocol_in_words(metrics),
         _method(metrics),
         _overall_table(metrics, _SCORES),
         drawn.get("cumulative-scores", ""),
@@ -86,11 +91,14 @@ def write_report(folder: Path) -> Path:
         *_age_tables(metrics),
         "## For whom it is worse",
         *_fairness(metrics, drawn),
+        *_failures(metrics),
         *task_parts(metrics),
+        *_error_analysis(folder, metrics),
         "## How the faces were prepared",
         _faces(manifest),
         "## What was left out, and why",
         *_left_out(manifest),
+        drawn.get("ages-of-parts", ""),
         "## What was called" if external else "## How it was trained",
         external_table(manifest) if external else _training(manifest, config),
         drawn.get("learning-curves", ""),
@@ -111,7 +119,7 @@ def summary(run: Path | Mapping[str, Any]) -> str:
     """
     metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
     origin = "" if metrics["train"] is None else f"trained on {escaped(metrics['train'])}\n\n"
-    return f"{origin}{cross_dataset_table(metrics)}"
+    return "\n\n".join(filter(None, [f"{origin}{cross_dataset_table(metrics)}", protocol_in_words(metrics)]))
 
 
 def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
@@ -131,7 +139,7 @@ def _overall_table(metrics: Mapping[str, Any], columns: _Columns, **more: list[s
     }
     rows = [
         [
-            escaped(f"{name} (held-out part)" if name == metrics["train"] else name),
+            test_label(name, metrics),
             count(test.get("n")),
             *(with_interval(_overall(test, key), **style) for key, (_, style) in shown.items()),
             *(column[place] for column in more.values()),
@@ -221,6 +229,20 @@ def _fairness(metrics: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]
     return [_TESTED if parts else "", *parts, nothing]
 
 
+def _error_analysis(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+    """Curves of error and loss by age and group, and where the worst predictions stand."""
+    parts = ["## Where it errs"]
+    for name, (figure, caption) in error_curves(folder, metrics, colours(metrics["train"], metrics["tests"])).items():
+        save(figure, folder / "figures" / f"{name}.png")
+        parts.append(picture(name, caption))
+    if (folder / "private" / "errors.md").exists():
+        parts.append(
+            "The worst predictions with their pictures, and labels that do not fit, stand in `private/errors.md` of the run's "
+            "folder: pictures of people, not for publication."
+        )
+    return parts if len(parts) > 1 else []
+
+
 def _gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:
     raw = _difference(grouping, gap)
     if not raw:
@@ -276,7 +298,18 @@ def _faces(manifest: Mapping[str, Any]) -> str:
     size, coverage = faces.get("size"), faces.get("coverage")
     text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
-    return f"{text}: {'; '.join(ways)}." if ways else f"{text}."
+    found = (faces.get("detectors") or {}).items()
+    by = "".join(f" Detector of {escaped(name)}: {escaped(each['name'])}." for name, each in found)
+    return f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}"
+
+
+def _failures(metrics: Mapping[str, Any]) -> list[str]:
+    """Whose faces are missing from the figures: a detector that misses some groups more than others biases a benchmark."""
+    parts = []
+    for name, test in metrics["tests"].items():
+        found = test.get("failure_to_process") or {}
+        parts += [failures_in_words(name, found), *failures_tables(found)] if found else []
+    return ["### Failure to process, by group", *parts] if parts else []
 
 
 def _left_out(manifest: Mapping[str, Any]) -> list[str]:
@@ -299,8 +332,12 @@ def _left_out(manifest: Mapping[str, Any]) -> list[str]:
     rule = (
         "Every test set was read once."
         if not manifest.get("train")
-        else "Exact copies and the images of one subject stay on one side of the split; test images that the training set holds "
-        "too are left out. Every test set was read once, after training."
+        else (
+            "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
+            if leaks_of(manifest)
+            else "Exact copies and the images of one subject stay on one side of the split; "
+        )
+        + "test images of other sets that the training set holds too are left out. Every test set was read once, after training."
     )
     return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
 
@@ -324,7 +361,7 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "started from": {"random": "random weights", None: DASH}.get(
             model.get("weights"), escaped(model.get("weights"))
         ),
-        "epochs": f"{count(manifest.get('epochs'))}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}",
+        "epochs": _epochs(manifest),
         "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
         "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
         "seed": str(manifest.get("seed", DASH)),
@@ -338,6 +375,13 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         [[key, value or DASH] for key, value in facts.items() if value or key != "beside age"],
         align=("left", "left"),
     )
+
+
+def _epochs(manifest: Mapping[str, Any]) -> str:
+    epochs, folds = count(manifest.get("epochs")), (manifest.get("protocol") or {}).get("folds", 1)
+    if folds > 1:
+        return f"{epochs} in each of {folds} folds; of each, the weights with the lowest validation MAE answered"
+    return f"{epochs}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}"
 
 
 def _read(folder: Path, name: str, otherwise: Any) -> Any:

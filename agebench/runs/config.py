@@ -3,15 +3,19 @@
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
+from agebench.data.faces import FaceSpec
 from agebench.errors import UserError
-from agebench.registry.cards import Architecture, Recipe, merge, validated
+from agebench.registry.builtin import detectors
+from agebench.registry.cards import Architecture, DatasetCard, Recipe, merge, validated
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
+from agebench.registry.protocol import DEFAULT
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -27,6 +31,19 @@ class DataConfig(_Table):
     test: tuple[str, ...] = Field(min_length=1)
     test_share: float = Field(default=0.2, gt=0, lt=1, description="of the training set's images, held out")
     val_share: float = Field(default=0.15, gt=0, lt=1, description="of what is left, for validation")
+    # Left out of config.toml while it is unset: runs and records from before there were protocols stay what they are.
+    protocol: str = Field(
+        default="", exclude_if=lambda name: not name, description="of the training set's card; empty: the default one"
+    )
+
+    @field_validator("protocol")
+    @classmethod
+    def _one_name_for_the_default(cls, name: str) -> str:
+        return "" if name == DEFAULT else name
+
+    exclude: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda files: not files, description="CSV files of sample ids that are put aside"
+    )
 
 
 class FacesConfig(_Table):
@@ -35,6 +52,29 @@ class FacesConfig(_Table):
     coverage: float = Field(
         default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again"
     )
+    # Left out of config.toml while they are unset: runs from before there were such settings stay what they are.
+    mode: Literal["", "none", "landmarks", "detect", "boxes"] = Field(
+        default="", exclude_if=lambda value: not value, description="of every dataset; empty: each card's own"
+    )
+    detector: str = Field(
+        default="",
+        exclude_if=lambda value: not value,
+        description="see `agebench list detectors`; empty: each card's own",
+    )
+
+    def spec(self, card: DatasetCard, size: int, *, bodies: bool = False) -> FaceSpec:
+        """How a dataset's faces become `size` x `size` pixels, with bodies behind them where asked.
+
+        Raises:
+            UserError: no such detector, or annotated points are asked for and the card names none.
+        """
+        mode, detector = self.mode or card.faces, self.detector or card.detector or DEFAULT_DETECTOR
+        if mode == "landmarks" and not card.landmark_points:
+            raise UserError(
+                f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
+            )
+        detectors.get(detector)
+        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector, bodies)
 
 
 class EvaluateConfig(_Table):
@@ -63,8 +103,9 @@ class RunConfig(_Table):
 
     def name(self) -> str:
         """What the run's folder is called unless told otherwise."""
+        protocol = f"-{self.data.protocol}" if self.data.protocol else ""
         said = "+".join([self.model.head, *self.model.targets])
-        return f"{self.data.train}-{self.model.name}-{said}-s{self.seed}"
+        return f"{self.data.train}{protocol}-{self.model.name}-{said}-s{self.seed}"
 
     def to_toml(self) -> str:
         """The config as a file that `read_settings` and `resolve` take back unchanged."""
@@ -105,7 +146,7 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
     """The config that the model's card gives, overlaid with `layers`: a config file, then flags, then --set.
 
     Raises:
-        UserError: an unknown model or dataset, or a key or value that is wrong; the message says what would be right.
+        UserError: an unknown model, dataset or protocol, or a key or value that is wrong; the message says what would be right.
     """
     settings: dict[str, Any] = {}
     for layer in layers:
@@ -122,4 +163,5 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
     config = validated(RunConfig, merge(base, settings), source="run settings")
     for name in config.datasets():
         catalogue.datasets.get(name)
+    catalogue.datasets.get(config.data.train).protocol(config.data.protocol)
     return config

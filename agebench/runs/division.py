@@ -1,18 +1,22 @@
 """Which image does what in one run."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from agebench.data.cache import Faces
+from agebench.data.protocols import Folds, fold
 from agebench.data.samples import Samples
-from agebench.data.splits import split, without_overlap
+from agebench.data.splits import without_overlap
 from agebench.errors import UserError
+from agebench.registry.protocol import Protocol
 from agebench.runs.config import DataConfig
 
 
 @dataclass(frozen=True)
 class Division:
-    """The samples of one run.
+    """The samples of one run, or of one fold of it.
 
     Attributes:
         home: the training set's name.
@@ -39,31 +43,81 @@ class Division:
             **{f"{name}-test": (name, test) for name, test in self.tests.items()},
         }
 
-    def with_faces(self, faces: dict[str, Faces]) -> "Division":
+
+@dataclass(frozen=True)
+class Divisions:
+    """The division of each fold of a run; mostly there is one.
+
+    Attributes:
+        home: the training set's name.
+        folds: how the training set is divided.
+        tests: the test sets in their order; the training set's own name stands for its held-out part.
+        others: test set -> samples of every other one, less what trains or validates in any fold: all folds are asked
+            about the same images.
+        overlap: test set -> images dropped from it for that.
+    """
+
+    home: str
+    folds: Folds
+    tests: tuple[str, ...]
+    others: dict[str, Samples]
+    overlap: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.folds)
+
+    def __iter__(self) -> Iterator[Division]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Division:
+        """The division of one fold."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        own = self.folds.split(number)
+        return Division(
+            home=self.home,
+            train=own.train,
+            val=own.val,
+            tests={name: own.test if name == self.home else self.others[name] for name in self.tests},
+            duplicates=own.duplicates,
+            straddling=own.straddling,
+            overlap=self.overlap,
+        )
+
+    def with_faces(self, faces: dict[str, Faces]) -> "Divisions":
         """Less the samples in which no face could be prepared, which go to quarantine.
 
         Raises:
             UserError: nothing is left of a part.
         """
-        kept = self._each(lambda name, samples: faces[name].keep(samples))
-        for part, (name, samples) in kept.parts().items():
-            if not len(samples):
-                raise UserError(
-                    f"{part}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?"
-                )
+        kept = replace(
+            self,
+            folds=self.folds.keep(faces[self.home].keep(self.folds.samples)),
+            others={name: faces[name].keep(samples) for name, samples in self.others.items()},
+        )
+        for division in kept:
+            for part, (name, samples) in division.parts().items():
+                if not len(samples):
+                    raise UserError(
+                        f"{part}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?"
+                    )
         return kept
 
-    def _each(self, change: Callable[[str, Samples], Samples]) -> "Division":
-        return replace(
-            self,
-            train=change(self.home, self.train),
-            val=change(self.home, self.val),
-            tests={name: change(name, test) for name, test in self.tests.items()},
-        )
+    def labelled(self) -> Samples:
+        """Whose labels say the classes of targets beside age: the training part, or, so that folds agree, the whole set."""
+        return self[0].train if len(self) == 1 else self.folds.samples
+
+    def quarantined(self) -> dict[str, Samples]:
+        """Dataset -> the samples whose quarantine holds what was left out after the audit."""
+        return {self.home: self.folds.samples, **self.others}
+
+    def protocol(self) -> dict[str, Any]:
+        """For metrics.json and the manifest: the protocol's name, its folds, and what leaks in it."""
+        return {"name": self.folds.protocol, "folds": len(self), "leaks": self.folds.leaks()}
 
 
 def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:
-    """The classes of the label column `name` in the training part, sorted.
+    """The classes of the label column `name` in the training set, sorted.
 
     Raises:
         UserError: no such column, no labels in it, or labels that are all alike.
@@ -78,28 +132,35 @@ def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:
     return tuple(sorted(map(str, table[name].dropna().unique())))
 
 
-def divide(data: DataConfig, samples: dict[str, Samples], *, seed: int) -> Division:
-    """Split the training set; test on its held-out part, and on all of every other set less what training saw.
+def divide(
+    data: DataConfig,
+    samples: dict[str, Samples],
+    *,
+    seed: int,
+    protocol: Protocol | None = None,
+    root: Path | None = None,
+) -> Divisions:
+    """Divide the training set; test on its held-out part, and on all of every other set less what training saw.
+
+    Args:
+        data: the run's.
+        samples: dataset's name -> audited samples.
+        seed: of every draw.
+        protocol: how the training set is divided; None: the default protocol.
+        root: the training set's folder, for a protocol's list files.
 
     Raises:
-        UserError: too few samples, or a test set that stands in the training set altogether.
+        UserError: too few samples, a protocol that does not fit, or a test set that stands in the training set altogether.
     """
-    home = split(samples[data.train], test=data.test_share, val=data.val_share, seed=seed, source=data.train)
-    tests, overlap = {data.train: home.test}, {data.train: 0}
+    home = data.train
+    folds = fold(protocol, samples[home], test=data.test_share, val=data.val_share, seed=seed, source=home, root=root)
+    seen = folds.trained_on()
+    others, overlap = {}, {home: 0}
     for name in data.test:
-        if name != data.train:
-            tests[name], overlap[name] = without_overlap(samples[name], [home.train, home.val])
-    for name, test in tests.items():
-        if not len(test):
-            raise UserError(
-                f"{name}: every one of its images also stands in {data.train}'s training part: nothing to test on"
-            )
-    return Division(
-        home=data.train,
-        train=home.train,
-        val=home.val,
-        tests={name: tests[name] for name in data.test},
-        duplicates=home.duplicates,
-        straddling=home.straddling,
-        overlap={name: overlap[name] for name in data.test},
-    )
+        if name != home:
+            others[name], overlap[name] = without_overlap(samples[name], [seen])
+            if not len(others[name]):
+                raise UserError(
+                    f"{name}: every one of its images also stands in {home}'s training part: nothing to test on"
+                )
+    return Divisions(home, folds, data.test, others, {name: overlap[name] for name in data.test})

@@ -13,8 +13,9 @@ from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.reports.run_report import write_report
 from agebench.runs.external_config import ExternalConfig
+from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import open_dataset, prepare_faces
+from agebench.runs.pipeline import exclude, open_dataset, prepare_faces
 from agebench.runs.records import (
     describe_faces,
     describe_tests,
@@ -22,6 +23,7 @@ from agebench.runs.records import (
     save_predictions,
     save_tests,
 )
+from agebench.runs.worst import save_worst
 
 
 def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder) -> dict[str, Any]:
@@ -38,29 +40,30 @@ def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-    tests = {name: with_faces(name, dataset.samples, faces[name]) for name, dataset in datasets.items()}
-    audited = {name: dataset.samples for name, dataset in datasets.items()}
+    audited, excluded = exclude(datasets, config.data.exclude)
+    tests = {name: with_faces(name, samples, faces[name]) for name, samples in audited.items()}
     save_tests(folder, tests, audited)
     cards = {name: dataset.card for name, dataset in datasets.items()}
     about: dict[str, Any] = {
         "seed": config.seed,
         "hardware": hardware(device),
         "model": describe_external(config.model, digest),
-        "faces": describe_faces(cards, config.model.size, config.faces.coverage),
+        "faces": describe_faces(cards, config.model.size, config.faces, faces),
         "samples": describe_tests(tests, audited),
+        **excluded,
     }
     folder.write_manifest(about | {"finished": False})
-    found = {}
+    found, answers = {}, {}
     for name, test in tests.items():
         with folder.clock("predict_s"):
             answer = estimate(config.model, faces[name].pixels, faces[name].rows(test), device=str(device), label=name)
-        table = predictions_table(test, Estimates(*answer))
+        table = answers[name] = predictions_table(test, Estimates(*answer))
         save_predictions(folder, name, table, answer.probs)
         with folder.clock("evaluate_s"):
             figures = evaluate(table, groups=test.groups, resamples=config.evaluate.resamples, seed=config.seed)
         found[name] = figures | {"contamination": contamination(config.model, name)}
-    metrics = {"schema": 1, "train": None, "tests": found}
-    folder.write_json("metrics.json", metrics)
+    save_worst(folder, answers, faces)
+    metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
     about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
     folder.write_manifest(about | {"finished": False})
     write_report(folder.path)

@@ -19,6 +19,9 @@ class TestsConfig(_Table):
     __test__ = False  # pytest: this is no test
 
     test: tuple[str, ...] = Field(min_length=1)
+    exclude: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda files: not files, description="CSV files of sample ids that are put aside"
+    )
 
 
 class ExternalConfig(_Table):

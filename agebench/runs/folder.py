@@ -79,7 +79,22 @@ class RunFolder:
 
     def started(self) -> bool:
         """Whether an earlier call left something to continue."""
-        return (self.checkpoints / "last.safetensors").exists()
+        return (self.checkpoints / "last.safetensors").exists() or (self.path / "folds").exists()
+
+    def fold(self, number: int, count: int) -> "RunFolder":
+        """The folder of a fold, `folds/01` and on; its seconds are counted with this one's."""
+        own = RunFolder(self.path / "folds" / f"{number + 1:0{len(str(count))}}")
+        own.timings = self.timings
+        return own
+
+    def done_fold(self) -> list[dict[str, float]]:
+        """The history of a fold that is done, of one that is not an empty list."""
+        return list(self._read("fold.json").get("history", []))
+
+    def close_fold(self, name: str, history: list[dict[str, float]]) -> None:
+        """Say that a fold is done. What only serves to go on with its training goes: of many folds it would fill disks."""
+        write_json(self.path / "fold.json", {"fold": name, "history": history})
+        (self.checkpoints / "last.safetensors").unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """One run, from cards to report. Read `run` and you have seen the whole benchmark."""
 
+import copy
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,32 +13,36 @@ import torch
 
 from agebench.data.audit import audit
 from agebench.data.cache import Faces, build_faces
-from agebench.data.faces import FaceSpec
+from agebench.data.exclude import without_excluded
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.data.store import reader_for
-from agebench.engine.checkpoint import load_weights
+from agebench.engine import ranks
 from agebench.engine.devices import choose_device, hardware
-from agebench.engine.events import Console
+from agebench.engine.features import frozen_features
 from agebench.engine.loader import derived_seed, face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
-from agebench.evaluation.evaluate import evaluate
-from agebench.evaluation.tasks import evaluate_tasks
+from agebench.errors import UserError
 from agebench.export.torchscript import export_torchscript
 from agebench.models import zoo
 from agebench.models.age_model import AgeModel, create_model
-from agebench.models.weights import load_pretrained
+from agebench.models.tasks import HasTasks
+from agebench.models.weights import digests, load_pretrained
 from agebench.models.zoo.published import load_published
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Division, divide, task_classes
+from agebench.runs.division import Division, Divisions, divide, task_classes
 from agebench.runs.external_config import ExternalConfig
+from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
+from agebench.runs.folds import join, measure
+from agebench.runs.live import Live
 from agebench.runs.published import PublishedConfig
 from agebench.runs.records import describe_faces, describe_samples, predictions_table, save_predictions, save_samples
+from agebench.runs.worst import save_worst
 
 
 @dataclass(frozen=True)
@@ -55,42 +62,44 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     """
     device = choose_device(config.device)
     model, weights = initial_model(config)
+    origin = {"weights": weights, "initial": digests(model, model.backbone)}
     folder.write_config(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-        samples = {name: dataset.samples for name, dataset in datasets.items()}
-        division = divide(config.data, samples, seed=config.seed)
+        samples, excluded = exclude(datasets, config.data.exclude)
+        divisions = divide_home(config, datasets[config.data.train], samples)
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-        division = division.with_faces(faces)
-    add_tasks(config, model, division)
-    save_samples(folder, division, samples)
+        divisions = divisions.with_faces(faces)
+    add_tasks(config, model, divisions.labelled())
+    inputs = model_inputs(config, folder, model, faces, device)
+    save_samples(folder, divisions, samples)
     about = {
         "seed": config.seed,
         "hardware": hardware(device),
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
-        "model": describe_model(config, model, weights),
+        "model": describe_model(config, model, origin),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage
+            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
         ),
-        "samples": describe_samples(division, samples),
+        "protocol": divisions.protocol(),
+        **excluded,
+        "samples": describe_samples(divisions, samples),
     }
     folder.write_manifest(about | {"finished": False})
-    with folder.clock("train_s"):
-        history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
-    with folder.clock("predict_s"):
-        answers = {
-            name: predict_test(config, model, test, faces[name], device) for name, test in division.tests.items()
-        }
+    history = learn(config, folder, model, divisions, inputs, device, quiet=quiet)
+    if ranks.rank():
+        return {}  # the first of several processes writes down what all of them did
     with folder.clock("evaluate_s"):
-        metrics = measure(config, folder, division, answers)
-    with folder.clock("export_s"):
-        examples = some_faces(faces, division)
-        difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
+        metrics = record_failures(folder, measure(config, folder, divisions), samples, faces)
+        save_worst(folder, {name: join(folder, divisions, name) for name in divisions.tests}, faces)
+    if len(divisions) == 1:  # of several folds no model is the run's
+        with folder.clock("export_s"):
+            examples = some_faces(faces, divisions[0])
+            difference = export_torchscript(model, config.model, metrics, examples, folder.path / "export" / "model.ts")
+        about |= {"best_epoch": history.best_epoch, "export": {"max_difference_years": difference}}
     about |= {
-        "epochs": len(history.epochs),
-        "best_epoch": history.best_epoch,
-        "export": {"max_difference_years": difference},
+        "epochs": round(len(history.epochs) / len(divisions)),
         "timings": folder.timings
         | {"images_per_s": round(history.images_per_s, 1), "total_s": round(sum(folder.timings.values()), 1)},
     }
@@ -104,6 +113,7 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     """The untrained model and where its weights come from; made first, because it fails before hours of work."""
     torch.manual_seed(derived_seed(config.seed, "weights"))
     model = create_model(config.model)
+    _refuse_frozen_answers(config, model)
     if not config.pretrained:
         return model, "random"
     if config.model.backbone in zoo.NAMES:
@@ -111,11 +121,24 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     return model, load_pretrained(model.backbone, config.model, config.pretrained)
 
 
-def add_tasks(config: RunConfig, model: AgeModel, division: Division) -> None:
-    """Give the model its targets beside age; their classes are those of the training part."""
+def _refuse_frozen_answers(config: RunConfig, model: AgeModel) -> None:
+    """Whole architectures answer within their backbone: frozen, they would be scored for what they never learned."""
+    if not config.train.freeze or not isinstance(model.backbone, HasTasks):
+        return
+    stuck = [*(["age"] if not list(model.head.parameters()) else []), *config.model.targets]
+    if stuck:
+        ways = "leave out train.freeze" + ("" if "age" in stuck else f", or {stuck[0]} with --task {stuck[0]}=0")
+        raise UserError(
+            f"train.freeze = {config.train.freeze}: {config.model.backbone} answers {' and '.join(stuck)} within its backbone, "
+            f"which would not be learned; {ways}"
+        )
+
+
+def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
+    """Give the model its targets beside age; their classes are those of `labelled`, a training part."""
     torch.manual_seed(derived_seed(config.seed, "tasks"))
     for name in config.model.targets:
-        model.add_task(name, task_classes(division.home, division.train, name))
+        model.add_task(name, task_classes(config.data.train, labelled, name))
 
 
 def open_dataset(card: DatasetCard) -> Dataset:
@@ -124,12 +147,94 @@ def open_dataset(card: DatasetCard) -> Dataset:
     return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
 
 
+def exclude(datasets: dict[str, Dataset], files: Sequence[str]) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Each dataset's samples less what the files name; for the manifest, what they did. Faces are made of all: they stay cached."""
+    samples, found = without_excluded({name: dataset.samples for name, dataset in datasets.items()}, files)
+    for file, what in found.items():
+        if what["unknown"]:
+            print(f"--exclude {file}: {what['unknown']} of its ids are in no dataset of this run", file=sys.stderr)
+    return samples, {"excluded": found} if found else {}
+
+
 def prepare_faces(config: RunConfig | ExternalConfig | PublishedConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
-    card = dataset.card
-    bodies = config.model.bodies
-    spec = FaceSpec(card.faces, config.model.size, config.faces.coverage, card.landmark_points, bodies)
-    return build_faces(dataset.reader, dataset.samples, spec, name=card.name)
+    bodies = not isinstance(config, ExternalConfig) and config.model.bodies
+    spec = config.faces.spec(dataset.card, config.model.size, bodies=bodies)
+    return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
+
+
+def divide_home(config: RunConfig, home: Dataset, samples: dict[str, Samples]) -> Divisions:
+    """Who trains, validates and tests, by the protocol that the config names."""
+    protocol = home.card.protocol(config.data.protocol)
+    return divide(config.data, samples, seed=config.seed, protocol=protocol, root=home.reader.root)
+
+
+def learn(
+    config: RunConfig,
+    folder: RunFolder,
+    model: AgeModel,
+    divisions: Divisions,
+    faces: dict[str, Faces],
+    device: torch.device,
+    *,
+    quiet: bool,
+) -> History:
+    """Train and ask, fold by fold; a fold that is done is not done again. Returns the epochs of all folds.
+
+    A run of one fold leaves everything in the run's folder and its weights in `model`; else each fold has a folder and
+    starts from a copy of `model`.
+    """
+    if len(divisions) == 1:
+        return learn_fold(config, folder, model, divisions[0], faces, device, quiet=quiet)
+    if ranks.size() > 1:
+        raise UserError(
+            f"the protocol '{config.data.protocol}' has {len(divisions)} folds, and these run in one process each: "
+            "start it by `agebench run`"
+        )
+    whole = History()
+    for number, division in enumerate(divisions):
+        own = folder.fold(number, len(divisions))
+        history = History(own.done_fold())
+        if not history.epochs:
+            history = learn_fold(config, own, copy.deepcopy(model), division, faces, device, quiet=True)
+            own.close_fold(divisions.folds.names[number], history.epochs)
+            if not quiet:
+                best = history.epochs[history.best_epoch - 1]["val_mae"]
+                print(f"fold {number + 1}/{len(divisions)}: validation MAE {best:.2f}", file=sys.stderr)
+        whole.epochs += history.epochs
+    return whole
+
+
+def learn_fold(
+    config: RunConfig,
+    folder: RunFolder,
+    model: AgeModel,
+    division: Division,
+    faces: dict[str, Faces],
+    device: torch.device,
+    *,
+    quiet: bool,
+) -> History:
+    """Train on one division, then ask about its test sets; the answers are kept in predictions/<test>.parquet."""
+    with folder.clock("train_s"):
+        history = train(config, folder, model, division, faces[division.home], device, quiet=quiet)
+    with folder.clock("predict_s"):
+        for name, test in division.tests.items():
+            table, estimates = predict_test(config, model, test, faces[name], device)
+            save_predictions(folder, name, table, estimates.probs)
+    return history
+
+
+def model_inputs(
+    config: RunConfig, folder: RunFolder, model: AgeModel, faces: dict[str, Faces], device: torch.device
+) -> dict[str, Faces]:
+    """What the model is trained and tested on: the faces, or for a frozen backbone their features."""
+    recipe = config.train
+    if not recipe.freeze:
+        return faces
+    options: dict[str, Any] = {"mirrored": recipe.augment.flip > 0, "device": device, "precision": recipe.precision}
+    with folder.clock("features_s"):
+        return {name: frozen_features(model, kept, config.model, **options) for name, kept in faces.items()}
 
 
 def train(
@@ -147,10 +252,11 @@ def train(
     model.head.prepare(torch.from_numpy(training.ages))
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
-    with Console(folder.path / "tensorboard", first_step=trainer.steps_done(training), quiet=quiet) as events:
+    done = trainer.steps_done(training)
+    with Live(folder.path, trainer.history.epochs, first_step=done, quiet=quiet) as events:
         history = trainer.fit(training, validation, events)
     folder.write_json("history.json", history.epochs)
-    load_weights(folder.checkpoints / "best.safetensors", model)
+    trainer.load_best()
     return history
 
 
@@ -162,48 +268,20 @@ def predict_test(
     return predictions_table(test, estimates, model.classes), estimates
 
 
-def measure(
-    config: RunConfig, folder: RunFolder, division: Division, answers: dict[str, tuple[pd.DataFrame, Estimates]]
-) -> dict[str, Any]:
-    """Predictions to figures, both kept: predictions/<test>.parquet and metrics.json."""
-    ages = division.train.table["age"]
-    found = {}
-    for name, (table, estimates) in answers.items():
-        save_predictions(folder, name, table, estimates.probs)
-        figures = evaluate(
-            table,
-            groups=division.tests[name].groups,
-            train_ages=(float(ages.min()), float(ages.max())),
-            resamples=config.evaluate.resamples,
-            seed=config.seed,
-        )
-        figures |= evaluate_tasks(
-            table,
-            list(config.model.targets),
-            groups=division.tests[name].groups,
-            resamples=config.evaluate.resamples,
-            seed=config.seed,
-        )
-        # The floor that a model must beat: the training set's median age, whatever the face.
-        found[name] = figures | {"baseline_mae": float((table["age"] - ages.median()).abs().mean())}
-    metrics = {"schema": 1, "train": division.home, "tests": found}
-    folder.write_json("metrics.json", metrics)
-    return metrics
-
-
-def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str, Any]:
-    """For the manifest: the network, and what it started from."""
+def describe_model(config: RunConfig, model: AgeModel, origin: dict[str, Any]) -> dict[str, Any]:
+    """For the manifest: the network, and what it started from, before targets beside age joined."""
     card = config.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size", "tasks"}),
+        **({"classes": {name: list(known) for name, known in model.classes.items()}} if model.classes else {}),
         "parameters": parameters,
-        "weights": weights,
+        **origin,
     }
 
 
 def some_faces(faces: dict[str, Faces], division: Division, count: int = 64) -> np.ndarray:
-    """(n, S, S, 3) uint8: the first faces of the first test set, to check an export on."""
+    """(n, S, S, C) uint8: the first faces of the first test set, to check an export on."""
     name, test = next(iter(division.tests.items()))
     chosen: np.ndarray = faces[name].pixels[faces[name].rows(test)[:count]]
     return chosen

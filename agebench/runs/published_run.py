@@ -14,10 +14,12 @@ from agebench.models.zoo.published import load_published
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.external import with_faces
+from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import open_dataset, prepare_faces
+from agebench.runs.pipeline import exclude, open_dataset, prepare_faces
 from agebench.runs.published import PublishedConfig
 from agebench.runs.records import describe_faces, describe_tests, predictions_table, save_predictions, save_tests
+from agebench.runs.worst import save_worst
 
 GENDERS = ("female", "male")
 
@@ -37,31 +39,32 @@ def run_published(config: PublishedConfig, catalogue: Catalogue, folder: RunFold
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-    tests = {name: with_faces(name, dataset.samples, faces[name]) for name, dataset in datasets.items()}
-    audited = {name: dataset.samples for name, dataset in datasets.items()}
+    audited, excluded = exclude(datasets, config.data.exclude)
+    tests = {name: with_faces(name, samples, faces[name]) for name, samples in audited.items()}
     save_tests(folder, tests, audited)
     about: dict[str, Any] = {
         "seed": config.seed,
         "hardware": hardware(device),
         "model": describe_published(config, weights),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces.coverage
+            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
         ),
         "samples": describe_tests(tests, audited),
+        **excluded,
     }
     folder.write_manifest(about | {"finished": False})
-    found = {}
+    found, answers = {}, {}
     for name, test in tests.items():
         with folder.clock("predict_s"):
             estimates = predict(model, face_set(faces[name], test), config.model, device, label=name)
-        table = predictions_table(test, estimates, model.classes)
+        table = answers[name] = predictions_table(test, estimates, model.classes)
         save_predictions(folder, name, table, estimates.probs)
         settings: dict[str, Any] = {"resamples": config.evaluate.resamples, "seed": config.seed}
         with folder.clock("evaluate_s"):
             found[name] = evaluate(table, groups=test.groups, **settings) | {"contamination": "unknown"}
             found[name] |= evaluate_tasks(table, list(model.classes), groups=test.groups, **settings)
-    metrics = {"schema": 1, "train": None, "tests": found}
-    folder.write_json("metrics.json", metrics)
+    save_worst(folder, answers, faces)
+    metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
     about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
     folder.write_manifest(about | {"finished": False})
     write_report(folder.path)

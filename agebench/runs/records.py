@@ -1,6 +1,5 @@
 """What a run writes down: its samples, its predictions, its manifest."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -10,25 +9,42 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agebench.data.samples import COLUMNS, Samples
+from agebench.data.cache import Faces
+from agebench.data.lists import save_lists
+from agebench.data.protocols import TEST, TRAIN, VAL
+from agebench.data.samples import GEOMETRY, Samples, fingerprint
+from agebench.data.splits import exact_copies
 from agebench.engine.predict import Estimates
 from agebench.files import atomic
 from agebench.registry.cards import DatasetCard
-from agebench.runs.division import Division
+from agebench.registry.protocol import DEFAULT
+from agebench.runs.config import FacesConfig
+from agebench.runs.division import Divisions
 from agebench.runs.folder import RunFolder
 
-# Where things are in the pictures: neither labels nor flat, so not kept with a run.
-GEOMETRY = ["landmarks", "bbox", "body_bbox", "body_path"]
 
+def save_samples(folder: RunFolder, divisions: Divisions, audited: Mapping[str, Samples]) -> None:
+    """samples/<dataset>-<part>.parquet, and samples/quarantined.parquet: what was dropped, and why.
 
-def save_samples(folder: RunFolder, division: Division, audited: Mapping[str, Samples]) -> None:
-    """samples/<dataset>-<part>.parquet, and samples/quarantined.parquet: what was dropped, and why."""
-    for name, (_, part) in division.parts().items():
-        folder.write_table(f"samples/{name}.parquet", part.table.drop(columns=GEOMETRY, errors="ignore"))
+    Of several folds <dataset>-folds.parquet: a column a fold says the part of each image. A protocol's lists go to lists/.
+    """
+    several = len(divisions) > 1
+    for name, (owner, part) in divisions[0].parts().items():
+        if not (several and owner == divisions.home):
+            folder.write_table(f"samples/{name}.parquet", _without_shapes(part.table))
+    if several:
+        own = _without_shapes(divisions.folds.samples.table)
+        folder.write_table(f"samples/{divisions.home}-folds.parquet", own.join(divisions.folds.in_words()))
+    if divisions.folds.protocol != DEFAULT:
+        save_lists(folder.path / "lists", divisions.folds)
     dropped = [samples.quarantined.assign(dataset=name) for name, samples in audited.items()]
-    dropped += [part.quarantined.assign(dataset=name) for name, part in division.parts().values()]
+    dropped += [samples.quarantined.assign(dataset=name) for name, samples in divisions.quarantined().items()]
     table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
     folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])
+
+
+def _without_shapes(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=list(GEOMETRY), errors="ignore")
 
 
 def predictions_table(
@@ -61,50 +77,61 @@ def save_predictions(folder: RunFolder, name: str, table: pd.DataFrame, probs: n
         pq.write_table(content, temporary)
 
 
-def describe_samples(division: Division, audited: Mapping[str, Samples]) -> dict[str, dict[str, Any]]:
-    """For the manifest: a dataset's name -> how many images went where, and why some went nowhere."""
+def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> dict[str, dict[str, Any]]:
+    """For the manifest: a dataset's name -> how many images went where, and why some went nowhere.
+
+    Of several folds, train and val are the mean over them, and test is every image that any of them tests.
+    """
     found: dict[str, dict[str, Any]] = {}
+    later, folds = divisions.quarantined(), divisions.folds
     for name, samples in audited.items():
-        parts = [part for owner, part in division.parts().values() if owner == name]
-        dropped = pd.concat([samples.quarantined, *(part.quarantined for part in parts)]).drop_duplicates("sample_id")
+        dropped = [samples.quarantined, *([later[name].quarantined] if name in later else [])]
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
-            "quarantined": {str(reason): int(count) for reason, count in _kinds(dropped["reason"]).items()},
-            "fingerprint": _fingerprint(samples),
+            "quarantined": _why(pd.concat(dropped).drop_duplicates("sample_id")),
+            "fingerprint": fingerprint(samples),
         }
-        if name == division.home:
+        if name == divisions.home:
             found[name] |= {
-                "train": len(division.train),
-                "val": len(division.val),
-                "duplicates": division.duplicates,
-                "straddling": division.straddling,
+                "train": round(float((folds.parts == TRAIN).sum(axis=1).mean())),
+                "val": round(float((folds.parts == VAL).sum(axis=1).mean())),
+                "duplicates": exact_copies(folds.samples.table),
+                "straddling": folds.straddling,
             }
-        if name in division.tests:
-            found[name] |= {"test": len(division.tests[name]), "in_training_set": division.overlap[name]}
+        if name in divisions.tests:
+            own = name == divisions.home
+            tested = int((folds.parts == TEST).any(axis=0).sum()) if own else len(divisions.others[name])
+            found[name] |= {"test": tested, "in_training_set": divisions.overlap[name]}
     return found
 
 
-def describe_faces(cards: Mapping[str, DatasetCard], size: int, coverage: float) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared."""
-    return {"size": size, "coverage": coverage, "datasets": {name: card.faces for name, card in cards.items()}}
+def describe_faces(
+    cards: Mapping[str, DatasetCard], size: int, config: FacesConfig, faces: Mapping[str, Faces]
+) -> dict[str, Any]:
+    """For the manifest: how every dataset's faces were prepared, which detectors found them, and a digest of what came out."""
+    specs = {name: config.spec(card, size) for name, card in cards.items()}
+    found = {name: spec.describe()["detector"] for name, spec in specs.items() if spec.mode == "detect"}
+    about = {
+        "size": size,
+        "coverage": config.coverage,
+        "datasets": {name: spec.mode for name, spec in specs.items()},
+        "sha256": {name: of.digest() for name, of in faces.items()},
+    }
+    return about | ({"detectors": found} if found else {})
 
 
-def _kinds(reasons: "pd.Series[str]") -> dict[Any, int]:
-    """Reasons without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 is …` are one kind."""
-    return reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\]])", "…", regex=True).value_counts().to_dict()
-
-
-def _fingerprint(samples: Samples) -> str:
-    """What changes when any image or label that a run uses does."""
-    columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY, "path")]
-    table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+def _why(dropped: pd.DataFrame) -> dict[str, int]:
+    """Reason -> images, without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 …` are one."""
+    reasons = dropped["reason"]
+    kinds = reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\])])", "…", regex=True)
+    named = reasons.str.startswith("excluded by ")  # a file's name, digits and all
+    return {str(reason): int(count) for reason, count in kinds.mask(named, reasons).value_counts().items()}
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
     """As `save_samples`, of a run that trains nothing: samples/<dataset>-test.parquet and samples/quarantined.parquet."""
     for name, test in tests.items():
-        folder.write_table(f"samples/{name}-test.parquet", test.table.drop(columns=GEOMETRY, errors="ignore"))
+        folder.write_table(f"samples/{name}-test.parquet", _without_shapes(test.table))
     dropped = [part[name].quarantined.assign(dataset=name) for part in (audited, tests) for name in tests]
     table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
     folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])
@@ -118,8 +145,8 @@ def describe_tests(tests: Mapping[str, Samples], audited: Mapping[str, Samples])
         dropped = pd.concat([samples.quarantined, test.quarantined]).drop_duplicates("sample_id")
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
-            "quarantined": {str(reason): int(count) for reason, count in _kinds(dropped["reason"]).items()},
-            "fingerprint": _fingerprint(samples),
+            "quarantined": _why(dropped),
+            "fingerprint": fingerprint(samples),
             "test": len(test),
         }
     return found

@@ -7,7 +7,7 @@ from string import Template
 from agebench.errors import UserError
 from agebench.files import write_text
 
-KINDS = ("dataset", "model", "head")
+KINDS = ("dataset", "model", "head", "detector")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -15,7 +15,7 @@ def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
     """Write the skeleton of a plugin into the new folder `into`/agebench-`name`; returns the files.
 
     Args:
-        kind: dataset, model or head.
+        kind: dataset, model, head or detector.
         name: what the plugin will be called: small letters, digits, dots, dashes.
         into: where the folder is to stand.
 

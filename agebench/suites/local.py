@@ -1,90 +1,58 @@
-"""Runs on this machine: each in a process of its own, so that one that dies takes nothing with it."""
+"""Runs on this machine, some at once."""
 
-import os
-import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 
+from agebench.data.parallel import available_cores
 from agebench.errors import UserError
-from agebench.files import write_text
-from agebench.suites.plan import Job, State
-
-Told = Callable[[Job, State], None]
-
-# Exit codes of a run that somebody stopped: nothing is wrong with it.
-_STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)
+from agebench.suites.attempt import Attempt, Outcome, attempt
 
 
-def run_jobs(jobs: Sequence[Job], *, parallel: int, registry: Sequence[Path], tell: Told) -> dict[str, State]:
-    """Do what is not done, `parallel` at a time; a failure stops none of the others.
+class Local:
+    """Processes of this machine.
 
     Args:
-        jobs: of a plan.
-        parallel: processes at once; each gets its share of the cores.
-        registry: extra folders of cards, as for `agebench run`.
-        tell: called when a job has ended, from this thread.
-
-    Returns:
-        Folder name -> state after the attempt. "begun": it was stopped, or another process is at work on it.
+        jobs: runs at once.
+        cpus: cores for each; None: the machine's, shared out.
 
     Raises:
-        KeyboardInterrupt: after the runs at work have been told to stop; they are resumable.
+        UserError: fewer than one of either.
     """
-    if parallel < 1:
-        raise UserError(f"--jobs {parallel}: give 1 or more")
-    found: dict[str, State] = {}
-    threads = max(1, (os.cpu_count() or 1) // parallel)
-    processes: set[subprocess.Popen[bytes]] = set()
-    with tempfile.TemporaryDirectory() as settings, ThreadPoolExecutor(parallel) as pool:
-        waiting: dict[Future[State], Job] = {}
-        try:
-            for job in jobs:
-                work = pool.submit(_attempt, job, Path(settings), threads, registry, processes)
-                waiting[work] = job
-            while waiting:
-                for work in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    job = waiting.pop(work)
-                    found[job.folder.name] = work.result()
-                    tell(job, work.result())
-        except BaseException:
-            # A run that is interrupted closes its checkpoint by itself; those that wait must not start.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(processes):
-                process.terminate()
-            raise
-    return found
 
+    def __init__(self, jobs: int | None = None, cpus: int | None = None) -> None:
+        for option, value in (("--jobs", jobs), ("--cpus", cpus)):
+            if value is not None and value < 1:
+                raise UserError(f"{option} {value}: give 1 or more")
+        self.slots = jobs or 1
+        self.threads = cpus or max(1, available_cores() // self.slots)
+        self._pool = ThreadPoolExecutor(self.slots)
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
-def _attempt(
-    job: Job, settings: Path, threads: int, registry: Sequence[Path], processes: "set[subprocess.Popen[bytes]]"
-) -> State:
-    if job.state() == "done":
-        return "done"
-    config = settings / f"{job.folder.name}.toml"
-    write_text(config, job.config.to_toml())
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "agebench", "run", "--config", str(config), "--out", str(job.folder), "--resume"]
-    for folder in registry:
-        words += ["--registry", str(folder)]
-    with job.log.open("wb") as log:
-        process = subprocess.Popen(
-            words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}
-        )
-        processes.add(process)
+    def __enter__(self) -> "Local":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A run that is interrupted closes its checkpoint by itself; those that wait must not start.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._processes):
+            process.terminate()
+        self._pool.shutdown()
+
+    def submit(self, work: Attempt) -> "Future[Outcome]":
+        """Start it, or have it wait for a free place."""
+        return self._pool.submit(self._attempt, work)
+
+    def _attempt(self, work: Attempt) -> Outcome:
+        mine: list[subprocess.Popen[bytes]] = []
+
+        def begun(process: "subprocess.Popen[bytes]") -> None:
+            mine.append(process)
+            self._processes.add(process)
+
         try:
-            code = process.wait()
+            return attempt(work, begun)
         finally:
-            processes.discard(process)
-    job.failure.unlink(missing_ok=True)
-    if code == 0:
-        return "done"
-    said = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = said[-1] if said else "it said nothing"
-    if code in _STOPPED or "another process is working on this run" in reason:
-        return "begun"
-    write_text(job.failure, f"{reason} (exit code {code})" if code >= 0 else f"killed by signal {-code}: {reason}")
-    return "failed"
+            self._processes.difference_update(mine)

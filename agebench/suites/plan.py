@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agebench.errors import AgebenchError
+from agebench.files import write_text
 from agebench.registry.cards import SuiteCard
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig, resolve
 from agebench.runs.folder import RunFolder
+from agebench.runs.remote import Mirror, Remote
+from agebench.suites.attempt import Attempt
 
 State = Literal["done", "failed", "begun", "new"]
 LOGS = ".logs"
@@ -27,11 +31,13 @@ class Job:
         config: everything that determines it.
         folder: where it stands, named after the config and a hash of it: another suite that asks for the same run finds it.
         variant: what the suite calls this way to do it.
+        kept: the URL of all runs, where `folder` is but a copy of what is kept there.
     """
 
     config: RunConfig
     folder: Path
     variant: str = ""
+    kept: str = ""
 
     @property
     def log(self) -> Path:
@@ -56,6 +62,27 @@ class Job:
             return "failed"
         return "begun" if folder.started() else "new"
 
+    def attempt(self, threads: int, registry: Iterable[Path]) -> Attempt:
+        """What a host must know to do it."""
+        name, folders = self.folder.name, tuple(str(folder) for folder in registry)
+        out, log = (f"{self.kept}/{name}", "") if self.kept else (str(self.folder.absolute()), str(self.log.absolute()))
+        return Attempt(name, self.config.to_toml(), out, folders, threads, log)
+
+    def settle(self, said: str, reason: str = "") -> None:
+        """Note how an attempt ended that printed `said`; `reason`: why it failed, if it did."""
+        if reason:
+            write_text(self.failure, reason)
+        else:
+            self.failure.unlink(missing_ok=True)
+        if self.kept:
+            runs, remote = self.folder.parent, Remote(self.kept)
+            write_text(self.log, said)
+            remote.fetch(runs, [f"{self.folder.name}/{file}" for file in Mirror.FILES])
+            logs = [self.log, *([self.failure] if reason else [])]
+            remote.send(runs, [log.relative_to(runs).as_posix() for log in logs])
+            if not reason:
+                remote.remove(self.failure.relative_to(runs).as_posix())
+
     def reason(self) -> str:
         """Why the last attempt failed; "" where it did not."""
         return self.failure.read_text(encoding="utf-8") if self.failure.exists() else ""
@@ -66,7 +93,16 @@ def identity(config: RunConfig) -> str:
     return hashlib.sha256(config.to_toml().encode()).hexdigest()[:8]
 
 
-def plan(card: SuiteCard, catalogue: Catalogue, runs: Path, settings: Iterable[dict[str, Any]] = ()) -> list[Job]:
+def count(card: SuiteCard) -> int:
+    """How many runs the suite asks for, before any is planned."""
+    return math.prod(
+        len(part) for part in (card.train, card.seeds, card.models, card.heads or "1", card.variants or "1")
+    )
+
+
+def plan(
+    card: SuiteCard, catalogue: Catalogue, runs: Path, settings: Iterable[dict[str, Any]] = (), *, kept: str = ""
+) -> list[Job]:
     """The suite's runs, in the order in which they are done: training set by training set, seed by seed.
 
     Args:
@@ -74,26 +110,29 @@ def plan(card: SuiteCard, catalogue: Catalogue, runs: Path, settings: Iterable[d
         catalogue: its datasets and models.
         runs: the folder of all runs.
         settings: laid over the suite's own, as `--set` does.
+        kept: the URL of which `runs` is a copy, if it is.
 
     Raises:
         UserError: the suite names what does not exist, or sets what cannot be set.
     """
     jobs: dict[str, Job] = {}
     over = list(settings)
-    for train, seed, model, head in product(card.train, card.seeds, card.models, card.heads or (None,)):
-        asked: dict[str, Any] = {"seed": seed, "data": {"train": train, "test": list(card.test)}}
+    matrix = product(card.train, card.protocols or (None,), card.seeds, card.models, card.heads or (None,))
+    for train, protocol, seed, model, head in matrix:
+        data = {"train": train, "test": list(card.test)} | ({} if protocol is None else {"protocol": protocol})
+        asked: dict[str, Any] = {"seed": seed, "data": data}
         asked["model"] = {"name": model} if head is None else {"name": model, "head": head}
         for variant in card.variants or (None,):
             config = resolve(catalogue, [card.settings, asked, variant.settings if variant else {}, *over])
             name = f"{config.name()}-{identity(config)}"
-            jobs[name] = Job(config, runs / name, variant.name if variant else "")
+            jobs[name] = Job(config, runs / name, variant.name if variant else "", kept)
     return list(jobs.values())
 
 
 def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
     """How long `jobs` will take one after another, by the runs in the folder; None where one is like none of them.
 
-    A run is like another of the same backbone, input size and training set; its time goes with the number of epochs.
+    A run is like another of the same backbone, input size, training set and protocol; its time goes with the number of epochs.
     """
     known: dict[tuple[object, ...], list[float]] = {}
     for path in sorted(runs.glob("*/manifest.json")):
@@ -113,5 +152,11 @@ def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
     return total
 
 
+def spent_seconds(jobs: Iterable[Job]) -> float:
+    """How long the runs that are done took together."""
+    manifests = (RunFolder(job.folder).manifest() for job in jobs if job.state() == "done")
+    return float(sum(manifest.get("timings", {}).get("total_s", 0.0) for manifest in manifests))
+
+
 def _kind(config: RunConfig) -> tuple[object, ...]:
-    return config.data.train, config.model.backbone, config.model.size
+    return config.data.train, config.data.protocol, config.model.backbone, config.model.size, config.train.freeze

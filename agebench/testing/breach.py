@@ -5,6 +5,7 @@ CONTRACTS = {
     "model": "agebench.registry.cards.ModelCard and agebench.models.age_model.AgeModel",
     "external model": "agebench.registry.external.ExternalCard",
     "head": "agebench.models.heads.Head",
+    "detector": "agebench.data.detectors.Detector",
 }
 
 

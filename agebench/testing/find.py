@@ -11,6 +11,7 @@ from agebench.registry import builtin
 from agebench.registry.catalogue import catalogue
 from agebench.registry.plugins import Registry, suggest
 from agebench.testing.dataset import check_dataset
+from agebench.testing.detector import check_detector
 from agebench.testing.head import check_head
 from agebench.testing.model import check_model
 
@@ -20,7 +21,7 @@ class Check:
     """One contract check that waits to be run.
 
     Attributes:
-        kind: dataset, model or head.
+        kind: dataset, model, head or detector.
         name: the plugin's.
         run: raises ContractBroken, or says what was checked.
     """
@@ -43,11 +44,12 @@ def find_checks(names: Sequence[str] = (), registry: Iterable[Path] = ()) -> lis
         *_of("dataset", found.datasets, lambda name: check_dataset(found.datasets.get(name))),
         *_of("model", found.models, lambda name: check_model(found.models.get(name))),
         *_of("head", builtin.heads, check_head),
+        *_of("detector", builtin.detectors, check_detector),
     ]
     known = {check.name for check in every}
     for name in names:
         if name not in known:
-            raise UserError(f"no dataset, model or head called '{name}'{suggest(name, sorted(known))}")
+            raise UserError(f"no dataset, model, head or detector called '{name}'{suggest(name, sorted(known))}")
     return [check for check in every if not names or check.name in names]
 
 

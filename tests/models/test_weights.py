@@ -10,7 +10,7 @@ from agebench.errors import UserError
 from agebench.models import weights
 from agebench.models.age_model import create_model
 from agebench.models.backbones import create_backbone
-from agebench.models.weights import load_pretrained
+from agebench.models.weights import digests, load_pretrained
 from agebench.registry.cards import Architecture
 from agebench.registry.catalogue import catalogue
 
@@ -110,3 +110,16 @@ def test_a_backbone_says_how_many_features_it_gives(name: str) -> None:
     network, features = create_backbone(name, size=64)
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, features)
     assert network.training
+
+
+def test_a_digest_tells_which_part_starts_otherwise() -> None:
+    def started(seed: int, head_seed: int) -> dict[str, str]:
+        torch.manual_seed(seed)
+        backbone = torch.nn.Conv2d(3, 4, 3)
+        torch.manual_seed(head_seed)
+        return digests(torch.nn.Sequential(backbone, torch.nn.Linear(4, 1)), backbone)
+
+    assert started(0, 1) == started(0, 1)
+    assert started(0, 1)["backbone_sha256"] == started(0, 2)["backbone_sha256"]
+    assert started(0, 1)["sha256"] != started(0, 2)["sha256"]
+    assert started(0, 1)["backbone_sha256"] != started(3, 1)["backbone_sha256"]

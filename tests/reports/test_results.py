@@ -1,6 +1,7 @@
 """Records: made from a run, and found out where they lie."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from agebench.cli import main
 from agebench.errors import UserError
 from agebench.evaluation.evaluate import evaluate
-from agebench.reports.results import check_record, make_record, write_record
+from agebench.reports.results import check_record, make_record, runs_by_config, write_record
 
 
 @pytest.fixture
@@ -97,3 +98,8 @@ def test_what_is_no_record_is_named(content: str, tmp_path: Path, capsys: pytest
     assert main(["results", "check", "--results", str(tmp_path)]) in (1, 2)
     told = capsys.readouterr()
     assert "bad.json" in told.out + told.err
+
+
+def test_a_reproduction_is_no_evidence_against_its_record(run: Path) -> None:
+    shutil.copytree(run, run.parent / "again-mine")
+    assert list(runs_by_config(run.parent).values()) == [run]

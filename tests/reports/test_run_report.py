@@ -174,7 +174,7 @@ def test_a_figure_and_its_interval(figure: dict[str, float] | None, style: dict[
 def test_every_picture_that_is_shown_exists(folder: Path) -> None:
     text = write_report(folder).read_text()
     shown = [part.split(")")[0] for part in text.split("](figures/")[1:]]
-    assert {"scatter", "error-by-age", "cumulative-scores", "learning-curves", "groups-0"} == {
+    assert {"scatter", "error-by-age", "cumulative-scores", "learning-curves", "groups-0", "errors-0", "errors-1"} == {
         name.removesuffix(".png") for name in shown
     }
     assert sorted(shown) == sorted(file.name for file in (folder / "figures").iterdir())

@@ -40,8 +40,18 @@ def test_variants_are_laid_over_one_by_one(tmp_path: Path) -> None:
 def test_shipped_suites_can_be_planned(name: str, tmp_path: Path) -> None:
     card = CARDS.suites.get(name)
     jobs = plan(card, CARDS, tmp_path)
-    asked = [card.train, card.models, card.seeds, card.heads or "1", card.variants or "1"]
+    asked = [card.train, card.models, card.seeds, card.heads or "1", card.variants or "1", card.protocols or "1"]
     assert len(jobs) == math.prod(map(len, asked))
+
+
+def test_each_protocol_is_a_run_and_the_default_one_is_the_run_of_always(tmp_path: Path) -> None:
+    jobs = plan(suite(protocols=["default", "five-fold"]), CARDS, tmp_path)
+    assert [job.config.data.protocol for job in jobs] == ["", "five-fold"]
+    assert jobs[0] == plan(suite(), CARDS, tmp_path)[0]
+    assert "protocol" not in jobs[0].config.to_toml()
+    assert jobs[1].folder.name.startswith("synth-five-fold-tiny-")
+    with pytest.raises(UserError, match="dataset 'synth' has no protocol 'five-folds'; did you mean 'five-fold'"):
+        plan(suite(protocols=["five-folds"]), CARDS, tmp_path)
 
 
 def test_without_heads_each_model_has_its_own(tmp_path: Path) -> None:

@@ -26,6 +26,20 @@ class Reader(ABC):
         self.root = root
         self.groups = groups
 
+    @classmethod
+    def open_source(cls, options: dict[str, Any]) -> str:
+        """What `fetch` gets for a card with these options, in a few words; empty: nothing, which is the rule."""
+        return ""
+
+    @classmethod
+    def fetch(cls, target: Path, options: dict[str, Any]) -> None:
+        """Get the dataset that the options name into the new folder `target`.
+
+        Raises:
+            AgebenchError: it does not exist, cannot be reached, or the disk is full.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def read(self) -> Samples:
         """All samples; what cannot be used is in `quarantined` with its reason. No pixel is read.

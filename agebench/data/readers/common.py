@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from agebench.data.readers.ages import resolve_ages
+from agebench.data.readers.text import as_text
 from agebench.data.samples import Samples, make_samples, quarantine
 from agebench.errors import UserError
 
@@ -94,6 +95,34 @@ def is_within(root: str, path: str) -> bool:
     return os.path.exists(real) and os.path.commonpath([root, real]) == root
 
 
+def check_paths(root: Path, base: str, paths: list[str], given: list[str] | None = None) -> tuple[list[str], list[str]]:
+    """For each path, counted from the folder `base` in `root`: why it cannot be used (or ""), and the path from `root`.
+
+    `given` is what stands in the source, for messages.
+    """
+    home = os.path.realpath(root)
+    within: dict[str, bool] = {}  # folders, so that links are looked for once a folder and not once a file
+    reasons, found = [], []
+    for path, named in zip(paths, given or paths, strict=True):
+        text = path.replace("\\", "/")
+        relative = os.path.normpath(os.path.join(base, text)).replace(os.sep, "/")
+        full = os.path.join(home, relative)
+        folder = os.path.dirname(full)
+        reason = ""
+        if not text or os.path.isabs(relative) or relative.startswith("../"):
+            reason = f"its path '{named}' leads out of the dataset's folder"
+        elif not os.path.isfile(full):
+            reason = f"no file '{relative}'"
+        else:
+            if folder not in within:
+                within[folder] = is_within(home, folder)
+            if not within[folder] or (os.path.islink(full) and not is_within(home, full)):
+                reason = f"its path '{named}' is a link that leads out of the dataset's folder"
+        reasons.append(reason)
+        found.append(relative if not reason else named.replace("\\", "/"))
+    return reasons, found
+
+
 def top_folder(files: Sequence[str]) -> str:
     """The folder that holds all of `files`, as a prefix that ends in a slash; empty where that is the root itself.
 
@@ -104,24 +133,29 @@ def top_folder(files: Sequence[str]) -> str:
     return common and common + "/"
 
 
-def translate(table: pd.DataFrame, values: dict[str, dict[str, str]], *, source: str) -> pd.DataFrame:
+def translate(
+    table: pd.DataFrame, values: dict[str, dict[str, str]], *, open_ages: Sequence[float] = (), source: str
+) -> pd.DataFrame:
     """Labels as text, in agebench's words: first by the card's `[options.values.COLUMN]`, then by `VOCABULARY`.
 
     Args:
-        table: any labels but `age`, `path` and `sample_id`, which stay as they are.
-        values: column -> value in the source -> value here; the empty text stands for unknown. What is not listed stays.
+        table: any labels; `path` and `sample_id` stay as they are, and of `age` see `agebench.data.readers.ages`.
+        values: column -> value in the source -> value here; the empty text stands for unknown, and `*` for all that
+            are not listed, which else stay as they are.
+        open_ages: the ages that ranges with an open end reach to, see `agebench.data.readers.ages`.
         source: the table or folder, for messages.
 
     Raises:
-        UserError: `values` names a column that is not there, or a gender or split is none of the known ones.
+        UserError: `values` names a column that is not there, a gender or split is none of the known ones, or an age is an
+            open range.
     """
     for column in values:
         if column not in table:
             raise UserError(f"{source}: options.values names '{column}', of which the labels say nothing")
     changed = {}
-    for column in table.columns.difference(["sample_id", "path", "age", "age_low", "age_high"]):
+    for column in table.columns.difference(["sample_id", "path", "age", "age_low", "age_high", "bbox"]):
         text = as_text(table[column])
-        text = text.replace({str(old): str(new) for old, new in values.get(column, {}).items()})
+        text = _mapped(text, {str(old): str(new) for old, new in values.get(column, {}).items()})
         text = text.mask(text == "")
         if column in VOCABULARY:
             known = text.str.lower().map(VOCABULARY[column])
@@ -133,14 +167,13 @@ def translate(table: pd.DataFrame, values: dict[str, dict[str, str]], *, source:
                 )
             text = known
         changed[column] = text
-    return table.assign(**changed)
+    return resolve_ages(table.assign(**changed), values.get("age", {}), open_ages, source=source)
 
 
-def as_text(column: "pd.Series[Any]") -> "pd.Series[str]":
-    """A column as stripped text, NA where it is unknown; whole numbers without a decimal point."""
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
-        column = column.astype("Int64")
-    return column.astype("str").where(column.notna()).str.strip()
+def _mapped(text: "pd.Series[str]", meaning: dict[str, str]) -> "pd.Series[str]":
+    if "*" not in meaning:
+        return text.replace(meaning)
+    return text.where(text.isna() | (text == "") | text.isin(list(meaning)), meaning["*"]).replace(meaning)
 
 
 def finish(
@@ -165,7 +198,7 @@ def finish(
     bad = ages.isna() | table["sample_id"].duplicated()
     first_path = table.drop_duplicates("sample_id").set_index("sample_id")["path"]
     rows = [
-        (name, path, f"age '{age}' is not a number" if missing else f"a second image called like {first_path[name]}")
+        (name, path, _no_age(age) if missing else f"a second image called like {first_path[name]}")
         for name, path, age, missing in zip(
             table["sample_id"][bad], table["path"][bad], table["age"][bad], ages.isna()[bad], strict=True
         )
@@ -181,3 +214,7 @@ def finish(
         raise UserError(f"{source}: not one row in it")
     first = aside.iloc[0]
     raise UserError(f"{source}: none of {len(aside)} images is usable; the first is {first['path']}: {first['reason']}")
+
+
+def _no_age(age: object) -> str:
+    return "nothing says its age" if age is None or age != age else f"age '{age}' is not a number"

@@ -1,0 +1,1 @@
+"""Looking closer: a dataset before training, a recipe before the long run."""

@@ -1,0 +1,84 @@
+"""What every step of tuning stands on: the training set's training and validation part, and nothing of any test set."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agebench.data.cache import Faces
+from agebench.data.samples import Samples
+from agebench.engine.devices import choose_device
+from agebench.engine.loader import FaceSet, derived_seed, face_set
+from agebench.models.age_model import AgeModel
+from agebench.registry.catalogue import Catalogue
+from agebench.runs.config import RunConfig
+from agebench.runs.division import Division, divide
+from agebench.runs.pipeline import initial_model, open_dataset, prepare_faces
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The data and settings of a search.
+
+    Attributes:
+        config: of the run that is being tuned.
+        division: train and val, as that run divides them; its `tests` are empty: no step can read one.
+        small: the same with at most `images` training images, for the many short trials.
+        faces: of the training set.
+        device: to compute on.
+        home: the search's folder.
+    """
+
+    config: RunConfig
+    division: Division
+    small: Division
+    faces: Faces
+    device: torch.device
+    home: Path
+
+    def training(self) -> FaceSet:
+        """The whole training part."""
+        return face_set(self.faces, self.division.train)
+
+    def validation(self) -> FaceSet:
+        """The validation part."""
+        return face_set(self.faces, self.division.val)
+
+    def fresh_model(self) -> AgeModel:
+        """The untrained model, as a run starts from it, on the device."""
+        model, _ = initial_model(self.config)
+        model.head.prepare(torch.from_numpy(self.training().ages))
+        placed: AgeModel = model.to(self.device)
+        return placed
+
+
+def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int) -> Ground:
+    """Read, divide and prepare the training set alone.
+
+    Raises:
+        UserError: the dataset is missing or too small, or the device is not there.
+    """
+    device = choose_device(config.device)
+    name = config.data.train
+    dataset = open_dataset(catalogue.datasets.get(name))
+    own = config.data.model_copy(update={"test": (name,)})
+    division = divide(own, {name: dataset.samples}, seed=config.seed)
+    faces = prepare_faces(config, dataset)
+    division = replace(division.with_faces({name: faces}), tests={}, overlap={})
+    small = replace(division, train=_some(division.train, images, config.seed))
+    return Ground(config, division, small, faces, device, home)
+
+
+def spread_over_ages(data: FaceSet, count: int) -> FaceSet:
+    """`count` faces of `data`, evenly over its ages in their order."""
+    order = np.argsort(data.ages, kind="stable")
+    chosen = order[np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
+    return FaceSet(data.pixels, data.rows[chosen], data.ages[chosen])
+
+
+def _some(samples: Samples, count: int, seed: int) -> Samples:
+    if count >= len(samples):
+        return samples
+    chosen = np.random.default_rng(derived_seed(seed, "tune")).permutation(len(samples))[:count]
+    return Samples(samples.table.iloc[np.sort(chosen)].reset_index(drop=True), samples.groups)

@@ -1,0 +1,117 @@
+"""What a dataset's images are like, by a random sample of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from agebench.data.faces import FaceSpec, prepare_face
+from agebench.data.images import open_image
+from agebench.data.readers import Reader
+from agebench.data.samples import Samples
+from agebench.errors import ImageRefused
+from agebench.progress import progress
+from agebench.registry.cards import DatasetCard
+
+SAMPLE, SHOWN = 800, 40
+THUMB, FACE = 120, 96
+# Measures of one image -> what they are called, with their unit.
+MEASURES = {
+    "brightness": "brightness (mean grey level, 0 to 255)",
+    "contrast": "contrast (standard deviation of grey levels)",
+    "sharpness": "sharpness (mean step between neighbouring pixels, grey levels)",
+    "colour": "colourfulness (mean distance from grey, levels)",
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A random sample of a dataset's images.
+
+    Attributes:
+        table: one row an image that could be opened: age, gender, race and further labels, width and height in pixels, the
+            `MEASURES`, and `grey` for images without colour. Measures are taken at 120 pixels.
+        thumbs: (k, 120, 120, 3) uint8: the first of them, whole, padded to a square.
+        faces: (n, 96, 96, 3) uint8 on the template, or None where faces would have to be detected first.
+    """
+
+    table: pd.DataFrame
+    thumbs: np.ndarray
+    faces: np.ndarray | None
+
+    def summary(self) -> dict[str, Any]:
+        """Medians and ranges of what was measured."""
+        table = self.table
+        if not len(table):
+            return {"n": 0}
+        found: dict[str, Any] = {"n": len(table), "grey": float(table["grey"].mean())}
+        for column in ("width", "height", *MEASURES):
+            low, middle, high = np.quantile(table[column].to_numpy(float), (0.05, 0.5, 0.95))
+            found[column] = {
+                "p5": round(float(low), 2),
+                "median": round(float(middle), 2),
+                "p95": round(float(high), 2),
+            }
+        return found
+
+
+def look(reader: Reader, samples: Samples, card: DatasetCard, *, seed: int, count: int = SAMPLE) -> Pictures:
+    """Open up to `count` random images. Those that cannot be opened are the audit's to report."""
+    chosen = np.random.default_rng([seed, 0x100C]).permutation(len(samples))[:count]
+    table = samples.table.iloc[chosen]
+    spec = None if card.faces == "detect" else FaceSpec(card.faces, FACE, 1.0, card.landmark_points)
+    landmarks = table["landmarks"] if "landmarks" in table else pd.Series([None] * len(table), index=table.index)
+    rows, measured = [], []
+    thumbs: list[np.ndarray] = []
+    faces: list[np.ndarray] = []
+    for row, path, points in progress(
+        list(zip(table.index, table["path"], landmarks, strict=True)), label=f"{card.name}: looking", unit="img"
+    ):
+        try:
+            image = open_image(reader.image_bytes(path))
+            face = prepare_face(image, spec, points) if spec else None
+        except (ImageRefused, OSError):
+            continue
+        measured.append({"width": image.width, "height": image.height, **_measures(image)})
+        rows.append(row)
+        if len(thumbs) < SHOWN:
+            thumbs.append(np.asarray(ImageOps.pad(image, (THUMB, THUMB), color="white")))
+        if face is not None:
+            faces.append(face)
+    columns = ["width", "height", *MEASURES, "grey"]
+    found = table.loc[rows].reset_index(drop=True).join(pd.DataFrame(measured, columns=columns))
+    return Pictures(found, np.array(thumbs, np.uint8), np.array(faces, np.uint8) if faces else None)
+
+
+def mean_faces(faces: np.ndarray, codes: np.ndarray, *, least: int = 8) -> dict[int, np.ndarray]:
+    """Code -> the mean of its faces (S, S, 3) uint8; codes of fewer than `least` faces are left out.
+
+    Args:
+        faces: (n, S, S, 3) uint8.
+        codes: (n,) integers, -1 for none.
+        least: faces.
+    """
+    found = {}
+    for code in np.unique(codes[codes >= 0]):
+        members = faces[codes == code]
+        if len(members) >= least:
+            found[int(code)] = members.mean(axis=0).astype(np.uint8)
+    return found
+
+
+def _measures(image: Image.Image) -> dict[str, float]:
+    share = min(1.0, THUMB / max(image.size))
+    size = [max(1, round(side * share)) for side in image.size]
+    pixels = np.asarray(image.resize(size, Image.Resampling.BOX), np.float32)
+    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1) if grey.shape[axis] > 1]
+    apart = np.abs(pixels - pixels.mean(axis=2, keepdims=True)).mean()
+    return {
+        "brightness": float(grey.mean()),
+        "contrast": float(grey.std()),
+        "sharpness": float(np.mean(steps)) if steps else 0.0,
+        "colour": float(apart),
+        "grey": float(apart < 0.5),
+    }

@@ -1,0 +1,45 @@
+"""`agebench explore`: a dataset before training, as one page."""
+
+import argparse
+import json
+from pathlib import Path
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench explore`."""
+    parser.add_argument(
+        "names", nargs="+", metavar="DATASET", help="a dataset; further ones are compared with the first"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the split and the random images (default: 0)"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the page goes (default: explore/<names>)")
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explore, write the page, say where it is."""
+    from agebench.errors import UserError
+
+    names = list(dict.fromkeys(arguments.names))
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: must be 0 or more")
+    found = cards(arguments).datasets
+    chosen = [found.get(name) for name in names]
+    folder = arguments.out or Path("explore") / "-".join(names)
+    from agebench.analysis.explore_page import explore_into
+
+    content = explore_into(folder, chosen, seed=arguments.seed)
+    if arguments.json:
+        print(json.dumps(content | {"report": str(folder / "report.html")}, indent=2))
+        return 0
+    for name, summary in content["datasets"].items():
+        ages = summary["ages"]
+        print(f"{name}: {summary['n']:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g}")
+    for pair in content["comparisons"]:
+        print(f"{pair['first']} and {pair['second']}: {100 * pair['age_overlap']:.0f} % of the ages in common")
+    print(f"\nreport: {folder / 'report.html'}")
+    return 0

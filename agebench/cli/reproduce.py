@@ -1,0 +1,83 @@
+"""`agebench reproduce`: a run again, from its record alone."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench reproduce`."""
+    parser.add_argument("record", type=Path, metavar="RECORD", help="a file of reports/results")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/again-<id>)")
+    parser.add_argument("--device", metavar="NAME", help="another device than the record's setting")
+    parser.add_argument(
+        "--anyway", action="store_true", help="run although data, cards or weights differ from the record's"
+    )
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare what goes in, run, compare what comes out; exit code 1 where it lies outside the record's interval."""
+    from agebench.errors import AgebenchError
+    from agebench.reports.results import AGAIN, read_record
+    from agebench.runs import reproduce
+    from agebench.runs.folder import RunFolder
+
+    record = read_record(arguments.record)
+    catalogue = cards(arguments)
+    config = reproduce.config_of(record, catalogue, device=arguments.device)
+    folder = RunFolder(arguments.out or Path("runs") / f"{AGAIN}{record['id']}")
+    finished = folder.finished(config)
+    differing = list(reproduce.differences(record, config, catalogue))
+    for difference in differing:
+        print(f"differs: {difference}", file=sys.stderr)
+    if differing and not arguments.anyway:
+        raise AgebenchError(
+            f"{arguments.record}: what goes in is not what the record says, so its figures cannot be expected; "
+            "--anyway runs all the same"
+        )
+    if not finished:
+        _again(config, catalogue, folder, arguments)
+    found = reproduce.verdicts(record, folder.path)
+    verdict = reproduce.overall(found)
+    said = {
+        "verdict": verdict,
+        "tests": found,
+        "differences": differing,
+        "circumstances": reproduce.other_circumstances(record, folder.manifest()),
+        "run": str(folder.path),
+    }
+    print(json.dumps(said, indent=2) if arguments.json else _in_words(said))
+    return 1 if verdict == reproduce.OUTSIDE else 0
+
+
+def _again(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespace) -> None:
+    from agebench.runs.config import RunConfig
+
+    with folder.locked():
+        if isinstance(config, RunConfig):
+            from agebench.runs.pipeline import run as do_run
+
+            do_run(config, catalogue, folder, quiet=arguments.json)
+        else:
+            from agebench.runs.external import run_external
+
+            run_external(config, catalogue, folder)
+
+
+def _in_words(said: dict[str, Any]) -> str:
+    from agebench.reports.tables import markdown_table, with_interval
+
+    rows = [
+        [name, with_interval(test["there"]), with_interval(test["mae"]), test["verdict"]]
+        for name, test in said["tests"].items()
+    ]
+    lines = [markdown_table(["test set", "MAE in the record", "MAE now", "verdict"], rows), ""]
+    if said["circumstances"]:
+        lines.append("other circumstances: " + "; ".join(said["circumstances"]))
+    return "\n".join([*lines, f"verdict: {said['verdict']} ({said['run']})"])

@@ -1,0 +1,88 @@
+"""`agebench tune`: from a dataset to a recipe, step by step."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from agebench.cli import run as run_command
+from agebench.cli.options import cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench run`, and those of the search."""
+    run_command.add_arguments(parser)
+    search = parser.add_argument_group(
+        "search",
+        "Choices are made on the validation part; --test only goes into the config that is written at the end.",
+    )
+    search.add_argument("--images", type=int, metavar="N", help="training images of a trial (default: 5000)")
+    search.add_argument("--trial-epochs", type=int, metavar="N", help="epochs of a trial (default: 2)")
+    search.add_argument(
+        "--rates", metavar="LIST", help="learning rates, as 0.0003,0.001 (default: around the range test)"
+    )
+    search.add_argument("--decays", metavar="LIST", help="weight decays (default: 0,0.01,0.05,0.2)")
+    search.add_argument(
+        "--search", choices=("grid", "optuna"), help="how to search (default: grid; optuna is an extra)"
+    )
+    search.add_argument("--trials", type=int, metavar="N", help="how many trials optuna has (default: 16)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Resolve the settings, do the search, say what won."""
+    from agebench.errors import UserError
+    from agebench.registry.cards import validated
+    from agebench.runs.config import resolve
+
+    catalogue = cards(arguments)
+    given = {
+        "images": arguments.images,
+        "epochs": arguments.trial_epochs,
+        "rates": _numbers(arguments.rates, "--rates", least=1e-12),
+        "decays": _numbers(arguments.decays, "--decays", least=0.0),
+        "search": arguments.search,
+        "trials": arguments.trials,
+    }
+    config = resolve(catalogue, run_command._layers(arguments))
+    folder = arguments.out or Path("tune") / config.name()
+    from agebench.analysis.tune import TuneConfig, finished, locked, to_stderr, tune
+    from agebench.analysis.tune_page import test_command, write_tune_page
+
+    settings = {key: value for key, value in given.items() if value is not None}
+    search = validated(TuneConfig, {**settings, "run": config.model_dump(mode="json")}, source="tune settings")
+    found = finished(folder, search)
+    if found is not None:
+        print(f"{folder} holds this search, finished; nothing is done again.", file=sys.stderr)
+    elif (folder / "tune.toml").exists() and not arguments.resume:
+        raise UserError(
+            f"{folder} holds the beginning of this search; add --resume to go on with it, or delete the folder"
+        )
+    else:
+        with locked(folder):
+            found = tune(search, catalogue, folder, say=(lambda _: None) if arguments.json else to_stderr)
+            write_tune_page(folder, found)
+    if arguments.json:
+        print(
+            json.dumps(found | {"config": str(folder / "best.toml"), "report": str(folder / "report.html")}, indent=2)
+        )
+        return 0
+    best = found["best"]
+    print(
+        f"learning rate {best['lr']:g}, weight decay {best['weight_decay']:g}: validation MAE {found['long_run']['val_mae']:.2f}"
+    )
+    print(f"report: {folder / 'report.html'}\nto test it: {test_command(folder)}")
+    return 0
+
+
+def _numbers(text: str | None, option: str, *, least: float) -> list[float] | None:
+    from agebench.errors import UserError
+
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text}: write numbers with commas between them, e.g. 0.0003,0.001") from None
+    if not all(least <= value < float("inf") for value in found):
+        raise UserError(f"{option} {text}: a number is out of range")
+    return found

@@ -1,0 +1,125 @@
+"""Divisions that stand in files: lists of the images of each part, read and written."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from agebench.data.readers.common import is_within
+from agebench.data.readers.tables import TABLES, read_table
+from agebench.data.samples import Samples
+from agebench.data.splits import PARTS
+from agebench.errors import UserError
+from agebench.files import atomic
+from agebench.registry.protocol import Protocol
+
+if TYPE_CHECKING:
+    from agebench.data.protocols import Folds
+
+# What a column of names is called in the wild, the surest first.
+_COLUMNS = (
+    "sample_id",
+    "path",
+    "image_path",
+    "img_path",
+    "image_name",
+    "image",
+    "file",
+    "filename",
+    "file_name",
+    "name",
+)
+
+
+def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path | None) -> np.ndarray:
+    """(N,) 0 train, 1 val, 2 test, -1 in no list.
+
+    A list names images by sample_id, by path, or by the file's name where that is unique.
+
+    Raises:
+        UserError: no such file, it names images that the dataset lacks, or an image stands in two lists.
+    """
+    known = _names(samples)
+    parts = np.full(len(samples), -1, dtype=np.int64)
+    for number, part in enumerate(PARTS):
+        if part not in protocol.files:
+            continue
+        file = _find(protocol.files[part], root, label)
+        wanted = pd.Series(_read(file, protocol.column, label), dtype="str").str.replace("\\", "/")
+        rows = wanted.map(known)
+        missing = wanted[rows.isna()]
+        if len(missing):
+            raise UserError(
+                f"{label}: {file} names {len(missing)} images (of {len(wanted)}) that the dataset lacks, "
+                f"the first is '{missing.iloc[0]}'"
+            )
+        places = rows.to_numpy().astype(np.int64)
+        places = places[places >= 0]  # what was put aside stays there
+        twice = places[(parts[places] >= 0) & (parts[places] != number)]
+        if len(twice):
+            first = samples.table["sample_id"].iloc[twice[0]]
+            raise UserError(
+                f"{label}: {len(twice)} images of {part} also stand in {PARTS[parts[twice[0]]]}, the first is '{first}'"
+            )
+        parts[places] = number
+    return parts
+
+
+def save_lists(folder: Path, folds: "Folds") -> None:
+    """train.csv, valid.csv and test.csv, as `parts_of_lists` reads them; of several folds one folds.csv, a column a fold."""
+    table = folds.samples.table
+    shown = table[[column for column in ("sample_id", "path", "age", "gender", "race", "subject") if column in table]]
+    shown = shown.dropna(axis="columns", how="all")
+    words = folds.in_words()
+    tables = {"folds": shown.join(words)} if len(folds) > 1 else {}
+    if not tables:
+        files = zip(PARTS, ("train", "valid", "test"), strict=True)
+        tables = {file: shown[(words["part"] == part).to_numpy()] for part, file in files}
+    for name, content in tables.items():
+        with atomic(folder / f"{name}.csv") as temporary:
+            content.to_csv(temporary, index=False)
+
+
+def _names(samples: Samples) -> "pd.Series[int]":
+    """Every name that an image may be called by -> its row; -1 for those in quarantine."""
+    aside = samples.quarantined
+    table = pd.DataFrame(
+        {
+            "sample_id": [*samples.table["sample_id"], *aside["sample_id"]],
+            "path": [*samples.table["path"], *aside["path"]],
+            "row": [*range(len(samples)), *[-1] * len(aside)],
+        }
+    )
+    base = table["path"].str.rpartition("/")[2]
+    clear = ~base.duplicated(keep=False)
+    found = [
+        pd.Series(table["row"].to_numpy(), index=table["sample_id"]),
+        pd.Series(table["row"].to_numpy(), index=table["path"]),
+        pd.Series(table["row"][clear].to_numpy(), index=base[clear]),
+    ]
+    every = pd.concat(found)
+    return every[~every.index.duplicated()]
+
+
+def _find(name: str, root: Path | None, label: str) -> Path:
+    if os.path.isabs(name):  # stood beside the card
+        return Path(name)
+    if root is not None and (root / name).is_file() and is_within(os.path.realpath(root), str(root / name)):
+        return root / name
+    raise UserError(f"{label}: no list '{name}', neither in the dataset's folder nor beside the card")
+
+
+def _read(file: Path, column: str, label: str) -> list[str]:
+    if file.suffix.lower() in TABLES:
+        table = read_table(file)
+        named = column or next((name for name in _COLUMNS if name in table), str(table.columns[0]))
+        if named not in table:
+            raise UserError(f"{label}: {file} has no column '{named}'; there are: {', '.join(map(str, table.columns))}")
+        return table[named].astype("str").tolist()
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{label}: {file}: not a readable list: {error}") from error
+    return [line.strip() for line in lines if line.strip()]

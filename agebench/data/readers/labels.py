@@ -1,0 +1,229 @@
+"""What folder, csv and huggingface share: labels from further tables, official splits from lists, values translated."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from agebench.data.bodies import read_boxes
+from agebench.data.readers import Reader
+from agebench.data.readers.common import check_paths, finish, top_folder, translate, walk_files
+from agebench.data.readers.tables import KNOWN, Table, find_tables, read_labels, read_list
+from agebench.data.readers.text import as_text
+from agebench.data.samples import Samples
+from agebench.errors import UserError
+from agebench.registry.cards import validated
+
+# Where a table's row comes from: its file's number, its own, how many there are, and the path as it stands there.
+_ORIGIN = ["file", "row", "rows", "given"]
+PutAside = list[tuple[str, str, str]]
+
+
+class LabelledReader(Reader):
+    """A reader whose labels may stand in several places.
+
+    Args:
+        root: the dataset's folder.
+        groups: the card's groups.
+        values: see `agebench.data.readers.common.translate`.
+        open_ages: the youngest and the oldest age that ranges with an open end reach to.
+        tables: further tables of labels, each as `agebench.data.readers.tables.Table`; they fill in what is unknown so far.
+        lists: column -> value -> a file that lists the images which have it, e.g. `split.train = "train.txt"`.
+    """
+
+    def __init__(
+        self,
+        root: Path | None,
+        groups: tuple[str, ...] = (),
+        *,
+        values: dict[str, dict[str, str]] | None = None,
+        open_ages: Sequence[float] = (),
+        tables: Sequence[dict[str, Any]] = (),
+        lists: dict[str, dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(root, groups)
+        self.values = values or {}
+        self.open_ages = tuple(open_ages)
+        self.tables = [validated(Table, table, source="options.tables") for table in tables]
+        self.lists = lists or {}
+
+    def complete(self, rows: pd.DataFrame, put_aside: PutAside, *, source: str) -> Samples:
+        """Samples from rows with `sample_id`, `path` and the labels known so far.
+
+        Raises:
+            UserError: a table or list that is missing, damaged or fits no image; no age anywhere; or see `translate`.
+        """
+        for table in self.tables:
+            rows, put_aside = self._joined(rows, put_aside, table)
+        for column, files in self.lists.items():
+            rows, put_aside = self._listed(rows, put_aside, column, files)
+        if "age" not in rows and not {"age_low", "age_high"} <= set(rows):
+            raise UserError(
+                f'{source}: nothing in it is an age; the card says where it stands: options.columns = {{age = "…"}}'
+            )
+        rows = rows.drop(columns=_ORIGIN, errors="ignore")
+        translated = translate(rows, self.values, open_ages=self.open_ages, source=source)
+        translated, faulty = self.with_bodies(translated, source=source)
+        return finish(translated, [*put_aside, *faulty], self.groups, source=source)
+
+    def with_bodies(self, rows: pd.DataFrame, *, source: str) -> tuple[pd.DataFrame, PutAside]:
+        """`rows` with checked `body_path` and read `body_bbox`, where there are such, and those whose body cannot be used.
+
+        Raises:
+            UserError: a box that is not four numbers.
+        """
+        if "body_bbox" in rows:
+            rows = rows.assign(body_bbox=read_boxes(rows["body_bbox"], source=source))
+        if "body_path" not in rows or not rows["body_path"].notna().any():
+            return rows, []
+        assert self.root is not None
+        shown = rows["body_path"].notna()
+        faults, found = check_paths(self.root, "", rows.loc[shown, "body_path"].tolist())
+        rows = rows.assign(body_path=pd.Series(found, index=rows.index[shown], dtype="str"))
+        bad = pd.Series(faults, index=rows.index[shown]).reindex(rows.index, fill_value="")
+        aside = [
+            (name, path, f"of its body: {fault}")
+            for name, path, fault in zip(rows["sample_id"], rows["path"], bad, strict=True)
+            if fault
+        ]
+        return rows[bad == ""].reset_index(drop=True), aside
+
+    def _joined(self, rows: pd.DataFrame, put_aside: PutAside, table: Table) -> tuple[pd.DataFrame, PutAside]:
+        """`rows` with the labels of a further table; images of which it says two things are put aside."""
+        assert self.root is not None
+        by = table.by
+        of_image = by in ("path", "name", "stem")
+        key = "path" if of_image else by
+        needed = ("path",) if of_image else () if by == "row" else (by,)
+        content = read_labels(self.root, find_tables(self.root, table), table, (*KNOWN, *self.groups), needed)
+        labels = [name for name in map(str, content) if name not in (*_ORIGIN, "path", "sample_id", by)]
+        if by == "row":
+            return self._beside(rows, content, labels, table), put_aside
+        left = _key(rows[key], by) if of_image else as_text(rows[by]) if by in rows else None
+        right = _key(content[key], by) if of_image else as_text(content[by])
+        if left is None or not left.isin(right).any():
+            first = f", the first image has '{left.iloc[0]}'" if left is not None and len(left) else ""
+            raise UserError(
+                f"{self.root}: table '{table.file}' fits no image: by {by}, its first row is "
+                f"'{right.iloc[0] if len(right) else ''}'{first}; options.tables.by says what joins them"
+            )
+        content = content.assign(key=right)[["key", *labels]].drop_duplicates()
+        twice = content["key"].duplicated(keep=False)
+        doubtful = left.isin(content["key"][twice])
+        put_aside = [
+            *put_aside,
+            *((name, path, f"'{table.file}' says two different things of it")
+              for name, path in zip(rows["sample_id"][doubtful], rows["path"][doubtful], strict=True)),
+        ]  # fmt: skip
+        found = content[~twice].set_index("key").reindex(left).set_index(rows.index)
+        return _filled(rows, found)[~doubtful].reset_index(drop=True), put_aside
+
+    def _beside(self, rows: pd.DataFrame, content: pd.DataFrame, labels: list[str], table: Table) -> pd.DataFrame:
+        """Row by row: the first files belong together, then the second, as their names sort."""
+        if "file" not in rows:
+            raise UserError(
+                f"options.tables: by = 'row' joins '{table.file}' to the rows of another table; there is none"
+            )
+        numbers = ["file", "row"]
+        expected, there = (dict(zip(part["file"], part["rows"], strict=True)) for part in (rows, content))
+        for number, count in expected.items():
+            if there.get(number, 0) != count:
+                raise UserError(
+                    f"{self.root}: '{table.file}' has {there.get(number, 0)} rows beside {count}: "
+                    "joined by row, they must be as many"
+                )
+        found = content.set_index(numbers)[labels].reindex(pd.MultiIndex.from_frame(rows[numbers]))
+        return _filled(rows, found.set_axis(rows.index))
+
+    def _listed(
+        self, rows: pd.DataFrame, put_aside: PutAside, column: str, files: dict[str, str]
+    ) -> tuple[pd.DataFrame, PutAside]:
+        """`rows` with `column` from list files; of a split, images that no list names are put aside."""
+        assert self.root is not None
+        there = walk_files(self.root)[0]
+        known = _Names([*rows["path"], *(path for _, path, _ in put_aside)], top_folder(there))
+        value: list[str | None] = [None] * len(known.paths)
+        put_aside = list(put_aside)
+        named_by: dict[int, str] = {}
+        missing = []
+        for meaning, name in files.items():
+            inside = next((path for path in (name, top_folder(there) + name) if path in there), None)
+            if inside is None:
+                raise UserError(f"{self.root}: no list '{name}' in it (options.lists.{column})")
+            before = len(named_by)
+            for line, field in read_list(self.root / inside):
+                row = known.find(line, field, source=str(self.root / inside))
+                if row is None:
+                    missing.append((field, field, f"named in '{name}', but there is no such image"))
+                elif named_by.setdefault(row, name) != name:
+                    raise UserError(
+                        f"{self.root}: '{known.paths[row]}' stands in two lists of {column}: {named_by[row]} and {name}"
+                    )
+                else:
+                    value[row] = meaning
+            if len(named_by) == before:
+                raise UserError(f"{self.root / inside}: not one of its lines is an image of the dataset")
+        listed = pd.Series(value[: len(rows)], index=rows.index, dtype="object")
+        rows = rows.assign(**{column: listed})
+        if column == "split":
+            unlisted = listed.isna()
+            put_aside += [
+                (name, path, f"in none of the split's lists ({', '.join(files.values())})")
+                for name, path in zip(rows["sample_id"][unlisted], rows["path"][unlisted], strict=True)
+            ]
+            rows = rows[~unlisted].reset_index(drop=True)
+        return rows, [*put_aside, *missing]
+
+
+class _Names:
+    """Finds the image that a line of a list means: by its path, else by its name, with or without its ending."""
+
+    def __init__(self, paths: Sequence[str], top: str) -> None:
+        self.paths = list(paths)
+        self._by_path = {path: row for row, path in enumerate(self.paths)}
+        self._by_path |= {path.removeprefix(top): row for path, row in list(self._by_path.items())}
+        self._by_name: dict[str, list[int]] = {}
+        for row, path in enumerate(self.paths):
+            name = PurePosixPath(path)
+            for text in {name.name, name.stem}:
+                self._by_name.setdefault(text, []).append(row)
+
+    def find(self, line: str, field: str, *, source: str) -> int | None:
+        """The image's row, None if there is none.
+
+        Raises:
+            UserError: it fits several images.
+        """
+        for entry in (line, field):
+            entry = entry.removeprefix("./")
+            if entry in self._by_path:
+                return self._by_path[entry]
+            rows = self._by_name.get(entry.rpartition("/")[2], [])
+            endings = (f"/{entry}", *(f"/{entry}{PurePosixPath(self.paths[row]).suffix}" for row in rows))
+            close = [row for row in rows if f"/{self.paths[row]}".endswith(endings)] or rows
+            if len(close) == 1:
+                return close[0]
+            if close:
+                raise UserError(
+                    f"{source}: '{entry}' may be {self.paths[close[0]]} or {self.paths[close[1]]}; give the folder, too"
+                )
+        return None
+
+
+def _key(paths: "pd.Series[str]", by: str) -> "pd.Series[str]":
+    if by == "path":
+        return paths
+    names = paths.str.rpartition("/")[2]
+    return names.str.replace(r"\.[^.]*$", "", regex=True) if by == "stem" else names
+
+
+def _filled(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the columns of `found` where they say nothing yet."""
+    columns = {}
+    for name in map(str, found):
+        new = found[name]
+        columns[name] = (
+            rows[name].where(rows[name].notna() & (rows[name].astype("str") != ""), new) if name in rows else new
+        )
+    return rows.assign(**columns)

@@ -1,0 +1,110 @@
+"""Features of faces under a frozen backbone: computed once, shared by all heads, seeds and runs that ask for the same."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from agebench.data.augment import normalise
+from agebench.data.cache import Faces
+from agebench.engine.devices import autocast
+from agebench.engine.loader import FaceSet, batches
+from agebench.files import write_error
+from agebench.models.age_model import AgeModel
+from agebench.paths import cache_home
+from agebench.progress import progress
+from agebench.registry.cards import Architecture
+
+BATCH = 128
+
+
+class Mirror:
+    """Features -> those of the face, or of its mirror image, as augmentation by flipping would have it."""
+
+    def __init__(self, flip: float) -> None:
+        self.flip = flip
+
+    def __call__(self, features: Tensor, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
+        """(B, views, D) -> (B, D); `share` as for `Augmenter`."""
+        if features.shape[1] == 1:
+            return features[:, 0]
+        number, of = share
+        draws = torch.rand(len(features) * of, generator=generator)[number * len(features) :][: len(features)]
+        mirrored = (draws < self.flip).to(features.device)
+        return torch.where(mirrored[:, None], features[:, 1], features[:, 0])
+
+
+def as_input(batch: Tensor, card: Architecture) -> Tensor:
+    """What the model takes for faces (B, S, S, 3) uint8, or for features (B, views, D), without any random change."""
+    return normalise(batch, card.mean, card.std) if batch.dtype == torch.uint8 else batch[:, 0]
+
+
+def frozen_features(
+    model: AgeModel, faces: Faces, card: Architecture, *, mirrored: bool, device: torch.device, precision: str
+) -> Faces:
+    """`faces` with (N, views, D) float32 features for pixels: of each face and, where asked, of its mirror image.
+
+    The backbone stops learning, and its batch normalisation keeps the statistics it has. The cache's key covers all that
+    made the features: the backbone's weights, the faces, the normalisation, the kind of device and its precision. A computation
+    that was interrupted continues; of several processes that ask for the same one works, the others wait.
+
+    Raises:
+        AgebenchError: the cache cannot be written (a full disk); what was finished is kept.
+    """
+    backbone = model.backbone.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    about = [faces.key, card.backbone, card.mean, card.std, mirrored, device.type, precision, torch.__version__]
+    folder = cache_home() / "features" / f"{faces.key}-{_digest(backbone, about)}"
+    views = 2 if mirrored else 1
+    training = backbone.training
+    backbone.eval()
+    with torch.inference_mode(), autocast(device, precision):
+        width = int(backbone(normalise(torch.from_numpy(faces.pixels[:1]).to(device), card.mean, card.std)).shape[1])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            _complete(folder / "features.f32", backbone, faces, card, (views, width), device, precision)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        backbone.train(training)
+    features = np.memmap(folder / "features.f32", np.float32, "r", shape=(len(faces.pixels), views, width))
+    return Faces(features, faces.row, faces.refused, folder.name)
+
+
+def _complete(
+    file: Path,
+    backbone: nn.Module,
+    faces: Faces,
+    card: Architecture,
+    shape: tuple[int, int],
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Append what is missing; the file's length says what is there."""
+    each = shape[0] * shape[1] * 4
+    with file.open("ab") as out:
+        done = out.tell() // each
+        out.truncate(done * each)
+        rows = np.arange(done, len(faces.pixels))
+        if not len(rows):
+            return
+        pixels = FaceSet(faces.pixels, np.arange(len(faces.pixels)), np.zeros(len(faces.pixels), np.float32))
+        with torch.inference_mode(), progress(total=len(rows), label="computing features", unit="img") as bar:
+            for batch, _ in batches(pixels, rows, BATCH, device):
+                images = normalise(batch, card.mean, card.std)
+                with autocast(device, precision):
+                    seen = [backbone(view) for view in (images, images.flip(3))[: shape[0]]]
+                out.write(torch.stack([view.float() for view in seen], dim=1).cpu().numpy().tobytes())
+                bar.update(len(batch))
+
+
+def _digest(backbone: nn.Module, about: list[object]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, value in backbone.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

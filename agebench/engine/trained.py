@@ -1,0 +1,37 @@
+"""A trained model with what it takes to ask it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agebench.data.augment import normalise
+from agebench.engine.devices import autocast
+from agebench.models.age_model import AgeModel
+from agebench.registry.cards import Architecture
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in evaluation mode, on its device.
+
+    Attributes:
+        model: the network.
+        card: its input size and normalisation.
+        device: where it stands.
+        precision: as training had it.
+        coverage: how much of a face its images show; 1 for UTKFace's framing.
+    """
+
+    model: AgeModel
+    card: Architecture
+    device: torch.device
+    precision: str = "auto"
+    coverage: float = 1.0
+
+    def ages(self, faces: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 on the device -> (B,) float32 years. The same answers as `predict` gives."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            logits = self.model(normalise(faces, self.card.mean, self.card.std))
+        with torch.inference_mode():
+            return self.model.head.decode(self.model.split(logits.float())[0]).age

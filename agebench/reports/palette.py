@@ -1,0 +1,28 @@
+"""One colour a group and a part, in every picture: readers learn them once."""
+
+from collections.abc import Iterable
+
+from agebench.reports.figures import COLOURS, GREY
+
+UNKNOWN = "#BBBBBB"
+PARTS = {"train": COLOURS[0], "val": COLOURS[4], "test": COLOURS[2]}
+# Groups that many datasets share keep their colour whichever of them are there. No colour is meant to picture a person.
+_KNOWN = {
+    "female": COLOURS[1],
+    "male": COLOURS[0],
+    "asian": COLOURS[2],
+    "black": COLOURS[3],
+    "indian": COLOURS[4],
+    "others": COLOURS[6],
+    "white": COLOURS[5],
+}
+_FREE = (COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5], COLOURS[6], COLOURS[7], COLOURS[0], COLOURS[1])
+
+
+def group_colours(groups: Iterable[str]) -> dict[str, str]:
+    """Group -> colour: the known ones their own, the others, in alphabetical order, what is left; `unknown` is grey."""
+    names = sorted(set(groups))
+    found = {name: UNKNOWN if name == "unknown" else _KNOWN.get(name.lower(), "") for name in names}
+    free = [colour for colour in _FREE if colour not in found.values()] or [GREY]
+    nameless = [name for name in names if not found[name]]
+    return found | {name: free[place % len(free)] for place, name in enumerate(nameless)}

@@ -1,0 +1,288 @@
+"""Records grouped into systems, and what a leaderboard says of each: error, fairness, cost, and what to beware of."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from agebench.evaluation.comparison import critical_difference
+
+# What may differ between the runs of one system.
+_NOT_THE_SYSTEM = ("seed", "device")
+# Not a failure to process: such an image was answered for, in training.
+_OVERLAP = "also in the training set"
+LEAKY, SEEN = "leaky protocol", "trained on a test set"
+Figure = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system, trained on one dataset (or not here), by all its seeds.
+
+    Attributes:
+        name: model, head and input size.
+        train: the training set; None for a model that was not trained here.
+        records: its runs, by id.
+    """
+
+    name: str
+    train: str | None
+    records: tuple[Mapping[str, Any], ...]
+
+    @cached_property
+    def _by_test(self) -> dict[str, dict[Any, Mapping[str, Any]]]:
+        found: dict[str, dict[Any, Mapping[str, Any]]] = {}
+        for record in self.records:
+            for name, entry in record["metrics"]["tests"].items():
+                # A seed that was run twice is no second seed: the first record of it counts.
+                found.setdefault(name, {}).setdefault(record["config"].get("seed"), entry)
+        return found
+
+    @cached_property
+    def seeds(self) -> list[Any]:
+        """Its seeds, each once."""
+        return list(dict.fromkeys(record["config"].get("seed") for record in self.records))
+
+    @cached_property
+    def tests(self) -> list[str]:
+        """The test sets that every seed has."""
+        return [name for name, entries in self._by_test.items() if len(entries) == len(self.seeds)]
+
+    def of(self, test: str) -> list[Mapping[str, Any]]:
+        """The entries of metrics.json for a test set, one a seed."""
+        return list(self._by_test[test].values())
+
+    def figure(self, test: str, key: str = "mae") -> Figure:
+        """A figure of all images of a test set, over the seeds."""
+        return over_seeds([entry["overall"].get(key) or {} for entry in self.of(test)])
+
+
+def over_seeds(figures: Sequence[Figure]) -> Figure:
+    """The mean over seeds; its interval holds that of the images and, by Student's distribution, that of the seeds.
+
+    The two are added as independent errors are: by their squares.
+    """
+    values, lows, highs = ([of[end] for of in figures if of.get(end) is not None] for end in ("value", "low", "high"))
+    if not values or len(values) < len(figures):
+        return {}
+    count = len(values)
+    if count == 1:
+        return figures[0]
+    mean = sum(values) / count
+    if len(lows) < count or len(highs) < count:
+        return {"value": mean}
+    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
+    spread = _student(count - 1) * error
+    below, above = mean - sum(lows) / count, sum(highs) / count - mean
+    return {"value": mean, "low": mean - math.hypot(below, spread), "high": mean + math.hypot(above, spread)}
+
+
+@cache
+def _student(freedom: int) -> float:
+    """The 97.5 % point; remembered, because scipy takes longer for it than all the rest of a row."""
+    return float(stats.t.ppf(0.975, freedom))
+
+
+_critical_difference = cache(critical_difference)
+
+
+def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Records grouped into systems: runs that differ in nothing but their seed and their test sets."""
+    systems: dict[str, list[Mapping[str, Any]]] = {}
+    for record in sorted(records, key=lambda record: str(record["id"])):
+        config = {key: value for key, value in record["config"].items() if key not in _NOT_THE_SYSTEM}
+        config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
+        systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
+    names = Counter((found[0]["metrics"]["train"], _name(found[0])) for found in systems.values())
+    named = []
+    for found in systems.values():
+        train, name = found[0]["metrics"]["train"], _name(found[0])
+        # Where two systems are called alike, a hash of their settings tells them apart.
+        mark = (found[0].get("config_sha256") or found[0]["id"].rpartition("-")[2])[:8]
+        name += f" #{mark}" if names[train, name] > 1 else ""
+        named.append(Row(name, train, tuple(found)))
+    return sorted(named, key=lambda row: (row.train or "", row.name))
+
+
+def test_sets(rows: Iterable[Row]) -> list[str]:
+    """All test sets, each once, in the order of the rows."""
+    return list(dict.fromkeys(test for row in rows for test in row.tests))
+
+
+def floors(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """Training set -> test set -> MAE of always answering the training set's median age: what all must beat."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        for test in row.tests:
+            floor = row.of(test)[0].get("baseline_mae")
+            if row.train and floor is not None:
+                found.setdefault(row.train, {})[test] = floor
+    return found
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Systems by their mean rank over test sets.
+
+    Attributes:
+        tests: the test sets.
+        critical: mean ranks that lie closer than this cannot be told apart (Nemenyi, 5 %).
+        places: (row, mean rank, place), by rank. The place is one more than how many systems are shown to be better, so that
+            systems which cannot be told apart from the best share the first.
+        left_out: systems that lack one of the test sets, or whose figures are none of unseen faces.
+    """
+
+    tests: list[str]
+    critical: float
+    places: list[tuple[Row, float, int]]
+    left_out: list[Row]
+
+
+def ranking(rows: Sequence[Row]) -> Ranking | None:
+    """Mean ranks over the test sets that at least half of the systems share; None for too few of either."""
+    fair = [row for row in rows if not {LEAKY, SEEN} & set(flags(row))]
+    tests = sorted(test_sets(fair), key=lambda test: -sum(test in row.tests for row in fair))
+    while len(tests) > 2 and 2 * sum(set(tests) <= set(row.tests) for row in fair) < len(fair):
+        tests.pop()
+    whole = [row for row in fair if set(tests) <= set(row.tests)]
+    maes = pd.DataFrame({test: [row.figure(test).get("value", np.nan) for row in whole] for test in tests})
+    if len(tests) < 2 or len(whole) < 3 or maes.isna().to_numpy().any():
+        return None
+    mean = maes.rank().mean(axis=1).to_numpy(float)
+    critical = _critical_difference(len(whole), len(tests))
+    better = np.searchsorted(np.sort(mean), mean - critical, side="left")
+    order = np.argsort(mean, kind="stable")
+    places = [(whole[place], float(mean[place]), int(better[place]) + 1) for place in order]
+    ranked = set(map(id, whole))
+    return Ranking(tests, critical, places, [row for row in rows if id(row) not in ranked])
+
+
+def worst_group(row: Row, test: str) -> tuple[str, str, Figure] | None:
+    """(grouping, group, MAE over the seeds) of the group with the largest, among those with enough images."""
+    first, *others = row.of(test)
+    found = []
+    for grouping, groups in (first.get("groups") or {}).items():
+        for name, group in groups.items():
+            if grouping != "age_band" and group.get("ranked"):
+                several = [group, *(other["groups"].get(grouping, {}).get(name, {}) for other in others)]
+                mae = over_seeds([of.get("mae") or {} for of in several])
+                if mae:
+                    found.append((mae["value"], grouping, name, mae))
+    return max(found, key=lambda of: of[:3])[1:] if found else None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest difference in MAE between two groups at equal ages.
+
+    Attributes:
+        grouping, worst, best: whose.
+        difference: years, over the seeds; of the first seed alone where the seeds name other groups.
+        shown: whether every seed's test finds it more than chance; None where it was not tested.
+    """
+
+    grouping: str
+    worst: str
+    best: str
+    difference: Figure
+    shown: bool | None
+
+
+def largest_gap(row: Row, test: str) -> Gap | None:
+    """The largest gap of all groupings; None where no groups can be compared."""
+    first, *others = (
+        {name: gap["standardised"] for name, gap in (entry.get("gaps") or {}).items() if gap.get("standardised")}
+        for entry in row.of(test)
+    )
+    found = []
+    for grouping, gap in first.items():
+        several = [gap, *(of[grouping] for of in others if grouping in of)]
+        alike = len({(of.get("worst"), of.get("best")) for of in several}) == 1
+        difference = over_seeds([of["difference"] for of in several]) if alike else gap["difference"]
+        ps = [of.get("p_holm") for of in several]
+        shown = None if None in ps else all(p < 0.05 for p in ps)
+        if difference.get("value") is not None:
+            found.append(Gap(grouping, gap["worst"], gap["best"], difference, shown))
+    return max(found, key=lambda of: of.difference["value"], default=None)
+
+
+def unanswered(row: Row) -> tuple[int, int]:
+    """(images without an answer, images read) of its test sets: failure to process."""
+    lost = read = 0
+    for test, samples in (row.records[0].get("samples") or {}).items():
+        if test in row.tests:
+            lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
+            read += samples.get("read") or 0
+    return lost, read
+
+
+def images_per_second(row: Row) -> float | None:
+    """How fast its first run answered, on whatever machine that was."""
+    first = row.records[0]
+    seconds = (first.get("timings") or {}).get("predict_s")
+    seen = sum(test["n"] for test in first["metrics"]["tests"].values())
+    return seen / seconds if seconds else None
+
+
+def flags(row: Row) -> list[str]:
+    """What to beware of, in a few words each."""
+    model = row.records[0].get("model") or {}
+    tests = [test for record in row.records for test in record["metrics"]["tests"].values()]
+    found = {
+        "random start": model.get("weights") == "random",
+        "one seed": len(row.seeds) == 1 and row.train is not None,
+        LEAKY: any(map(leaks, row.records)),
+        "unknown training data": any(test.get("contamination") == "unknown" for test in tests),
+        SEEN: any(test.get("contamination") == "known" for test in tests),
+        "a seed run twice": len(row.records) > len({_run(record) for record in row.records}),
+        **{f"not reproducible: {reason}": True for reason in private(row)},
+    }
+    return [word for word, holds in found.items() if holds]
+
+
+def private(row: Row) -> list[str]:
+    """What of a system nobody else can get: its figures cannot be reproduced from public parts."""
+    found = []
+    for record in row.records:
+        model = record.get("model") or {}
+        weights = str(model.get("weights") or "")
+        if weights.startswith("file "):
+            found.append(f"weights from the {weights}")
+        if model.get("file_sha256") and not str(model.get("source")).startswith("package:"):
+            found.append("the model is a file of somebody's")
+        if str(record.get("git") or "").endswith("+changes"):
+            found.append("the code was changed")
+        found += [
+            f"{name} is not public"
+            for name, dataset in (record.get("datasets") or {}).items()
+            if dataset.get("public") is False
+        ]
+    return list(dict.fromkeys(found))
+
+
+def leaks(record: Mapping[str, Any]) -> bool:
+    """Whether images or people of the test are trained on, wherever it is said: of the run, its metrics, one test set."""
+    places = [record, record["metrics"], *record["metrics"]["tests"].values()]
+    protocols = [of for of in (place.get("protocol") for place in places) if isinstance(of, Mapping)]
+    said = [place.get("leaks") for place in [*places, *protocols]]
+    return any(any(of.values()) if isinstance(of, Mapping) else bool(of) for of in said)
+
+
+def _run(record: Mapping[str, Any]) -> str:
+    return json.dumps([record["config"].get("seed"), sorted(record["metrics"]["tests"])])
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    model = record["model"]
+    head = f", {model['head']}" if model.get("head") else ""
+    size = f", {model['size']} px" if model.get("size") else ""
+    protocol = (record["metrics"].get("protocol") or {}).get("name", "default")
+    divided = "" if protocol == "default" else f", protocol {protocol}"
+    return f"{model.get('title') or model['name']}{head}{size}{divided}"

@@ -1,0 +1,242 @@
+"use strict";
+// Everything on this page comes from #data. It is put in as text, never as markup.
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const UNFIT = ["leaky protocol", "unknown training data", "trained on a test set"];
+const state = { sort: null, down: false };
+data.systems.forEach((system, place) => { system.place_in_data = place; system.train = system.train || "not here"; });
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) node.setAttribute(name, value);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+const fixed = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1"));
+const grouped = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
+function figure(numbers, { percent = false, sign = false, mark = "" } = {}) {
+  const box = document.createDocumentFragment();
+  if (!numbers || numbers[0] === null) { box.append("–"); return box; }
+  const show = (value) => (sign && value > 0 ? "+" : "") + fixed(percent ? value * 100 : value, percent ? 1 : 2);
+  box.append(show(numbers[0]) + (percent ? " %" : "") + mark);
+  if (numbers[1] !== null && numbers[2] !== null)
+    box.append(" ", el("span", { class: "interval" }, `[${show(numbers[1])}, ${show(numbers[2])}]`));
+  return box;
+}
+// Text with its http(s) addresses as links; anything else, `javascript:` among it, stays text.
+function linked(text) {
+  const box = document.createDocumentFragment();
+  let end = 0;
+  for (const match of text.matchAll(/https?:\/\/[^\s<>"'`|]+[^\s<>"'`|.,;:)\]]/g)) {
+    let address = null;
+    try { address = new URL(match[0]); } catch { continue; }
+    if (address.protocol !== "https:" && address.protocol !== "http:") continue;
+    box.append(text.slice(end, match.index), el("a", { href: address.href, rel: "noopener noreferrer" }, match[0]));
+    end = match.index + match[0].length;
+  }
+  box.append(text.slice(end));
+  return box;
+}
+const mark = (test) => (test.home ? "°" : "") + (test.leaks ? "‡" : "");
+const address = (system) => `#run=${encodeURIComponent(system.runs[0].id)}`;
+
+function columns() {
+  const on = $("test").value;
+  const of = (system) => system.tests[on];
+  return [
+    { name: "System", text: true, value: (s) => s.name, cell: (s) => el("a", { href: address(s) }, s.name), head: true },
+    { name: "Trained on", text: true, value: (s) => s.train, cell: (s) => s.train },
+    ...data.tests.map((test) => ({
+      name: `MAE on ${test}`, value: (s) => s.tests[test]?.mae[0] ?? null,
+      cell: (s) => (s.tests[test] ? figure(s.tests[test].mae, { mark: mark(s.tests[test]) }) : "–"),
+    })),
+    { name: "Place", value: (s) => s.place, cell: (s) => (s.place === null ? "–" : String(s.place)) },
+    { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
+    { name: `Worst group (${on})`, value: (s) => of(s)?.worst?.[1] ?? null, cell: (s) => named(of(s)?.worst) },
+    { name: `Gap (${on})`, value: (s) => of(s)?.gap?.[1] ?? null, cell: (s) => named(of(s)?.gap, of(s)?.gapShown ? " ✓" : "") },
+    { name: "Without an answer", value: (s) => (s.read ? s.lost / s.read : null), cell: (s) => (s.read ? `${grouped(s.lost)} of ${grouped(s.read)}` : "–") },
+    { name: "Parameters", value: (s) => s.parameters, cell: (s) => (s.parameters ? `${fixed(s.parameters / 1e6, 1)} M` : "–") },
+    { name: "Images/s", value: (s) => s.speed, cell: (s) => grouped(s.speed) },
+    { name: "Beware", text: true, wrap: true, value: (s) => s.flags.length, cell: (s) => (s.flags.length ? el("span", { class: "flag" }, s.flags.join(", ")) : "–") },
+  ];
+}
+function named(entry, end = "") {
+  if (!entry) return "–";
+  const box = figure(entry.slice(1));
+  box.append(el("br"), el("span", { class: "interval" }, entry[0] + end));
+  return box;
+}
+function chosen() {
+  const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const train = $("train").value;
+  return data.systems.filter((system) => {
+    const text = [system.name, system.train, ...system.flags].join(" ").toLowerCase();
+    return words.every((word) => text.includes(word)) && (!train || system.train === train)
+      && !($("clean").checked && system.flags.some((flag) => UNFIT.includes(flag)));
+  });
+}
+function sorted(systems, all) {
+  const column = all.find((one) => one.name === state.sort) || all.find((one) => one.name.startsWith("MAE on")) || all[0];
+  state.sort = column.name;
+  const direction = state.down ? -1 : 1;
+  return [...systems].sort((a, b) => {
+    const [left, right] = [column.value(a), column.value(b)];
+    if (left === null || right === null) return (left === null) - (right === null); // what is not known stands last
+    return direction * (typeof left === "string" ? left.localeCompare(right) : left - right) || a.place_in_data - b.place_in_data;
+  });
+}
+function drawTable(systems, all) {
+  const head = el("tr", {}, ...all.map((column) => {
+    const button = el("button", { type: "button" }, column.name);
+    button.addEventListener("click", () => {
+      state.down = state.sort === column.name && !state.down;
+      state.sort = column.name;
+      draw();
+      [...$("table").querySelectorAll("thead button")].find((one) => one.textContent === column.name)?.focus();
+    });
+    const order = column.name === state.sort ? (state.down ? "descending" : "ascending") : "none";
+    return el("th", { scope: "col", "aria-sort": order, class: column.text ? "text" : null }, button);
+  }));
+  const body = systems.map((system) => el("tr", {}, ...all.map((column) =>
+    el(column.head ? "th" : "td", { scope: column.head ? "row" : null, class: [column.text && "text", column.wrap && "wrap"].filter(Boolean).join(" ") || null }, column.cell(system)))));
+  $("table").replaceChildren(el("thead", {}, head), el("tbody", {}, ...body));
+}
+// From pale to deep blue; the words on it black or white, whichever stands out more (4.5 : 1 at least).
+function shade(share) {
+  const rgb = [[239, 246, 255], [8, 48, 107]].reduce((from, to) => from.map((value, place) => Math.round(value + share * (to[place] - value))));
+  const [r, g, b] = rgb.map((value) => { const part = value / 255; return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4; });
+  const light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return `background:rgb(${rgb.join(",")});color:${light > 0.179 ? "#000" : "#fff"}`;
+}
+function drawHeat(systems) {
+  const most = 200;
+  const floorRows = Object.entries(data.floors).filter(([train]) => systems.some((system) => system.train === train));
+  const shown = systems.slice(0, most);
+  const values = shown.flatMap((system) => Object.values(system.tests).map((test) => test.mae[0]))
+    .concat(floorRows.flatMap(([, of]) => Object.values(of))).filter((value) => value !== null);
+  const [low, high] = values.length ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 1];
+  const cell = (value, end) => (value === null || value === undefined ? el("td", {}, "–")
+    : el("td", { style: shade((value - low) / (high - low || 1)) }, fixed(value) + end));
+  const row = (name, train, of) => el("tr", {}, el("th", { scope: "row", class: "text" }, name), el("td", { class: "text" }, train), ...of);
+  const rows = [...shown].sort((a, b) => a.train.localeCompare(b.train)).map((system) => row(el("a", { href: address(system) }, system.name), system.train,
+    data.tests.map((test) => cell(system.tests[test]?.mae[0], system.tests[test] ? mark(system.tests[test]) : ""))));
+  const floors = floorRows.map(([train, of]) => row("median age", train, data.tests.map((test) => cell(of[test], ""))));
+  const head = ["System", "Trained on", ...data.tests].map((name, place) => el("th", { scope: "col", class: place < 2 ? "text" : null }, name));
+  $("heat").replaceChildren(...(systems.length > most ? [el("caption", {}, `the first ${most} of ${systems.length}`)] : []),
+    el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows, ...floors));
+}
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe and Ito
+function drawPlot(id, caption, points, [xName, yName], logarithmic) {
+  const [width, height, left, right, top, bottom] = [560, 340, 64, 24, 14, 46];
+  const box = $(id);
+  const good = points.filter((point) => point.x !== null && point.y !== null && (!logarithmic || point.x > 0));
+  if (!good.length) { box.replaceChildren(el("figcaption", {}, `${caption}: nothing to draw for this test set.`)); return; }
+  const scale = (values, from, to, log) => {
+    let [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+    if (log) [low, high] = [low / 1.2, high * 1.2]; else { const room = (high - low || Math.abs(high) || 1) * 0.12; [low, high] = [low - room, high + room]; }
+    const f = log ? Math.log : (value) => value;
+    return { low, high, at: (value) => from + ((f(value) - f(low)) / (f(high) - f(low))) * (to - from) };
+  };
+  const x = scale(good.map((point) => point.x), left, width - right, logarithmic);
+  const y = scale(good.map((point) => point.y), height - bottom, top, false);
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${caption}: ${good.length} systems; the table above has the numbers` });
+  const digits = (axis) => (axis.high - axis.low < 2 ? 2 : 1);
+  for (let step = 0; step <= 4; step++) {
+    const share = step / 4;
+    const xv = logarithmic ? x.low * (x.high / x.low) ** share : x.low + share * (x.high - x.low), yv = y.low + share * (y.high - y.low);
+    drawing.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y.at(yv), y2: y.at(yv) }),
+      svg("text", { x: left - 6, y: y.at(yv) + 4, "text-anchor": "end" }, fixed(yv, digits(y))),
+      svg("text", { x: x.at(xv), y: height - bottom + 19, "text-anchor": "middle" }, logarithmic ? grouped(xv) : fixed(xv, digits(x))));
+  }
+  drawing.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
+    svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xName),
+    svg("text", { transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yName));
+  const trains = [...new Set(good.map((point) => point.system.train))];
+  const taken = good.map((point) => [x.at(point.x) - 5, y.at(point.y) - 5, 10, 10]);
+  for (const point of good) {
+    const colour = COLOURS[trains.indexOf(point.system.train) % COLOURS.length];
+    const [px, py] = [x.at(point.x), y.at(point.y)];
+    const link = svg("a", { href: address(point.system), tabindex: "-1" }, svg("circle", { cx: px, cy: py, r: 5, fill: colour, stroke: "currentColor" },
+      svg("title", {}, `${point.system.name} (${point.system.train}): ${xName} ${fixed(point.x)}, ${yName} ${fixed(point.y)}`)));
+    drawing.append(link);
+    const label = point.system.name.split(",")[1]?.trim() || point.system.name, wide = label.length * (innerWidth < 640 ? 9 : 7);
+    const place = px + 8 + wide < width - right ? px + 8 : px - 8 - wide; // a label that finds no room is left out
+    const area = [place, py - 8, wide, 14];
+    if (good.length <= 40 && !taken.some(([bx, by, bw, bh], index) => good[index] !== point && area[0] < bx + bw && bx < area[0] + area[2] && area[1] < by + bh && by < area[1] + area[3])) {
+      drawing.append(svg("text", { x: place, y: py + 4 }, label));
+      taken.push(area);
+    }
+  }
+  const legend = trains.slice(0, COLOURS.length).flatMap((train, place) => [el("span", { style: `color:${COLOURS[place]}`, "aria-hidden": "true" }, " ●"), ` trained on ${train}`]);
+  box.replaceChildren(drawing, el("figcaption", {}, `${caption}. `, ...legend));
+}
+function drawPlots(systems) {
+  const on = $("test").value;
+  const points = (x, y) => systems.filter((system) => system.tests[on]).map((system) => ({ system, x: x(system), y: y(system) }));
+  drawPlot("fairness", `Error against the largest gap at equal ages, on ${on}`,
+    points((s) => s.tests[on].mae[0], (s) => s.tests[on].gap?.[1] ?? null), ["MAE (years)", "gap (years)"], false);
+  drawPlot("speed", `Error against speed, on ${on}`, points((s) => s.speed, (s) => s.tests[on].mae[0]), ["images/s", "MAE (years)"], true);
+}
+function draw() {
+  const all = columns();
+  const systems = sorted(chosen(), all);
+  $("count").textContent = `${systems.length} of ${data.systems.length} systems`;
+  drawTable(systems, all);
+  drawHeat(systems);
+  drawPlots(systems);
+}
+function table(names, rows, texts = 1) {
+  const kind = (place) => (place < texts ? "text" : null);
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": names.filter(Boolean).join(", ") }, el("table", {},
+    el("thead", {}, el("tr", {}, ...names.map((name, place) => el("th", { scope: "col", class: kind(place) }, name)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, place) => el(place ? "td" : "th", { class: kind(place), scope: place ? null : "row" }, cell)))))));
+}
+function drawRun(system) {
+  const title = el("h2", { tabindex: "-1" }, `${system.name}, ${system.train === "not here" ? "not trained here" : `trained on ${system.train}`}`);
+  const parts = [el("p", {}, el("a", { href: "#" }, "← all systems")), title];
+  if (system.flags.length) parts.push(el("p", { class: "flag" }, `Beware: ${system.flags.join(", ")}.`));
+  if (system.citation) parts.push(el("p", {}, linked(system.citation)));
+  parts.push(el("h3", {}, "Figures"), table(["Test set", "n", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
+    Object.entries(system.tests).map(([name, test]) => [name + mark(test), grouped(test.n), figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  parts.push(el("h3", {}, "Runs"), table(["Record", "Seed", ...Object.keys(system.tests).map((test) => `MAE on ${test}`)],
+    system.runs.map((run) => [run.id, String(run.seed ?? "–"), ...Object.keys(system.tests).map((test) => figure(run.mae[test]))])));
+  for (const [name, test] of Object.entries(system.tests))
+    for (const [grouping, groups] of Object.entries(test.groups))
+      parts.push(el("h3", {}, `${name}, by ${grouping.replace("_", " ")}`), table([grouping.replace("_", " "), "n", "MAE (years)", "Bias (years)"],
+        groups.map(([group, n, ranked, mae, bias]) => [group + (ranked ? "" : " (too few to rank)"), grouped(n), figure(mae), figure(bias, { sign: true })])));
+  parts.push(el("h3", {}, "What it depends on"), el("dl", {}, ...system.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, linked(value))])));
+  parts.push(el("h3", {}, "How to reproduce it"), el("p", {}, "With the same datasets on your machine; it says first what differs from the record, and at the end whether the figures are identical, inside the interval or outside."),
+    el("pre", { tabindex: "0" }, system.runs.map((run) => `agebench reproduce reports/results/${run.id}.json`).join("\n")));
+  parts.push(el("details", {}, el("summary", {}, "The whole config, of the first run"), el("pre", { tabindex: "0" }, system.config)));
+  $("run").replaceChildren(...parts);
+  return title;
+}
+function route(focus = true) {
+  let id = null;
+  try { id = decodeURIComponent(location.hash.match(/^#run=(.+)$/)?.[1] ?? ""); } catch { id = ""; }
+  const system = id && data.systems.find((one) => one.runs.some((run) => run.id === id));
+  $("run").hidden = !system;
+  $("board").hidden = Boolean(system);
+  document.title = system ? `${system.name} – agebench leaderboard` : "agebench leaderboard";
+  if (system) { const title = drawRun(system); window.scrollTo(0, 0); if (focus) title.focus({ preventScroll: true }); }
+}
+const option = (value, name = value) => el("option", { value }, name);
+$("train").append(option("", "any dataset"), ...[...new Set(data.systems.map((system) => system.train))].map((name) => option(name)));
+$("test").append(...data.tests.map((name) => option(name)));
+$("ranks").textContent = data.ranks;
+$("made").textContent = `${data.systems.reduce((sum, system) => sum + system.runs.length, 0)} records, agebench ${data.agebench}. One file: it loads nothing and sends nothing.`;
+$("published").append(
+  el("thead", {}, el("tr", {}, ...["System", "Trained on", "Tested on", "Figure", "Value", "How", "Source"].map((name) => el("th", { scope: "col", class: name === "Value" ? null : "text" }, name)))),
+  el("tbody", {}, ...data.published.map((row) => el("tr", {}, ...[`${row.system} (published)`, row.train, row.test, row.metric, String(row.value), [row.protocol, row.note].filter(Boolean).join("; "), linked(row.citation)]
+    .map((cell, place) => el("td", { class: place === 4 ? null : place > 4 ? "text wrap" : "text" }, cell))))));
+$("filters").addEventListener("input", draw);
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+window.addEventListener("hashchange", () => route());
+draw();
+route(false);

@@ -1,0 +1,95 @@
+"""A run that has been trained, opened again: its model, and the faces of a test set prepared as in the run."""
+
+import pandas as pd
+
+from agebench.data.cache import Faces
+from agebench.data.samples import Samples
+from agebench.data.splits import without_overlap
+from agebench.engine.checkpoint import load_weights
+from agebench.engine.devices import choose_device
+from agebench.engine.loader import FaceSet, face_set
+from agebench.engine.trained import Trained
+from agebench.errors import UserError
+from agebench.models.age_model import create_model
+from agebench.registry.catalogue import Catalogue
+from agebench.runs.config import RunConfig, read_settings
+from agebench.runs.folder import RunFolder
+from agebench.runs.pipeline import open_dataset, prepare_faces
+
+
+def open_trained(folder: RunFolder, device: str) -> tuple[RunConfig, Trained]:
+    """A run's config and its best model, ready to be asked.
+
+    Raises:
+        UserError: no run of ours stands there, it has no checkpoint, or the checkpoint is damaged or another model's.
+    """
+    if not (folder.path / "config.toml").exists():
+        raise UserError(f"{folder.path}: no run stands here (no config.toml); give the folder that `agebench run` made")
+    if "train" not in read_settings(folder.path / "config.toml").get("data", {}):
+        raise UserError(
+            f"{folder.path}: this run tests a model that is not ours and keeps no checkpoint; only models that "
+            "`agebench run` trained can be opened"
+        )
+    config = folder.config()
+    checkpoint = folder.checkpoints / "best.safetensors"
+    if not checkpoint.exists():
+        raise UserError(
+            f"{checkpoint}: no such checkpoint: the run was not trained to its first epoch's end, or its checkpoints were "
+            f"deleted; `agebench run --config {folder.path / 'config.toml'} --out DIR` makes it again"
+        )
+    place = choose_device(device)
+    if config.model.bodies:
+        raise UserError(
+            f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
+        )
+    model = create_model(config.model)
+    for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
+        model.add_task(task, classes)
+    load_weights(checkpoint, model)
+    model = model.to(place).eval()
+    return config, Trained(model, config.model, place, config.train.precision, config.faces.coverage)
+
+
+def open_test(config: RunConfig, folder: RunFolder, catalogue: Catalogue, name: str) -> tuple[Samples, FaceSet]:
+    """A test set's samples and faces, prepared as in the run.
+
+    A test set of the run is the very images that the run tested. Any other dataset is taken whole, less what the run was
+    trained or validated on: the same images, and of the training set the same people.
+
+    Raises:
+        UserError: no such dataset, or nothing of it is left or has a face.
+    """
+    if name not in catalogue.datasets.names() and name not in catalogue.datasets.broken():
+        raise UserError(
+            f"--test {name}: no dataset of this name. This run's test sets: {', '.join(config.data.test)}; any dataset of "
+            "`agebench list datasets` can be prepared as in the run"
+        )
+    dataset = open_dataset(catalogue.datasets.get(name))
+    chosen = _chosen(folder, config.data.train, name, dataset.samples)
+    faces: Faces = prepare_faces(config, dataset)
+    kept = faces.keep(chosen)
+    if not len(kept):
+        raise UserError(
+            f"--test {name}: no image is left to look at: of {len(dataset.samples):,}, {len(chosen):,} are not in the training "
+            f"set and none of these has a face; does `faces` on the card of '{name}' fit?"
+        )
+    return kept, face_set(faces, kept)
+
+
+def _chosen(folder: RunFolder, home: str, name: str, samples: Samples) -> Samples:
+    tested = folder.path / "samples" / f"{name}-test.parquet"
+    if tested.exists():
+        ids = pd.read_parquet(tested, columns=["sample_id"])["sample_id"]
+        return samples.without(~samples.table["sample_id"].isin(ids), "not in the run's test part")
+    seen = [
+        Samples(pd.read_parquet(file))
+        for part in ("train", "val")
+        if (file := folder.path / "samples" / f"{home}-{part}.parquet").exists()
+    ]
+    if not seen:
+        raise UserError(
+            f"{folder.path}: its samples/ are gone, so what it was trained on is not known; nothing can be tested fairly"
+        )
+    left, _ = without_overlap(samples, seen)
+    people = {person for part in seen if name == home for person in part.table["subject"].dropna()}
+    return left.without(left.table["subject"].isin(people), "their person is in the training set")

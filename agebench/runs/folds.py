@@ -1,0 +1,84 @@
+"""The folds of one run: what each leaves behind, and all of it together."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from agebench.errors import AgebenchError
+from agebench.evaluation.folds import FOLD, evaluate_folds, evaluate_task_folds
+from agebench.files import atomic
+from agebench.runs.config import RunConfig
+from agebench.runs.division import Divisions
+from agebench.runs.folder import RunFolder
+
+
+def measure(config: RunConfig, folder: RunFolder, divisions: Divisions) -> dict[str, Any]:
+    """The folds' predictions to figures, both kept: predictions/<test>.parquet and metrics.json."""
+    trained = [division.train.table["age"] for division in divisions]
+    protocol, found = divisions.protocol(), {}
+    for name in divisions.tests:
+        table = join(folder, divisions, name)
+        figures = evaluate_folds(
+            table,
+            groups=divisions[0].tests[name].groups,
+            train_ages=(max(float(ages.min()) for ages in trained), min(float(ages.max()) for ages in trained)),
+            resamples=config.evaluate.resamples,
+            seed=config.seed,
+        )
+        figures |= evaluate_task_folds(
+            table,
+            list(config.model.targets),
+            groups=divisions[0].tests[name].groups,
+            resamples=config.evaluate.resamples,
+            seed=config.seed,
+        )
+        # The floor that a model must beat: the training set's median age, whatever the face; each fold has its own.
+        medians = [float(ages.median()) for ages in trained]
+        own = (
+            medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
+        )
+        found[name] = figures | {"baseline_mae": float((table["age"] - own).abs().mean())}
+        if name == divisions.home and any(protocol["leaks"].values()):
+            found[name]["leaks"] = protocol["leaks"]
+    metrics = {"schema": 1, "train": divisions.home, "protocol": protocol, "tests": found}
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def join(folder: RunFolder, divisions: Divisions, test: str) -> pd.DataFrame:
+    """All folds' answers about a test set, without `p`; of several folds also kept as predictions/<test>.parquet.
+
+    Raises:
+        AgebenchError: a fold that was done before answered about other images than it is asked about now.
+    """
+    if len(divisions) == 1:
+        return _table(pq.read_table(_file(folder, test)))
+    tables = []
+    for number, (name, division) in enumerate(zip(divisions.folds.names, divisions, strict=True)):
+        own = folder.fold(number, len(divisions))
+        content = pq.read_table(_file(own, test))
+        asked = division.tests[test].table["sample_id"]
+        if not np.array_equal(content["sample_id"].to_numpy(), asked.to_numpy()):
+            raise AgebenchError(
+                f"{own.path}: was done with other images of {test} than are there now; delete this folder and go on with --resume"
+            )
+        tables.append(content.append_column(FOLD, pa.array([name] * len(content))))
+    whole = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    with atomic(_file(folder, test)) as temporary:
+        pq.write_table(whole, temporary)
+    return _table(whole)
+
+
+def _table(content: pa.Table) -> pd.DataFrame:
+    if "p" in content.column_names:
+        content = content.drop_columns(["p"])
+    table: pd.DataFrame = content.to_pandas()
+    return table
+
+
+def _file(folder: RunFolder, test: str) -> Path:
+    return folder.path / "predictions" / f"{test}.parquet"

@@ -1,0 +1,71 @@
+"""A whole stress test's asking against plain passes of the same model, in one run.
+
+    python benchmarks/perf/stress.py [--model efficientnet_lite0] [--size 64] [--images 128] [--device auto]
+
+Plain: as many evaluation passes as there are corrupted ones, on batches that are normalised already and on the device.
+Stressed: `agebench.analysis.stress.ask`, with corrupting, rounding and normalising. Untrained weights: the work is the same.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from agebench.analysis import stress
+from agebench.analysis.corruptions import CORRUPTIONS
+from agebench.data.augment import normalise
+from agebench.engine.devices import autocast, choose_device
+from agebench.engine.loader import FaceSet
+from agebench.engine.trained import Trained
+from agebench.models.age_model import create_model
+from agebench.registry.catalogue import catalogue
+
+
+def main() -> None:
+    """Print both times, on the wall and of the processor, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--corruptions", type=int, default=14)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    card = catalogue().models.get(options.model).architecture.model_copy(update={"size": options.size})
+    device = choose_device(options.device)
+    trained = Trained(create_model(card).to(device).eval(), card, device)
+    shape = (options.images, card.size, card.size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    data = FaceSet(pixels, np.arange(options.images), np.full(options.images, 30, np.float32))
+    chosen = CORRUPTIONS[: options.corruptions]
+    passes = sum(len(corruption.strengths) for corruption in chosen)
+    images = [
+        normalise(torch.from_numpy(part).to(device), card.mean, card.std)
+        for part in np.array_split(pixels, -(-options.images // stress.BATCH))
+    ]
+
+    def plain() -> None:
+        with torch.inference_mode(), autocast(device, trained.precision):
+            for part in images:
+                trained.model(part)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    plain()
+    start, busy = time.perf_counter(), time.process_time()
+    for _ in range(passes):
+        plain()
+    model, model_busy = time.perf_counter() - start, time.process_time() - busy
+    start, busy = time.perf_counter(), time.process_time()
+    stress.ask(trained, data, chosen)
+    whole, whole_busy = time.perf_counter() - start, time.process_time() - busy
+    print(
+        f"{card.name} at {card.size} px, {options.images} faces, {len(chosen)} corruptions, {passes} passes, {device}"
+    )
+    print(f"plain passes: {model:.1f} s (processor {model_busy:.1f} s)")
+    print(f"stress:       {whole:.1f} s (processor {whole_busy:.1f} s)")
+    print(f"stress / plain = {whole / model:.2f} (processor {whole_busy / model_busy:.2f})")
+
+
+if __name__ == "__main__":
+    main()

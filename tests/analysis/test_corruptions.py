@@ -1,0 +1,110 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agebench.analysis import linear
+from agebench.analysis.attributions import prepare
+from agebench.analysis.corruptions import CORRUPTIONS, Corruption, Scene, mirrored, to_faces, to_pixels
+from agebench.analysis.map_sanity import cells, rank_correlation
+from agebench.analysis.regions import boxes, mask
+from agebench.engine.loader import FaceSet
+from agebench.engine.trained import Trained
+from agebench.errors import UserError
+from agebench.models.age_model import create_model
+from agebench.registry.cards import Architecture
+
+SIZE = 48
+
+
+def faces(count: int = 3, size: int = SIZE) -> torch.Tensor:
+    """(count, size, size, 3) uint8, smooth as photographs are."""
+    small = 255 * torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    return to_faces(torch.nn.functional.interpolate(small, (size, size), mode="bicubic"))
+
+
+def scene(count: int = 3) -> Scene:
+    generator = torch.Generator().manual_seed(1)
+    return Scene(1.0, torch.rand(count, generator=generator), generator)
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.name)
+def test_every_corruption_grows(corruption: Corruption) -> None:
+    original = faces()
+    images = to_pixels(original)
+    changed = [to_faces(corruption.change(images, strength, scene())) for strength in corruption.strengths]
+    away = [(one.float() - original.float()).abs().mean().item() for one in changed]
+    assert len(away) == 5
+    assert away[0] > 0
+    assert away == sorted(away)
+    assert (to_faces(images) == original).all()  # the batch itself is left alone
+    assert all(one.shape == original.shape and one.dtype == torch.uint8 for one in changed)
+
+
+@pytest.mark.parametrize("quality", [90, 40, 8])
+@pytest.mark.parametrize("size", [64, 50])
+def test_jpeg_is_libjpegs(quality: int, size: int) -> None:
+    picture = faces(1, size)
+    file = io.BytesIO()
+    Image.fromarray(picture[0].numpy()).save(file, "JPEG", quality=quality)
+    theirs = np.asarray(Image.open(file)).astype(float)
+    ours = to_faces(linear.jpeg(to_pixels(picture), quality))[0].numpy().astype(float)
+    lost = np.abs(picture[0].numpy() - theirs).mean()
+    assert np.abs(ours - theirs).mean() < max(1.5, 0.3 * lost)
+
+
+def test_linear_maps_keep_a_plain_image() -> None:
+    for matrix in (
+        linear.gaussian(SIZE, 0.3),
+        linear.gaussian(SIZE, 3),
+        linear.streak(SIZE, 7),
+        linear.coarser(SIZE, 0.2),
+    ):
+        assert matrix.sum(dim=1).tolist() == pytest.approx([1.0] * SIZE, abs=1e-5)
+
+
+def test_the_mirror_of_the_mirror() -> None:
+    images = to_pixels(faces())
+    assert torch.equal(mirrored(mirrored(images)[0])[0], images)
+
+
+def test_regions_follow_the_coverage() -> None:
+    whole, wide = (mask(boxes("eyes", coverage), 100) for coverage in (1.0, 2.0))
+    assert whole.sum() == pytest.approx(4 * float(wide.sum()), rel=0.01)
+    assert mask(boxes("corners", 1.0), 100).sum() == pytest.approx(4 * 400, rel=0.01)
+    half = mask(boxes("corners", 1.0), 100, grow=0.5)
+    assert half[0, 0] == 1
+    assert half[15, 15] == 0  # corners shrink into themselves
+
+
+def test_rank_correlation_of_maps() -> None:
+    maps = np.random.default_rng(0).normal(size=(4, SIZE, SIZE)).astype(np.float32)
+    assert rank_correlation(maps, 3 * maps).tolist() == pytest.approx([1.0] * 4)
+    assert rank_correlation(maps, np.zeros_like(maps)).tolist() == [0.0] * 4
+    assert cells(maps).shape == (4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "target", "smooth"),
+    [
+        ("regression", {}, "age", True),
+        ("classification", {"decode": "median"}, "expectation", True),
+        ("or-cnn", {}, "age", False),
+    ],
+)
+def test_what_a_head_lets_be_explained(head: str, options: dict[str, str], target: str, smooth: bool) -> None:
+    pytest.importorskip("captum")
+    card = Architecture(name="t", title="T", backbone="agebench.tiny", head=head, head_options=options, size=64)
+    model = create_model(card)
+    model.head.prepare(torch.linspace(1, 80, 50))
+    trained = Trained(model.eval(), card, torch.device("cpu"))
+    data = FaceSet(faces(4, 64).numpy(), np.arange(4), np.full(4, 30, np.float32))
+    explained, can, notes = prepare(trained, data, [])
+    assert (explained.target, explained.smooth) == (target, smooth)
+    assert can == (["grad-cam", "integrated-gradients", "occlusion"] if smooth else ["occlusion"])
+    assert bool(notes) == (target != "age" or not smooth)
+    if not smooth:
+        with pytest.raises(UserError, match=r"decodes its age in steps.*occlusion"):
+            prepare(trained, data, ["grad-cam"])

@@ -1,0 +1,178 @@
+"""A new dataset is a card: ages in names, further labels in lists and tables, the official split in two lists."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from agebench.data.readers.csv import CSVReader
+from agebench.data.readers.folder import FolderReader
+from agebench.data.samples import Samples
+from agebench.errors import UserError
+
+PATTERN = r"{subject:\d+}A{age:\d+}{}.jpg"
+NAMES = ("img/1A20.jpg", "img/1A30b.jpg", "img/2A40.jpg", "img/3A50.jpg")
+
+
+def files(root: Path, *names: str, text: str = "x") -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    files(tmp_path, "set/train.txt", text="img/1A20.jpg\n1A30b.jpg 30\n")
+    files(tmp_path, "set/test.txt", text="./img/2A40.jpg\n3A50\n")
+    files(tmp_path, "set/people.csv", text="who,sex,tone\n1,0,II\n2,1,VI\n3,1,\n")
+    files(tmp_path, "set/glasses.txt", text="1A20.jpg 1\n2A40.jpg -1\n")
+    return files(tmp_path, *(f"set/{name}" for name in NAMES))
+
+
+PEOPLE = {"file": "people.csv", "by": "subject", "columns": {"subject": "who", "gender": "sex", "tone": "tone"}}
+GLASSES = {"file": "glasses.txt", "header": False, "separator": " ", "columns": {"path": 0, "glasses": 1}}
+LISTS = {"split": {"train": "train.txt", "test": "test.txt"}}
+VALUES = {"gender": {"0": "male", "1": "female"}, "glasses": {"1": "yes", "-1": "no"}}
+
+
+def column(samples: Samples, name: str) -> list[object]:
+    return [None if pd.isna(value) else value for value in samples.table[name].tolist()]
+
+
+def reasons(samples: Samples) -> dict[str, str]:
+    return dict(zip(samples.quarantined["path"], samples.quarantined["reason"], strict=True))
+
+
+def test_names_tables_and_lists(root: Path) -> None:
+    groups = ("gender", "tone", "glasses")
+    samples = FolderReader(root, groups, pattern=PATTERN, tables=[PEOPLE, GLASSES], lists=LISTS, values=VALUES).read()
+    assert column(samples, "age") == [20, 30, 40, 50]
+    assert column(samples, "split") == ["train", "train", "test", "test"]
+    assert column(samples, "gender") == ["male", "male", "female", "female"]
+    assert column(samples, "tone") == ["II", "II", "VI", None]
+    assert column(samples, "glasses") == ["yes", None, "no", None]
+    assert len(samples.quarantined) == 0
+
+
+def test_images_in_no_list_of_the_split_and_lines_without_image_are_put_aside(root: Path) -> None:
+    files(root, "set/img/4A60.jpg", "set/img/5Ab.jpg")
+    files(root, "set/test.txt", text="2A40.jpg\ngone.jpg\n5Ab.jpg\n")
+    samples = FolderReader(root, pattern=PATTERN, lists=LISTS).read()
+    assert column(samples, "age") == [20, 30, 40]
+    assert reasons(samples) == {
+        "set/img/5Ab.jpg": f"its path 'set/img/5Ab.jpg' does not end like '{PATTERN}'",
+        "set/img/3A50.jpg": "in none of the split's lists (train.txt, test.txt)",
+        "set/img/4A60.jpg": "in none of the split's lists (train.txt, test.txt)",
+        "gone.jpg": "named in 'test.txt', but there is no such image",
+    }
+
+
+def test_a_list_of_another_column_says_nothing_of_the_rest(root: Path) -> None:
+    samples = FolderReader(root, pattern=PATTERN, lists={"fold": {"0": "train.txt"}}).read()
+    assert column(samples, "fold") == ["0", "0", None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lists": {"split": {"train": "no.txt"}}}, r"no list 'no\.txt' in it \(options\.lists\.split\)"),
+        ({"lists": {"split": {"train": "people.csv"}}}, r"people\.csv: not one of its lines is an image"),
+        (
+            {"lists": {"split": {"train": "train.txt", "test": "all.txt"}}},
+            r"stands in two lists of split: train\.txt and all",
+        ),
+        ({"tables": [{**PEOPLE, "file": "no.csv"}]}, r"no table 'no\.csv' in it"),
+        ({"tables": [{**PEOPLE, "by": "name"}]}, r"no column 'path' for path; there are who, sex, tone"),
+        (
+            {"tables": [{**GLASSES, "by": "path", "images": "x"}]},
+            r"fits no image: by path, its first row is 'set/x/1A20\.jpg'",
+        ),
+        ({"tables": [{**GLASSES, "by": "row"}]}, r"by = 'row' joins 'glasses\.txt' to the rows of another table"),
+        (
+            {"tables": [{"fil": "x"}]},
+            r"options\.tables: the key 'file' is missing; unknown key 'fil'; did you mean 'file'",
+        ),
+        ({"tables": [{**PEOPLE, "columns": {"subject": "sex"}}], "pattern": "{}.jpg"}, "fits no image: by subject"),
+    ],
+)
+def test_what_is_wrong_is_named(root: Path, options: dict[str, object], message: str) -> None:
+    files(root, "set/all.txt", text="1A20.jpg\n2A40.jpg\n")
+    with pytest.raises(UserError, match=message):
+        FolderReader(root, **{"pattern": PATTERN, **options}).read()  # type: ignore[arg-type]
+
+
+def test_two_images_that_a_line_may_mean(root: Path) -> None:
+    files(root, "set/more/1A30b.jpg")
+    with pytest.raises(UserError, match=r"train\.txt: '1A30b\.jpg' may be set/img/1A30b\.jpg or set/more/1A30b\.jpg"):
+        FolderReader(root, pattern=PATTERN, lists=LISTS).read()
+    files(root, "set/train.txt", text="img/1A20.jpg\nmore/1A30b.jpg\n")
+    samples = FolderReader(root, pattern=PATTERN, lists=LISTS).read()
+    assert "set/more/1A30b.jpg" in column(samples, "path")
+    assert reasons(samples)["set/img/1A30b.jpg"].startswith("in none of")
+
+
+def test_a_table_that_contradicts_itself(root: Path) -> None:
+    files(root, "set/people.csv", text="who,sex,tone\n1,0,II\n1,0,II\n2,1,VI\n2,0,VI\n")
+    samples = FolderReader(root, pattern=PATTERN, tables=[PEOPLE], values={"gender": VALUES["gender"]}).read()
+    assert column(samples, "gender") == ["male", "male", None]
+    assert reasons(samples) == {"set/img/2A40.jpg": "'people.csv' says two different things of it"}
+
+
+def test_ages_in_a_table_beside_a_pattern_without_them(tmp_path: Path) -> None:
+    files(tmp_path, "ages.csv", text="path,age\na.jpg,3-9\nb.jpg,70+\n")
+    files(tmp_path, "7/a.jpg", "8/b.jpg", "8/c.jpg")
+    options = {"pattern": "{subject}/{}.jpg", "tables": [{"file": "ages.csv"}], "open_ages": [0, 90]}
+    samples = FolderReader(tmp_path, **options).read()  # type: ignore[arg-type]
+    assert column(samples, "age") == [6, 80]
+    assert reasons(samples) == {"8/c.jpg": "nothing says its age"}
+    files(tmp_path, "ages.csv", text="path,years\na.jpg,3\n")
+    with pytest.raises(UserError, match="nothing in it is an age"):
+        FolderReader(
+            tmp_path, pattern="{subject}/{}.jpg", tables=[{"file": "ages.csv", "columns": {"born": "years"}}]
+        ).read()
+
+
+def test_csv_without_header_by_number_and_by_template(tmp_path: Path) -> None:
+    files(tmp_path, "labels.txt", text="a  31 m\nb  8  f\n")
+    files(tmp_path, "faces/a.jpg", "faces/b.jpg")
+    columns = {"path": "faces/{0}.jpg", "age": 1, "gender": 2}
+    samples = CSVReader(tmp_path, table="labels.txt", separator=" ", header=False, columns=columns).read()
+    assert column(samples, "age") == [31, 8]
+    assert column(samples, "path") == ["faces/a.jpg", "faces/b.jpg"]
+    with pytest.raises(UserError, match="no column '7' for age; there are 0, 1, 2"):
+        CSVReader(tmp_path, table="labels.txt", separator=" ", header=False, columns=columns | {"age": 7}).read()
+    with pytest.raises(UserError, match="no column 'no' for path"):
+        CSVReader(
+            tmp_path, table="labels.txt", separator=" ", header=False, columns=columns | {"path": "{no}.jpg"}
+        ).read()
+
+
+def test_csv_with_any_group_columns_and_lists(tmp_path: Path) -> None:
+    files(tmp_path, "labels.csv", text="path,age,tone,beard\na.jpg,31,II,1\nb.jpg,8,VI,0\n")
+    files(tmp_path, "a.jpg", "b.jpg")
+    files(tmp_path, "train.lst", text="a.jpg\n")
+    files(tmp_path, "test.lst", text="b.jpg\n")
+    lists = {"split": {"train": "train.lst", "test": "test.lst"}}
+    samples = CSVReader(tmp_path, ("tone", "beard"), lists=lists, values={"beard": {"1": "yes", "*": "no"}}).read()
+    assert column(samples, "beard") == ["yes", "no"]
+    assert column(samples, "split") == ["train", "test"]
+    assert samples.groups == ("tone", "beard")
+
+
+def test_tables_that_should_stand_side_by_side_and_do_not(tmp_path: Path) -> None:
+    files(tmp_path, "names.txt", text="a.jpg\nb.jpg\n")
+    files(tmp_path, "ages.txt", text="3\n")
+    files(tmp_path, "b.jpg")
+    ages = {"file": "ages.txt", "header": False, "columns": {"age": 0}, "by": "row"}
+    with pytest.raises(UserError, match=r"'ages\.txt' has 1 rows beside 2"):
+        CSVReader(tmp_path, table="names.txt", header=False, columns={"path": 0}, tables=[ages]).read()
+    files(tmp_path, "ages.txt", text="3\n4\n")
+    samples = CSVReader(tmp_path, table="names.txt", header=False, columns={"path": 0}, tables=[ages]).read()
+    assert column(samples, "age") == [4]
+    assert reasons(samples) == {"a.jpg": "no file 'a.jpg'"}
+
+
+def test_a_table_whose_name_fits_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no table in it whose name is like 'fold_\{fold\}\.txt'"):
+        CSVReader(files(tmp_path, "a.jpg"), table="fold_{fold}.txt").read()

@@ -1,0 +1,48 @@
+"""Two processes train as one does: same batches, same draws, every prediction once, one folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("accelerate")
+
+CARD = """
+name = "few"
+title = "Generated faces"
+reader = "synth"
+licence = "CC0-1.0"
+faces = "none"
+[options]
+count = 203
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
+    """With batch normalisation, dropout and augmentation; 203 images, which no two processes share evenly."""
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(CARD)
+    words = ["-m", "agebench", "run", "--train", "few", "--model", "tiny", "--epochs", "2", "--device", "cpu"]
+    words += ["--set", "model.size=32", "--set", "evaluate.resamples=100", "--set", "model.head_options.dropout=0.3"]
+    words += ["--registry", str(tmp_path / "cards"), "--out"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    subprocess.run([sys.executable, *words, str(tmp_path / "one")], check=True, capture_output=True)
+    subprocess.run([sys.executable, *launch, *words, str(tmp_path / "two")], check=True, capture_output=True)
+    # A launcher may start one process where two were asked for, and one is of course equal to one.
+    hardware = json.loads((tmp_path / "two" / "manifest.json").read_text())["hardware"]
+    assert hardware["processes"] == 2
+    one, two = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("one", "two"))
+    for alone, shared in zip(one, two, strict=True):
+        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert shared["val_mae"] == pytest.approx(alone["val_mae"], abs=1e-2)
+    alone, shared = (pd.read_parquet(tmp_path / name / "predictions" / "few.parquet") for name in ("one", "two"))
+    assert shared["sample_id"].tolist() == alone["sample_id"].tolist()
+    assert (shared["age_pred"] - alone["age_pred"]).abs().max() < 0.01
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "one").iterdir()
+    )

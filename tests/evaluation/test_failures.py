@@ -1,0 +1,46 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2_contingency
+
+from agebench.evaluation.failures import failures_to_process
+from agebench.reports.failures_text import failures_in_words, failures_tables
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    generator = np.random.default_rng(3)
+    return pd.DataFrame({"age": generator.uniform(1, 80, 600), "race": generator.choice(["dark", "light"], 600)})
+
+
+def test_a_detector_that_misses_one_group_is_shown(table: pd.DataFrame) -> None:
+    chance = np.random.default_rng(4).random(600)
+    failed = pd.Series(chance < np.where(table["race"] == "dark", 0.15, 0.03))
+    found = failures_to_process(table, failed, ["race"])
+    dark = found["groups"]["race"]["dark"]
+    assert dark["failed"] == (failed & (table["race"] == "dark")).sum()
+    assert dark["rate"]["low"] < 0.15 < dark["rate"]["high"]
+    gap = found["gaps"]["race"]
+    assert (gap["worst"], gap["best"]) == ("dark", "light")
+    assert gap["p"] <= gap["p_holm"] < 0.001
+    assert sum(entry["failed"] for entry in found["groups"]["age_band"].values()) == found["failed"]
+    text = failures_in_words("x", found)
+    assert "more often" in text
+    assert "dark" in "".join(failures_tables(found))
+
+
+def test_p_agrees_with_the_chi_squared_test_for_counts(table: pd.DataFrame) -> None:
+    failed = pd.Series(np.random.default_rng(5).random(600) < 0.2)
+    p = failures_to_process(table, failed, ["race"])["gaps"]["race"]["p"]
+    expected = chi2_contingency(pd.crosstab(table["race"], failed), correction=True).pvalue
+    assert p == pytest.approx(expected, abs=0.05)
+
+
+def test_where_nothing_fails_the_rate_has_an_upper_end(table: pd.DataFrame) -> None:
+    found = failures_to_process(table, pd.Series(False, index=table.index), ["race"])
+    assert found["rate"]["value"] == 0
+    assert 0.005 < found["rate"]["high"] < 0.007
+    assert found["gaps"] == {}
+    assert failures_tables(found) == []
+    assert "every one of 600 images" in failures_in_words("x", found)
+    assert failures_to_process(table[:0], pd.Series([], dtype=bool), ["race"])["rate"]["value"] is None

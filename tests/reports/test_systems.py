@@ -1,0 +1,101 @@
+"""What a leaderboard says of systems, on figures that can be worked out by hand."""
+
+from typing import Any
+
+import pytest
+
+from agebench.reports.systems import flags, largest_gap, private, ranking, rows_of, unanswered, worst_group
+
+
+def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+    group = {"n": 50, "ranked": True}
+    gap = {"worst": "a", "best": "b", "difference": {"value": mae / 10, "low": 0.0, "high": mae}, "p_holm": 0.01}
+    entry = {
+        "n": 100,
+        "overall": {"mae": {"value": mae, "low": mae - 1, "high": mae + 1}},
+        "groups": {
+            "age_band": {"0-12": group | {"mae": {"value": 99.0}}},
+            "side": {
+                "a": group | {"mae": {"value": mae + 1}},
+                "b": group | {"mae": {"value": mae - 1}},
+                "c": {"n": 3, "ranked": False, "mae": {"value": 50.0}},
+            },
+        },
+        "gaps": {"side": {"standardised": gap}},
+    }
+    return {
+        "id": f"{head}-{seed}",
+        "config": {"seed": seed, "head": head},
+        "model": {"name": "m", "head": head},
+        "metrics": {"train": "utk", "tests": {"utk": entry, "fgnet": entry}},
+    } | more
+
+
+def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
+    # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
+    found = ranking(rows_of([record("a", 3), record("b", 4), record("c", 5)]))
+    assert found is not None
+    assert found.critical == pytest.approx(2.343, abs=0.01)
+    assert [(row.records[0]["id"], rank, place) for row, rank, place in found.places] == [
+        ("a-0", 1.0, 1),
+        ("b-0", 2.0, 1),
+        ("c-0", 3.0, 1),
+    ]
+    # Of thirteen systems on two sets the ends differ by 12 ranks, and the critical difference is 12.9 … on six sets 7.4.
+    many = [record(chr(97 + place), 3 + place) for place in range(13)]
+    for one in many:
+        one["metrics"]["tests"] |= {f"more{place}": one["metrics"]["tests"]["utk"] for place in range(4)}
+    found = ranking(rows_of(many))
+    assert found is not None
+    assert [place for _, _, place in found.places] == [1] * 8 + [2, 3, 4, 5, 6]
+
+
+def test_figures_that_flatter_have_no_place() -> None:
+    leaky = record("d", 1)
+    leaky["metrics"]["protocol"] = {"name": "random", "leaks": {"duplicates": 2, "subjects": 0}}
+    strict = record("e", 6)
+    strict["metrics"]["protocol"] = {"name": "folds", "leaks": {"duplicates": 0, "subjects": 0}}
+    found = ranking(rows_of([record("a", 3), record("b", 4), leaky, strict]))
+    assert found is not None
+    assert [row.name for row in found.left_out] == ["m, d, protocol random"]
+    assert "leaky protocol" in flags(found.left_out[0])
+
+
+def test_groups_and_gaps_over_seeds() -> None:
+    (row,) = rows_of([record("a", 3, 0), record("a", 5, 1)])
+    grouping, name, mae = worst_group(row, "utk")  # type: ignore[misc]
+    assert (grouping, name, mae["value"]) == ("side", "a", 5.0)  # 4 and 6: neither the age band nor the small group
+    gap = largest_gap(row, "utk")
+    assert gap is not None
+    assert gap.difference["value"] == pytest.approx(0.4)
+    assert gap.shown
+
+
+def test_a_seed_that_was_run_twice_is_one_seed() -> None:
+    (row,) = rows_of([record("a", 3, 0), record("a", 9, 0, id="b-again")])
+    assert row.figure("utk")["value"] == 3
+    assert flags(row) == ["one seed", "a seed run twice"]
+
+
+def test_one_seed_on_two_test_sets_apart_is_one_row_with_both() -> None:
+    one, other = record("a", 3), record("a", 3, id="b")
+    del one["metrics"]["tests"]["utk"], other["metrics"]["tests"]["fgnet"]
+    (row,) = rows_of([one, other])
+    assert sorted(row.tests) == ["fgnet", "utk"]
+    assert flags(row) == ["one seed"]
+
+
+def test_what_nobody_else_can_get_is_said() -> None:
+    model = {"name": "m", "weights": "file mine.pt"}
+    (row,) = rows_of(
+        [record("a", 3, model=model, git="abc+changes", datasets={"x": {"public": False}, "utk": {"public": True}})]
+    )
+    assert private(row) == ["weights from the file mine.pt", "the code was changed", "x is not public"]
+    (row,) = rows_of([record("a", 3, model={"name": "m", "weights": "package p 0.1"}, git="abc")])
+    assert private(row) == []
+
+
+def test_an_image_that_the_training_set_holds_too_is_no_failure() -> None:
+    samples = {"utk": {"read": 100, "quarantined": {"also in the training set": 5, "no face found": 2}}}
+    (row,) = rows_of([record("a", 3, samples=samples)])
+    assert unanswered(row) == (2, 100)
