@@ -119,7 +119,7 @@ def _group_difference(column: str, first: Explored, second: Explored) -> dict[st
 def _parts(card: DatasetCard, samples: Samples, seed: int) -> tuple["pd.Series[str]", str]:
     """Each row's part in a run with this seed; all NA, and why, where it cannot be divided."""
     try:
-        division = divide(DataConfig(train=card.name, test=(card.name,)), {card.name: samples}, seed=seed)
+        division = divide(DataConfig(train=card.name, test=(card.name,)), {card.name: samples}, seed=seed)[0]
     except AgebenchError as error:
         return pd.Series(pd.NA, index=samples.table.index, dtype="str"), str(error)
     members = dict(zip(PARTS, (division.train, division.val, division.tests[card.name]), strict=True))

@@ -10,11 +10,12 @@ from agebench.data.cache import Faces
 from agebench.data.samples import Samples
 from agebench.engine.devices import choose_device
 from agebench.engine.loader import FaceSet, derived_seed, face_set
+from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Division, divide
-from agebench.runs.pipeline import initial_model, open_dataset, prepare_faces
+from agebench.runs.division import Division
+from agebench.runs.pipeline import divide_home, exclude, initial_model, open_dataset, prepare_faces
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,23 @@ def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int)
     """Read, divide and prepare the training set alone.
 
     Raises:
-        UserError: the dataset is missing or too small, or the device is not there.
+        UserError: the dataset is missing or too small, the device is not there, the protocol has several folds, or the
+            backbone is frozen.
     """
     device = choose_device(config.device)
     name = config.data.train
+    if config.train.freeze:
+        raise UserError(f"train.freeze = {config.train.freeze}: a search is for whole models; leave it out here")
     dataset = open_dataset(catalogue.datasets.get(name))
-    own = config.data.model_copy(update={"test": (name,)})
-    division = divide(own, {name: dataset.samples}, seed=config.seed)
+    own = config.model_copy(update={"data": config.data.model_copy(update={"test": (name,)})})
+    samples, _ = exclude({name: dataset}, config.data.exclude)
+    divisions = divide_home(own, dataset, samples)
+    if len(divisions) > 1:
+        raise UserError(
+            f"the protocol '{config.data.protocol}' has {len(divisions)} folds; search on one division: leave --protocol out"
+        )
     faces = prepare_faces(config, dataset)
-    division = replace(division.with_faces({name: faces}), tests={}, overlap={})
+    division = replace(divisions.with_faces({name: faces})[0], tests={}, overlap={})
     small = replace(division, train=_some(division.train, images, config.seed))
     return Ground(config, division, small, faces, device, home)
 
