@@ -35,6 +35,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_cache(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generated faces are made once."""
+    monkeypatch.setenv("AGEBENCH_CACHE", str(registry / "cache"))
+
+
 def command(registry: Path, out: Path, *more: str) -> list[str]:
     words = ["run", "--train", "few", "--test", "few", "--test", "other", "--model", "tiny", "--epochs", "2"]
     return [
@@ -48,7 +54,7 @@ def command(registry: Path, out: Path, *more: str) -> list[str]:
 def done(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("done")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("AGEBENCH_CACHE", str(home / "cache"))
+        patched.setenv("AGEBENCH_CACHE", str(registry / "cache"))
         assert main(command(registry, home / "run", "--task", "gender", "--task", "race=0.5")) == 0
     return home / "run"
 

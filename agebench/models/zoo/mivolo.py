@@ -18,6 +18,7 @@ from agebench.models.tasks import Columns
 SIZE = 224
 STEM, WIDTH = 64, 192  # channels of the stem, and of a patch
 PATCHES = SIZE // 8  # along a side
+DEPTHS = (4, 4, 8, 2)  # blocks of each stage
 GENDERS = ("male", "female")  # in the order of the authors' logits
 TOKENS_SHARE = 0.5  # of the best token's answer, beside the class token's (VOLO's token labelling)
 
@@ -123,7 +124,7 @@ class MiVOLO(nn.Module):
         self.bodies = bodies
         self.embed = FaceAndBody() if bodies else Stem()
         self.trunk = VOLO(
-            layers=[4, 4, 8, 2],
+            layers=DEPTHS,
             img_size=SIZE,
             num_classes=0,
             embed_dims=[WIDTH, 384, 384, 384],

@@ -16,6 +16,7 @@ from agebench.errors import UserError
 from agebench.models.tasks import Columns
 
 SIZE, WIDTH = 112, 512
+DEPTHS = (2, 2, 6, 2)  # blocks of each stage
 # Channels of what each stage gives on, and of what a branch makes of them: 512 in all, shared out in proportion.
 LEVELS = (192, 384, 768, 768)
 SHARES = (47, 93, 186, 186)
@@ -102,7 +103,9 @@ class SwinFace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # torch's own LayerNorm has the eps that the authors use; timm's default for Swin is the same.
-        self.trunk = SwinTransformer(img_size=SIZE, patch_size=2, num_classes=0, window_size=7, drop_path_rate=0.1)
+        self.trunk = SwinTransformer(
+            img_size=SIZE, patch_size=2, num_classes=0, depths=DEPTHS, window_size=7, drop_path_rate=0.1
+        )
         width = self.trunk.num_features
         self.recognition = nn.Sequential(
             nn.Linear(width, width, bias=False),

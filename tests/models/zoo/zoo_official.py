@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,14 @@ def _mlp(name: str, width: int, ratio: int) -> Shapes:
     yield from linear(f"{name}.mlp.fc2", ratio * width, width)
 
 
+@cache
+def _mivolo(outputs: int, bodies: bool) -> dict[str, Tensor]:
+    return filled(volo_d1(outputs, bodies=bodies))
+
+
 def mivolo(*, bodies: bool = True, gender: bool = True, **changed: Any) -> dict[str, Any]:
-    """A whole checkpoint dictionary."""
-    state = filled(volo_d1(3 if gender else 1, bodies=bodies))
+    """A whole checkpoint dictionary; its tensors are made once and shared."""
+    state = {} if "state_dict" in changed else dict(_mivolo(3 if gender else 1, bodies))
     about = {"min_age": 1, "max_age": 95, "avg_age": 36.5, "no_gender": not gender, "with_persons_model": bodies}
     return {"state_dict": state, **about, **changed}
 
@@ -159,10 +165,15 @@ def outputs() -> Shapes:
         yield from linear(f"output_fcs.{place}", 512, size)
 
 
-def swinface(**changed: Any) -> dict[str, Any]:
-    """A whole checkpoint dictionary."""
+@cache
+def _swinface() -> dict[str, dict[str, Tensor]]:
     parts = {"backbone": swin_t(), "fam": attention(), "tss": subnets(), "om": outputs()}
-    return {f"state_dict_{part}": filled(shapes) for part, shapes in parts.items()} | changed
+    return {f"state_dict_{part}": filled(shapes) for part, shapes in parts.items()}
+
+
+def swinface(**changed: Any) -> dict[str, Any]:
+    """A whole checkpoint dictionary; its tensors are made once and shared."""
+    return {key: dict(part) for key, part in _swinface().items()} | changed
 
 
 def picture(channels: int, size: int) -> Tensor:
