@@ -122,6 +122,21 @@ def test_a_task_of_no_weight_is_not_learned(registry: Path, tmp_path: Path) -> N
     assert "tasks" not in json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["few"]
 
 
+def test_a_task_is_learned_on_frozen_features(registry: Path, tmp_path: Path) -> None:
+    more = ["--task", "gender", "--epochs", "1", "--set", "train.freeze=backbone"]
+    assert main(command(registry, tmp_path / "run", *more)) == 0
+    tests = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]
+    assert tests["few"]["tasks"]["gender"]["n"] == tests["few"]["n"]
+
+
+def test_what_a_frozen_architecture_answers_is_not_learned(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swinface = ["--model", "swinface", "--set", "model.size=112", "--set", "train.freeze=backbone"]
+    assert main(command(registry, tmp_path / "run", *swinface)) == 2
+    assert "answers gender within its backbone, which would not be learned" in capsys.readouterr().err
+
+
 def test_faces_without_a_label_do_not_count() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 5.0], [1.0, 1.0]], requires_grad=True)
     loss = cross_entropy(logits, torch.tensor([0, UNKNOWN, 1]))

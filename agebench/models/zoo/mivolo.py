@@ -124,7 +124,7 @@ class MiVOLO(nn.Module):
         self.bodies = bodies
         self.embed = FaceAndBody() if bodies else Stem()
         self.trunk = VOLO(
-            layers=DEPTHS,
+            layers=list(DEPTHS),
             img_size=SIZE,
             num_classes=0,
             embed_dims=[WIDTH, 384, 384, 384],
