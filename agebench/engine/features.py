@@ -62,7 +62,9 @@ def frozen_features(
     training = backbone.training
     backbone.eval()
     with torch.inference_mode(), autocast(device, precision):
-        width = int(backbone(normalise(torch.from_numpy(np.array(faces.pixels[:1])).to(device), card.mean, card.std)).shape[1])
+        width = int(
+            backbone(normalise(torch.from_numpy(np.array(faces.pixels[:1])).to(device), card.mean, card.std)).shape[1]
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
