@@ -34,4 +34,4 @@ class Trained:
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits = self.model(normalise(faces, self.card.mean, self.card.std))
         with torch.inference_mode():
-            return self.model.head.decode(logits.float()).age
+            return self.model.head.decode(self.model.split(logits.float())[0]).age

@@ -39,10 +39,12 @@ class ExportedFile(ABC):
     def estimate(self, faces: np.ndarray) -> Answers:
         """What the model says about (N, H, W, 3) uint8 RGB faces that are framed like the training faces, in their order.
 
+        A model that sees bodies takes (N, H, W, 6), the face first.
+
         Raises:
             UserError: another type or shape; sides outside of 32 to 1024 pixels.
         """
-        check_faces(faces)
+        check_faces(faces, self.card["input"]["planes"])
         parts = [self.run(_planar(faces[start : start + BATCH])) for start in range(0, len(faces), BATCH)]
         if not parts:
             return self._none()
@@ -52,7 +54,7 @@ class ExportedFile(ABC):
 
     @abstractmethod
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The file itself: (B, 3, H, W) uint8 -> age (B,), std (B,) or (0,), probs (B, A) or (0, 0); float32."""
+        """The file itself: (B, C, H, W) uint8 -> age (B,), std (B,) or (0,), probs (B, A) or (0, 0); float32."""
 
     def _none(self) -> Answers:
         none, output = np.zeros(0, np.float32), self.card["output"]
@@ -113,11 +115,12 @@ def _check_fit(opened: ExportedFile) -> None:
     Raises:
         UserError: they have not, with the difference; or the file refuses what its card allows.
     """
-    side, output = opened.card["input"]["size"], opened.card["output"]
+    side, planes = opened.card["input"]["size"], opened.card["input"]["planes"]
+    output = opened.card["output"]
     ages = output["ages"][1] - output["ages"][0] + 1
     announced = [(1,), (1,) if output["std"] else (0,), (1, ages) if output["probs"] else (0, 0)]
     try:
-        given = [part.shape for part in opened.run(np.full((1, 3, side, side), 128, np.uint8))]
+        given = [part.shape for part in opened.run(np.full((1, planes, side, side), 128, np.uint8))]
     except Exception as error:  # Each runtime raises kinds of its own.
         raise UserError(f"{opened.path}: refuses a face as its card describes it: {error}") from error
     if given != announced:
@@ -156,7 +159,16 @@ def read_card(path: Path, text: bytes | str) -> dict[str, Any]:
     """
     try:
         card = json.loads(text)
-        if card["kind"] == "agebench-export" and {"model", "input", "output"} <= set(card):
+        size, planes, (low, high) = card["input"]["size"], card["input"]["planes"], card["output"]["ages"]
+        whole = all(type(value) is int for value in (size, planes, low, high))
+        if (
+            card["kind"] == "agebench-export"
+            and whole
+            and 0 < size <= SIDES[1]
+            and planes in (3, 6)
+            and 0 <= low < high < 200
+        ):
+            card["model"], card["output"]["std"], card["output"]["probs"]
             return dict(card)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
@@ -171,11 +183,11 @@ def not_ours(path: Path, why: str) -> str:
     )
 
 
-def check_faces(faces: np.ndarray) -> None:
-    """Raise UserError unless these are (N, H, W, 3) uint8 with sides that exported files take."""
-    if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != 3:
+def check_faces(faces: np.ndarray, planes: int = 3) -> None:
+    """Raise UserError unless these are (N, H, W, `planes`) uint8 with sides that exported files take."""
+    if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != planes:
         found = f"{faces.dtype} of the shape {faces.shape}" if isinstance(faces, np.ndarray) else type(faces).__name__
-        raise UserError(f"faces must be a uint8 RGB array of the shape (N, H, W, 3); this is {found}")
+        raise UserError(f"faces must be a uint8 RGB array of the shape (N, H, W, {planes}); this is {found}")
     if min(faces.shape[1:3]) < SIDES[0] or max(faces.shape[1:3]) > SIDES[1]:
         raise UserError(
             f"faces must be {SIDES[0]} to {SIDES[1]} pixels wide and high; these are {faces.shape[2]} x {faces.shape[1]}"

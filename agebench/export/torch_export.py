@@ -23,7 +23,7 @@ def exported_program(module: ExportedModel) -> ExportedProgram:
 
     It is traced on a picture of another shape than the network's: equal sides would be taken for a rule.
     """
-    images = torch.zeros(3, 3, module.size + 8, module.size + 24, dtype=torch.uint8)
+    images = torch.zeros(3, module.channels, module.size + 8, module.size + 24, dtype=torch.uint8)
     free = {0: Dim("N", min=1, max=LARGEST_BATCH), 2: Dim("H", min=SIDES[0], max=SIDES[1])}
     free[3] = Dim("W", min=SIDES[0], max=SIDES[1])
     with warnings.catch_warnings(), torch.no_grad():

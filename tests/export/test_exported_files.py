@@ -228,6 +228,15 @@ def test_torchscript_of_others_is_refused(tmp_path: Path) -> None:
         open_exported(tmp_path / "model.ts", trusted=True)
 
 
+@pytest.mark.parametrize(
+    "changed", [{"kind": "else"}, {"input": {}}, {"input": []}, {"output": {"ages": [0, 1e9]}}, {"output": None}]
+)
+def test_a_card_that_is_none_is_refused(changed: dict[str, Any], files: dict[str, Path]) -> None:
+    card = open_exported(files["onnx"]).card | changed
+    with pytest.raises(UserError, match="not one of agebench's"):
+        opened.read_card(files["onnx"], json.dumps(card))
+
+
 def test_a_card_that_does_not_fit_is_refused_with_the_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
