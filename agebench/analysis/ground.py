@@ -79,13 +79,6 @@ def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int)
     return Ground(config, division, small, faces, device, home)
 
 
-def spread_over_ages(data: FaceSet, count: int) -> FaceSet:
-    """`count` faces of `data`, evenly over its ages in their order."""
-    order = np.argsort(data.ages, kind="stable")
-    chosen = order[np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
-    return FaceSet(data.pixels, data.rows[chosen], data.ages[chosen])
-
-
 def _some(samples: Samples, count: int, seed: int) -> Samples:
     if count >= len(samples):
         return samples

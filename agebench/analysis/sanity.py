@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from agebench.analysis.ground import Ground, spread_over_ages
+from agebench.analysis.ground import Ground
 from agebench.data.augment import Augmenter, normalise
 from agebench.data.contact_sheet import contact_sheet
 from agebench.engine.devices import autocast
 from agebench.engine.events import Console
-from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
+from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled, spread_over_ages
 from agebench.engine.optim import create_optimiser
 from agebench.engine.predict import predict
 from agebench.engine.train import Trainer

@@ -16,7 +16,7 @@ from agebench.engine.predict import predict
 from agebench.errors import Diverged
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import initial_model, train
+from agebench.runs.pipeline import add_tasks, initial_model, train
 
 Trial = dict[str, Any]
 _Z = 1.96  # of a 95 % interval; validation parts have hundreds of images
@@ -43,6 +43,7 @@ def run_trial(ground: Ground, rate: float, decay: float, epochs: int) -> Trial:
     started = time.perf_counter()
     try:
         model, _ = initial_model(config)
+        add_tasks(config, model, ground.division.train)
         history = train(config, folder, model, ground.small, ground.faces, ground.device, quiet=True)
     except Diverged as error:
         found |= {"val_mae": None, "low": None, "high": None, "history": [], "diverged": str(error)}

@@ -20,7 +20,7 @@ from agebench.files import atomic, write_json, write_text
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import initial_model, train
+from agebench.runs.pipeline import add_tasks, initial_model, train
 
 SETTINGS, RESULT, WINNER, CSV = "tune.toml", "tune.json", "best.toml", "trials.csv"
 AROUND = (0.3, 1.0, 3.0, 10.0)  # times the suggested learning rate
@@ -189,6 +189,7 @@ def _long_run(ground: Ground, winner: RunConfig, folder: Path) -> list[dict[str,
     with run.locked():
         run.write_config(winner)
         model, _ = initial_model(winner)
+        add_tasks(winner, model, ground.division.train)
         return train(winner, run, model, ground.division, ground.faces, ground.device, quiet=False).epochs
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": "where a trained model looks: heatmaps of the predicted age, with their sanity checks",
     "stress": "how much worse a trained model gets as photographs get worse",
     "predict": "ages for images, folders, videos and cameras, with intervals; as a table or drawn",
+    "export": "a trained model as one file for elsewhere: TorchScript, ONNX or torch.export, checked, judged and timed",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "systems on the same images: is a difference shown?",
 }

@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
     parser.add_argument("--head", metavar="NAME", help="another head than the card's")
     parser.add_argument(
+        "--task",
+        metavar="NAME[=WEIGHT]",
+        action="append",
+        default=[],
+        help="learn a further label beside age, as gender; its weight in the loss is 1 (repeatable)",
+    )
+    parser.add_argument(
         "--pretrained",
         metavar="SOURCE",
         nargs="?",
@@ -160,10 +167,15 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "device": arguments.device,
         "pretrained": arguments.pretrained,
         "data": data,
-        "model": {"name": arguments.model, "head": arguments.head},
+        "model": {"name": arguments.model, "head": arguments.head, "tasks": _tasks(arguments.task)},
         "train": {"epochs": arguments.epochs},
     }
     return [file, _given(flags), *(parse_setting(text) for text in arguments.set)]
+
+
+def _tasks(words: list[str]) -> dict[str, float | str]:
+    """`gender`, `race=0.5` -> {"gender": 1.0, "race": "0.5"}; what a weight may be, the settings know."""
+    return {name.strip(): weight.strip() if sign else 1.0 for name, sign, weight in (w.partition("=") for w in words)}
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

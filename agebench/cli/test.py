@@ -1,4 +1,4 @@
-"""`agebench test`: a model that is not ours, on the same faces, with the same figures and report."""
+"""`agebench test`: a model that was not trained here, on the same faces, with the same figures and report."""
 
 import argparse
 import json
@@ -11,7 +11,10 @@ from agebench.cli.options import add_exclude, add_json, add_registry, cards
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench test`."""
-    parser.add_argument("--model", metavar="NAME", help="a model card of kind external, see `agebench list models`")
+    parser.add_argument("--model", metavar="NAME", help="a model card, see `agebench list models`")
+    parser.add_argument(
+        "--pretrained", metavar="FILE", help="of a model of the zoo, which is not external: its authors' checkpoint"
+    )
     parser.add_argument("--test", metavar="DATASET", action="append", help="a dataset, the whole of it (repeatable)")
     add_exclude(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
@@ -36,12 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.runs.config import parse_setting, read_settings
     from agebench.runs.external_config import resolve_external
     from agebench.runs.folder import RunFolder
+    from agebench.runs.published import PublishedConfig, resolve_published
 
     flags: dict[str, Any] = {
         "seed": arguments.seed,
         "device": arguments.device,
         "data": {key: value for key in ("test", "exclude") if (value := getattr(arguments, key))} or None,
         "model": {"name": arguments.model} if arguments.model else None,
+        "pretrained": arguments.pretrained,
     }
     layers = [
         read_settings(arguments.config) if arguments.config else {},
@@ -49,15 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
         *(parse_setting(text) for text in arguments.set),
     ]
     catalogue = cards(arguments)
-    config = resolve_external(catalogue, layers)
+    published = any("pretrained" in layer for layer in layers)
+    config = resolve_published(catalogue, layers) if published else resolve_external(catalogue, layers)
     folder = RunFolder(arguments.out or Path("runs") / config.name())
     if folder.finished(config):
         print(f"{folder.path} holds this run, finished; nothing is done again.", file=sys.stderr)
     else:
-        from agebench.runs.external import run_external  # torch is loaded only now
+        with folder.locked():  # torch is loaded only now
+            if isinstance(config, PublishedConfig):
+                from agebench.runs.published_run import run_published
 
-        with folder.locked():
-            run_external(config, catalogue, folder)
+                run_published(config, catalogue, folder)
+            else:
+                from agebench.runs.external import run_external
+
+                run_external(config, catalogue, folder)
     if arguments.json:
         print(json.dumps(folder.metrics(), indent=2))
     else:

@@ -15,9 +15,9 @@ CPU_CHUNK = 8
 
 
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in channels_last layout: (x / 255 - mean) / std."""
+    """(B, S, S, C) uint8 -> (B, C, S, S) float32 in channels_last layout: (x / 255 - mean) / std; C is 3 or 6."""
     # NHWC as it lies in memory is channels_last already: no pixel moves.
-    scale, shift = _affine_of(images, mean, std)
+    scale, shift = (values.repeat(images.shape[-1] // 3) for values in _affine_of(images, mean, std))
     return torch.addcmul(shift, images, scale).permute(0, 3, 1, 2)
 
 
@@ -38,19 +38,24 @@ class Augmenter:
         self.spec, self.mean, self.std = spec, mean, std
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
-        """(B, S, S, 3) uint8 -> (B, 3, S, S) float32, channels_last. All draws come from `generator`, a CPU one.
+        """(B, S, S, C) uint8 -> (B, C, S, S) float32, channels_last. All draws come from `generator`, a CPU one.
 
-        `share` (k, n): the images are the k-th of n equal parts of a batch, and change as they would in the whole one.
+        Of six channels three are the face and three the body; both change alike, and one of them may be blackened. `share`
+        (k, n): the images are the k-th of n equal parts of a batch, and change as they would in the whole one.
         """
-        part = slice(share[0] * len(images), (share[0] + 1) * len(images))
-        geometry, colour = (
-            None if drawn is None else drawn[part]
-            for drawn in (draw(len(images) * share[1], generator) for draw in (self._geometry, self._colour))
+        own = slice(share[0] * len(images), (share[0] + 1) * len(images))
+        geometry, colour, drop = (
+            None if drawn is None else drawn[own]
+            for drawn in (
+                draw(len(images) * share[1], generator) for draw in (self._geometry, self._colour, self._drop)
+            )
         )
+        if drop is not None and images.shape[-1] > 3:
+            images = self._dropped(images, drop.to(images.device))
         if geometry is None and colour is None:
             return normalise(images, self.mean, self.std)
-        count, size = images.shape[:2]
-        result = torch.empty(count, 3, size, size, device=images.device, memory_format=torch.channels_last)
+        count, size, _, channels = images.shape
+        result = torch.empty(count, channels, size, size, device=images.device, memory_format=torch.channels_last)
         # On a CPU a few images at a time: what stands between the steps then stays in its cache (twice as fast at 128 px).
         step = CPU_CHUNK if images.device.type == "cpu" else count
         for start in range(0, count, step):
@@ -58,8 +63,22 @@ class Augmenter:
             pixels = images[part].permute(0, 3, 1, 2).contiguous().float()
             if geometry is not None:
                 pixels = resample(pixels, geometry[part].to(images.device))
-            result[part] = self._coloured(pixels, None if colour is None else colour[part].to(images.device))
+            turned = None if colour is None else colour[part].to(images.device)
+            for first in range(0, channels, 3):
+                result[part, first : first + 3] = self._coloured(pixels[:, first : first + 3], turned)
         return result
+
+    def _drop(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """(B,) what decides which faces and bodies are blackened; None: none."""
+        return torch.rand(count, generator=generator) if self.spec.drop_face or self.spec.drop_body else None
+
+    def _dropped(self, images: Tensor, draw: Tensor) -> Tensor:
+        """Blacken faces or bodies, never both of an image."""
+        face, body = ((half != 0).flatten(1).any(dim=1) for half in (images[..., :3], images[..., 3:]))
+        no_face = (draw < self.spec.drop_face) & body
+        no_body = (draw >= 1 - self.spec.drop_body) & face & ~no_face
+        gone = torch.stack([no_face, no_body], dim=1).repeat_interleave(3, dim=1)
+        return images.masked_fill(gone[:, None, None, :], 0)
 
     def _coloured(self, pixels: Tensor, colour: Tensor | None) -> Tensor:
         """Colour and normalisation in one product; what would leave [0, 1] is cut at the normalised bounds."""

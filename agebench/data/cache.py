@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from agebench.data.bodies import Body, bodies_of, prepare_body
 from agebench.data.detectors import Detector, open_detector
 from agebench.data.faces import FaceSpec, prepare_face
 from agebench.data.images import open_image
@@ -30,7 +32,7 @@ class Faces:
     """The faces of a dataset's samples, row by row.
 
     Attributes:
-        pixels: (N, S, S, 3) uint8 RGB, memory-mapped, read-only.
+        pixels: (N, S, S, C) uint8 RGB, memory-mapped, read-only; C is 3, or 6 where a body stands behind the face.
         row: sample_id -> row of `pixels`.
         refused: sample_id -> why there is no face; such a row of `pixels` is black.
         key: differs where anything differs that made the pixels.
@@ -66,7 +68,7 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     Raises:
         AgebenchError: the cache cannot be written (a full disk), or the detector fails; what was finished is kept.
     """
-    folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(samples, spec)}"
+    folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(reader, samples, spec)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
@@ -74,7 +76,9 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     except OSError as error:
         raise write_error(folder, error) from error
     identities = samples.table["sample_id"].tolist()
-    pixels = np.memmap(folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, 3))
+    pixels = np.memmap(
+        folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, spec.channels)
+    )
     refused = {
         identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()
     }
@@ -85,7 +89,7 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
     """Make the rows that are still pending. A row's state is written after its pixels, and both before the next chunk."""
     count, size = len(samples), spec.size
     with (folder / "faces.u8").open("a+b") as pixels, (folder / "state.u8").open("a+b") as states:
-        os.truncate(pixels.fileno(), count * size * size * 3)
+        os.truncate(pixels.fileno(), count * size * size * spec.channels)
         os.truncate(states.fileno(), count)
     state = np.fromfile(folder / "state.u8", dtype=np.uint8)
     pending = np.flatnonzero(state == PENDING)
@@ -94,7 +98,8 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
         return
     reasons = json.loads(reasons_file.read_text()) if reasons_file.exists() else {}
     landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * count
-    tasks = list(zip(samples.table["path"], landmarks, strict=True))
+    bodies = bodies_of(samples) if spec.bodies else [None] * count
+    tasks = list(zip(samples.table["path"], landmarks, bodies, strict=True))
     detector = open_detector(spec.detector) if spec.mode == "detect" else None
     prepare = partial(_prepare_all, reader, spec, detector)
     with (folder / "faces.u8").open("r+b") as pixels, (folder / "state.u8").open("r+b") as states:
@@ -117,14 +122,23 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
 
 
 def _prepare_all(
-    reader: Reader, spec: FaceSpec, detector: Detector | None, tasks: Sequence[tuple[str, Sequence[float] | None]]
+    reader: Reader,
+    spec: FaceSpec,
+    detector: Detector | None,
+    tasks: Sequence[tuple[str, Sequence[float] | None, Body | None]],
 ) -> tuple[np.ndarray, list[str]]:
-    """(n, S, S, 3) faces and, where there is none, the reason (else "")."""
-    faces = np.zeros((len(tasks), spec.size, spec.size, 3), dtype=np.uint8)
+    """(n, S, S, C) faces, and bodies behind them, and where there is neither, the reason (else "")."""
+    faces = np.zeros((len(tasks), spec.size, spec.size, spec.channels), dtype=np.uint8)
     reasons = []
-    for number, (path, landmarks) in enumerate(tasks):
+    for number, (path, landmarks, body) in enumerate(tasks):
         try:
-            faces[number] = prepare_face(open_image(reader.image_bytes(path)), spec, landmarks, detector)
+            image = open_image(reader.image_bytes(path))
+            if body is not None:
+                whole = open_image(reader.image_bytes(body.path)) if body.path else image
+                faces[number, ..., 3:] = prepare_body(whole, body.box, spec.size)
+            # A model that sees a body can do without a face that is not found; nothing can do without both.
+            with suppress(ImageRefused) if body is not None else nullcontext():
+                faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
             reasons.append("")
         except ImageRefused as refusal:
             reasons.append(str(refusal))
@@ -145,7 +159,7 @@ def _write(descriptor: int, content: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _key(samples: Samples, spec: FaceSpec) -> str:
+def _key(reader: Reader, samples: Samples, spec: FaceSpec) -> str:
     digest = hashlib.sha256(json.dumps(spec.key(), sort_keys=True).encode())
     for column in ("sample_id", "bytes_digest"):
         digest.update("\n".join(samples.table[column]).encode())
@@ -153,4 +167,7 @@ def _key(samples: Samples, spec: FaceSpec) -> str:
         digest.update(
             json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode()
         )
+    if spec.bodies:
+        bodies = bodies_of(samples)
+        digest.update(json.dumps([body and [*body, body.path and reader.stamp(body.path)] for body in bodies]).encode())
     return digest.hexdigest()[:16]

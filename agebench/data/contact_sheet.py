@@ -22,7 +22,7 @@ def contact_sheet(
     coverage: float = 1.0,
     every: int = 1,
 ) -> Image.Image:
-    """`faces` (N, S, S, 3) uint8 in rows of `columns`, each with its label below.
+    """`faces` (N, S, S, C) uint8 in rows of `columns`, each with its label below; a body behind a face is not shown.
 
     `template` marks where the eyes and the nose base belong at `coverage`, on the last of `every` so many faces.
     """
@@ -34,7 +34,7 @@ def contact_sheet(
     for number, (face, label) in enumerate(zip(faces, labels, strict=True)):
         left = GAP + number % columns * (size + GAP)
         top = GAP + number // columns * (size + LINE + GAP)
-        sheet.paste(Image.fromarray(face), (left, top))
+        sheet.paste(Image.fromarray(face[..., :3]), (left, top))
         pen.text((left, top + size + 1), label, fill="black", font=font)
         for x, y in marks if template and number % every == every - 1 else ():
             pen.line((left + x - 3, top + y, left + x + 3, top + y), fill=(0, 255, 80))

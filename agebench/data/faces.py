@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from agebench.data import bodies
 from agebench.data.detect import largest_points
 from agebench.data.detectors import DEFAULT, Detector, open_detector
 from agebench.errors import ImageRefused
@@ -30,6 +31,7 @@ class FaceSpec:
         coverage: 1 for UTKFace's framing; 1.5 shows half as much again around the same centre.
         landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
         detector: for `detect`, the name of what finds them.
+        bodies: whether a body stands behind the face, in three more channels.
     """
 
     mode: Literal["none", "landmarks", "detect", "boxes"]
@@ -37,6 +39,12 @@ class FaceSpec:
     coverage: float = 1.0
     landmark_points: tuple[int, ...] = ()
     detector: str = DEFAULT
+    bodies: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of a prepared image: RGB of the face and, with bodies, of the body; black where there is none."""
+        return 6 if self.bodies else 3
 
     def key(self) -> dict[str, Any]:
         """Everything that determines the pixels beside the image itself."""
@@ -45,6 +53,8 @@ class FaceSpec:
             made["points"] = self.landmark_points
         if self.mode == "detect":
             made["detector"] = {"name": self.detector, **open_detector(self.detector).key()}
+        if self.bodies:
+            made["bodies"] = bodies.VERSION
         return made
 
     def describe(self) -> dict[str, Any]:

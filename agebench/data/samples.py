@@ -22,7 +22,11 @@ COLUMNS = (
     "split",
     "landmarks",
     "bbox",
+    "body_path",
+    "body_bbox",
 )
+# Where things are in the pictures: neither labels nor flat, so not kept with a run.
+GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Samples:
         table: one row an image, columns as in `COLUMNS` plus group columns. `sample_id` is unique; `path` is relative to
             the dataset's root, with forward slashes; `age` is float years; `age_low`/`age_high` are there where the label
             is a range; `gender`, `race` and further group columns are categories or NA; `landmarks` is a list of 2k
-            floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom).
+            floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom);
+            `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`.
         groups: the columns of `table` that fairness tables use.
         quarantined: sample_id, path and reason, one row an image that was put aside. Nothing is dropped silently.
     """
@@ -94,6 +99,6 @@ def quarantine(rows: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
 
 def fingerprint(samples: Samples) -> str:
     """Sixteen hexadecimal digits that change when any image or label of these audited samples does."""
-    columns = [column for column in COLUMNS if column in samples.table and column not in ("landmarks", "bbox", "path")]
+    columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY, "path")]
     table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]

@@ -95,7 +95,7 @@ class RunModel:
             return Answers(np.zeros(0, np.float32))
         parts = []
         for start in range(0, len(faces), BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(faces[start : start + BATCH]))
+            batch = torch.from_numpy(_with_bodies(faces[start : start + BATCH], self._config.model.channels))
             parts.append(self._trained.estimate(batch.to(self._trained.device)))
         age, probs, std = (
             None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)
@@ -141,7 +141,7 @@ class ExportedModel:
 
     def estimate(self, faces: np.ndarray) -> Answers:
         """As `Model`."""
-        return self._file.estimate(faces)
+        return self._file.estimate(_with_bodies(faces, int(self.card["input"]["planes"])))
 
     def interval(self, level: float) -> dict[str, Any]:
         """As `Model`; of the levels on the card."""
@@ -206,3 +206,10 @@ class ExternalModel:
     def close(self) -> None:
         """As `Model`."""
         self._stack.close()
+
+
+def _with_bodies(faces: np.ndarray, channels: int) -> np.ndarray:
+    """(N, S, S, 3) -> (N, S, S, channels): a model that sees bodies too is shown a black one, which says that there is none."""
+    wide = np.zeros((*faces.shape[:3], channels), np.uint8)
+    wide[..., :3] = faces
+    return wide

@@ -1,11 +1,12 @@
 """Batches of faces and ages, in an order that only (seed, epoch) decides."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -18,22 +19,41 @@ class FaceSet:
     """Faces with their ages: `pixels[rows[i]]` belongs to `ages[i]`.
 
     Attributes:
-        pixels: (M, S, S, 3) uint8, usually memory-mapped.
+        pixels: (M, S, S, C) uint8, usually memory-mapped; C is 3, or 6 where a body follows the face.
         rows: (N,) rows of `pixels`.
         ages: (N,) float32 years.
+        labels: target beside age -> (N,) int64 places among its classes, `UNKNOWN` where there is no label.
     """
 
     pixels: np.ndarray
     rows: np.ndarray
     ages: np.ndarray
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def face_set(faces: Faces, samples: Samples) -> FaceSet:
-    """The faces and ages of `samples`."""
-    return FaceSet(faces.pixels, faces.rows(samples), samples.table["age"].to_numpy(dtype=np.float32))
+def face_set(faces: Faces, samples: Samples, classes: Mapping[str, Sequence[str]] | None = None) -> FaceSet:
+    """The faces and ages of `samples`, and their labels of the targets whose `classes` are given."""
+    table = samples.table
+    labels = {
+        name: pd.Categorical(table[name].astype("str").where(table[name].notna()), categories=list(known)).codes
+        for name, known in (classes or {}).items()
+    }
+    return FaceSet(
+        faces.pixels,
+        faces.rows(samples),
+        table["age"].to_numpy(dtype=np.float32),
+        {name: codes.astype(np.int64) for name, codes in labels.items()},  # pandas too says -1 where there is none
+    )
+
+
+def spread_over_ages(data: FaceSet, count: int) -> FaceSet:
+    """`count` faces of `data`, evenly over its ages in their order."""
+    order = np.argsort(data.ages, kind="stable")
+    chosen = order[np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
+    return FaceSet(data.pixels, data.rows[chosen], data.ages[chosen])
 
 
 def derived_seed(*parts: int | str) -> int:

@@ -1,5 +1,7 @@
 """Ages for many faces."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +19,19 @@ BATCH = 128
 
 
 class Estimates(NamedTuple):
-    """What a model says about N faces: `age` (N,) float32 years; `probs` (N, A) and `std` (N,) where the head has them."""
+    """What a model says about N faces.
+
+    Attributes:
+        age: (N,) float32 years.
+        probs: (N, A) where the head has them.
+        std: (N,) where the head has it.
+        tasks: target beside age -> (N, C) float32 probabilities of its classes.
+    """
 
     age: np.ndarray
     probs: np.ndarray | None
     std: np.ndarray | None
+    tasks: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def predict(
@@ -36,16 +46,18 @@ def predict(
     """Run `model` in evaluation and inference mode over `data`, in its order."""
     training = model.training
     model.eval()
-    found = []
+    found, others = [], []
     order = np.arange(len(data))[ranks.own_rows(len(data))]
     with torch.inference_mode(), progress(total=len(order), label=label, unit="img") as bar:
         for faces, _ in batches(data, order, BATCH, device):
             with autocast(device, precision):
                 logits = model(as_input(faces, card))
-            found.append(model.head.decode(logits.float()))
+            of_age, of_tasks = model.split(logits.float())
+            found.append((*model.head.decode(of_age), *(of_tasks[name].softmax(dim=1) for name in model.classes)))
             bar.update(len(faces))
     model.train(training)
     own = [None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)]
-    age, probs, std = ranks.all_rows(own, len(data))
+    age, probs, std, *others = ranks.all_rows(own, len(data))
     assert age is not None
-    return Estimates(age, probs, std)
+    tasks = {name: of for name, of in zip(model.classes, others, strict=True) if of is not None}
+    return Estimates(age, probs, std, tasks)

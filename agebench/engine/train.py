@@ -131,14 +131,16 @@ class Trainer:
         """Train one epoch; returns its entry of the history but for the validation MAE."""
         self.model.train()
         steps = self._steps(training)
-        order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * self.recipe.batch_size]
-        order, share = ranks.own_part(order, self.recipe.batch_size), self.recipe.batch_size // ranks.size()
+        size = self.recipe.batch_size
+        order = shuffled(len(training), seed=self.seed, epoch=epoch)[: steps * size]
+        own, share = ranks.own_part(order, size), size // ranks.size()
         totals: dict[str, Tensor] = {}
         started, done, rate = time.perf_counter(), 0, 0.0
-        for step, (faces, ages) in enumerate(batches(training, order, share, self.device)):
+        for step, (faces, ages) in enumerate(batches(training, own, share, self.device)):
             overall = (epoch - 1) * steps + step
             rate = learning_rate(self.recipe, overall, self.recipe.epochs * steps)
-            for name, value in self._step(faces, ages, rate, derived_seed(self.seed, "step", overall)).items():
+            labels = self._labels(training, order[step * size : (step + 1) * size])  # of the whole batch, as the loss
+            for name, value in self._step(faces, ages, labels, rate, derived_seed(self.seed, "step", overall)).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value.detach()
             done += len(ages) * ranks.size()
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == steps - 1:
@@ -155,7 +157,13 @@ class Trainer:
         means = {name: float(value) / steps for name, value in totals.items()}
         return {"epoch": epoch, **means, "lr": rate, "images_per_s": done / seconds, "seconds": seconds}
 
-    def _step(self, faces: Tensor, ages: Tensor, rate: float, seed: int) -> dict[str, Tensor]:
+    def _labels(self, data: FaceSet, chosen: np.ndarray) -> dict[str, Tensor]:
+        """Of the targets beside age, for the faces of one batch, those of all processes."""
+        return {name: torch.from_numpy(codes[chosen]).to(self.device) for name, codes in data.labels.items()}
+
+    def _step(
+        self, faces: Tensor, ages: Tensor, labels: dict[str, Tensor], rate: float, seed: int
+    ) -> dict[str, Tensor]:
         torch.manual_seed(seed)
         images = self.augment(faces, torch.Generator().manual_seed(seed), (ranks.rank(), ranks.size()))
         for group in self.optimiser.param_groups:
@@ -163,15 +171,20 @@ class Trainer:
         with autocast(self.device, self.recipe.precision), ranks.as_one_batch():
             logits = self._parallel(images)
         logits, ages = ranks.whole_batch(logits.float()), ranks.whole_batch(ages)
-        loss = self.model.head.loss(logits, ages)
+        losses = self.model.losses(logits, ages, labels)
+        loss = losses.pop("age")
+        for name, of_task in losses.items():
+            loss = loss + self.card.targets.get(name, 1.0) * of_task
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         with torch.no_grad():
-            error = (self.model.head.decode(logits.detach()).age - ages).abs().mean()
-            return {"loss": loss, "train_mae": error, **self.model.head.metrics(logits.detach(), ages)}
+            of_age = self.model.split(logits.detach())[0]
+            error = (self.model.head.decode(of_age).age - ages).abs().mean()
+            of_tasks = {f"loss_{name}": value for name, value in losses.items()}
+            return {"loss": loss, "train_mae": error, **of_tasks, **self.model.head.metrics(of_age, ages)}
 
     def _out_of_patience(self) -> bool:
         return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience

@@ -39,4 +39,4 @@ class Trained:
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits = self.model(normalise(faces, self.card.mean, self.card.std))
         with torch.inference_mode():
-            return self.model.head.decode(logits.float())
+            return self.model.head.decode(self.model.split(logits.float())[0])

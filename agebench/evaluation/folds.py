@@ -1,11 +1,13 @@
 """Predictions of several folds -> one entry of metrics.json: figures over all images, never the mean of small folds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from agebench.evaluation.evaluate import evaluate, evaluate_seeds
+from agebench.evaluation.tasks import evaluate_tasks
 
 FOLD = "tested_in"
 
@@ -46,11 +48,28 @@ def evaluate_folds(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
     return entry
 
 
+def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -> dict[str, Any]:
+    """As `evaluate_tasks`, for a table in which `tested_in` may say which fold's model answered.
+
+    Each answer counts, and so does `n`; all answers about one subject (or else image) are resampled together. The spread
+    between the folds' models is in the interval of no task.
+    """
+    if FOLD not in table:
+        return evaluate_tasks(table, tasks, **how)
+    whole = table.drop(columns=FOLD).reset_index(drop=True)
+    again = whole["sample_id"].duplicated().any()
+    return evaluate_tasks(whole.assign(subject=_people(whole)) if again else whole, tasks, **how)
+
+
+def _people(table: pd.DataFrame) -> "pd.Series[Any]":
+    """What is resampled together: a subject's answers, or else an image's."""
+    own = "image " + table["sample_id"].astype("str")
+    return table["subject"].astype("object").where(table["subject"].notna(), own) if "subject" in table else own
+
+
 def _answers(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
     known = "subject" in table and table["subject"].notna().any()
-    own = "image " + table["sample_id"].astype("str")
-    people = table["subject"].astype("object").where(table["subject"].notna(), own) if known else own
-    entry = evaluate(table.assign(subject=people), **how)
+    entry = evaluate(table.assign(subject=_people(table)), **how)
     entry["subjects"] = int(table["subject"].nunique()) if known else None
     entry["method"]["resampled"] = "subjects" if known else "images"
     images = table["sample_id"].nunique()

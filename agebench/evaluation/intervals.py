@@ -27,7 +27,8 @@ def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEV
         return low, high
     # The bootstrap's spread is that of n, not n - 1, and its quantiles the normal's, not Student's.
     reach = stats.t.ppf((1 + level) / 2, found.clusters - 1) * (found.clusters / (found.clusters - 1)) ** 0.5
-    tails = special.ndtr(np.array([-reach, reach]))
+    # Of two clusters the upper tail is 1 but for rounding, and its quantile would be infinite.
+    tails = np.minimum(special.ndtr(np.array([-reach, reach])), np.nextafter(1, 0))
     levels = np.broadcast_to(tails, (len(value), 2)) if kind == "percentile" else _bca_levels(found, tails)
     ordered = np.sort(resampled, axis=1)  # NaN goes to the end.
     count = np.isfinite(ordered).sum(axis=1)

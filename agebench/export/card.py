@@ -16,6 +16,10 @@ INTENDED_USE = (
     "is not a person's age: the figures say how far off it is, and for whom it is worse. Not meant for decisions about a "
     "single person (access, asylum, law, medicine, employment), nor for faces of people who have not agreed."
 )
+BODIES = (
+    " This model sees bodies too, (N, 6, H, W): after the face the whole person, unstretched, in the middle of black; whichever "
+    "of the two is not there is black."
+)
 
 
 def make_card(
@@ -65,6 +69,7 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "dtype": "uint8",
         "layout": "NCHW",
         "channels": "RGB",
+        "planes": card.channels,
         "sides": list(SIDES),
         "size": card.size,
         "coverage": coverage,
@@ -74,6 +79,7 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "text": (
             f"uint8 RGB faces (N, 3, H, W), H and W from {SIDES[0]} to {SIDES[1]}, best {card.size} x {card.size}, framed like the "
             f"training faces: eye centres at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
+            f"{BODIES * card.bodies}"
         ),
     }
 

@@ -1,9 +1,9 @@
 """Exported files, opened: whatever the format, faces in and answers out."""
 
 import json
-import os
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ SUFFIXES = {".ts": "torchscript", ".pt": "torchscript", ".onnx": "onnx", ".pt2":
 # Pixels, of height and width.
 SIDES = (32, 1024)
 BATCH = 64
+
+# Writes a model that has been built, with this card, to this path as it is.
+Save = Callable[[Path, dict[str, Any]], None]
 
 
 class ExportedFile(ABC):
@@ -36,10 +39,12 @@ class ExportedFile(ABC):
     def estimate(self, faces: np.ndarray) -> Answers:
         """What the model says about (N, H, W, 3) uint8 RGB faces that are framed like the training faces, in their order.
 
+        A model that sees bodies takes (N, H, W, 6), the face first.
+
         Raises:
             UserError: another type or shape; sides outside of 32 to 1024 pixels.
         """
-        check_faces(faces)
+        check_faces(faces, self.card["input"]["planes"])
         parts = [self.run(_planar(faces[start : start + BATCH])) for start in range(0, len(faces), BATCH)]
         if not parts:
             return self._none()
@@ -49,7 +54,7 @@ class ExportedFile(ABC):
 
     @abstractmethod
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The file itself: (B, 3, H, W) uint8 -> age (B,), std (B,) or (0,), probs (B, A) or (0, 0); float32."""
+        """The file itself: (B, C, H, W) uint8 -> age (B,), std (B,) or (0,), probs (B, A) or (0, 0); float32."""
 
     def _none(self) -> Answers:
         none, output = np.zeros(0, np.float32), self.card["output"]
@@ -85,11 +90,44 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
             f"{path}: a {path.suffix} file is a program, and opening it can run code of whoever made it. If you know where it "
             "comes from, say so (--trusted, or trusted=True in Python); an .onnx file of the same model needs no trust"
         )
-    if kind == "torchscript":
-        from agebench.export.torchscript import TorchScriptFile
+    opened = _open(path, kind, device)
+    _check_fit(opened)
+    return opened
 
-        return TorchScriptFile(path, archived_card(path), device)
-    raise UserError(f"{path}: this format cannot be opened yet")
+
+def _open(path: Path, kind: str, device: str) -> ExportedFile:
+    if kind == "onnx":
+        from agebench.export.onnx_file import OnnxFile
+
+        return OnnxFile(path)
+    if kind == "pt2":
+        from agebench.export.torch_export import TorchExportFile
+
+        return TorchExportFile(path, archived_card(path), device)
+    from agebench.export.torchscript import TorchScriptFile
+
+    return TorchScriptFile(path, archived_card(path), device)
+
+
+def _check_fit(opened: ExportedFile) -> None:
+    """Ask about one grey face: the answers must have the shapes that the card announces.
+
+    Raises:
+        UserError: they have not, with the difference; or the file refuses what its card allows.
+    """
+    side, planes = opened.card["input"]["size"], opened.card["input"]["planes"]
+    output = opened.card["output"]
+    ages = output["ages"][1] - output["ages"][0] + 1
+    announced = [(1,), (1,) if output["std"] else (0,), (1, ages) if output["probs"] else (0, 0)]
+    try:
+        given = [part.shape for part in opened.run(np.full((1, planes, side, side), 128, np.uint8))]
+    except Exception as error:  # Each runtime raises kinds of its own.
+        raise UserError(f"{opened.path}: refuses a face as its card describes it: {error}") from error
+    if given != announced:
+        raise UserError(
+            f"{opened.path}: the file does not fit its card: for one face age, std and probs should have the shapes "
+            f"{announced}; they have {given}"
+        )
 
 
 def archived_card(path: Path) -> dict[str, Any]:
@@ -121,7 +159,16 @@ def read_card(path: Path, text: bytes | str) -> dict[str, Any]:
     """
     try:
         card = json.loads(text)
-        if card["kind"] == "agebench-export" and {"model", "input", "output"} <= set(card):
+        size, planes, (low, high) = card["input"]["size"], card["input"]["planes"], card["output"]["ages"]
+        whole = all(type(value) is int for value in (size, planes, low, high))
+        if (
+            card["kind"] == "agebench-export"
+            and whole
+            and 0 < size <= SIDES[1]
+            and planes in (3, 6)
+            and 0 <= low < high < 200
+        ):
+            card["model"], card["output"]["std"], card["output"]["probs"]
             return dict(card)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
@@ -136,21 +183,15 @@ def not_ours(path: Path, why: str) -> str:
     )
 
 
-def check_faces(faces: np.ndarray) -> None:
-    """Raise UserError unless these are (N, H, W, 3) uint8 with sides that exported files take."""
-    if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != 3:
+def check_faces(faces: np.ndarray, planes: int = 3) -> None:
+    """Raise UserError unless these are (N, H, W, `planes`) uint8 with sides that exported files take."""
+    if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != planes:
         found = f"{faces.dtype} of the shape {faces.shape}" if isinstance(faces, np.ndarray) else type(faces).__name__
-        raise UserError(f"faces must be a uint8 RGB array of the shape (N, H, W, 3); this is {found}")
+        raise UserError(f"faces must be a uint8 RGB array of the shape (N, H, W, {planes}); this is {found}")
     if min(faces.shape[1:3]) < SIDES[0] or max(faces.shape[1:3]) > SIDES[1]:
         raise UserError(
             f"faces must be {SIDES[0]} to {SIDES[1]} pixels wide and high; these are {faces.shape[2]} x {faces.shape[1]}"
         )
-
-
-def threads() -> int:
-    """How many a runtime may use; 0: as it likes."""
-    count = os.environ.get("OMP_NUM_THREADS", "")
-    return int(count) if count.isdecimal() else 0
 
 
 def _planar(faces: np.ndarray) -> np.ndarray:

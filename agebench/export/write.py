@@ -1,6 +1,8 @@
 """One trained model as one file, which is kept only if it says what the model says."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,7 @@ from torch import Tensor
 from agebench.data.augment import normalise
 from agebench.errors import AgebenchError
 from agebench.export.model import ExportedModel
-from agebench.export.opened import ExportedFile, open_exported
-from agebench.export.torchscript import write_torchscript
+from agebench.export.opened import SIDES, ExportedFile, Save, open_exported
 from agebench.files import atomic
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture
@@ -20,40 +21,126 @@ from agebench.registry.cards import Architecture
 # Years. float32 convolutions may be fused and ordered differently; anything above is a wrong export.
 TOLERANCE = 0.01
 
-WRITERS = {"torchscript": write_torchscript}
-ENDINGS = {"torchscript": ".ts"}
+SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx", "pt2": ".pt2"}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+# What cannot be had, and why.
+IMPOSSIBLE = {
+    ("onnx", "bf16"): "onnxruntime has no convolutions in bf16 on CPUs",
+    ("torchscript", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
+    ("pt2", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
+}
+# Faces that are also checked at another size than the network's.
+_RESIZED = 8
 
 
-def export_model(
-    model: AgeModel, architecture: Architecture, card: dict[str, Any], examples: np.ndarray, path: Path, kind: str
-) -> float:
-    """Write `path`, checked against the model itself on `examples` (n, S, S, 3) uint8; returns the largest difference, years.
+@dataclass(frozen=True)
+class Variant:
+    """One file of a model: its format, and what its network computes in."""
+
+    kind: str
+    precision: str = "fp32"
+
+    @property
+    def file(self) -> str:
+        """`model.ts`, `model.int8.onnx`."""
+        return f"model{'' if self.precision == 'fp32' else '.' + self.precision}{SUFFIXES[self.kind]}"
+
+
+# What is found out about a file before it is kept: entries for its card. Raises to have it thrown away.
+Judge = Callable[[ExportedFile], dict[str, Any]]
+
+
+def write_export(
+    model: AgeModel,
+    architecture: Architecture,
+    card: dict[str, Any],
+    path: Path,
+    *,
+    examples: np.ndarray,
+    variant: Variant,
+    calibration: np.ndarray | None = None,
+    judge: Judge = lambda file: {},
+) -> dict[str, Any]:
+    """Write `path`, compared with the model itself; returns the card that stands in it.
+
+    Args:
+        model: trained; it is not changed.
+        architecture: of the model.
+        card: see `make_card`.
+        path: the file.
+        examples: (n, S, S, 3) uint8 real faces to compare on. float32 files must agree with the model to `TOLERANCE`.
+        variant: format and precision.
+        calibration: (m, S, S, 3) uint8 training faces, for int8.
+        judge: a further look at the file.
 
     Raises:
-        AgebenchError: the exported file says something else than the model; it is not kept.
+        AgebenchError: the file says something else than the model, or `judge` does not like it; it is not kept.
     """
-    model = copy.deepcopy(model).cpu().eval()
-    module = ExportedModel(model.backbone, model.head, architecture, torch.float32).eval()
+    plain = copy.deepcopy(model).cpu().float().eval()
+    backbone = copy.deepcopy(plain.backbone).to(TYPES[variant.precision]).to(memory_format=torch.channels_last)
+    module = ExportedModel(backbone, plain.head, architecture, TYPES[variant.precision]).eval()
+    save = _build(module, variant, examples, calibration)
+    card = card | {"format": variant.kind, "precision": variant.precision}
     with atomic(path) as temporary:
-        WRITERS[kind](module, _planar(examples), card, temporary)
-        return difference(model, architecture, examples, open_exported(temporary, trusted=True))
+        save(temporary, card)
+        file = open_exported(temporary, trusted=True)
+        card |= {"checked": compare(plain, architecture, examples, file, exact=variant.precision == "fp32")}
+        card |= judge(file)
+        save(temporary, card)
+    return card
 
 
-def difference(model: AgeModel, architecture: Architecture, examples: np.ndarray, exported: ExportedFile) -> float:
-    """The largest difference of their ages, years.
+def _build(module: ExportedModel, variant: Variant, examples: np.ndarray, calibration: np.ndarray | None) -> Save:
+    """Imported when wanted: a run writes TorchScript alone, and the other exporters take seconds to import."""
+    if variant.precision == "int8":
+        from agebench.export.int8 import build_int8
+
+        assert calibration is not None
+        return build_int8(module, calibration)
+    if variant.kind == "onnx":
+        from agebench.export.onnx_file import build_onnx
+
+        return build_onnx(module)
+    if variant.kind == "pt2":
+        from agebench.export.torch_export import build_pt2
+
+        return build_pt2(module)
+    from agebench.export.torchscript import build_torchscript
+
+    return build_torchscript(module, _planar(examples))
+
+
+def compare(
+    model: AgeModel, architecture: Architecture, examples: np.ndarray, file: ExportedFile, *, exact: bool
+) -> dict[str, Any]:
+    """The largest differences of the ages, years: on faces of the network's size, and on some that the file must resize.
 
     Raises:
-        AgebenchError: more than `TOLERANCE`.
+        AgebenchError: an age that is no number; if `exact`, more than `TOLERANCE`.
     """
+    larger = examples[:_RESIZED].repeat(2, axis=1).repeat(2, axis=2)[:, : SIDES[1], : SIDES[1] - 1]
+    module = ExportedModel(model.backbone, model.head, architecture, torch.float32).eval()
     with torch.inference_mode():
         expected = model.predict(normalise(torch.from_numpy(examples), architecture.mean, architecture.std)).age
-    found = float(np.abs(exported.estimate(examples).age - expected.numpy()).max())
-    if not found <= TOLERANCE:
+        resized = module(_planar(larger))[0]
+    found = {
+        "faces": len(examples),
+        "max_difference_years": _largest(file.estimate(examples).age - expected.numpy()),
+        "max_difference_resized_years": _largest(file.estimate(larger).age - resized.numpy()),
+    }
+    worst = max(found["max_difference_years"], found["max_difference_resized_years"])
+    if exact and not worst <= TOLERANCE:
         raise AgebenchError(
-            f"the exported model differs from the trained one by up to {found:.3g} years on {len(examples)} faces "
+            f"the exported model differs from the trained one by up to {worst:.3g} years on {len(examples)} faces "
             f"(allowed: {TOLERANCE}); the checkpoint in the run folder is right, the export was not kept"
         )
     return found
+
+
+def _largest(differences: np.ndarray) -> float:
+    if not np.isfinite(differences).all():
+        raise AgebenchError("the exported model gives ages that are no numbers; the export was not kept")
+    return float(np.abs(differences).max())
 
 
 def _planar(faces: np.ndarray) -> Tensor:

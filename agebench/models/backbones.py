@@ -1,20 +1,27 @@
-"""Backbones: any timm architecture by name, or agebench's own `agebench.tiny`."""
+"""Backbones: any timm architecture by name, agebench's own `agebench.tiny`, or a whole architecture of the zoo."""
 
 import timm
 import torch
 from torch import nn
 
 from agebench.errors import UserError
+from agebench.models import zoo
 from agebench.models.tiny import Tiny
 from agebench.registry.plugins import suggest
 
 
-def create_backbone(name: str, *, size: int) -> tuple[nn.Module, int]:
-    """A randomly initialised backbone that turns (B, 3, size, size) into pooled features, and how many these are.
+def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.Module, int]:
+    """A randomly initialised backbone that turns (B, C, size, size) into pooled features, and how many are the age's.
+
+    C is 3, or 6 where `bodies` asks for a network that sees a body beside the face.
 
     Raises:
-        UserError: timm has no architecture of this name, or it does not take images of this size.
+        UserError: timm has no architecture of this name, or it does not take images of this size, or no bodies.
     """
+    if name in zoo.NAMES:
+        return zoo.create(name, size=size, bodies=bodies)
+    if bodies:
+        raise UserError(f"backbone '{name}' sees faces alone; bodies = true is for agebench.mivolo-d1")
     if name == "agebench.tiny":
         return Tiny(), Tiny.num_features
     if not timm.is_model(name):

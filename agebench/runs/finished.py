@@ -38,7 +38,13 @@ def open_trained(folder: RunFolder, device: str) -> tuple[RunConfig, Trained]:
             f"deleted; `agebench run --config {folder.path / 'config.toml'} --out DIR` makes it again"
         )
     place = choose_device(device)
+    if config.model.bodies:
+        raise UserError(
+            f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
+        )
     model = create_model(config.model)
+    for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
+        model.add_task(task, classes)
     load_weights(checkpoint, model)
     model = model.to(place).eval()
     return config, Trained(model, config.model, place, config.train.precision, config.faces.coverage)

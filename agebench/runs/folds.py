@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agebench.errors import AgebenchError
-from agebench.evaluation.folds import FOLD, evaluate_folds
+from agebench.evaluation.folds import FOLD, evaluate_folds, evaluate_task_folds
 from agebench.files import atomic
 from agebench.runs.config import RunConfig
 from agebench.runs.division import Divisions
@@ -26,6 +26,13 @@ def measure(config: RunConfig, folder: RunFolder, divisions: Divisions) -> dict[
             table,
             groups=divisions[0].tests[name].groups,
             train_ages=(max(float(ages.min()) for ages in trained), min(float(ages.max()) for ages in trained)),
+            resamples=config.evaluate.resamples,
+            seed=config.seed,
+        )
+        figures |= evaluate_task_folds(
+            table,
+            list(config.model.targets),
+            groups=divisions[0].tests[name].groups,
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )

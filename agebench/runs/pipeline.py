@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,24 @@ from agebench.engine.predict import Estimates, predict
 from agebench.engine.train import History, Trainer
 from agebench.errors import UserError
 from agebench.export.card import make_card
-from agebench.export.write import export_model
+from agebench.export.write import Variant, write_export
+from agebench.models import zoo
 from agebench.models.age_model import AgeModel, create_model
+from agebench.models.tasks import HasTasks
 from agebench.models.weights import digests, load_pretrained
+from agebench.models.zoo.published import load_published
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Division, Divisions, divide
+from agebench.runs.division import Division, Divisions, divide, task_classes
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.folds import join, measure
 from agebench.runs.live import Live
 from agebench.runs.promises import promises
+from agebench.runs.published import PublishedConfig
 from agebench.runs.records import (
     VALIDATION,
     describe_faces,
@@ -66,6 +71,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     """
     device = choose_device(config.device)
     model, weights = initial_model(config)
+    origin = {"weights": weights, "initial": digests(model, model.backbone)}
     folder.write_config(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
@@ -74,13 +80,14 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
         divisions = divisions.with_faces(faces)
+    add_tasks(config, model, divisions.labelled())
     inputs = model_inputs(config, folder, model, faces, device)
     save_samples(folder, divisions, samples)
     about = {
         "seed": config.seed,
         "hardware": hardware(device),
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
-        "model": describe_model(config, model, weights),
+        "model": describe_model(config, model, origin),
         "faces": describe_faces(
             {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
         ),
@@ -100,9 +107,14 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
             examples = some_faces(faces, divisions[0])
             card = make_card(model, config.model, datasets[config.data.train].card, about, metrics)
             card |= {"promises": promises(folder, divisions.home, divisions.tests)}
-            file = folder.path / "export" / "model.ts"
-            difference = export_model(model, config.model, card, examples, file, "torchscript")
-        about |= {"best_epoch": history.best_epoch, "export": {"max_difference_years": difference}}
+            file = Variant("torchscript")
+            written = write_export(
+                model, config.model, card, folder.path / "export" / file.file, examples=examples, variant=file
+            )
+        about |= {
+            "best_epoch": history.best_epoch,
+            "export": {"max_difference_years": written["checked"]["max_difference_years"]},
+        }
     about |= {
         "epochs": round(len(history.epochs) / len(divisions)),
         "timings": folder.timings
@@ -118,9 +130,32 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     """The untrained model and where its weights come from; made first, because it fails before hours of work."""
     torch.manual_seed(derived_seed(config.seed, "weights"))
     model = create_model(config.model)
+    _refuse_frozen_answers(config, model)
     if not config.pretrained:
         return model, "random"
+    if config.model.backbone in zoo.NAMES:
+        return model, load_published(model, config.model, Path(config.pretrained).expanduser())
     return model, load_pretrained(model.backbone, config.model, config.pretrained)
+
+
+def _refuse_frozen_answers(config: RunConfig, model: AgeModel) -> None:
+    """Whole architectures answer within their backbone: frozen, they would be scored for what they never learned."""
+    if not config.train.freeze or not isinstance(model.backbone, HasTasks):
+        return
+    stuck = [*(["age"] if not list(model.head.parameters()) else []), *config.model.targets]
+    if stuck:
+        ways = "leave out train.freeze" + ("" if "age" in stuck else f", or {stuck[0]} with --task {stuck[0]}=0")
+        raise UserError(
+            f"train.freeze = {config.train.freeze}: {config.model.backbone} answers {' and '.join(stuck)} within its backbone, "
+            f"which would not be learned; {ways}"
+        )
+
+
+def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
+    """Give the model its targets beside age; their classes are those of `labelled`, a training part."""
+    torch.manual_seed(derived_seed(config.seed, "tasks"))
+    for name in config.model.targets:
+        model.add_task(name, task_classes(config.data.train, labelled, name))
 
 
 def open_dataset(card: DatasetCard) -> Dataset:
@@ -138,9 +173,10 @@ def exclude(datasets: dict[str, Dataset], files: Sequence[str]) -> tuple[dict[st
     return samples, {"excluded": found} if found else {}
 
 
-def prepare_faces(config: RunConfig | ExternalConfig, dataset: Dataset) -> Faces:
+def prepare_faces(config: RunConfig | ExternalConfig | PublishedConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
-    spec = config.faces.spec(dataset.card, config.model.size)
+    bodies = not isinstance(config, ExternalConfig) and config.model.bodies
+    spec = config.faces.spec(dataset.card, config.model.size, bodies=bodies)
     return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
 
 
@@ -234,7 +270,7 @@ def train(
     quiet: bool,
 ) -> History:
     """Train, or go on training; leaves the weights of the best epoch in `model` and the history in the folder."""
-    training, validation = face_set(faces, division.train), face_set(faces, division.val)
+    training, validation = face_set(faces, division.train, model.classes), face_set(faces, division.val)
     model.head.prepare(torch.from_numpy(training.ages))
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
@@ -251,23 +287,23 @@ def ask(
 ) -> tuple[pd.DataFrame, Estimates]:
     """What the model says about faces, beside what is true. Of a test set, this is the one time that it is read."""
     estimates = predict(model, face_set(faces, samples), config.model, device, precision=config.train.precision)
-    return predictions_table(samples, estimates), estimates
+    return predictions_table(samples, estimates, model.classes), estimates
 
 
-def describe_model(config: RunConfig, model: AgeModel, weights: str) -> dict[str, Any]:
-    """For the manifest: the network, and what it started from."""
+def describe_model(config: RunConfig, model: AgeModel, origin: dict[str, Any]) -> dict[str, Any]:
+    """For the manifest: the network, and what it started from, before targets beside age joined."""
     card = config.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
-        **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size"}),
+        **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size", "tasks"}),
+        **({"classes": {name: list(known) for name, known in model.classes.items()}} if model.classes else {}),
         "parameters": parameters,
-        "weights": weights,
-        "initial": digests(model, model.backbone),
+        **origin,
     }
 
 
 def some_faces(faces: dict[str, Faces], division: Division, count: int = 64) -> np.ndarray:
-    """(n, S, S, 3) uint8: the first faces of the first test set, to check an export on."""
+    """(n, S, S, C) uint8: the first faces of the first test set, to check an export on."""
     name, test = next(iter(division.tests.items()))
     chosen: np.ndarray = faces[name].pixels[faces[name].rows(test)[:count]]
     return chosen

@@ -1,6 +1,7 @@
 """What a run writes down: its samples, its predictions, its manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
 from agebench.data.protocols import TEST, TRAIN, VAL
-from agebench.data.samples import Samples, fingerprint
+from agebench.data.samples import GEOMETRY, Samples, fingerprint
 from agebench.data.splits import exact_copies
 from agebench.engine.predict import Estimates
 from agebench.files import atomic
@@ -47,16 +48,26 @@ def save_samples(folder: RunFolder, divisions: Divisions, audited: Mapping[str, 
 
 
 def _without_shapes(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns=["landmarks", "bbox"], errors="ignore")
+    return table.drop(columns=list(GEOMETRY), errors="ignore")
 
 
-def predictions_table(samples: Samples, estimates: Estimates) -> pd.DataFrame:
-    """One row an image: sample_id, age, age_pred, what else the head gives (age_std, p), then the group columns and subject."""
+def predictions_table(
+    samples: Samples, estimates: Estimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> pd.DataFrame:
+    """One row an image: sample_id, age, age_pred, what else the head gives (age_std, p), then the group columns and subject.
+
+    A target beside age adds NAME_pred, the likeliest of its `classes`, and NAME_prob, that class's probability.
+    """
     table = samples.table
     given = [column for column in ("age_low", "age_high", "subject", *samples.groups) if column in table]
-    made = {"sample_id": table["sample_id"], "age": table["age"], "age_pred": estimates.age.astype(np.float64)}
+    made: dict[str, Any] = {"sample_id": table["sample_id"], "age": table["age"]}
+    made["age_pred"] = estimates.age.astype(np.float64)
     if estimates.std is not None:
         made["age_std"] = estimates.std.astype(np.float64)
+    for name, probabilities in estimates.tasks.items():
+        made[f"{name}_pred"] = np.array(classes[name], dtype=object)[probabilities.argmax(axis=1)]
+        made[f"{name}_prob"] = probabilities.max(axis=1).astype(np.float64)
+    given += [name for name in estimates.tasks if name in table]
     return pd.DataFrame(made).join(table[list(dict.fromkeys(given))])
 
 
@@ -124,9 +135,7 @@ def _why(dropped: pd.DataFrame) -> dict[str, int]:
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
     """As `save_samples`, of a run that trains nothing: samples/<dataset>-test.parquet and samples/quarantined.parquet."""
     for name, test in tests.items():
-        folder.write_table(
-            f"samples/{name}-test.parquet", test.table.drop(columns=["landmarks", "bbox"], errors="ignore")
-        )
+        folder.write_table(f"samples/{name}-test.parquet", _without_shapes(test.table))
     dropped = [part[name].quarantined.assign(dataset=name) for part in (audited, tests) for name in tests]
     table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
     folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])

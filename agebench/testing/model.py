@@ -49,7 +49,7 @@ def _trainable(card: ModelCard) -> Iterator[str]:
     except UserError as error:
         yield f"it cannot be made: {error}"
         return
-    images, ages = torch.randn(4, 3, card.size, card.size), torch.tensor([3.0, 25.0, 48.0, 80.0])
+    images, ages = torch.randn(4, card.channels, card.size, card.size), torch.tensor([3.0, 25.0, 48.0, 80.0])
     made.head.prepare(ages)
     made.train()
     logits = made(images)

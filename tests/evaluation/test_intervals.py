@@ -78,3 +78,10 @@ def test_rate_intervals_are_scipys(ours, method, n, data):
 def test_no_trials_have_no_interval():
     for interval in (wilson, clopper_pearson):
         assert np.isnan(interval(np.array([0]), np.array([0]))).all()
+
+
+def test_two_clusters_have_an_interval_too():
+    features = np.array([[1, 5.0], [1, 1.0]])
+    found = Resampler(features, [np.zeros(2, int)], np.arange(2)).replicates(mean, resamples=100, seed=0)
+    low, high = bootstrap_interval(found, "bca")
+    assert (low[0], high[0]) == (1, 5)

@@ -95,6 +95,34 @@ def is_within(root: str, path: str) -> bool:
     return os.path.exists(real) and os.path.commonpath([root, real]) == root
 
 
+def check_paths(root: Path, base: str, paths: list[str], given: list[str] | None = None) -> tuple[list[str], list[str]]:
+    """For each path, counted from the folder `base` in `root`: why it cannot be used (or ""), and the path from `root`.
+
+    `given` is what stands in the source, for messages.
+    """
+    home = os.path.realpath(root)
+    within: dict[str, bool] = {}  # folders, so that links are looked for once a folder and not once a file
+    reasons, found = [], []
+    for path, named in zip(paths, given or paths, strict=True):
+        text = path.replace("\\", "/")
+        relative = os.path.normpath(os.path.join(base, text)).replace(os.sep, "/")
+        full = os.path.join(home, relative)
+        folder = os.path.dirname(full)
+        reason = ""
+        if not text or os.path.isabs(relative) or relative.startswith("../"):
+            reason = f"its path '{named}' leads out of the dataset's folder"
+        elif not os.path.isfile(full):
+            reason = f"no file '{relative}'"
+        else:
+            if folder not in within:
+                within[folder] = is_within(home, folder)
+            if not within[folder] or (os.path.islink(full) and not is_within(home, full)):
+                reason = f"its path '{named}' is a link that leads out of the dataset's folder"
+        reasons.append(reason)
+        found.append(relative if not reason else named.replace("\\", "/"))
+    return reasons, found
+
+
 def top_folder(files: Sequence[str]) -> str:
     """The folder that holds all of `files`, as a prefix that ends in a slash; empty where that is the root itself.
 

@@ -1,7 +1,6 @@
 """A table of labels (CSV, TSV, Parquet or MATLAB) beside a folder of images."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,14 +8,14 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from agebench.data.images import open_image
-from agebench.data.readers.common import is_within, top_folder, walk_files
-from agebench.data.readers.labels import LabelledReader
+from agebench.data.readers.common import check_paths, top_folder, walk_files
+from agebench.data.readers.labels import LabelledReader, PutAside
 from agebench.data.readers.tables import KNOWN, TABLES, Table, find_tables, read_labels, read_table
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.registry.cards import validated
 
-__all__ = ["CSVReader", "check_paths", "read_table"]
+__all__ = ["CSVReader", "read_table"]
 
 
 class CSVReader(LabelledReader):
@@ -30,7 +29,8 @@ class CSVReader(LabelledReader):
         columns: our name -> the table's name, for columns that are called differently; a number (from 0) in a table
             without header; or a template of the table's columns, `{folder}/{name}.jpg`. `path` and `age` must exist;
             `sample_id` (else the path), `age_low`, `age_high`, `gender`, `race`, `subject`, `split` and `fold` are used where
-            they exist.
+            they exist; likewise `body_bbox` (left, top, right, bottom in pixels) and `body_path`, for models that see
+            bodies: the box counts in that picture where there is one, else in the image itself.
         separator: empty: a comma, in `.tsv` a tab; a space: any white space.
         header: whether the first row names the columns.
         struct: in a `.mat`, which variable is the table.
@@ -92,15 +92,27 @@ class CSVReader(LabelledReader):
         ]
         return self.complete(rows[~bad].reset_index(drop=True), put_aside, source=source)
 
+    def with_bodies(self, rows: pd.DataFrame, *, source: str) -> tuple[pd.DataFrame, PutAside]:
+        """With `box`, bodies are sought in the whole picture, whose path ends in `#`."""
+        rows, aside = super().with_bodies(rows, source=source)
+        if self.box and {"body_bbox", "body_path"} & set(rows):
+            nothing = pd.Series(pd.NA, index=rows.index, dtype="str")
+            boxes = rows.get("body_bbox", nothing)
+            whole = rows["path"].str.rpartition("#")[0].where(boxes.notna())
+            rows = rows.assign(body_path=rows.get("body_path", nothing).fillna(whole) + "#")
+        return rows, aside
+
     def derived(self, rows: pd.DataFrame) -> pd.DataFrame:
         """`rows` with what follows from other columns; for formats whose ages must be computed."""
         return rows
 
     def image_bytes(self, path: str) -> bytes:
-        """The encoded image; with `box`, the part of it that is the face, as PNG."""
+        """The encoded image; with `box`, the part of it that is the face, as PNG, and all of it where no part is named."""
         if not self.box:
             return super().image_bytes(path)
         file, _, corners = path.rpartition("#")
+        if not corners:
+            return super().image_bytes(file)
         left, top, right, bottom = (float(corner) for corner in corners.split(","))
         across, down = (right - left) * self.margin / 2, (bottom - top) * self.margin / 2
         image = open_image(super().image_bytes(file))
@@ -156,31 +168,3 @@ class CSVReader(LabelledReader):
         suffix = "#" + corners.astype("str").agg(",".join, axis=1)
         rows = rows.assign(path=rows["path"] + suffix, sample_id=rows["sample_id"] + suffix)
         return rows.drop(columns=[*self.box]), reasons
-
-
-def check_paths(root: Path, base: str, paths: list[str], given: list[str] | None = None) -> tuple[list[str], list[str]]:
-    """For each path, counted from the folder `base` in `root`: why it cannot be used (or ""), and the path from `root`.
-
-    `given` is what stands in the source, for messages.
-    """
-    home = os.path.realpath(root)
-    within: dict[str, bool] = {}  # folders, so that links are looked for once a folder and not once a file
-    reasons, found = [], []
-    for path, named in zip(paths, given or paths, strict=True):
-        text = path.replace("\\", "/")
-        relative = os.path.normpath(os.path.join(base, text)).replace(os.sep, "/")
-        full = os.path.join(home, relative)
-        folder = os.path.dirname(full)
-        reason = ""
-        if not text or os.path.isabs(relative) or relative.startswith("../"):
-            reason = f"its path '{named}' leads out of the dataset's folder"
-        elif not os.path.isfile(full):
-            reason = f"no file '{relative}'"
-        else:
-            if folder not in within:
-                within[folder] = is_within(home, folder)
-            if not within[folder] or (os.path.islink(full) and not is_within(home, full)):
-                reason = f"its path '{named}' is a link that leads out of the dataset's folder"
-        reasons.append(reason)
-        found.append(relative if not reason else named.replace("\\", "/"))
-    return reasons, found

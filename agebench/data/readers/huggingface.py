@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from agebench.data.readers.arrow import SPLITS, data_files, open_data
-from agebench.data.readers.common import VOCABULARY
-from agebench.data.readers.csv import check_paths
+from agebench.data.readers.common import VOCABULARY, check_paths
 from agebench.data.readers.hub import HubSource, fetch_from_hub
 from agebench.data.readers.labels import LabelledReader, PutAside
 from agebench.data.readers.tables import KNOWN, our_columns

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from agebench.data.bodies import read_boxes
 from agebench.data.readers import Reader
-from agebench.data.readers.common import finish, top_folder, translate, walk_files
+from agebench.data.readers.common import check_paths, finish, top_folder, translate, walk_files
 from agebench.data.readers.tables import KNOWN, Table, find_tables, read_labels, read_list
 from agebench.data.readers.text import as_text
 from agebench.data.samples import Samples
@@ -63,7 +64,30 @@ class LabelledReader(Reader):
             )
         rows = rows.drop(columns=_ORIGIN, errors="ignore")
         translated = translate(rows, self.values, open_ages=self.open_ages, source=source)
-        return finish(translated, put_aside, self.groups, source=source)
+        translated, faulty = self.with_bodies(translated, source=source)
+        return finish(translated, [*put_aside, *faulty], self.groups, source=source)
+
+    def with_bodies(self, rows: pd.DataFrame, *, source: str) -> tuple[pd.DataFrame, PutAside]:
+        """`rows` with checked `body_path` and read `body_bbox`, where there are such, and those whose body cannot be used.
+
+        Raises:
+            UserError: a box that is not four numbers.
+        """
+        if "body_bbox" in rows:
+            rows = rows.assign(body_bbox=read_boxes(rows["body_bbox"], source=source))
+        if "body_path" not in rows or not rows["body_path"].notna().any():
+            return rows, []
+        assert self.root is not None
+        shown = rows["body_path"].notna()
+        faults, found = check_paths(self.root, "", rows.loc[shown, "body_path"].tolist())
+        rows = rows.assign(body_path=pd.Series(found, index=rows.index[shown], dtype="str"))
+        bad = pd.Series(faults, index=rows.index[shown]).reindex(rows.index, fill_value="")
+        aside = [
+            (name, path, f"of its body: {fault}")
+            for name, path, fault in zip(rows["sample_id"], rows["path"], bad, strict=True)
+            if fault
+        ]
+        return rows[bad == ""].reset_index(drop=True), aside
 
     def _joined(self, rows: pd.DataFrame, put_aside: PutAside, table: Table) -> tuple[pd.DataFrame, PutAside]:
         """`rows` with the labels of a further table; images of which it says two things are put aside."""

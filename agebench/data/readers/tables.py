@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from agebench.data.bodies import COLUMNS as BODY
 from agebench.data.readers.common import top_folder, walk_files
 from agebench.data.readers.text import as_text, compile_pattern, fill_in
 from agebench.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".mat")
-KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold")
+KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold", *BODY)
 
 
 class Table(BaseModel):
@@ -67,8 +68,8 @@ def read_labels(
         needed: those that must be there.
 
     Returns:
-        Those columns; `path` counts from `root`, `given` is what the table says; `file` is the table's number, `row` the row's
-        in it, and `rows` how many there are.
+        Those columns; `path` and `body_path` count from `root`, `given` is what the table says; `file` is the table's number,
+        `row` the row's in it, and `rows` how many there are.
 
     Raises:
         UserError: no such column, or a damaged table.
@@ -77,10 +78,12 @@ def read_labels(
     for number, (inside, labels) in enumerate(found.items()):
         content = read_table(root / inside, table.separator, header=table.header, struct=table.struct)
         part = our_columns(content, labels, table.columns, wanted, needed, source=str(root / inside))
+        base = posixpath.dirname(inside) + "/" + table.images
         if "path" in part:
             given = as_text(part["path"]).fillna("")
-            base = posixpath.dirname(inside) + "/" + table.images
             part = part.assign(given=given, path=[_joined(base, path) for path in given])
+        if "body_path" in part:
+            part = part.assign(body_path=[_joined(base, path) for path in as_text(part["body_path"]).fillna("")])
         parts.append(part.assign(file=number, row=range(len(part)), rows=len(part)))
     return pd.concat(parts, ignore_index=True)
 

@@ -54,19 +54,34 @@ def open_file(card: ExternalCard, device: str) -> Call:
     return openers[card.format](card, find_file(card), device)
 
 
-def _open_onnx(card: ExternalCard, path: Path, device: str) -> Call:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"model '{card.name}' is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'"
-        ) from error
+def onnx_session(who: str, source: Path | bytes) -> Any:
+    """An ONNX model on the CPU, quiet.
+
+    Raises:
+        UserError: onnxruntime is not installed; `who` says whose model that is.
+    """
+    need_onnxruntime(who)
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads := os.environ.get("OMP_NUM_THREADS", ""):
         options.intra_op_num_threads = int(threads)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def need_onnxruntime(who: str) -> None:
+    """Raise UserError unless it is installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{who} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
+    del onnxruntime
+
+
+def _open_onnx(card: ExternalCard, path: Path, device: str) -> Call:
     with _readable(card, path, "an ONNX model"):
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnx_session(f"model '{card.name}'", path)
     feed, names = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
     if card.output.name and card.output.name not in names:
         raise UserError(
@@ -100,7 +115,7 @@ def _open_export(card: ExternalCard, path: Path, device: str) -> Call:
     import torch
 
     # torch.export.load falls back to full unpickling by itself; this forbids it.
-    with _readable(card, path, "a torch.export model"), _environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+    with _readable(card, path, "a torch.export model"), environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
         module = torch.export.load(path).module().to(device)
     return _torch_call(card, module, device)
 
@@ -121,6 +136,8 @@ def _torch_call(card: ExternalCard, module: Any, device: str) -> Call:
 def _readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # Each runtime raises kinds of its own.
         raise UserError(f"model '{card.name}': {path} is not readable as {what}: {first_line(error)}") from error
 
@@ -137,7 +154,8 @@ def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(key: str, value: str) -> Iterator[None]:
+def environment(key: str, value: str) -> Iterator[None]:
+    """An environment variable has another value for a while."""
     before = os.environ.get(key)
     os.environ[key] = value
     try:

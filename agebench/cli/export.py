@@ -1,0 +1,68 @@
+"""`agebench export`: a run's model as files that need nothing of agebench."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from agebench.cli.options import add_json, add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench export`."""
+    parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "--format",
+        metavar="NAMES",
+        type=_words,
+        default="torchscript,onnx,pt2",
+        help="any of torchscript, onnx, pt2, with commas between them (default: all)",
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="NAMES",
+        type=_words,
+        default="fp32",
+        help="any of fp32, bf16, fp16, int8; lower ones are tested on the run's test sets first (default: fp32)",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the files go (default: RUN/export)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="judge lower precisions on at most N images of each test set, evenly taken (default: all)",
+    )
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+    add_registry(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the files, print the table; 1 if one was refused."""
+    from agebench.errors import UserError
+
+    if arguments.resamples < 100:
+        raise UserError(f"--resamples {arguments.resamples}: give 100 or more: without intervals nothing can be judged")
+    if arguments.images is not None and arguments.images < 2:
+        raise UserError(f"--images {arguments.images}: give 2 or more")
+    from agebench.reports.export_text import export_text
+    from agebench.runs.exports import export_run, order
+    from agebench.runs.folder import RunFolder
+
+    options = {"images": arguments.images, "resamples": arguments.resamples, "seed": arguments.seed}
+    ordered = order(arguments.format, arguments.precision, **options)
+    folder = RunFolder(arguments.folder)
+    out = arguments.out or folder.path / "export"
+    found = export_run(folder, cards(arguments), ordered, out)
+    print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else export_text(found))
+    for entry in found["impossible"]:
+        print(f"not written: {entry['file']}: {entry['reason']}", file=sys.stderr)
+    for entry in found["refused"]:
+        print(f"refused: {entry['file']}: {entry['reason']}", file=sys.stderr)
+    print(f"files: {out}", file=sys.stderr)
+    return 1 if found["refused"] else 0
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

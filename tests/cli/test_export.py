@@ -1,0 +1,181 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+from agebench.errors import UserError
+from agebench.export import judge
+from agebench.export.judge import HeldOut, Refused, judge_accuracy
+from agebench.export.opened import open_exported
+from agebench.runs import exports
+from agebench.runs.exports import order
+
+CARD = """
+name = "few"
+title = "Few"
+reader = "synth"
+licence = "made up"
+citation = "nobody"
+[options]
+count = 120
+seed = 11
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tiny model; its dataset's card stands in `cards` beside it."""
+    home = tmp_path_factory.mktemp("done")
+    (home / "cards" / "datasets").mkdir(parents=True)
+    (home / "cards" / "datasets" / "few.toml").write_text(CARD)
+    words = ["run", "--train", "few", "--test", "few", "--model", "tiny", "--epochs", "1", "--set", "model.size=32"]
+    words += ["--set", "evaluate.resamples=100", "--registry", str(home / "cards"), "--out", str(home / "run")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AGEBENCH_CACHE", str(home / "cache"))
+        assert main(words) == 0
+    return home / "run"
+
+
+@pytest.fixture
+def export(done: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AGEBENCH_CACHE", str(done.parent / "cache"))
+    monkeypatch.setattr(exports, "measure_speed", lambda *_: {"batch_1": _SPEED, "batch_64": _SPEED})
+    return lambda *words, run=done: main(["export", str(run), "--registry", str(done.parent / "cards"), *words])
+
+
+_SPEED = {"median_ms": 2.0, "images_per_s": 500.0}
+
+
+def test_a_run_leaves_a_card_in_its_own_export(done: Path) -> None:
+    card = open_exported(done / "export" / "model.ts", trusted=True).card
+    assert card["training"] | {"dataset": "few", "licence": "made up"} == card["training"]
+    assert card["training"]["train"] > 50
+    assert card["figures"] == json.loads((done / "metrics.json").read_text())
+    assert "made up" in card["licence"]
+
+
+def test_the_command_end_to_end(export: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert export("--format", "torchscript", "--precision", "fp32,int8", "--out", str(tmp_path)) == 0
+    shown = capfd.readouterr()
+    assert "model.ts" in shown.out
+    assert "largest difference" in shown.out
+    assert "not written: model.int8.ts" in shown.err
+    assert "arning" not in shown.err
+    beside = json.loads((tmp_path / "model.ts.json").read_text())
+    assert beside["speed"]["batch_1"] == _SPEED
+    assert beside["checked"]["faces"] > 10
+    assert beside["bytes"] == (tmp_path / "model.ts").stat().st_size
+
+
+MANUAL = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^agebench export RUN(.*?)(?:  #.*)?$", MANUAL, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", COMMANDS)
+def test_the_manuals_commands(options: str, export: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A tiny model after one epoch may be refused in int8; nothing else may go wrong, and nothing may be said beside it."""
+    code = export(*options.split(), "--out", str(tmp_path))
+    shown = capfd.readouterr()
+    refused = shown.err.count("refused: ")
+    assert code == bool(refused)
+    assert "arning" not in shown.err
+    assert len(shown.err.splitlines()) == 1 + refused
+    files = [file for file in tmp_path.iterdir() if file.suffix != ".json"]
+    assert files
+    for file in files:
+        card = open_exported(file, trusted=True).card
+        assert (card["precision"] == "fp32") == ("accuracy" not in card)
+        assert json.loads((tmp_path / f"{file.name}.json").read_text())["checked"] == card["checked"]
+
+
+def test_a_file_that_answers_too_differently_is_refused(
+    export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judge, "_compared", _far_off)
+    (tmp_path / "model.bf16.ts").write_bytes(b"an earlier one")
+    words = ["--format", "torchscript", "--precision", "bf16", "--images", "10", "--out", str(tmp_path), "--json"]
+    assert export(*words) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["refused"][0]["file"] == "model.bf16.ts"
+    assert "refused: model.bf16.ts: MAE on few changes by +3.000 years [+2.500, +3.500]" in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def _far_off(*_: Any) -> dict[str, Any]:
+    return {"change": {"value": 3.0, "low": 2.5, "high": 3.5}, "allowed": [-1.0, 1.0]}
+
+
+class Off:
+    """Answers `years` too high."""
+
+    def __init__(self, ages: np.ndarray, years: float) -> None:
+        self.ages, self.years = ages, years
+
+    def estimate(self, faces: np.ndarray) -> Any:
+        return type("Said", (), {"age": (self.ages + self.years).astype(np.float32)})
+
+
+@pytest.mark.parametrize(("years", "kept"), [(0.0, True), (0.2, True), (1.0, False), (-1.0, False)])
+def test_the_rule(years: float, kept: bool) -> None:
+    """The model is 4 years too high everywhere, so MAE moves by what the file adds."""
+    ages = np.linspace(10, 80, 60)
+    table = pd.DataFrame({"sample_id": [f"{n}" for n in range(60)], "age": ages, "age_pred": ages + 4})
+    tests = {"few": HeldOut(np.zeros((60, 32, 32, 3), np.uint8), table, {"value": 4.0, "low": 3.5, "high": 4.5})}
+    file: Any = Off(ages + 4, years)
+    if kept:
+        found = judge_accuracy(file, tests, resamples=100)["accuracy"]["few"]
+        assert found["change"]["value"] == pytest.approx(years, abs=1e-5)
+        assert found["allowed"] == [-0.5, 0.5]
+    else:
+        with pytest.raises(Refused, match=r"MAE on few changes by .*allows -0\.500 to \+0\.500"):
+            judge_accuracy(file, tests, resamples=100)
+
+
+@pytest.mark.parametrize(
+    ("formats", "precisions", "words"),
+    [
+        (["coreml"], ["fp32"], "--format coreml: there are torchscript, onnx, pt2"),
+        (["onnx"], ["fp8"], "--precision fp8: there are fp32, bf16, fp16, int8"),
+        ([], ["fp32"], "names nothing"),
+        (["onnx"], ["bf16"], "no convolutions in bf16"),
+        (["torchscript"], ["int8"], "int8 is written as onnx"),
+    ],
+)
+def test_orders_that_cannot_be_met(formats: list[str], precisions: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        order(formats, precisions)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(["--images", "1"], "--images 1"), (["--resamples", "5"], "--resamples 5")]
+)
+def test_bad_options(export: Any, options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(*options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_is_no_finished_run_of_one_model(
+    export: Any, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export("--format", "torchscript", run=tmp_path) == 2
+    assert "no run stands here" in capsys.readouterr().err
+    (tmp_path / "checkpoints").symlink_to(done / "checkpoints")
+    (tmp_path / "config.toml").write_text((done / "config.toml").read_text())
+    (tmp_path / "manifest.json").write_text('{"finished": false}')
+    assert export("--format", "torchscript", run=tmp_path) == 2
+    assert "isn't finished" in capsys.readouterr().err
+    (tmp_path / "folds").mkdir()
+    assert export("--format", "torchscript", run=tmp_path) == 2
+    assert "a model a fold" in capsys.readouterr().err
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"agebench\[export\]"):
+        order(["onnx"], ["fp32"])
