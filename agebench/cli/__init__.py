@@ -29,6 +29,7 @@ COMMANDS = {
     "stress": "how much worse a trained model gets as photographs get worse",
     "predict": "ages for images, folders, videos and cameras, with intervals; as a table or drawn",
     "export": "a trained model as one file for elsewhere: TorchScript, ONNX or torch.export, checked, judged and timed",
+    "push": "a finished run on the Hugging Face hub, with a card that says its figures",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "systems on the same images: is a difference shown?",
 }

@@ -15,6 +15,7 @@ from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
 from agebench.data.faces import FaceSpec
 from agebench.data.parallel import map_in_order
 from agebench.deploy.finding import Box, Finder, Found, Framing, check_picture
+from agebench.deploy.hub import fetch
 from agebench.deploy.models import ExportedModel, ExternalModel, Model, NoCalibration, RunModel
 from agebench.engine.devices import choose_device
 from agebench.errors import UserError
@@ -78,7 +79,7 @@ def load(
 
 
 def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
-    path = Path(name).expanduser()
+    path = fetch(name) if name.startswith("hf://") else Path(name).expanduser()
     if path.is_dir():
         return RunModel(path, cards, device)
     if path.is_file():
