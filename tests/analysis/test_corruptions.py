@@ -108,3 +108,15 @@ def test_what_a_head_lets_be_explained(head: str, options: dict[str, str], targe
     if not smooth:
         with pytest.raises(UserError, match=r"decodes its age in steps.*occlusion"):
             prepare(trained, data, ["grad-cam"])
+
+
+def test_a_large_batch_is_asked_in_parts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Architecture(name="t", title="T", backbone="agebench.tiny", head="regression", size=64)
+    trained = Trained(create_model(card).eval(), card, torch.device("cpu"))
+    asked = faces(7, 64)
+    whole = trained.ages(asked)
+    sizes: list[int] = []
+    trained.model.register_forward_hook(lambda _model, given, _answer: sizes.append(len(given[0])))
+    monkeypatch.setattr("agebench.engine.trained.CPU_BATCH", 3)
+    torch.testing.assert_close(trained.ages(asked), whole)
+    assert sizes == [3, 3, 1]
