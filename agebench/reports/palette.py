@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from agebench.evaluation.groups import band_names
 from agebench.reports.figures import COLOURS, GREY
 
 UNKNOWN = "#BBBBBB"
@@ -16,7 +17,9 @@ _KNOWN = {
     "others": COLOURS[6],
     "white": COLOURS[5],
 }
+# Of what has no colour of its own. Age bands are as many: each keeps its own where others are missing.
 _FREE = (COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5], COLOURS[6], COLOURS[7], COLOURS[0], COLOURS[1])
+_KNOWN |= dict(zip(band_names(), _FREE, strict=True))
 
 
 def group_colours(groups: Iterable[str]) -> dict[str, str]:

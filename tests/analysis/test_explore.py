@@ -15,6 +15,7 @@ from agebench.analysis.explore import explore
 from agebench.analysis.pictures import look
 from agebench.cli import main
 from agebench.data.readers import readers
+from agebench.evaluation.groups import band_names
 from agebench.registry.catalogue import catalogue
 from agebench.reports.page import Bullets, Heading, Page, Table, Words, as_html, drawn, markdown
 from agebench.reports.palette import group_colours
@@ -154,6 +155,9 @@ def test_groups_keep_their_colour() -> None:
     )
     assert few["female"] == many["female"]
     assert few["White"] == many["White"]
+    some, every = group_colours(["18-24", "55-64"]), group_colours(band_names())
+    assert {band: every[band] for band in some} == some
+    assert len(set(every.values())) == len(every)
     races = group_colours(["Asian", "Black", "Indian", "Others", "White", "unknown"])
     assert len(set(races.values())) == 6
 
