@@ -13,9 +13,9 @@ from agebench.analysis.distributions import LAST_AGE, by_year
 from agebench.analysis.explore import UNKNOWN, Explored, bands, crosstab, groups_of, named
 from agebench.analysis.pictures import MEASURES, mean_faces
 from agebench.data.splits import PARTS
-from agebench.reports.figures import GREY, label
+from agebench.reports.figures import label
+from agebench.reports.palette import GREY, group_colours
 from agebench.reports.palette import PARTS as PART_COLOURS
-from agebench.reports.palette import group_colours
 
 _WIDTH = 9.0  # inches
 _MOST_GROUPS = 12  # groups of one grouping with a violin or a pyramid of their own; the largest ones

@@ -12,7 +12,8 @@ from agebench.analysis.stress import Answers, answers_table
 from agebench.data.samples import Samples
 from agebench.engine.loader import FaceSet
 from agebench.files import atomic, write_json, write_text
-from agebench.reports.figures import COLOURS, label, save
+from agebench.reports.figures import label, save
+from agebench.reports.palette import COLOURS
 from agebench.reports.tables import count, escaped, listed, markdown_table, number, with_interval
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 
 from agebench.evaluation.groups import band_names
-from agebench.reports.figures import COLOURS, GREY
+
+# Okabe & Ito (2008): eight colours that stay apart under the common kinds of colour blindness; pale yellow comes last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+GREY = "#666666"
 
 UNKNOWN = "#BBBBBB"
 PARTS = {"train": COLOURS[0], "val": COLOURS[4], "test": COLOURS[2]}
