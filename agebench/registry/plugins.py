@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 from agebench.errors import AgebenchError, UserError
 
 T = TypeVar("T")
+_MOST = 100  # names in one error: every plugin, but not every image of a dataset
 
 
 class Registry(Generic[T]):
@@ -109,9 +110,6 @@ class Registry(Generic[T]):
                 continue
             self._origin[point.name] = origin
             self._lazy[point.name] = point
-
-
-_MOST = 100  # names in one error: every plugin, but not every image of a dataset
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
