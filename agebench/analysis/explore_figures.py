@@ -254,7 +254,8 @@ def image_measures(found: Explored) -> Figure | None:
     panels[0].scatter(
         sizes["width"], sizes["height"], s=12 + 60 * np.sqrt(sizes["n"] / sizes["n"].max()), color=GREY, alpha=0.6
     )
-    panels[0].set_title(f"size: {len(sizes):,} different", fontsize=10)
+    one = f"all {sizes['width'][0]} × {sizes['height'][0]}"
+    panels[0].set_title(f"size: {one if len(sizes) == 1 else f'{len(sizes):,} different'}", fontsize=10)
     panels[0].set(xlabel="width (pixels)", ylabel="height (pixels)")
     panels[0].margins(0.15)
     for axes, (column, title) in zip(panels[1:], MEASURES.items(), strict=False):
