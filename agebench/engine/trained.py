@@ -36,7 +36,8 @@ class Trained:
     def ages(self, faces: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 on the device -> (B,) float32 years. The same answers as `predict` gives."""
         if self.device.type == "cpu" and len(faces) > CPU_BATCH:
-            return torch.cat([self.ages(part) for part in faces.split(CPU_BATCH)])
+            starts = range(0, len(faces), CPU_BATCH)
+            return torch.cat([self.ages(faces[start : start + CPU_BATCH]) for start in starts])
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits = self.model(normalise(faces, self.card.mean, self.card.std))
         with torch.inference_mode():
