@@ -28,7 +28,7 @@ def faces(test_data: Path) -> FaceSet:
             if number % 350 == 300 and len(ages) < 64:
                 file = archive.extractfile(member)
                 assert file is not None
-                pixels.append(prepare_face(open_image(file.read()), FaceSpec("none", 64)))
+                pixels.append(prepare_face(open_image(file.read()), FaceSpec("none", 32)))
                 ages.append(float(Path(member.name).name.split("_")[0]))
     assert max(ages) <= 100  # what the heads can say
     return FaceSet(np.stack(pixels), np.arange(64), np.array(ages, dtype=np.float32))
@@ -37,7 +37,7 @@ def faces(test_data: Path) -> FaceSet:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in heads.names() if name != "mine"])
 def test_a_head_learns_64_faces_by_heart(name: str, faces: FaceSet, tmp_path: Path) -> None:
-    card = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", head=name, size=64)
+    card = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", head=name, size=32)
     recipe = Recipe(epochs=150, batch_size=32, lr=4e-3, weight_decay=0, warmup=0.1, augment=STILL)
     torch.manual_seed(0)
     model = create_model(card)
