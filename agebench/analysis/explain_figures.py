@@ -12,7 +12,8 @@ from agebench.analysis import linear
 from agebench.analysis.explain import Looked, shares
 from agebench.analysis.map_sanity import verdict
 from agebench.evaluation.groups import Grouping
-from agebench.reports.figures import COLOURS, GREY, label
+from agebench.reports.figures import label
+from agebench.reports.palette import COLOURS, GREY
 from agebench.reports.tables import group_name, number
 
 BLUE, VERMILLION = COLOURS[:2]

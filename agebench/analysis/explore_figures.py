@@ -13,9 +13,9 @@ from agebench.analysis.distributions import LAST_AGE, by_year
 from agebench.analysis.explore import UNKNOWN, Explored, bands, crosstab, groups_of, named
 from agebench.analysis.pictures import MEASURES, mean_faces
 from agebench.data.splits import PARTS
-from agebench.reports.figures import GREY, label
+from agebench.reports.figures import label
+from agebench.reports.palette import GREY, group_colours
 from agebench.reports.palette import PARTS as PART_COLOURS
-from agebench.reports.palette import group_colours
 
 _WIDTH = 9.0  # inches
 _MOST_GROUPS = 12  # groups of one grouping with a violin or a pyramid of their own; the largest ones
@@ -254,7 +254,8 @@ def image_measures(found: Explored) -> Figure | None:
     panels[0].scatter(
         sizes["width"], sizes["height"], s=12 + 60 * np.sqrt(sizes["n"] / sizes["n"].max()), color=GREY, alpha=0.6
     )
-    panels[0].set_title(f"size: {len(sizes):,} different", fontsize=10)
+    one = f"all {sizes['width'][0]} × {sizes['height'][0]}"
+    panels[0].set_title(f"size: {one if len(sizes) == 1 else f'{len(sizes):,} different'}", fontsize=10)
     panels[0].set(xlabel="width (pixels)", ylabel="height (pixels)")
     panels[0].margins(0.15)
     for axes, (column, title) in zip(panels[1:], MEASURES.items(), strict=False):

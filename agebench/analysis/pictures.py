@@ -1,5 +1,7 @@
 """What a dataset's images are like, by a random sample of them."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ from PIL import Image, ImageOps
 
 from agebench.data.faces import FaceSpec, prepare_face
 from agebench.data.images import open_image
+from agebench.data.parallel import available_cores
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.errors import ImageRefused
@@ -63,23 +66,30 @@ def look(reader: Reader, samples: Samples, card: DatasetCard, *, seed: int, coun
     table = samples.table.iloc[chosen]
     spec = None if card.faces == "detect" else FaceSpec(card.faces, FACE, 1.0, card.landmark_points)
     landmarks = table["landmarks"] if "landmarks" in table else pd.Series([None] * len(table), index=table.index)
-    rows, measured = [], []
-    thumbs: list[np.ndarray] = []
-    faces: list[np.ndarray] = []
-    for row, path, points in progress(
-        list(zip(table.index, table["path"], landmarks, strict=True)), label=f"{card.name}: looking", unit="img"
-    ):
+
+    def seen(path: str, points: Sequence[float] | None) -> _Seen | None:
         try:
             image = open_image(reader.image_bytes(path))
-            face = prepare_face(image, spec, points) if spec else None
+            return _seen(image, prepare_face(image, spec, points) if spec else None)
         except (ImageRefused, OSError):
-            continue
-        measured.append({"width": image.width, "height": image.height, **_measures(image)})
-        rows.append(row)
-        if len(thumbs) < SHOWN:
-            thumbs.append(np.asarray(ImageOps.pad(image, (THUMB, THUMB), color="white")))
-        if face is not None:
-            faces.append(face)
+            return None
+
+    rows: list[Any] = []
+    measured: list[dict[str, float]] = []
+    thumbs: list[np.ndarray] = []
+    faces: list[np.ndarray] = []
+    with ThreadPoolExecutor(available_cores()) as pool:  # threads: decoding and resizing let go of the interpreter
+        every = pool.map(seen, table["path"], landmarks)
+        looking = progress(every, total=len(table), label=f"{card.name}: looking", unit="img")
+        for row, one in zip(table.index, looking, strict=True):
+            if one is None:
+                continue
+            rows.append(row)
+            measured.append(one.measures)
+            if len(thumbs) < SHOWN:
+                thumbs.append(np.asarray(ImageOps.pad(one.small, (THUMB, THUMB), color="white")))
+            if one.face is not None:
+                faces.append(one.face)
     columns = ["width", "height", *MEASURES, "grey"]
     found = table.loc[rows].reset_index(drop=True).join(pd.DataFrame(measured, columns=columns))
     return Pictures(found, np.array(thumbs, np.uint8), np.array(faces, np.uint8) if faces else None)
@@ -101,10 +111,24 @@ def mean_faces(faces: np.ndarray, codes: np.ndarray, *, least: int = 8) -> dict[
     return found
 
 
-def _measures(image: Image.Image) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of one image: not the image, 800 photographs do not fit into memory."""
+
+    small: Image.Image
+    measures: dict[str, float]
+    face: np.ndarray | None
+
+
+def _seen(image: Image.Image, face: np.ndarray | None) -> _Seen:
     share = min(1.0, THUMB / max(image.size))
-    size = [max(1, round(side * share)) for side in image.size]
-    pixels = np.asarray(image.resize(size, Image.Resampling.BOX), np.float32)
+    width, height = (max(1, round(side * share)) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.BOX)
+    return _Seen(small, {"width": image.width, "height": image.height, **_measures(small)}, face)
+
+
+def _measures(image: Image.Image) -> dict[str, float]:
+    pixels = np.asarray(image, np.float32)
     grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1) if grey.shape[axis] > 1]
     apart = np.abs(pixels - pixels.mean(axis=2, keepdims=True)).mean()

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 
 from agebench.analysis.corruptions import Corruption, Scene, to_faces, to_pixels
 from agebench.engine.loader import FaceSet, derived_seed
-from agebench.reports.figures import COLOURS, GREY, label
-from agebench.reports.palette import group_colours
+from agebench.reports.figures import label
+from agebench.reports.palette import COLOURS, GREY, group_colours
 from agebench.reports.tables import group_name, number
 
 _WIDTH = 9.0  # inches

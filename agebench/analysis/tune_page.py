@@ -11,8 +11,9 @@ from matplotlib.ticker import NullFormatter
 
 from agebench.analysis.sanity import smoothed
 from agebench.analysis.tune import WINNER
-from agebench.reports.figures import COLOURS, GREY, learning_curves
+from agebench.reports.figures import learning_curves
 from agebench.reports.page import Command, Heading, Page, Table, Words, drawn, write_page
+from agebench.reports.palette import COLOURS, GREY
 
 _WIDTH = 9.0  # inches
 

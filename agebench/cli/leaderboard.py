@@ -1,10 +1,11 @@
 """`agebench leaderboard`: records as one table."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from agebench.cli.options import add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write DIR/index.html, the same as a page to sort, filter and look into",
     )
     add_registry(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,6 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.reports.leaderboard import leaderboard, matrix, rows_of
     from agebench.reports.results import check_record, read_records
 
+    if arguments.json and arguments.format != "markdown" and not arguments.out:
+        raise UserError(
+            f"--json and --format {arguments.format} both go to standard output; give --out, or leave one out"
+        )
     records, catalogue = read_records(arguments.results), cards(arguments)
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
@@ -70,6 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         write_text(out, text)
         print(f"{len(records)} records: {out}", file=sys.stderr)
+    if arguments.json:
+        from agebench.reports.site import site_data
+
+        print(json.dumps(site_data(rows_of(records.values()), published), indent=2, allow_nan=False))
     return 0
 
 

@@ -1,9 +1,10 @@
 """`agebench new dataset|model|head|detector NAME`: a package to start from."""
 
 import argparse
+import json
 from pathlib import Path
 
-from agebench.cli.options import add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--into", metavar="DIR", type=Path, default=Path(), help="where its folder is to stand (default: here)"
     )
     add_registry(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,6 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"there is a {arguments.kind} called '{arguments.name}' already; choose another name")
     files = write_skeleton(arguments.kind, arguments.name, arguments.into)
     folder = arguments.into / f"agebench-{arguments.name}"
-    print("\n".join(str(file) for file in files))
-    print(f"\nnext:\n  pip install -e {folder}\n  agebench check {arguments.name}\n  python -m pytest {folder}")
+    commands = [f"pip install -e {folder}", f"agebench check {arguments.name}", f"python -m pytest {folder}"]
+    if arguments.json:
+        print(json.dumps({"folder": str(folder), "files": [str(file) for file in files], "next": commands}, indent=2))
+    else:
+        print("\n".join([*map(str, files), "\nnext:", *(f"  {command}" for command in commands)]))
     return 0

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--results", type=Path, metavar="DIR", default=Path("reports/results"), help="(default: reports/results)"
         )
         add_registry(action)
-    add_json(check)
+        add_json(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,9 +49,14 @@ def _add(arguments: argparse.Namespace) -> int:
     from agebench.runs.reproduce import initial_of
 
     catalogue = cards(arguments)
+    written = {}
     for folder in arguments.runs:
         known = _cards_of(folder, catalogue)
-        print(write_record(folder, arguments.results, known, initial_of(folder)))
+        written[str(folder)] = str(write_record(folder, arguments.results, known, initial_of(folder)))
+        if not arguments.json:
+            print(written[str(folder)])
+    if arguments.json:
+        print(json.dumps(written, indent=2))
     return 0
 
 

@@ -41,9 +41,14 @@ class Grouping:
         return int((self.codes < 0).sum())
 
 
+def band_names(edges: Sequence[int] = AGE_BANDS) -> list[str]:
+    """'0-12', '13-17', …, '65+'."""
+    return [f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)] + [f"{edges[-1]}+"]
+
+
 def age_bands(age: Floats, edges: Sequence[int] = AGE_BANDS) -> Grouping:
     """Bands of the true age that have rows: '0-12', …, '65+'."""
-    names = [f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)] + [f"{edges[-1]}+"]
+    names = band_names(edges)
     codes = np.clip(np.searchsorted(np.asarray(edges), np.floor(age), side="right") - 1, 0, None)
     return Grouping("age_band", tuple(names[code] for code in np.unique(codes)), dense(codes))
 

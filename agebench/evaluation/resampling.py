@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 from threadpoolctl import threadpool_limits
 
 # Aliases that say what is meant; numpy's own types of mixed expressions are wider.
@@ -192,7 +192,7 @@ def student(seeds: int, count: int, rng: np.random.Generator) -> Floats:
     """
     if seeds < 2:
         return np.zeros(count)
-    return rng.permutation(stats.t.ppf((np.arange(count) + 0.5) / max(count, 1), seeds - 1))
+    return rng.permutation(special.stdtrit(seeds - 1, (np.arange(count) + 0.5) / max(count, 1)))
 
 
 def bootstrap_weights(clusters: int, resamples: int, seed: int) -> Iterator[Callable[[], Floats]]:
@@ -236,7 +236,7 @@ def _many_counts(generator: np.random.Generator, clusters: int) -> Ints:
 @lru_cache
 def _poisson_steps(mean: float) -> Ints:
     """Where 16 uniform bits pass from one Poisson count to the next."""
-    steps = np.round(stats.poisson.cdf(np.arange(12), mean) * 2**16)
+    steps = np.round(special.pdtr(np.arange(12), mean) * 2**16)
     below_one: Ints = steps[steps < 2**16].astype(np.uint16)
     return below_one
 

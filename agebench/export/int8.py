@@ -18,8 +18,8 @@ _BATCH = 16
 def build_int8(module: ExportedModel, calibration: np.ndarray) -> Save:
     """Quantise the network statically, per output channel (onnxruntime's QDQ form, standard operators only).
 
-    Activations too: where a layer's own answer were measured before what clips it, most of the eight bits would be spent on
-    values that nothing ever sees. What stands before and behind the network stays float32. Weights have seven bits: on CPUs
+    Every operator, not the layers alone: with those, answers moved by years (docs/decisions.md).
+    What stands before and behind the network stays float32. Weights have seven bits: on CPUs
     without VNNI the sums of eight-bit products would saturate.
 
     Args:

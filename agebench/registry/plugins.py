@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 from agebench.errors import AgebenchError, UserError
 
 T = TypeVar("T")
+_MOST = 100  # names in one error: every plugin, but not every image of a dataset
 
 
 class Registry(Generic[T]):
@@ -112,12 +113,13 @@ class Registry(Generic[T]):
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest of `names`, else all of them."""
+    """The end of an error about an unknown name: the closest of `names`, else all of them, the first ones of very many."""
     names = list(names)
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(repr(match) for match in close)}?"
-    return f"; there are: {', '.join(names)}" if names else "; there are none"
+    more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return f"; there are: {', '.join(names[:_MOST])}{more}" if names else "; there are none"
 
 
 def _import(reference: str) -> Any:

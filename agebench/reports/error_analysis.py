@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from agebench.evaluation.intervals import bootstrap_interval
 from agebench.evaluation.resampling import Resampler, cluster_codes
-from agebench.reports.figures import GREY, label
-from agebench.reports.palette import group_colours
+from agebench.reports.figures import label
+from agebench.reports.palette import GREY, group_colours
 
 CAPTION = (
     "Mean absolute error{loss} by true age, five years a point, with 95 % intervals; points of fewer than 10 images "

@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agebench.reports.tables import count, escaped, group_name, is_small, markdown_table, number, p_value, with_interval
+from agebench.reports.tables import (
+    count,
+    escaped,
+    group_name,
+    is_small,
+    listed,
+    markdown_table,
+    number,
+    p_value,
+    with_interval,
+)
 
 _SIGNIFICANT = 0.05
 
@@ -23,8 +33,13 @@ def failures_in_words(name: str, found: Mapping[str, Any]) -> str:
         f"{with_interval(rate, percent=True)}**. They are missing from every figure: where that falls on one group more than on "
         "another, the figures flatter the system on the group that lost its hardest images."
     )
-    said = [_gap(grouping, gap) for grouping, gap in (found.get("gaps") or {}).items()]
-    return " ".join([text, *said])
+    gaps = found.get("gaps") or {}
+    shown = [_worst(key, gap) for key, gap in gaps.items() if gap["p_holm"] < _SIGNIFICANT]
+    biased = (
+        f"**That biases the benchmark**: what finds the faces misses {listed(shown)} more often than others, so their figures "
+        "stand on their easier images, and a gap between groups may be larger than the tables say."
+    )
+    return " ".join([text, *(_gap(key, gap) for key, gap in gaps.items()), *[biased] * bool(shown)])
 
 
 def failures_tables(found: Mapping[str, Any]) -> list[str]:
@@ -47,9 +62,14 @@ def failures_tables(found: Mapping[str, Any]) -> list[str]:
     return tables
 
 
+def _worst(grouping: str, gap: Mapping[str, Any]) -> str:
+    age = " years" if grouping == "age_band" else ""
+    return escaped(group_name(grouping, gap["worst"])) + age
+
+
 def _gap(grouping: str, gap: Mapping[str, Any]) -> str:
     title = "age" if grouping == "age_band" else group_name(grouping, grouping)
-    worst, best = (escaped(group_name(grouping, gap[end])) for end in ("worst", "best"))
+    worst, best = _worst(grouping, gap), escaped(group_name(grouping, gap["best"]))
     chance = gap["p_holm"] >= _SIGNIFICANT
     claim = "no difference is shown" if chance else "**more often**"
     return (

@@ -16,11 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from agebench.files import atomic
 from agebench.reports.figures_protocol import ages_of_parts
+from agebench.reports.palette import COLOURS, GREY
 from agebench.reports.tables import MIN_GROUP, group_name, is_small, number, printable
 
-# Okabe & Ito (2008): eight colours that stay apart under the common kinds of colour blindness; pale yellow comes last.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-GREY = "#666666"
 _WIDTH = 9.0  # inches: a page's width, at which 10 point letters are read with ease
 _DPI = 130
 _DENSE = 2500  # more images than this are shown as a density: as points they would hide each other

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agebench.reports.figures import COLOURS, GREY, figures_of_tests, label
+from agebench.reports.figures import figures_of_tests, label
+from agebench.reports.palette import COLOURS, GREY
 
 BLUE, VERMILLION = COLOURS[:2]
 _WIDTH = 9.0  # inches

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from agebench.reports.palette import PARTS
 from agebench.reports.tables import count, number
 
-_COLOURS = {"train": "#0072B2", "valid": "#D55E00", "test": "#009E73"}
+_COLOURS = {"train": PARTS["train"], "valid": PARTS["val"], "test": PARTS["test"]}
 
 
 def ages_of_parts(folder: Path) -> Figure | None:

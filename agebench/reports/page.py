@@ -9,9 +9,12 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from agebench.files import atomic, write_text
 from agebench.reports.tables import escaped, markdown_table, printable
@@ -96,9 +99,11 @@ def drawn(name: str, figure: Figure | None, caption: str) -> Picture | None:
     """The figure as a PNG block, None where there is no figure."""
     if figure is None:
         return None
-    FigureCanvasAgg(figure)
+    figure.set_dpi(_DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()  # once, the layout with it: savefig would draw a figure with a layout a second time
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=_DPI, format="png", pil_kwargs={"compress_level": 4})
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(buffer, "png", compress_level=4)
     return Picture(name, caption, buffer.getvalue())
 
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Iterable
 
-from agebench.reports.figures import COLOURS, GREY
+from agebench.evaluation.groups import band_names
+
+# Okabe & Ito (2008): eight colours that stay apart under the common kinds of colour blindness; pale yellow comes last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+GREY = "#666666"
 
 UNKNOWN = "#BBBBBB"
 PARTS = {"train": COLOURS[0], "val": COLOURS[4], "test": COLOURS[2]}
@@ -16,7 +20,9 @@ _KNOWN = {
     "others": COLOURS[6],
     "white": COLOURS[5],
 }
+# Of what has no colour of its own. Age bands are as many: each keeps its own where others are missing.
 _FREE = (COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5], COLOURS[6], COLOURS[7], COLOURS[0], COLOURS[1])
+_KNOWN |= dict(zip(band_names(), _FREE, strict=True))
 
 
 def group_colours(groups: Iterable[str]) -> dict[str, str]:

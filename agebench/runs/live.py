@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from agebench.engine.events import Console
-from agebench.reports.figures import COLOURS, learning_curves, save
+from agebench.reports.figures import learning_curves, save
+from agebench.reports.palette import COLOURS
 
 # Drawing takes about a second: runs of seconds are not made longer by it, and no run by more than a few per cent.
 EVERY_S = 30.0

@@ -10,6 +10,7 @@ from agebench.analysis.attributions import prepare
 from agebench.analysis.corruptions import CORRUPTIONS, Corruption, Scene, mirrored, to_faces, to_pixels
 from agebench.analysis.map_sanity import cells, rank_correlation
 from agebench.analysis.regions import boxes, mask
+from agebench.analysis.stress_report import shown_face
 from agebench.engine.loader import FaceSet
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
@@ -108,3 +109,23 @@ def test_what_a_head_lets_be_explained(head: str, options: dict[str, str], targe
     if not smooth:
         with pytest.raises(UserError, match=r"decodes its age in steps.*occlusion"):
             prepare(trained, data, ["grad-cam"])
+
+
+def test_a_large_batch_is_asked_in_parts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Architecture(name="t", title="T", backbone="agebench.tiny", head="regression", size=64)
+    trained = Trained(create_model(card).eval(), card, torch.device("cpu"))
+    asked = faces(7, 64)
+    whole = trained.ages(asked)
+    sizes: list[int] = []
+    trained.model.register_forward_hook(lambda _model, given, _answer: sizes.append(len(given[0])))
+    monkeypatch.setattr("agebench.engine.trained.CPU_BATCH", 3)
+    torch.testing.assert_close(trained.ages(asked), whole)
+    assert sizes == [3, 3, 1]
+
+
+def test_the_face_that_is_shown_has_colour() -> None:
+    pixels = np.full((40, 8, 8, 3), 90, np.uint8)
+    pixels[7, ..., 0] = 200
+    pixels[39, ..., 0] = 255  # more colour, but far from 30 years
+    ages = np.array([31.0] * 10 + [60.0] * 30, np.float32)
+    assert shown_face(FaceSet(pixels, np.arange(40), ages)) == 7

@@ -1,18 +1,23 @@
 """`agebench explore` on small generated sets, through the real command."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from agebench.analysis.distributions import by_year, distance_by_chance, overlap, total_variation, wasserstein
 from agebench.analysis.explore import explore
+from agebench.analysis.pictures import look
 from agebench.cli import main
+from agebench.data.readers import readers
+from agebench.evaluation.groups import band_names
 from agebench.registry.catalogue import catalogue
-from agebench.reports.page import Bullets, Heading, Page, Table, Words, as_html, markdown
+from agebench.reports.page import Bullets, Heading, Page, Table, Words, as_html, drawn, markdown
 from agebench.reports.palette import group_colours
 
 SYNTH = """
@@ -150,8 +155,40 @@ def test_groups_keep_their_colour() -> None:
     )
     assert few["female"] == many["female"]
     assert few["White"] == many["White"]
+    some, every = group_colours(["18-24", "55-64"]), group_colours(band_names())
+    assert {band: every[band] for band in some} == some
+    assert len(set(every.values())) == len(every)
     races = group_colours(["Asian", "Black", "Indian", "Others", "White", "unknown"])
     assert len(set(races.values())) == 6
+
+
+def test_a_figure_is_laid_out_and_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is most of a warm call's time: `savefig` would do it twice."""
+    draws: list[Figure] = []
+    draw = Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (draws.append(self), draw(self, renderer)))
+    figure = Figure(figsize=(3, 2), layout="constrained")
+    figure.subplots().set_ylabel("years")
+    picture = drawn("one", figure, "One.")
+    assert picture is not None
+    assert len(draws) == 1
+    with Image.open(io.BytesIO(picture.png)) as image:
+        assert image.size == (330, 220)
+        assert np.asarray(image)[:, 0].min() == 255  # the label stands within the frame
+
+
+def test_measures_stand_beside_their_image_and_the_unreadable_are_left_out(registry: Path, tmp_path: Path) -> None:
+    home = tmp_path / "plain"
+    plain(home)
+    (home / "7.png").write_bytes(b"no image")
+    card = catalogue([registry]).datasets.get("plain")
+    reader = readers.get("csv")(home, card.groups, table="labels.csv")
+    found = look(reader, reader.read(), card, seed=0)
+    assert sorted(found.table["path"]) == sorted(f"{number}.png" for number in range(40) if number != 7)
+    for path, brightness, thumb in zip(found.table["path"], found.table["brightness"], found.thumbs, strict=False):
+        with Image.open(home / path) as image:
+            assert brightness == pytest.approx(np.asarray(image.convert("L"), float).mean(), abs=1)
+            assert thumb.mean() == pytest.approx(np.asarray(image).mean(), abs=2)
 
 
 def test_a_page_lets_no_markup_in() -> None:

@@ -26,7 +26,14 @@ def test_a_detector_that_misses_one_group_is_shown(table: pd.DataFrame) -> None:
     assert sum(entry["failed"] for entry in found["groups"]["age_band"].values()) == found["failed"]
     text = failures_in_words("x", found)
     assert "more often" in text
+    assert "biases the benchmark" in text
+    assert "misses dark more often than others" in text
     assert "dark" in "".join(failures_tables(found))
+
+
+def test_a_detector_that_misses_all_groups_alike_is_not_called_biased(table: pd.DataFrame) -> None:
+    failed = pd.Series(np.random.default_rng(6).random(600) < 0.1)
+    assert "biases the benchmark" not in failures_in_words("x", failures_to_process(table, failed, ["race"]))
 
 
 def test_p_agrees_with_the_chi_squared_test_for_counts(table: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from agebench.errors import UserError
 from agebench.registry import plugins
-from agebench.registry.plugins import Registry
+from agebench.registry.plugins import Registry, suggest
 
 
 def test_a_decorator_registers() -> None:
@@ -57,3 +57,10 @@ def test_a_broken_plugin_takes_nothing_down(monkeypatch: pytest.MonkeyPatch) -> 
     assert registry.names() == ["fine", "mine"]
     with pytest.raises(UserError, match=r"head 'broken' is broken: .*no_such_module_anywhere"):
         registry.get("broken")
+
+
+def test_an_unknown_name_among_very_many_does_not_print_them_all() -> None:
+    images = [f"{number:05}" for number in range(24_000)]
+    assert suggest("cat", images).endswith("00098, 00099 and 23,900 more")
+    assert suggest("cat", images[:3]) == "; there are: 00000, 00001, 00002"
+    assert suggest("cat", []) == "; there are none"

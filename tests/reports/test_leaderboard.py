@@ -1,5 +1,6 @@
 """Records become one honest table."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,12 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.startswith("trained on,system,seeds,utk,fgnet")
     assert main([*words, "--format", "latex"]) == 0
     assert "tabular" in capsys.readouterr().out
+    assert main([*words, "--out", str(tmp_path / "page.md"), "--json"]) == 0
+    (system,) = json.loads(capsys.readouterr().out)["systems"]
+    value, low, high = system["tests"]["utk"]["mae"]
+    assert low < value < high
+    assert main([*words, "--format", "csv", "--json"]) == 2
+    assert "both go to standard output" in capsys.readouterr().err
 
 
 def test_a_record_that_does_not_hold_is_on_no_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

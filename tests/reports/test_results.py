@@ -86,7 +86,9 @@ def test_the_command_adds_and_checks(run: Path, tmp_path: Path, capsys: pytest.C
     check = ["results", "check", "--results", str(results), "--runs", str(run.parent)]
     assert main(check) == 0
     assert "1 records, 0 wrong; figures of 1 computed again" in capsys.readouterr().out
+    assert main(["results", "add", str(run), "--results", str(results), "--json"]) == 0
     path = write_record(run, results)
+    assert json.loads(capsys.readouterr().out) == {str(run): str(path)}
     path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
     assert main(check) == 1
     assert "seal is broken" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """What `agebench new` writes works as it stands."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,14 @@ def test_every_placeholder_is_filled(kind: str, tmp_path: Path) -> None:
     files = write_skeleton(kind, "mine", tmp_path)
     assert {path.name for path in files} >= {"pyproject.toml", "README.md", "__init__.py", "test_agebench_mine.py"}
     assert not [path for path in files if "$" in f"{path}{path.read_text()}"]
+
+
+def test_what_was_written_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "head", "mine", "--into", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == str(tmp_path / "agebench-mine")
+    assert all(Path(file).exists() for file in found["files"])
+    assert found["next"][0].startswith("pip install -e")
 
 
 def test_a_name_that_is_taken_or_impossible_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
