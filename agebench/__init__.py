@@ -14,7 +14,8 @@ def load(model: "str | Path", *, trusted: bool = False, device: str = "auto") ->
     """Open a model that estimates ages: `agebench.load("runs/mine").predict(["photo.jpg"])`.
 
     Args:
-        model: the folder of a finished run, an exported file, or the name of an external model's card.
+        model: the folder of a finished run, an exported file, the name of an external model's card, or
+            hf://OWNER/NAME@COMMIT, what `agebench push` put on the Hugging Face hub.
         trusted: whether files whose code runs when they are opened may be opened.
         device: `auto`, `cpu`, `cuda`, …
 

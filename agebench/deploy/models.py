@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 
 from agebench.engine.predict import BATCH
+from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.evaluation.gates import MARGIN
-from agebench.evaluation.promises import gate_promise, interval_promise
+from agebench.evaluation.promises import error_promises, gate_promise, interval_promise
 from agebench.export.answers import Answers
-from agebench.export.card import make_card
-from agebench.export.opened import ExportedFile
+from agebench.export.card import check_card, make_card
+from agebench.export.opened import ExportedFile, read_card
 from agebench.models.external.estimate import opened
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
@@ -24,6 +25,9 @@ from agebench.runs.finished import open_trained
 from agebench.runs.folder import RunFolder
 from agebench.runs.promises import calibrated_on, tables_of_tests
 from agebench.runs.validation import validation_predictions
+
+# Of a repository on the hub.
+CARD = "card.json"
 
 
 class NoCalibration(UserError):
@@ -63,6 +67,13 @@ class Model(Protocol):
             UserError: no test that it could be measured on.
         """
 
+    def errors(self) -> dict[str, Any]:
+        """See `error_promises`.
+
+        Raises:
+            UserError: no test that they were measured on.
+        """
+
     def close(self) -> None:
         """Let go of what it holds."""
 
@@ -85,9 +96,17 @@ class RunModel:
         self._config, self._trained = open_trained(folder, device)
         self.size, self.coverage = self._config.model.size, self._config.faces.coverage
         self.detector = self._config.faces.detector
-        home = catalogue.datasets.get(self._config.data.train)
         self._metrics = folder.metrics()
-        self.card = make_card(self._trained.model, self._config.model, home, manifest, self._metrics)
+        self.card = self._describe(manifest)
+
+    @property
+    def trained(self) -> Trained:
+        """The network, for those that look into it."""
+        return self._trained
+
+    def _describe(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        home = self._catalogue.datasets.get(self._config.data.train)
+        return make_card(self._trained.model, self._config.model, home, manifest, self._metrics)
 
     def estimate(self, faces: np.ndarray) -> Answers:
         """As `Model`."""
@@ -112,6 +131,10 @@ class RunModel:
         """As `Model`."""
         return gate_promise(self._tests, threshold, challenge)
 
+    def errors(self) -> dict[str, Any]:
+        """As `Model`."""
+        return error_promises(self._tests)
+
     def close(self) -> None:
         """As `Model`."""
 
@@ -130,18 +153,11 @@ class RunModel:
         return tables_of_tests(self._folder, self._config.data.train, self._metrics["tests"])
 
 
-class ExportedModel:
-    """A file that `agebench export` wrote. What is promised of its answers stands on the card inside."""
+class _Promised:
+    """What is promised of a model's answers, as it stands on its card."""
 
-    detector = ""
-
-    def __init__(self, file: ExportedFile) -> None:
-        self._file, self.card = file, file.card
-        self.size, self.coverage = int(file.card["input"]["size"]), float(file.card["input"]["coverage"])
-
-    def estimate(self, faces: np.ndarray) -> Answers:
-        """As `Model`."""
-        return self._file.estimate(_with_bodies(faces, int(self.card["input"]["planes"])))
+    card: dict[str, Any]
+    _source: Path
 
     def interval(self, level: float) -> dict[str, Any]:
         """As `Model`; of the levels on the card."""
@@ -154,21 +170,55 @@ class ExportedModel:
         gate = self._known("--threshold", threshold, known)
         return dict(self._known("--challenge", threshold + MARGIN if challenge is None else challenge, gate))
 
-    def close(self) -> None:
+    def errors(self) -> dict[str, Any]:
         """As `Model`."""
+        return self._promises("errors", UserError)
 
     def _known(self, option: str, value: float, known: dict[str, Any]) -> Any:
         if f"{value:g}" not in known:
             raise UserError(
-                f"{option} {value:g}: the card in {self._file.path} knows only {', '.join(known)}; a run's folder knows any"
+                f"{option} {value:g}: the card of {self._source} knows only {', '.join(known)}; a run's folder knows any"
             )
         return known[f"{value:g}"]
 
     def _promises(self, kind: str, error: type[UserError]) -> dict[str, Any]:
         known = self.card.get("promises", {}).get(kind)
         if not known:
-            raise error(f"{self._file.path}: the card inside says nothing of {kind}; export the run again")
+            raise error(f"{self._source}: its card says nothing of {kind}; write it again from the run")
         return dict(known)
+
+
+class ExportedModel(_Promised):
+    """A file that `agebench export` wrote. What is promised of its answers stands on the card inside."""
+
+    detector = ""
+
+    def __init__(self, file: ExportedFile) -> None:
+        self._file, self._source, self.card = file, file.path, file.card
+        self.size, self.coverage = int(file.card["input"]["size"]), float(file.card["input"]["coverage"])
+
+    def estimate(self, faces: np.ndarray) -> Answers:
+        """As `Model`."""
+        return self._file.estimate(_with_bodies(faces, int(self.card["input"]["planes"])))
+
+    def close(self) -> None:
+        """As `Model`."""
+
+
+class PushedModel(_Promised, RunModel):
+    """A run as `agebench push` put it on the hub: without the labels that its promises came from, with a card that holds them.
+
+    Whoever wrote it, it is somebody else's: what its card says of the model must be true of the model.
+    """
+
+    def __init__(self, path: Path, catalogue: Catalogue, device: str = "auto") -> None:
+        self._source = path / CARD
+        RunModel.__init__(self, path, catalogue, device)
+
+    def _describe(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        card = read_card(self._source, self._source.read_bytes())
+        check_card(self._source, card, self._trained.model, self._config.model)
+        return card
 
 
 class ExternalModel:
@@ -202,6 +252,10 @@ class ExternalModel:
             f"model '{self._name}' has no test here that a gate could be measured on; `agebench test --model {self._name} "
             "--test DATASET` and `agebench score` measure it"
         )
+
+    def errors(self) -> dict[str, Any]:
+        """As `Model`."""
+        raise UserError(f"model '{self._name}' is not ours: how far off it is, `agebench test` measures")
 
     def close(self) -> None:
         """As `Model`."""

@@ -16,8 +16,9 @@ from agebench.data.faces import FaceSpec
 from agebench.data.parallel import map_in_order
 from agebench.deploy.finding import Box, Finder, Found, Framing, check_picture
 from agebench.deploy.hub import fetch
-from agebench.deploy.models import ExportedModel, ExternalModel, Model, NoCalibration, RunModel
+from agebench.deploy.models import ExportedModel, ExternalModel, Model, NoCalibration, PushedModel, RunModel
 from agebench.engine.devices import choose_device
+from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.export.answers import Answers
 from agebench.export.opened import open_exported
@@ -67,7 +68,8 @@ def load(
     """Open a model.
 
     Args:
-        model: the folder of a finished run, an exported file, or the name of an external model's card.
+        model: the folder of a finished run, an exported file, the name of an external model's card, or
+            hf://OWNER/NAME@COMMIT, what `agebench push` put on the Hugging Face hub.
         trusted: whether files whose code runs when they are opened may be opened.
         device: `auto`, `cpu`, `cuda`, …
         cards: those that can be named; default: the shipped ones, plugins' and those of AGEBENCH_REGISTRY.
@@ -79,7 +81,9 @@ def load(
 
 
 def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
-    path = fetch(name) if name.startswith("hf://") else Path(name).expanduser()
+    if name.startswith("hf://"):
+        return PushedModel(fetch(name), cards, device)
+    path = Path(name).expanduser()
     if path.is_dir():
         return RunModel(path, cards, device)
     if path.is_file():
@@ -182,6 +186,19 @@ class Predictor:
     def gate(self, threshold: int, challenge: float | None = None) -> dict[str, Any]:
         """How often 'the estimate is at least `challenge`' lets people below `threshold` pass, measured on the model's tests."""
         return self._model.gate(threshold, challenge)
+
+    def errors(self) -> dict[str, Any]:
+        """How far off it was on its tests, by the age that it estimated: see `agebench.evaluation.promises.error_promises`.
+
+        Raises:
+            UserError: no test that this was measured on.
+        """
+        return self._model.errors()
+
+    @property
+    def trained(self) -> Trained | None:
+        """The network, for those that look into it; None where it stands in a file or is not ours."""
+        return self._model.trained if isinstance(self._model, RunModel) else None
 
     def close(self) -> None:
         """End what the model holds."""

@@ -51,7 +51,7 @@ def signed_error(table: pd.DataFrame) -> Floats:
     return error
 
 
-def within(error: Floats, years: float) -> Flags:
+def within(error: Floats, years: Floats | float) -> Flags:
     """Whether the absolute error is at most `years`."""
     inside: Flags = np.abs(error) <= years + _ROUNDING
     return inside

@@ -1,15 +1,20 @@
-"""What can be promised of a single answer, and how the promise held on the tests: an interval, and an age gate."""
+"""What can be promised of a single answer, and how the promise held on the tests: interval, age gate, errors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.gates import MARGIN, age_gates
+from agebench.evaluation.groups import age_bands
+from agebench.evaluation.intervals import figures
+from agebench.evaluation.metrics import quantile, signed_error, within
+from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
 from agebench.evaluation.uncertainty import LEVELS, conformal
 
-__all__ = ["LEVELS", "gate_promise", "gate_promises", "interval_promise"]
+__all__ = ["LEVELS", "error_promises", "gate_promise", "gate_promises", "interval_promise"]
 
 
 def interval_promise(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
@@ -81,3 +86,46 @@ def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequen
             counts = {count: gate[count] for count in ("n_under", "n_over")} if gate else {}
             promise["tests"][name] = counts | gate["challenge"][key] if gate else None
     return found
+
+
+def error_promises(tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """How far off estimates are, by the age that was estimated: of somebody who is asked about, no more is known.
+
+    Args:
+        tests: test set -> predictions.
+        resamples: bootstrap samples behind the intervals.
+        seed: of them.
+
+    Returns:
+        test -> band of the estimate ('0-12', …) -> n, mae and p95_ae (what 95 % of the absolute errors are below), years.
+    """
+    return {name: _errors_by_estimate(table, resamples, seed) for name, table in tests.items() if len(table)}
+
+
+def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    bands = age_bands(table["age_pred"].to_numpy(float))
+    error = np.abs(signed_error(table))
+    ordered = [np.sort(error[bands.codes == code]) for code in range(len(bands.names))]
+    reach = np.array([float(quantile(of, 0.95)) for of in ordered])
+    below = within(error, reach[bands.codes]).astype(float)
+    share = np.bincount(bands.codes, below) / bands.counts
+
+    def statistic(sums: Sequence[Floats]) -> Floats:
+        n, summed, inside = (sums[0][:, column] for column in range(3))
+        # As in `metrics.whole`: a quantile moves against the share of errors below it.
+        moved = 0.95 - (inside / n - share[:, None])
+        far = [
+            np.where(np.isfinite(at), quantile(of, np.nan_to_num(at)), np.nan)
+            for of, at in zip(ordered, moved, strict=True)
+        ]
+        return np.concatenate([summed / n, np.stack(far)])
+
+    known = "subject" in table and table["subject"].notna().any()
+    clusters = cluster_codes(table["subject"].to_numpy(object) if known else None, len(table))
+    sampler = Resampler(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
+    names = [f"{band}/{figure}" for figure in ("mae", "p95_ae") for band in bands.names]
+    every = figures(names, sampler.replicates(statistic, resamples=resamples, seed=seed))
+    return {
+        band: {"n": int(n), **{figure: every[f"{band}/{figure}"] for figure in ("mae", "p95_ae")}}
+        for band, n in zip(bands.names, bands.counts, strict=True)
+    }

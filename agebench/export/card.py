@@ -1,11 +1,13 @@
 """The card inside an exported file: what somebody must know who has nothing but the file."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from agebench import __version__
 from agebench.data.faces import TEMPLATE
+from agebench.errors import UserError
 from agebench.export.opened import SIDES
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture, DatasetCard
@@ -57,6 +59,31 @@ def make_card(
         "input": _input(card, about.get("faces", {})),
         "output": _output(model),
     }
+
+
+def check_card(source: Path, said: dict[str, Any], model: AgeModel, card: Architecture) -> None:
+    """Whether a card that came with a model is that model's.
+
+    Args:
+        source: the card's file.
+        said: what it says.
+        model: the network that came with it.
+        card: the architecture that the network was built from.
+
+    Raises:
+        UserError: it is another model's; the message names every difference.
+    """
+    own = {"model": card.model_dump(mode="json"), "output": _output(model)}
+    differences = []
+    for table, keys in (("model", ("backbone", "head", "size")), ("output", ("ages", "std", "probs"))):
+        for key in keys:
+            claimed = said[table].get(key)
+            if claimed != own[table][key]:
+                differences.append(f"{table}.{key} is {claimed!r} on the card and {own[table][key]!r} in the model")
+    if said["input"]["size"] != card.size:
+        differences.append(f"input.size is {said['input']['size']!r} on the card and {card.size!r} in the model")
+    if differences:
+        raise UserError(f"{source}: does not fit the model beside it: {'; '.join(differences)}")
 
 
 def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.gates import LEGAL_AGES
-from agebench.evaluation.promises import LEVELS, gate_promises, interval_promise
+from agebench.evaluation.promises import LEVELS, error_promises, gate_promises, interval_promise
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import VALIDATION
 
@@ -28,12 +28,15 @@ def tables_of_tests(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[
 
 
 def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, Any]:
-    """Intervals (level -> see `interval_promise`) and gates (threshold -> challenge age -> see `gate_promise`).
+    """Intervals (level -> see `interval_promise`), gates (threshold -> challenge age -> see `gate_promise`), and errors.
 
-    Of a run that kept no predictions of its validation part, the gates alone.
+    Of a run that kept no predictions of its validation part, no intervals.
     """
     tables = tables_of_tests(folder, home, tests)
-    found: dict[str, Any] = {"gates": {str(age): gate_promises(tables, age) for age in LEGAL_AGES}}
+    found: dict[str, Any] = {
+        "gates": {str(age): gate_promises(tables, age) for age in LEGAL_AGES},
+        "errors": error_promises(tables),
+    }
     file = folder.path / VALIDATION
     if file.exists():
         calibration = pd.read_parquet(file)

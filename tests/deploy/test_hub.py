@@ -1,58 +1,243 @@
-"""A run as a repository's folder, and back; nothing here needs the network."""
+"""A run as a repository's folder, and back; a server on this machine stands in for the hub."""
 
+import functools
+import json
+import shutil
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
+import tomli_w
+from huggingface_hub import ModelCard, constants
 
 import agebench
 from agebench.cli import main
 from agebench.deploy import hub
+from agebench.deploy.model_card import check_card
 from agebench.errors import UserError
+from agebench.export.answers import Answers
 from agebench.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("with_few")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_" + "thisIsASecretOfSomebody"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    run = tmp_path_factory.mktemp("hub") / "run"
-    words = ["run", "--train", "synth", "--test", "synth", "--model", "tiny", "--epochs", "1", "--out", str(run)]
-    assert main([*words, "--set", "evaluate.resamples=100"]) == 0
-    assert main(["push", str(run), "--repo", "me/ages", "--dry-run"]) == 0
-    return run, run / "hub"
+def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one's own, to push."""
+    return Path(shutil.copytree(small_run, tmp_path_factory.mktemp("hub") / "run"))
 
 
-def test_the_cards_figures_are_the_runs(made: tuple[Path, Path]) -> None:
-    run, out = made
-    read = ModelCard.load(out / "README.md").data.eval_results
+@pytest.fixture(scope="module")
+def made(run: Path, small_run: Path) -> Path:
+    cards = ["--registry", str(small_run.parent / "registry")]
+    assert main(["push", str(run), "--repo", "me/ages", "--dry-run", *cards]) == 0
+    return run / "hub"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What huggingface_hub asks of a hub that has one repository, me/ages, in one commit."""
+
+    def __init__(self, folder: Path, asked: list[str], *arguments: Any) -> None:
+        self.folder, self.asked = folder, asked
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path.startswith("/api/models/me/ages"):
+            files = [path for path in self.folder.rglob("*") if path.is_file()]
+            siblings = [
+                {"rfilename": path.relative_to(self.folder).as_posix(), "size": path.stat().st_size} for path in files
+            ]
+            self.answer(json.dumps({"id": "me/ages", "sha": COMMIT, "siblings": siblings}).encode())
+            return
+        name = self.path.removeprefix(f"/me/ages/resolve/{COMMIT}/")
+        found = (self.folder / name).is_file()
+        self.answer((self.folder / name).read_bytes() if found else b"", 200 if found else 404)
+
+    do_HEAD = do_GET
+
+    def answer(self, body: bytes, code: int = 200) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{abs(hash(body)):x}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, list[str]]]:
+    """A copy of the repository's folder, and what was asked of the server that serves it."""
+    folder, asked = tmp_path / "repository", list[str]()
+    shutil.copytree(made, folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Hub, folder, asked)) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield folder, asked
+        server.shutdown()
+
+
+def answers(model: Any) -> Answers:
+    with agebench.load(model, device="cpu") as predictor:
+        size = predictor.card["input"]["size"]
+        return predictor.estimate(np.random.default_rng(0).integers(0, 255, (3, size, size, 3), dtype=np.uint8))
+
+
+def test_the_cards_figures_are_the_runs(run: Path, made: Path) -> None:
+    read = ModelCard.load(made / "README.md").data.eval_results
     mae = next(one for one in read if one.metric_type == "mae")
-    assert mae.metric_value == round(RunFolder(run).metrics()["tests"]["synth"]["overall"]["mae"]["value"], 4)
+    own = RunFolder(run).metrics()["tests"]["few"]["overall"]["mae"]
+    assert mae.metric_value == round(own["value"], 4)
+    assert f"95 % interval {own['low']:.3f} to {own['high']:.3f}" in mae.metric_name
+    assert f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" in (made / "README.md").read_text()
 
 
-def test_the_folder_holds_no_labels_and_no_pickle(made: tuple[Path, Path]) -> None:
-    suffixes = {path.suffix for path in made[1].rglob("*") if path.is_file()}
-    assert suffixes <= {".toml", ".json", ".safetensors", ".md", *hub.EXPORTS}
+def test_the_card_says_for_whom_it_is_worse_and_what_it_is_not_for(made: Path) -> None:
+    text = (made / "README.md").read_text()
+    assert all(word in text for word in ("| gender", "| race", "| dark", "Not meant for decisions"))
+    assert "Estimate ±" in text
 
 
-def test_what_was_pushed_answers_as_the_run(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    run, out = made
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(out))
-    with agebench.load(f"hf://me/ages@{COMMIT}") as pushed, agebench.load(run) as own:
-        size = own._model.size
-        faces = np.random.default_rng(0).integers(0, 255, (3, size, size, 3), dtype=np.uint8)
-        assert np.array_equal(pushed.estimate(faces).age, own.estimate(faces).age)
+def test_a_damaged_card_is_refused() -> None:
+    good = "---\nmodel-index:\n- name: x\n  results: []\n---\n"
+    check_card(good)
+    for bad in ("---\nmodel-index:\n- name: x\n---\n", "---\nmodel-index: 3\n---\n", "---\nlicense: [\n---\n"):
+        with pytest.raises(UserError, match="huggingface_hub refuses the card"):
+            check_card(bad)
+    with pytest.raises(UserError, match="other figures"):
+        check_card(good, [("utk", "mae", "MAE", "5.0000")])
 
 
-@pytest.mark.parametrize("url", ["hf://me/ages", "hf://me/ages@main", "hf://../x@" + COMMIT, "hf://me/ages@abc"])
-def test_an_address_without_a_commit_is_refused(url: str) -> None:
+def test_the_folder_holds_no_labels_no_pickle_and_no_place_of_this_machine(run: Path, made: Path) -> None:
+    files = [path for path in made.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".toml", ".json", ".safetensors", ".md", *hub.EXPORTS}
+    assert "export/model.ts" in {path.relative_to(made).as_posix() for path in files}
+    for path in files:
+        assert str(run.parent).encode() not in path.read_bytes()
+
+
+def test_a_second_call_replaces_the_folder_and_touches_nobody_elses(
+    run: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made / "export" / "model.int8.onnx").write_bytes(b"stale")
+    words = ["push", str(run), "--repo", "me/ages", "--dry-run"]
+    assert main(words) == 0
+    assert not (made / "export" / "model.int8.onnx").exists()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main([*words, "--out", str(tmp_path)]) == 2
+    assert "notes.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_was_pushed_answers_as_the_run(run: Path, server: tuple[Path, list[str]]) -> None:
+    asked = server[1]
+    assert np.array_equal(answers(f"hf://me/ages@{COMMIT}").age, answers(run).age)
+    assert not [path for path in asked if "export" in path]
+    count = len(asked)
+    answers(f"hf://me/ages@{COMMIT}")  # of a commit that is here, the hub need not be asked
+    assert len(asked) == count
+
+
+def test_it_promises_what_the_run_promised(run: Path, server: tuple[Path, list[str]]) -> None:
+    with agebench.load(f"hf://me/ages@{COMMIT}", device="cpu") as pushed, agebench.load(run, device="cpu") as own:
+        assert pushed.interval(0.9) == own.interval(0.9)
+        assert pushed.gate(18) == own.gate(18)
+        assert pushed.errors() == own.errors()
+        with pytest.raises(UserError, match=r"knows only 0\.5, 0\.8"):
+            pushed.interval(0.77)
+
+
+def test_without_a_commit_it_says_which_one_it_took(
+    server: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers("hf://me/ages")
+    assert f"hf://me/ages@{COMMIT}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["hf://me/ages@main", "hf://../x@" + COMMIT, "hf://ages", "hf://me/ages@abc", "hf://"])
+def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(UserError):
         hub.fetch(url)
 
 
-def test_too_large_a_file_is_refused(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(made[1]))
+def test_too_large_a_file_is_not_fetched(server: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(hub.FILES, "metrics.json", 10)
-    with pytest.raises(UserError, match=r"metrics\.json has"):
+    with pytest.raises(UserError, match=r"metrics\.json has [\d,]+ bytes; 10 are allowed"):
         hub.fetch(f"hf://me/ages@{COMMIT}")
+    assert not [path for path in server[1] if "resolve" in path]
+
+
+def test_another_kind_of_repository_is_refused(server: tuple[Path, list[str]]) -> None:
+    (server[0] / "config.toml").unlink()
+    with pytest.raises(UserError, match="holds no config"):
+        hub.fetch(f"hf://me/ages@{COMMIT}")
+
+
+def test_weights_that_are_not_the_configs_are_refused_with_the_difference(server: tuple[Path, list[str]]) -> None:
+    config = tomllib.loads((server[0] / "config.toml").read_text())
+    config["model"]["head"] = "gaussian"
+    (server[0] / "config.toml").write_text(tomli_w.dumps(config))
+    with pytest.raises(UserError, match=r"checkpoint of another model: head\..* in the file and .* in the model"):
+        agebench.load(f"hf://me/ages@{COMMIT}")
+
+
+def test_a_card_that_is_not_the_models_is_refused_with_the_differences(server: tuple[Path, list[str]]) -> None:
+    card = json.loads((server[0] / "card.json").read_text())
+    card["model"]["backbone"], card["output"]["std"] = "resnet50", True
+    (server[0] / "card.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"model.backbone is 'resnet50' on the card.*; output.std is True on the card"):
+        agebench.load(f"hf://me/ages@{COMMIT}")
+
+
+@pytest.mark.parametrize("name", ["card.json", "config.toml", "checkpoints/best.safetensors"])
+def test_a_damaged_file_is_one_error(
+    name: str, server: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (server[0] / name).write_bytes(b"\x80\x04damaged")
+    with pytest.raises(UserError, match=name):
+        agebench.load(f"hf://me/ages@{COMMIT}")
+
+
+def test_no_token_is_printed_or_stored(
+    run: Path, server: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The stand-in takes no uploads: its answer is an error, and the request that it belongs to held the token."""
+    assert main(["push", str(run), "--repo", "me/ages", "--out", str(tmp_path / "out")]) == 1
+    assert main(["push", str(run), "--repo", "me/ages", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    with pytest.raises(agebench.errors.AgebenchError):
+        hub.fetch("hf://me/others")
+    answers("hf://me/ages")
+    said = capfd.readouterr()
+    assert "did not take it" in said.err
+    assert TOKEN not in said.out + said.err
+    for path in [*run.rglob("*"), *tmp_path.rglob("*")]:
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("repo", ["ages", "a/b/c", "me/..", "me/a b", "-me/ages"])
+def test_bad_names_of_repositories(repo: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(run), f"--repo={repo}", "--dry-run"]) == 2
+    assert "no name of a repository" in capsys.readouterr().err
+
+
+def test_only_finished_runs_are_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(tmp_path), "--repo", "me/ages", "--dry-run"]) == 2
+    assert "no finished run" in capsys.readouterr().err
