@@ -8,10 +8,10 @@ import pytest
 import agebench
 
 FLOORS = {
-    "cli": 7,
+    "cli": 8,
+    "deploy": 7,
     "suites": 6,
     "analysis": 6,
-    "deploy": 6,
     "runs": 5,
     "reports": 4,
     "testing": 4,

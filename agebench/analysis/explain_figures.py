@@ -17,7 +17,7 @@ from agebench.reports.palette import COLOURS, GREY
 from agebench.reports.tables import group_name, number
 
 BLUE, VERMILLION = COLOURS[:2]
-_SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", VERMILLION])
+SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", VERMILLION])
 _SHARE = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#F3C8A0", VERMILLION, "#5A2400"])
 _SIDE = 1.55  # inches
 _SMOOTHING = 0.02  # of the side: single pixels' gradients are noise to the eye
@@ -44,7 +44,7 @@ def faces(looked: Looked, title: str) -> Figure:
             drawn = smooth(looked.maps[method][place])
             reach = float(np.abs(drawn).max()) or 1.0
             axes.imshow(_under(face), cmap="gray", vmin=0, vmax=255)
-            axes.imshow(drawn, cmap=_SIGNED, vmin=-reach, vmax=reach, alpha=0.65)
+            axes.imshow(drawn, cmap=SIGNED, vmin=-reach, vmax=reach, alpha=0.65)
     _headings(grid[0], methods)
     return figure
 
@@ -94,7 +94,7 @@ def sanity(looked: Looked, title: str) -> Figure:
         of_two = (looked.maps[method][looked.checked[place]], looked.random[method][place])
         for axes, drawn in zip(line[1:3], map(smooth, of_two), strict=True):
             reach = float(np.abs(drawn).max()) or 1.0
-            axes.imshow(drawn, cmap=_SIGNED, vmin=-reach, vmax=reach)
+            axes.imshow(drawn, cmap=SIGNED, vmin=-reach, vmax=reach)
         for axes in line[:3]:
             axes.set(xticks=[], yticks=[])
         rho = entry["sanity"]["randomised"]["rank_correlation"]

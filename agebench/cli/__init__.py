@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": "where a trained model looks: heatmaps of the predicted age, with their sanity checks",
     "stress": "how much worse a trained model gets as photographs get worse",
     "predict": "ages for images, folders, videos and cameras, with intervals; as a table or drawn",
+    "demo": "a page on this machine: upload, camera, ages with intervals and what they are worth",
     "export": "a trained model as one file for elsewhere: TorchScript, ONNX or torch.export, checked, judged and timed",
     "push": "a finished run on the Hugging Face hub, with a card that says its figures",
     "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -37,7 +38,7 @@ def label(face: Face, challenge: float | None = None) -> str:
     return f"{face.age:.0f}{between}" + (f" {said}" if said else "")
 
 
-def save_picture(picture: Image.Image, file: Path) -> None:
+def save_picture(picture: Image.Image, file: Path | IO[bytes]) -> None:
     """As JPEG."""
     picture.save(file, "JPEG", quality=_QUALITY)
 

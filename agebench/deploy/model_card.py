@@ -115,8 +115,8 @@ def _words(card: dict[str, Any], repo: str, cards: Catalogue) -> str:
         f"{model['size']} pixels, trained by agebench on {escaped(training['title'])}.",
         _use(repo),
         "## How good it is\n\nOn images that it was neither trained nor chosen on; in brackets 95 % bootstrap intervals.",
-        _overall(tests, training["dataset"]),
-        *_groups(tests, training["dataset"]),
+        overall_of_tests(tests, training["dataset"]),
+        *groups_of_tests(tests, training["dataset"]),
         *_promised(card.get("promises", {}).get("intervals", {})),
         "## What it is for\n\n" + escaped(card["intended_use"]),
         "## Training data and licence\n\n" + escaped(card["licence"]) + _cited(training),
@@ -132,7 +132,8 @@ def _use(repo: str) -> str:
     )
 
 
-def _overall(tests: dict[str, Any], home: str) -> str:
+def overall_of_tests(tests: dict[str, Any], home: str) -> str:
+    """A row a test set, of what metrics.json has under `tests`; `home` is the training set."""
     rows = [
         [
             _where(name, home),
@@ -149,8 +150,8 @@ def _overall(tests: dict[str, Any], home: str) -> str:
     return markdown_table(["test set", "n", *(title.replace(" (share)", "") for title, _ in FIGURES.values())], rows)
 
 
-def _groups(tests: dict[str, Any], home: str) -> list[str]:
-    """For whom it is worse: a table for each grouping of each test set; crossings stay in metrics.json."""
+def groups_of_tests(tests: dict[str, Any], home: str) -> list[str]:
+    """Likewise, for whom it is worse: a table for each grouping of each test set; crossings stay in metrics.json."""
     found = []
     for name, test in tests.items():
         tables = [group_table(of, groups) for of, groups in test["groups"].items() if "*" not in of and groups]

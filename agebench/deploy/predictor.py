@@ -169,10 +169,14 @@ class Predictor:
         if level is not None:
             with suppress(NoCalibration):
                 interval = self.interval(level)
-        name = detector or self._model.detector or DEFAULT_DETECTOR
-        finder = Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search)
+        finder = self.finder(faces, detector=detector, search=search)
         for names, found in self._found(images, finder, workers):
             yield from self._answered(names, found, interval)
+
+    def finder(self, faces: Framing = "detect", *, detector: str = "", search: int = 0) -> Finder:
+        """What turns pictures into faces for `estimate`; arguments as `stream` takes them."""
+        name = detector or self._model.detector or DEFAULT_DETECTOR
+        return Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search)
 
     def interval(self, level: float = LEVEL) -> dict[str, Any]:
         """What is promised of intervals, and how the promise held on the model's tests.

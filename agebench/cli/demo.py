@@ -1,0 +1,83 @@
+"""`agebench demo`: a page on this machine that shows what a model says, and what that is worth."""
+
+import argparse
+import signal
+import sys
+import threading
+
+from agebench.cli.options import add_registry, cards
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `agebench demo`."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="where to listen (default: 127.0.0.1, this machine alone)",
+    )
+    parser.add_argument("--port", metavar="N", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument(
+        "--faces",
+        choices=["detect", "none"],
+        default="detect",
+        help="what pictures are at first: photographs (default), or single faces framed like the training faces",
+    )
+    parser.add_argument(
+        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
+    )
+    parser.add_argument(
+        "--search",
+        metavar="PIXELS",
+        type=int,
+        default=0,
+        help="reduce larger pictures to this side to find faces sooner",
+    )
+    parser.add_argument(
+        "--level",
+        type=float,
+        metavar="SHARE",
+        default=0.9,
+        help="of true ages that the intervals are to hold (default: 0.9)",
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument(
+        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
+    )
+    add_registry(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Open the model, serve the page until Ctrl-C."""
+    from agebench.deploy.demo import Demo
+    from agebench.deploy.demo_page import LOOPBACK, served
+    from agebench.deploy.predictor import load
+    from agebench.errors import UserError
+
+    if arguments.search < 0:
+        raise UserError(f"--search {arguments.search}: must be 0 or more")
+    if arguments.port is not None and not 0 < arguments.port < 65536:
+        raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
+    with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
+        demo = Demo(predictor, level=arguments.level, detector=arguments.detector, search=arguments.search)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _stop)
+        with served(demo, host=arguments.host, port=arguments.port, framing=arguments.faces) as address:
+            print(f"{address} (Ctrl-C ends it)", flush=True)
+            if arguments.host not in LOOPBACK:
+                print(f"agebench: --host {arguments.host}: others on the network can open this page", file=sys.stderr)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                print("agebench: ended, its pictures deleted", file=sys.stderr)
+    return 0
+
+
+def _stop(*_: object) -> None:
+    """As Ctrl-C: the pictures have to be deleted."""
+    raise KeyboardInterrupt

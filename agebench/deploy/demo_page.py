@@ -1,0 +1,196 @@
+"""The page of the demonstration, in gradio: local, without its telemetry, its sharing and its cache of pictures."""
+
+import base64
+import binascii
+import importlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from agebench.data.readers.synth import SynthReader
+from agebench.deploy.demo import Demo, Rate
+from agebench.deploy.demo_words import ELSEWHERE, HERE
+from agebench.deploy.finding import Framing
+from agebench.errors import UserError
+
+LARGEST = 32_000_000  # bytes of a picture
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FRAMINGS: dict[str, Framing] = {
+    "photograph: find the faces": "detect",
+    "one face, framed like the training faces": "none",
+}
+KEPT = 60.0  # seconds that an uploaded picture stays
+_SWEEP = 15.0
+_REMEMBERED = 600  # seconds, of a picture in memory, for its map
+_EVERY = 0.05  # seconds between a camera's frames; each waits until the one before is done
+_EXAMPLES = 4
+_CSS = """
+img.faces { max-height: 480px; max-width: 100%; }
+img.heatmap { max-width: 100%; }
+footer { display: none !important; }
+"""
+
+
+@contextmanager
+def served(
+    demo: Demo, *, host: str = "127.0.0.1", port: int | None = None, framing: Framing = "detect"
+) -> Iterator[str]:
+    """The page, until the block ends; yields its address.
+
+    Args:
+        demo: what it shows.
+        host: the address to bind to; anything but loopback lets others in.
+        port: None: the first free one from 7860 on.
+        framing: what pictures are until the visitor says otherwise.
+
+    Raises:
+        UserError: gradio is not installed, or the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="agebench-demo-") as kept:
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": kept}  # read when gradio is imported
+        gradio = _gradio()
+        folder, examples = Path(kept), _examples(Path(kept) / "examples")
+        page = _page(gradio, demo, examples, framing, HERE if host in LOOPBACK else ELSEWHERE)
+        permanent, stop = {path for path in folder.rglob("*") if path.is_file()}, threading.Event()
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                quiet=True,
+                inbrowser=False,
+                prevent_thread_lock=True,
+                max_file_size=LARGEST,
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                footer_links=[],
+                theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                css=_CSS,
+            )
+        except OSError as error:
+            raise UserError(
+                f"--host {host} --port {port or 'from 7860'}: the page cannot be served there: {error}"
+            ) from error
+        sweeper = threading.Thread(target=_sweep, args=(folder, permanent, stop), daemon=True)
+        sweeper.start()
+        try:
+            yield address
+        finally:
+            stop.set()
+            page.close(verbose=False)
+            sweeper.join()
+
+
+def _gradio() -> Any:
+    try:
+        return importlib.import_module("gradio")
+    except ImportError as error:
+        raise UserError(
+            "the demonstration needs gradio, which is not installed: pip install 'agebench[demo]'"
+        ) from error
+
+
+def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, privacy: str) -> Any:
+    picture_of = _component(gradio)
+    chosen = next(words for words, meant in FRAMINGS.items() if meant == framing)
+
+    def answer(picture: bytes | None, words: str) -> tuple[str, str, str, str, Any]:
+        shown, said = demo.answer(picture, FRAMINGS[words])
+        return shown, said, "", "", (picture, FRAMINGS[words])
+
+    def explain(remembered: Any) -> tuple[str, str]:
+        return demo.explain(*(remembered or (None, "detect")))
+
+    def live(frame: bytes | None, words: str, rate: Rate | None) -> tuple[str, str, Rate]:
+        rate = rate or Rate()
+        shown, said = demo.live(frame, FRAMINGS[words], rate)
+        return shown, said, rate
+
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    with gradio.Blocks(title="agebench demo", analytics_enabled=False) as page:
+        gradio.Markdown(f"# {demo.words.title()}")
+        gradio.Markdown("An estimate is not a person's age. Beside each stands how far off such estimates were.")
+        gradio.Markdown(privacy, elem_id="privacy")
+        what = gradio.Radio(list(FRAMINGS), value=chosen, label="A picture is a", elem_id="framing")
+        with gradio.Tab("Picture"), gradio.Row():
+            with gradio.Column():
+                picture = picture_of(sources=["upload", "clipboard"], label="Picture", height=360, elem_id="picture")
+                gradio.Examples(
+                    [[str(path), list(FRAMINGS)[1]] for path in examples],
+                    [picture, what],
+                    label="Examples: drawn by a program, nobody's faces",
+                )
+            with gradio.Column():
+                shown, said = gradio.HTML(elem_id="shown"), gradio.Markdown(elem_id="answer")
+                button = gradio.Button("Which places speak for age?", elem_id="explain")
+                mapped, meaning = gradio.HTML(elem_id="map"), gradio.Markdown(elem_id="meaning")
+        with gradio.Tab("Camera"), gradio.Row():
+            camera = picture_of(sources=["webcam"], streaming=True, label="Camera", elem_id="camera")
+            with gradio.Column():
+                seen, told = gradio.HTML(elem_id="seen"), gradio.Markdown(elem_id="live")
+        with gradio.Accordion("This model's figures, and for whom it is worse", open=False):
+            gradio.Markdown(demo.words.figures(), elem_id="figures")
+        remembered = gradio.State(None, time_to_live=_REMEMBERED)
+        rate = gradio.State(None)
+        for event in (picture.change, what.change):
+            event(answer, [picture, what], [shown, said, mapped, meaning, remembered], **private)
+        button.click(explain, [remembered], [mapped, meaning], **private)
+        camera.stream(
+            live, [camera, what, rate], [seen, told, rate], stream_every=_EVERY, concurrency_limit=1, **private
+        )
+    return page
+
+
+def _component(gradio: Any) -> Any:
+    """Gradio's image field, except that it gives a picture's bytes and does not open it: that is for `open_picture`."""
+
+    class Picture(gradio.Image):  # type: ignore[misc]
+        def get_block_name(self) -> str:
+            return "image"
+
+        def preprocess(self, payload: Any) -> bytes | None:
+            if payload is None:
+                return None
+            if payload.url and payload.url.startswith("data:"):
+                with suppress(binascii.Error):
+                    return base64.b64decode(payload.url.partition(",")[2])
+                return b""
+            try:
+                content = Path(payload.path).read_bytes()
+            except OSError:
+                return b""
+            if self.streaming:
+                Path(payload.path).unlink(missing_ok=True)  # a frame is not shown again
+            return content
+
+    return Picture
+
+
+def _examples(folder: Path) -> list[Path]:
+    """Faces that were drawn from numbers."""
+    reader, folder = SynthReader(None, count=60, seed=7, size=224), folder
+    folder.mkdir()
+    table = reader.read().table.sort_values("age", ignore_index=True)
+    made = []
+    for row in range(_EXAMPLES):
+        place = table.iloc[(2 * row + 1) * len(table) // (2 * _EXAMPLES)]
+        path = folder / f"drawn-{row + 1}.png"
+        path.write_bytes(reader.image_bytes(place["path"]))
+        made.append(path)
+    return made
+
+
+def _sweep(folder: Path, permanent: set[Path], stop: threading.Event) -> None:
+    """Delete what visitors left, when it is old enough."""
+    while not stop.wait(_SWEEP):
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                if path.is_file() and path not in permanent and time.time() - path.stat().st_mtime > KEPT:
+                    path.unlink()

@@ -1,0 +1,135 @@
+"""What the demonstration page says: an answer with what it is worth, and the model's figures."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from agebench.deploy.model_card import groups_of_tests, overall_of_tests
+from agebench.deploy.predictor import Face, Predictor
+from agebench.deploy.words import interval_in_words
+from agebench.errors import UserError
+from agebench.evaluation.groups import AGE_BANDS, band_names
+from agebench.reports.tables import MIN_GROUP, count, escaped, listed, markdown_table, number, with_interval
+
+HERE = (
+    "**Privacy.** Pictures go from this browser to the program that shows this page, and no further: nothing leaves the machine "
+    "that it runs on, no service is asked, no usage is reported. Nothing is stored: an uploaded picture lies in a temporary "
+    "folder for about a minute, its faces in memory for ten, and both are gone when the program ends. Answers are not recorded."
+)
+ELSEWHERE = (
+    "**Privacy.** This page is served over a network: pictures travel from this browser to the machine that runs it, without "
+    "encryption. There they go no further: no service is asked, no usage is reported. Nothing is stored: an uploaded picture "
+    "lies in a temporary folder for about a minute, its faces in memory for ten, and both are gone when the program ends. "
+    "Answers are not recorded."
+)
+_SHOWN = 12
+
+
+class Words:
+    """All that can be said about a model's answers, looked up once.
+
+    Attributes:
+        level: the share of true ages that the intervals are to hold; None where none can be promised.
+    """
+
+    def __init__(self, predictor: Predictor, level: float) -> None:
+        self.level: float | None = level
+        self._card, self._interval, self._problem = predictor.card, "", ""
+        try:
+            self._interval = interval_in_words(predictor.interval(level)).removeprefix("interval: ")
+        except UserError as error:
+            self.level, self._problem = None, str(error)
+        try:
+            self._errors = predictor.errors()
+        except UserError as error:
+            self._errors = {}
+            self._problem = self._problem or str(error)
+
+    def answer(self, faces: Sequence[Face]) -> str:
+        """Of one picture: each face's age and interval, and how far off such answers were."""
+        if faces[0].error:
+            return f"### No age\n\n{escaped(faces[0].error)}."
+        several = len(faces) > 1
+        said = [self._age(face, f"Face {place + 1}: " * several) for place, face in enumerate(faces[:_SHOWN])]
+        if len(faces) > _SHOWN:
+            said.append(f"and {len(faces) - _SHOWN} smaller faces, marked in the picture.")
+        bands = list(dict.fromkeys(band_of(face.age) for face in faces[:_SHOWN]))
+        return "\n\n".join([*said, *(part for band in bands for part in self._worth(band))])
+
+    def live(self, faces: Sequence[Face], rate: str) -> str:
+        """Of one frame of a camera: shorter, because it changes all the time."""
+        if faces[0].error:
+            return f"### …\n\n{escaped(faces[0].error)}\n\n{rate}"
+        first = self._worth(band_of(faces[0].age))[:1]
+        return "\n\n".join([*(self._age(face, "") for face in faces[:3]), *first, rate])
+
+    def figures(self) -> str:
+        """The model's own figures, and for whom it is worse."""
+        tests = self._card.get("figures", {}).get("tests", {})
+        if not tests:
+            return "Nothing is known here of this model's errors. `agebench test` measures them."
+        home = self._card.get("training", {}).get("dataset", "")
+        parts = [
+            "In brackets 95 % bootstrap intervals. Groups are those of the true labels.",
+            overall_of_tests(tests, home),
+        ]
+        if self._interval:
+            parts.append(f"**The interval.** {escaped(self._interval)}.")
+        parts += groups_of_tests(tests, home)
+        return "\n\n".join([*parts, f"**What it is for.** {escaped(self._card.get('intended_use', 'unknown'))}"])
+
+    def title(self) -> str:
+        """Which model this is."""
+        model, training = self._card.get("model", self._card), self._card.get("training", {})
+        name = escaped(model.get("title") or model.get("name") or "A model")
+        return f"{name}, trained on {escaped(training['title'])}" if training.get("title") else name
+
+    def _age(self, face: Face, before: str) -> str:
+        between = ""
+        if self.level is not None and math.isfinite(face.low):
+            between = f", between {face.low:.0f} and {face.high:.0f} ({100 * self.level:g} % interval)"
+        return f"### {before}{face.age:.0f} years{between}"
+
+    def _worth(self, band: str) -> list[str]:
+        """A sentence, cautions, and a table."""
+        if not self._errors:
+            return [f"What this answer is worth is not known: {escaped(self._problem)}"]
+        own = {name: bands[band] for name, bands in self._errors.items() if band in bands}
+        far = [
+            f"{number(found['p95_ae']['value'], digits=1)} years on {escaped(name)}"
+            for name, found in own.items()
+            if found["n"] >= MIN_GROUP
+        ]
+        said = (
+            [f"For faces like this (that the model takes for {band}) the 95 % error is {listed(far)}."] if far else []
+        )
+        for name in self._errors:
+            n = own[name]["n"] if name in own else 0
+            if n < MIN_GROUP:
+                said.append(
+                    f"Caution: {escaped(name)} has only {n} faces that the model takes for {band}: nobody knows well."
+                )
+        return [" ".join(said), self._table(band, own)]
+
+    def _table(self, band: str, own: dict[str, Any]) -> str:
+        rows = [[f"{escaped(name)}, taken for {band}", *_row(found)] for name, found in own.items()]
+        tests, home = self._card.get("figures", {}).get("tests", {}), self._card.get("training", {}).get("dataset")
+        for name, test in tests.items():
+            shown = f"{name} (held-out part)" if name == home else name
+            rows.append([f"{escaped(shown)}, all", *_row({"n": test["n"], **test["overall"]})])
+        return markdown_table(["measured on", "faces", "mean error (years)", "95 % of errors are below (years)"], rows)
+
+
+def band_of(age: float) -> str:
+    """'25-34' of 31.2."""
+    return band_names()[max(0, sum(math.floor(age) >= low for low in AGE_BANDS) - 1)]
+
+
+def _row(found: dict[str, Any]) -> list[str]:
+    """An interval only where enough faces stand behind it."""
+    enough = found["n"] >= MIN_GROUP
+    shown = [found.get(key) or {} for key in ("mae", "p95_ae")]
+    return [
+        count(found["n"]),
+        *(with_interval(one if enough else {"value": one.get("value")}, digits=1) for one in shown),
+    ]
