@@ -4,6 +4,8 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from agebench.cli.options import add_registry, cards
 
@@ -65,19 +67,31 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
     with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
         demo = Demo(predictor, level=arguments.level, detector=arguments.detector, search=arguments.search)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _stop)
-        with served(demo, host=arguments.host, port=arguments.port, framing=arguments.faces) as address:
+        place = {"host": arguments.host, "port": arguments.port, "framing": arguments.faces}
+        with _ended_by_signals(), served(demo, **place) as address:
             print(f"{address} (Ctrl-C ends it)", flush=True)
             if arguments.host not in LOOPBACK:
                 print(f"agebench: --host {arguments.host}: others on the network can open this page", file=sys.stderr)
-            try:
-                threading.Event().wait()
-            except KeyboardInterrupt:
-                print("agebench: ended, its pictures deleted", file=sys.stderr)
+            with suppress(KeyboardInterrupt):
+                _wait()
+    print("agebench: ended, the pictures are deleted", file=sys.stderr)
     return 0
 
 
+def _wait() -> None:
+    """Until somebody ends it."""
+    threading.Event().wait()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C: pictures have to be deleted."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _stop(*_: object) -> None:
-    """As Ctrl-C: the pictures have to be deleted."""
     raise KeyboardInterrupt

@@ -34,13 +34,13 @@ class Rate:
     frames: int = 0
     times: deque[float] = field(default_factory=lambda: deque(maxlen=30))
 
-    def tick(self) -> str:
-        """One more; in words."""
+    def tick(self, work: float) -> str:
+        """One more, that took `work` seconds here; in words."""
         self.frames += 1
         self.times.append(time.perf_counter())
         passed = self.times[-1] - self.times[0]
         speed = f"{(len(self.times) - 1) / passed:.1f} frames/s, " if passed > 0 else ""
-        return f"{speed}frame {self.frames:,}"
+        return f"{speed}frame {self.frames:,}, {1000 * work:.0f} ms of work here"
 
 
 class Demo:
@@ -72,9 +72,11 @@ class Demo:
         """A camera's frame -> likewise, with the frames a second."""
         if frame is None:
             return "", ""
+        start = time.perf_counter()
         try:
             faces = self._look(frame, framing)
-            return _shown(frame, faces), self.words.live(faces, rate.tick())
+            shown = _shown(frame, faces)
+            return shown, self.words.live(faces, rate.tick(time.perf_counter() - start))
         except AgebenchError as error:
             return "", f"### No age\n\n{escaped(error)}"
 

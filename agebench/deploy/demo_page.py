@@ -28,10 +28,13 @@ KEPT = 60.0  # seconds that an uploaded picture stays
 _SWEEP = 15.0
 _REMEMBERED = 600  # seconds, of a picture in memory, for its map
 _EVERY = 0.05  # seconds between a camera's frames; each waits until the one before is done
+_FRAME = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # of a camera: more pixels only take longer
 _EXAMPLES = 4
 _CSS = """
 img.faces { max-height: 480px; max-width: 100%; }
 img.heatmap { max-width: 100%; }
+#answer th, #answer td, #live td { white-space: nowrap; }
+#answer td:first-child { white-space: normal; }
 footer { display: none !important; }
 """
 
@@ -98,7 +101,6 @@ def _gradio() -> Any:
 
 
 def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, privacy: str) -> Any:
-    picture_of = _component(gradio)
     chosen = next(words for words, meant in FRAMINGS.items() if meant == framing)
 
     def answer(picture: bytes | None, words: str) -> tuple[str, str, str, str, Any]:
@@ -121,7 +123,9 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
         what = gradio.Radio(list(FRAMINGS), value=chosen, label="A picture is a", elem_id="framing")
         with gradio.Tab("Picture"), gradio.Row():
             with gradio.Column():
-                picture = picture_of(sources=["upload", "clipboard"], label="Picture", height=360, elem_id="picture")
+                picture = _picture_of(
+                    gradio, sources=["upload", "clipboard"], label="Picture", height=360, elem_id="picture"
+                )
                 gradio.Examples(
                     [[str(path), list(FRAMINGS)[1]] for path in examples],
                     [picture, what],
@@ -132,7 +136,10 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
                 button = gradio.Button("Which places speak for age?", elem_id="explain")
                 mapped, meaning = gradio.HTML(elem_id="map"), gradio.Markdown(elem_id="meaning")
         with gradio.Tab("Camera"), gradio.Row():
-            camera = picture_of(sources=["webcam"], streaming=True, label="Camera", elem_id="camera")
+            small = gradio.WebcamOptions(mirror=False, constraints={"video": _FRAME})
+            camera = _picture_of(
+                gradio, sources=["webcam"], streaming=True, label="Camera", webcam_options=small, elem_id="camera"
+            )
             with gradio.Column():
                 seen, told = gradio.HTML(elem_id="seen"), gradio.Markdown(elem_id="live")
         with gradio.Accordion("This model's figures, and for whom it is worse", open=False):
@@ -148,29 +155,30 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
     return page
 
 
-def _component(gradio: Any) -> Any:
-    """Gradio's image field, except that it gives a picture's bytes and does not open it: that is for `open_picture`."""
+def _picture_of(gradio: Any, **how: Any) -> Any:
+    """Gradio's image field, except that it gives a picture's bytes and does not open it: that is for `open_picture`.
 
-    class Picture(gradio.Image):  # type: ignore[misc]
-        def get_block_name(self) -> str:
-            return "image"
+    The method of one object is replaced: of a subclass gradio would write an interface file beside this one.
+    """
+    field = gradio.Image(**how)
 
-        def preprocess(self, payload: Any) -> bytes | None:
-            if payload is None:
-                return None
-            if payload.url and payload.url.startswith("data:"):
-                with suppress(binascii.Error):
-                    return base64.b64decode(payload.url.partition(",")[2])
-                return b""
-            try:
-                content = Path(payload.path).read_bytes()
-            except OSError:
-                return b""
-            if self.streaming:
-                Path(payload.path).unlink(missing_ok=True)  # a frame is not shown again
-            return content
+    def content(payload: Any) -> bytes | None:
+        if payload is None:
+            return None
+        if payload.url and payload.url.startswith("data:"):
+            with suppress(binascii.Error):
+                return base64.b64decode(payload.url.partition(",")[2])
+            return b""
+        try:
+            read = Path(payload.path).read_bytes()
+        except OSError:
+            return b""
+        if field.streaming:
+            Path(payload.path).unlink(missing_ok=True)  # a frame is not shown again
+        return read
 
-    return Picture
+    field.preprocess = content
+    return field
 
 
 def _examples(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agebench.deploy.model_card import groups_of_tests, overall_of_tests
+from agebench.deploy.models import NoCalibration
 from agebench.deploy.predictor import Face, Predictor
 from agebench.deploy.words import interval_in_words
 from agebench.errors import UserError
@@ -14,13 +15,14 @@ from agebench.reports.tables import MIN_GROUP, count, escaped, listed, markdown_
 HERE = (
     "**Privacy.** Pictures go from this browser to the program that shows this page, and no further: nothing leaves the machine "
     "that it runs on, no service is asked, no usage is reported. Nothing is stored: an uploaded picture lies in a temporary "
-    "folder for about a minute, its faces in memory for ten, and both are gone when the program ends. Answers are not recorded."
+    "folder for about a minute and in memory for about ten, a camera's frame only until it is answered; all are gone when the "
+    "program ends. Answers are not recorded."
 )
 ELSEWHERE = (
     "**Privacy.** This page is served over a network: pictures travel from this browser to the machine that runs it, without "
     "encryption. There they go no further: no service is asked, no usage is reported. Nothing is stored: an uploaded picture "
-    "lies in a temporary folder for about a minute, its faces in memory for ten, and both are gone when the program ends. "
-    "Answers are not recorded."
+    "lies in a temporary folder for about a minute and in memory for about ten, a camera's frame only until it is answered; all "
+    "are gone when the program ends. Answers are not recorded."
 )
 _SHOWN = 12
 
@@ -37,7 +39,7 @@ class Words:
         self._card, self._interval, self._problem = predictor.card, "", ""
         try:
             self._interval = interval_in_words(predictor.interval(level)).removeprefix("interval: ")
-        except UserError as error:
+        except NoCalibration as error:
             self.level, self._problem = None, str(error)
         try:
             self._errors = predictor.errors()

@@ -3,11 +3,12 @@
 import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agebench.deploy.model_card import model_card, save_card
-from agebench.deploy.models import CARD, RunModel
+from agebench.deploy.models import CARD, NoCalibration, RunModel
 from agebench.errors import AgebenchError, UserError
 from agebench.export.opened import LARGEST_CARD, LARGEST_FILE
 from agebench.files import atomic, write_json, write_text
@@ -41,6 +42,8 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalogue) -> list[
         raise UserError(f"{run}: no finished run stands here; only finished runs can be pushed")
     _check_out(out)
     model = RunModel(run, cards, "cpu")
+    with suppress(NoCalibration):
+        model.interval(0.9)  # of runs that kept no predictions of their validation part these are made now
     card = model.card | {"promises": promises(folder, model.card["training"]["dataset"], folder.metrics()["tests"])}
     text = model_card(card, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []

@@ -1,0 +1,261 @@
+"""The demonstration: what it says, what it keeps, and the page itself in a real browser with a camera that is a file."""
+
+import io
+import math
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import agebench
+from agebench.cli import demo as command
+from agebench.cli import main
+from agebench.data.readers.synth import SynthReader
+from agebench.deploy import demo_page
+from agebench.deploy.demo import Demo, Rate
+from agebench.deploy.demo_words import HERE, band_of
+from agebench.deploy.predictor import Face
+
+pytestmark = pytest.mark.usefixtures("with_few")
+
+
+@pytest.fixture(scope="module")
+def demo(small_run: Path) -> Iterator[Demo]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGEBENCH_REGISTRY", str(small_run.parent / "registry"))
+        with agebench.load(small_run, device="cpu") as predictor:
+            yield Demo(predictor, level=0.9)
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    """A drawn face, framed like the training faces."""
+    reader = SynthReader(None, count=4, size=224)
+    return reader.image_bytes(reader.read().table["path"].iloc[0])
+
+
+def face(age: float, error: str = "") -> Face:
+    return Face("#0", 0, None, age, math.nan, age - 8, age + 8, error)
+
+
+def test_an_answer_is_an_age_an_interval_and_the_errors_of_such_answers(demo: Demo, picture: bytes) -> None:
+    shown, said = demo.answer(picture, "none")
+    assert shown.startswith('<img class="faces"')
+    age = re.match(r"### (\d+) years, between (\d+) and (\d+) \(90 % interval\)", said)
+    assert age is not None
+    assert int(age[2]) < int(age[1]) < int(age[3])
+    assert f"few (held-out part), taken for {band_of(int(age[1]))}" in said
+    assert "few (held-out part), all" in said
+
+
+def test_the_95_percent_error_is_that_of_faces_that_are_taken_for_this_age(demo: Demo) -> None:
+    errors: dict[str, Any] = {
+        "mae": {"value": 4.0, "low": 3.0, "high": 5.0},
+        "p95_ae": {"value": 9.0, "low": 8.0, "high": 9.9},
+    }
+    demo.words._errors, kept = (
+        {"a": {"25-34": {"n": 40, **errors}}, "b": {"25-34": {"n": 7, **errors}}},
+        demo.words._errors,
+    )
+    said = demo.words.answer([face(31.0)])
+    other = demo.words.answer([face(80.0)])
+    demo.words._errors = kept
+    assert "(that the model takes for 25-34) the 95 % error is 9.0 years on a." in said
+    assert "Caution: b has only 7 faces that the model takes for 25-34" in said
+    assert said.count("4.0 [3.0, 5.0]") == 1
+    assert "Caution: a has only 0 faces that the model takes for 65+" in other
+
+
+@pytest.mark.parametrize(
+    ("age", "band"), [(-1.0, "0-12"), (0.0, "0-12"), (12.9, "0-12"), (13.0, "13-17"), (99.0, "65+")]
+)
+def test_bands_are_those_of_the_figures(age: float, band: str) -> None:
+    assert band_of(age) == band
+
+
+def test_every_face_is_answered(demo: Demo) -> None:
+    said = demo.words.answer([face(31.0), face(60.0)])
+    assert "Face 1: 31 years" in said
+    assert "Face 2: 60 years" in said
+    assert demo.words.answer([face(31.0)] * 20).count("###") == 12
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a text", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\nbad"]
+)
+def test_what_is_no_picture_has_no_age_and_a_reason(demo: Demo, content: bytes) -> None:
+    shown, said = demo.answer(content, "detect")
+    assert shown == ""
+    assert said.startswith("### No age\n\n")
+    assert len(said) > 20
+
+
+def test_no_face_is_said(demo: Demo) -> None:
+    pytest.importorskip("dlib")
+    buffer = io.BytesIO()
+    Image.new("RGB", (200, 200), (90, 120, 90)).save(buffer, "PNG")
+    assert "no face found" in demo.answer(buffer.getvalue(), "detect")[1]
+    assert "no face found" in demo.explain(buffer.getvalue(), "detect")[1]
+
+
+def test_a_map_is_shown_and_explained(demo: Demo, picture: bytes) -> None:
+    pytest.importorskip("captum")
+    shown, words = demo.explain(picture, "none")
+    assert 'class="heatmap"' in shown
+    assert "years" in words
+
+
+def test_of_a_file_there_are_answers_and_figures_but_no_map(small_run: Path, picture: bytes) -> None:
+    with agebench.load(small_run / "export" / "model.ts", trusted=True, device="cpu") as predictor:
+        of_file = Demo(predictor, level=0.9)
+        assert "95 % interval" not in of_file.answer(picture, "none")[1]
+        assert "(90 % interval)" in of_file.answer(picture, "none")[1]
+        assert "few (held-out part), all" in of_file.answer(picture, "none")[1]
+        assert "open the run's folder" in of_file.explain(picture, "none")[1]
+
+
+def test_figures_say_for_whom_it_is_worse_and_names_do_no_harm(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(word in demo.words.figures() for word in ("| gender", "| race", "| age_band", "The interval."))
+    monkeypatch.setitem(demo.words._card["figures"]["tests"], "<script>x", demo.words._card["figures"]["tests"]["few"])
+    assert "<script>" not in demo.words.figures()
+
+
+def test_frames_are_counted(demo: Demo, picture: bytes) -> None:
+    rate = Rate()
+    for _ in range(3):
+        said = demo.live(picture, "none", rate)[1]
+    assert rate.frames == 3
+    assert re.search(r"[\d.]+ frames/s, frame 3, \d+ ms of work here", said)
+
+
+def test_what_visitors_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_page, "_SWEEP", 0.01)
+    ours, old, new = (tmp_path / name for name in ("ours.png", "old.png", "new.png"))
+    for path in (ours, old, new):
+        path.touch()
+    for path in (ours, old):
+        os.utime(path, (0, time.time() - demo_page.KEPT - 5))
+    stop = threading.Event()
+    sweeper = threading.Thread(target=demo_page._sweep, args=(tmp_path, {ours}, stop))
+    sweeper.start()
+    while old.exists() and sweeper.is_alive():
+        time.sleep(0.01)
+    stop.set()
+    sweeper.join()
+    assert ours.exists()
+    assert new.exists()
+
+
+@pytest.mark.parametrize("words", [["--port", "0"], ["--search", "-1"], ["--port", "99999"], ["--level", "1.5"]])
+def test_bad_options(words: list[str], small_run: Path) -> None:
+    assert main(["demo", str(small_run), *words]) == 2
+
+
+def camera(file: Path, picture: bytes) -> None:
+    """A film as the browser takes it for a camera: JPEG after JPEG, of a face that moves."""
+    drawn = Image.open(io.BytesIO(picture)).resize((420, 420))
+    film = io.BytesIO()
+    for step in range(10):
+        frame = Image.new("RGB", (640, 480), (90, 110, 130))
+        frame.paste(drawn, (90 + 4 * step, 30))
+        frame.save(film, "JPEG", quality=90)
+    file.write_bytes(film.getvalue())
+
+
+class Visitor:
+    """A browser with that camera, and all that its page asked of other machines."""
+
+    def __init__(self, film: Path) -> None:
+        api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if program is None:
+            pytest.skip("no Chromium on this machine: apt-get install chromium")
+        root = getattr(os, "geteuid", lambda: 1)() == 0  # its sandbox does not work for root
+        fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        fake += [f"--use-file-for-fake-video-capture={film}", *["--no-sandbox"] * root]
+        self._playwright = api.sync_playwright().start()
+        self.browser = self._playwright.chromium.launch(executable_path=program, args=fake)
+        self.page = self.browser.new_context(permissions=["camera"]).new_page()
+        self.page.set_default_timeout(20_000)
+        self.abroad: list[str] = []
+        self.counted = ""
+        self.page.on("request", self._asked)
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.abroad.append(request.url)
+
+    def text(self, place: str, wanted: str) -> str:
+        """What stands there, when it is there."""
+        found = self.page.locator(place).filter(has_text=re.compile(wanted))
+        found.wait_for()
+        return str(found.inner_text())
+
+    def close(self) -> None:
+        self.browser.close()
+        self._playwright.stop()
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(
+    small_run: Path, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the command: an upload, a map, what is no picture, an example, the camera; then everything is gone."""
+    pytest.importorskip("gradio")
+    camera(tmp_path / "film.mjpeg", picture)
+    (tmp_path / "face.png").write_bytes(picture)
+    (tmp_path / "text.png").write_text("no picture")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    visitor = Visitor(tmp_path / "film.mjpeg")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(command, "_wait", lambda: visit(visitor, tmp_path, port))
+    try:
+        assert main(["demo", str(small_run), "--faces", "none", "--port", str(port)]) == 0
+    finally:
+        visitor.close()
+    with capsys.disabled():
+        print(f"\nthe camera in the browser: {visitor.counted}")
+    assert visitor.abroad == []
+    assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
+    assert list((tmp_path / "temporary").glob("agebench-demo-*")) == []
+
+
+def visit(visitor: Visitor, files: Path, port: int) -> None:
+    page = visitor.page
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", port), timeout=1)  # it listens at 127.0.0.1 alone
+    page.goto(f"http://127.0.0.1:{port}/")
+    assert "nothing leaves the machine" in visitor.text("#privacy", "Nothing is stored")
+    upload = page.locator("#picture input[type=file]")
+    upload.set_input_files(files / "face.png")
+    assert "90 % interval" in visitor.text("#answer", r"\d+ years, between")
+    page.locator("#explain").click()
+    page.locator("#map img").wait_for()
+    page.reload()
+    upload.set_input_files(files / "text.png")
+    assert "not an image" in visitor.text("#answer", "No age")
+    page.get_by_role("tab", name="Camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("#camera button", has_text="Record").click()
+    said = visitor.text("#live", r"years[\s\S]*frames/s, frame ([5-9]|\d\d)")
+    visitor.counted = said.splitlines()[-1]
+    page.locator("#seen img").wait_for()
+    frames = [path for path in files.rglob("agebench-demo-*/*/*") if "examples" not in str(path)]
+    assert len(frames) < 5  # what the camera sent is not kept
+
+
+def test_the_note_promises_what_is_done() -> None:
+    assert "about a minute" in HERE
+    assert demo_page.KEPT + demo_page._SWEEP <= 80
+    assert demo_page._REMEMBERED == 600
