@@ -33,7 +33,7 @@ _EXAMPLES = 4
 _CSS = """
 img.faces { max-height: 480px; max-width: 100%; }
 img.heatmap { max-width: 100%; }
-#answer th, #answer td, #live td { white-space: nowrap; }
+#answer td { white-space: nowrap; }
 #answer td:first-child { white-space: normal; }
 footer { display: none !important; }
 """
@@ -129,7 +129,7 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
                 gradio.Examples(
                     [[str(path), list(FRAMINGS)[1]] for path in examples],
                     [picture, what],
-                    label="Examples: drawn by a program, nobody's faces",
+                    label="Examples: drawn by a program, nobody's faces; an age of theirs means nothing to most models",
                 )
             with gradio.Column():
                 shown, said = gradio.HTML(elem_id="shown"), gradio.Markdown(elem_id="answer")
