@@ -149,6 +149,7 @@ class Predictor:
         workers: int | None = 1,
         detector: str = "",
         search: int = 0,
+        every: int = 1,
     ) -> Iterator[Seen]:
         """As `predict`, image by image as they come: memory does not grow with their number.
 
@@ -159,13 +160,15 @@ class Predictor:
             workers: as there; None: one a core.
             detector: another than the model's, by name.
             search: the longest side, pixels, at which faces are looked for; larger pictures are reduced for that. 0: as they are.
+            every: the images are frames of one video, and faces are looked for in every so many of them only; between, they
+                are taken to be where they were.
         """
         interval = None
         if level is not None:
             with suppress(NoCalibration):
                 interval = self.interval(level)
         name = detector or self._model.detector or DEFAULT_DETECTOR
-        finder = Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search)
+        finder = Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search, every)
         for names, found in self._found(images, finder, workers):
             yield from self._answered(names, found, interval)
 
@@ -205,6 +208,8 @@ class Predictor:
                 if kind == "path"
                 else {"chunk": 1, "worth": 2, "ahead": 2}
             )
+            if finder.every > 1:
+                how["chunk"] = finder.every
             for found in map_in_order(finder, sources, workers=1 if kind == "picture" else workers, **how):
                 yield names[: len(found)], found
                 del names[: len(found)]
