@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +174,34 @@ def test_paths_on_standard_input(run: Path, folder: Path, tmp_path: Path, monkey
     assert [Path(name).name for name in rows(run, tmp_path, "-")["input"]] == ["1.png", "0.png"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_an_interruption_leaves_nothing_half_written(
+    run: Path, folder: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", interrupted(folder))
+    out = tmp_path / "out"
+    words = ["--faces", "none", "--workers", "1", "--out", str(out / f"ages{suffix}")]
+    assert main(["predict", str(run), "-", *words]) == 130
+    assert list(out.iterdir()) == []
+
+
+def test_an_interruption_leaves_whole_lines(
+    run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", interrupted(folder))
+    assert main(["predict", str(run), "-", "--faces", "none", "--workers", "1"]) == 130
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert len(table) == 128  # the batches that were done
+    assert table["age"].notna().all()
+
+
+def interrupted(folder: Path) -> Iterator[str]:
+    """Paths, and Ctrl-C in the middle of them."""
+    for number in range(150):
+        yield f"{folder / f'{number % 3}.png'}\n"
+    raise KeyboardInterrupt
+
+
 def test_pictures_are_drawn(run: Path, folder: Path, tmp_path: Path) -> None:
     rows(run, tmp_path, str(folder), "--draw", str(tmp_path / "drawn"))
     assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
@@ -229,6 +259,25 @@ def without_picture(path: Path) -> Path:
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     return path
+
+
+def test_the_manuals_commands_run(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On generated faces; all but the camera's, which no test machine has."""
+    text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text(encoding="utf-8")
+    shown = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    lines = [line.split("  #")[0].rpartition("| ")[2].strip() for line in shown if "camera:" not in line]
+    assert len(lines) >= 6
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "more", "holiday/more")
+    shutil.copytree(folder / "more", "crops")
+    for place in ("photo.jpg", "holiday/more/4.jpg"):
+        face(1).save(place)
+    video(Path("film.mp4"), frames=1)
+    for line in lines:
+        words = line.replace("model.onnx", "RUN/export/model.ts --trusted").replace("RUN", str(run))
+        monkeypatch.setattr("sys.stdin", io.StringIO("photo.jpg\n"))
+        assert main(shlex.split(words)[1:]) == 0, line
+    assert sorted(file.name for file in Path("drawn").iterdir()) == ["4.jpg", "film.mp4", "photo.jpg"]
 
 
 def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
