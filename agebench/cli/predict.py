@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         type=int,
         default=0,
-        help="reduce larger pictures to this side to find faces sooner",
+        help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
     )
     parser.add_argument(
         "--level", type=float, metavar="SHARE", help="of true ages that the intervals are to hold (default: 0.9)"
@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the estimate from which on (default: 7 years above the threshold)",
     )
     parser.add_argument("--frames", type=int, metavar="N", help="of a video or camera, only the first N")
+    parser.add_argument(
+        "--every",
+        type=int,
+        metavar="N",
+        default=1,
+        help="of a video or camera, look for faces in every N-th frame only; between, they are taken to stay where they are",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that find faces (default: one a core)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument(
@@ -95,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             challenge=gate["challenge"] if gate else None,
             draw=arguments.draw,
             frames=arguments.frames,
+            every=arguments.every,
         )
         names = columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         about = {"model": arguments.model, "interval": interval, "gate": gate}
@@ -111,7 +119,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if arguments.challenge is not None and arguments.threshold is None:
         raise UserError("--challenge decides who is over an age: which one? --threshold 18")
-    for name, least in (("search", 0), ("frames", 1), ("workers", 1), ("threshold", 1)):
+    for name, least in (("search", 0), ("frames", 1), ("every", 1), ("workers", 1), ("threshold", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: must be {least} or more")

@@ -30,12 +30,13 @@ def draw(picture: Image.Image, faces: Sequence[Face], challenge: float | None = 
 
 
 def label(face: Face, challenge: float | None = None) -> str:
-    """What stands at a face: `31 (24-38)`, and the decision where there is a gate; or why there is no age."""
+    """What stands at a face: `31 (24-38)`, with a gate `24.9 (17-32) check`, or why there is no age."""
     if face.error:
         return face.error
     between = f" ({face.low:.0f}-{face.high:.0f})" if math.isfinite(face.low) else ""
     said = decision(face, challenge)
-    return f"{face.age:.0f}{between}" + (f" {said}" if said else "")
+    # With a decimal where it decides: "25 check" would contradict itself.
+    return f"{face.age:.1f}{between} {said}" if said else f"{face.age:.0f}{between}"
 
 
 def save_picture(picture: Image.Image, file: Path | IO[bytes]) -> None:

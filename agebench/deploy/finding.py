@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from agebench.data.detectors import Detector, Face, find_faces, open_detector
+from agebench.data.detectors import Face, find_faces, open_detector
 from agebench.data.faces import FaceSpec, align_face, prepare_face
 from agebench.data.images import open_image, upright
 from agebench.errors import ImageRefused, UserError
@@ -45,10 +45,13 @@ class Finder:
     Attributes:
         spec: mode `detect` (every face that the detector finds) or `none` (the picture is framed already: one face).
         search: pictures with a longer side than this are reduced to it before faces are looked for; 0: as they are.
+        every: of one call's pictures, which are then frames in a row, only each `every`-th is searched; the faces of those
+            between are taken to be where they were.
     """
 
     spec: FaceSpec
     search: int = 0
+    every: int = 1
 
     def __call__(self, images: Sequence[Any]) -> list[Found]:
         """The faces of each image; what cannot be used has a reason instead.
@@ -57,19 +60,20 @@ class Finder:
             AgebenchError: the detector is missing or fails.
             UserError: something that is no image at all, but a number, or an array of another shape or type.
         """
-        detector = open_detector(self.spec.detector) if self.spec.mode == "detect" else None
-        return [self._find(image, detector) for image in images]
+        detect = self.spec.mode == "detect"
+        search = _Search(self.spec.detector, self.search, self.every) if detect else None
+        return [self._find(image, search) for image in images]
 
-    def _find(self, source: Any, detector: Detector | None) -> Found:
+    def _find(self, source: Any, search: "_Search | None") -> Found:
         clock = _Clock()
         boxes: list[Box | None]
         try:
             image = open_picture(source)
             clock.lap("decode")
-            if detector is None:
+            if search is None:
                 faces, boxes = [prepare_face(image, self.spec)], [None]
             else:
-                found = self._faces(image, detector)
+                found = search(image)
                 clock.lap("detect")
                 if not found:
                     raise ImageRefused("no face found")
@@ -83,20 +87,37 @@ class Finder:
             return Found(self._none(), error=reason, seconds=clock.seconds)
         return Found(np.stack(faces), boxes, seconds=clock.seconds)
 
-    def _faces(self, image: Image.Image, detector: Detector) -> list[Face]:
-        shrink = max(image.size) / self.search if self.search else 1.0
+    def _none(self) -> np.ndarray:
+        return np.zeros((0, self.spec.size, self.spec.size, 3), np.uint8)
+
+
+class _Search:
+    """The faces of one picture after another; see `Finder`."""
+
+    def __init__(self, detector: str, side: int, every: int) -> None:
+        self._name, self._side, self._every = detector, side, every
+        self._detector = open_detector(detector)
+        self._asked = 0
+        self._last: tuple[tuple[int, int], list[Face]] = ((0, 0), [])
+
+    def __call__(self, image: Image.Image) -> list[Face]:
+        """The largest first."""
+        if self._asked % self._every == 0 or image.size != self._last[0]:
+            self._last = (image.size, self._look(image))
+        self._asked += 1
+        return self._last[1]
+
+    def _look(self, image: Image.Image) -> list[Face]:
+        shrink = max(image.size) / self._side if self._side else 1.0
         if shrink <= 1:
-            return find_faces(detector, image, name=self.spec.detector)
+            return find_faces(self._detector, image, name=self._name)
         size = (max(1, round(image.width / shrink)), max(1, round(image.height / shrink)))
         smaller = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
         scale = np.array(image.size) / size
         return [
             replace(face, box=tuple(np.tile(scale, 2) * face.box), points=face.points * scale)
-            for face in find_faces(detector, smaller, name=self.spec.detector)
+            for face in find_faces(self._detector, smaller, name=self._name)
         ]
-
-    def _none(self) -> np.ndarray:
-        return np.zeros((0, self.spec.size, self.spec.size, 3), np.uint8)
 
 
 def open_picture(source: Any) -> Image.Image:

@@ -30,6 +30,7 @@ class Job:
         challenge: the challenge age of a gate; None: no gate.
         draw: the folder of pictures; None: no pictures.
         frames: of each video, the first ones only; None: all.
+        every: of each video, faces are looked for in every so many frames, and taken to stay there between.
     """
 
     faces: Framing = "detect"
@@ -40,8 +41,9 @@ class Job:
     challenge: float | None = None
     draw: Path | None = None
     frames: int | None = None
+    every: int = 1
 
-    def seen(self, predictor: Predictor, images: Iterable[Any]) -> Iterator[Seen]:
+    def seen(self, predictor: Predictor, images: Iterable[Any], *, every: int = 1) -> Iterator[Seen]:
         """The images, asked about."""
         return predictor.stream(
             images,
@@ -50,6 +52,7 @@ class Job:
             workers=self.workers,
             detector=self.detector,
             search=self.search,
+            every=every,
         )
 
 
@@ -162,7 +165,7 @@ def _video(predictor: Predictor, name: str, job: Job, write: Write, tally: Tally
         waiting: deque[Frame] = deque()
         frames = _noted(video.frames(job.frames), waiting, timing)
         with suppress(*[KeyboardInterrupt] if camera_number(name) is not None else []):
-            for seen in job.seen(predictor, frames):
+            for seen in job.seen(predictor, frames, every=job.every):
                 frame = waiting.popleft()
                 tally.add(seen, f"{name}, frame {frame.number}")
                 write(

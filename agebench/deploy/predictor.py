@@ -154,6 +154,7 @@ class Predictor:
         workers: int | None = 1,
         detector: str = "",
         search: int = 0,
+        every: int = 1,
     ) -> Iterator[Seen]:
         """As `predict`, image by image as they come: memory does not grow with their number.
 
@@ -164,19 +165,21 @@ class Predictor:
             workers: as there; None: one a core.
             detector: another than the model's, by name.
             search: the longest side, pixels, at which faces are looked for; larger pictures are reduced for that. 0: as they are.
+            every: the images are frames of one video, and faces are looked for in every so many of them only; between, they
+                are taken to be where they were.
         """
         interval = None
         if level is not None:
             with suppress(NoCalibration):
                 interval = self.interval(level)
-        finder = self.finder(faces, detector=detector, search=search)
+        finder = self.finder(faces, detector=detector, search=search, every=every)
         for names, found in self._found(images, finder, workers):
             yield from self._answered(names, found, interval)
 
-    def finder(self, faces: Framing = "detect", *, detector: str = "", search: int = 0) -> Finder:
+    def finder(self, faces: Framing = "detect", *, detector: str = "", search: int = 0, every: int = 1) -> Finder:
         """What turns pictures into faces for `estimate`; arguments as `stream` takes them."""
         name = detector or self._model.detector or DEFAULT_DETECTOR
-        return Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search)
+        return Finder(FaceSpec(faces, self._model.size, self._model.coverage, detector=name), search, every)
 
     def interval(self, level: float = LEVEL) -> dict[str, Any]:
         """What is promised of intervals, and how the promise held on the model's tests.
@@ -227,6 +230,8 @@ class Predictor:
                 if kind == "path"
                 else {"chunk": 1, "worth": 2, "ahead": 2}
             )
+            if finder.every > 1:
+                how["chunk"] = finder.every
             for found in map_in_order(finder, sources, workers=1 if kind == "picture" else workers, **how):
                 yield names[: len(found)], found
                 del names[: len(found)]

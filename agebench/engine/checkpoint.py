@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from agebench.errors import UserError
 from agebench.files import atomic
 
+# Bytes; the largest model that can be trained here takes a twentieth of it. A run's folder may come from anybody.
+LARGEST_WEIGHTS = 8 * 1024**3
+
 
 def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """The model's weights alone, with `about` in the file's header."""
@@ -23,8 +26,12 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """Load what `save_weights` wrote; returns `about`.
 
     Raises:
-        UserError: no such file, a damaged one, or one of another model (with the first difference).
+        UserError: no such file, a damaged or far too large one, or one of another model (with the first difference).
     """
+    if path.is_file() and path.stat().st_size > LARGEST_WEIGHTS:
+        raise UserError(
+            f"{path}: {path.stat().st_size:,} bytes are more than a checkpoint may have ({LARGEST_WEIGHTS:,})"
+        )
     tensors, about = _load(path)
     _fit(path, model, tensors)
     return about

@@ -12,22 +12,23 @@ _WARM_UP = 3
 _FEWEST, _MOST = 5, 200
 
 
-def measure_speed(file: ExportedFile, faces: np.ndarray, *, seconds: float = 1.0) -> dict[str, Any]:
+def measure_speed(file: ExportedFile, faces: np.ndarray, *, seconds: float = 1.0, batch: int = BATCH) -> dict[str, Any]:
     """Estimation alone, from uint8 pixels in memory to answers in memory, when the runtime is warm.
 
     Args:
         file: opened.
         faces: (n, S, S, 3) uint8 of the network's size; repeated to fill a batch.
         seconds: about so long each of both is measured.
+        batch: how many faces are many.
 
     Returns:
-        batch_1: {median_ms, images_per_s, p95_ms}, batch_64: {median_ms, images_per_s}.
+        batch_1: {median_ms, images_per_s, p95_ms}, batch_64 (or what `batch` is): {median_ms, images_per_s}.
     """
-    planar = np.ascontiguousarray(np.resize(faces, (BATCH, *faces.shape[1:])).transpose(0, 3, 1, 2))
+    planar = np.ascontiguousarray(np.resize(faces, (batch, *faces.shape[1:])).transpose(0, 3, 1, 2))
     one, many = _repeated(file, planar[:1], seconds), _repeated(file, planar, seconds)
     return {
         "batch_1": _summary(one, 1) | {"p95_ms": _ms(float(np.percentile(one, 95)))},
-        f"batch_{BATCH}": _summary(many, BATCH),
+        f"batch_{batch}": _summary(many, batch),
     }
 
 

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,44 +12,58 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 import agebench
 from agebench.cli import main
-from agebench.data.store import reader_for
+from agebench.data.detectors import Face as Place
+from agebench.data.faces import FaceSpec
+from agebench.data.readers.synth import SynthReader
+from agebench.deploy import finding
 from agebench.errors import UserError
-from agebench.registry.catalogue import catalogue
 
-SIZE = 64
+SIZE = 32
+FEW = """
+name = "few"
+title = "Few"
+reader = "synth"
+licence = "made up"
+citation = "nobody"
+faces = "none"
+[options]
+count = 240
+size = 48
+"""
+SHIFTED = FEW.replace('"few"', '"few-shift"') + "seed = 7\nblur = 2.0\n"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the small model."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the cards of two small datasets, and the finished run of a tiny model on them."""
     home = tmp_path_factory.mktemp("predict")
+    (home / "cards" / "datasets").mkdir(parents=True)
+    (home / "cards" / "datasets" / "few.toml").write_text(FEW)
+    (home / "cards" / "datasets" / "few-shift.toml").write_text(SHIFTED)
+    words = ["run", "--train", "few", "--test", "few", "--test", "few-shift", "--model", "tiny", "--epochs", "2"]
+    words += ["--set", f"model.size={SIZE}", "--set", "evaluate.resamples=100", "--out", str(home / "run")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGEBENCH_CACHE", str(home / "cache"))
-        patch.setenv("AGEBENCH_DATA", str(home / "data"))
-        words = [
-            "run",
-            "--train",
-            "synth",
-            "--test",
-            "synth",
-            "--test",
-            "synth-shift",
-            "--model",
-            "tiny",
-            "--epochs",
-            "1",
-        ]
-        assert main([*words, "--set", "evaluate.resamples=100", "--out", str(home / "run")]) == 0
+        patch.setenv("AGEBENCH_REGISTRY", str(home / "cards"))
+        assert main(words) == 0
+    return home
+
+
+@pytest.fixture
+def run(home: Path, own_homes: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished run; the datasets' cards are known."""
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(home / "cards"))
     return home / "run"
 
 
 def face(number: int) -> Image.Image:
     """A generated face, framed like the training faces."""
-    reader = reader_for(catalogue().datasets.get("synth"))
+    reader = SynthReader(None, count=8)
     path = reader.read().table["path"].iloc[number]
     return Image.open(io.BytesIO(reader.image_bytes(path))).convert("RGB")
 
@@ -130,8 +147,8 @@ def test_a_gate_says_how_often_it_errs(
     assert main(["predict", str(run), str(folder), "--faces", "none", "--json", *gate]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    of_shift = found["gate"]["tests"]["synth-shift"]
-    truth = pd.read_parquet(run / "predictions" / "synth-shift.parquet")
+    of_shift = found["gate"]["tests"]["few-shift"]
+    truth = pd.read_parquet(run / "predictions" / "few-shift.parquet")
     under = truth[truth["age"] < 18]
     assert of_shift["n_under"] == len(under)
     assert of_shift["fpr"]["value"] == pytest.approx((under["age_pred"] >= 25).mean())
@@ -157,6 +174,34 @@ def test_paths_on_standard_input(run: Path, folder: Path, tmp_path: Path, monkey
     assert [Path(name).name for name in rows(run, tmp_path, "-")["input"]] == ["1.png", "0.png"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_an_interruption_leaves_nothing_half_written(
+    run: Path, folder: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", interrupted(folder))
+    out = tmp_path / "out"
+    words = ["--faces", "none", "--workers", "1", "--out", str(out / f"ages{suffix}")]
+    assert main(["predict", str(run), "-", *words]) == 130
+    assert list(out.iterdir()) == []
+
+
+def test_an_interruption_leaves_whole_lines(
+    run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", interrupted(folder))
+    assert main(["predict", str(run), "-", "--faces", "none", "--workers", "1"]) == 130
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert len(table) == 128  # the batches that were done
+    assert table["age"].notna().all()
+
+
+def interrupted(folder: Path) -> Iterator[str]:
+    """Paths, and Ctrl-C in the middle of them."""
+    for number in range(150):
+        yield f"{folder / f'{number % 3}.png'}\n"
+    raise KeyboardInterrupt
+
+
 def test_pictures_are_drawn(run: Path, folder: Path, tmp_path: Path) -> None:
     rows(run, tmp_path, str(folder), "--draw", str(tmp_path / "drawn"))
     assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
@@ -179,6 +224,22 @@ def video(path: Path, frames: int = 3) -> Path:
     return path
 
 
+def test_faces_of_frames_between_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    class Once:
+        def detect(self, image: Image.Image) -> list[Place]:
+            searched.append(image.size)
+            left = float(len(searched))
+            return [Place((left, 0.0, left + 20, 20.0), np.array([[8.0, 8], [16, 8], [12, 16]]))]
+
+    monkeypatch.setattr(finding, "open_detector", lambda name: Once())
+    frames = [np.zeros((64, 64, 3), np.uint8)] * 5 + [np.zeros((32, 64, 3), np.uint8)]
+    found = finding.Finder(FaceSpec("detect", SIZE, 1.0), search=32, every=3)(frames)
+    assert searched == [(32, 32), (32, 32), (32, 16)]  # another size is another scene
+    assert [one.boxes[0][0] for one in found] == [2, 2, 2, 4, 4, 6]  # type: ignore[index]
+
+
 def test_a_video_is_rows_of_frames_and_a_drawn_video(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +259,25 @@ def without_picture(path: Path) -> Path:
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     return path
+
+
+def test_the_manuals_commands_run(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On generated faces; all but the camera's, which no test machine has."""
+    text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text(encoding="utf-8")
+    shown = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    lines = [line.split("  #")[0].rpartition("| ")[2].strip() for line in shown if "camera:" not in line]
+    assert len(lines) >= 6
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "more", "holiday/more")
+    shutil.copytree(folder / "more", "crops")
+    for place in ("photo.jpg", "holiday/more/4.jpg"):
+        face(1).save(place)
+    video(Path("film.mp4"), frames=1)
+    for line in lines:
+        words = line.replace("model.onnx", "RUN/export/model.ts --trusted").replace("RUN", str(run))
+        monkeypatch.setattr("sys.stdin", io.StringIO("photo.jpg\n"))
+        assert main(shlex.split(words)[1:]) == 0, line
+    assert sorted(file.name for file in Path("drawn").iterdir()) == ["4.jpg", "film.mp4", "photo.jpg"]
 
 
 def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +302,53 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.Cap
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("agebench: ")]
         assert said in line
         assert not out.exists()
+
+
+def test_a_single_bad_image_is_no_crash_but_a_failure(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("a text")
+    assert main(["predict", str(run), str(tmp_path / "text.jpg")]) == 1
+    assert "1 without an age, the first" in capsys.readouterr().err
+    monkeypatch.setattr(finding, "MAX_BYTES", 5)
+    with agebench.load(run) as model:
+        assert "larger than" in model.predict([tmp_path / "text.jpg"])["error"].item()
+
+
+def other_onnx(path: Path) -> Path:
+    """A model of somebody else: it doubles what it gets."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", ends[:1], ends[1:])
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+    return path
+
+
+def copy_of(run: Path, place: Path, old: str, new: str) -> Path:
+    """The run, its config changed."""
+    shutil.copytree(run, place)
+    config = (run / "config.toml").read_text()
+    assert old in config
+    (place / "config.toml").write_text(config.replace(old, new))
+    return place
+
+
+def test_models_that_cannot_be_asked(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    another = copy_of(run, tmp_path / "another", 'head = "regression"', 'head = "gaussian"')
+    huge = copy_of(run, tmp_path / "huge", "[data]", "[data]")
+    with (huge / "checkpoints" / "best.safetensors").open("ab") as file:
+        file.truncate(9 * 1024**3)  # sparse: it takes no room
+    for model, *said in (
+        (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/models.md"),
+        (run / "export" / "model.ts", "a .ts file is a program", "--trusted"),
+        (another, "a checkpoint of another model", "is (1,) in the file and (2,) in the model"),
+        (huge, "9,663,676,416 bytes are more than a checkpoint may have"),
+        ("tiny", "has to be trained first", "agebench run --train"),
+    ):
+        assert main(["predict", str(model), str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert all(part in line for part in said), line
 
 
 @pytest.mark.slow
