@@ -16,12 +16,12 @@ test: $(INSTALLED) browser
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# A browser for the test of the leaderboard's page. Where there is none and none can be installed, that test is skipped.
+# A browser for the tests of the leaderboard's page and of the demonstration. Where there is none and none can be installed, they are skipped.
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
-	echo "no Chromium, and it cannot be installed here: the leaderboard's page is not tested in a browser"
+	echo "no Chromium, and it cannot be installed here: the pages are not tested in a browser"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from agebench.deploy.strangers import check_said
 from agebench.engine.predict import BATCH
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
@@ -195,6 +196,7 @@ class ExportedModel(_Promised):
 
     def __init__(self, file: ExportedFile) -> None:
         self._file, self._source, self.card = file, file.path, file.card
+        check_said(file.path, file.card)
         self.size, self.coverage = int(file.card["input"]["size"]), float(file.card["input"]["coverage"])
 
     def estimate(self, faces: np.ndarray) -> Answers:
@@ -217,6 +219,7 @@ class PushedModel(_Promised, RunModel):
 
     def _describe(self, manifest: dict[str, Any]) -> dict[str, Any]:
         card = read_card(self._source, self._source.read_bytes())
+        check_said(self._source, card)
         check_card(self._source, card, self._trained.model, self._config.model)
         return card
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tomli_w
 from huggingface_hub import ModelCard, constants
+from PIL import Image
 
 import agebench
 from agebench.cli import main
@@ -156,6 +157,15 @@ def test_what_was_pushed_answers_as_the_run(run: Path, server: tuple[Path, list[
     assert len(asked) == count
 
 
+def test_the_command_takes_an_address(
+    server: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (80, 80), (150, 120, 100)).save(tmp_path / "face.png")
+    assert main(["predict", f"hf://me/ages@{COMMIT}", str(tmp_path / "face.png"), "--faces", "none", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["faces"]
+    assert row["low"] < row["age"] < row["high"]
+
+
 def test_it_promises_what_the_run_promised(run: Path, server: tuple[Path, list[str]]) -> None:
     with agebench.load(f"hf://me/ages@{COMMIT}", device="cpu") as pushed, agebench.load(run, device="cpu") as own:
         assert pushed.interval(0.9) == own.interval(0.9)
@@ -205,6 +215,30 @@ def test_a_card_that_is_not_the_models_is_refused_with_the_differences(server: t
     (server[0] / "card.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match=r"model.backbone is 'resnet50' on the card.*; output.std is True on the card"):
         agebench.load(f"hf://me/ages@{COMMIT}")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("promises", "intervals", "0.9", "radius"), "12", "radius = '12'"),
+        (("promises", "errors"), 3, "errors = 3"),
+        (("figures", "tests", "few", "overall", "mae", "value"), float("inf"), "value = inf"),
+        (("figures", "tests", "few", "groups", "gender", "female", "n"), "<b>", "n = '<b>'"),
+        (("training", "title"), ["UTKFace"], "title"),
+    ],
+)
+def test_a_card_that_says_nonsense_is_one_error(
+    place: tuple[str, ...], value: Any, said: str, server: tuple[Path, list[str]]
+) -> None:
+    card = json.loads((server[0] / "card.json").read_text())
+    at = card
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    (server[0] / "card.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=said) as raised:
+        agebench.load(f"hf://me/ages@{COMMIT}")
+    assert "card.json" in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["card.json", "config.toml", "checkpoints/best.safetensors"])
