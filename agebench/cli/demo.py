@@ -85,12 +85,14 @@ def _wait() -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C: pictures have to be deleted."""
-    before = signal.signal(signal.SIGTERM, _stop)
+    """A closed terminal and SIGTERM are as Ctrl-C: pictures have to be deleted."""
+    kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.signal(kind, _stop) for kind in kinds]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def _stop(*_: object) -> None:

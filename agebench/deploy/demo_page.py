@@ -54,8 +54,7 @@ def served(
     Raises:
         UserError: gradio is not installed, or the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="agebench-demo-") as kept:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": kept}  # read when gradio is imported
+    with tempfile.TemporaryDirectory(prefix="agebench-demo-") as kept, _told(kept):
         gradio = _gradio()
         folder, examples = Path(kept), _examples(Path(kept) / "examples")
         page = _page(gradio, demo, examples, framing, HERE if host in LOOPBACK else ELSEWHERE)
@@ -89,6 +88,21 @@ def served(
             stop.set()
             page.close(verbose=False)
             sweeper.join()
+
+
+@contextmanager
+def _told(kept: str) -> Iterator[None]:
+    """What gradio takes from the environment: no telemetry, and where it puts what is uploaded."""
+    said = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": kept}
+    before = {name: os.environ.get(name) for name in said}
+    os.environ |= said
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _gradio() -> Any:

@@ -23,6 +23,7 @@ from agebench.deploy import demo_page
 from agebench.deploy.demo import Demo, Rate
 from agebench.deploy.demo_words import HERE, band_of
 from agebench.deploy.predictor import Face
+from agebench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("with_few")
 
@@ -206,9 +207,14 @@ class Visitor:
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(
-    small_run: Path, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    demo: Demo,
+    small_run: Path,
+    picture: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Through the command: an upload, a map, what is no picture, an example, the camera; then everything is gone."""
+    """Through the command: an upload, a map, what is no picture, the camera; then everything is gone, and the port taken."""
     pytest.importorskip("gradio")
     camera(tmp_path / "film.mjpeg", picture)
     (tmp_path / "face.png").write_bytes(picture)
@@ -224,11 +230,13 @@ def test_the_page_in_a_browser(
         assert main(["demo", str(small_run), "--faces", "none", "--port", str(port)]) == 0
     finally:
         visitor.close()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(UserError, match=f"--port {port}"):
+        demo_page.served(demo, port=port).__enter__()
     with capsys.disabled():
         print(f"\nthe camera in the browser: {visitor.counted}")
     assert visitor.abroad == []
     assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
-    assert list((tmp_path / "temporary").glob("agebench-demo-*")) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def visit(visitor: Visitor, files: Path, port: int) -> None:
