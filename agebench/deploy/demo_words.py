@@ -123,8 +123,8 @@ class Words:
 
 
 def band_of(age: float) -> str:
-    """'25-34' of 31.2."""
-    return band_names()[max(0, sum(math.floor(age) >= low for low in AGE_BANDS) - 1)]
+    """'25-34' of 34.4, '35-44' of 34.6, which is shown as 35."""
+    return band_names()[max(0, sum(round(age) >= low for low in AGE_BANDS) - 1)]
 
 
 def _row(found: dict[str, Any]) -> list[str]:

@@ -90,8 +90,8 @@ def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
         return ExportedModel(open_exported(path, trusted=trusted, device=choose_device(device).type))
     if name not in cards.models.names():
         raise UserError(
-            f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, or a "
-            "name of `agebench list models`"
+            f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
+            "hf://OWNER/NAME@COMMIT, or a name of `agebench list models`"
         )
     card = cards.models.get(name)
     if not isinstance(card, ExternalCard):

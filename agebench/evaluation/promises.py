@@ -89,7 +89,7 @@ def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequen
 
 
 def error_promises(tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """How far off estimates are, by the age that was estimated: of somebody who is asked about, no more is known.
+    """How far off estimates are, by the age that was estimated, in whole years: of a face that is asked about, no more is known.
 
     Args:
         tests: test set -> predictions.
@@ -103,7 +103,7 @@ def error_promises(tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, 
 
 
 def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
-    bands = age_bands(table["age_pred"].to_numpy(float))
+    bands = age_bands(np.round(table["age_pred"].to_numpy(float)))
     error = np.abs(signed_error(table))
     ordered = [np.sort(error[bands.codes == code]) for code in range(len(bands.names))]
     reach = np.array([float(quantile(of, 0.95)) for of in ordered])

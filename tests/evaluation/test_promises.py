@@ -1,0 +1,46 @@
+"""How far off estimates are, by what was estimated."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.evaluation.promises import error_promises
+
+
+def made(n: int, people: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    age = rng.integers(0, 70, n).astype(float)
+    table = pd.DataFrame({"sample_id": np.arange(n).astype(str), "age": age, "age_pred": age + rng.normal(3, 4, n)})
+    return table.assign(subject=(np.arange(n) % people).astype(str)) if people else table
+
+
+def test_figures_are_those_of_the_faces_with_this_estimate() -> None:
+    table = made(3000)
+    found = error_promises({"a": table}, resamples=200)["a"]
+    shown = table["age_pred"].round()
+    part = table[(shown >= 25) & (shown < 35)]
+    error = (part["age_pred"] - part["age"]).abs()
+    assert found["25-34"]["n"] == len(part)
+    assert found["25-34"]["mae"]["value"] == pytest.approx(error.mean())
+    assert found["25-34"]["p95_ae"]["value"] == pytest.approx(error.quantile(0.95), rel=0.02)
+    assert (error <= found["25-34"]["p95_ae"]["value"]).mean() == pytest.approx(0.95, abs=1 / len(part))
+    assert sum(band["n"] for band in found.values()) == len(table)
+
+
+def test_intervals_hold_the_figure_and_are_wider_by_person() -> None:
+    table = made(3000)
+    whole = error_promises({"a": table}, resamples=300)["a"]["25-34"]
+    # The same errors of twenty people: each is off in his own way.
+    table["subject"] = pd.qcut(table["age_pred"] - table["age"], 20).cat.codes.astype(str)
+    people = error_promises({"a": table}, resamples=300)["a"]["25-34"]
+    for figure in ("mae", "p95_ae"):
+        for of in (whole, people):
+            assert of[figure]["low"] <= of[figure]["value"] <= of[figure]["high"]
+    assert people["mae"]["high"] - people["mae"]["low"] > 2 * (whole["mae"]["high"] - whole["mae"]["low"])
+
+
+def test_few_faces_and_none() -> None:
+    assert error_promises({"a": made(0)}) == {}
+    (band,) = error_promises({"a": made(1)})["a"].values()
+    assert band["n"] == 1
+    assert band["mae"]["low"] is None
