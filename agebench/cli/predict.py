@@ -74,9 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Open the model, look at all that is given, write the rows; what they are worth goes to standard error."""
     _check(arguments)
+    from agebench.data.detectors import open_detector
     from agebench.deploy.inputs import find_inputs
 
-    parts = find_inputs(arguments.inputs, sys.stdin)  # before the model: a wrong path fails at once
+    parts = find_inputs(arguments.inputs, sys.stdin)  # before the model: what is wrong fails at once
+    if arguments.detector:
+        open_detector(arguments.detector)
     if arguments.out is not None:
         from agebench.deploy.writing import check_suffix
 

@@ -66,7 +66,7 @@ class Timing:
         damaged: pieces of it that could not be decoded.
         first: when the first frame's answer came, on the clock of `time.perf_counter`.
         wall: seconds from the first frame's answer to the last one's, so that starting processes does not count.
-        seconds: stage -> seconds of work in all: decode, detect, align, estimate, draw. Processes work at the same time.
+        seconds: stage -> seconds of processor time in all: decode, detect, align, estimate, draw.
     """
 
     name: str
@@ -171,10 +171,10 @@ def _video(predictor: Predictor, name: str, job: Job, write: Write, tally: Tally
                 write(
                     [row_of(face._replace(input=name), job.challenge, frame.number, frame.time) for face in seen.faces]
                 )
-                start = time.perf_counter()
+                start = time.process_time()
                 if film is not None:
                     film.write(draw(Image.fromarray(frame.pixels), seen.faces, job.challenge))
-                    timing.add({"draw": time.perf_counter() - start})
+                    timing.add({"draw": time.process_time() - start})
                 timing.add({stage: spent for stage, spent in seen.seconds.items() if stage != "decode"})
                 timing.tick()
                 bar.update()
@@ -184,9 +184,9 @@ def _video(predictor: Predictor, name: str, job: Job, write: Write, tally: Tally
 def _noted(frames: Iterator[Frame], waiting: "deque[Frame]", timing: Timing) -> Iterator[Any]:
     """The frames' pixels; the frames themselves are put aside, to be taken when the answers come."""
     while True:
-        start = time.perf_counter()
+        start = time.process_time()
         frame = next(frames, None)
-        timing.add({"decode": time.perf_counter() - start})
+        timing.add({"decode": time.process_time() - start})
         if frame is None:
             return
         waiting.append(frame)

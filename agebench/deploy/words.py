@@ -44,9 +44,10 @@ def tally_in_words(tally: Tally) -> str:
 
 
 def timing_in_words(timing: Timing) -> str:
-    """Frames a second from end to end, and milliseconds of work in each stage."""
+    """Frames a second from end to end, and milliseconds of processor time in each stage."""
     each = {stage: 1000 * timing.seconds[stage] / max(1, timing.frames) for stage in STAGES if stage in timing.seconds}
-    work = ", ".join(f"{stage} {spent:.1f}" for stage, spent in each.items())
+    work = ", ".join(f"{stage} {taken:.1f}" for stage, taken in each.items())
     speed = f"{timing.rate:.1f} frames/s from end to end" if timing.frames > 1 else "one frame"
+    spent = f"milliseconds of processor time a frame: {work}; in all {sum(each.values()):.1f}"
     damaged = f"; {timing.damaged} damaged pieces passed over" if timing.damaged else ""
-    return f"{timing.name}: {timing.frames:,} frames, {speed} (milliseconds of work a frame: {work}){damaged}"
+    return f"{timing.name}: {timing.frames:,} frames, {speed} ({spent}){damaged}"

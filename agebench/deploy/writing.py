@@ -92,30 +92,34 @@ def open_output(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> I
 
 @contextmanager
 def text_output(file: TextIO, names: Sequence[str], about: Mapping[str, Any] | None) -> Iterator[Write]:
-    """Rows as text: JSON with what is `about` them, CSV where that is None."""
+    """Rows as text: JSON with what is `about` them, CSV where that is None. An error before the first row leaves no text."""
     if about is None:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(names)
+        begun = False
 
         def write(rows: Sequence[Row]) -> None:
+            nonlocal begun
+            if not begun:
+                table.writerow(names)
+                begun = True
             table.writerows([row[name] for name in names] for row in rows)
             if file is sys.stdout:
                 file.flush()  # who reads along sees each picture's faces when they are found
 
         yield write
+        write([])
         return
     head = json.dumps(dict(about) | {"faces": []}, indent=2, allow_nan=False)
-    file.write(head[: head.rindex("[]")] + "[")
-    separator = "\n"
+    before = beginning = head[: head.rindex("[]")] + "["
 
     def write_json(rows: Sequence[Row]) -> None:
-        nonlocal separator
+        nonlocal before
         for row in rows:
-            file.write(f"{separator}    {json.dumps({name: row[name] for name in names}, allow_nan=False)}")
-            separator = ",\n"
+            file.write(f"{before}\n    {json.dumps({name: row[name] for name in names}, allow_nan=False)}")
+            before = ","
 
     yield write_json
-    file.write("\n  ]\n}\n")
+    file.write((beginning if before == beginning else "") + "\n  ]\n}\n")
 
 
 @contextmanager

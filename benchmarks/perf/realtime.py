@@ -1,6 +1,6 @@
 """Frames a second from end to end, stage by stage, of a video and of a camera; and estimation alone, in every format.
 
-    python benchmarks/perf/realtime.py [--model efficientnet_lite0] [--video FILE] [--frames 90] [--format onnx]
+    python benchmarks/perf/realtime.py [--model efficientnet_lite0] [--video FILE] [--frames 300] [--format onnx]
 
 Video: the work of `agebench predict FILE --draw DIR`, by `agebench.deploy.job`. Without --video it is made here: 1280 x 720,
 two generated faces that move. Camera: the same frames, offered 30 times a second; one that nobody takes in time is lost, as
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--video", metavar="FILE")
-    parser.add_argument("--frames", type=int, default=90)
+    parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="of the model that sees the video")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -294,14 +294,17 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.Cap
         (run, sound, "no video stream in it, only audio"),
         (run, tmp_path / "text.mp4", "not a video that can be read"),
         (run, "camera:7", "no camera answers there"),
+        (run, f"{run} --detector nobody", "no detector called 'nobody'"),
         (unfinished, sound, "this run is not finished"),
         ("nothing", sound, "no such folder or file, and no model's card of this name"),
     ):
         out = tmp_path / "out.csv"
-        assert main(["predict", str(model), str(given), "--out", str(out)]) == 2
+        assert main(["predict", str(model), *str(given).split(), "--out", str(out)]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("agebench: ")]
         assert said in line
         assert not out.exists()
+    assert main(["predict", str(run), "camera:7", "--json"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_a_single_bad_image_is_no_crash_but_a_failure(
