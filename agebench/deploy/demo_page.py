@@ -143,7 +143,7 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
                 gradio.Examples(
                     [[str(path), list(FRAMINGS)[1]] for path in examples],
                     [picture, what],
-                    label="Examples: drawn by a program, nobody's faces; an age of theirs means nothing to most models",
+                    label="Examples: drawn by a program, nobody's faces; what most models say of them means little",
                 )
             with gradio.Column():
                 shown, said = gradio.HTML(elem_id="shown"), gradio.Markdown(elem_id="answer")

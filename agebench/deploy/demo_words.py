@@ -119,7 +119,7 @@ class Words:
         for name, test in tests.items():
             shown = f"{name} (held-out part)" if name == home else name
             rows.append([f"{escaped(shown)}, all", *_row({"n": test["n"], **test["overall"]})])
-        return markdown_table(["measured on", "faces", "mean error (years)", "95 % of errors below (years)"], rows)
+        return markdown_table(["measured on", "n", "mean error (years)", "95 % of errors below (years)"], rows)
 
 
 def band_of(age: float) -> str:
