@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.errors import UserError
     from agebench.files import write_text
     from agebench.reports.leaderboard import leaderboard, matrix, rows_of
-    from agebench.reports.results import check_record, read_records
+    from agebench.reports.record_check import check_record
+    from agebench.reports.results import read_records
 
     if arguments.json and arguments.format != "markdown" and not arguments.out:
         raise UserError(

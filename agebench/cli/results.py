@@ -74,7 +74,8 @@ def _cards_of(folder: Path, catalogue: "Catalogue") -> "dict[str, DatasetCard]":
 
 def _check(arguments: argparse.Namespace) -> int:
     from agebench.reports.estimates import Present
-    from agebench.reports.results import check_estimates, check_record, read_records, runs_by_config
+    from agebench.reports.record_check import check_estimates, check_record
+    from agebench.reports.results import read_records, runs_by_config
 
     records = read_records(arguments.results)
     there = runs_by_config(arguments.folders) if arguments.folders and not arguments.quick else {}

@@ -86,7 +86,7 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
 
 def _output(model: AgeModel) -> dict[str, Any]:
     """The head's, tried: only a call says whether it states a standard deviation or a distribution."""
-    weight = next(model.head.parameters())
+    weight = next(model.parameters())  # the head itself may have none
     with torch.no_grad():
         said = model.head.decode(model.head(torch.zeros(1, model.head.in_features, device=weight.device)))
     low, high = model.head.ages

@@ -5,12 +5,13 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agebench.errors import UserError
 from agebench.export.model import ExportedModel
@@ -36,13 +37,36 @@ def build_onnx(module: ExportedModel) -> Save:
         UserError: onnx or onnxscript is not installed.
     """
     need_onnx()
-    program = exported_program(module)
     with quiet(), torch.no_grad():
+        program = exported_program(module).run_decompositions(_RUNNING)
         translated = torch.onnx.export(
             program, dynamo=True, input_names=["images"], output_names=_OUTPUTS, verbose=False
         )
     assert translated is not None
     return saver(_named(translated.model_proto))
+
+
+def _running_product(values: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    return _doubled(torch.mul, values if dtype is None else values.to(dtype), dim)
+
+
+def _running_minimum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    least = _doubled(torch.minimum, values, dim)
+    return least, torch.zeros_like(least, dtype=torch.long)  # where it stood: no head asks
+
+
+def _doubled(join: Callable[[Tensor, Tensor], Tensor], values: Tensor, dim: int) -> Tensor:
+    """Along `dim`, each value joined with all before it: after a step of 1, 2, 4, … places each holds twice as many."""
+    length, reach = values.shape[dim], 1
+    while reach < length:
+        kept, joined = values.narrow(dim, 0, reach), values.narrow(dim, reach, length - reach)
+        values = torch.cat([kept, join(joined, values.narrow(dim, 0, length - reach))], dim)
+        reach *= 2
+    return values
+
+
+# ONNX has no running product (CORN) and no running minimum (CORAL).
+_RUNNING = {torch.ops.aten.cumprod.default: _running_product, torch.ops.aten.cummin.default: _running_minimum}
 
 
 def saver(model: Any) -> Save:

@@ -16,6 +16,7 @@ from agebench.reports.systems import (
     rows_of,
     test_sets,
     unanswered,
+    under_stress,
     worst_group,
 )
 from agebench.reports.tables import (
@@ -53,10 +54,18 @@ def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Publis
         "A difference is shown where the test of every seed finds it more than chance.",
         _fairness(rows),
         "## What it takes, and what to beware of",
-        "Images/s are those of the first run's machine, answers alone; an image without an answer is one that could not be "
-        "read, or in which no face was found.",
+        "Images/s are those of the first run's machine, answers alone (none where a head was given the kept features of a "
+        "frozen backbone); an image without an answer is one that could not be read, or in which no face was found.",
         _conditions(rows),
     ]
+    stressed = _stress(rows)
+    if stressed:
+        parts += [
+            "## On worse photographs",
+            "The error on faces that are blurred, covered, turned, darkened, … (`agebench stress`), divided by that on the "
+            "same faces as they are.",
+            stressed,
+        ]
     others = list(published)
     if others:
         parts += [
@@ -108,9 +117,13 @@ def ranks_in_words(rows: Sequence[Row]) -> str:
     )
     return (
         f"Over {listed(list(map(escaped, found.tests)))}, mean ranks closer than {found.critical:.2f} cannot be told apart "
-        f"(Nemenyi, 5 %). By that, {len(first) - 1} of the other {len(found.places) - 1} systems share the first place with "
+        f"(Nemenyi, 5 %). By that, {_all_or(len(first) - 1, len(found.places) - 1)} share the first place with "
         f"{system(found.places[0][0])}. A place is one more than the number of systems shown to be better.{left}"
     )
+
+
+def _all_or(some: int, of: int) -> str:
+    return f"all {of} others" if some == of else f"{some} of the other {of} systems"
 
 
 def _ranks(rows: Sequence[Row]) -> str:
@@ -161,6 +174,16 @@ def _conditions(rows: Sequence[Row]) -> str:
         )
     headers = ["system", "parameters", "images/s", "started from", "without an answer", "beware"]
     return markdown_table(headers, table, align=["left", "right", "right", "left", "right", "left"])
+
+
+def _stress(rows: Sequence[Row]) -> str:
+    table = [
+        [system(row), escaped(test), with_interval(of.relative_error), str(of.corruptions), str(of.strengths)]
+        for row in rows
+        for test, of in under_stress(row).items()
+    ]
+    headers = ["system", "test set", "× the error", "corruptions", "strengths of each"]
+    return markdown_table(headers, table, align=["left", "left", *["right"] * 3]) if table else ""
 
 
 def _published(rows: Sequence[Published]) -> str:

@@ -23,6 +23,7 @@ from agebench.reports.systems import (
     rows_of,
     test_sets,
     unanswered,
+    under_stress,
     worst_group,
 )
 from agebench.reports.tables import group_name, printable
@@ -77,6 +78,7 @@ def _system(row: Row, place: int | None, rank: float | None) -> dict[str, Any]:
     speed = images_per_second(row)
     return {
         "name": printable(row.name),
+        "label": printable(model.get("head") or model.get("name") or row.name),
         "train": row.train and printable(row.train),
         "seeds": len(row.seeds),
         "place": place,
@@ -84,6 +86,9 @@ def _system(row: Row, place: int | None, rank: float | None) -> dict[str, Any]:
         "tests": {test: _test(row, test) for test in row.tests},
         "parameters": model.get("parameters"),
         "speed": speed and round(speed, 1),
+        "stress": {
+            test: [*_numbers(of.relative_error), of.corruptions, of.strengths] for test, of in under_stress(row).items()
+        },
         "lost": lost,
         "read": read,
         "flags": flags(row),

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,6 +15,8 @@ from agebench.evaluation.comparison import critical_difference
 
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
+# So many settings that differ are told in a system's name.
+_TOLD = 2
 # Not a failure to process: such an image was answered for, in training.
 _OVERLAP = "also in the training set"
 LEAKY, SEEN = "leaky protocol", "trained on a test set"
@@ -100,14 +101,14 @@ def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
         config = {key: value for key, value in record["config"].items() if key not in _NOT_THE_SYSTEM}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
         systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
-    names = Counter((found[0]["metrics"]["train"], _name(found[0])) for found in systems.values())
-    named = []
+    called: dict[tuple[str | None, str], list[list[Mapping[str, Any]]]] = {}
     for found in systems.values():
-        train, name = found[0]["metrics"]["train"], _name(found[0])
-        # Where two systems are called alike, a hash of their settings tells them apart.
-        mark = (found[0].get("config_sha256") or found[0]["id"].rpartition("-")[2])[:8]
-        name += f" #{mark}" if names[train, name] > 1 else ""
-        named.append(Row(name, train, tuple(found)))
+        called.setdefault((found[0]["metrics"]["train"], _name(found[0])), []).append(found)
+    named = [
+        Row(f"{name}{mark}", train, tuple(found))
+        for (train, name), alike in called.items()
+        for found, mark in zip(alike, _marks([found[0] for found in alike]), strict=True)
+    ]
     return sorted(named, key=lambda row: (row.train or "", row.name))
 
 
@@ -224,11 +225,42 @@ def unanswered(row: Row) -> tuple[int, int]:
 
 
 def images_per_second(row: Row) -> float | None:
-    """How fast its first run answered, on whatever machine that was."""
+    """How fast its first run answered, on whatever machine that was; None where the head alone did, on kept features."""
     first = row.records[0]
-    seconds = (first.get("timings") or {}).get("predict_s")
+    timings = first.get("timings") or {}
+    seconds = None if "features_s" in timings else timings.get("predict_s")
     seen = sum(test["n"] for test in first["metrics"]["tests"].values())
     return seen / seconds if seconds else None
+
+
+@dataclass(frozen=True)
+class Stress:
+    """How a system holds on corrupted faces of a test set.
+
+    Attributes:
+        relative_error: error on them divided by that on the faces as they are, over the seeds.
+        corruptions, strengths: how many; over other ones it is another figure.
+    """
+
+    relative_error: Figure
+    corruptions: int
+    strengths: int
+
+
+def under_stress(row: Row) -> dict[str, Stress]:
+    """Test set -> what the stress tests of its seeds found, those over the same corruptions as the first's."""
+    found: dict[str, dict[Any, Mapping[str, Any]]] = {}
+    for record in row.records:
+        for test, stress in (record.get("stress") or {}).items():
+            found.setdefault(test, {}).setdefault(record["config"].get("seed"), stress["summary"])
+    stressed = {}
+    for test, seeds in found.items():
+        first, *others = seeds.values()
+        kind = (first["corruptions"], first["strengths"])
+        alike = [of for of in others if (of["corruptions"], of["strengths"]) == kind]
+        figure = over_seeds([of["relative_error"] for of in (first, *alike)])
+        stressed[test] = Stress(figure, len(first["corruptions"]), first["strengths"])
+    return stressed
 
 
 def flags(row: Row) -> list[str]:
@@ -279,10 +311,29 @@ def _run(record: Mapping[str, Any]) -> str:
     return json.dumps([record["config"].get("seed"), sorted(record["metrics"]["tests"])])
 
 
+def _marks(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells systems apart that are called alike: the few settings that differ, or else a hash of all of them."""
+    if len(records) == 1:
+        return [""]
+    settings = [_flat(record["config"]) for record in records]
+    keys = sorted({key for of in settings for key in of if len({repr(other.get(key)) for other in settings}) > 1})
+    if len(keys) <= _TOLD:
+        return ["".join(f", {key} {of.get(key, 'default')}" for key in keys) for of in settings]
+    return [f" #{(of.get('config_sha256') or of['id'].rpartition('-')[2])[:8]}" for of in records]
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the system, as `section.key` -> value."""
+    sections = {key: value if isinstance(value, Mapping) else {"": value} for key, value in config.items()}
+    flat = {f"{name}.{key}".rstrip("."): value for name, section in sections.items() for key, value in section.items()}
+    return {key: value for key, value in flat.items() if key not in (*_NOT_THE_SYSTEM, "data.test")}
+
+
 def _name(record: Mapping[str, Any]) -> str:
     model = record["model"]
+    frozen = " frozen" if (record["config"].get("train") or {}).get("freeze") else ""
     head = f", {model['head']}" if model.get("head") else ""
     size = f", {model['size']} px" if model.get("size") else ""
     protocol = (record["metrics"].get("protocol") or {}).get("name", "default")
     divided = "" if protocol == "default" else f", protocol {protocol}"
-    return f"{model.get('title') or model['name']}{head}{size}{divided}"
+    return f"{model.get('title') or model['name']}{frozen}{head}{size}{divided}"

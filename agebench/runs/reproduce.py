@@ -12,7 +12,8 @@ from agebench.registry.cards import validated
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.reports.estimates import describe_dataset
-from agebench.reports.results import check_record, predictions_digest
+from agebench.reports.record_check import check_record
+from agebench.reports.results import predictions_digest
 from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder

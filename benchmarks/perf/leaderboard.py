@@ -16,7 +16,7 @@ import pandas as pd
 
 from agebench.evaluation.evaluate import evaluate
 from agebench.files import write_json
-from agebench.reports.results import _seal
+from agebench.reports.results import seal
 
 
 def main(count: int) -> None:
@@ -39,7 +39,7 @@ def main(count: int) -> None:
                 "metrics": {"schema": 1, "train": "utk", "tests": copy.deepcopy(tests)},
                 "predictions": {},
             }
-            write_json(Path(folder) / "results" / f"{record['id']}.json", record | {"sha256": _seal(record)})
+            write_json(Path(folder) / "results" / f"{record['id']}.json", record | {"sha256": seal(record)})
         command = [sys.executable, "-m", "agebench", "leaderboard", "--results", f"{folder}/results"]
         start = time.perf_counter()
         subprocess.run(

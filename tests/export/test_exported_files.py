@@ -87,7 +87,7 @@ def test_every_head_becomes_torchscript(head: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["regression", "quantile", "coral", "drf"])
+@pytest.mark.parametrize("head", ["regression", "quantile", "coral", "corn", "drf"])
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_other_kinds_of_heads_become_onnx_and_pt2(head: str, kind: str, tmp_path: Path) -> None:
     check(open_exported(write_file(tmp_path, kind, head), trusted=True), head)

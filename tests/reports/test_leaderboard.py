@@ -13,7 +13,8 @@ from agebench.evaluation.evaluate import evaluate
 from agebench.files import write_json
 from agebench.registry.cards import Published
 from agebench.reports.leaderboard import leaderboard, over_seeds, rows_of
-from agebench.reports.results import _seal
+from agebench.reports.results import seal
+from agebench.reports.systems import images_per_second, under_stress
 
 
 def entry(error: float, seed: int, baseline: float | None = 15.0) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def record(name: str, error: float, seed: int = 0, train: str | None = "utk", **
         },
         "predictions": {},
     }
-    return content | {"sha256": _seal(content)}
+    return content | {"sha256": seal(content)}
 
 
 def test_seeds_of_one_system_are_one_row() -> None:
@@ -56,7 +57,41 @@ def test_other_settings_are_another_system() -> None:
     other = record("a", 5)
     other["config"]["train"] = {"lr": 0.1}
     rows = rows_of([record("a", 5), other | {"id": "utk-a-s0-abcd1234"}])
+    assert sorted(row.name for row in rows) == ["A, coral, 64 px, train.lr 0.1", "A, coral, 64 px, train.lr default"]
+
+
+def test_systems_that_differ_in_many_settings_are_told_apart_by_a_hash() -> None:
+    other = record("a", 5)
+    other["config"]["train"] = {"lr": 0.1, "epochs": 3, "clip": 1.0}
+    rows = rows_of([record("a", 5), other | {"id": "utk-a-s0-abcd1234"}])
     assert sorted(row.name for row in rows) == ["A, coral, 64 px #abcd1234", "A, coral, 64 px #s0"]
+
+
+def test_a_frozen_backbone_is_named_and_its_head_alone_has_no_speed() -> None:
+    frozen = record("a", 5)
+    frozen["config"]["train"] = {"freeze": "backbone"}
+    (row,) = rows_of([frozen | {"timings": {"predict_s": 0.1, "features_s": 3.0}}])
+    assert row.name == "A frozen, coral, 64 px"
+    assert images_per_second(row) is None
+    (whole,) = rows_of([record("b", 5) | {"timings": {"predict_s": 0.1}}])
+    assert images_per_second(whole) == pytest.approx(4000)
+
+
+def test_what_stress_does_is_shown_over_the_seeds_that_met_the_same() -> None:
+    def stressed(seed: int, error: float, corruptions: list[str]) -> dict[str, Any]:
+        summary = {"relative_error": {"value": error}, "corruptions": corruptions, "strengths": 5}
+        return record("a", 5, seed) | {"stress": {"fgnet": {"summary": summary}}}
+
+    both = ["blur", "grey"]
+    records = [stressed(0, 1.2, both), stressed(1, 1.4, both), stressed(2, 9.0, ["blur"])]
+    (row,) = rows_of(records)
+    found = under_stress(row)["fgnet"]
+    assert (found.corruptions, found.strengths) == (2, 5)
+    assert found.relative_error == pytest.approx({"value": 1.3})
+    page = leaderboard(records)
+    assert "## On worse photographs" in page
+    assert "1.30" in page
+    assert "On worse photographs" not in leaderboard([record("a", 5)])
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

@@ -6,9 +6,12 @@ import pytest
 
 from agebench.registry.catalogue import catalogue
 from agebench.reports.estimates import Present, estimates_digest, read_estimates
-from agebench.reports.leaderboard import leaderboard
-from agebench.reports.results import check_record, estimates_file, read_records
+from agebench.reports.leaderboard import leaderboard, rows_of
+from agebench.reports.record_check import check_record
+from agebench.reports.results import estimates_file, read_records
+from agebench.reports.tables import markdown_table, with_interval
 
+TESTS = ("utk", "fgnet")
 REPORTS = Path(__file__).parents[2] / "reports"
 RECORDS = read_records(REPORTS / "results") if (REPORTS / "results").is_dir() else {}
 pytestmark = pytest.mark.skipif(not RECORDS, reason="no records stand under reports/results")
@@ -37,3 +40,13 @@ def test_estimates_are_those_of_their_records_and_tell_no_label() -> None:
 def test_the_leaderboard_is_made_of_the_records() -> None:
     made = leaderboard(RECORDS.values(), catalogue().suites.get("published").published)
     assert (REPORTS / "LEADERBOARD.md").read_text(encoding="utf-8") == made
+
+
+def test_the_heads_page_shows_what_the_records_say() -> None:
+    """Prints the table that belongs there."""
+    rows = [row for row in rows_of(RECORDS.values()) if row.train == "utk" and " frozen, " in row.name]
+    rows.sort(key=lambda row: row.figure("utk")["value"])
+    cells = [[f"`{row.records[0]['model']['head']}`", *map(with_interval, map(row.figure, TESTS))] for row in rows]
+    table = markdown_table(["head", "UTKFace", "FG-NET"], cells, align=["left", "right", "right"])
+    print(table)
+    assert table in (REPORTS.parent / "docs" / "heads.md").read_text(encoding="utf-8")

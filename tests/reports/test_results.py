@@ -11,7 +11,8 @@ import pytest
 from agebench.cli import main
 from agebench.errors import UserError
 from agebench.evaluation.evaluate import evaluate
-from agebench.reports.results import check_record, make_record, runs_by_config, write_record
+from agebench.reports.record_check import check_record
+from agebench.reports.results import make_record, runs_by_config, write_record
 
 
 @pytest.fixture
@@ -71,6 +72,19 @@ def test_other_predictions_are_found(run: Path) -> None:
     table.loc[7, "age_pred"] += 0.01
     table.to_parquet(file)
     assert any("are not those of the record" in problem for problem in check_record(record, run))
+
+
+def test_a_stress_test_of_the_run_goes_with_it_and_must_be_of_it(run: Path) -> None:
+    mae = make_record(run)["metrics"]["tests"]["fgnet"]["overall"]["mae"]
+    stress = {"test": "fgnet", "n": 300, "summary": {}, "clean": {"mae": mae}, "method": {}, "groups": {"age_band": {}}}
+    (run / "stress").mkdir()
+    (run / "stress" / "fgnet.json").write_text(json.dumps(stress))
+    record = make_record(run)
+    assert record["stress"]["fgnet"].keys() == {"n", "summary", "clean", "method"}
+    assert list(check_record(record, run)) == []
+    stress["clean"] = {"mae": mae | {"value": mae["value"] + 1}}
+    (run / "stress" / "fgnet.json").write_text(json.dumps(stress))
+    assert any("the stress test's MAE" in problem for problem in check_record(make_record(run), run))
 
 
 def test_an_unfinished_run_has_no_record(run: Path) -> None:

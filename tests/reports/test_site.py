@@ -15,7 +15,7 @@ from agebench.cli import main
 from agebench.evaluation.evaluate import evaluate
 from agebench.files import write_json
 from agebench.registry.cards import Published
-from agebench.reports.results import _seal
+from agebench.reports.results import seal
 from agebench.reports.site import page, write_site
 
 EVIL = "</script><script>window.harmed = 1</script>|`x` <img src=x onerror='window.harmed=1'>"
@@ -55,7 +55,7 @@ def record(head: str, error: float, seed: int, train: str | None = "utk", **mode
         },
         "predictions": {},
     }
-    return content | {"sha256": _seal(content)}
+    return content | {"sha256": seal(content)}
 
 
 @pytest.fixture(scope="module")

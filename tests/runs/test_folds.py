@@ -9,7 +9,8 @@ import pytest
 
 from agebench.cli import main
 from agebench.reports.leaderboard import leaderboard
-from agebench.reports.results import check_record, make_record
+from agebench.reports.record_check import check_record
+from agebench.reports.results import make_record
 from agebench.runs import pipeline
 
 CARD = """

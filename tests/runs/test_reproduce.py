@@ -13,7 +13,7 @@ from agebench.cli import main
 from agebench.errors import UserError
 from agebench.registry.catalogue import catalogue
 from agebench.reports.estimates import estimates_digest
-from agebench.reports.results import _seal
+from agebench.reports.results import seal
 from agebench.runs import reproduce
 
 CARD = """
@@ -73,7 +73,7 @@ def rewrite(path: Path, change: Any, *, seal: bool = True) -> None:
     change(record)
     if seal:
         del record["sha256"]
-        record["sha256"] = _seal(record)
+        record["sha256"] = seal(record)
     path.write_text(json.dumps(record))
 
 
@@ -217,8 +217,8 @@ def test_a_strangers_record_brings_no_code_of_the_strangers(tmp_path: Path) -> N
         "metrics": {"train": None, "tests": {}},
         "predictions": {},
     }
-    config = reproduce.config_of(content | {"sha256": _seal(content)}, found)
+    config = reproduce.config_of(content | {"sha256": seal(content)}, found)
     assert config.model.source == "true {input} {output}"
     content["config"]["model"]["output"]["scale"] = 3.0
     with pytest.raises(UserError, match="says another output than the record"):
-        reproduce.config_of(content | {"sha256": _seal(content)}, found)
+        reproduce.config_of(content | {"sha256": seal(content)}, found)

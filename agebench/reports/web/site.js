@@ -60,6 +60,8 @@ function columns() {
     { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
     { name: `Worst group (${on})`, value: (s) => of(s)?.worst?.[1] ?? null, cell: (s) => named(of(s)?.worst) },
     { name: `Gap (${on})`, value: (s) => of(s)?.gap?.[1] ?? null, cell: (s) => named(of(s)?.gap, of(s)?.gapShown ? " ✓" : "") },
+    ...(data.systems.some((s) => Object.keys(s.stress).length) ? [{ name: `× the error under stress (${on})`, value: (s) => s.stress[on]?.[0] ?? null,
+      cell: (s) => (s.stress[on] ? named([`${s.stress[on][3]} corruptions, ${s.stress[on][4]} strengths`, ...s.stress[on].slice(0, 3)]) : "–") }] : []),
     { name: "Without an answer", value: (s) => (s.read ? s.lost / s.read : null), cell: (s) => (s.read ? `${grouped(s.lost)} of ${grouped(s.read)}` : "–") },
     { name: "Parameters", value: (s) => s.parameters, cell: (s) => (s.parameters ? `${fixed(s.parameters / 1e6, 1)} M` : "–") },
     { name: "Images/s", value: (s) => s.speed, cell: (s) => grouped(s.speed) },
@@ -165,7 +167,7 @@ function drawPlot(id, caption, points, [xName, yName], logarithmic) {
     const link = svg("a", { href: address(point.system), tabindex: "-1" }, svg("circle", { cx: px, cy: py, r: 5, fill: colour, stroke: "currentColor" },
       svg("title", {}, `${point.system.name} (${point.system.train}): ${xName} ${fixed(point.x)}, ${yName} ${fixed(point.y)}`)));
     drawing.append(link);
-    const label = point.system.name.split(",")[1]?.trim() || point.system.name, wide = label.length * (innerWidth < 640 ? 9 : 7);
+    const label = point.system.label, wide = label.length * (innerWidth < 640 ? 9 : 7);
     const place = px + 8 + wide < width - right ? px + 8 : px - 8 - wide; // a label that finds no room is left out
     const area = [place, py - 8, wide, 14];
     if (good.length <= 40 && !taken.some(([bx, by, bw, bh], index) => good[index] !== point && area[0] < bx + bw && bx < area[0] + area[2] && area[1] < by + bh && by < area[1] + area[3])) {

@@ -1,0 +1,171 @@
+"""Whether a record holds together: its seal, figures that contradict one another, figures computed again."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from agebench import __version__
+from agebench.errors import UserError
+from agebench.evaluation.folds import evaluate_folds
+from agebench.reports.estimates import Present, estimates_digest, joined, read_estimates
+from agebench.reports.results import SCHEMA, estimates_file, predictions_digest, predictions_file, seal
+
+_NEEDED = ("schema", "id", "config", "model", "metrics", "predictions", "sha256")
+_STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
+_TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
+
+
+def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
+    """What is wrong with a record, in sentences; nothing where it is right.
+
+    Args:
+        record: as `make_record` gives it.
+        run: the run's folder, where it is there: its predictions must have the record's digest, and every figure must
+            follow from them.
+    """
+    if not isinstance(record, Mapping):
+        yield "it is no table of keys and values"
+        return
+    if record.get("schema", SCHEMA) != SCHEMA:
+        yield f"its schema is {record['schema']!r}; this agebench ({__version__}) knows {SCHEMA}"
+        return
+    missing = [key for key in _NEEDED if key not in record]
+    if missing:
+        yield f"it has no '{missing[0]}'"
+        return
+    flat = [key for key in ("config", "model", "metrics", "predictions") if not isinstance(record[key], Mapping)]
+    if flat or not {"train", "tests"} <= record["metrics"].keys():
+        yield f"its '{flat[0] if flat else 'metrics'}' does not have the shape that `agebench results add` gives it"
+        return
+    if record["sha256"] != seal(record):
+        yield "its seal is broken: it was changed after it was made"
+    try:
+        yield from _check_figures(record, run)
+    except (AttributeError, KeyError, TypeError) as error:
+        yield f"its figures do not have the shape that metrics.json has: {type(error).__name__}: {error}"
+
+
+def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]:
+    for name, test in record["metrics"]["tests"].items():
+        yield from (f"{name}: {problem}" for problem in _contradictions(test))
+        yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
+        file = predictions_file(run, name) if run is not None else None
+        if file is not None and file.exists():
+            table = pd.read_parquet(file)
+            if predictions_digest(table) != record["predictions"][name]["sha256"]:
+                yield f"{name}: the predictions in {run} are not those of the record"
+            else:
+                yield from (f"{name}: {problem}" for problem in _recomputed(table, test))
+
+
+def check_estimates(record: Mapping[str, Any], path: Path, present: Present) -> Iterator[tuple[str, str | None]]:
+    """What is wrong with the estimates beside a record: (test set, problem), the problem None where all its figures follow.
+
+    A test set is passed over where it has no estimates there, or its data are not on this machine or other ones.
+
+    Args:
+        record: one that `check_record` finds nothing wrong with.
+        path: its file.
+        present: the datasets of this machine.
+    """
+    for name, test in record["metrics"]["tests"].items():
+        file = estimates_file(path, name)
+        if not file.exists():
+            continue
+        try:
+            estimates = read_estimates(file)
+        except UserError as error:
+            yield name, str(error)
+            continue
+        if estimates_digest(estimates) != record["predictions"].get(name, {}).get("estimates_sha256"):
+            yield name, f"the estimates in {file} are not those of the record"
+            continue
+        samples = present.samples(name)
+        theirs = (record.get("samples") or {}).get(name, {}).get("fingerprint")
+        if samples is None or theirs != present.fingerprint(name):
+            continue
+        table = joined(estimates, samples)
+        if table is None:
+            yield name, f"{file} has estimates of images that the dataset does not have"
+            continue
+        problems = list(_recomputed(table, test))
+        yield from ((name, problem) for problem in problems)
+        if not problems:
+            yield name, None
+
+
+def _contradictions(test: Mapping[str, Any]) -> Iterator[str]:
+    """What cannot be, whatever the predictions were."""
+    for where, figures in [("all images", test["overall"]), *_each_group(test)]:
+        for key, figure in figures.items():
+            if not isinstance(figure, Mapping) or None in (figure.get("value"), figure.get("low"), figure.get("high")):
+                continue
+            if not figure["low"] - _TOLERANCE <= figure["value"] <= figure["high"] + _TOLERANCE:
+                yield f"{where}: {key} = {figure['value']:.4f} lies outside its interval"
+        mae, rmse, bias = (figures.get(key, {}).get("value") for key in ("mae", "rmse", "bias"))
+        if None not in (mae, rmse, bias) and not abs(bias) - _TOLERANCE <= mae <= rmse + _TOLERANCE:
+            yield f"{where}: |bias| <= MAE <= RMSE does not hold ({bias:.3f}, {mae:.3f}, {rmse:.3f})"
+    bands = (test.get("groups") or {}).get("age_band") or {}
+    if bands and sum(band["n"] for band in bands.values()) == test["n"]:
+        mean = sum(band["n"] * band["mae"]["value"] for band in bands.values()) / test["n"]
+        if abs(mean - test["overall"]["mae"]["value"]) > _TOLERANCE:
+            yield f"MAE {test['overall']['mae']['value']:.4f} is not the mean of the age bands', {mean:.4f}"
+
+
+def _stress_contradictions(record: Mapping[str, Any], name: str) -> Iterator[str]:
+    stress = (record.get("stress") or {}).get(name)
+    if stress is None:
+        return
+    clean, mae = stress["clean"]["mae"]["value"], record["metrics"]["tests"][name]["overall"]["mae"]["value"]
+    if abs(clean - mae) > _STRESS_TOLERANCE:
+        yield f"the stress test's MAE on the faces as they are is {clean:.4f}, that of the run {mae:.4f}"
+
+
+def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
+    method = test["method"]
+    single = [name for name in test["groups"] if name != "age_band" and "*" not in name]
+    made = evaluate_folds(
+        table,
+        groups=single,
+        train_ages=tuple(test["train_ages"]) if test.get("train_ages") else None,
+        resamples=method["resamples"],
+        seed=method["seed"],
+        interval=method["interval"],
+    )
+    for where, ours, theirs in [
+        ("all images", made["overall"], test["overall"]),
+        *((name, entry, dict(_each_group(test)).get(name, {})) for name, entry in _each_group(made)),
+        *((name, entry, dict(_each_gap(test)).get(name, {})) for name, entry in _each_gap(made)),
+    ]:
+        for key, figure in ours.items():
+            if isinstance(figure, Mapping) and not _same(figure, theirs.get(key) or {}):
+                yield f"{where}: {key} is {_text(theirs.get(key))} there, and {_text(figure)} by the predictions"
+    if made["n"] != test["n"]:
+        yield f"n is {test['n']} there, and {made['n']} by the predictions"
+
+
+def _each_group(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [
+        (f"{grouping} {name}", entry)
+        for grouping, entries in (test.get("groups") or {}).items()
+        for name, entry in entries.items()
+    ]
+
+
+def _each_gap(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    gaps = [(f"gap by {grouping}", gap) for grouping, gap in (test.get("gaps") or {}).items()]
+    even = [(f"{name} at equal ages", gap["standardised"]) for name, gap in gaps if gap.get("standardised")]
+    return [*gaps, *even]
+
+
+def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    # A missing end equals a missing end, and nothing else.
+    pairs = [(ours.get(end, math.inf), theirs.get(end, math.inf)) for end in ("value", "low", "high")]
+    return all(a == b or (a is not None and b is not None and abs(a - b) < _TOLERANCE) for a, b in pairs)
+
+
+def _text(figure: Mapping[str, Any] | None) -> str:
+    return "missing" if not figure or figure.get("value") is None else f"{figure['value']:.4f}"
