@@ -68,10 +68,10 @@ def record_in(reports: Path) -> Path:
     return next((reports / "results").glob("*.json"))
 
 
-def rewrite(path: Path, change: Any, *, seal: bool = True) -> None:
+def rewrite(path: Path, change: Any, *, sealed: bool = True) -> None:
     record = json.loads(path.read_text())
     change(record)
-    if seal:
+    if sealed:
         del record["sha256"]
         record["sha256"] = seal(record)
     path.write_text(json.dumps(record))
