@@ -34,7 +34,7 @@ def test_every_placeholder_is_filled(kind: str, tmp_path: Path) -> None:
 def test_what_was_written_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "head", "written", "--into", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["folder"] == str(tmp_path / "agebench-mine")
+    assert found["folder"] == str(tmp_path / "agebench-written")
     assert all(Path(file).exists() for file in found["files"])
     assert found["next"][0].startswith("pip install -e")
 
