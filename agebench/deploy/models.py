@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from agebench.deploy.strangers import check_said
+from agebench.deploy.strangers import check_folder, check_said
 from agebench.engine.predict import BATCH
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
@@ -80,9 +80,9 @@ class Model(Protocol):
 
 
 class RunModel:
-    """The best model of a finished run."""
+    """The best model of a finished run; with `stranger`, see `open_trained`."""
 
-    def __init__(self, path: Path, catalogue: Catalogue, device: str = "auto") -> None:
+    def __init__(self, path: Path, catalogue: Catalogue, device: str = "auto", *, stranger: bool = False) -> None:
         folder = RunFolder(path)
         self._folder, self._catalogue = folder, catalogue
         manifest = folder.manifest()
@@ -94,7 +94,7 @@ class RunModel:
         folds = folder.metrics().get("protocol", {}).get("folds", 1)
         if folds > 1:
             raise UserError(f"{path}: this run has {folds} models, one a fold, and none of them is the run's")
-        self._config, self._trained = open_trained(folder, device)
+        self._config, self._trained = open_trained(folder, device, stranger=stranger)
         self.size, self.coverage = self._config.model.size, self._config.faces.coverage
         self.detector = self._config.faces.detector
         self._metrics = folder.metrics()
@@ -196,8 +196,8 @@ class ExportedModel(_Promised):
 
     def __init__(self, file: ExportedFile) -> None:
         self._file, self._source, self.card = file, file.path, file.card
-        check_said(file.path, file.card)
-        self.size, self.coverage = int(file.card["input"]["size"]), float(file.card["input"]["coverage"])
+        said = check_said(file.path, file.card)
+        self.size, self.coverage = int(file.card["input"]["size"]), said.input.coverage
 
     def estimate(self, faces: np.ndarray) -> Answers:
         """As `Model`."""
@@ -215,7 +215,8 @@ class PushedModel(_Promised, RunModel):
 
     def __init__(self, path: Path, catalogue: Catalogue, device: str = "auto") -> None:
         self._source = path / CARD
-        RunModel.__init__(self, path, catalogue, device)
+        check_folder(RunFolder(path))
+        RunModel.__init__(self, path, catalogue, device, stranger=True)
 
     def _describe(self, manifest: dict[str, Any]) -> dict[str, Any]:
         card = read_card(self._source, self._source.read_bytes())

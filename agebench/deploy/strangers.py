@@ -1,11 +1,12 @@
-"""What a card from a stranger says of a model's figures and promises: whether it has the shape that they have here."""
+"""What somebody else's files say of a model, its figures and its promises: whether it has the shape that it has here."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from agebench.registry.cards import validated
+from agebench.runs.folder import RunFolder
 
 
 class _Table(BaseModel):
@@ -29,7 +30,7 @@ class _Group(_Table):
 class _Test(_Table):
     n: int
     overall: dict[str, _Figure]
-    groups: dict[str, dict[str, _Group]] = {}
+    groups: dict[str, dict[str, _Group]]
 
 
 class _Figures(_Table):
@@ -79,17 +80,57 @@ class _Training(_Table):
     title: str = ""
 
 
-class _Said(_Table):
+class _Model(_Table):
+    name: str = ""
+    title: str = ""
+
+
+class _Input(_Table):
+    coverage: FiniteFloat = Field(gt=0.2, le=4)  # as in a run's config
+
+
+class Said(_Table):
+    """What is used of a card."""
+
+    model: _Model
+    input: _Input
     figures: _Figures = _Figures()
     promises: _Promises = _Promises()
     training: _Training = _Training()
     intended_use: str = ""
 
 
-def check_said(source: Path, card: dict[str, Any]) -> None:
-    """Whether what is shown of a card can be shown, before anything is.
+class _Network(_Table):
+    classes: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+
+
+class _Manifest(_Table):
+    model: _Network | None = None
+
+
+class _Protocol(_Table):
+    folds: int = 1
+
+
+class _Metrics(_Table):
+    protocol: _Protocol = _Protocol()
+
+
+def check_said(source: Path, card: dict[str, Any]) -> Said:
+    """What is used and shown of a card, before anything is.
 
     Raises:
         UserError: a key is missing or a value is of another kind; the message says which.
     """
-    validated(_Said, card, source=str(source))
+    return validated(Said, card, source=str(source))
+
+
+def check_folder(folder: RunFolder) -> None:
+    """Whether what is used of a run's manifest and metrics beside its card can be used.
+
+    Raises:
+        UserError: likewise.
+        AgebenchError: one of them is damaged.
+    """
+    validated(_Manifest, folder.manifest(), source=str(folder.path / "manifest.json"))
+    validated(_Metrics, folder.metrics(), source=str(folder.path / "metrics.json"))

@@ -37,6 +37,30 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     return about
 
 
+def check_weights(path: Path, model: nn.Module) -> None:
+    """Whether these are the weights of this model, by the file's header alone: nothing is read or allocated.
+
+    Args:
+        path: the file.
+        model: may be on torch's meta device, where a model has shapes and no memory.
+
+    Raises:
+        UserError: a damaged file, one of another model (with the first difference), or a model that takes more memory beside its
+            weights than a checkpoint may have bytes.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {error}") from error
+    _compare(path, model, shapes)
+    whole = sum(
+        value.nbytes for value in (*model.parameters(), *model.buffers())
+    )  # buffers: also those that no file holds
+    if whole > LARGEST_WEIGHTS:
+        raise UserError(f"{path}: its model takes {whole:,} bytes; {LARGEST_WEIGHTS:,} are allowed")
+
+
 def save_state(path: Path, model: nn.Module, optimiser: Optimizer, about: dict[str, Any]) -> None:
     """Everything that training needs to go on, in one file: a kill between two files would leave halves that do not fit."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -84,17 +108,21 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("agebench", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable checkpoint: {error}") from error
 
 
 def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    own = module.state_dict()
-    for name in sorted({*own, *tensors}):
-        have, want = (tuple(side[name].shape) if name in side else "missing" for side in (tensors, own))
+    _compare(path, module, {name: tuple(value.shape) for name, value in tensors.items()})
+    with torch.no_grad():
+        module.load_state_dict(tensors)
+
+
+def _compare(path: Path, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    for name in sorted({*own, *shapes}):
+        have, want = (side.get(name, "missing") for side in (shapes, own))
         if have != want:
             raise UserError(
                 f"{path}: is a checkpoint of another model: {name} is {have} in the file and {want} in the model"
             )
-    with torch.no_grad():
-        module.load_state_dict(tensors)

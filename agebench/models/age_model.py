@@ -87,4 +87,7 @@ def create_model(card: Architecture, *, ages: tuple[int, int] = AGES) -> AgeMode
         raise UserError(
             f"{card.backbone} says the age by one number of its own: its head is 'normalised', not '{card.head}'"
         )
+    for name in ("name", "in_features", "ages"):
+        if name in card.head_options:
+            raise UserError(f"head '{card.head}': head_options.{name} is no option: it follows from the model")
     return AgeModel(backbone, heads.create(card.head, in_features=features, ages=ages, **card.head_options))

@@ -120,7 +120,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also what is not UTF-8
         raise UserError(f"--config {path}: not a readable TOML file: {error}") from error
 
 

@@ -1,31 +1,38 @@
 """A run that has been trained, opened again: its model, and the faces of a test set prepared as in the run."""
 
 import pandas as pd
+import torch
 
 from agebench.data.cache import Faces
 from agebench.data.samples import Samples
 from agebench.data.splits import without_overlap
-from agebench.engine.checkpoint import load_weights
+from agebench.engine.checkpoint import check_weights, load_weights
 from agebench.engine.devices import choose_device
 from agebench.engine.loader import FaceSet, face_set
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
-from agebench.models.age_model import create_model
+from agebench.models.age_model import AgeModel, create_model
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.folder import RunFolder
 from agebench.runs.pipeline import open_dataset, prepare_faces
 
 
-def open_trained(folder: RunFolder, device: str) -> tuple[RunConfig, Trained]:
+def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> tuple[RunConfig, Trained]:
     """A run's config and its best model, ready to be asked.
+
+    Args:
+        folder: the run's.
+        device: `auto`, `cpu`, `cuda`, …
+        stranger: somebody else wrote the config: before anything is allocated, its model has to be that of the checkpoint.
 
     Raises:
         UserError: no run of ours stands there, it has no checkpoint, or the checkpoint is damaged or another model's.
     """
     if not (folder.path / "config.toml").exists():
         raise UserError(f"{folder.path}: no run stands here (no config.toml); give the folder that `agebench run` made")
-    if "train" not in read_settings(folder.path / "config.toml").get("data", {}):
+    data = read_settings(folder.path / "config.toml").get("data", {})
+    if isinstance(data, dict) and "train" not in data:
         raise UserError(
             f"{folder.path}: this run tests a model that is not ours and keeps no checkpoint; only models that "
             "`agebench run` trained can be opened"
@@ -42,12 +49,21 @@ def open_trained(folder: RunFolder, device: str) -> tuple[RunConfig, Trained]:
         raise UserError(
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
         )
-    model = create_model(config.model)
-    for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
-        model.add_task(task, classes)
+    if stranger:
+        with torch.device("meta"):
+            check_weights(checkpoint, _model(config, folder))
+    model = _model(config, folder)
     load_weights(checkpoint, model)
     model = model.to(place).eval()
     return config, Trained(model, config.model, place, config.train.precision, config.faces.coverage)
+
+
+def _model(config: RunConfig, folder: RunFolder) -> AgeModel:
+    """With random weights, and with the tasks that it learned."""
+    model = create_model(config.model)
+    for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
+        model.add_task(task, classes)
+    return model
 
 
 def open_test(config: RunConfig, folder: RunFolder, catalogue: Catalogue, name: str) -> tuple[Samples, FaceSet]:

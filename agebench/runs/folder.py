@@ -156,11 +156,14 @@ class RunFolder:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also what is not UTF-8
             raise AgebenchError(f"{self.path / name}: damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise AgebenchError(f"{self.path / name}: damaged: a table is expected, not a {type(content).__name__}")
+        return content
 
 
 def git_commit() -> str | None:

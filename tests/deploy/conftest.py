@@ -14,7 +14,7 @@ licence = "CC0-1.0"
 labels = ["age", "gender", "race", "subject"]
 groups = ["gender", "race"]
 faces = "none"
-options = { count = 260, seed = 1 }
+options = { count = 180, seed = 1, size = 64 }
 """
 
 

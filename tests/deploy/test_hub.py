@@ -20,7 +20,7 @@ import agebench
 from agebench.cli import main
 from agebench.deploy import hub
 from agebench.deploy.model_card import check_card
-from agebench.errors import UserError
+from agebench.errors import AgebenchError, UserError
 from agebench.export.answers import Answers
 from agebench.runs.folder import RunFolder
 
@@ -209,6 +209,27 @@ def test_weights_that_are_not_the_configs_are_refused_with_the_difference(server
         agebench.load(f"hf://me/ages@{COMMIT}")
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"backbone": "vit_7b_patch16_dinov3"}, r"another model: backbone\.\S+ is missing in the file"),
+        ({"head": "drf", "head_options": {"depth": 24, "trees": 10**6}}, r"another model: head\.\S+ is"),
+        ({"head": "drf", "head_options": {"depth": 40}}, "depth = 40"),
+        ({"head_options": {"ages": [0, 10**12]}}, r"head_options\.ages is no option"),
+        ({"head": "quantile", "head_options": {"quantiles": "all"}}, "head 'quantile'"),
+    ],
+)
+def test_a_config_that_asks_for_any_memory_is_refused_before_it_gets_it(
+    model: dict[str, Any], said: str, server: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tomllib.loads((server[0] / "config.toml").read_text())
+    config["model"] |= model
+    (server[0] / "config.toml").write_text(tomli_w.dumps(config))
+    monkeypatch.setattr("agebench.runs.finished.load_weights", lambda *_: pytest.fail("a model was allocated"))
+    with pytest.raises(UserError, match=said):
+        agebench.load(f"hf://me/ages@{COMMIT}")
+
+
 def test_a_card_that_is_not_the_models_is_refused_with_the_differences(server: tuple[Path, list[str]]) -> None:
     card = json.loads((server[0] / "card.json").read_text())
     card["model"]["backbone"], card["output"]["std"] = "resnet50", True
@@ -224,7 +245,11 @@ def test_a_card_that_is_not_the_models_is_refused_with_the_differences(server: t
         (("promises", "errors"), 3, "errors = 3"),
         (("figures", "tests", "few", "overall", "mae", "value"), float("inf"), "value = inf"),
         (("figures", "tests", "few", "groups", "gender", "female", "n"), "<b>", "n = '<b>'"),
+        (("figures", "tests", "few"), {"n": 3, "overall": {}}, "groups' is missing"),
         (("training", "title"), ["UTKFace"], "title"),
+        (("model",), [], r"model = \[\]"),
+        (("input", "coverage"), 0, "input.coverage = 0"),
+        (("input", "coverage"), "wide", "input.coverage = 'wide'"),
     ],
 )
 def test_a_card_that_says_nonsense_is_one_error(
@@ -241,12 +266,26 @@ def test_a_card_that_says_nonsense_is_one_error(
     assert "card.json" in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["card.json", "config.toml", "checkpoints/best.safetensors"])
-def test_a_damaged_file_is_one_error(
-    name: str, server: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("content", [b"\x80\x04damaged", b"[" * 100_000, b"[]"])
+@pytest.mark.parametrize("name", [*hub.FILES])
+def test_a_damaged_file_is_one_error(name: str, content: bytes, server: tuple[Path, list[str]]) -> None:
+    (server[0] / name).write_bytes(content)
+    with pytest.raises(AgebenchError, match=name):
+        agebench.load(f"hf://me/ages@{COMMIT}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("manifest.json", {"model": {"classes": {"gender": 7}}}, "model.classes.gender = 7"),
+        ("metrics.json", {"protocol": {"folds": "many"}}, "protocol.folds = 'many'"),
+    ],
+)
+def test_what_else_is_used_of_a_repository_has_its_shape(
+    name: str, content: dict[str, Any], said: str, server: tuple[Path, list[str]]
 ) -> None:
-    (server[0] / name).write_bytes(b"\x80\x04damaged")
-    with pytest.raises(UserError, match=name):
+    (server[0] / name).write_text(json.dumps({"finished": True, **content}))
+    with pytest.raises(UserError, match=said):
         agebench.load(f"hf://me/ages@{COMMIT}")
 
 
@@ -256,7 +295,7 @@ def test_no_token_is_printed_or_stored(
     """The stand-in takes no uploads: its answer is an error, and the request that it belongs to held the token."""
     assert main(["push", str(run), "--repo", "me/ages", "--out", str(tmp_path / "out")]) == 1
     assert main(["push", str(run), "--repo", "me/ages", "--dry-run", "--out", str(tmp_path / "out")]) == 0
-    with pytest.raises(agebench.errors.AgebenchError):
+    with pytest.raises(AgebenchError):
         hub.fetch("hf://me/others")
     answers("hf://me/ages")
     said = capfd.readouterr()

@@ -18,10 +18,12 @@ def create(name: str, *, in_features: int, ages: tuple[int, int] = (0, 100), **o
     """The head `name` for features of width `in_features` and ages from `ages[0]` to `ages[1]`, both included.
 
     Raises:
-        UserError: no such head, or an option it does not have.
+        UserError: no such head, an option it does not have, or a value that it cannot take, such as one that asks for more memory
+            than there is.
     """
     kind: type[Head] = heads.get(name)
     try:
         return kind(in_features, ages, **options)
-    except TypeError as error:
-        raise UserError(f"head '{name}': {error}") from error
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"head '{name}': {reason}") from error

@@ -32,7 +32,7 @@ class DRFHead(Head):
         iterations: of an update.
 
     Raises:
-        TypeError: fewer than one tree, or a depth below 2.
+        TypeError: fewer than one tree or unit, or a depth outside of 2 to 24.
     """
 
     chosen: Tensor
@@ -55,8 +55,8 @@ class DRFHead(Head):
         iterations: int = 20,
     ) -> None:
         super().__init__(in_features, ages)
-        if trees < 1 or depth < 2 or units < 1:
-            raise TypeError(f"trees = {trees}, depth = {depth}, units = {units}: at least 1, 2 and 1")
+        if trees < 1 or not 2 <= depth <= 24 or units < 1:
+            raise TypeError(f"trees = {trees}, depth = {depth}, units = {units}: at least 1, 2 to 24, at least 1")
         self.out_features = units
         self.depth, self.trees, self.leaves = depth, trees, 2 ** (depth - 1)
         self.update_every, self.remembered, self.iterations = update_every, remembered, iterations

@@ -245,6 +245,8 @@ def test_the_leaves_follow_training() -> None:
         ("sord", {"distance": "cubed"}),
         ("coral", {"decode": "sum"}),
         ("drf", {"depth": 1}),
+        ("drf", {"depth": 40}),
+        ("drf", {"remembered": -1}),
         ("coral", {"lambda": 1}),
     ],
 )
