@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench predict`."""
     parser.add_argument(
-        "model", metavar="MODEL", help="the folder of a finished run, an exported file, or an external model's card"
+        "model",
+        metavar="MODEL",
+        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
     )
     parser.add_argument(
         "inputs",

@@ -1,10 +1,11 @@
 """`agebench push`: a finished run on the Hugging Face hub."""
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
-from agebench.cli.options import add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the folder is written (default: RUN/hub; without --dry-run a temporary one)",
     )
     add_registry(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,8 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="agebench-push-") as temporary:
         out = arguments.out or (arguments.folder / "hub" if arguments.dry_run else Path(temporary) / "hub")
         names = write_repository(arguments.folder, arguments.repo, out, cards(arguments))
-        if arguments.dry_run:
-            print("\n".join(str(out / name) for name in names))
-            return 0
-        print(f"hf://{arguments.repo}@{upload(out, arguments.repo)}")
+        commit = None if arguments.dry_run else upload(out, arguments.repo)
+    address = f"hf://{arguments.repo}@{commit}" if commit else None
+    kept = out if arguments.out or arguments.dry_run else None  # a temporary folder is gone
+    if arguments.json:
+        about = {"repo": arguments.repo, "folder": str(kept) if kept else None, "files": names}
+        print(json.dumps({**about, "commit": commit, "address": address}, indent=2))
+    else:
+        print(address or "\n".join(str(out / name) for name in names))
     return 0

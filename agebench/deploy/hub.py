@@ -81,7 +81,11 @@ def upload(folder: Path, repo: str) -> str:
             raise UserError(f"{folder / README}: the hub refuses the card: {error}") from None
         api = HfApi()
         api.create_repo(repo, exist_ok=True, private=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="agebench push").oid)
+        # What an earlier model had in export/ goes in the same commit: beside another model's card it would be wrong.
+        sent = api.upload_folder(
+            repo_id=repo, folder_path=folder, delete_patterns=["export/*"], commit_message="agebench push"
+        )
+        return str(sent.oid)
     except UserError:
         raise
     except (
@@ -183,7 +187,9 @@ def _check_sizes(url: str, sizes: dict[str, Any]) -> None:
     for name, most in FILES.items():
         if name not in sizes:
             raise UserError(f"{url}: holds no {name}; not a repository that `agebench push` made")
-        if sizes[name] is None or sizes[name] > most:
+        if not isinstance(sizes[name], int):
+            raise UserError(f"{url}: the hub does not say how large {name} is; {most:,} bytes are allowed")
+        if sizes[name] > most:
             raise UserError(f"{url}: {name} has {sizes[name]:,} bytes; {most:,} are allowed")
 
 

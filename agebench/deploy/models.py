@@ -98,6 +98,7 @@ class RunModel:
         self.size, self.coverage = self._config.model.size, self._config.faces.coverage
         self.detector = self._config.faces.detector
         self._metrics = folder.metrics()
+        self._intervals: dict[float, dict[str, Any]] = {}
         self.card = self._describe(manifest)
 
     @property
@@ -125,8 +126,9 @@ class RunModel:
 
     def interval(self, level: float) -> dict[str, Any]:
         """As `Model`."""
-        promise = interval_promise(self._validation, self._tests, level)
-        return {"calibrated_on": calibrated_on(self._config.data.train), **promise}
+        if level not in self._intervals:  # a page asks for every picture
+            self._intervals[level] = interval_promise(self._validation, self._tests, level)
+        return {"calibrated_on": calibrated_on(self._config.data.train), **self._intervals[level]}
 
     def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
         """As `Model`."""

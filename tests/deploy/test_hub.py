@@ -1,6 +1,8 @@
 """A run as a repository's folder, and back; a server on this machine stands in for the hub."""
 
+import contextlib
 import functools
+import io
 import json
 import shutil
 import tomllib
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +41,14 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(run: Path, small_run: Path) -> Path:
     cards = ["--registry", str(small_run.parent / "registry")]
-    assert main(["push", str(run), "--repo", "me/ages", "--dry-run", *cards]) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["push", str(run), "--repo", "me/ages", "--dry-run", "--json", *cards]) == 0
+    told = json.loads(said.getvalue())
+    assert told["folder"] == str(run / "hub")
+    assert (told["repo"], told["commit"], told["address"]) == ("me/ages", None, None)
+    assert sorted(told["files"]) == sorted(
+        path.relative_to(run / "hub").as_posix() for path in (run / "hub").rglob("*") if path.is_file()
+    )
     return run / "hub"
 
 
@@ -195,6 +205,28 @@ def test_too_large_a_file_is_not_fetched(server: tuple[Path, list[str]], monkeyp
     assert not [path for path in server[1] if "resolve" in path]
 
 
+def test_a_size_that_the_hub_does_not_say_is_one_error() -> None:
+    with pytest.raises(UserError, match=r"does not say how large config\.toml is"):
+        hub._check_sizes("hf://me/ages", dict.fromkeys(hub.FILES))
+
+
+def test_what_an_earlier_model_had_in_export_goes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = dict[str, Any]()
+
+    class Api:
+        def create_repo(self, *_: Any, **__: Any) -> None:
+            """There is one."""
+
+        def upload_folder(self, **how: Any) -> Any:
+            sent.update(how)
+            return SimpleNamespace(oid=COMMIT)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.ModelCard.validate", lambda *_, **__: None)
+    assert hub.upload(made, "me/ages") == COMMIT
+    assert sent["delete_patterns"] == ["export/*"]
+
+
 def test_another_kind_of_repository_is_refused(server: tuple[Path, list[str]]) -> None:
     (server[0] / "config.toml").unlink()
     with pytest.raises(UserError, match="holds no config"):
@@ -212,7 +244,7 @@ def test_weights_that_are_not_the_configs_are_refused_with_the_difference(server
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"backbone": "vit_7b_patch16_dinov3"}, r"another model: backbone\.\S+ is missing in the file"),
+        ({"backbone": "resnet101"}, r"another model: backbone\.\S+ is missing in the file"),
         ({"head": "drf", "head_options": {"depth": 24, "trees": 10**6}}, r"another model: head\.\S+ is"),
         ({"head": "drf", "head_options": {"depth": 40}}, "depth = 40"),
         ({"head_options": {"ages": [0, 10**12]}}, r"head_options\.ages is no option"),
