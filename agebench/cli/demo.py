@@ -1,13 +1,14 @@
 """`agebench demo`: a page on this machine that shows what a model says, and what that is worth."""
 
 import argparse
+import json
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from agebench.cli.options import add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
     )
     add_registry(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         demo = Demo(predictor, level=arguments.level, detector=arguments.detector, search=arguments.search)
         place = {"host": arguments.host, "port": arguments.port, "framing": arguments.faces}
         with _ended_by_signals(), served(demo, **place) as address:
-            print(f"{address} (Ctrl-C ends it)", flush=True)
+            print(json.dumps({"address": address}) if arguments.json else f"{address} (Ctrl-C ends it)", flush=True)
             if arguments.host not in LOOPBACK:
                 print(f"agebench: --host {arguments.host}: others on the network can open this page", file=sys.stderr)
             with suppress(KeyboardInterrupt):

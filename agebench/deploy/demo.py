@@ -62,6 +62,8 @@ class Demo:
         """An uploaded picture -> it as HTML, its faces marked, and what is said of them as Markdown."""
         if picture is None:
             return "", ""
+        if not picture:
+            return "", "### No age\n\nThis picture is not an image, or no longer kept here: choose it again."
         try:
             faces = self._look(picture, framing)
             return _shown(picture, faces), self.words.answer(faces)

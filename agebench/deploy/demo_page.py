@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import importlib
 import os
 import tempfile
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ FRAMINGS: dict[str, Framing] = {
 }
 KEPT = 60.0  # seconds that an uploaded picture stays
 _SWEEP = 15.0
-_REMEMBERED = 600  # seconds, of a picture in memory, for its map
+_REMEMBERED = 600  # seconds that memory of an idle visitor stays: the last picture, for its map, and what was shown
+_VISITORS = 32  # that are remembered; of more, those that were idle longest are forgotten
 _EVERY = 0.05  # seconds between a camera's frames; each waits until the one before is done
 _FRAME = {"width": {"ideal": 640}, "height": {"ideal": 480}}  # of a camera: more pixels only take longer
 _EXAMPLES = 4
@@ -58,6 +61,7 @@ def served(
         gradio = _gradio()
         folder, examples = Path(kept), _examples(Path(kept) / "examples")
         page = _page(gradio, demo, examples, framing, HERE if host in LOOPBACK else ELSEWHERE)
+        _only_uploads(gradio, page)
         permanent, stop = {path for path in folder.rglob("*") if path.is_file()}, threading.Event()
         try:
             _, address, _ = page.launch(
@@ -68,6 +72,8 @@ def served(
                 inbrowser=False,
                 prevent_thread_lock=True,
                 max_file_size=LARGEST,
+                state_session_capacity=_VISITORS,
+                run_history=False,
                 enable_monitoring=False,
                 ssr_mode=False,
                 pwa=False,
@@ -80,7 +86,7 @@ def served(
             raise UserError(
                 f"--host {host} --port {port or 'from 7860'}: the page cannot be served there: {error}"
             ) from error
-        sweeper = threading.Thread(target=_sweep, args=(folder, permanent, stop), daemon=True)
+        sweeper = threading.Thread(target=_swept, args=(folder, permanent, page, stop), daemon=True)
         sweeper.start()
         try:
             yield address
@@ -117,9 +123,11 @@ def _gradio() -> Any:
 def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, privacy: str) -> Any:
     chosen = next(words for words, meant in FRAMINGS.items() if meant == framing)
 
-    def answer(picture: bytes | None, words: str) -> tuple[str, str, str, str, Any]:
+    def answer(picture: bytes | None, words: str, remembered: Any) -> tuple[str, str, str, str, Any]:
+        if picture == b"" and remembered:  # its file is swept already, and the visitor said what it is
+            picture = remembered[0]
         shown, said = demo.answer(picture, FRAMINGS[words])
-        return shown, said, "", "", (picture, FRAMINGS[words])
+        return shown, said, "", "", (picture, FRAMINGS[words]) if picture else None
 
     def explain(remembered: Any) -> tuple[str, str]:
         return demo.explain(*(remembered or (None, "detect")))
@@ -161,7 +169,7 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
         remembered = gradio.State(None, time_to_live=_REMEMBERED)
         rate = gradio.State(None)
         for event in (picture.change, what.change):
-            event(answer, [picture, what], [shown, said, mapped, meaning, remembered], **private)
+            event(answer, [picture, what, remembered], [shown, said, mapped, meaning, remembered], **private)
         button.click(explain, [remembered], [mapped, meaning], **private)
         camera.stream(
             live, [camera, what, rate], [seen, told, rate], stream_every=_EVERY, concurrency_limit=1, **private
@@ -209,10 +217,44 @@ def _examples(folder: Path) -> list[Path]:
     return made
 
 
-def _sweep(folder: Path, permanent: set[Path], stop: threading.Event) -> None:
-    """Delete what visitors left, when it is old enough."""
+def _only_uploads(gradio: Any, page: Any) -> None:
+    """A request that was written by hand can name an address where a file should stand: gradio would fetch it, for any field."""
+    for block in page.blocks.values():
+        fetch = getattr(block, "async_move_resource_to_block_cache", None)
+        if fetch is not None:
+            block.async_move_resource_to_block_cache = functools.partial(_uploaded, gradio, fetch)
+
+
+async def _uploaded(gradio: Any, move: Any, place: Any) -> Any:
+    if "://" in str(place):
+        raise gradio.Error("only pictures that were uploaded here are looked at", print_exception=False)
+    return await move(place)
+
+
+def _swept(folder: Path, permanent: set[Path], page: Any, stop: threading.Event) -> None:
+    """Again and again, until the end."""
     while not stop.wait(_SWEEP):
-        for path in folder.rglob("*"):
-            with suppress(OSError):
-                if path.is_file() and path not in permanent and time.time() - path.stat().st_mtime > KEPT:
-                    path.unlink()
+        _sweep(folder, permanent)
+        _forget(page)
+
+
+def _sweep(folder: Path, permanent: set[Path]) -> None:
+    """Delete what visitors left, when it is old enough."""
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and path not in permanent and time.time() - path.stat().st_mtime > KEPT:
+                path.unlink()
+
+
+def _forget(page: Any) -> None:
+    """Drop the memory of visitors who have gone, or were idle too long: gradio keeps each one's last values for ever.
+
+    It holds them in two places: values by visitor, and messages that nobody fetched.
+    """
+    holder, now = page.state_holder, datetime.now()
+    for name, visitor in list(holder.session_data.items()):
+        idle = (now - holder.time_last_used.get(name, now)).total_seconds()
+        if visitor.is_closed or idle > _REMEMBERED:
+            holder.session_data.pop(name, None)
+            holder.time_last_used.pop(name, None)
+            page._queue.pending_messages_per_session.pop(name, None)

@@ -12,17 +12,18 @@ from agebench.errors import UserError
 from agebench.evaluation.groups import AGE_BANDS, band_names
 from agebench.reports.tables import MIN_GROUP, count, escaped, listed, markdown_table, number, with_interval
 
+_KEPT = (
+    "Nothing is recorded. An uploaded picture lies in a temporary folder for about a minute; the last picture, the last "
+    "camera frame and what is shown of them stay in memory until this page is closed, or nothing was asked for about ten "
+    "minutes. All are gone when the program ends."
+)
 HERE = (
     "**Privacy.** Pictures go from this browser to the program that shows this page, and no further: nothing leaves the machine "
-    "that it runs on, no service is asked, no usage is reported. Nothing is stored: an uploaded picture lies in a temporary "
-    "folder for about a minute and in memory for about ten, a camera's frame only until it is answered; all are gone when the "
-    "program ends. Answers are not recorded."
+    f"that it runs on, no service is asked, no usage is reported. {_KEPT}"
 )
 ELSEWHERE = (
     "**Privacy.** This page is served over a network: pictures travel from this browser to the machine that runs it, without "
-    "encryption. There they go no further: no service is asked, no usage is reported. Nothing is stored: an uploaded picture "
-    "lies in a temporary folder for about a minute and in memory for about ten, a camera's frame only until it is answered; all "
-    "are gone when the program ends. Answers are not recorded."
+    f"encryption. There they go no further: no service is asked, no usage is reported. {_KEPT}"
 )
 _SHOWN = 12
 

@@ -1,17 +1,19 @@
 """The demonstration: what it says, what it keeps, and the page itself in a real browser with a camera that is a file."""
 
 import io
+import json
 import math
 import os
 import re
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -137,22 +139,83 @@ def test_frames_are_counted(demo: Demo, picture: bytes) -> None:
     assert re.search(r"[\d.]+ frames/s, frame 3, \d+ ms of work here", said)
 
 
-def test_what_visitors_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_page, "_SWEEP", 0.01)
+def test_what_visitors_left_is_deleted(tmp_path: Path) -> None:
     ours, old, new = (tmp_path / name for name in ("ours.png", "old.png", "new.png"))
     for path in (ours, old, new):
         path.touch()
     for path in (ours, old):
         os.utime(path, (0, time.time() - demo_page.KEPT - 5))
-    stop = threading.Event()
-    sweeper = threading.Thread(target=demo_page._sweep, args=(tmp_path, {ours}, stop))
-    sweeper.start()
-    while old.exists() and sweeper.is_alive():
-        time.sleep(0.01)
-    stop.set()
-    sweeper.join()
+    demo_page._sweep(tmp_path, {ours})
     assert ours.exists()
     assert new.exists()
+    assert not old.exists()
+
+
+class Caller:
+    """What asks the page's functions by requests of its own, without a browser."""
+
+    def __init__(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("gradio")
+        made, make = list[Any](), demo_page._page
+        monkeypatch.setattr(demo_page, "_page", lambda *how: made.append(make(*how)) or made[0])
+        self.context = demo_page.served(demo, framing="none")
+        self.address = self.context.__enter__().rstrip("/") + "/gradio_api"
+        self.page = made[0]
+
+    def upload(self, content: bytes) -> str:
+        found = httpx.post(f"{self.address}/upload", files={"files": ("face.png", content)})
+        return str(found.json()[0])
+
+    def answer(self, visitor: str, path: str, changed: str, words: Any = None) -> tuple[bool, str]:
+        """Whether it went well, and the text or the error; `changed` is the field whose change asks."""
+        (field,) = (number for number, block in self.page.blocks.items() if block.elem_id == changed)
+        (number,) = (of for of, function in self.page.fns.items() if (field, "change") in function.targets)
+        data = [
+            {"path": path, "meta": {"_type": "gradio.FileData"}},
+            words or next(words for words, meant in demo_page.FRAMINGS.items() if meant == "none"),
+            None,
+        ]
+        asked = {"data": data, "fn_index": number, "session_hash": visitor}
+        httpx.post(f"{self.address}/queue/join", json=asked).raise_for_status()
+        lines = httpx.get(f"{self.address}/queue/data", params={"session_hash": visitor}, timeout=30).text.splitlines()
+        messages = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+        done = next(one for one in messages if one["msg"] == "process_completed")
+        return done["success"], done["output"]["data"][1] if done["success"] else str(done["output"]["error"])
+
+
+@pytest.fixture
+def caller(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
+    made = Caller(demo, monkeypatch)
+    yield made
+    made.context.__exit__(None, None, None)
+
+
+def test_a_visitor_is_answered_remembered_and_forgotten(
+    caller: Caller, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = caller.upload(picture)
+    assert "years, between" in caller.answer("a", path, "picture")[1]
+    Path(path).unlink()  # as the sweep does
+    for _ in range(2):  # what is remembered of the first is there for the second
+        assert "years, between" in caller.answer("a", path, "framing")[1]
+    assert "choose it again" in caller.answer("b", path, "framing")[1]
+
+    fetched = list[str]()
+    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda url, **_: fetched.append(url))
+    abroad = "https://example.com/a.png"
+    assert caller.answer("a", abroad, "picture") == (False, "only pictures that were uploaded here are looked at")
+    assert not caller.answer("a", path, "picture", {"path": abroad, "meta": {"_type": "gradio.FileData"}})[0]
+    assert fetched == []
+
+    holder = caller.page.state_holder
+    assert holder.capacity <= 100
+    demo_page._forget(caller.page)
+    assert {"a", "b"} <= holder.session_data.keys()
+    holder.time_last_used["a"] -= timedelta(seconds=demo_page._REMEMBERED + 1)
+    holder["b"].is_closed = True
+    demo_page._forget(caller.page)
+    for kept in (holder.session_data, holder.time_last_used, caller.page._queue.pending_messages_per_session):
+        assert not {"a", "b"} & kept.keys()
 
 
 @pytest.mark.parametrize("words", [["--port", "0"], ["--search", "-1"], ["--port", "99999"], ["--level", "1.5"]])
@@ -227,7 +290,7 @@ def test_the_page_in_a_browser(
         port = free.getsockname()[1]
     monkeypatch.setattr(command, "_wait", lambda: visit(visitor, tmp_path, port))
     try:
-        assert main(["demo", str(small_run), "--faces", "none", "--port", str(port)]) == 0
+        assert main(["demo", str(small_run), "--faces", "none", "--port", str(port), "--json"]) == 0
     finally:
         visitor.close()
     with socket.create_server(("127.0.0.1", port)), pytest.raises(UserError, match=f"--port {port}"):
@@ -235,7 +298,7 @@ def test_the_page_in_a_browser(
     with capsys.disabled():
         print(f"\nthe camera in the browser: {visitor.counted}")
     assert visitor.abroad == []
-    assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
+    assert json.loads(capsys.readouterr().out) == {"address": f"http://127.0.0.1:{port}/"}
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -244,7 +307,7 @@ def visit(visitor: Visitor, files: Path, port: int) -> None:
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.2", port), timeout=1)  # it listens at 127.0.0.1 alone
     page.goto(f"http://127.0.0.1:{port}/")
-    assert "nothing leaves the machine" in visitor.text("#privacy", "Nothing is stored")
+    assert "nothing leaves the machine" in visitor.text("#privacy", "Nothing is recorded")
     upload = page.locator("#picture input[type=file]")
     upload.set_input_files(files / "face.png")
     assert "90 % interval" in visitor.text("#answer", r"\d+ years, between")
@@ -265,5 +328,6 @@ def visit(visitor: Visitor, files: Path, port: int) -> None:
 
 def test_the_note_promises_what_is_done() -> None:
     assert "about a minute" in HERE
+    assert "about ten minutes" in HERE
     assert demo_page.KEPT + demo_page._SWEEP <= 80
     assert demo_page._REMEMBERED == 600
