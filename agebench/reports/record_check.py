@@ -15,6 +15,7 @@ from agebench.reports.results import SCHEMA, estimates_file, predictions_digest,
 
 _NEEDED = ("schema", "id", "config", "model", "metrics", "predictions", "sha256")
 _STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
+_MOST_RESAMPLES = 100_000
 _TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
 
 
@@ -45,7 +46,11 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
     try:
         yield from _check_figures(record, run)
     except (AttributeError, KeyError, TypeError) as error:
-        yield f"its figures do not have the shape that metrics.json has: {type(error).__name__}: {error}"
+        yield _shapeless(error)
+
+
+def _shapeless(error: Exception) -> str:
+    return f"its figures do not have the shape that metrics.json has: {type(error).__name__}: {error}"
 
 
 def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]:
@@ -91,7 +96,10 @@ def check_estimates(record: Mapping[str, Any], path: Path, present: Present) -> 
         if table is None:
             yield name, f"{file} has estimates of images that the dataset does not have"
             continue
-        problems = list(_recomputed(table, test))
+        try:
+            problems = list(_recomputed(table, test))
+        except (AttributeError, KeyError, TypeError) as error:
+            problems = [_shapeless(error)]
         yield from ((name, problem) for problem in problems)
         if not problems:
             yield name, None
@@ -126,6 +134,9 @@ def _stress_contradictions(record: Mapping[str, Any], name: str) -> Iterator[str
 
 def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
     method = test["method"]
+    if not 0 <= method["resamples"] <= _MOST_RESAMPLES:
+        yield f"its intervals are of {method['resamples']} resamples; more than {_MOST_RESAMPLES} are not computed again"
+        return
     single = [name for name in test["groups"] if name != "age_band" and "*" not in name]
     made = evaluate_folds(
         table,

@@ -215,12 +215,17 @@ def largest_gap(row: Row, test: str) -> Gap | None:
 
 
 def unanswered(row: Row) -> tuple[int, int]:
-    """(images without an answer, images read) of its test sets: failure to process."""
+    """(images without an answer, images read) of its test sets, each once: failure to process."""
+    sets: dict[str, Mapping[str, Any]] = {}
+    for record in row.records:
+        for test, samples in (record.get("samples") or {}).items():
+            if test in record["metrics"]["tests"]:
+                sets.setdefault(test, samples)
     lost = read = 0
-    for test, samples in (row.records[0].get("samples") or {}).items():
-        if test in row.tests:
-            lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
-            read += samples.get("read") or 0
+    for test in row.tests:
+        samples = sets.get(test, {})
+        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
+        read += samples.get("read") or 0
     return lost, read
 
 
