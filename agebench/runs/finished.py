@@ -12,6 +12,7 @@ from agebench.engine.loader import FaceSet, face_set
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.models.age_model import AgeModel, create_model
+from agebench.models.heads import heads
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.folder import RunFolder
@@ -50,6 +51,7 @@ def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> t
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
         )
     if stranger:
+        heads.get(config.model.head)  # a plugin's module is imported now: what it makes then is not to be on the meta device
         with torch.device("meta"):
             check_weights(checkpoint, _model(config, folder))
     model = _model(config, folder)
