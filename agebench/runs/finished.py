@@ -51,7 +51,7 @@ def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> t
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
         )
     if stranger:
-        heads.get(config.model.head)  # a plugin's module is imported now: what it makes then is not to be on the meta device
+        heads.get(config.model.head)  # imports a plugin's module, which may make tensors: these stay off the meta device
         with torch.device("meta"):
             check_weights(checkpoint, _model(config, folder))
     model = _model(config, folder)
