@@ -51,7 +51,8 @@ def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> t
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
         )
     if stranger:
-        heads.get(config.model.head)  # imports a plugin's module, which may make tensors: these stay off the meta device
+        # Imports a plugin's module; tensors that it makes then stay off the meta device.
+        heads.get(config.model.head)
         with torch.device("meta"):
             check_weights(checkpoint, _model(config, folder))
     model = _model(config, folder)
