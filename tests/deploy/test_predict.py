@@ -21,6 +21,7 @@ from agebench.data.detectors import Face as Place
 from agebench.data.faces import FaceSpec
 from agebench.data.readers.synth import SynthReader
 from agebench.deploy import finding
+from agebench.deploy.job import _Names
 from agebench.errors import UserError
 
 SIZE = 32
@@ -210,6 +211,29 @@ def test_pictures_are_drawn(run: Path, folder: Path, tmp_path: Path) -> None:
     )
     assert drawn.shape == plain.shape
     assert np.abs(drawn - plain).mean() > 1
+
+
+def test_drawing_replaces_nothing(run: Path, folder: Path, tmp_path: Path) -> None:
+    face(0).save(folder / "0.jpg")
+    film = video(tmp_path / "film.mp4", frames=1)
+    (folder / "film.mp4").symlink_to(film)
+    originals = {path: path.read_bytes() for path in (folder / "0.jpg", film)}
+    given = [str(folder / "0.jpg"), str(folder / "0.png"), str(film)]
+    for _ in range(2):
+        rows(run, tmp_path, *given, "--draw", str(folder))
+    assert {path: path.read_bytes() for path in originals} == originals
+    made = sorted(path.name for path in folder.glob("*-*"))
+    assert made == ["0-2.jpg", "0-3.jpg", "0-4.jpg", "0-5.jpg", "film-2.mp4", "film-3.mp4"]
+
+
+def test_equal_names_are_not_tried_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, asked = set[Path](), []
+    monkeypatch.setattr("os.path.lexists", lambda path: asked.append(path) or path in there)
+    names = _Names()
+    for number in range(1000):
+        there.add(names.free(tmp_path, f"{number}/photo.jpg", ".jpg"))
+    assert len(there) == 1000
+    assert len(asked) < 2000
 
 
 def video(path: Path, frames: int = 3) -> Path:
