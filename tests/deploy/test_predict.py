@@ -141,6 +141,28 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
         assert np.allclose(found[column], expected[column], atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("gates", "18", "25", "challenge"), 0, "under challenge 25 it promises challenge 0"),
+        (("gates", "18", "25", "threshold"), 13, "under threshold 18 it promises threshold 13"),
+        (("intervals", "0.9", "level"), 0.5, "under level 0.9 it promises level 0.5"),
+        (("intervals", "0.9", "scaled"), True, "standard deviations, and the model states none"),
+    ],
+)
+def test_a_card_does_not_decide_what_was_asked(run: Path, place: tuple[str, ...], value: float, said: str) -> None:
+    with agebench.load(run / "export" / "model.ts", trusted=True) as model:
+        assert model.gate(18, 25)["challenge"] == 25
+        with pytest.raises(UserError, match=r"--challenge 25.0000001: the card of .* knows only 18, 19"):
+            model.gate(18, 25.0000001)
+        at = model.card["promises"]
+        for key in place[:-1]:
+            at = at[key]
+        at[place[-1]] = value
+        with pytest.raises(UserError, match=f"model.ts: its card is wrong: .*{said}"):
+            model.gate(18, 25) if place[0] == "gates" else model.interval(0.9)
+
+
 def test_a_gate_says_how_often_it_errs(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
