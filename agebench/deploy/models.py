@@ -15,7 +15,7 @@ from agebench.engine.predict import BATCH
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.evaluation.gates import MARGIN
-from agebench.evaluation.promises import error_promises, gate_promise, interval_promise
+from agebench.evaluation.promises import NoCalibration, error_promises, gate_promise, interval_promise
 from agebench.export.answers import Answers
 from agebench.export.card import check_card, make_card
 from agebench.export.opened import ExportedFile, read_card
@@ -27,12 +27,10 @@ from agebench.runs.folder import RunFolder
 from agebench.runs.promises import calibrated_on, tables_of_tests
 from agebench.runs.validation import validation_predictions
 
+__all__ = ["CARD", "ExportedModel", "ExternalModel", "Model", "NoCalibration", "PushedModel", "RunModel"]
+
 # Of a repository on the hub.
 CARD = "card.json"
-
-
-class NoCalibration(UserError):
-    """Nothing is there that intervals could be calibrated on; the message says what is missing."""
 
 
 class Model(Protocol):
@@ -57,8 +55,8 @@ class Model(Protocol):
         """See `interval_promise`.
 
         Raises:
-            NoCalibration: nothing that an interval could be calibrated on.
-            UserError: a level that cannot be promised.
+            NoCalibration: nothing, or too little, that an interval of this level could be calibrated on.
+            UserError: no such level.
         """
 
     def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:

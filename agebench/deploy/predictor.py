@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -87,7 +86,7 @@ def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
     if path.is_dir():
         return RunModel(path, cards, device)
     if path.is_file():
-        return ExportedModel(open_exported(path, trusted=trusted, device=choose_device(device).type))
+        return ExportedModel(open_exported(path, trusted=trusted, device=str(choose_device(device))))
     if name not in cards.models.names():
         raise UserError(
             f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
@@ -130,8 +129,8 @@ class Predictor:
         Args:
             images: paths, PIL images, (H, W, 3) uint8 RGB arrays, or files' bytes; any iterable, taken as it comes.
             faces: `detect` finds every face and aligns it; `none`: each image is one face, framed like the training faces.
-            level: share of true ages that `low` to `high` is to hold; None: no intervals, as where nothing is there to
-                calibrate them on.
+            level: share of true ages that `low` to `high` is to hold; None: no intervals. Where nothing is there to calibrate
+                them on, the default gives none, another level is an error.
             workers: processes that decode and detect; more than 1 need a script whose work stands under
                 `if __name__ == "__main__":`.
 
@@ -170,8 +169,11 @@ class Predictor:
         """
         interval = None
         if level is not None:
-            with suppress(NoCalibration):
+            try:
                 interval = self.interval(level)
+            except NoCalibration:
+                if level != LEVEL:
+                    raise
         finder = self.finder(faces, detector=detector, search=search, every=every)
         for names, found in self._found(images, finder, workers):
             yield from self._answered(names, found, interval)
@@ -185,8 +187,8 @@ class Predictor:
         """What is promised of intervals, and how the promise held on the model's tests.
 
         Raises:
-            NoCalibration: nothing to calibrate them on; `predict` then gives none.
-            UserError: a level that cannot be promised.
+            NoCalibration: nothing, or too little, to calibrate them on.
+            UserError: no such level.
         """
         return self._model.interval(level)
 

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -20,9 +21,13 @@ from agebench.cli import main
 from agebench.data.detectors import Face as Place
 from agebench.data.faces import FaceSpec
 from agebench.data.readers.synth import SynthReader
-from agebench.deploy import finding
+from agebench.deploy import finding, predictor
+from agebench.deploy.drawing import label
 from agebench.deploy.job import _Names
 from agebench.errors import UserError
+from agebench.registry.catalogue import catalogue
+from agebench.runs.folder import RunFolder
+from agebench.runs.promises import promises
 
 SIZE = 32
 FEW = """
@@ -190,6 +195,44 @@ def test_an_interval_is_what_its_promise_says(run: Path, folder: Path, capsys: p
     assert found["interval"]["radius"] == pytest.approx(errors[int(np.ceil((len(errors) + 1) * 0.8)) - 1])
     row = found["faces"][0]
     assert row["high"] - row["age"] == pytest.approx(found["interval"]["radius"], abs=0.011)
+
+
+def test_only_a_level_that_was_asked_for_is_refused(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = Path(shutil.copytree(run, tmp_path / "few"))
+    pd.read_parquet(run / "validation.parquet").head(8).to_parquet(few / "validation.parquet")
+    assert set(promises(RunFolder(few), "few", ["few"])["intervals"]) == {"0.5", "0.8"}
+    table = rows(few, tmp_path, str(folder / "0.png"))
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert "--level 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
+    for level, said in (("0.9", "it needs 9 or more"), ("0", "must lie between 0 and 1")):
+        assert main(["predict", str(few), str(folder / "0.png"), "--faces", "none", "--level", level]) == 2
+        assert said in capsys.readouterr().err
+    with agebench.load(run / "export" / "model.ts", trusted=True) as model:
+        del model.card["promises"]["intervals"]["0.9"]
+        assert model.predict([folder / "0.png"], faces="none")["low"].isna().all()
+        with pytest.raises(UserError, match=r"--level 0.85: the card of .* knows only 0.5, 0.8, 0.95"):
+            model.predict([folder / "0.png"], faces="none", level=0.85)
+
+
+def test_an_exported_file_is_opened_on_the_device_that_was_asked_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(predictor, "choose_device", torch.device)
+    monkeypatch.setattr(predictor, "ExportedModel", lambda file: file)
+    monkeypatch.setattr(predictor, "open_exported", lambda path, trusted, device: asked.append(device))
+    predictor._open(str(run / "export" / "model.ts"), trusted=True, device="cuda:1", cards=catalogue())
+    assert asked == ["cuda:1"]
+
+
+def test_a_label_does_not_contradict_itself() -> None:
+    face = predictor.Face("a", 0, None, 24.97, np.nan, 18.0, 33.0, "")
+    assert label(face, 25) == "24.9 (18-33) check"
+    assert label(face) == "25 (18-33)"
+    for tenths in range(1000):
+        assert label(face._replace(age=tenths / 10), 25).startswith(f"{tenths / 10} ")
 
 
 def test_paths_on_standard_input(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
