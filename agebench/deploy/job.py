@@ -16,7 +16,7 @@ from agebench.deploy.finding import Framing, open_picture
 from agebench.deploy.inputs import Part, camera_number
 from agebench.deploy.predictor import LEVEL, Predictor, Seen
 from agebench.deploy.video import Frame, VideoWriter, open_video
-from agebench.deploy.writing import Write, row_of
+from agebench.deploy.writing import Write, readable, row_of
 from agebench.errors import ImageRefused
 from agebench.files import atomic
 from agebench.progress import progress
@@ -118,7 +118,7 @@ class Tally:
         error = seen.faces[0].error
         self.faces += 0 if error else len(seen.faces)
         self.without += bool(error)
-        self.reason = self.reason or (f"{name}: {error}" if error else "")
+        self.reason = self.reason or (f"{readable(name)}: {error}" if error else "")
 
 
 def work(predictor: Predictor, parts: Iterable[Part], job: Job, write: Write) -> Tally:

@@ -23,6 +23,7 @@ from agebench.data.faces import FaceSpec
 from agebench.data.readers.synth import SynthReader
 from agebench.deploy import finding, predictor
 from agebench.deploy.drawing import label
+from agebench.deploy.inputs import find_inputs
 from agebench.deploy.job import _Names
 from agebench.errors import UserError
 from agebench.registry.catalogue import catalogue
@@ -238,6 +239,30 @@ def test_a_label_does_not_contradict_itself() -> None:
 def test_paths_on_standard_input(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder / '1.png'}\n{folder / '0.png'}\n"))
     assert [Path(name).name for name in rows(run, tmp_path, "-")["input"]] == ["1.png", "0.png"]
+
+
+def test_a_path_that_cannot_be_is_a_row(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"a.jpg\0b.jpg\n{'x' * 5000}\n{folder / '0.png'}\n"))
+    table = rows(run, tmp_path, "-", "--draw", str(tmp_path / "drawn"))
+    assert table["input"].iloc[0] == r"a.jpg\x00b.jpg"
+    assert "leave out -print0" in table["error"].iloc[0]
+    assert "cannot be read" in table["error"].iloc[1]
+    assert table["error"].iloc[2] == ""
+    assert "\0" not in capsys.readouterr().err
+
+
+def test_only_a_colon_makes_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("camera_roll").mkdir()
+    for place in ("camera.jpg", "camera_roll/1.jpg"):
+        face(1).save(place)
+    parts = find_inputs(["camera_roll/", "camera.jpg", "camera*.jpg", "camera:0"], [])
+    assert [part.paths for part in parts] == [("camera_roll/1.jpg", "camera.jpg", "camera.jpg"), ("camera:0",)]
+    for word in ("camera", "camera0", "camera:", "camera:x"):
+        with pytest.raises(UserError, match=r"no such file or folder; a camera is written camera:0"):
+            find_inputs([word], [])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
