@@ -12,7 +12,7 @@ from PIL import Image
 
 from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
 from agebench.data.faces import FaceSpec
-from agebench.data.parallel import map_in_order
+from agebench.data.parallel import available_cores, map_in_order
 from agebench.deploy.finding import Box, Finder, Found, Framing, check_picture
 from agebench.deploy.hub import fetch
 from agebench.deploy.models import ExportedModel, ExternalModel, Model, NoCalibration, PushedModel, RunModel
@@ -28,6 +28,8 @@ LEVEL = 0.9
 # Pictures a batch, and from how many on starting processes takes less time than it saves: detection is slow.
 _CHUNK = {"detect": 16, "none": 64}
 _WORTH = {"detect": 64, "none": 600}
+# Pictures in memory that are under way at a time; of a video of 1920 x 1080 these are 200 MB.
+_HELD = 32
 
 
 class Face(NamedTuple):
@@ -165,7 +167,8 @@ class Predictor:
             detector: another than the model's, by name.
             search: the longest side, pixels, at which faces are looked for; larger pictures are reduced for that. 0: as they are.
             every: the images are frames of one video, and faces are looked for in every so many of them only; between, they
-                are taken to be where they were.
+                are taken to be where they were. So many of them are answered at a time, and of pictures in memory 32 are held, or
+                `every`; where that is much, fewer processes work.
         """
         interval = None
         if level is not None:
@@ -223,18 +226,10 @@ class Predictor:
         self, images: Iterable[Any], finder: Finder, workers: int | None
     ) -> Iterator[tuple[list[str], list[Found]]]:
         """Chunk by chunk, names and what was found; of what is in memory already, each picture is a chunk."""
-        mode = finder.spec.mode
         for kind, run in groupby(_checked(images), key=lambda item: _kind(item[1])):
             names: list[str] = []
             sources = _noting(run, names)
-            how = (
-                {"chunk": _CHUNK[mode], "worth": _WORTH[mode]}
-                if kind == "path"
-                else {"chunk": 1, "worth": 2, "ahead": 2}
-            )
-            if finder.every > 1:
-                how["chunk"] = finder.every
-            for found in map_in_order(finder, sources, workers=1 if kind == "picture" else workers, **how):
+            for found in map_in_order(finder, sources, **_division(kind, finder, workers)):
                 yield names[: len(found)], found
                 del names[: len(found)]
 
@@ -283,6 +278,18 @@ def _kind(image: Any) -> str:
     if isinstance(image, str | Path):
         return "path"
     return "picture" if isinstance(image, Image.Image) else "memory"
+
+
+def _division(kind: str, finder: Finder, workers: int | None) -> dict[str, int]:
+    """How `map_in_order` is to divide pictures of one kind: of those in memory _HELD at most are held, or one chunk."""
+    mode = finder.spec.mode
+    workers = 1 if kind == "picture" else workers or available_cores()
+    if kind == "path":
+        chunk = _CHUNK[mode] if finder.every == 1 else finder.every
+        return {"workers": workers, "chunk": chunk, "worth": _WORTH[mode]}
+    ahead = 2 if finder.every == 1 else 1
+    workers = max(1, min(workers, _HELD // (ahead * finder.every)))
+    return {"workers": workers, "chunk": finder.every, "worth": 2, "ahead": ahead}
 
 
 def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:

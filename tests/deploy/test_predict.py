@@ -354,6 +354,17 @@ def test_faces_of_frames_between_stay_where_they_are(monkeypatch: pytest.MonkeyP
     assert [one.boxes[0][0] for one in found] == [2, 2, 2, 4, 4, 6]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("every", [1, 5, 16, 17, 100])
+def test_few_frames_are_held(every: int) -> None:
+    finder = finding.Finder(FaceSpec("detect", SIZE, 1.0), every=every)
+    how = predictor._division("memory", finder, 64)
+    assert how["chunk"] == every
+    assert how["workers"] * how["ahead"] * every <= max(32, every)
+    assert (how["workers"] > 1) == (every <= 16)
+    assert predictor._division("memory", finder, 1)["workers"] == 1
+    assert predictor._division("picture", finder, 64)["workers"] == 1
+
+
 def test_a_video_is_rows_of_frames_and_a_drawn_video(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
