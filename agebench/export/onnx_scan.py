@@ -22,18 +22,26 @@ _INSIDE: dict[str, dict[int, str]] = {
     "tensor": {},
     "entry": {},
 }
-_NODE_DOMAIN, _FUNCTION_DOMAIN = 7, 10
+# The fields that name an operator, and the function that defines one: (name, domain).
+_NODE, _FUNCTION = (4, 7), (1, 10)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 _DEEPEST = 32
 
 
 @dataclass
 class OnnxContent:
-    """Of one file: its metadata, the operators' domains, and whether weights stand in other files."""
+    """Of one file.
+
+    Attributes:
+        metadata: key -> value.
+        operators: (domain, name) of each that is used.
+        functions: (domain, name) of each that the file itself defines.
+        external: whether weights stand in other files.
+    """
 
     metadata: dict[str, str] = field(default_factory=dict)
-    domains: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)
+    operators: set[tuple[str, str]] = field(default_factory=set)
+    functions: set[tuple[str, str]] = field(default_factory=set)
     external: bool = False
 
 
@@ -61,15 +69,15 @@ def _walk(data: memoryview, message: str, found: OnnxContent, depth: int) -> Non
         elif message == "tensor" and (number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0)):
             found.external = True
         elif isinstance(value, memoryview) and (
-            message == "entry" or (message, number) in (("node", _NODE_DOMAIN), ("function", _FUNCTION_DOMAIN))
+            message == "entry" or number in {"node": _NODE, "function": _FUNCTION}.get(message, ())
         ):
             texts[number] = bytes(value).decode()
     if message == "entry":
         found.metadata[texts.get(1, "")] = texts.get(2, "")
     elif message == "node":
-        found.domains.add(texts.get(_NODE_DOMAIN, ""))
+        found.operators.add((texts.get(_NODE[1], ""), texts.get(_NODE[0], "")))
     elif message == "function":
-        found.functions.add(texts.get(_FUNCTION_DOMAIN, ""))
+        found.functions.add((texts.get(_FUNCTION[1], ""), texts.get(_FUNCTION[0], "")))
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

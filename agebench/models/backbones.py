@@ -1,6 +1,5 @@
 """Backbones: any timm architecture by name, agebench's own `agebench.tiny`, or a whole architecture of the zoo."""
 
-import timm
 import torch
 from torch import nn
 
@@ -24,6 +23,8 @@ def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.M
         raise UserError(f"backbone '{name}' sees faces alone; bodies = true is for agebench.mivolo-d1")
     if name == "agebench.tiny":
         return Tiny(), Tiny.num_features
+    import timm  # it takes seconds, and agebench's own networks do without
+
     if not timm.is_model(name):
         raise UserError(f"no backbone called '{name}' in timm {timm.__version__}{suggest(name, timm.list_models())}")
     try:
@@ -35,6 +36,8 @@ def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.M
 
 def _create(name: str, size: int) -> nn.Module:
     """Transformers need to know the image's size, convolutional networks do not take the argument."""
+    import timm
+
     try:
         return timm.create_model(name, num_classes=0, img_size=size)
     except TypeError:

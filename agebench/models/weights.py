@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import timm
 import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.utils import logging as hub_logging
@@ -68,6 +67,8 @@ def _digest(module: nn.Module) -> str:
 
 
 def _from_timm(backbone: nn.Module, card: Architecture) -> str:
+    import timm  # late, as in backbones.py
+
     if not timm.is_model(card.backbone):
         raise UserError(
             f"{card.backbone} is not one of timm's architectures and has no published weights: leave out --pretrained"

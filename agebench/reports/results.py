@@ -1,5 +1,6 @@
 """Result records: one JSON a run, with everything that its figures depend on, and a way to check it."""
 
+import gc
 import hashlib
 import json
 import tomllib
@@ -117,7 +118,14 @@ def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of records; `agebench results add RUN` makes the first")
-    return {path: _json(path) for path in sorted(folder.glob("*.json"))}
+    # A thousand records are ten million values that all stay: looking for garbage among them is time lost.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return {path: _json(path) for path in sorted(folder.glob("*.json"))}
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -70,13 +70,15 @@ def over_seeds(figures: Sequence[Figure]) -> Figure:
 
     The two are added as independent errors are: by their squares.
     """
-    values, lows, highs = ([of[end] for of in figures if of.get(end) is not None] for end in ("value", "low", "high"))
-    if not values or len(values) < len(figures):
+    count = len(figures)
+    values = [of["value"] for of in figures if of.get("value") is not None]
+    if not values or len(values) < count:
         return {}
-    count = len(values)
     if count == 1:
         return figures[0]
     mean = sum(values) / count
+    lows = [of["low"] for of in figures if of.get("low") is not None]
+    highs = [of["high"] for of in figures if of.get("high") is not None]
     if len(lows) < count or len(highs) < count:
         return {"value": mean}
     error = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
@@ -215,12 +217,17 @@ def largest_gap(row: Row, test: str) -> Gap | None:
 
 
 def unanswered(row: Row) -> tuple[int, int]:
-    """(images without an answer, images read) of its test sets: failure to process."""
+    """(images without an answer, images read) of its test sets, each once: failure to process."""
+    sets: dict[str, Mapping[str, Any]] = {}
+    for record in row.records:
+        for test, samples in (record.get("samples") or {}).items():
+            if test in record["metrics"]["tests"]:
+                sets.setdefault(test, samples)
     lost = read = 0
-    for test, samples in (row.records[0].get("samples") or {}).items():
-        if test in row.tests:
-            lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
-            read += samples.get("read") or 0
+    for test in row.tests:
+        samples = sets.get(test, {})
+        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
+        read += samples.get("read") or 0
     return lost, read
 
 

@@ -30,7 +30,6 @@ from agebench.models import zoo
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.tasks import HasTasks
 from agebench.models.weights import digests, load_pretrained
-from agebench.models.zoo.published import load_published
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
@@ -134,6 +133,8 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     if not config.pretrained:
         return model, "random"
     if config.model.backbone in zoo.NAMES:
+        from agebench.models.zoo.published import load_published  # late: with it comes timm, which takes seconds
+
         return model, load_published(model, config.model, Path(config.pretrained).expanduser())
     return model, load_pretrained(model.backbone, config.model, config.pretrained)
 

@@ -148,9 +148,20 @@ def test_the_setting_wins_over_the_card() -> None:
     assert FacesConfig(mode="none").spec(card, 64).mode == "none"
 
 
-def test_data_faces_reports_failures_by_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def cards(tmp_path: Path) -> list[str]:
+    """The option that adds a small dataset."""
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+    card = 'name = "few"\ntitle = "Few"\nreader = "synth"\nlicence = "CC0-1.0"\nfaces = "none"\ngroups = ["gender"]\n'
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(f"{card}[options]\ncount = 50\n")
+    return ["--registry", str(tmp_path / "cards")]
+
+
+def test_data_faces_reports_failures_by_group(
+    cards: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    words = ["data", "faces", "synth", "--limit", "40", "--size", "64", "--out", str(out)]
+    words = ["data", "faces", "few", *cards, "--limit", "40", "--size", "64", "--out", str(out)]
     assert main([*words, "--set", "faces.mode=detect", "--set", "faces.detector=test-middle"]) == 0
     assert "every one of 40 images" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"report.md", "faces.json", "failed.csv", "before-after.png"}
@@ -161,21 +172,21 @@ def test_data_faces_reports_failures_by_group(tmp_path: Path, capsys: pytest.Cap
     ("words", "code", "message"),
     [
         (["utk"], 2, "agebench data add utk PATH"),
-        (["synth", "--set", "faces.detector=dlb"], 2, "did you mean 'dlib'?"),
-        (["synth", "--set", "faces.covrage=2"], 2, "did you mean 'coverage'?"),
-        (["synth", "--set", "faces.mode=landmarks"], 2, "names no landmark_points"),
-        (["synth", "--set", "train.lr=1"], 2, "only faces.… can be set"),
-        (["synth", "--size", "3"], 2, "between 16 and 1024"),
+        (["few", "--set", "faces.detector=dlb"], 2, "did you mean 'dlib'?"),
+        (["few", "--set", "faces.covrage=2"], 2, "did you mean 'coverage'?"),
+        (["few", "--set", "faces.mode=landmarks"], 2, "names no landmark_points"),
+        (["few", "--set", "train.lr=1"], 2, "only faces.… can be set"),
+        (["few", "--size", "3"], 2, "between 16 and 1024"),
         (
-            ["synth", "--limit", "2", "--set", "faces.mode=detect", "--set", "faces.detector=test-raising"],
+            ["few", "--limit", "2", "--set", "faces.mode=detect", "--set", "faces.detector=test-raising"],
             1,
             "KeyError",
         ),
     ],
 )
 def test_mistakes_leave_nothing_behind(
-    words: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], code: int, message: str, cards: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "faces", *words, "--out", str(tmp_path / "out")]) == code
+    assert main(["data", "faces", *words, *cards, "--out", str(tmp_path / "out")]) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

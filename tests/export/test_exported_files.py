@@ -12,7 +12,9 @@ import torch
 from agebench.data.augment import normalise
 from agebench.errors import AgebenchError, UserError
 from agebench.export import opened, write
+from agebench.export.answers import Answers
 from agebench.export.card import make_card
+from agebench.export.judge import Refused
 from agebench.export.opened import ExportedFile, open_exported
 from agebench.export.speed import measure_speed
 from agebench.export.write import Variant, write_export
@@ -278,3 +280,16 @@ def test_speed_is_measured(files: dict[str, Path]) -> None:
     assert found["batch_1"]["median_ms"] > 0
     assert found["batch_64"]["images_per_s"] > 0
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(("exact", "kind"), [(True, AgebenchError), (False, Refused)])
+def test_a_file_that_gives_no_numbers_is_refused_and_in_lower_precision_costs_no_other(
+    exact: bool, kind: type[AgebenchError]
+) -> None:
+    class Overflowed:
+        def estimate(self, faces: np.ndarray) -> Answers:
+            return Answers(np.full(len(faces), np.nan, np.float32))
+
+    with pytest.raises(AgebenchError, match="no numbers") as told:
+        write.compare(*model_of("regression"), FACES, Overflowed(), exact=exact)  # type: ignore[arg-type]
+    assert told.type is kind

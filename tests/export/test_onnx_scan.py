@@ -21,7 +21,7 @@ def test_what_stands_in_a_file(tmp_path: Path) -> None:
     made.metadata_props.add(key="a", value="é")
     found = scan_onnx(tmp_path, made.SerializeToString())
     assert found.metadata == {"a": "é"}
-    assert found.domains == {"com.example"}
+    assert found.operators == {("com.example", "Mine")}
     assert not found.external
 
 
@@ -39,6 +39,14 @@ def hidden() -> onnx.NodeProto:
     return helper.make_node("If", ["images"], ["age"], then_branch=body, else_branch=body)
 
 
+def with_function(domain: str, name: str, used: str) -> onnx.ModelProto:
+    """A file that defines one operator of a domain and uses one."""
+    made = model(helper.make_node(used, ["images"], ["age"], domain=domain))
+    body = [helper.make_node("Identity", ["x"], ["y"])]
+    made.functions.append(helper.make_function(domain, name, ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+    return made
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
@@ -46,6 +54,10 @@ def hidden() -> onnx.NodeProto:
         (model(hidden()), "weights in other files"),
         (model(helper.make_node("Constant", [], ["age"], value=outside())), "weights in other files"),
         (model(helper.make_node("Mine", ["images"], ["age"], domain="com.example")), "operators of com.example"),
+        (with_function("com.microsoft", "Mine", "Gelu"), "operators of com.microsoft"),
+        (with_function("com.microsoft", "Gelu", "Gelu"), "operators of com.microsoft"),
+        (with_function("com.example", "Mine", "Yours"), "operators of com.example"),
+        (with_function("com.example", "Mine", "Mine"), "holds no card"),
         (model(helper.make_node("Identity", ["images"], ["age"])), "holds no card"),
     ],
 )

@@ -14,7 +14,7 @@ from agebench.files import write_json
 from agebench.registry.cards import Published
 from agebench.reports.leaderboard import leaderboard, over_seeds, rows_of
 from agebench.reports.results import seal
-from agebench.reports.systems import images_per_second, under_stress
+from agebench.reports.systems import images_per_second, unanswered, under_stress
 
 
 def entry(error: float, seed: int, baseline: float | None = 15.0) -> dict[str, Any]:
@@ -92,6 +92,17 @@ def test_what_stress_does_is_shown_over_the_seeds_that_met_the_same() -> None:
     assert "## On worse photographs" in page
     assert "1.30" in page
     assert "On worse photographs" not in leaderboard([record("a", 5)])
+
+
+def test_what_could_not_be_processed_counts_on_every_test_set_of_a_system() -> None:
+    runs = []
+    for test, lost in (("fgnet", 0), ("utk", 40)):
+        run = record("a", 5)
+        run["metrics"]["tests"] = {test: run["metrics"]["tests"][test]}
+        runs.append(run | {"id": test, "samples": {test: {"read": 100, "quarantined": {"no face found": lost}}}})
+    (row,) = rows_of(runs)
+    assert row.tests == ["fgnet", "utk"]
+    assert unanswered(row) == (40, 200)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

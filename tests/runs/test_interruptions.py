@@ -23,6 +23,7 @@ groups = ["gender"]
 [options]
 count = 700
 seed = 3
+size = 64
 """
 
 

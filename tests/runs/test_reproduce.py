@@ -128,6 +128,21 @@ def test_other_estimates_are_found(home: Path, reports: Path, capsys: pytest.Cap
     assert "not a readable Parquet file" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda test: test.pop("method"), "do not have the shape that metrics.json has"),
+        (lambda test: test["method"].update(resamples=10**9), "are not computed again"),
+    ],
+)
+def test_a_record_of_a_strange_shape_ends_no_check(
+    change: Any, words: str, home: Path, reports: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(record_in(reports), lambda record: change(record["metrics"]["tests"]["other"]))
+    assert check(home, reports) == 1
+    assert words in capsys.readouterr().out
+
+
 def test_a_gap_changed_by_hand_and_sealed_again_is_found(
     home: Path, reports: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

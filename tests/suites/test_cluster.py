@@ -21,6 +21,7 @@ licence = "CC0-1.0"
 faces = "none"
 [options]
 count = 300
+size = 64
 """
 SUITE = """
 name = "one"
