@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.deploy.writing import columns
 
     with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
-        level = arguments.level or LEVEL
+        level = LEVEL if arguments.level is None else arguments.level
         interval = _interval(predictor, level, asked=arguments.level is not None)
         gate = predictor.gate(arguments.threshold, arguments.challenge) if arguments.threshold is not None else None
         for promise, words in ((interval, interval_in_words), (gate, gate_in_words)):

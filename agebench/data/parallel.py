@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ def map_in_order(
 
     It pays from `worth` items on (default: 600). `function` and the items are pickled. Workers end with this process, however
     it ends. Of a stream of items few are held at a time: those that decide whether it pays, then `ahead` chunks a worker.
+    A result that is ready comes when one more chunk is under way: it does not wait for `ahead` chunks to be.
     """
     items, workers = iter(items), workers or available_cores()
     worth = WORTH_PROCESSES if worth is None else worth
@@ -60,18 +62,21 @@ def available_cores() -> int:
 
 
 def _bounded(
-    pool: ProcessPoolExecutor,
+    pool: Executor,
     function: Callable[[Sequence[Item]], Result],
     chunks: Iterable[Sequence[Item]],
     *,
     ahead: int,
 ) -> Iterator[Result]:
-    """Results in order with at most `ahead` chunks under way, so that a slow reader of the results doesn't fill memory."""
-    waiting = []
+    """Results in order with at most `ahead` chunks under way, so that a slow reader of the results doesn't fill memory.
+
+    Those that are ready come at once: a camera's next chunk takes its time.
+    """
+    waiting: deque[Future[Result]] = deque()
     for chunk in chunks:
         waiting.append(pool.submit(function, chunk))
-        if len(waiting) >= ahead:
-            yield waiting.pop(0).result()
+        while waiting and (len(waiting) >= ahead or waiting[0].done()):
+            yield waiting.popleft().result()
     for future in waiting:
         yield future.result()
 

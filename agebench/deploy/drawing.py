@@ -35,8 +35,8 @@ def label(face: Face, challenge: float | None = None) -> str:
         return face.error
     between = f" ({face.low:.0f}-{face.high:.0f})" if math.isfinite(face.low) else ""
     said = decision(face, challenge)
-    # With a decimal where it decides: "25 check" would contradict itself.
-    return f"{face.age:.1f}{between} {said}" if said else f"{face.age:.0f}{between}"
+    # With a decimal where it decides, and never above the estimate: "25.0 check" at 24.97 would contradict itself.
+    return f"{math.floor(10 * face.age) / 10:.1f}{between} {said}" if said else f"{face.age:.0f}{between}"
 
 
 def save_picture(picture: Image.Image, file: Path | IO[bytes]) -> None:

@@ -131,6 +131,8 @@ def open_picture(source: Any) -> Image.Image:
         UserError: it is none of these.
     """
     if isinstance(source, str | Path):
+        if "\0" in str(source):
+            raise ImageRefused("a path with a NUL character; where find wrote it, leave out -print0: one path a line")
         path = Path(source)
         if path.is_dir():
             raise ImageRefused("a folder, not an image")

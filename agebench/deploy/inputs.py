@@ -80,8 +80,6 @@ def camera_number(word: str) -> int | None:
 def _found(word: str) -> list[str]:
     if camera_number(word) is not None:
         return [word]
-    if word.startswith("camera"):
-        raise UserError(f"{word}: write a camera as camera:0, camera:1, …")
     if os.path.isdir(word):
         inside = list(_images_in(word))
         if not inside:
@@ -94,7 +92,8 @@ def _found(word: str) -> list[str]:
         if not fitting:
             raise UserError(f"{word}: no file fits this pattern")
         return fitting
-    raise UserError(f"{word}: no such file or folder")
+    hint = "; a camera is written camera:0, camera:1, …" if word.startswith("camera") else ""
+    raise UserError(f"{word}: no such file or folder{hint}")
 
 
 def _images_in(folder: str) -> Iterator[str]:

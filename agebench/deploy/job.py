@@ -1,5 +1,6 @@
 """The work of `agebench predict`: all parts of the input to rows, and to pictures where they are asked for."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from agebench.deploy.finding import Framing, open_picture
 from agebench.deploy.inputs import Part, camera_number
 from agebench.deploy.predictor import LEVEL, Predictor, Seen
 from agebench.deploy.video import Frame, VideoWriter, open_video
-from agebench.deploy.writing import Write, row_of
+from agebench.deploy.writing import Write, readable, row_of
 from agebench.errors import ImageRefused
 from agebench.files import atomic
 from agebench.progress import progress
@@ -28,7 +29,7 @@ class Job:
     Attributes:
         faces, level, detector, search, workers: as `Predictor.stream` takes them.
         challenge: the challenge age of a gate; None: no gate.
-        draw: the folder of pictures; None: no pictures.
+        draw: the folder of pictures, where nothing is replaced that stands there; None: no pictures.
         frames: of each video, the first ones only; None: all.
         every: of each video, faces are looked for in every so many frames, and taken to stay there between.
     """
@@ -117,7 +118,7 @@ class Tally:
         error = seen.faces[0].error
         self.faces += 0 if error else len(seen.faces)
         self.without += bool(error)
-        self.reason = self.reason or (f"{name}: {error}" if error else "")
+        self.reason = self.reason or (f"{readable(name)}: {error}" if error else "")
 
 
 def work(predictor: Predictor, parts: Iterable[Part], job: Job, write: Write) -> Tally:
@@ -126,17 +127,33 @@ def work(predictor: Predictor, parts: Iterable[Part], job: Job, write: Write) ->
     Raises:
         AgebenchError: a video cannot be opened, the detector fails, a picture cannot be written.
     """
-    tally, taken = Tally(), set[str]()
+    tally, names = Tally(), _Names()
     for part in parts:
         if part.kind == "video":
             for path in part.paths:
-                _video(predictor, path, job, write, tally, taken)
+                _video(predictor, path, job, write, tally, names)
         else:
-            _images(predictor, part, job, write, tally, taken)
+            _images(predictor, part, job, write, tally, names)
     return tally
 
 
-def _images(predictor: Predictor, part: Part, job: Job, write: Write, tally: Tally, taken: set[str]) -> None:
+class _Names:
+    """Names for drawn pictures that nothing has yet, be it a photograph, an earlier call's picture or this one's."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+
+    def free(self, folder: Path, name: str, suffix: str) -> Path:
+        """`folder/<name's stem><suffix>`, or the first of -2, -3, … where such a file stands there; write it before the next."""
+        stem = Path(name).stem or "picture"
+        number = self._next.get(stem + suffix, 1)
+        while os.path.lexists(path := folder / f"{stem}{f'-{number}' * (number > 1)}{suffix}"):
+            number += 1
+        self._next[stem + suffix] = number  # of 100,000 equal names, none is tried twice
+        return path
+
+
+def _images(predictor: Predictor, part: Part, job: Job, write: Write, tally: Tally, names: _Names) -> None:
     found = job.seen(predictor, part.paths)
     for seen in progress(found, total=part.count, label="ages", unit="img"):
         name = seen.faces[0].input
@@ -146,18 +163,18 @@ def _images(predictor: Predictor, part: Part, job: Job, write: Write, tally: Tal
             # Read again: only now it is known what to draw, and keeping all pictures until then would fill memory.
             with suppress(ImageRefused, OSError):
                 picture = open_picture(name)
-                with atomic(_free(job.draw, name, ".jpg", taken)) as file:
+                with atomic(names.free(job.draw, name, ".jpg")) as file:
                     save_picture(draw(picture, seen.faces, job.challenge), file)
 
 
-def _video(predictor: Predictor, name: str, job: Job, write: Write, tally: Tally, taken: set[str]) -> None:
+def _video(predictor: Predictor, name: str, job: Job, write: Write, tally: Tally, names: _Names) -> None:
     """One video or camera; Ctrl-C is how a camera ends."""
     with ExitStack() as stack:
         video = stack.enter_context(open_video(name))
         bar = stack.enter_context(progress(total=_least(video.count, job.frames), label=name, unit="frame"))
         film = None
         if job.draw is not None:
-            file = stack.enter_context(atomic(_free(job.draw, name.replace(":", "-"), ".mp4", taken)))
+            file = stack.enter_context(atomic(names.free(job.draw, name.replace(":", "-"), ".mp4")))
             film = VideoWriter(file, video.rate)
             stack.callback(film.close)
         timing = Timing(name)
@@ -191,16 +208,6 @@ def _noted(frames: Iterator[Frame], waiting: "deque[Frame]", timing: Timing) -> 
             return
         waiting.append(frame)
         yield frame.pixels
-
-
-def _free(folder: Path, name: str, suffix: str, taken: set[str]) -> Path:
-    """`folder/<name's stem><suffix>`, with a number where that name is taken."""
-    stem = Path(name).stem or "picture"
-    chosen, number = stem, 2
-    while chosen.lower() + suffix in taken:
-        chosen, number = f"{stem}-{number}", number + 1
-    taken.add(chosen.lower() + suffix)
-    return folder / f"{chosen}{suffix}"
 
 
 def _least(*counts: int | None) -> int | None:

@@ -15,7 +15,7 @@ from agebench.engine.predict import BATCH
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.evaluation.gates import MARGIN
-from agebench.evaluation.promises import error_promises, gate_promise, interval_promise
+from agebench.evaluation.promises import NoCalibration, error_promises, gate_promise, interval_promise
 from agebench.export.answers import Answers
 from agebench.export.card import check_card, make_card
 from agebench.export.opened import ExportedFile, read_card
@@ -27,12 +27,10 @@ from agebench.runs.folder import RunFolder
 from agebench.runs.promises import calibrated_on, tables_of_tests
 from agebench.runs.validation import validation_predictions
 
+__all__ = ["CARD", "ExportedModel", "ExternalModel", "Model", "NoCalibration", "PushedModel", "RunModel"]
+
 # Of a repository on the hub.
 CARD = "card.json"
-
-
-class NoCalibration(UserError):
-    """Nothing is there that intervals could be calibrated on; the message says what is missing."""
 
 
 class Model(Protocol):
@@ -57,8 +55,8 @@ class Model(Protocol):
         """See `interval_promise`.
 
         Raises:
-            NoCalibration: nothing that an interval could be calibrated on.
-            UserError: a level that cannot be promised.
+            NoCalibration: nothing, or too little, that an interval of this level could be calibrated on.
+            UserError: no such level.
         """
 
     def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
@@ -165,24 +163,41 @@ class _Promised:
     def interval(self, level: float) -> dict[str, Any]:
         """As `Model`; of the levels on the card."""
         known = self._promises("intervals", NoCalibration)
-        return dict(self._known("--level", level, known))
+        promise = self._known("level", level, known, NoCalibration)
+        self._check(promise, level=level)
+        if promise["scaled"] and not self.card["output"]["std"]:
+            raise UserError(
+                f"{self._source}: its card is wrong: it counts the interval in standard deviations, and the model states none"
+            )
+        return dict(promise)
 
     def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
         """As `Model`; of the thresholds and whole challenge ages on the card."""
-        known = self._promises("gates", UserError)
-        gate = self._known("--threshold", threshold, known)
-        return dict(self._known("--challenge", threshold + MARGIN if challenge is None else challenge, gate))
+        gates = self._known("threshold", threshold, self._promises("gates", UserError), UserError)
+        challenge = threshold + MARGIN if challenge is None else challenge
+        promise = self._known("challenge", challenge, gates, UserError)
+        self._check(promise, threshold=threshold, challenge=challenge)
+        return dict(promise)
 
     def errors(self) -> dict[str, Any]:
         """As `Model`."""
         return self._promises("errors", UserError)
 
-    def _known(self, option: str, value: float, known: dict[str, Any]) -> Any:
-        if f"{value:g}" not in known:
-            raise UserError(
-                f"{option} {value:g}: the card of {self._source} knows only {', '.join(known)}; a run's folder knows any"
+    def _known(self, option: str, value: float, known: dict[str, Any], error: type[UserError]) -> Any:
+        key = f"{value:g}"
+        if key not in known or float(key) != value:
+            raise error(
+                f"--{option} {value}: the card of {self._source} knows only {', '.join(known)}; a run's folder knows any"
             )
-        return known[f"{value:g}"]
+        return known[key]
+
+    def _check(self, promise: dict[str, Any], **asked: float) -> None:
+        """What a stranger's card promises must be what was asked for: its numbers decide, not its keys."""
+        for option, value in asked.items():
+            if promise[option] != value:
+                raise UserError(
+                    f"{self._source}: its card is wrong: under {option} {value:g} it promises {option} {promise[option]:g}"
+                )
 
     def _promises(self, kind: str, error: type[UserError]) -> dict[str, Any]:
         known = self.card.get("promises", {}).get(kind)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,7 +12,7 @@ from PIL import Image
 
 from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
 from agebench.data.faces import FaceSpec
-from agebench.data.parallel import map_in_order
+from agebench.data.parallel import available_cores, map_in_order
 from agebench.deploy.finding import Box, Finder, Found, Framing, check_picture
 from agebench.deploy.hub import fetch
 from agebench.deploy.models import ExportedModel, ExternalModel, Model, NoCalibration, PushedModel, RunModel
@@ -29,6 +28,8 @@ LEVEL = 0.9
 # Pictures a batch, and from how many on starting processes takes less time than it saves: detection is slow.
 _CHUNK = {"detect": 16, "none": 64}
 _WORTH = {"detect": 64, "none": 600}
+# Pictures in memory that are under way at a time; of a video of 1920 x 1080 these are 200 MB.
+_HELD = 32
 
 
 class Face(NamedTuple):
@@ -87,7 +88,7 @@ def _open(name: str, *, trusted: bool, device: str, cards: Catalogue) -> Model:
     if path.is_dir():
         return RunModel(path, cards, device)
     if path.is_file():
-        return ExportedModel(open_exported(path, trusted=trusted, device=choose_device(device).type))
+        return ExportedModel(open_exported(path, trusted=trusted, device=str(choose_device(device))))
     if name not in cards.models.names():
         raise UserError(
             f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
@@ -130,8 +131,8 @@ class Predictor:
         Args:
             images: paths, PIL images, (H, W, 3) uint8 RGB arrays, or files' bytes; any iterable, taken as it comes.
             faces: `detect` finds every face and aligns it; `none`: each image is one face, framed like the training faces.
-            level: share of true ages that `low` to `high` is to hold; None: no intervals, as where nothing is there to
-                calibrate them on.
+            level: share of true ages that `low` to `high` is to hold; None: no intervals. Where nothing is there to calibrate
+                them on, the default gives none, another level is an error.
             workers: processes that decode and detect; more than 1 need a script whose work stands under
                 `if __name__ == "__main__":`.
 
@@ -166,12 +167,16 @@ class Predictor:
             detector: another than the model's, by name.
             search: the longest side, pixels, at which faces are looked for; larger pictures are reduced for that. 0: as they are.
             every: the images are frames of one video, and faces are looked for in every so many of them only; between, they
-                are taken to be where they were.
+                are taken to be where they were. So many of them are answered at a time, and of pictures in memory 32 are held, or
+                `every`; where that is much, fewer processes work.
         """
         interval = None
         if level is not None:
-            with suppress(NoCalibration):
+            try:
                 interval = self.interval(level)
+            except NoCalibration:
+                if level != LEVEL:
+                    raise
         finder = self.finder(faces, detector=detector, search=search, every=every)
         for names, found in self._found(images, finder, workers):
             yield from self._answered(names, found, interval)
@@ -185,8 +190,8 @@ class Predictor:
         """What is promised of intervals, and how the promise held on the model's tests.
 
         Raises:
-            NoCalibration: nothing to calibrate them on; `predict` then gives none.
-            UserError: a level that cannot be promised.
+            NoCalibration: nothing, or too little, to calibrate them on.
+            UserError: no such level.
         """
         return self._model.interval(level)
 
@@ -221,18 +226,10 @@ class Predictor:
         self, images: Iterable[Any], finder: Finder, workers: int | None
     ) -> Iterator[tuple[list[str], list[Found]]]:
         """Chunk by chunk, names and what was found; of what is in memory already, each picture is a chunk."""
-        mode = finder.spec.mode
         for kind, run in groupby(_checked(images), key=lambda item: _kind(item[1])):
             names: list[str] = []
             sources = _noting(run, names)
-            how = (
-                {"chunk": _CHUNK[mode], "worth": _WORTH[mode]}
-                if kind == "path"
-                else {"chunk": 1, "worth": 2, "ahead": 2}
-            )
-            if finder.every > 1:
-                how["chunk"] = finder.every
-            for found in map_in_order(finder, sources, workers=1 if kind == "picture" else workers, **how):
+            for found in map_in_order(finder, sources, **_division(kind, finder, workers)):
                 yield names[: len(found)], found
                 del names[: len(found)]
 
@@ -281,6 +278,18 @@ def _kind(image: Any) -> str:
     if isinstance(image, str | Path):
         return "path"
     return "picture" if isinstance(image, Image.Image) else "memory"
+
+
+def _division(kind: str, finder: Finder, workers: int | None) -> dict[str, int]:
+    """How `map_in_order` is to divide pictures of one kind: of those in memory _HELD at most are held, or one chunk."""
+    mode = finder.spec.mode
+    workers = 1 if kind == "picture" else workers or available_cores()
+    if kind == "path":
+        chunk = _CHUNK[mode] if finder.every == 1 else finder.every
+        return {"workers": workers, "chunk": chunk, "worth": _WORTH[mode]}
+    ahead = 2 if finder.every == 1 else 1
+    workers = max(1, min(workers, _HELD // (ahead * finder.every)))
+    return {"workers": workers, "chunk": finder.every, "worth": 2, "ahead": ahead}
 
 
 def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -50,8 +50,8 @@ def decision(face: Face, challenge: float | None) -> str | None:
 
 
 def readable(name: str) -> str:
-    """A path as text that any file can hold: bytes that are no UTF-8 are written out."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A path as text that any file can hold: bytes that are no UTF-8, and NUL, are written out."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def check_suffix(path: Path) -> None:

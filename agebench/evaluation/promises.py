@@ -12,9 +12,21 @@ from agebench.evaluation.groups import age_bands
 from agebench.evaluation.intervals import figures
 from agebench.evaluation.metrics import quantile, signed_error, within
 from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
-from agebench.evaluation.uncertainty import LEVELS, conformal
+from agebench.evaluation.uncertainty import LEVELS, conformal, smallest_n
 
-__all__ = ["LEVELS", "error_promises", "gate_promise", "gate_promises", "interval_promise"]
+__all__ = [
+    "LEVELS",
+    "NoCalibration",
+    "error_promises",
+    "gate_promise",
+    "gate_promises",
+    "interval_promise",
+    "smallest_n",
+]
+
+
+class NoCalibration(UserError):
+    """Nothing is there, or too little, that intervals could be calibrated on; the message says what is missing."""
 
 
 def interval_promise(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
@@ -29,16 +41,17 @@ def interval_promise(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame
         level, radius (years; of a `scaled` one, standard deviations), scaled, n, coverage (test -> n, value, low, high).
 
     Raises:
-        UserError: no such level, or too few validation images to promise it.
+        UserError: no such level.
+        NoCalibration: too few validation images to promise it.
     """
     if not 0 < level < 1:
         raise UserError(f"--level {level:g}: must lie between 0 and 1, e.g. 0.9")
-    own = conformal(calibration, calibration, levels=[level])
-    if not own["levels"]:
-        needed = int(-(-level // (1 - level)))
-        raise UserError(
+    needed = smallest_n(level)
+    if len(calibration) < needed:
+        raise NoCalibration(
             f"--level {level:g}: cannot be promised from {len(calibration)} validation images; it needs {needed} or more"
         )
+    own = conformal(calibration, calibration, levels=[level])
     radius = own["levels"][f"{level:g}"]["radius"]
     coverage = {}
     for name, table in tests.items():
@@ -60,9 +73,11 @@ def gate_promise(tests: Mapping[str, pd.DataFrame], threshold: int, challenge: f
         below the threshold, or nobody above it, has None.
 
     Raises:
-        UserError: a challenge age below the threshold.
+        UserError: a challenge age below the threshold, or no number.
     """
     challenge = float(threshold + MARGIN if challenge is None else challenge)
+    if not np.isfinite(challenge):
+        raise UserError(f"--challenge {challenge:g}: must be an age, e.g. {threshold + MARGIN}")
     if challenge < threshold:
         raise UserError(
             f"--challenge {challenge:g} lies below --threshold {threshold}: the challenge age is the threshold or more, or most "

@@ -20,6 +20,8 @@ _CURVE = np.linspace(0.05, 0.95, 19)
 _KEPT = np.linspace(0.05, 1, 20)
 # An estimate is the mean of its distribution, or its median or mode: years that these may lie apart in most images.
 _FAR = 5.0
+# (n + 1) level is to be a whole rank where it is one on paper: 10 * 0.9 = 9.
+_ROUNDING = 1e-9
 # Half precision ends at 6e-8: what it stores as 0 may be this much.
 _LEAST = 2.0**-24
 
@@ -235,9 +237,9 @@ def conformal(
     everyone = np.ones(len(table), dtype=bool)
     result: dict[str, Any] = {"n_calibration": len(calibration), "scaled": scaled, "levels": {}}
     for level in levels:
-        rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
-        if rank > len(scores):
-            continue  # Too few images to promise this much.
+        if len(scores) < smallest_n(level):
+            continue
+        rank = int(np.clip(np.ceil((len(scores) + 1) * level - _ROUNDING), 1, len(scores)))
         radius = float(scores[rank - 1])
         covered = errors <= radius
         result["levels"][f"{level:g}"] = {
@@ -256,6 +258,11 @@ def conformal(
             },
         }
     return result
+
+
+def smallest_n(level: float) -> int:
+    """How many calibration images an interval needs to promise `level`: with fewer, rank ceil((n + 1) level) is above n."""
+    return max(1, int(np.ceil((level - _ROUNDING) / (1 - level))))
 
 
 def _scores(table: pd.DataFrame, scaled: bool) -> Floats:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.gates import LEGAL_AGES
-from agebench.evaluation.promises import LEVELS, error_promises, gate_promises, interval_promise
+from agebench.evaluation.promises import LEVELS, error_promises, gate_promises, interval_promise, smallest_n
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import VALIDATION
 
@@ -30,7 +30,7 @@ def tables_of_tests(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[
 def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, Any]:
     """Intervals (level -> see `interval_promise`), gates (threshold -> challenge age -> see `gate_promise`), and errors.
 
-    Of a run that kept no predictions of its validation part, no intervals.
+    Of a run that kept no predictions of its validation part, no intervals; of one that kept few, only the levels that they allow.
     """
     tables = tables_of_tests(folder, home, tests)
     found: dict[str, Any] = {
@@ -42,7 +42,7 @@ def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, An
         calibration = pd.read_parquet(file)
         found["intervals"] = {}
         for level in LEVELS:
-            if len(calibration) * (1 - level) >= level:
+            if len(calibration) >= smallest_n(level):
                 promise = interval_promise(calibration, tables, level)
                 found["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **promise}
     return found

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -20,8 +21,14 @@ from agebench.cli import main
 from agebench.data.detectors import Face as Place
 from agebench.data.faces import FaceSpec
 from agebench.data.readers.synth import SynthReader
-from agebench.deploy import finding
+from agebench.deploy import finding, predictor
+from agebench.deploy.drawing import label
+from agebench.deploy.inputs import find_inputs
+from agebench.deploy.job import _Names
 from agebench.errors import UserError
+from agebench.registry.catalogue import catalogue
+from agebench.runs.folder import RunFolder
+from agebench.runs.promises import promises
 
 SIZE = 32
 FEW = """
@@ -140,6 +147,28 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
         assert np.allclose(found[column], expected[column], atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("gates", "18", "25", "challenge"), 0, "under challenge 25 it promises challenge 0"),
+        (("gates", "18", "25", "threshold"), 13, "under threshold 18 it promises threshold 13"),
+        (("intervals", "0.9", "level"), 0.5, "under level 0.9 it promises level 0.5"),
+        (("intervals", "0.9", "scaled"), True, "standard deviations, and the model states none"),
+    ],
+)
+def test_a_card_does_not_decide_what_was_asked(run: Path, place: tuple[str, ...], value: float, said: str) -> None:
+    with agebench.load(run / "export" / "model.ts", trusted=True) as model:
+        assert model.gate(18, 25)["challenge"] == 25
+        with pytest.raises(UserError, match=r"--challenge 25.0000001: the card of .* knows only 18, 19"):
+            model.gate(18, 25.0000001)
+        at = model.card["promises"]
+        for key in place[:-1]:
+            at = at[key]
+        at[place[-1]] = value
+        with pytest.raises(UserError, match=f"model.ts: its card is wrong: .*{said}"):
+            model.gate(18, 25) if place[0] == "gates" else model.interval(0.9)
+
+
 def test_a_gate_says_how_often_it_errs(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,9 +198,71 @@ def test_an_interval_is_what_its_promise_says(run: Path, folder: Path, capsys: p
     assert row["high"] - row["age"] == pytest.approx(found["interval"]["radius"], abs=0.011)
 
 
+def test_only_a_level_that_was_asked_for_is_refused(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = Path(shutil.copytree(run, tmp_path / "few"))
+    pd.read_parquet(run / "validation.parquet").head(8).to_parquet(few / "validation.parquet")
+    assert set(promises(RunFolder(few), "few", ["few"])["intervals"]) == {"0.5", "0.8"}
+    table = rows(few, tmp_path, str(folder / "0.png"))
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert "--level 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
+    for level, said in (("0.9", "it needs 9 or more"), ("0", "must lie between 0 and 1")):
+        assert main(["predict", str(few), str(folder / "0.png"), "--faces", "none", "--level", level]) == 2
+        assert said in capsys.readouterr().err
+    with agebench.load(run / "export" / "model.ts", trusted=True) as model:
+        del model.card["promises"]["intervals"]["0.9"]
+        assert model.predict([folder / "0.png"], faces="none")["low"].isna().all()
+        with pytest.raises(UserError, match=r"--level 0.85: the card of .* knows only 0.5, 0.8, 0.95"):
+            model.predict([folder / "0.png"], faces="none", level=0.85)
+
+
+def test_an_exported_file_is_opened_on_the_device_that_was_asked_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(predictor, "choose_device", torch.device)
+    monkeypatch.setattr(predictor, "ExportedModel", lambda file: file)
+    monkeypatch.setattr(predictor, "open_exported", lambda path, trusted, device: asked.append(device))
+    predictor._open(str(run / "export" / "model.ts"), trusted=True, device="cuda:1", cards=catalogue())
+    assert asked == ["cuda:1"]
+
+
+def test_a_label_does_not_contradict_itself() -> None:
+    face = predictor.Face("a", 0, None, 24.97, np.nan, 18.0, 33.0, "")
+    assert label(face, 25) == "24.9 (18-33) check"
+    assert label(face) == "25 (18-33)"
+    for tenths in range(1000):
+        assert label(face._replace(age=tenths / 10), 25).startswith(f"{tenths / 10} ")
+
+
 def test_paths_on_standard_input(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder / '1.png'}\n{folder / '0.png'}\n"))
     assert [Path(name).name for name in rows(run, tmp_path, "-")["input"]] == ["1.png", "0.png"]
+
+
+def test_a_path_that_cannot_be_is_a_row(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"a.jpg\0b.jpg\n{'x' * 5000}\n{folder / '0.png'}\n"))
+    table = rows(run, tmp_path, "-", "--draw", str(tmp_path / "drawn"))
+    assert table["input"].iloc[0] == r"a.jpg\x00b.jpg"
+    assert "leave out -print0" in table["error"].iloc[0]
+    assert "cannot be read" in table["error"].iloc[1]
+    assert table["error"].iloc[2] == ""
+    assert "\0" not in capsys.readouterr().err
+
+
+def test_only_a_colon_makes_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("camera_roll").mkdir()
+    for place in ("camera.jpg", "camera_roll/1.jpg"):
+        face(1).save(place)
+    parts = find_inputs(["camera_roll/", "camera.jpg", "camera*.jpg", "camera:0"], [])
+    assert [part.paths for part in parts] == [("camera_roll/1.jpg", "camera.jpg", "camera.jpg"), ("camera:0",)]
+    for word in ("camera", "camera0", "camera:", "camera:x"):
+        with pytest.raises(UserError, match=r"no such file or folder; a camera is written camera:0"):
+            find_inputs([word], [])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
@@ -212,6 +303,29 @@ def test_pictures_are_drawn(run: Path, folder: Path, tmp_path: Path) -> None:
     assert np.abs(drawn - plain).mean() > 1
 
 
+def test_drawing_replaces_nothing(run: Path, folder: Path, tmp_path: Path) -> None:
+    face(0).save(folder / "0.jpg")
+    film = video(tmp_path / "film.mp4", frames=1)
+    (folder / "film.mp4").symlink_to(film)
+    originals = {path: path.read_bytes() for path in (folder / "0.jpg", film)}
+    given = [str(folder / "0.jpg"), str(folder / "0.png"), str(film)]
+    for _ in range(2):
+        rows(run, tmp_path, *given, "--draw", str(folder))
+    assert {path: path.read_bytes() for path in originals} == originals
+    made = sorted(path.name for path in folder.glob("*-*"))
+    assert made == ["0-2.jpg", "0-3.jpg", "0-4.jpg", "0-5.jpg", "film-2.mp4", "film-3.mp4"]
+
+
+def test_equal_names_are_not_tried_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, asked = set[Path](), []
+    monkeypatch.setattr("os.path.lexists", lambda path: asked.append(path) or path in there)
+    names = _Names()
+    for number in range(1000):
+        there.add(names.free(tmp_path, f"{number}/photo.jpg", ".jpg"))
+    assert len(there) == 1000
+    assert len(asked) < 2000
+
+
 def video(path: Path, frames: int = 3) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -238,6 +352,17 @@ def test_faces_of_frames_between_stay_where_they_are(monkeypatch: pytest.MonkeyP
     found = finding.Finder(FaceSpec("detect", SIZE, 1.0), search=32, every=3)(frames)
     assert searched == [(32, 32), (32, 32), (32, 16)]  # another size is another scene
     assert [one.boxes[0][0] for one in found] == [2, 2, 2, 4, 4, 6]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("every", [1, 5, 16, 17, 100])
+def test_few_frames_are_held(every: int) -> None:
+    finder = finding.Finder(FaceSpec("detect", SIZE, 1.0), every=every)
+    how = predictor._division("memory", finder, 64)
+    assert how["chunk"] == every
+    assert how["workers"] * how["ahead"] * every <= max(32, every)
+    assert (how["workers"] > 1) == (every <= 16)
+    assert predictor._division("memory", finder, 1)["workers"] == 1
+    assert predictor._division("picture", finder, 64)["workers"] == 1
 
 
 def test_a_video_is_rows_of_frames_and_a_drawn_video(

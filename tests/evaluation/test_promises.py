@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agebench.evaluation.promises import error_promises
+from agebench.errors import UserError
+from agebench.evaluation.promises import NoCalibration, error_promises, gate_promise, interval_promise
 
 
 def made(n: int, people: int = 0) -> pd.DataFrame:
@@ -44,3 +45,15 @@ def test_few_faces_and_none() -> None:
     (band,) = error_promises({"a": made(1)})["a"].values()
     assert band["n"] == 1
     assert band["mae"]["low"] is None
+
+
+def test_few_validation_images_promise_little() -> None:
+    assert interval_promise(made(9), {"a": made(30)}, 0.9)["n"] == 9
+    with pytest.raises(NoCalibration, match=r"cannot be promised from 8 validation images; it needs 9 or more"):
+        interval_promise(made(8), {"a": made(30)}, 0.9)
+
+
+@pytest.mark.parametrize("challenge", [float("nan"), float("inf"), 17.9])
+def test_a_challenge_age_is_an_age_above_the_threshold(challenge: float) -> None:
+    with pytest.raises(UserError, match="--challenge"):
+        gate_promise({"a": made(50)}, 18, challenge)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from agebench.errors import UserError
-from agebench.evaluation.uncertainty import categorical, conformal, gaussian, uncertainty
+from agebench.evaluation.uncertainty import LEVELS, categorical, conformal, gaussian, smallest_n, uncertainty
 
 
 def honest(n: int = 3000, seed: int = 0) -> pd.DataFrame:
@@ -97,3 +97,14 @@ def test_conformal_coverage_stands_by_group_and_few_images_promise_little():
     found = conformal(table[:12], table[12:], groups=["gender"])
     assert set(found["levels"]) == {"0.5", "0.8", "0.9"}
     assert {row["n"] for row in found["levels"]["0.9"]["groups"]["gender"].values()} == {194}
+
+
+def test_a_level_needs_as_many_images_as_its_rank():
+    assert [smallest_n(level) for level in LEVELS] == [1, 4, 9, 19]
+    for level in (1e-12, *LEVELS, 0.37, 0.995):
+        for n in range(1, 250):
+            assert (n >= smallest_n(level)) == (np.ceil((n + 1) * level - 1e-9) <= n)
+    table = honest(9).drop(columns="age_std")
+    found = conformal(table, table, levels=[0.9])["levels"]["0.9"]
+    assert found["radius"] == (table.age_pred - table.age).abs().max()
+    assert conformal(table[:8], table, levels=[0.9])["levels"] == {}
