@@ -29,7 +29,7 @@ title = "One"
 train = ["few"]
 test = ["few"]
 models = ["tiny"]
-settings = { train = { epochs = 40 }, evaluate = { resamples = 100 }, model = { size = 32 } }
+settings = { train = { epochs = 20 }, evaluate = { resamples = 100 }, model = { size = 32 } }
 """
 
 

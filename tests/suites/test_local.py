@@ -35,7 +35,7 @@ def cards(tmp_path: Path) -> Path:
     folder = tmp_path / "cards"
     for kind in ("datasets", "suites"):
         (folder / kind).mkdir(parents=True)
-    few = DATASET.format(name="few", reader="synth", options="count = 200\nsize = 64")
+    few = DATASET.format(name="few", reader="synth", options="count = 120\nsize = 64")
     (folder / "datasets" / "few.toml").write_text(few)
     absent = DATASET.format(name="absent", reader="folder", options="pattern = '{age}.jpg'")
     (folder / "datasets" / "absent.toml").write_text(absent)

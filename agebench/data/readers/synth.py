@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,12 @@ from agebench.errors import UserError
 VERSION = 1
 PICTURES_EACH = 2
 BIAS_GROUPS = {"gender": ("female", "male"), "race": tuple(SKIN)}
+
+
+@lru_cache(maxsize=2048)
+def _place(stamp: str, path: str) -> list[bytes]:
+    """Where a drawn picture stays for a while: every one is read twice, for its digest and for its face."""
+    return []
 
 
 class SynthReader(Reader):
@@ -80,7 +86,7 @@ class SynthReader(Reader):
         return make_samples(self._table, groups=self.groups, source="synth")
 
     def image_bytes(self, path: str) -> bytes:
-        """The picture as PNG, drawn now.
+        """The picture as PNG, drawn when it is first asked for.
 
         Raises:
             OSError: no such picture.
@@ -88,7 +94,12 @@ class SynthReader(Reader):
         name = path.removesuffix(".png").removeprefix("synth-")
         if not name.isdigit() or int(name) >= self.count:
             raise FileNotFoundError(2, "no such picture", path)
-        number = int(name)
+        place = _place(self.stamp(path), path)
+        if not place:
+            place.append(self._draw(int(name)))
+        return place[0]
+
+    def _draw(self, number: int) -> bytes:
         person = self._person(number // PICTURES_EACH)
         generator = np.random.default_rng([self.seed, 2, number])
         age = float(self._table["age"].iloc[number])
