@@ -1,6 +1,7 @@
 """`agebench leaderboard`: records as one table."""
 
 import argparse
+import gc
 import json
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--json and --format {arguments.format} both go to standard output; give --out, or leave one out"
         )
     records, catalogue = read_records(arguments.results), cards(arguments)
+    gc.freeze()  # they stay to the end: no collection need look through their million values again
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
         if problem is not None:
