@@ -15,6 +15,8 @@ from agebench.export.opened import open_exported
 from agebench.runs import exports
 from agebench.runs.exports import order
 
+pytestmark = pytest.mark.slow  # each asks a run that is trained for it
+
 CARD = """
 name = "few"
 title = "Few"

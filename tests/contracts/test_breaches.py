@@ -209,6 +209,7 @@ def test_the_command_says_what_is_good_and_what_is_broken(tmp_path: Path, capsys
     assert "did you mean 'tiny'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pytest_runs_checks_that_it_is_asked_for(pytester: pytest.Pytester) -> None:
     arguments = ["-p", "no:cacheprovider"]
     done = pytester.runpytest_subprocess(*arguments, "--agebench-check", "regression", "--agebench-check", "tiny")

@@ -93,6 +93,7 @@ def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys:
     assert "nothing is done again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_its_own_config_repeats_it_without_the_card(registry: Path, tmp_path: Path) -> None:
     assert main(command(registry, tmp_path / "one")) == 0
     (registry / "models" / "theirs.toml").unlink()

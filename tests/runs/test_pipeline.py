@@ -139,6 +139,7 @@ def test_other_settings_do_not_overwrite(done: Path, registry: Path, capsys: pyt
     assert "another folder with --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_config_repeats_the_run(done: Path, registry: Path, tmp_path: Path) -> None:
     words = [
         "run",
@@ -155,6 +156,7 @@ def test_the_config_repeats_the_run(done: Path, registry: Path, tmp_path: Path) 
     assert (first["age_pred"] == second["age_pred"]).all()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_to_resume(
     registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, done: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
     assert (cut / "metrics.json").read_text() == (done / "metrics.json").read_text()
 
 
+@pytest.mark.slow
 def test_images_that_training_saw_are_dropped_from_another_test_set(registry: Path, tmp_path: Path) -> None:
     words = command(registry, tmp_path / "run")
     words[words.index("other")] = "same"  # the first of the same images under another name

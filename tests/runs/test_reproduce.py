@@ -16,6 +16,8 @@ from agebench.reports.estimates import estimates_digest
 from agebench.reports.results import seal
 from agebench.runs import reproduce
 
+pytestmark = pytest.mark.slow  # each asks a run that is trained for it
+
 CARD = """
 name = "{name}"
 title = "A few generated faces"

@@ -11,6 +11,8 @@ import torch
 from agebench.cli import main
 from agebench.models.tasks import UNKNOWN, cross_entropy
 
+pytestmark = pytest.mark.slow  # each asks a run that is trained for it
+
 CARD = """
 name = "{name}"
 title = "A few generated faces"
