@@ -1,25 +1,20 @@
-"""The test itself: weights in, ages (and what else the weights say) out, scored like any model's."""
+"""One test of a zoo model with its authors' weights: ages, and what else the weights say."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from agebench.engine.devices import choose_device, hardware
+from agebench.data.cache import Faces
+from agebench.data.samples import Samples
+from agebench.engine.devices import choose_device
 from agebench.engine.loader import face_set
-from agebench.engine.predict import predict
-from agebench.evaluation.evaluate import evaluate
-from agebench.evaluation.tasks import evaluate_tasks
+from agebench.engine.predict import Estimates, predict
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.zoo.published import load_published
 from agebench.registry.catalogue import Catalogue
-from agebench.reports.run_report import write_report
-from agebench.runs.external import with_faces
-from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import exclude, open_dataset, prepare_faces
 from agebench.runs.published import PublishedConfig
-from agebench.runs.records import describe_faces, describe_tests, predictions_table, save_predictions, save_tests
-from agebench.runs.worst import save_worst
+from agebench.runs.untrained import Tested, run_test
 
 GENDERS = ("female", "male")
 
@@ -34,42 +29,12 @@ def run_published(config: PublishedConfig, catalogue: Catalogue, folder: RunFold
     device = choose_device(config.device)
     model, weights = published_model(config)
     model = model.to(device)
-    folder.write_config(config)
-    with folder.clock("read_s"):
-        datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-    with folder.clock("faces_s"):
-        faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-    audited, excluded = exclude(datasets, config.data.exclude)
-    tests = {name: with_faces(name, samples, faces[name]) for name, samples in audited.items()}
-    save_tests(folder, tests, audited)
-    about: dict[str, Any] = {
-        "seed": config.seed,
-        "hardware": hardware(device),
-        "model": describe_published(config, weights),
-        "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
-        ),
-        "samples": describe_tests(tests, audited),
-        **excluded,
-    }
-    folder.write_manifest(about | {"finished": False})
-    found, answers = {}, {}
-    for name, test in tests.items():
-        with folder.clock("predict_s"):
-            estimates = predict(model, face_set(faces[name], test), config.model, device, label=name)
-        table = answers[name] = predictions_table(test, estimates, model.classes)
-        save_predictions(folder, name, table, estimates.probs)
-        settings: dict[str, Any] = {"resamples": config.evaluate.resamples, "seed": config.seed}
-        with folder.clock("evaluate_s"):
-            found[name] = evaluate(table, groups=test.groups, **settings) | {"contamination": "unknown"}
-            found[name] |= evaluate_tasks(table, list(model.classes), groups=test.groups, **settings)
-    save_worst(folder, answers, faces)
-    metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
-    about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
-    folder.write_manifest(about | {"finished": False})
-    write_report(folder.path)
-    folder.write_manifest(about | {"finished": True})
-    return metrics
+
+    def answer(name: str, faces: Faces, test: Samples) -> Estimates:
+        return predict(model, face_set(faces, test), config.model, device, label=name)
+
+    tested = Tested(describe_published(config, weights), answer, lambda dataset: "unknown", model.classes)
+    return run_test(config, tested, catalogue, folder, device)
 
 
 def published_model(config: PublishedConfig) -> tuple[AgeModel, str]:

@@ -1,0 +1,109 @@
+"""One test without training: the same datasets, faces, figures and report as of a run, whoever answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from agebench.data.cache import Faces
+from agebench.data.samples import Samples
+from agebench.engine.devices import hardware
+from agebench.engine.predict import Estimates
+from agebench.errors import UserError
+from agebench.evaluation.evaluate import evaluate
+from agebench.evaluation.tasks import evaluate_tasks
+from agebench.registry.catalogue import Catalogue
+from agebench.reports.run_report import write_report
+from agebench.runs.external_config import ExternalConfig
+from agebench.runs.failures import record_failures
+from agebench.runs.folder import RunFolder
+from agebench.runs.pipeline import exclude, open_dataset, prepare_faces
+from agebench.runs.published import PublishedConfig
+from agebench.runs.records import describe_faces, describe_tests, predictions_table, save_predictions, save_tests
+from agebench.runs.worst import save_worst
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Who answers.
+
+    Attributes:
+        about: for the manifest.
+        answer: (dataset, its faces, the samples asked about) -> their ages.
+        contamination: dataset -> whether it may have been trained on: `known`, `unknown`, `none stated`.
+        classes: target beside age -> its classes.
+    """
+
+    about: Mapping[str, Any]
+    answer: Callable[[str, Faces, Samples], Estimates]
+    contamination: Callable[[str], str]
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def run_test(
+    config: ExternalConfig | PublishedConfig,
+    tested: Tested,
+    catalogue: Catalogue,
+    folder: RunFolder,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Test on every usable image of each dataset; returns metrics.json's content.
+
+    Raises:
+        UserError: a dataset is missing.
+        AgebenchError: a step's own, or what the model does wrong.
+    """
+    folder.write_config(config)
+    with folder.clock("read_s"):
+        datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
+    with folder.clock("faces_s"):
+        faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
+    audited, excluded = exclude(datasets, config.data.exclude)
+    tests = {name: with_faces(name, samples, faces[name]) for name, samples in audited.items()}
+    save_tests(folder, tests, audited)
+    cards = {name: dataset.card for name, dataset in datasets.items()}
+    about: dict[str, Any] = {
+        "seed": config.seed,
+        "hardware": hardware(device),
+        "model": tested.about,
+        "faces": describe_faces(cards, config.model.size, config.faces, faces),
+        "samples": describe_tests(tests, audited),
+        **excluded,
+    }
+    folder.write_manifest(about | {"finished": False})
+    found, answers = {}, {}
+    for name, test in tests.items():
+        with folder.clock("predict_s"):
+            estimates = tested.answer(name, faces[name], test)
+        table = answers[name] = predictions_table(test, estimates, tested.classes)
+        save_predictions(folder, name, table, estimates.probs)
+        settings: dict[str, Any] = {
+            "groups": test.groups,
+            "resamples": config.evaluate.resamples,
+            "seed": config.seed,
+        }
+        with folder.clock("evaluate_s"):
+            found[name] = evaluate(table, **settings) | {"contamination": tested.contamination(name)}
+            found[name] |= evaluate_tasks(table, list(tested.classes), **settings)
+    save_worst(folder, answers, faces)
+    metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
+    about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
+    folder.write_manifest(about | {"finished": False})
+    write_report(folder.path)
+    folder.write_manifest(about | {"finished": True})
+    return metrics
+
+
+def with_faces(name: str, samples: Samples, faces: Faces) -> Samples:
+    """Less the samples in which no face could be prepared, which go to quarantine.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    kept = faces.keep(samples)
+    if not len(kept):
+        raise UserError(
+            f"{name}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?"
+        )
+    return kept
