@@ -8,16 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_json, add_model, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench demo`."""
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
-    )
+    add_model(parser)
     parser.add_argument(
         "--host",
         metavar="ADDRESS",
@@ -25,33 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to listen (default: 127.0.0.1, this machine alone)",
     )
     parser.add_argument("--port", metavar="N", type=int, help="default: the first free one from 7860 on")
-    parser.add_argument(
-        "--faces",
-        choices=["detect", "none"],
-        default="detect",
-        help="what pictures are at first: photographs (default), or single faces framed like the training faces",
-    )
-    parser.add_argument(
-        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
-    )
-    parser.add_argument(
-        "--search",
-        metavar="PIXELS",
-        type=int,
-        default=0,
-        help="reduce larger pictures to this side to find faces sooner",
-    )
-    parser.add_argument(
-        "--level",
-        type=float,
-        metavar="SHARE",
-        default=0.9,
-        help="of true ages that the intervals are to hold (default: 0.9)",
-    )
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    parser.add_argument(
-        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
-    )
     add_registry(parser)
     add_json(parser)
 
@@ -60,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Open the model, serve the page until Ctrl-C."""
     from agebench.deploy.demo import Demo
     from agebench.deploy.demo_page import LOOPBACK, served
-    from agebench.deploy.predictor import load
+    from agebench.deploy.predictor import LEVEL, load
     from agebench.errors import UserError
 
     if arguments.search < 0:
@@ -68,7 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
     with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
-        demo = Demo(predictor, level=arguments.level, detector=arguments.detector, search=arguments.search)
+        if arguments.level is not None:
+            predictor.interval(arguments.level)  # asked for, it is refused where it cannot be promised
+        level = LEVEL if arguments.level is None else arguments.level
+        demo = Demo(predictor, level=level, detector=arguments.detector, search=arguments.search)
         place = {"host": arguments.host, "port": arguments.port, "framing": arguments.faces}
         with _ended_by_signals(), served(demo, **place) as address:
             print(json.dumps({"address": address}) if arguments.json else f"{address} (Ctrl-C ends it)", flush=True)

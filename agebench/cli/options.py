@@ -36,6 +36,38 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """What answers, and how faces are found for it; `agebench predict` and `agebench demo` share it."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
+    )
+    parser.add_argument(
+        "--faces",
+        choices=["detect", "none"],
+        default="detect",
+        help="detect: find and align every face (default); none: each image is one face, framed like the training faces",
+    )
+    parser.add_argument(
+        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
+    )
+    parser.add_argument(
+        "--search",
+        metavar="PIXELS",
+        type=int,
+        default=0,
+        help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
+    )
+    parser.add_argument(
+        "--level", type=float, metavar="SHARE", help="of true ages that the intervals are to hold (default: 0.9)"
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument(
+        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
+    )
+
+
 def cards(arguments: argparse.Namespace) -> "Catalogue":
     """All cards that this call can see."""
     from agebench.registry.catalogue import catalogue

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_json, add_model, add_registry, cards
 
 if TYPE_CHECKING:
     from agebench.deploy.job import Tally
@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench predict`."""
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
-    )
+    add_model(parser)
     parser.add_argument(
         "inputs",
         metavar="INPUT",
@@ -30,25 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", type=Path, help=".csv, .json or .parquet (default: CSV on standard output)"
     )
     parser.add_argument("--draw", metavar="DIR", type=Path, help="write pictures and videos with boxes and ages")
-    parser.add_argument(
-        "--faces",
-        choices=["detect", "none"],
-        default="detect",
-        help="detect: find and align every face (default); none: each image is one face, framed like the training faces",
-    )
-    parser.add_argument(
-        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
-    )
-    parser.add_argument(
-        "--search",
-        metavar="PIXELS",
-        type=int,
-        default=0,
-        help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
-    )
-    parser.add_argument(
-        "--level", type=float, metavar="SHARE", help="of true ages that the intervals are to hold (default: 0.9)"
-    )
     parser.add_argument("--threshold", type=int, metavar="AGE", help="decide who is over this age")
     parser.add_argument(
         "--challenge",
@@ -65,10 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a video or camera, look for faces in every N-th frame only; between, they are taken to stay where they are",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that find faces (default: one a core)")
-    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    parser.add_argument(
-        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
-    )
     add_registry(parser)
     add_json(parser)
 
