@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agebench.registry.cards import Published
+from agebench.reports.ranks import ranking
 from agebench.reports.systems import (
     Row,
     flags,
@@ -12,7 +13,6 @@ from agebench.reports.systems import (
     largest_gap,
     leaks,
     over_seeds,
-    ranking,
     rows_of,
     test_sets,
     unanswered,

@@ -11,6 +11,7 @@ from agebench import __version__
 from agebench.files import write_text
 from agebench.registry.cards import Published
 from agebench.reports.leaderboard import LEAK, mark, ranks_in_words
+from agebench.reports.ranks import ranking
 from agebench.reports.systems import (
     Figure,
     Row,
@@ -19,7 +20,6 @@ from agebench.reports.systems import (
     images_per_second,
     largest_gap,
     over_seeds,
-    ranking,
     rows_of,
     test_sets,
     unanswered,

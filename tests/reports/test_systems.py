@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from agebench.reports.systems import flags, largest_gap, private, ranking, rows_of, unanswered, worst_group
+from agebench.reports.ranks import ranking
+from agebench.reports.systems import flags, largest_gap, private, rows_of, unanswered, worst_group
 
 
 def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
