@@ -12,38 +12,28 @@ from agebench.reports.error_analysis import error_curves
 from agebench.reports.external_text import external_in_words, external_table
 from agebench.reports.failures_text import failures_in_words, failures_tables
 from agebench.reports.figures import colours, draw_run, save
-from agebench.reports.protocol_text import leaks_of, protocol_in_words, test_label
+from agebench.reports.gap_text import gap_in_words
+from agebench.reports.making_text import faces_in_words, training_table, used_and_left_out
+from agebench.reports.protocol_text import protocol_in_words, test_label
 from agebench.reports.tables import (
-    DASH,
     count,
-    duration,
     escaped,
-    group_name,
     group_table,
     listed,
     markdown_table,
     number,
-    p_value,
     picture,
-    settings,
     with_interval,
 )
 from agebench.reports.task_text import task_parts
 
 _Columns = dict[str, tuple[str, dict[str, Any]]]
 
-_SIGNIFICANT = 0.05
 _TESTED = (
     "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is; whether it "
     "is more than chance, a permutation test of all groups says (p, Holm-corrected over the groupings). Groups with few images "
     "are shown, but not compared."
 )
-_FACES = {
-    "none": "as they come, framed like the template already",
-    "landmarks": "aligned by annotated points",
-    "detect": "found and aligned by a detector",
-    "boxes": "cut out by their annotated boxes, a framing of their own",
-}
 # Key of `overall` -> column, and how its figures are written.
 _SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}
 _ACROSS: _Columns = {
@@ -95,12 +85,12 @@ def write_report(folder: Path) -> Path:
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
         "## How the faces were prepared",
-        _faces(manifest),
+        faces_in_words(manifest),
         "## What was left out, and why",
-        *_left_out(manifest),
+        *used_and_left_out(manifest),
         drawn.get("ages-of-parts", ""),
         "## What was called" if external else "## How it was trained",
-        external_table(manifest) if external else _training(manifest, config),
+        external_table(manifest) if external else training_table(manifest, config),
         drawn.get("learning-curves", ""),
         "## How to repeat it",
         "In this folder, with the same datasets on the machine:",
@@ -220,7 +210,7 @@ def _fairness(metrics: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]
         parts.append(f"### {escaped(name)}, by group")
         gaps, unknown = test.get("gaps") or {}, test.get("unknown") or {}
         for grouping, entries in groups.items():
-            words = [_gap_in_words(grouping, gaps.get(grouping) or {})]
+            words = [gap_in_words(grouping, gaps.get(grouping) or {})]
             if unknown.get(grouping):
                 words.append(f"Unknown for {count(unknown[grouping])} images, which stand in no group.")
             parts += [group_table(grouping, entries), " ".join(filter(None, words))]
@@ -243,66 +233,6 @@ def _error_analysis(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
     return parts if len(parts) > 1 else []
 
 
-def _gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:
-    raw = _difference(grouping, gap)
-    if not raw:
-        return ""
-    shown = _shown(gap)
-    claim = f"no difference is shown ({raw})" if shown is False else f"worst for {raw}"
-    text = f"**{escaped(group_name(grouping, grouping))}**: {claim}."
-    even = gap.get("standardised")
-    if not even:
-        return text + (" The groups share too few ages to compare them at equal ages." if "standardised" in gap else "")
-    # The gap at equal ages may also come alone, without its groups and test.
-    even = even if "difference" in even else {"difference": even, "worst": gap.get("worst"), "best": gap.get("best")}
-    at_equal_ages = _difference(grouping, even)
-    if not at_equal_ages:
-        return text
-    covered = even.get("coverage")
-    where = "" if covered is None else f" ({number(covered, digits=0, percent=True)} % of the images)"
-    text += f" At equal ages{where}: {at_equal_ages}"
-    if _shown(even) not in (None, shown):
-        text += "; a difference is shown" if _shown(even) else "; no difference is shown"
-    if shown is not False and _shrinks(gap, even):
-        text += ". So part of the raw gap comes from the groups' different ages, not from the model"
-    return text + "."
-
-
-def _difference(grouping: str, gap: Mapping[str, Any]) -> str:
-    """`female, MAE 1.32 [1.07, 1.56] years above male, p = 0.003`; "" where no difference is known."""
-    if (gap.get("difference") or {}).get("value") is None:
-        return ""
-    worst, best = (
-        escaped(group_name(grouping, gap.get(end) or other))
-        for end, other in (("worst", "one group"), ("best", "the best"))
-    )
-    p = gap.get("p_holm", gap.get("p"))
-    text = f"{worst}, MAE {with_interval(gap['difference'])} years above {best}"
-    return text if p is None else f"{text}, {p_value(p)}"
-
-
-def _shown(gap: Mapping[str, Any]) -> bool | None:
-    """Whether the test shows a difference; None where there was no test."""
-    p = gap.get("p_holm", gap.get("p"))
-    return None if p is None else p < _SIGNIFICANT
-
-
-def _shrinks(gap: Mapping[str, Any], even: Mapping[str, Any]) -> bool:
-    said = gap.get("shrinks")
-    return bool(even["difference"]["value"] < 0.9 * gap["difference"]["value"] if said is None else said)
-
-
-def _faces(manifest: Mapping[str, Any]) -> str:
-    faces = manifest.get("faces") or {}
-    ways = [f"{escaped(name)} {_FACES.get(way, escaped(way))}" for name, way in (faces.get("datasets") or {}).items()]
-    size, coverage = faces.get("size"), faces.get("coverage")
-    text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
-    text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
-    found = (faces.get("detectors") or {}).items()
-    by = "".join(f" Detector of {escaped(name)}: {escaped(each['name'])}." for name, each in found)
-    return f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}"
-
-
 def _failures(metrics: Mapping[str, Any]) -> list[str]:
     """Whose faces are missing from the figures: a detector that misses some groups more than others biases a benchmark."""
     parts = []
@@ -310,78 +240,6 @@ def _failures(metrics: Mapping[str, Any]) -> list[str]:
         found = test.get("failure_to_process") or {}
         parts += [failures_in_words(name, found), *failures_tables(found)] if found else []
     return ["### Failure to process, by group", *parts] if parts else []
-
-
-def _left_out(manifest: Mapping[str, Any]) -> list[str]:
-    """The table of what was used, and a line of reasons for each dataset that lost images."""
-    rows, reasons = [], []
-    for name, found in (manifest.get("samples") or {}).items():
-        dropped = found.get("quarantined") or {}
-        keys = ("read", "train", "val", "test", "duplicates", "in_training_set")
-        rows.append([escaped(name), *(count(found.get(key)) for key in keys), count(sum(dropped.values()))])
-        if dropped:
-            share = f" ({100 * sum(dropped.values()) / found['read']:.1f} %)" if found.get("read") else ""
-            why = "; ".join(f"{count(n)} × {escaped(reason)}" for reason, n in dropped.items())
-            reasons.append(f"- {escaped(name)}, {count(sum(dropped.values()))} images{share}: {why}")
-        if found.get("straddling"):
-            reasons.append(
-                f"- {escaped(name)}, {count(found['straddling'])} images of the official split, because a copy "
-                "or the same person stands in a later part"
-            )
-    headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
-    rule = (
-        "Every test set was read once."
-        if not manifest.get("train")
-        else (
-            "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
-            if leaks_of(manifest)
-            else "Exact copies and the images of one subject stay on one side of the split; "
-        )
-        + "test images of other sets that the training set holds too are left out. Every test set was read once, after training."
-    )
-    return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
-
-
-def _training(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
-    recipe = config.get("train") or {}
-    parameters = f", {model['parameters'] / 1e6:.1f} million parameters" if model.get("parameters") else ""
-    machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
-    stages = {key.removesuffix("_s"): seconds for key, seconds in times.items() if key.endswith("_s")}
-    speed = times.get("images_per_s")
-    stages.pop("images_per", None)
-    total = stages.pop("total", None)
-    versions = {"agebench": manifest.get("agebench"), **(manifest.get("versions") or {})}
-    facts = {
-        "network": escaped(model.get("backbone") or model.get("name") or DASH) + parameters,
-        "head": ", ".join(
-            filter(None, [escaped(model.get("head") or DASH), settings(model.get("head_options") or {})])
-        ),
-        "beside age": settings(model.get("tasks") or {}),
-        "started from": {"random": "random weights", None: DASH}.get(
-            model.get("weights"), escaped(model.get("weights"))
-        ),
-        "epochs": _epochs(manifest),
-        "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
-        "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
-        "seed": str(manifest.get("seed", DASH)),
-        "machine": escaped(machine) + (f"; {speed:,.0f} images/s in training" if speed else ""),
-        "time": f"{duration(total)}: " + ", ".join(f"{escaped(key)} {duration(stages[key])}" for key in stages),
-        "versions": ", ".join(f"{escaped(name)} {escaped(version)}" for name, version in versions.items() if version),
-        "commit": escaped(manifest.get("git") or DASH),
-    }
-    return markdown_table(
-        ["", ""],
-        [[key, value or DASH] for key, value in facts.items() if value or key != "beside age"],
-        align=("left", "left"),
-    )
-
-
-def _epochs(manifest: Mapping[str, Any]) -> str:
-    epochs, folds = count(manifest.get("epochs")), (manifest.get("protocol") or {}).get("folds", 1)
-    if folds > 1:
-        return f"{epochs} in each of {folds} folds; of each, the weights with the lowest validation MAE answered"
-    return f"{epochs}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}"
 
 
 def _read(folder: Path, name: str, otherwise: Any) -> Any:

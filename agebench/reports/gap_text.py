@@ -1,0 +1,64 @@
+"""The gap between groups in words: as it is, and at equal ages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agebench.reports.tables import (
+    escaped,
+    group_name,
+    number,
+    p_value,
+    with_interval,
+)
+
+_SIGNIFICANT = 0.05
+
+
+def gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:
+    """One or two sentences; "" where no difference is known."""
+    raw = _difference(grouping, gap)
+    if not raw:
+        return ""
+    shown = _shown(gap)
+    claim = f"no difference is shown ({raw})" if shown is False else f"worst for {raw}"
+    text = f"**{escaped(group_name(grouping, grouping))}**: {claim}."
+    even = gap.get("standardised")
+    if not even:
+        return text + (" The groups share too few ages to compare them at equal ages." if "standardised" in gap else "")
+    # The gap at equal ages may also come alone, without its groups and test.
+    even = even if "difference" in even else {"difference": even, "worst": gap.get("worst"), "best": gap.get("best")}
+    at_equal_ages = _difference(grouping, even)
+    if not at_equal_ages:
+        return text
+    covered = even.get("coverage")
+    where = "" if covered is None else f" ({number(covered, digits=0, percent=True)} % of the images)"
+    text += f" At equal ages{where}: {at_equal_ages}"
+    if _shown(even) not in (None, shown):
+        text += "; a difference is shown" if _shown(even) else "; no difference is shown"
+    if shown is not False and _shrinks(gap, even):
+        text += ". So part of the raw gap comes from the groups' different ages, not from the model"
+    return text + "."
+
+
+def _difference(grouping: str, gap: Mapping[str, Any]) -> str:
+    """`female, MAE 1.32 [1.07, 1.56] years above male, p = 0.003`; "" where no difference is known."""
+    if (gap.get("difference") or {}).get("value") is None:
+        return ""
+    worst, best = (
+        escaped(group_name(grouping, gap.get(end) or other))
+        for end, other in (("worst", "one group"), ("best", "the best"))
+    )
+    p = gap.get("p_holm", gap.get("p"))
+    text = f"{worst}, MAE {with_interval(gap['difference'])} years above {best}"
+    return text if p is None else f"{text}, {p_value(p)}"
+
+
+def _shown(gap: Mapping[str, Any]) -> bool | None:
+    """Whether the test shows a difference; None where there was no test."""
+    p = gap.get("p_holm", gap.get("p"))
+    return None if p is None else p < _SIGNIFICANT
+
+
+def _shrinks(gap: Mapping[str, Any], even: Mapping[str, Any]) -> bool:
+    said = gap.get("shrinks")
+    return bool(even["difference"]["value"] < 0.9 * gap["difference"]["value"] if said is None else said)

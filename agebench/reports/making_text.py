@@ -1,0 +1,106 @@
+"""How a run was made, in words and tables: faces, what was used and left out, training and machine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agebench.reports.protocol_text import leaks_of
+from agebench.reports.tables import (
+    DASH,
+    count,
+    duration,
+    escaped,
+    markdown_table,
+    settings,
+)
+
+_FACES = {
+    "none": "as they come, framed like the template already",
+    "landmarks": "aligned by annotated points",
+    "detect": "found and aligned by a detector",
+    "boxes": "cut out by their annotated boxes, a framing of their own",
+}
+
+
+def faces_in_words(manifest: Mapping[str, Any]) -> str:
+    """How the faces of each dataset came to the template."""
+    faces = manifest.get("faces") or {}
+    ways = [f"{escaped(name)} {_FACES.get(way, escaped(way))}" for name, way in (faces.get("datasets") or {}).items()]
+    size, coverage = faces.get("size"), faces.get("coverage")
+    text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
+    text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
+    found = (faces.get("detectors") or {}).items()
+    by = "".join(f" Detector of {escaped(name)}: {escaped(each['name'])}." for name, each in found)
+    return f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}"
+
+
+def used_and_left_out(manifest: Mapping[str, Any]) -> list[str]:
+    """The table of what was used, and a line of reasons for each dataset that lost images."""
+    rows, reasons = [], []
+    for name, found in (manifest.get("samples") or {}).items():
+        dropped = found.get("quarantined") or {}
+        keys = ("read", "train", "val", "test", "duplicates", "in_training_set")
+        rows.append([escaped(name), *(count(found.get(key)) for key in keys), count(sum(dropped.values()))])
+        if dropped:
+            share = f" ({100 * sum(dropped.values()) / found['read']:.1f} %)" if found.get("read") else ""
+            why = "; ".join(f"{count(n)} × {escaped(reason)}" for reason, n in dropped.items())
+            reasons.append(f"- {escaped(name)}, {count(sum(dropped.values()))} images{share}: {why}")
+        if found.get("straddling"):
+            reasons.append(
+                f"- {escaped(name)}, {count(found['straddling'])} images of the official split, because a copy "
+                "or the same person stands in a later part"
+            )
+    headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
+    rule = (
+        "Every test set was read once."
+        if not manifest.get("train")
+        else (
+            "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
+            if leaks_of(manifest)
+            else "Exact copies and the images of one subject stay on one side of the split; "
+        )
+        + "test images of other sets that the training set holds too are left out. Every test set was read once, after training."
+    )
+    return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
+
+
+def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Network, recipe, machine and time."""
+    model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
+    recipe = config.get("train") or {}
+    parameters = f", {model['parameters'] / 1e6:.1f} million parameters" if model.get("parameters") else ""
+    machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
+    stages = {key.removesuffix("_s"): seconds for key, seconds in times.items() if key.endswith("_s")}
+    speed = times.get("images_per_s")
+    stages.pop("images_per", None)
+    total = stages.pop("total", None)
+    versions = {"agebench": manifest.get("agebench"), **(manifest.get("versions") or {})}
+    facts = {
+        "network": escaped(model.get("backbone") or model.get("name") or DASH) + parameters,
+        "head": ", ".join(
+            filter(None, [escaped(model.get("head") or DASH), settings(model.get("head_options") or {})])
+        ),
+        "beside age": settings(model.get("tasks") or {}),
+        "started from": {"random": "random weights", None: DASH}.get(
+            model.get("weights"), escaped(model.get("weights"))
+        ),
+        "epochs": _epochs(manifest),
+        "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
+        "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
+        "seed": str(manifest.get("seed", DASH)),
+        "machine": escaped(machine) + (f"; {speed:,.0f} images/s in training" if speed else ""),
+        "time": f"{duration(total)}: " + ", ".join(f"{escaped(key)} {duration(stages[key])}" for key in stages),
+        "versions": ", ".join(f"{escaped(name)} {escaped(version)}" for name, version in versions.items() if version),
+        "commit": escaped(manifest.get("git") or DASH),
+    }
+    return markdown_table(
+        ["", ""],
+        [[key, value or DASH] for key, value in facts.items() if value or key != "beside age"],
+        align=("left", "left"),
+    )
+
+
+def _epochs(manifest: Mapping[str, Any]) -> str:
+    epochs, folds = count(manifest.get("epochs")), (manifest.get("protocol") or {}).get("folds", 1)
+    if folds > 1:
+        return f"{epochs} in each of {folds} folds; of each, the weights with the lowest validation MAE answered"
+    return f"{epochs}; lowest validation MAE in epoch {count(manifest.get('best_epoch'))}"
