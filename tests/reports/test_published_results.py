@@ -9,6 +9,7 @@ from agebench.reports.estimates import Present, estimates_digest, read_estimates
 from agebench.reports.leaderboard import leaderboard, rows_of
 from agebench.reports.record_check import check_record
 from agebench.reports.results import estimates_file, read_records
+from agebench.reports.site import page
 from agebench.reports.tables import markdown_table, with_interval
 
 TESTS = ("utk", "fgnet")
@@ -40,6 +41,11 @@ def test_estimates_are_those_of_their_records_and_tell_no_label() -> None:
 def test_the_leaderboard_is_made_of_the_records() -> None:
     made = leaderboard(RECORDS.values(), catalogue().suites.get("published").published)
     assert (REPORTS / "LEADERBOARD.md").read_text(encoding="utf-8") == made
+
+
+def test_the_page_is_made_of_the_records() -> None:
+    made = page(RECORDS.values(), catalogue().suites.get("published").published)
+    assert (REPORTS / "site" / "index.html").read_text(encoding="utf-8") == made
 
 
 def test_the_heads_page_shows_what_the_records_say() -> None:
