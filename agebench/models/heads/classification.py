@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from agebench.models.heads.distribution import DistributionHead
+from agebench.models.heads.softmax_loss import Rows
 
 
 class ClassificationHead(DistributionHead):
@@ -11,6 +12,6 @@ class ClassificationHead(DistributionHead):
     Rothe, Timofte, Van Gool: DEX. ICCV workshops 2015, eq. 1. Decoding by the median as in Paplham & Franc, CVPR 2024.
     """
 
-    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Mean cross-entropy; a fractional age's weight lies on its two neighbours."""
-        return self.cross_entropy(self.wide(logits).log_softmax(dim=1), age)
+    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
+        """Cross-entropy; a fractional age's weight lies on its two neighbours."""
+        return self.cross_entropy(log_probs, age)

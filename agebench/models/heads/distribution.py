@@ -1,9 +1,12 @@
 """What the heads share whose logits are a distribution over whole ages."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from agebench.models.heads.base import AgeEstimate, Head, age_grid
+from agebench.models.heads.softmax_loss import Rows, linear_in, softmax_loss
 
 # Of a label's log weight beside the greatest: e^-80 is nothing, and yet no denormal number, with which CPUs are many times slower.
 FAINTEST = -80.0
@@ -56,6 +59,22 @@ class DistributionHead(Head):
         """(B, in_features) -> (B, A)."""
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
+    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
+        """The mean of what `rows` says of each face."""
+        logits = self.wide(logits)
+        inside = self.inside(age).to(logits.dtype)
+        return softmax_loss(logits, lambda log_probs, probs: self.rows(log_probs, probs, inside))
+
+    @abstractmethod
+    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
+        """The loss of each face, and its slope by the log probabilities.
+
+        Args:
+            log_probs: (B, A), float32 or wider.
+            probs: (B, A), the same, not as logarithms.
+            age: (B,) years within the head's range, in the same precision.
+        """
+
     def decode(self, logits: Tensor) -> AgeEstimate:
         """Age, probabilities and their standard deviation."""
         probs = self.wide(logits).softmax(dim=1)
@@ -71,17 +90,13 @@ class DistributionHead(Head):
         """(B,) ages brought into the head's range."""
         return age.clamp(float(self.ages[0]), float(self.ages[1]))
 
-    def cross_entropy(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Mean of -log p(age); a fractional age shares its weight between its two neighbours."""
-        place = self.inside(age).to(log_probs.dtype) - self.ages[0]
-        below = place.floor().clamp(max=self.out_features - 2)
-        share = place - below
-        both = log_probs.gather(1, below.long()[:, None] + torch.arange(2, device=below.device))
-        return -torch.lerp(both[:, 0], both[:, 1], share).mean()
+    def cross_entropy(self, log_probs: Tensor, age: Tensor) -> Rows:
+        """-log p(age); a fractional age shares its weight between its two neighbours."""
+        return linear_in(log_probs, (self.grid.to(age.dtype) - age[:, None]).abs_().sub_(1).clamp_(max=0))
 
     def moments(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) mean and (B,) variance of the distributions (B, A)."""
-        # Two sums, not one product: matrix products of two columns are slow, and so is their gradient.
+        # Two sums, not a matrix product: that would be rounded under autocast, and in int8 files.
         weighted = probs * self.apart.to(probs.dtype)
         first, second = weighted.sum(dim=1), (weighted * self.apart.to(probs.dtype)).sum(dim=1)
         return first + self.middle, (second - first**2).clamp(min=0)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from agebench.models.heads.distribution import FAINTEST, DistributionHead
+from agebench.models.heads.softmax_loss import Moments, Rows, linear_in
 
 
 class DLDLHead(DistributionHead):
@@ -28,16 +28,13 @@ class DLDLHead(DistributionHead):
             raise TypeError(f"sigma = {sigma}: must be positive")
         self.sigma = sigma
 
-    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Mean KL divergence."""
-        return self.divergence(self.wide(logits).log_softmax(dim=1), age)
-
-    def divergence(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Mean KL divergence from the ages' label distributions: normal densities at the whole ages, summing to 1."""
-        grid = self.grid.to(log_probs.dtype)
-        scaled = (grid[None, :] - self.inside(age).to(grid.dtype)[:, None]) / self.sigma
-        label = (-0.5 * scaled**2).clamp(min=FAINTEST).log_softmax(dim=1)
-        return F.kl_div(log_probs, label, reduction="batchmean", log_target=True)
+    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
+        """KL divergence from the age's label distribution: normal densities at the whole ages, summing to 1."""
+        logs = (self.grid.to(age.dtype) - age[:, None]).square_().mul_(-0.5 / self.sigma**2).clamp_(min=FAINTEST)
+        label = logs.exp()
+        total = label.sum(dim=1)
+        loss, slope = linear_in(log_probs - logs, label.div_(-total[:, None]))
+        return Rows(loss - total.log(), slope)
 
 
 class DLDLv2Head(DLDLHead):
@@ -58,8 +55,10 @@ class DLDLv2Head(DLDLHead):
         super().__init__(in_features, ages, **options)
         self.weight = weight
 
-    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Mean KL divergence + weight * mean |expectation - age|."""
-        log_probs = self.wide(logits).log_softmax(dim=1)
-        error = (self.moments(log_probs.exp())[0] - self.inside(age).to(log_probs.dtype)).abs().mean()
-        return self.divergence(log_probs, age) + self.weight * error
+    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
+        """KL divergence + weight * |expectation - age|."""
+        divergence, slope = super().rows(log_probs, probs, age)
+        moments = Moments(probs, self.grid)
+        error = moments.mean - age
+        moments.add_slope(slope, self.weight * error.sign())
+        return Rows(divergence + self.weight * error.abs(), slope)

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from agebench.models.heads.distribution import DistributionHead
+from agebench.models.heads.softmax_loss import Moments, Rows
 
 
 class MeanVarianceHead(DistributionHead):
@@ -33,13 +34,11 @@ class MeanVarianceHead(DistributionHead):
         super().__init__(in_features, ages, **options)
         self.mean_weight, self.variance_weight = mean_weight, variance_weight
 
-    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """The three terms, each a mean over the batch."""
-        log_probs = self.wide(logits).log_softmax(dim=1)
-        mean, variance = self.moments(log_probs.exp())
-        error = (mean - self.inside(age).to(mean.dtype)) ** 2 / 2
-        return (
-            self.cross_entropy(log_probs, age)
-            + self.mean_weight * error.mean()
-            + self.variance_weight * variance.mean()
-        )
+    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
+        """The three terms."""
+        loss, slope = self.cross_entropy(log_probs, age)
+        moments = Moments(probs, self.grid)
+        error = moments.mean - age
+        moments.add_slope(slope, self.mean_weight * error, self.variance_weight)
+        penalties = self.mean_weight / 2 * error.square() + self.variance_weight * moments.variance()
+        return Rows(loss + penalties, slope)

@@ -28,6 +28,7 @@ class QuantileHead(ScaledHead):
     """
 
     levels: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -43,21 +44,24 @@ class QuantileHead(ScaledHead):
         super().__init__(in_features, len(wanted), ages, dropout)
         self.middle = wanted.index(0.5)
         self.register_buffer("levels", torch.tensor(wanted), persistent=False)
+        # (Q, Q): which steps lie between the middle and each quantile; those below it lead downwards.
+        up = torch.ones(len(wanted), len(wanted)).triu()
+        up[: self.middle + 1] = 0
+        down = torch.ones(len(wanted), len(wanted)).tril()
+        down[self.middle :] = 0
+        self.register_buffer("steps", up - down, persistent=False)
 
     def curve(self, logits: Tensor) -> Tensor:
         """(B, Q) the quantiles, standardised, rising."""
         middle = logits[:, self.middle : self.middle + 1]
-        up = F.softplus(logits[:, self.middle + 1 :]).cumsum(dim=1)
-        down = F.softplus(logits[:, : self.middle]).flip(1).cumsum(dim=1).flip(1)
-        return torch.cat([middle - down, middle, middle + up], dim=1)
+        # No matrix product, which would be rounded under autocast.
+        return middle + (F.softplus(logits)[:, :, None] * self.steps.to(logits.dtype)).sum(dim=1)
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean pinball loss over batch and quantiles, of standardised ages."""
         logits = self.wide(logits)
-        target = self.standardised(age, logits)
-        error = target[:, None] - self.curve(logits)
-        levels = self.levels.to(logits.dtype)
-        return torch.maximum(levels * error, (levels - 1) * error).mean()
+        error = self.standardised(age, logits)[:, None] - self.curve(logits)
+        return (self.levels.to(logits.dtype) * error + (-error).relu()).mean()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
         """The median, in years."""

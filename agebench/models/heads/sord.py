@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from agebench.models.heads.distribution import FAINTEST, DistributionHead
+from agebench.models.heads.softmax_loss import Rows, linear_in
 
 
 class SORDHead(DistributionHead):
@@ -35,12 +36,11 @@ class SORDHead(DistributionHead):
         self.power = 1 if distance == "absolute" else 2
         self.scale = scale
 
-    def labels(self, age: Tensor, like: Tensor) -> Tensor:
-        """(B, A) soft labels."""
-        difference = (self.grid.to(like.dtype)[None, :] - self.inside(age).to(like.dtype)[:, None]).abs()
-        return (-self.scale * difference**self.power).clamp(min=FAINTEST).softmax(dim=1)
+    def labels(self, age: Tensor) -> Tensor:
+        """(B, A) soft labels of ages (B,) within the head's range."""
+        difference = (self.grid.to(age.dtype) - age[:, None]).abs_()
+        return (-self.scale * difference**self.power).clamp_(min=FAINTEST).softmax(dim=1)
 
-    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Mean cross-entropy to the soft labels."""
-        logits = self.wide(logits)
-        return -(self.labels(age, logits) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
+        """Cross-entropy to the soft labels."""
+        return linear_in(log_probs, self.labels(age).neg_())

@@ -37,6 +37,28 @@ def test_gradients_are_the_losss_own(name: str, age: Tensor) -> None:
     assert torch.autograd.gradcheck(lambda values: made.loss(values, age.double()), (logits,), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in heads.names() if name != "mine"])
+def test_nothing_is_rounded_under_autocast(name: str) -> None:
+    made = heads.create(name, in_features=4, ages=(0, 100)).eval()
+    logits, age = torch.randn(16, made.out_features, generator=GENERATOR) * 3, torch.linspace(0, 99, 16)
+    losses, slopes, ages = [], [], []
+    for mixed in (False, True):
+        values = logits.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            losses.append(made.loss(values, age))
+            ages.append(made.decode(values).age)
+        slopes.append(torch.autograd.grad(losses[-1], values)[0])
+    for plain, under_autocast in (losses, slopes, ages):
+        torch.testing.assert_close(under_autocast, plain)
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+    made = head("mean-variance")
+    logits = logits_for(made).requires_grad_()
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        torch.autograd.grad(made.loss(logits, AGE), logits, create_graph=True)
+
+
 def test_coral_is_coral_pytorchs() -> None:
     made = head("coral")
     logits = logits_for(made)
