@@ -14,8 +14,11 @@ from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
+from agebench.runs.datasets import divide_home, exclude, open_dataset
 from agebench.runs.division import Division
-from agebench.runs.pipeline import divide_home, exclude, initial_model, open_dataset, prepare_faces
+from agebench.runs.folder import RunFolder
+from agebench.runs.inputs import Inputs, inputs_of, refuse_changed
+from agebench.runs.pipeline import initial_model, prepare_faces
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Ground:
         faces: of the training set.
         device: to compute on.
         home: the search's folder.
+        inputs: digests of the data, for the manifest of the long run.
     """
 
     config: RunConfig
@@ -37,6 +41,7 @@ class Ground:
     faces: Faces
     device: torch.device
     home: Path
+    inputs: Inputs
 
     def training(self) -> FaceSet:
         """The whole training part."""
@@ -67,16 +72,19 @@ def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int)
         raise UserError(f"train.freeze = {config.train.freeze}: a search is for whole models; leave it out here")
     dataset = open_dataset(catalogue.datasets.get(name))
     own = config.model_copy(update={"data": config.data.model_copy(update={"test": (name,)})})
-    samples, _ = exclude({name: dataset}, config.data.exclude)
+    samples, excluded = exclude({name: dataset}, config.data.exclude)
     divisions = divide_home(own, dataset, samples)
     if len(divisions) > 1:
         raise UserError(
             f"the protocol '{config.data.protocol}' has {len(divisions)} folds; search on one division: leave --protocol out"
         )
+    inputs = inputs_of(own, {name: dataset}, samples, excluded, divisions)
+    # Kept where the long run will stand: who goes on from there to the tests compares it, too.
+    refuse_changed(RunFolder(home / "run"), inputs)
     faces = prepare_faces(config, dataset)
     division = replace(divisions.with_faces({name: faces})[0], tests={}, overlap={})
     small = replace(division, train=_some(division.train, images, config.seed))
-    return Ground(config, division, small, faces, device, home)
+    return Ground(config, division, small, faces, device, home, inputs)
 
 
 def _some(samples: Samples, count: int, seed: int) -> Samples:

@@ -63,6 +63,8 @@ def tune(config: TuneConfig, catalogue: Catalogue, folder: Path, *, say: Callabl
         _optuna()
     ground = prepare(config.run, catalogue, folder, images=config.images)
     write_text(folder / SETTINGS, config.to_toml())
+    if not RunFolder(folder / "run").manifest():
+        RunFolder(folder / "run").write_manifest({"finished": False, "inputs": ground.inputs})
     steps = _Steps(folder, say)
     found = {
         "untrained": steps.once("untrained", lambda: sanity.untrained(ground)),

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards, say_finished
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.record}: what goes in is not what the record says, so its figures cannot be expected; "
             "--anyway runs all the same"
         )
-    if not finished:
+    if finished:
+        say_finished(folder, config, catalogue, folder.path)
+    else:
         _again(config, catalogue, folder, arguments)
     found = reproduce.verdicts(record, folder.path)
     verdict = reproduce.overall(found)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_exclude, add_json, add_registry, cards, place
+from agebench.cli.options import add_exclude, add_json, add_registry, cards, place, say_finished
 
 if TYPE_CHECKING:
     from agebench.registry.catalogue import Catalogue
@@ -106,7 +106,7 @@ def _run(
     where = arguments.out or Path("runs") / config.name()
     with run_folder(where) as folder:
         if folder.finished(config):
-            print(f"{where} holds this run, finished; nothing is done again.", file=sys.stderr)
+            say_finished(folder, config, catalogue, where)
             agree(lambda: False)
             return _show(folder, arguments)
         if folder.started() and not arguments.resume:

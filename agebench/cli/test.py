@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_exclude, add_json, add_registry, cards
+from agebench.cli.options import add_exclude, add_json, add_registry, cards, say_finished
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = resolve_published(catalogue, layers) if published else resolve_external(catalogue, layers)
     folder = RunFolder(arguments.out or Path("runs") / config.name())
     if folder.finished(config):
-        print(f"{folder.path} holds this run, finished; nothing is done again.", file=sys.stderr)
+        say_finished(folder, config, catalogue, folder.path)
     else:
         with folder.locked():  # torch is loaded only now
             if isinstance(config, PublishedConfig):

@@ -26,9 +26,10 @@ from agebench.models.external.files import need_onnxruntime
 from agebench.progress import progress
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
+from agebench.runs.datasets import open_dataset
 from agebench.runs.finished import open_test, open_trained
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import open_dataset, prepare_faces
+from agebench.runs.pipeline import prepare_faces
 from agebench.runs.promises import promises
 
 # Faces to compare a file with its model on; and training faces that int8 takes its scales from.

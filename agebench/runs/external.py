@@ -6,11 +6,12 @@ from agebench.data.cache import Faces
 from agebench.data.samples import Samples
 from agebench.engine.devices import choose_device
 from agebench.engine.predict import Estimates
-from agebench.models.external.estimate import estimate, fingerprint
+from agebench.models.external.estimate import estimate
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
+from agebench.runs.inputs import model_digest
 from agebench.runs.untrained import Tested, run_test
 
 
@@ -22,7 +23,7 @@ def run_external(config: ExternalConfig, catalogue: Catalogue, folder: RunFolder
         AgebenchError: a step's own, or what the model does wrong.
     """
     device = choose_device(config.device)
-    digest = fingerprint(config.model)  # first: a missing file fails before hours of preparing faces
+    digest = model_digest(config)  # first: a missing file fails before hours of preparing faces
 
     def answer(name: str, faces: Faces, test: Samples) -> Estimates:
         return Estimates(*estimate(config.model, faces.pixels, faces.rows(test), device=str(device), label=name))

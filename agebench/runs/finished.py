@@ -15,8 +15,9 @@ from agebench.models.age_model import AgeModel, create_model
 from agebench.models.heads import heads
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig, read_settings
+from agebench.runs.datasets import open_dataset
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import open_dataset, prepare_faces
+from agebench.runs.pipeline import prepare_faces
 
 
 def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> tuple[RunConfig, Trained]:

@@ -2,8 +2,6 @@
 
 import copy
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from agebench.data.audit import audit
 from agebench.data.cache import Faces, build_faces
-from agebench.data.exclude import without_excluded
-from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.data.store import reader_for
 from agebench.engine import ranks
 from agebench.engine.devices import choose_device, hardware
 from agebench.engine.features import frozen_features
@@ -30,15 +24,16 @@ from agebench.models import zoo
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.tasks import HasTasks
 from agebench.models.weights import digests, load_pretrained
-from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Division, Divisions, divide, task_classes
+from agebench.runs.datasets import Dataset, divide_home, exclude, open_dataset
+from agebench.runs.division import Division, Divisions, task_classes
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.folds import join, measure
+from agebench.runs.inputs import inputs_of, refuse_changed
 from agebench.runs.live import Live
 from agebench.runs.promises import promises
 from agebench.runs.published import PublishedConfig
@@ -53,29 +48,26 @@ from agebench.runs.records import (
 from agebench.runs.worst import save_worst
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset of the run: its card, its reader and its audited samples."""
-
-    card: DatasetCard
-    reader: Reader
-    samples: Samples
-
-
 def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
     """Do the run in its folder, or what is left of it; returns metrics.json's content.
 
     Raises:
+        UserError: what the folder holds was begun with other data or weights than are there now.
         AgebenchError: a step's own; what was finished stays, and the same call continues.
     """
     device = choose_device(config.device)
     model, weights = initial_model(config)
-    origin = {"weights": weights, "initial": digests(model, model.backbone)}
+    origin: dict[str, Any] = {"weights": weights, "initial": digests(model, model.backbone)}
     folder.write_config(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
         samples, excluded = exclude(datasets, config.data.exclude)
         divisions = divide_home(config, datasets[config.data.train], samples)
+        given = inputs_of(config, datasets, samples, excluded, divisions)
+        if weights != "random":
+            given["initial"] = {"backbone": origin["initial"]["backbone_sha256"]}
+        if ranks.agree(folder.started):  # of several processes only the first has the run's folder
+            ranks.agree(lambda: refuse_changed(folder, given))
     with folder.clock("faces_s"):
         faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
         divisions = divisions.with_faces(faces)
@@ -93,6 +85,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "protocol": divisions.protocol(),
         **excluded,
         "samples": describe_samples(divisions, samples),
+        "inputs": given,
     }
     folder.write_manifest(about | {"finished": False})
     history = learn(config, folder, model, divisions, inputs, device, quiet=quiet)
@@ -159,32 +152,11 @@ def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
         model.add_task(name, task_classes(config.data.train, labelled, name))
 
 
-def open_dataset(card: DatasetCard) -> Dataset:
-    """Find, read and audit a dataset."""
-    reader = reader_for(card)
-    return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
-
-
-def exclude(datasets: dict[str, Dataset], files: Sequence[str]) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """Each dataset's samples less what the files name; for the manifest, what they did. Faces are made of all: they stay cached."""
-    samples, found = without_excluded({name: dataset.samples for name, dataset in datasets.items()}, files)
-    for file, what in found.items():
-        if what["unknown"]:
-            print(f"--exclude {file}: {what['unknown']} of its ids are in no dataset of this run", file=sys.stderr)
-    return samples, {"excluded": found} if found else {}
-
-
 def prepare_faces(config: RunConfig | ExternalConfig | PublishedConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
     bodies = not isinstance(config, ExternalConfig) and config.model.bodies
     spec = config.faces.spec(dataset.card, config.model.size, bodies=bodies)
     return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
-
-
-def divide_home(config: RunConfig, home: Dataset, samples: dict[str, Samples]) -> Divisions:
-    """Who trains, validates and tests, by the protocol that the config names."""
-    protocol = home.card.protocol(config.data.protocol)
-    return divide(config.data, samples, seed=config.seed, protocol=protocol, root=home.reader.root)
 
 
 def learn(

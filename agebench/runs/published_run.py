@@ -1,6 +1,5 @@
 """One test of a zoo model with its authors' weights: ages, and what else the weights say."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from agebench.models.age_model import AgeModel, create_model
 from agebench.models.zoo.published import load_published
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.folder import RunFolder
+from agebench.runs.inputs import model_digest
 from agebench.runs.published import PublishedConfig
 from agebench.runs.untrained import Tested, run_test
 
@@ -54,15 +54,12 @@ def published_model(config: PublishedConfig) -> tuple[AgeModel, str]:
 
 def describe_published(config: PublishedConfig, weights: str) -> dict[str, Any]:
     """For the manifest: which network, with which file, and what is known of its training."""
-    path = Path(config.pretrained).expanduser()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     card = config.model.model_dump(mode="json", include={"name", "title", "backbone", "head", "size", "citation"})
     return card | {
         "kind": "published",
         "format": weights,
-        "source": path.name,
-        "file_sha256": digest,
+        "source": Path(config.pretrained).name,
+        "file_sha256": model_digest(config),
         "training_data": "unknown to agebench; the paper says it",
         "licence": "of the weights: see their source",
     }

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -188,9 +189,23 @@ class _Sync:
                 if beat % max(1, int(LEASE_S / LOOK_EVERY_S / 4)) == 0:
                     self._remote.write(LEASE, json.dumps({"owner": self._lease, "beat": beat}))
                 for name, state in _files(self._folder).items():
-                    if self.sent.get(name) != state and (name == "config.toml" or name.startswith("checkpoints/")):
+                    if self.sent.get(name) == state:
+                        continue
+                    if name == "config.toml" or name.startswith("checkpoints/"):
                         self._remote.send(self._folder, [name])
                         self.sent[name] = state
+                    elif name == "manifest.json" and self._send_begun():
+                        self.sent[name] = state
+
+    def _send_begun(self) -> bool:
+        """What the run was begun with, for a host that goes on with it; not that it is finished, which is sent last."""
+        content = (self._folder / "manifest.json").read_bytes()
+        if _json(content).get("finished"):
+            return False
+        with tempfile.TemporaryDirectory() as copy:  # as it was read: the file may be another by the time it is sent
+            (Path(copy) / "manifest.json").write_bytes(content)
+            self._remote.send(Path(copy), ["manifest.json"])
+        return True
 
 
 @contextmanager

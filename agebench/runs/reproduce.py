@@ -15,6 +15,7 @@ from agebench.reports.estimates import describe_dataset
 from agebench.reports.record_check import check_record
 from agebench.reports.results import predictions_digest
 from agebench.runs.config import RunConfig, read_settings
+from agebench.runs.datasets import exclude, open_dataset
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
 
@@ -69,17 +70,19 @@ def differences(record: Mapping[str, Any], config: RunConfig | ExternalConfig, c
     Raises:
         UserError: a dataset is missing here, or weights are.
     """
-    from agebench.runs.pipeline import initial_model, open_dataset  # loads torch
+    from agebench.runs.pipeline import initial_model  # loads torch
 
-    for name in config.datasets():
-        card = catalogue.datasets.get(name)
+    datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
+    samples, _ = exclude(datasets, config.data.exclude)
+    for name, dataset in datasets.items():
+        card = dataset.card
         theirs = record.get("datasets", {}).get(name, {})
         ours = describe_dataset(card)
         for key in ("reader", "options", "faces", "landmark_points"):
             if key in theirs and theirs[key] != ours[key]:
                 yield f"the card of {name} says {key} = {ours[key]!r}, the record {theirs[key]!r}"
         there = record.get("samples", {}).get(name, {}).get("fingerprint")
-        here = fingerprint(open_dataset(card).samples)
+        here = fingerprint(samples[name])
         if there != here:
             yield f"{name}: its images or labels here are others (fingerprint {here}, in the record {there})"
     if isinstance(config, RunConfig):

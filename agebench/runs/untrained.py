@@ -15,10 +15,12 @@ from agebench.evaluation.evaluate import evaluate
 from agebench.evaluation.tasks import evaluate_tasks
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
+from agebench.runs.datasets import exclude, open_dataset
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
-from agebench.runs.pipeline import exclude, open_dataset, prepare_faces
+from agebench.runs.inputs import inputs_of
+from agebench.runs.pipeline import prepare_faces
 from agebench.runs.published import PublishedConfig
 from agebench.runs.records import describe_faces, describe_tests, predictions_table, save_predictions, save_tests
 from agebench.runs.worst import save_worst
@@ -70,6 +72,7 @@ def run_test(
         "faces": describe_faces(cards, config.model.size, config.faces, faces),
         "samples": describe_tests(tests, audited),
         **excluded,
+        "inputs": inputs_of(config, datasets, audited, excluded),
     }
     folder.write_manifest(about | {"finished": False})
     found, answers = {}, {}

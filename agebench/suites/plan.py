@@ -5,21 +5,22 @@ import json
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from agebench.errors import AgebenchError
+from agebench.errors import AgebenchError, UserError
 from agebench.files import write_text
 from agebench.registry.cards import SuiteCard
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig, resolve
 from agebench.runs.folder import RunFolder
+from agebench.runs.inputs import Present
 from agebench.runs.remote import Mirror, Remote
 from agebench.suites.attempt import Attempt
 
-State = Literal["done", "failed", "begun", "new"]
+State = Literal["done", "changed", "failed", "begun", "new"]
 LOGS = ".logs"
 
 
@@ -32,12 +33,14 @@ class Job:
         folder: where it stands, named after the config and a hash of it: another suite that asks for the same run finds it.
         variant: what the suite calls this way to do it.
         kept: the URL of all runs, where `folder` is but a copy of what is kept there.
+        present: what stands on this machine, to compare with what the run was made of; None: nothing is compared.
     """
 
     config: RunConfig
     folder: Path
     variant: str = ""
     kept: str = ""
+    present: Present | None = field(default=None, compare=False, repr=False)
 
     @property
     def log(self) -> Path:
@@ -50,14 +53,14 @@ class Job:
         return self.folder.parent / LOGS / f"{self.folder.name}.failed"
 
     def state(self) -> State:
-        """What is known of it now.
+        """What is known of it now; `changed`: it is finished, but of data or weights that are others by now.
 
         Raises:
             UserError: another run stands in its folder.
         """
         folder = RunFolder(self.folder)
         if folder.finished(self.config):
-            return "done"
+            return "changed" if self._changed() else "done"
         if self.failure.exists():
             return "failed"
         return "begun" if folder.started() else "new"
@@ -84,8 +87,18 @@ class Job:
                 remote.remove(self.failure.relative_to(runs).as_posix())
 
     def reason(self) -> str:
-        """Why the last attempt failed; "" where it did not."""
+        """Why it counts as changed, or why the last attempt failed; "" where neither is so."""
+        if RunFolder(self.folder).manifest().get("finished"):
+            return self._changed()
         return self.failure.read_text(encoding="utf-8") if self.failure.exists() else ""
+
+    def _changed(self) -> str:
+        try:
+            if self.present is not None:
+                self.present.refuse_changed(RunFolder(self.folder), self.config)
+        except UserError as error:
+            return str(error)
+        return ""
 
 
 def identity(config: RunConfig) -> str:
@@ -116,6 +129,7 @@ def plan(
         UserError: the suite names what does not exist, or sets what cannot be set.
     """
     jobs: dict[str, Job] = {}
+    present = Present(catalogue)
     over = list(settings)
     matrix = product(card.train, card.protocols or (None,), card.seeds, card.models, card.heads or (None,))
     for train, protocol, seed, model, head in matrix:
@@ -125,7 +139,7 @@ def plan(
         for variant in card.variants or (None,):
             config = resolve(catalogue, [card.settings, asked, variant.settings if variant else {}, *over])
             name = f"{config.name()}-{identity(config)}"
-            jobs[name] = Job(config, runs / name, variant.name if variant else "", kept)
+            jobs[name] = Job(config, runs / name, variant.name if variant else "", kept, present)
     return list(jobs.values())
 
 

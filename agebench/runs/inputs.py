@@ -1,0 +1,209 @@
+"""What goes into a run beside its settings, by digests: compared before a run is gone on with, or found done."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agebench.data.samples import GEOMETRY, Samples, fingerprint
+from agebench.errors import AgebenchError, UserError
+from agebench.registry.catalogue import Catalogue
+from agebench.runs.config import RunConfig
+from agebench.runs.datasets import Dataset, divide_home, exclude, open_dataset
+from agebench.runs.division import Divisions
+from agebench.runs.external_config import ExternalConfig
+from agebench.runs.folder import RunFolder
+from agebench.runs.published import PublishedConfig
+
+AnyConfig = RunConfig | ExternalConfig | PublishedConfig
+# Kind -> what (a dataset, a file) -> digest.
+Inputs = dict[str, dict[str, str]]
+# How each kind is called where it changed; what it is of stands in the braces.
+_WORDS = {
+    "exclude": "the --exclude list {}",
+    "images": "the images or labels of {}",
+    "parts": "the parts that the images of {} are in",
+    "faces": "how the faces of {} are prepared",
+    "model": "the model's {}",
+    "weights": "the weights {}",
+    "initial": "the pre-trained {}",
+}
+
+
+def inputs_of(
+    config: AnyConfig,
+    datasets: Mapping[str, Dataset],
+    samples: Mapping[str, Samples],
+    excluded: Mapping[str, Any],
+    divisions: Divisions | None = None,
+) -> Inputs:
+    """For the manifest: digests of everything that decides the run's data.
+
+    Args:
+        config: the run's.
+        datasets: its datasets as they were opened.
+        samples: of each, what `exclude` left.
+        excluded: what else `exclude` gave.
+        divisions: of a run that trains.
+    """
+    bodies = not isinstance(config, ExternalConfig) and config.model.bodies
+    specs = {
+        name: config.faces.spec(dataset.card, config.model.size, bodies=bodies) for name, dataset in datasets.items()
+    }
+    return {
+        "exclude": {file: str(what["sha256"]) for file, what in excluded.get("excluded", {}).items()},
+        "images": {name: fingerprint(part) for name, part in samples.items()},
+        "parts": {} if divisions is None else _parts(divisions),
+        "faces": {name: _framing(asdict(spec), samples[name]) for name, spec in specs.items()},
+        "weights": _weights(config) if isinstance(config, RunConfig) else {},
+    }
+
+
+def changed(manifest: Mapping[str, Any], now: Inputs) -> list[str]:
+    """What is not as the manifest has it, in words; what is unknown on either side counts as the same.
+
+    Of what follows from another change nothing is said: other images are in other parts.
+    """
+    before = _recorded(manifest)
+    found = {
+        kind: [
+            words.format(name) for name, digest in now.get(kind, {}).items() if before[kind].get(name, digest) != digest
+        ]
+        for kind, words in _WORDS.items()
+    }
+    data = next((found[kind] for kind in ("exclude", "images") if found[kind]), [*found["parts"], *found["faces"]])
+    return data + next((found[kind] for kind in ("model", "weights", "initial") if found[kind]), [])
+
+
+def refuse_changed(folder: RunFolder, now: Inputs) -> None:
+    """Keep a run from being mixed of two: what it was trained on before could stand in its test now.
+
+    Raises:
+        UserError: something is not as the folder's manifest has it.
+    """
+    found = changed(folder.manifest(), now)
+    if found:
+        raise UserError(
+            f"{folder.path}: this run was begun before {_listed(found)} changed, and cannot go on or stand for what is there "
+            "now; put that back, choose another folder with --out, or delete this one"
+        )
+
+
+class Present:
+    """What would go into runs now. Each dataset is read once, when it is first asked for."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._cards = catalogue.datasets
+        self._opened: dict[str, Dataset] = {}
+        self._found: dict[object, Inputs | AgebenchError] = {}
+
+    def refuse_changed(self, folder: RunFolder, config: AnyConfig) -> str:
+        """As the function of this name; returns why nothing could be compared, "" where it was.
+
+        Raises:
+            UserError: see there.
+        """
+        if not any(_recorded(folder.manifest()).values()):
+            return "its manifest says nothing of them"
+        # Runs that differ in the recipe alone share them.
+        weights = config.model.source if isinstance(config, ExternalConfig) else config.pretrained
+        bodies = not isinstance(config, ExternalConfig) and config.model.bodies
+        key = (config.data, config.faces, config.model.size, bodies, config.seed, weights)
+        if key not in self._found:
+            try:
+                self._found[key] = self._inputs(config)
+            except AgebenchError as error:  # the data are on another machine, say
+                self._found[key] = error
+        now = self._found[key]
+        if isinstance(now, AgebenchError):
+            return str(now).splitlines()[0]
+        refuse_changed(folder, now)
+        return ""
+
+    def _inputs(self, config: AnyConfig) -> Inputs:
+        datasets = {name: self._open(name) for name in config.datasets()}
+        samples, excluded = exclude(datasets, config.data.exclude, quiet=True)
+        if isinstance(config, RunConfig):
+            divisions = divide_home(config, datasets[config.data.train], samples)
+            return inputs_of(config, datasets, samples, excluded, divisions)
+        return inputs_of(config, datasets, samples, excluded) | {"model": {"file": model_digest(config)}}
+
+    def _open(self, name: str) -> Dataset:
+        if name not in self._opened:
+            self._opened[name] = open_dataset(self._cards.get(name))
+        return self._opened[name]
+
+
+def model_digest(config: ExternalConfig | PublishedConfig) -> str:
+    """Of a model that is not trained here: the first 16 digits of its file's SHA-256; empty where there is no one file.
+
+    Raises:
+        UserError: the model is not there.
+    """
+    if isinstance(config, PublishedConfig):
+        return _sha256(Path(config.pretrained).expanduser())[:16]
+    from agebench.models.external.estimate import fingerprint as of_external
+
+    return of_external(config.model)
+
+
+def _recorded(manifest: Mapping[str, Any]) -> Inputs:
+    """The inputs that a manifest holds; of one from before it named them, those that it tells in other places."""
+    model, told = _table(manifest.get("model")), _table(manifest.get("inputs"))
+    lists, sets = _table(manifest.get("excluded")), _table(manifest.get("samples"))
+    initial = _table(model.get("initial")) if model.get("weights") != "random" else {}
+    elsewhere = {
+        "exclude": {file: _table(what).get("sha256") for file, what in lists.items()},
+        "images": {name: _table(what).get("fingerprint") for name, what in sets.items()},
+        "model": {"file": model.get("file_sha256")},
+        "initial": {"backbone": initial.get("backbone_sha256")},
+    }
+    both = {kind: {**elsewhere.get(kind, {}), **_table(told.get(kind))} for kind in _WORDS}
+    return {kind: {str(name): str(one) for name, one in of.items() if one} for kind, of in both.items()}
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    """A table of a manifest, which may have come from anywhere; of something else, an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _parts(divisions: Divisions) -> dict[str, str]:
+    """Of who does what in which fold, before any face is prepared; the order of rows does not matter."""
+    home = divisions.folds
+    ids = home.samples.table["sample_id"].to_numpy(str)
+    order = np.argsort(ids)
+    own = hashlib.sha256("\n".join(ids[order]).encode() + home.parts[:, order].astype(np.int8).tobytes())
+    others = {
+        name: hashlib.sha256("\n".join(sorted(samples.table["sample_id"])).encode())
+        for name, samples in divisions.others.items()
+    }
+    return {name: digest.hexdigest()[:16] for name, digest in {divisions.home: own, **others}.items()}
+
+
+def _framing(spec: Mapping[str, Any], samples: Samples) -> str:
+    """Of what a card says about faces, and of the points and boxes; not of the detector's version, which hosts may differ in."""
+    given = samples.table[["sample_id", *(column for column in GEOMETRY if column in samples.table)]]
+    said = json.dumps(dict(spec), sort_keys=True) + given.sort_values("sample_id").to_json(orient="values")
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _weights(config: RunConfig) -> dict[str, str]:
+    """Of a file that --pretrained names. Packages and timm's hub say their versions, and `initial` is of what they gave."""
+    path = Path(config.pretrained).expanduser()
+    return {path.name: _sha256(path)} if config.pretrained and path.is_file() else {}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
