@@ -16,6 +16,7 @@ from agebench.data.splits import (
     add_val,
     deal,
     exact_copies,
+    in_official_split,
     leave_out_straddling,
     named_parts,
     rows,
@@ -33,7 +34,7 @@ class Folds:
 
     Attributes:
         protocol: its name.
-        samples: what the protocol uses; what its ages leave out is in `samples.quarantined`.
+        samples: what the protocol uses; what its ages or an official split leave out is in `samples.quarantined`.
         names: of the folds, in their order; one of no name where the dataset is divided once.
         parts: (folds, N) 0 train, 1 val, 2 test, -1 in no part; for the rows of `samples`.
         straddling: images left out of earlier parts because their double stands in a later one, over all folds.
@@ -117,10 +118,13 @@ def fold(
         UserError: the protocol does not fit the samples: a column, an image or a person is lacking, or a part stays empty.
     """
     if protocol is None:
+        samples = in_official_split(samples)
         parts, straddling = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
         return Folds(DEFAULT, samples, ("",), parts[None], straddling)
     label = f"protocol '{protocol.name}' of '{source}'"
     samples = _of_age(protocol, samples, label)
+    if protocol.kind == "official":
+        samples = in_official_split(samples, protocol.column or "split")
     table = samples.table
     groups = same_side(table) if protocol.is_strict else np.arange(len(table))
     names, parts = _divide(protocol, samples, groups, protocol.test_share or test, seed, label, root)

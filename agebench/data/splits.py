@@ -34,10 +34,10 @@ def split(samples: Samples, *, test: float, val: float, seed: int, source: str =
 
     `test` is the share of all images, `val` the share of what is left (the tutorial's 80/20, then 85/15).
     Exact copies and the images of one subject stay together. A source that marks train and test but no val gets its val
-    out of train.
+    out of train. Images that an official split says nothing of are in no part: see `in_official_split`.
 
     Raises:
-        UserError: too few groups to fill three parts.
+        UserError: too few groups to fill three parts, or an official split that leaves one empty.
     """
     parts, straddling = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
     chosen = {part: rows(samples, parts == number) for number, part in enumerate(PARTS)}
@@ -50,16 +50,22 @@ def split_parts(
     """As `split`: (N,) 0 train, 1 val, 2 test, -1 left out; and how many are left out because they straddle."""
     groups = same_side(table)
     generator = np.random.default_rng([seed, 0x5917])
-    official = table["split"] if "split" in table else pd.Series([None] * len(table))
+    marked = table["split"].notna().to_numpy() if "split" in table else np.zeros(len(table), dtype=bool)
     straddling = 0
-    if official.notna().all() and len(table):
-        parts = named_parts(official, source)
+    if marked.any():
+        parts = np.full(len(table), -1, dtype=np.int64)
+        parts[marked] = named_parts(table.loc[marked, "split"], source)
         straddling = leave_out_straddling(parts, groups)
         add_val(parts, groups, table["age"].to_numpy(), val, generator)
     else:
         shares = np.array([(1 - test) * (1 - val), (1 - test) * val, test])
         parts = deal(groups, table["age"].to_numpy(), shares, generator)
     for number, part in enumerate(PARTS):
+        if not (parts == number).any() and marked.any():
+            raise UserError(
+                f"{source}: the official split leaves nothing for {part}; {marked.sum()} of {len(table)} images are in it. "
+                "Complete it, or divide the dataset by a protocol of its card: --protocol NAME"
+            )
         if not (parts == number).any():
             raise UserError(
                 f"{source}: {len(np.unique(groups))} groups of images (subjects, or images without their copies) are too few to "
@@ -67,6 +73,16 @@ def split_parts(
                 "--set data.test_share=…"
             )
     return parts, straddling
+
+
+def in_official_split(samples: Samples, column: str = "split") -> Samples:
+    """`samples` less those that an official split says nothing of, which go to quarantine; all where it says nothing of any.
+
+    One empty cell among thousands must neither undo what the others say nor be filled by chance.
+    """
+    if column not in samples.table or samples.table[column].isna().all():
+        return samples
+    return samples.without(samples.table[column].isna(), "in no part of the official split")
 
 
 def exact_copies(table: pd.DataFrame) -> int:

@@ -90,7 +90,10 @@ class LabelledReader(Reader):
         return rows[bad == ""].reset_index(drop=True), aside
 
     def _joined(self, rows: pd.DataFrame, put_aside: PutAside, table: Table) -> tuple[pd.DataFrame, PutAside]:
-        """`rows` with the labels of a further table; images of which it says two things are put aside."""
+        """`rows` with the labels of a further table; images of which it says two things are put aside.
+
+        An unknown key joins nothing: two unknown people are not the same.
+        """
         assert self.root is not None
         by = table.by
         of_image = by in ("path", "name", "stem")
@@ -100,8 +103,9 @@ class LabelledReader(Reader):
         labels = [name for name in map(str, content) if name not in (*_ORIGIN, "path", "sample_id", by)]
         if by == "row":
             return self._beside(rows, content, labels, table), put_aside
-        left = _key(rows[key], by) if of_image else as_text(rows[by]) if by in rows else None
-        right = _key(content[key], by) if of_image else as_text(content[by])
+        left = _key(rows[key], by) if of_image else _known(rows[by]) if by in rows else None
+        right = _key(content[key], by) if of_image else _known(content[by])
+        content, right = content[right.notna()], right.dropna()
         if left is None or not left.isin(right).any():
             first = f", the first image has '{left.iloc[0]}'" if left is not None and len(left) else ""
             raise UserError(
@@ -209,6 +213,11 @@ class _Names:
                     f"{source}: '{entry}' may be {self.paths[close[0]]} or {self.paths[close[1]]}; give the folder, too"
                 )
         return None
+
+
+def _known(labels: "pd.Series[Any]") -> "pd.Series[str]":
+    text = as_text(labels)
+    return text.mask(text == "")
 
 
 def _key(paths: "pd.Series[str]", by: str) -> "pd.Series[str]":
