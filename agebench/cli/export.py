@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards, check_seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more: without intervals nothing can be judged")
     if arguments.images is not None and arguments.images < 2:
         raise UserError(f"--images {arguments.images}: give 2 or more")
+    check_seed(arguments)
     from agebench.reports.export_text import export_text
     from agebench.runs.exports import export_run, order
     from agebench.runs.folder import RunFolder

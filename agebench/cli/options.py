@@ -71,6 +71,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_seed(arguments: argparse.Namespace) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        UserError: --seed is negative.
+    """
+    from agebench.errors import UserError
+
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: give 0 or more")
+
+
 def cards(arguments: argparse.Namespace) -> "Catalogue":
     """All cards that this call can see."""
     from agebench.registry.catalogue import catalogue

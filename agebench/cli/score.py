@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json
+from agebench.cli.options import add_json, check_seed
 
 if TYPE_CHECKING:
     from agebench.evaluation.scoring import Options
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group",
         metavar="COLUMN",
         action="append",
-        help="a column to group by, or a crossing a*b (repeatable; default: all there are)",
+        help="a column to group by, or a crossing a*b (repeatable; default: all labels there are)",
     )
     parser.add_argument(
         "--min-group", type=int, default=30, metavar="N", help="smaller groups are shown, not ranked (default: 30)"
@@ -129,12 +129,13 @@ def check_resampling(arguments: argparse.Namespace) -> None:
     """Refuse what cannot be meant.
 
     Raises:
-        UserError: a negative number of resamples, or a group size below one.
+        UserError: a negative number of resamples, a negative seed, or a group size below one.
     """
     from agebench.errors import UserError
 
     if arguments.resamples < 0 or 0 < arguments.resamples < 100:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more, or 0 for no intervals")
+    check_seed(arguments)
     if getattr(arguments, "min_group", 1) < 1:
         raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
 

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from agebench.evaluation.evaluate import evaluate, evaluate_seeds
+from agebench.evaluation.predictions import FOLD
 from agebench.evaluation.tasks import evaluate_tasks
-
-FOLD = "tested_in"
 
 
 def evaluate_folds(table: pd.DataFrame, **how: Any) -> dict[str, Any]:

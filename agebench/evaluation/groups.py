@@ -14,6 +14,7 @@ from agebench.registry.plugins import suggest
 # Lower ends, completed years. Childhood, the years about the legal thresholds, then decades.
 AGE_BANDS = (0, 13, 18, 25, 35, 45, 55, 65)
 MIN_GROUP = 30
+BANDS = "age_band"
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,22 @@ def age_bands(age: Floats, edges: Sequence[int] = AGE_BANDS) -> Grouping:
     """Bands of the true age that have rows: '0-12', …, '65+'."""
     names = band_names(edges)
     codes = np.clip(np.searchsorted(np.asarray(edges), np.floor(age), side="right") - 1, 0, None)
-    return Grouping("age_band", tuple(names[code] for code in np.unique(codes)), dense(codes))
+    return Grouping(BANDS, tuple(names[code] for code in np.unique(codes)), dense(codes))
 
 
 def grouping(table: pd.DataFrame, name: str) -> Grouping:
     """The grouping by the column `name`, or by a crossing of columns 'a*b'.
 
     Raises:
-        UserError: no such column; the message lists what is there.
+        UserError: no such column, the message lists what is there; one that sorts no one; or one that is called like the bands
+            of the true age, which stand beside every grouping.
     """
     columns = name.split("*")
+    if BANDS in columns:
+        raise UserError(
+            f"group '{name}': '{BANDS}' is what the bands of the true age are called, which are always shown; a column of that "
+            f"name needs another: rename it in the file, by --col MINE={BANDS}, or name the groups that are wanted with --group"
+        )
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"no group column '{missing[0]}'{suggest(missing[0], map(str, table.columns))}")
@@ -67,7 +74,12 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
     names: list[str] = [""]
     unknown = np.zeros(len(table), dtype=bool)
     for column in columns:
-        column_codes, values = pd.factorize(table[column], sort=True)
+        try:
+            column_codes, values = pd.factorize(table[column], sort=True)
+        except TypeError:
+            raise UserError(
+                f"group '{name}': the column '{column}' holds lists or structs, which sort no one"
+            ) from None
         unknown |= column_codes < 0
         codes = codes * max(len(values), 1) + column_codes
         names = [f"{before}*{value}" if before else str(value) for before in names for value in values]

@@ -7,6 +7,19 @@ from agebench.errors import UserError
 
 _PIECE = 1_000_000
 REQUIRED = ("sample_id", "age", "age_pred")
+# What a run writes beside labels: NAME_pred and NAME_prob of a target beside age, and which fold's model answered.
+PRED, PROB, FOLD = "_pred", "_prob", "tested_in"
+# What else in a table of predictions is no label that sorts people.
+_NO_GROUPS = {
+    *("sample_id", "path", "age", "age_low", "age_high", "age_std", "label_std", "p", "subject", "split"),
+    *("landmarks", "bbox"),
+    FOLD,
+}
+
+
+def may_group(column: str) -> bool:
+    """Whether a column is a label that people may be grouped by unasked: no age, no id, and nothing that a model answered."""
+    return column not in _NO_GROUPS and not column.endswith((PRED, PROB))
 
 
 def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ Fault = Literal["missing", "extra", "duplicates"]
 FAULTS: tuple[Fault, ...] = ("missing", "extra", "duplicates")
 _TEXT = ("sample_id", "subject")
 _AGES = (0.0, 120.0)
+_ABSURD = 1e6  # years; squares of what is far beyond are no numbers any more
 _NULLS = ["", "NA", "N/A", "NULL", "null", "None"]
 
 
@@ -160,7 +161,7 @@ def checked(table: pd.DataFrame, source: Path) -> pd.DataFrame:
     """`check_predictions`, and what can only be wrong in a file of unknown origin.
 
     Raises:
-        UserError: an age that none can have, a range upside down, or text where numbers belong.
+        UserError: an age that none can have, a range upside down, text where numbers belong, or no lists where lists do.
     """
     table = check_predictions(table, source=str(source))
     for column in ("age_low", "age_high", "label_std"):
@@ -175,23 +176,47 @@ def checked(table: pd.DataFrame, source: Path) -> pd.DataFrame:
     for column in ("age_std", "label_std"):
         if column in table:
             _refuse_row(table, table[column] < 0, source, column, "below 0")
+    for column in ("age_pred", "age_std", "label_std"):
+        if column in table:
+            _refuse_row(table, table[column].abs() > _ABSURD, source, column, "which is no number of years")
+    _lists(table, str(source))
+    for name in table["subject"].dropna().head(1) if "subject" in table else ():
+        if not pd.api.types.is_hashable(name):
+            raise UserError(f"{source}: the column subject holds lists or structs; it takes one name a person")
     return table
+
+
+def _lists(table: pd.DataFrame, source: str) -> "list[NDArray[Any]]":
+    """The column `p`, an array a row; [] where there is none.
+
+    Raises:
+        UserError: it holds something else than lists of numbers.
+    """
+    rows = [np.asarray([] if row is None else row) for row in table.get("p", ())]
+    for name, row in zip(table["sample_id"], rows, strict=False):
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "fiu"):
+            raise UserError(
+                f"{source}: column p of '{name}' is not a list of numbers, one probability an age; such lists stand in "
+                "Parquet files. Give the column another name, or leave it out"
+            )
+    return rows
 
 
 def probabilities(table: pd.DataFrame, source: str = "predictions") -> NDArray[np.float64] | None:
     """The column `p` as (n, A), each row summing to 1; None where there is none.
 
     Raises:
-        UserError: rows of different lengths, negative entries, or sums that are not 1.
+        UserError: no lists of numbers, rows of different lengths, negative entries, or sums that are not 1.
     """
     if "p" not in table:
         return None
-    lengths = {len(row) if row is not None else 0 for row in table["p"]}
+    rows = _lists(table, source)
+    lengths = {len(row) for row in rows}
     if len(lengths) != 1 or 0 in lengths:
         raise UserError(
             f"{source}: the lists in column p have different lengths: {', '.join(map(str, sorted(lengths)))}"
         )
-    values = np.stack(table["p"].to_list()).astype(np.float64)
+    values = np.stack(rows).astype(np.float64)
     sums = values.sum(axis=1)
     # Half precision has three digits; a hundred of them may be 2 % off together.
     bad = (values < 0).any(axis=1) | ~(np.abs(sums - 1) < 0.05)

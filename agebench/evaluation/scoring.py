@@ -11,13 +11,10 @@ from agebench.evaluation.gates import LEGAL_AGES, age_gates
 from agebench.evaluation.groups import MIN_GROUP
 from agebench.evaluation.intervals import Kind
 from agebench.evaluation.nist import nist
+from agebench.evaluation.predictions import may_group
 from agebench.evaluation.reading import Joined
 from agebench.evaluation.uncertainty import conformal, uncertainty
 
-_NO_GROUPS = {
-    *("sample_id", "path", "age", "age_low", "age_high", "age_pred", "age_std", "label_std", "p", "subject", "split"),
-    *("landmarks", "bbox"),
-}
 # A column with more values than this sorts no one: ids, dates, measurements.
 _MOST_VALUES = 20
 
@@ -27,7 +24,7 @@ class Options:
     """What to compute, and how.
 
     Attributes:
-        groups: columns and crossings; None: every column that sorts rows into 2 to 20 groups.
+        groups: columns and crossings; None: every label that sorts rows into 2 to 20 groups, see `group_columns`.
         train_ages: (lowest, highest) age in the training set.
         resamples: bootstrap samples, and shuffles of the tests.
         seed: of both.
@@ -52,9 +49,16 @@ class Options:
 
 
 def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
-    """The columns of predictions that sort their rows into 2 to 20 groups."""
-    names = (str(column) for column in table if column not in _NO_GROUPS)
-    return tuple(name for name in names if 2 <= table[name].nunique() <= _MOST_VALUES)
+    """The labels beside predictions that sort their rows into 2 to 20 groups."""
+    names = (str(column) for column in table if may_group(str(column)))
+    return tuple(name for name in names if 2 <= _values(table[name]) <= _MOST_VALUES)
+
+
+def _values(column: "pd.Series[Any]") -> int:
+    try:
+        return column.nunique()
+    except TypeError:  # lists and structs, which sort no one
+        return 0
 
 
 def score(

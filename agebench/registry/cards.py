@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agebench.errors import UserError
 from agebench.registry.plugins import suggest
@@ -14,6 +14,8 @@ from agebench.registry.protocol import DEFAULT, NAME, Protocol
 Name = Annotated[str, Field(pattern=NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+# The name of the bands of true age in every table of groups: `agebench.evaluation.groups.BANDS`, a floor above.
+_BANDS = "age_band"
 
 
 def _unset(value: Any) -> bool:
@@ -59,6 +61,16 @@ class DatasetCard(_Card):
         description="whether its terms allow to publish what a model estimated for its images, without labels or names",
     )
     protocols: tuple[Protocol, ...] = Field(default=(), description="ways to divide it, for `agebench run --protocol`")
+
+    @field_validator("groups")
+    @classmethod
+    def _no_group_called_like_the_bands(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        if _BANDS in groups:
+            raise ValueError(
+                f"'{_BANDS}' is what the bands of the true age are called; give the column another name, e.g. by "
+                f'options.columns = {{own_band = "{_BANDS}"}}'
+            )
+        return groups
 
     @model_validator(mode="after")
     def _protocols_differ(self) -> "DatasetCard":

@@ -13,13 +13,12 @@ from agebench.data.audit import audit
 from agebench.data.samples import Samples, fingerprint
 from agebench.data.store import locate, needs_files, reader_for
 from agebench.errors import DatasetMissing, UserError
+from agebench.evaluation.predictions import FOLD
 from agebench.files import atomic
 from agebench.registry.builtin import heads, readers
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.plugins import suggest
-
-FOLD = "tested_in"  # of several folds, whose model answered
 
 
 def keys(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.uint64]]":

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agebench.errors import AgebenchError
-from agebench.evaluation.folds import FOLD, evaluate_folds, evaluate_task_folds
+from agebench.evaluation.folds import evaluate_folds, evaluate_task_folds
+from agebench.evaluation.predictions import FOLD
 from agebench.files import atomic
 from agebench.runs.config import RunConfig
 from agebench.runs.division import Divisions

@@ -15,6 +15,7 @@ from agebench.data.protocols import TEST, TRAIN, VAL
 from agebench.data.samples import GEOMETRY, Samples, fingerprint
 from agebench.data.splits import exact_copies
 from agebench.engine.predict import Estimates
+from agebench.evaluation.predictions import PRED, PROB
 from agebench.files import atomic
 from agebench.registry.cards import DatasetCard
 from agebench.registry.protocol import DEFAULT
@@ -65,8 +66,8 @@ def predictions_table(
     if estimates.std is not None:
         made["age_std"] = estimates.std.astype(np.float64)
     for name, probabilities in estimates.tasks.items():
-        made[f"{name}_pred"] = np.array(classes[name], dtype=object)[probabilities.argmax(axis=1)]
-        made[f"{name}_prob"] = probabilities.max(axis=1).astype(np.float64)
+        made[name + PRED] = np.array(classes[name], dtype=object)[probabilities.argmax(axis=1)]
+        made[name + PROB] = probabilities.max(axis=1).astype(np.float64)
     given += [name for name in estimates.tasks if name in table]
     return pd.DataFrame(made).join(table[list(dict.fromkeys(given))])
 
