@@ -64,6 +64,7 @@ def test_run_folders_are_compared_on_their_common_test_sets(tmp_path, capsys):
         (["a.csv", "other.csv"], "not the same labels"),
         (["a.csv", "run"], "files only, or run folders only"),
         (["x=", "b.csv"], "'x='"),
+        (["a.csv", "b.csv", "--seed", "-1"], "--seed -1: give 0 or more"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_2(tmp_path, monkeypatch, capsys, systems, message):

@@ -104,6 +104,8 @@ def test_the_nist_layout_needs_gender(predictions, capsys):
         ("a,20,nan\nb,20,21\n", [], "not a finite number"),
         ("a,20,21\nb,20,21\n", ["--group", "sex"], "no group column 'sex'"),
         ("a,20,21\nb,20,21\n", ["--resamples", "7"], "--resamples 7: give 100 or more"),
+        ("a,20,21\nb,20,21\n", ["--seed", "-1"], "--seed -1: give 0 or more"),
+        ("a,20,21\nb,20,1e300\n", [], "age_pred of 'b' is 1e+300, which is no number of years"),
         ("a,20,21\nb,20,21\n", ["--labels", "nowhere.csv"], "nowhere.csv: no such file"),
     ],
 )
@@ -114,6 +116,47 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, capsys, rows, options, mes
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+NO_LISTS = "column p of 'i0' is not a list of numbers, one probability an age"
+
+
+@pytest.mark.parametrize(
+    ("column", "options", "message"),
+    [
+        ({"p": "0.5 0.5"}, [], NO_LISTS),
+        ({"p": 0.5}, [], NO_LISTS),
+        ({"p": [[[0.5], [0.5]]] * 4}, [], NO_LISTS),
+        ({"p": [["a", "b"]] * 4}, [], NO_LISTS),
+        ({"p": [[0.5, 0.5]] * 4}, ["--group", "p"], "group 'p': the column 'p' holds lists or structs"),
+        ({"tags": [{"a": 1}] * 4}, ["--group", "tags"], "group 'tags': the column 'tags' holds lists or structs"),
+        ({"subject": [[1]] * 4}, [], "the column subject holds lists or structs"),
+        ({"age_band": ["x", "y"] * 2}, [], "group 'age_band': 'age_band' is what the bands of the true age are called"),
+    ],
+)
+def test_a_column_that_is_not_what_its_name_says_is_one_line_and_2(tmp_path, capsys, column, options, message):
+    table = pd.DataFrame({"sample_id": [f"i{n}" for n in range(4)], "age": 20.0, "age_pred": 0.5})
+    path = tmp_path / "p.parquet"
+    table.assign(**column).to_parquet(path)
+    assert main(["score", str(path), "--resamples", "0", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_groups_are_labels_unless_others_are_named(tmp_path, capsys):
+    table = pd.DataFrame({"sample_id": [f"i{n}" for n in range(40)], "age": 20.0, "age_pred": 21.0})
+    table = table.assign(gender=["f", "m"] * 20, gender_pred=["f", "f", "m", "m"] * 10, gender_prob=[0.5, 0.9] * 20)
+    table = table.assign(tested_in=[1, 2] * 20, age_band=["young", "old"] * 20, tags=[[1]] * 40)
+    path = tmp_path / "p.parquet"
+    table.to_parquet(path)
+
+    def groups(*options):
+        assert main(["score", str(path), "--json", "--resamples", "0", "--col", "theirs=age_band", *options]) == 0
+        return set(json.loads(capsys.readouterr().out)["tests"]["p"]["groups"])
+
+    assert groups() == {"age_band", "gender", "theirs"}
+    assert groups("--group", "tested_in", "--group", "gender_pred") == {"age_band", "tested_in", "gender_pred"}
 
 
 def test_all_one_age_is_scored_and_said(tmp_path, capsys):

@@ -102,6 +102,21 @@ def test_what_is_wrong_is_named(root: Path, options: dict[str, object], message:
         FolderReader(root, **{"pattern": PATTERN, **options}).read()  # type: ignore[arg-type]
 
 
+def test_an_unknown_key_joins_nothing(tmp_path: Path) -> None:
+    files(tmp_path, *(f"{number}.jpg" for number in range(4)))
+    files(tmp_path, "main.csv", text="path,age,subject\n0.jpg,20,a\n1.jpg,30,b\n2.jpg,40,\n3.jpg,50,\n")
+    files(tmp_path, "people.csv", text="subject,gender\na,f\nb,f\n,m\n")
+    tables = [{"file": "people.csv", "by": "subject"}]
+    samples = CSVReader(tmp_path, table="main.csv", tables=tables).read()
+    assert column(samples, "gender") == ["female", "female", None, None]
+    files(tmp_path, "people.csv", text="subject,gender\na,f\n,m\n,f\n")  # two unknown people: no contradiction
+    samples = CSVReader(tmp_path, table="main.csv", tables=tables).read()
+    assert column(samples, "gender") == ["female", None, None, None]
+    files(tmp_path, "people.csv", text="subject,gender\n,m\n")
+    with pytest.raises(UserError, match="fits no image"):
+        CSVReader(tmp_path, table="main.csv", tables=tables).read()
+
+
 def test_two_images_that_a_line_may_mean(root: Path) -> None:
     files(root, "set/more/1A30b.jpg")
     with pytest.raises(UserError, match=r"train\.txt: '1A30b\.jpg' may be set/img/1A30b\.jpg or set/more/1A30b\.jpg"):

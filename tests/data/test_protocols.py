@@ -99,6 +99,28 @@ def test_image_by_image_leaks_and_strictly_it_does_not() -> None:
     assert divide(protocol(kind="holdout", test_share=0.5), whole).leaks() == {"duplicates": 0, "subjects": 0}
 
 
+@pytest.mark.parametrize("official", [None, protocol(kind="official"), protocol(kind="official", column="fold")])
+def test_images_that_an_official_split_says_nothing_of_are_put_aside_with_their_reason(
+    official: Protocol | None,
+) -> None:
+    parts = ["train"] * 30 + ["val"] * 10 + ["test"] * 18 + [None] * 2
+    whole = samples([None] * 60, split=parts, fold=parts)
+    folds = divide(official, whole)
+    assert folds.samples.quarantined["sample_id"].tolist() == ["s58", "s59"]
+    assert set(folds.samples.quarantined["reason"]) == {"in no part of the official split"}
+    assert folds.parts[0].tolist() == [TRAIN] * 30 + [VAL] * 10 + [TEST] * 18
+    assert len(divide(protocol(kind="holdout"), whole).samples) == 60  # other divisions have them
+
+
+def test_a_protocols_own_lists_may_name_images_that_the_official_split_does_not(tmp_path: Path) -> None:
+    whole = samples([None] * 9, split=["train"] * 4 + ["test"] * 3 + [None] * 2)
+    for name, numbers in (("train", (0, 1, 2)), ("val", (7,)), ("test", (8,))):
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"s{number}" for number in numbers))
+    files = {part: f"{part}.txt" for part in ("train", "val", "test")}
+    folds = fold(protocol(kind="lists", files=files), whole, test=0.2, val=0.2, seed=0, root=tmp_path)
+    assert folds.parts[0].tolist() == [0, 0, 0, -1, -1, -1, -1, 1, 2]
+
+
 def test_an_official_split_runs_as_published_and_its_leaks_are_counted() -> None:
     parts = ["train"] * 30 + ["val"] * 10 + ["test"] * 20
     digests = list(range(60))

@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 
 from agebench.data.audit import same_side
 from agebench.data.samples import Samples, make_samples
-from agebench.data.splits import split, without_overlap
+from agebench.data.splits import split, split_parts, without_overlap
 from agebench.errors import UserError
 
 
 def samples(
-    digests: list[str], subjects: list[str | None] | None = None, ages: list[float] | None = None, **more: list[str]
+    digests: list[str],
+    subjects: list[str | None] | None = None,
+    ages: list[float] | None = None,
+    **more: list[str] | list[str | None],
 ) -> Samples:
     count = len(digests)
     table = pd.DataFrame(
@@ -100,6 +103,18 @@ def test_an_official_split_is_kept_and_its_leaks_are_taken_from_train() -> None:
     assert parts.straddling == 1
     assert "s0" not in {*parts.train.table["sample_id"], *parts.val.table["sample_id"]}
     assert len(parts.val) == pytest.approx(20, abs=2)
+
+
+def test_an_official_split_with_gaps_is_kept_and_its_gaps_are_in_no_part() -> None:
+    marked: list[str | None] = ["train"] * 70 + ["test"] * 29
+    whole = samples([f"d{number}" for number in range(100)], split=[*marked, None])
+    parts, straddling = split_parts(whole.table, test=0.5, val=0.25, seed=0)
+    assert (parts[:70] <= 1).all()
+    assert (parts[70:99] == 2).all()
+    assert (parts[99], straddling) == (-1, 0)
+    few = samples([f"d{number}" for number in range(9)], split=["train"] * 6 + [None] * 3)
+    with pytest.raises(UserError, match="the official split leaves nothing for test; 6 of 9 images are in it"):
+        split_parts(few.table, test=0.5, val=0.25, seed=0)
 
 
 def test_what_training_saw_is_dropped_from_another_test_set() -> None:

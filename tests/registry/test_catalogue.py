@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from agebench.errors import UserError
-from agebench.registry.cards import ModelCard, read_table, validated
+from agebench.evaluation.groups import BANDS
+from agebench.registry.cards import DatasetCard, ModelCard, read_table, validated
 from agebench.registry.catalogue import catalogue
 
 MODEL = """
@@ -64,6 +65,14 @@ def test_a_bad_card_names_file_key_and_value(tmp_path: Path, line: str, message:
         validated(ModelCard, read_table(path), source=str(path))
     assert message in str(refused.value)
     assert str(path) in str(refused.value)
+
+
+def test_no_group_is_called_like_the_bands_of_true_age() -> None:
+    content = {"name": "mine", "title": "", "reader": "csv", "licence": "x", "groups": [BANDS]}
+    with pytest.raises(
+        UserError, match="'age_band' is what the bands of the true age are called; give the column another"
+    ):
+        validated(DatasetCard, content, source="mine.toml")
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (mirror.folder / "one" / "checkpoints").exists()
 
 
+def test_what_a_run_was_begun_with_is_sent_while_it_works_and_that_it_is_finished_last() -> None:
+    with run_folder(URL) as folder:
+        folder.write_json("manifest.json", {"finished": False})
+        while (sent := Remote(URL).read("manifest.json")) is None:
+            time.sleep(0.01)
+        assert json.loads(sent) == {"finished": False}
+        folder.write_json("manifest.json", {"finished": True})
+        time.sleep(0.1)
+        assert Remote(URL).read("manifest.json") == sent
+    assert json.loads(Remote(URL).read("manifest.json") or b"") == {"finished": True}
+
+
 def test_a_living_holder_keeps_others_out_and_a_dead_one_does_not() -> None:
     Remote(URL).write(remote.LEASE, json.dumps({"owner": "far:1:1", "beat": 0}))
     with run_folder(URL):  # it does not move: its holder is dead
