@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ def samples(
     digests: list[str],
     subjects: list[str | None] | None = None,
     ages: list[float] | None = None,
-    **more: list[str] | list[str | None],
+    **more: Sequence[str | None],
 ) -> Samples:
     count = len(digests)
     table = pd.DataFrame(
