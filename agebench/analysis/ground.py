@@ -80,7 +80,7 @@ def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int)
         )
     inputs = inputs_of(own, {name: dataset}, samples, excluded, divisions)
     # Kept where the long run will stand: who goes on from there to the tests compares it, too.
-    refuse_changed(RunFolder(home / "run"), inputs)
+    refuse_changed(RunFolder(home / "run", str(home)), inputs)
     faces = prepare_faces(config, dataset)
     division = replace(divisions.with_faces({name: faces})[0], tests={}, overlap={})
     small = replace(division, train=_some(division.train, images, config.seed))

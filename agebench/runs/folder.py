@@ -31,10 +31,16 @@ VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
 
 class RunFolder:
-    """One run on disk. Every file is written whole or not at all."""
+    """One run on disk. Every file is written whole or not at all.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        kept: the URL of which it is but a copy on this machine, if it is.
+    """
+
+    def __init__(self, path: Path, kept: str = "") -> None:
         self.path = path
+        self.place = kept or str(path)  # as a person knows it
         self.timings: dict[str, float] = {}
 
     @property
@@ -68,11 +74,11 @@ class RunFolder:
         file = self.path / "config.toml"
         if not file.exists():
             if self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
-                raise UserError(f"{self.path} is not empty and holds no run; choose another folder with --out")
+                raise UserError(f"{self.place} is not empty and holds no run; choose another folder with --out")
             return False
         if file.read_text(encoding="utf-8") != config.to_toml():
             raise UserError(
-                f"{self.path} holds a run with other settings (compare its config.toml); choose another folder with --out, "
+                f"{self.place} holds a run with other settings (compare its config.toml); choose another folder with --out, "
                 "or delete that one"
             )
         return bool(self.manifest().get("finished"))

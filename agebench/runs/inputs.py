@@ -88,7 +88,7 @@ def refuse_changed(folder: RunFolder, now: Inputs) -> None:
     found = changed(folder.manifest(), now)
     if found:
         raise UserError(
-            f"{folder.path}: this run was begun before {_listed(found)} changed, and cannot go on or stand for what is there "
+            f"{folder.place}: this run was begun before {_listed(found)} changed, and cannot go on or stand for what is there "
             "now; put that back, choose another folder with --out, or delete this one"
         )
 

@@ -138,7 +138,7 @@ def run_folder(place: str | Path) -> Iterator[RunFolder]:
         remote.fetch(scratch, progress([name for name in remote.names() if _kept(name)], label="fetching", unit="file"))
         sync = _Sync(remote, scratch, lease)
         try:
-            yield RunFolder(scratch)
+            yield RunFolder(scratch, remote.url)
         finally:
             sync.stop()
             if scratch.exists():
@@ -188,7 +188,9 @@ class _Sync:
             with suppress(AgebenchError):  # a network that is away for a while: the next look, or the end, sends it
                 if beat % max(1, int(LEASE_S / LOOK_EVERY_S / 4)) == 0:
                     self._remote.write(LEASE, json.dumps({"owner": self._lease, "beat": beat}))
-                for name, state in _files(self._folder).items():
+                found = _files(self._folder)
+                # Checkpoints after the manifest, which says what they were made of.
+                for name, state in sorted(found.items(), key=lambda file: file[0].startswith("checkpoints/")):
                     if self.sent.get(name) == state:
                         continue
                     if name == "config.toml" or name.startswith("checkpoints/"):

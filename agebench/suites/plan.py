@@ -58,7 +58,7 @@ class Job:
         Raises:
             UserError: another run stands in its folder.
         """
-        folder = RunFolder(self.folder)
+        folder = self._folder()
         if folder.finished(self.config):
             return "changed" if self._changed() else "done"
         if self.failure.exists():
@@ -88,14 +88,17 @@ class Job:
 
     def reason(self) -> str:
         """Why it counts as changed, or why the last attempt failed; "" where neither is so."""
-        if RunFolder(self.folder).manifest().get("finished"):
+        if self._folder().manifest().get("finished"):
             return self._changed()
         return self.failure.read_text(encoding="utf-8") if self.failure.exists() else ""
+
+    def _folder(self) -> RunFolder:
+        return RunFolder(self.folder, f"{self.kept}/{self.folder.name}" if self.kept else "")
 
     def _changed(self) -> str:
         try:
             if self.present is not None:
-                self.present.refuse_changed(RunFolder(self.folder), self.config)
+                self.present.refuse_changed(self._folder(), self.config)
         except UserError as error:
             return str(error)
         return ""
