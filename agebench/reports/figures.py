@@ -49,7 +49,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.set_dpi(_DPI)
     with atomic(path) as temporary:
         # `savefig` draws twice, first for the layout alone; one drawing lays out as well.
-        FigureCanvasAgg(figure).print_png(temporary)
+        FigureCanvasAgg(figure).print_png(temporary)  # type: ignore[no-untyped-call]
 
 
 def label(name: object, most: int = 34) -> str:
