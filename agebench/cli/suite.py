@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     plan = actions.add_parser("plan", help="which runs there would be, what is done, how long the rest takes")
     work = actions.add_parser("run", help="do what is not done; what failed is tried again")
-    status = actions.add_parser("status", help="what is done, begun, failed (and why)")
+    status = actions.add_parser("status", help="what is done, changed, begun, failed (and why)")
     for action, act in ((plan, _plan), (work, _run), (status, _status)):
         action.set_defaults(act=act)
         action.add_argument("name", help="the suite, see `agebench list suites`")
