@@ -13,6 +13,7 @@ from scipy import stats
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
 _TOLD = 2
+_SHORTEST = 0.01  # seconds: timings are kept to the hundredth
 # Not a failure to process: such an image was answered for, in training.
 _OVERLAP = "also in the training set"
 LEAKY, SEEN = "leaky protocol", "trained on a test set"
@@ -193,7 +194,7 @@ def images_per_second(row: Row) -> float | None:
     timings = first.get("timings") or {}
     seconds = None if "features_s" in timings else timings.get("predict_s")
     seen = sum(test["n"] for test in first["metrics"]["tests"].values())
-    return seen / seconds if seconds else None
+    return seen / seconds if seconds and seconds >= _SHORTEST else None
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,8 @@ def under_stress(row: Row) -> dict[str, Stress]:
     found: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for record in row.records:
         for test, stress in (record.get("stress") or {}).items():
+            if not all(stress["summary"].get(key) for key in ("relative_error", "corruptions", "strengths")):
+                continue
             found.setdefault(test, {}).setdefault(record["config"].get("seed"), stress["summary"])
     stressed = {}
     for test, seeds in found.items():
