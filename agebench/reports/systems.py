@@ -38,9 +38,9 @@ class Row:
     def _by_test(self) -> dict[str, dict[Any, Mapping[str, Any]]]:
         found: dict[str, dict[Any, Mapping[str, Any]]] = {}
         for record in self.records:
-            for name, entry in record["metrics"]["tests"].items():
+            for name in record["metrics"]["tests"]:
                 # A seed that was run twice is no second seed: the first record of it counts.
-                found.setdefault(name, {}).setdefault(record["config"].get("seed"), entry)
+                found.setdefault(name, {}).setdefault(record["config"].get("seed"), record)
         return found
 
     @cached_property
@@ -55,11 +55,28 @@ class Row:
 
     def of(self, test: str) -> list[Mapping[str, Any]]:
         """The entries of metrics.json for a test set, one a seed."""
-        return list(self._by_test[test].values())
+        return [record["metrics"]["tests"][test] for record in self._by_test[test].values()]
+
+    def images(self, test: str) -> frozenset[str]:
+        """On which images it was tested by all its seeds: equal for two systems where these are the same."""
+        return frozenset(_images(record, test) for record in self._by_test[test].values())
 
     def figure(self, test: str, key: str = "mae") -> Figure:
         """A figure of all images of a test set, over the seeds."""
         return over_seeds([entry["overall"].get(key) or {} for entry in self.of(test)])
+
+
+def _images(record: Mapping[str, Any], test: str) -> str:
+    """What a record has to tell the images of a test by: the dataset's fingerprint, and how many of each group were tested.
+
+    A held-out part of the same dataset by another seed has the same n at times, but not so many people and images of
+    every age band, gender, race and their crossing.
+    """
+    entry = record["metrics"]["tests"][test]
+    groups = (entry.get("groups") or {}).items()
+    counts = sorted((grouping, name, group.get("n")) for grouping, inner in groups for name, group in inner.items())
+    fingerprint = (record.get("samples") or {}).get(test, {}).get("fingerprint")
+    return repr((fingerprint, entry["n"], entry.get("subjects"), counts))
 
 
 def over_seeds(figures: Sequence[Figure]) -> Figure:
