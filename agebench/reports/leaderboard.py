@@ -57,7 +57,7 @@ def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Publis
         _fairness(rows),
         "## What it takes, and what to beware of",
         "Images/s are those of the first run's machine, answers alone (none where a head was given the kept features of a "
-        "frozen backbone); an image without an answer is one that could not be read, or in which no face was found.",
+        "frozen backbone); an image without an answer is one that could not be read, or of which no face could be prepared.",
         _conditions(rows),
     ]
     stressed = _stress(rows)
@@ -110,9 +110,9 @@ def system(row: Row) -> str:
 
 RANKS = (
     "Systems are ranked only beside systems that were tested on the same images, as far as records tell (by the dataset's "
-    f"fingerprint and the number of images in every group), and a held-out part of the own training set ({HOME}) only beside "
-    "that same part held out by others; where a ranking has tests of both kinds, the mean rank is over both. A place is one "
-    "more than the number of systems shown to be better."
+    "fingerprint and the number of images in every group), and where one was tested on a held-out part of its own training "
+    f"set ({HOME}), only beside others that held out that same part. Where a ranking has tests of both kinds, the mean rank is "
+    "over both. A place is one more than the number of systems shown to be better."
 )
 
 

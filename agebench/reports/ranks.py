@@ -1,7 +1,7 @@
 """Systems in order, as far as there is one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +14,7 @@ from agebench.reports.systems import LEAKY, SEEN, Row, flags
 _FEWEST_TESTS, _FEWEST_SYSTEMS = 2, 3
 _critical_difference = cache(critical_difference)
 # A test set, whether it is the held-out part of the system's own training set, and whose images.
-Test = tuple[str, bool, frozenset[str]]
+Test = tuple[str, bool, frozenset[Hashable]]
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,20 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 from scipy import stats
 
+from agebench.data import refusals
+
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
 _TOLD = 2
 _SHORTEST = 0.01  # seconds: timings are kept to the hundredth
-# Not a failure to process: such an image was answered for, in training.
-_OVERLAP = "also in the training set"
 LEAKY, SEEN = "leaky protocol", "trained on a test set"
 Figure = Mapping[str, Any]
 
@@ -57,7 +57,7 @@ class Row:
         """The entries of metrics.json for a test set, one a seed."""
         return [record["metrics"]["tests"][test] for record in self._by_test[test].values()]
 
-    def images(self, test: str) -> frozenset[str]:
+    def images(self, test: str) -> frozenset[Hashable]:
         """On which images it was tested by all its seeds: equal for two systems where these are the same."""
         return frozenset(_images(record, test) for record in self._by_test[test].values())
 
@@ -66,7 +66,7 @@ class Row:
         return over_seeds([entry["overall"].get(key) or {} for entry in self.of(test)])
 
 
-def _images(record: Mapping[str, Any], test: str) -> str:
+def _images(record: Mapping[str, Any], test: str) -> Hashable:
     """What a record has to tell the images of a test by: the dataset's fingerprint, and how many of each group were tested.
 
     A held-out part of the same dataset by another seed has the same n at times, but not so many people and images of
@@ -74,9 +74,9 @@ def _images(record: Mapping[str, Any], test: str) -> str:
     """
     entry = record["metrics"]["tests"][test]
     groups = (entry.get("groups") or {}).items()
-    counts = sorted((grouping, name, group.get("n")) for grouping, inner in groups for name, group in inner.items())
+    counts = [(grouping, name, group.get("n")) for grouping, inner in groups for name, group in inner.items()]
     fingerprint = (record.get("samples") or {}).get(test, {}).get("fingerprint")
-    return repr((fingerprint, entry["n"], entry.get("subjects"), counts))
+    return fingerprint, entry["n"], entry.get("subjects"), frozenset(counts)
 
 
 def over_seeds(figures: Sequence[Figure]) -> Figure:
@@ -200,7 +200,7 @@ def unanswered(row: Row) -> tuple[int, int]:
     lost = read = 0
     for test in row.tests:
         samples = sets.get(test, {})
-        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
+        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if refusals.unanswered(reason))
         read += samples.get("read") or 0
     return lost, read
 

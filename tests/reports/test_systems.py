@@ -152,3 +152,16 @@ def test_an_image_that_the_training_set_holds_too_is_no_failure() -> None:
     samples = {"utk": {"read": 100, "quarantined": {"also in the training set": 5, "no face found": 2}}}
     (row,) = rows_of([record("a", 3, samples=samples)])
     assert unanswered(row) == (2, 100)
+
+
+def test_what_nobody_was_asked_about_is_no_failure_either() -> None:
+    reasons = {
+        "excluded by audit.csv": 200,
+        "age … is outside [0, 120]": 5,
+        "age … is outside the protocol's [18, 60)": 300,
+        "nothing says its age": 7,
+        "no face found": 3,
+        "a damaged image: broken data stream": 2,
+    }
+    (row,) = rows_of([record("a", 3, samples={"utk": {"read": 1000, "quarantined": reasons}})])
+    assert unanswered(row) == (5, 1000)

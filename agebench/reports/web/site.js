@@ -77,7 +77,7 @@ function named(entry, end = "") {
 function placed(system) {
   if (system.place === null) return "–";
   const box = document.createDocumentFragment();
-  box.append(String(system.place), el("br"), el("span", { class: "interval" }, `of ranking ${system.ranking}`));
+  box.append(String(system.place), el("br"), el("span", { class: "interval" }, `in ranking ${system.ranking}`));
   return box;
 }
 function chosen() {
