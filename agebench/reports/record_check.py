@@ -15,6 +15,8 @@ from agebench.reports.estimates import Present, estimates_digest, joined, read_e
 from agebench.reports.record_shape import misshapen
 from agebench.reports.results import SCHEMA, estimates_file, predictions_digest, predictions_file, seal
 
+# What figures lead to that are text, missing, or too large to be any; or groups that the dataset does not have.
+_MISFITS = (AttributeError, KeyError, TypeError, OverflowError, UserError)
 _STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
 _MOST_RESAMPLES = 100_000
 _TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
@@ -44,7 +46,7 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
         yield from _check_figures(record, run)
     except RecursionError:
         yield "its 'metrics' are nested too deeply to be figures"
-    except (AttributeError, KeyError, TypeError) as error:
+    except _MISFITS as error:
         yield _shapeless(error)
 
 
@@ -97,7 +99,7 @@ def check_estimates(record: Mapping[str, Any], path: Path, present: Present) -> 
             continue
         try:
             problems = list(_recomputed(table, test))
-        except (AttributeError, KeyError, TypeError) as error:
+        except _MISFITS as error:
             problems = [_shapeless(error)]
         yield from ((name, problem) for problem in problems)
         if not problems:

@@ -173,6 +173,14 @@ def test_what_has_another_shape_is_refused_by_its_key(key: str, value: Any, run:
     assert len(problem) < 300
 
 
+def test_figures_that_only_the_check_looks_at_may_be_anything(run: Path) -> None:
+    for value in ("x", 10**400, [1], None):
+        record = make_record(run)
+        hung("TEST.overall.r2", {"value": value, "low": 0, "high": 1})(record)
+        problems = list(check_record(record | {"sha256": seal(record)}))
+        assert len(problems) == (value is not None)
+
+
 def test_keys_that_are_not_known_are_let_in_and_tables_without_end_are_not(run: Path) -> None:
     record = make_record(run) | {"note": {"by": ["somebody"]}}
     assert list(check_record(record | {"sha256": seal(record)})) == []
