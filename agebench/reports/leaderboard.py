@@ -149,7 +149,7 @@ def _tested(row: Row, test: str) -> str:
 
 
 def _all_or(some: int, of: int) -> str:
-    return f"all {of} others" if some == of else f"{some} of the other {of} systems"
+    return f"{'both' if of == 2 else f'all {of}'} others" if some == of else f"{some} of the other {of} systems"
 
 
 def _ranks(rows: Sequence[Row]) -> str:

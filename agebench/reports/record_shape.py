@@ -29,8 +29,12 @@ class _Figure(_Table):
     high: Number | None = None
 
 
+class _Known(_Figure):
+    value: Number
+
+
 class _Overall(_Table):
-    mae: _Figure
+    mae: _Known
     rmse: _Figure | None = None
     bias: _Figure | None = None
     cs5: _Figure | None = None
@@ -125,7 +129,7 @@ class _Summary(_Table):
 
 
 class _Clean(_Table):
-    mae: _Figure
+    mae: _Known
 
 
 class _Stress(_Table):
