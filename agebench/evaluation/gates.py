@@ -13,8 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from agebench.evaluation.groups import Grouping, groupings
-from agebench.evaluation.intervals import LEVEL, clopper_pearson, figure
-from agebench.evaluation.resampling import Flags, Floats, Ints, cluster_codes
+from agebench.evaluation.intervals import LEVEL, figure
+from agebench.evaluation.rates import people, rate
+from agebench.evaluation.resampling import Flags, Floats, Ints
+
+__all__ = ["LEGAL_AGES", "MARGIN", "TARGETS", "age_gates", "needed_challenge", "rate"]
 
 LEGAL_AGES = (13, 16, 18, 21)
 TARGETS = (0.01, 0.001)
@@ -48,8 +51,7 @@ def age_gates(
         UserError: a group column is not there.
     """
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
-    known = "subject" in table and table["subject"].notna().any()
-    clusters = cluster_codes(table["subject"].to_numpy(object), len(table)) if known else None
+    clusters = people(table)
     made = groupings(table, groups)
     gates = {}
     for legal in legal_ages:
@@ -99,27 +101,6 @@ def _gate(
     gate["needed"] = {f"{target:g}": needed_challenge(estimates, target) for target in TARGETS}
     gate["det"] = _det(predicted, under, legal)
     return gate
-
-
-def rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> dict[str, float | None]:
-    """The share of `hits` (n,) `among` (n,) with its Clopper-Pearson interval, narrower n where clusters repeat themselves."""
-    n, count = int(among.sum()), int((hits & among).sum())
-    if not n:
-        return figure(np.nan)
-    share = count / n
-    design = _design_effect(hits[among], share, clusters[among]) if clusters is not None else 1.0
-    low, high = clopper_pearson(np.array([count / design]), np.array([n / design]))
-    return figure(share, low[0], high[0])
-
-
-def _design_effect(hits: Flags, share: float, clusters: Ints) -> float:
-    codes = np.unique(clusters, return_inverse=True)[1]
-    persons = int(codes.max()) + 1
-    if share in (0.0, 1.0):
-        return len(hits) / persons  # No spread to learn from: one image a person is what counts.
-    residual = np.bincount(codes, hits - share)
-    correction = persons / max(persons - 1, 1)
-    return max(1.0, float(correction * np.sum(residual**2) / (len(hits) * share * (1 - share))))
 
 
 def needed_challenge(estimates: Floats, target: float, level: float = LEVEL) -> dict[str, Any]:
