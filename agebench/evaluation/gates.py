@@ -14,7 +14,7 @@ from scipy import stats
 
 from agebench.evaluation.groups import Grouping, groupings
 from agebench.evaluation.intervals import LEVEL, figure
-from agebench.evaluation.rates import people, rate
+from agebench.evaluation.rates import design_effect, people, rate
 from agebench.evaluation.resampling import Flags, Floats, Ints
 
 __all__ = ["LEGAL_AGES", "MARGIN", "TARGETS", "age_gates", "needed_challenge", "rate"]
@@ -45,7 +45,7 @@ def age_gates(
 
     Returns:
         Legal age -> n_under, n_over, challenge (T -> fpr, fnr), by_age (T -> true age -> n, fpr), by_group (T -> grouping ->
-        group -> n_under, fpr, n_over, fnr), needed (target rate -> T with its interval), det (challenge, fpr, fnr).
+        group -> n_under, fpr, n_over, fnr), needed (target rate -> see `needed_challenge`), det (challenge, fpr, fnr).
 
     Raises:
         UserError: a group column is not there.
@@ -97,37 +97,53 @@ def _gate(
             }
             for grouping in made
         }
-    estimates = np.sort(predicted[under])
-    gate["needed"] = {f"{target:g}": needed_challenge(estimates, target) for target in TARGETS}
+    order = np.argsort(predicted[under], kind="stable")
+    estimates, whose = predicted[under][order], None if clusters is None else clusters[under][order]
+    gate["needed"] = {f"{target:g}": needed_challenge(estimates, target, clusters=whose) for target in TARGETS}
     gate["det"] = _det(predicted, under, legal)
     return gate
 
 
-def needed_challenge(estimates: Floats, target: float, level: float = LEVEL) -> dict[str, Any]:
+def needed_challenge(
+    estimates: Floats, target: float, level: float = LEVEL, *, clusters: Ints | None = None
+) -> dict[str, Any]:
     """The lowest T at which at most `target` of the under-age pass, with its interval from order statistics.
 
     T lies just above an order statistic of the under-age estimates, and which one may be it follows a binomial law (David
     and Nagaraja 2003, "Order Statistics", section 7.1). With fewer than 1/target images the rate cannot be shown: None.
+    Where people repeat, n in this law, and for what can be shown, is that over the design effect of passing at T (Woodruff
+    1952, "Confidence intervals for medians and other position measures", JASA 47), and its ranks are spread over the images.
 
     Args:
         estimates: (n,) of the under-age, ascending, years.
         target: false positive rate.
         level: of the interval.
+        clusters: (n,) whose estimates they are, where that is known.
+
+    Returns:
+        value, low, high, n, n_needed; with `clusters` also people, and n_effective: images of as many people that n are worth.
     """
     n = len(estimates)
     required = int(np.ceil(1 / target))
-    if n < required:
-        return figure(np.nan) | {"n": n, "n_needed": required}
+    counted: dict[str, Any] = {"n": n, "n_needed": required}
     allowed = int(np.floor(n * target + 1e-9))
-    # Ranks of the (1 - target) quantile that a binomial count may reach.
-    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], n, 1 - target)
 
     def above(place: int) -> float:
         # The smallest number of hundredths above the estimate: `>= T` must refuse it.
         return float(np.floor(estimates[place] * 100 + 1e-9) / 100 + 0.01)
 
-    upper = above(int(high)) if high < n else np.nan  # Beyond the largest estimate nothing is known.
-    return figure(above(n - allowed - 1), above(max(int(low) - 1, 0)), upper) | {"n": n, "n_needed": required}
+    value = above(n - allowed - 1)
+    effective = int(n / design_effect(estimates >= value, clusters) + 1e-9)
+    if clusters is not None:
+        counted |= {"people": len(np.unique(clusters)), "n_effective": effective}
+    if effective < required:
+        return figure(np.nan) | counted
+    # Ranks of the (1 - target) quantile that a binomial count may reach, each of so many images.
+    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], effective, 1 - target)
+    each = n / effective
+    first, last = int((low - 1) * each + 1e-9), int(np.ceil((high + 1) * each - 1e-9)) - 1
+    upper = above(last) if high < effective else np.nan  # Beyond the largest estimate nothing is known.
+    return figure(value, above(max(first, 0)), upper) | counted
 
 
 def _det(predicted: Floats, under: Flags, legal: int) -> dict[str, list[float]]:
