@@ -35,7 +35,8 @@ def design_effect(hits: Flags, clusters: Ints | None = None) -> float:
     codes = np.unique(clusters, return_inverse=True)[1]
     persons, share = int(codes.max()) + 1, float(hits.mean())
     if persons in (1, len(hits)) or share in (0.0, 1.0):
-        return len(hits) / persons  # No spread between or within people to learn from: one image a person is what counts.
+        # No spread between or within people to learn from: one image a person is what counts.
+        return len(hits) / persons
     residual = np.bincount(codes, hits - share)
     correction = persons / (persons - 1)
     return max(1.0, float(correction * np.sum(residual**2) / (len(hits) * share * (1 - share))))

@@ -194,7 +194,11 @@ def _conformal(found: Mapping[str, Any]) -> list[str]:
             rows += [
                 ["", f"{clean(grouping)}: {clean(name)}", percent(row["coverage"]), ""] for name, row in groups.items()
             ]
-    text = f"Calibrated on {found['n_calibration']:,} images."
+    people = found.get("people_calibration")
+    text = f"Calibrated on {found['n_calibration']:,} images"
+    text += (
+        "." if people is None else f" of {people:,} people; what is promised is promised for an image of a new person."
+    )
     return ["### Conformal intervals", markdown_table(["promised", "group", "covers", "width (years)"], rows), text]
 
 
