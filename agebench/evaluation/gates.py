@@ -23,6 +23,8 @@ LEGAL_AGES = (13, 16, 18, 21)
 TARGETS = (0.01, 0.001)
 # Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.
 MARGIN = 7
+# Images that pass, from so many on, show a design effect.
+_TELLING = 20
 
 
 def age_gates(
@@ -111,8 +113,9 @@ def needed_challenge(
 
     T lies just above an order statistic of the under-age estimates, and which one may be it follows a binomial law (David
     and Nagaraja 2003, "Order Statistics", section 7.1). With fewer than 1/target images the rate cannot be shown: None.
-    Where people repeat, n in this law, and for what can be shown, is that over the design effect of passing at T (Woodruff
-    1952, "Confidence intervals for medians and other position measures", JASA 47), and its ranks are spread over the images.
+    Where people repeat, n in this law, and for what can be shown, is that over the design effect of passing at T, or
+    where a few more pass (Woodruff 1952, "Confidence intervals for medians and other position measures", JASA 47), and its ranks
+    are spread over the images.
 
     Args:
         estimates: (n,) of the under-age, ascending, years.
@@ -133,7 +136,9 @@ def needed_challenge(
         return float(np.floor(estimates[place] * 100 + 1e-9) / 100 + 0.01)
 
     value = above(n - allowed - 1)
-    effective = int(n / design_effect(estimates >= value, clusters) + 1e-9)
+    # One or two images that pass cannot show whether a person's pass together.
+    passing = value if allowed >= _TELLING else above(max(n - _TELLING - 1, 0))
+    effective = int(n / design_effect(estimates >= passing, clusters) + 1e-9)
     if clusters is not None:
         counted |= {"people": len(np.unique(clusters)), "n_effective": effective}
     if effective < required:

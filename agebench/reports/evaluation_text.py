@@ -168,8 +168,8 @@ def _worth(figure: Mapping[str, Any]) -> str:
     if "people" not in figure or figure["n_effective"] == figure["n"]:
         return f"{figure['n']:,} under-age images"
     return (
-        f"{figure['n']:,} under-age images of {figure['people']:,} people, which tell as much as one image of "
-        f"{figure['n_effective']:,} people each"
+        f"{figure['n']:,} under-age images of {figure['people']:,} people, which tell as much as "
+        f"{figure['n_effective']:,} of as many people"
     )
 
 

@@ -92,6 +92,14 @@ def test_the_needed_challenges_interval_covers_where_people_repeat(people, image
     assert covered / known >= 0.9
 
 
+def test_one_image_that_passes_shows_nothing_of_thirteen_people():
+    rng = np.random.default_rng(2)
+    estimates = rng.normal(15, 4, 13).repeat(12) + rng.normal(0, 1, 156)
+    order = np.argsort(estimates)
+    found = needed_challenge(estimates[order], 0.01, clusters=np.arange(13).repeat(12)[order])
+    assert (found["value"], found["people"]) == (None, 13)
+
+
 def test_images_of_few_people_cannot_show_a_rare_rate():
     estimates, whose = np.sort(np.random.default_rng(0).normal(15, 3, 30)).repeat(20), np.repeat(np.arange(30), 20)
     found = needed_challenge(estimates, 0.01, clusters=whose)
