@@ -12,15 +12,11 @@ from agebench.errors import UserError
 from agebench.files import atomic, write_json
 from agebench.registry.cards import DatasetCard
 from agebench.reports.figures import colours
+from agebench.reports.making_text import FRAMINGS
 from agebench.reports.page import Bullets, Heading, Page, Table, Words, drawn, write_page
 from agebench.reports.tables import count, listed
 
 _MARK = "explore.json"
-_FACES = {
-    "none": "taken as they come",
-    "landmarks": "aligned by annotated points",
-    "detect": "found by a detector and aligned",
-}
 
 
 def explore_into(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) -> dict[str, Any]:
@@ -257,7 +253,7 @@ def _meaning(pair: Mapping[str, Any]) -> list[str]:
         )
     ways = list(pair["faces"].values())
     if len(set(ways)) > 1:
-        how = [f"those of {name} are {_FACES[way]}" for name, way in pair["faces"].items()]
+        how = [f"those of {name} are {FRAMINGS[way]}" for name, way in pair["faces"].items()]
         said.append(f"Faces reach the model in different ways: {listed(how)}. Part of a cross-dataset gap is framing.")
     for column, of in pair["groups"].items():
         if of["only_one_knows"]:

@@ -7,6 +7,7 @@ from agebench.errors import UserError
 from agebench.files import write_text
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.tables import count, escaped, group_table, markdown_table, number, with_interval
+from agebench.runs.promises import calibrated_from
 
 # Figure of metrics.json -> its name, and whether it is a share.
 FIGURES = {
@@ -172,7 +173,7 @@ def _promised(intervals: dict[str, Any]) -> list[str]:
     return [
         "## What an interval is worth",
         f"Estimate ± {number(of['radius'])} {unit} is made to hold 90 % of true ages among faces like those of "
-        f"{escaped(of['calibrated_on'])}, n = {count(of['n'])}. Measured: {held}.",
+        f"{escaped(of['calibrated_on'])}, {calibrated_from(of)}. Measured: {held}.",
     ]
 
 

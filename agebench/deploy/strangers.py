@@ -46,6 +46,7 @@ class _Interval(_Table):
     radius: FiniteFloat = Field(ge=0)
     scaled: bool
     n: int
+    people: int | None = None  # files of before people were counted do not say
     calibrated_on: str
     coverage: dict[str, _Held]
 

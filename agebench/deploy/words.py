@@ -4,6 +4,7 @@ from typing import Any
 
 from agebench.deploy.job import Tally, Timing
 from agebench.reports.tables import count, with_interval
+from agebench.runs.promises import calibrated_from
 
 STAGES = ("decode", "detect", "align", "estimate", "draw")
 
@@ -17,7 +18,7 @@ def interval_in_words(interval: dict[str, Any]) -> str:
     )
     return (
         f"interval: estimate ± {reach}, to hold {100 * interval['level']:g} % of true ages among faces like those of "
-        f"{interval['calibrated_on']}, n = {count(interval['n'])}; among other faces it need not. Measured: {held}"
+        f"{interval['calibrated_on']}, {calibrated_from(interval)}; among other faces it need not. Measured: {held}"
     )
 
 

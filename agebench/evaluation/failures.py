@@ -5,20 +5,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from agebench.evaluation.fairness import holm
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
-from agebench.evaluation.resampling import Ints
+from agebench.evaluation.intervals import wilson
+from agebench.evaluation.rates import design_effect, people
+from agebench.evaluation.resampling import Flags, Floats, Ints, dense
+from agebench.evaluation.shuffles import shuffles
 
 DRAWS = 9999
+# Of people, whose labels are shuffled one draw after the other; fewer of very many, so that a minute is not spent on p.
+_DRAWS_OF_PEOPLE, _FEWEST_DRAWS, _LABELS = 1999, 199, 20_000_000
 
 
 def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: Sequence[str] = ()) -> dict[str, Any]:
     """Counts and rates, over all and by group.
 
     Args:
-        table: the images that were to be processed (n rows): age and the group columns.
+        table: the images that were to be processed (n rows): age, the group columns, and subject where it is known: then a
+            person's images, which fail together, count as what they are worth (see `design_effect`).
         failed: (n,) where no face could be prepared.
         groups: columns; age bands come by themselves, gender*race where both are there.
 
@@ -27,59 +32,79 @@ def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: 
         `ranked`, and `gaps`: grouping -> worst, best, difference (of rates), p and p_holm (over the
         groupings), for groupings with two ranked groups.
     """
-    gone = np.asarray(failed, dtype=bool)
-    made = _rate(int(gone.sum()), len(gone))
+    gone, clusters = np.asarray(failed, dtype=bool), people(table)
+    made = _rate(gone, clusters)
     everything = [age_bands(table["age"].to_numpy(dtype=np.float64)), *groupings(table, groups)] if len(table) else []
-    made["groups"] = {each.name: _by_group(each, gone) for each in everything}
-    gaps = {each.name: gap for each in everything if (gap := _gap(each, gone))}
+    made["groups"] = {each.name: _by_group(each, gone, clusters) for each in everything}
+    gaps = {each.name: gap for each in everything if (gap := _gap(each, gone, clusters))}
     for gap, adjusted in zip(gaps.values(), holm([gap["p"] for gap in gaps.values()]), strict=True):
         gap["p_holm"] = adjusted
     made["gaps"] = gaps
     return made
 
 
-def _rate(failed: int, n: int) -> dict[str, Any]:
+def _rate(gone: Flags, clusters: Ints | None) -> dict[str, Any]:
     """Wilson's score interval (JASA 1927): it has width where none failed, too."""
+    n, failed = len(gone), int(gone.sum())
     if not n:
         return {"n": 0, "failed": 0, "rate": {"value": None, "low": None, "high": None}}
-    z, share = float(ndtri(0.975)), failed / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
-    low, high = max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
-    return {"n": n, "failed": failed, "rate": {"value": share, "low": low, "high": high}}
-
-
-def _by_group(grouping: Grouping, gone: np.ndarray) -> dict[str, Any]:
-    failed, counts = _failed(grouping, gone), grouping.counts
+    share, design = failed / n, design_effect(gone, clusters)
+    low, high = wilson(np.array([failed / design]), np.array([n / design]))
     return {
-        name: _rate(int(failed[code]), int(counts[code])) | {"ranked": bool(counts[code] >= MIN_GROUP)}
-        for code, name in enumerate(grouping.names)
+        "n": n,
+        "failed": failed,
+        "rate": {"value": share, "low": min(float(low[0]), share), "high": max(float(high[0]), share)},
     }
 
 
-def _failed(grouping: Grouping, gone: np.ndarray) -> Ints:
-    known = gone & (grouping.codes >= 0)
-    return np.bincount(grouping.codes[known], minlength=len(grouping.names))
+def _by_group(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, Any]:
+    made = {}
+    for code, name in enumerate(grouping.names):
+        here = grouping.codes == code
+        made[name] = _rate(gone[here], None if clusters is None else clusters[here])
+        made[name]["ranked"] = made[name]["n"] >= MIN_GROUP
+    return made
 
 
-def _gap(grouping: Grouping, gone: np.ndarray) -> dict[str, Any] | None:
+def _gap(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, Any] | None:
     """Highest against lowest rate of the ranked groups; p of a permutation test of all of them (chi-squared)."""
     ranked = np.flatnonzero(grouping.counts >= MIN_GROUP)
-    counts, failed = grouping.counts[ranked], _failed(grouping, gone)[ranked]
-    if len(ranked) < 2 or not failed.sum():
+    inside = np.isin(grouping.codes, ranked)
+    labels, gone = np.searchsorted(ranked, grouping.codes[inside]), gone[inside]
+    if len(ranked) < 2 or not gone.any():
         return None
+    counts, failed = np.bincount(labels), np.bincount(labels[gone], minlength=len(ranked))
     rates = failed / counts
     worst, best = int(rates.argmax()), int(rates.argmin())
-    # Permuting who failed is drawing the failed from urns of the groups' sizes.
     generator = np.random.default_rng(0)
-    drawn = generator.multivariate_hypergeometric(counts, int(failed.sum()), size=DRAWS, method="marginals")
-    expected = counts * failed.sum() / counts.sum()
-    as_far = (
-        ((drawn - expected) ** 2 / expected).sum(axis=1) >= ((failed - expected) ** 2 / expected).sum() - 1e-9
-    ).sum()
+    if clusters is None:
+        # Permuting who failed is drawing the failed from urns of the groups' sizes.
+        drawn = generator.multivariate_hypergeometric(counts, int(failed.sum()), size=DRAWS, method="marginals")
+        null = _chi_squared(drawn, counts)
+    else:
+        null = _of_people(gone, labels, dense(clusters[inside]), generator)
+    as_far = (null >= _chi_squared(failed, counts) - 1e-9).sum()
     return {
         "worst": grouping.names[ranked[worst]],
         "best": grouping.names[ranked[best]],
         "difference": float(rates[worst] - rates[best]),
-        "p": float((1 + as_far) / (1 + DRAWS)),
+        "p": float((1 + as_far) / (1 + len(null))),
     }
+
+
+def _chi_squared(failed: Ints, counts: Ints) -> Floats:
+    """How far the failed (…, groups) lie from what is expected of groups of such sizes (…, groups)."""
+    expected = counts * failed.sum(axis=-1, keepdims=True) / counts.sum(axis=-1, keepdims=True)
+    distance: Floats = ((failed - expected) ** 2 / np.maximum(expected, 1e-9)).sum(axis=-1)
+    return distance
+
+
+def _of_people(gone: Flags, labels: Ints, units: Ints, generator: np.random.Generator) -> Floats:
+    made = shuffles(gone.astype(float), labels, np.zeros(len(gone), dtype=np.int64), units, 1)
+    draws = int(np.clip(_LABELS // max(made.moved, 1), _FEWEST_DRAWS, _DRAWS_OF_PEOPLE))
+    cells = [made.cells(generator) for _ in range(draws)]
+    size = int(labels.max()) + 1
+    failed, counts = (
+        np.array([np.bincount(cell, of, minlength=size) for cell in cells]) for of in (made.sums, made.counts)
+    )
+    return _chi_squared(failed, counts)

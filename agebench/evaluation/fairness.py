@@ -13,12 +13,13 @@ import numpy as np
 
 from agebench.evaluation.groups import MIN_GROUP, Grouping
 from agebench.evaluation.resampling import Floats, Ints, dense
+from agebench.evaluation.shuffles import limit_means, shuffles
 
 # A stratum of ages is closed once it is this wide and every group has so many rows in it; one that grows wider than the
 # widest is given up: ages at which some group is all but absent cannot be compared.
 _WIDTH, _WIDEST, _MIN_STRATUM = 5, 20, 10
 _LEAST_COVERAGE = 0.5
-# More units than this are not shuffled: the shuffles' limiting normal distribution is drawn from instead.
+# More labels than this are not shuffled: the shuffles' limiting normal distribution is drawn from instead.
 _SHUFFLED = 10_000
 
 
@@ -116,10 +117,9 @@ def equality_test(
 ) -> float:
     """The p value of the largest gap in MAE between `groups`, by permutation.
 
-    Group labels are shuffled among units (subjects where there are any, else images); with `strata`, only among units of the
-    same ages, and the gap is that of the standardised MAEs. A subject's label is the group of most of its images.
-    With very many units the shuffles' normal limit is drawn from (Hájek 1960, sampling without replacement), widened by the
-    design effect of subjects.
+    Group labels are shuffled among units (subjects where there are any, else images), and within a subject that stands in
+    several groups; with `strata`, only among those of the same ages, and the gap is that of the standardised MAEs. What is
+    exchangeable, and why, `Shuffles` says. Of very many labels the shuffles' normal limit is drawn from: `limit_means`.
 
     Args:
         errors: (n,) absolute errors, years.
@@ -138,10 +138,12 @@ def equality_test(
     weights = np.ones(1) if strata is None else strata.weights
     rng = np.random.default_rng(seed)
     shape = (len(groups), len(weights))
-    if units.max() + 1 > _SHUFFLED:
-        null = _limit_gaps(errors, labels, stratum, units, weights, shape, rng, permutations)
+    made = shuffles(errors, labels, stratum, units, shape[1])
+    if made.moved > _SHUFFLED:
+        means = limit_means(errors, labels, stratum, units, shape, rng, permutations) @ weights
+        null = means.max(axis=1) - means.min(axis=1)
     else:
-        null = _shuffled_gaps(errors, labels, stratum, units, weights, shape, rng, permutations)
+        null = np.array([_gap(made.sums, made.cells(rng), made.counts, weights, shape) for _ in range(permutations)])
     observed = _gap(errors, labels * shape[1] + stratum, np.ones(len(errors)), weights, shape)
     return float((1 + np.sum(null >= observed - 1e-12)) / (1 + permutations))
 
@@ -154,59 +156,6 @@ def _gap(sums: Floats, cells: Ints, counts: Floats, weights: Floats, shape: tupl
     fill = total.sum(axis=0) / np.maximum(n.sum(axis=0), 1)
     means = np.where(n > 0, total / np.maximum(n, 1), fill) @ weights
     return float(means.max() - means.min())
-
-
-def _shuffled_gaps(
-    errors: Floats,
-    labels: Ints,
-    stratum: Ints,
-    units: Ints,
-    weights: Floats,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    permutations: int,
-) -> Floats:
-    count = int(units.max()) + 1
-    votes = np.zeros((count, shape[0]), dtype=np.int64)
-    np.add.at(votes, (units, labels), 1)
-    label = votes.argmax(axis=1)
-    home = np.round(np.bincount(units, stratum) / np.bincount(units)).astype(np.int64)
-    pairs, pair = np.unique(units * shape[1] + stratum, return_inverse=True)
-    pair_unit, pair_stratum = np.divmod(pairs, shape[1])
-    sums, counts = np.bincount(pair, errors), np.bincount(pair).astype(float)
-    order = np.argsort(home, kind="stable")
-    blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
-    gaps = np.empty(permutations)
-    shuffled = label.copy()
-    for turn in range(permutations):
-        for block in blocks:
-            shuffled[block] = rng.permutation(label[block])
-        gaps[turn] = _gap(sums, shuffled[pair_unit] * shape[1] + pair_stratum, counts, weights, shape)
-    return gaps
-
-
-def _limit_gaps(
-    errors: Floats,
-    labels: Ints,
-    stratum: Ints,
-    units: Ints,
-    weights: Floats,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    permutations: int,
-) -> Floats:
-    n = np.bincount(labels * shape[1] + stratum, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
-    size = np.maximum(n.sum(axis=0), 1)
-    mean = np.bincount(stratum, errors, minlength=shape[1]) / size
-    residual = errors - mean[stratum]
-    variance = np.bincount(stratum, residual**2, minlength=shape[1]) / np.maximum(size - 1, 1)
-    design = np.sum(np.bincount(units, residual) ** 2) / max(np.sum(residual**2), 1e-300)
-    # Of independent group means u_g = z_g / sqrt(n_g), the deviations from their common mean have the shuffles' covariance.
-    drawn = rng.standard_normal((permutations, *shape)) / np.sqrt(np.maximum(n, 1))
-    drawn -= (drawn * n).sum(axis=1, keepdims=True) / size
-    means = (drawn * np.sqrt(variance * design)) @ weights
-    gaps: Floats = means.max(axis=1) - means.min(axis=1)
-    return gaps
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -13,13 +13,18 @@ import pandas as pd
 from scipy import stats
 
 from agebench.evaluation.groups import Grouping, groupings
-from agebench.evaluation.intervals import LEVEL, clopper_pearson, figure
-from agebench.evaluation.resampling import Flags, Floats, Ints, cluster_codes
+from agebench.evaluation.intervals import LEVEL, figure
+from agebench.evaluation.rates import design_effect, people, rate
+from agebench.evaluation.resampling import Flags, Floats, Ints
+
+__all__ = ["LEGAL_AGES", "MARGIN", "TARGETS", "age_gates", "needed_challenge", "rate"]
 
 LEGAL_AGES = (13, 16, 18, 21)
 TARGETS = (0.01, 0.001)
 # Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.
 MARGIN = 7
+# Images that pass, from so many on, show a design effect.
+_TELLING = 20
 
 
 def age_gates(
@@ -42,14 +47,13 @@ def age_gates(
 
     Returns:
         Legal age -> n_under, n_over, challenge (T -> fpr, fnr), by_age (T -> true age -> n, fpr), by_group (T -> grouping ->
-        group -> n_under, fpr, n_over, fnr), needed (target rate -> T with its interval), det (challenge, fpr, fnr).
+        group -> n_under, fpr, n_over, fnr), needed (target rate -> see `needed_challenge`), det (challenge, fpr, fnr).
 
     Raises:
         UserError: a group column is not there.
     """
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
-    known = "subject" in table and table["subject"].notna().any()
-    clusters = cluster_codes(table["subject"].to_numpy(object), len(table)) if known else None
+    clusters = people(table)
     made = groupings(table, groups)
     gates = {}
     for legal in legal_ages:
@@ -95,58 +99,56 @@ def _gate(
             }
             for grouping in made
         }
-    estimates = np.sort(predicted[under])
-    gate["needed"] = {f"{target:g}": needed_challenge(estimates, target) for target in TARGETS}
+    order = np.argsort(predicted[under], kind="stable")
+    estimates, whose = predicted[under][order], None if clusters is None else clusters[under][order]
+    gate["needed"] = {f"{target:g}": needed_challenge(estimates, target, clusters=whose) for target in TARGETS}
     gate["det"] = _det(predicted, under, legal)
     return gate
 
 
-def rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> dict[str, float | None]:
-    """The share of `hits` (n,) `among` (n,) with its Clopper-Pearson interval, narrower n where clusters repeat themselves."""
-    n, count = int(among.sum()), int((hits & among).sum())
-    if not n:
-        return figure(np.nan)
-    share = count / n
-    design = _design_effect(hits[among], share, clusters[among]) if clusters is not None else 1.0
-    low, high = clopper_pearson(np.array([count / design]), np.array([n / design]))
-    return figure(share, low[0], high[0])
-
-
-def _design_effect(hits: Flags, share: float, clusters: Ints) -> float:
-    codes = np.unique(clusters, return_inverse=True)[1]
-    persons = int(codes.max()) + 1
-    if share in (0.0, 1.0):
-        return len(hits) / persons  # No spread to learn from: one image a person is what counts.
-    residual = np.bincount(codes, hits - share)
-    correction = persons / max(persons - 1, 1)
-    return max(1.0, float(correction * np.sum(residual**2) / (len(hits) * share * (1 - share))))
-
-
-def needed_challenge(estimates: Floats, target: float, level: float = LEVEL) -> dict[str, Any]:
+def needed_challenge(
+    estimates: Floats, target: float, level: float = LEVEL, *, clusters: Ints | None = None
+) -> dict[str, Any]:
     """The lowest T at which at most `target` of the under-age pass, with its interval from order statistics.
 
     T lies just above an order statistic of the under-age estimates, and which one may be it follows a binomial law (David
     and Nagaraja 2003, "Order Statistics", section 7.1). With fewer than 1/target images the rate cannot be shown: None.
+    Where people repeat, n in this law, and for what can be shown, is that over the design effect of passing at T, or
+    where a few more pass (Woodruff 1952, "Confidence intervals for medians and other position measures", JASA 47), and its ranks
+    are spread over the images.
 
     Args:
         estimates: (n,) of the under-age, ascending, years.
         target: false positive rate.
         level: of the interval.
+        clusters: (n,) whose estimates they are, where that is known.
+
+    Returns:
+        value, low, high, n, n_needed; with `clusters` also people, and n_effective: images of as many people that n are worth.
     """
     n = len(estimates)
     required = int(np.ceil(1 / target))
-    if n < required:
-        return figure(np.nan) | {"n": n, "n_needed": required}
+    counted: dict[str, Any] = {"n": n, "n_needed": required}
     allowed = int(np.floor(n * target + 1e-9))
-    # Ranks of the (1 - target) quantile that a binomial count may reach.
-    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], n, 1 - target)
 
     def above(place: int) -> float:
         # The smallest number of hundredths above the estimate: `>= T` must refuse it.
         return float(np.floor(estimates[place] * 100 + 1e-9) / 100 + 0.01)
 
-    upper = above(int(high)) if high < n else np.nan  # Beyond the largest estimate nothing is known.
-    return figure(above(n - allowed - 1), above(max(int(low) - 1, 0)), upper) | {"n": n, "n_needed": required}
+    value = above(n - allowed - 1)
+    # One or two images that pass cannot show whether a person's pass together.
+    passing = value if allowed >= _TELLING else above(max(n - _TELLING - 1, 0))
+    effective = int(n / design_effect(estimates >= passing, clusters) + 1e-9)
+    if clusters is not None:
+        counted |= {"people": len(np.unique(clusters)), "n_effective": effective}
+    if effective < required:
+        return figure(np.nan) | counted
+    # Ranks of the (1 - target) quantile that a binomial count may reach, each of so many images.
+    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], effective, 1 - target)
+    each = n / effective
+    first, last = int((low - 1) * each + 1e-9), int(np.ceil((high + 1) * each - 1e-9)) - 1
+    upper = above(last) if high < effective else np.nan  # Beyond the largest estimate nothing is known.
+    return figure(value, above(max(first, 0)), upper) | counted
 
 
 def _det(predicted: Floats, under: Flags, legal: int) -> dict[str, list[float]]:

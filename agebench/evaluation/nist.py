@@ -12,9 +12,10 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation import metrics
-from agebench.evaluation.gates import age_gates, rate
+from agebench.evaluation.gates import age_gates
 from agebench.evaluation.groups import Grouping, grouping, groupings, single_years
 from agebench.evaluation.intervals import Kind, figures
+from agebench.evaluation.rates import people, rate
 from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
 
 ACCURACIES = tuple(range(1, 11))
@@ -101,8 +102,7 @@ def _age_range(table: pd.DataFrame) -> dict[str, Any]:
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
     low, high = RANGE
     inside, said = (age >= low) & (age < high + 1), (predicted >= low) & (predicted < high + 1)
-    known = "subject" in table and table["subject"].notna().any()
-    clusters = cluster_codes(table["subject"].to_numpy(object), len(table)) if known else None
+    clusters = people(table)
     return {
         "n_inside": int(inside.sum()),
         "n_outside": int((~inside).sum()),

@@ -11,8 +11,9 @@ from agebench.evaluation.gates import MARGIN, age_gates
 from agebench.evaluation.groups import age_bands
 from agebench.evaluation.intervals import figures
 from agebench.evaluation.metrics import quantile, signed_error, within
-from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
-from agebench.evaluation.uncertainty import LEVELS, conformal, smallest_n
+from agebench.evaluation.rates import people
+from agebench.evaluation.resampling import Floats, Resampler
+from agebench.evaluation.uncertainty import LEVELS, conformal, smallest_n, units
 
 __all__ = [
     "LEVELS",
@@ -22,6 +23,7 @@ __all__ = [
     "gate_promises",
     "interval_promise",
     "smallest_n",
+    "units",
 ]
 
 
@@ -38,18 +40,21 @@ def interval_promise(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame
         level: the share of true ages that the interval is to hold, between 0 and 1.
 
     Returns:
-        level, radius (years; of a `scaled` one, standard deviations), scaled, n, coverage (test -> n, value, low, high).
+        level, radius (years; of a `scaled` one, standard deviations), scaled, n (images), people (whose, None where that is not
+        known: then the promise is for an image of the same kind, else for one of a new person), coverage (test -> n, value,
+        low, high).
 
     Raises:
         UserError: no such level.
-        NoCalibration: too few validation images to promise it.
+        NoCalibration: too few validation images, or people on them, to promise it.
     """
     if not 0 < level < 1:
         raise UserError(f"--level {level:g}: must lie between 0 and 1, e.g. 0.9")
     needed = smallest_n(level)
-    if len(calibration) < needed:
+    if units(calibration) < needed:
+        of, unit = ("", "") if people(calibration) is None else (f" of {units(calibration)} people", " people")
         raise NoCalibration(
-            f"--level {level:g}: cannot be promised from {len(calibration)} validation images; it needs {needed} or more"
+            f"--level {level:g}: cannot be promised from {len(calibration)} validation images{of}; it needs {needed} or more{unit}"
         )
     own = conformal(calibration, calibration, levels=[level])
     radius = own["levels"][f"{level:g}"]["radius"]
@@ -57,7 +62,14 @@ def interval_promise(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame
     for name, table in tests.items():
         found = conformal(calibration, table, levels=[level])["levels"][f"{level:g}"]
         coverage[name] = {"n": len(table), **found["coverage"]}
-    return {"level": level, "radius": radius, "scaled": own["scaled"], "n": len(calibration), "coverage": coverage}
+    return {
+        "level": level,
+        "radius": radius,
+        "scaled": own["scaled"],
+        "n": own["n_calibration"],
+        "people": own["people_calibration"],
+        "coverage": coverage,
+    }
 
 
 def gate_promise(tests: Mapping[str, pd.DataFrame], threshold: int, challenge: float | None = None) -> dict[str, Any]:
@@ -135,8 +147,8 @@ def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[
         ]
         return np.concatenate([summed / n, np.stack(far)])
 
-    known = "subject" in table and table["subject"].notna().any()
-    clusters = cluster_codes(table["subject"].to_numpy(object) if known else None, len(table))
+    whose = people(table)
+    clusters = np.arange(len(table)) if whose is None else whose
     sampler = Resampler(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
     names = [f"{band}/{figure}" for figure in ("mae", "p95_ae") for band in bands.names]
     every = figures(names, sampler.replicates(statistic, resamples=resamples, seed=seed))

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import special
 
 from agebench.errors import UserError
-from agebench.evaluation.gates import rate
 from agebench.evaluation.groups import groupings
 from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
+from agebench.evaluation.rates import people, rate
 from agebench.evaluation.reading import probabilities
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights, cluster_codes
 
@@ -214,7 +214,10 @@ def conformal(
 
     The score is the absolute error, over `age_std` where both tables have it; its quantile at rank ceil((n + 1) level)
     covers new images of the same kind at least at `level` (Lei et al. 2018, "Distribution-free predictive inference for
-    regression", section 2.2). On another dataset it need not: that is what the coverage by group shows.
+    regression", section 2.2). Where subjects are known it covers an image of a new person: each of K people weighs 1/(K + 1),
+    shared evenly by his images, and infinity the rest (Lee, Barber and Willett 2023, "Distribution-free inference with
+    hierarchical data", arXiv 2306.06342, section 3). With one image a person the two are the same. On another dataset the
+    promise need not hold: that is what the coverage by group shows.
 
     Args:
         calibration: predictions on the validation part.
@@ -223,24 +226,28 @@ def conformal(
         levels: nominal coverage.
 
     Returns:
-        n_calibration, scaled, levels (nominal -> radius, width, coverage, groups (grouping -> group -> n, coverage)).
+        n_calibration, people_calibration (None where no subject is known), scaled, levels (nominal -> radius, width, coverage,
+        groups (grouping -> group -> n, coverage)).
 
     Raises:
         UserError: a group column is not there.
     """
     scaled = "age_std" in calibration and "age_std" in table
-    scores, scale = np.sort(_scores(calibration, scaled)), _scale(table, scaled)
+    scores, scale = _scores(calibration, scaled), _scale(table, scaled)
     errors = _scores(table, scaled)
-    known = "subject" in table and table["subject"].notna().any()
-    clusters = _clusters(table) if known else None
+    clusters = people(table)
     made = groupings(table, groups)
     everyone = np.ones(len(table), dtype=bool)
-    result: dict[str, Any] = {"n_calibration": len(calibration), "scaled": scaled, "levels": {}}
+    result: dict[str, Any] = {
+        "n_calibration": len(calibration),
+        "people_calibration": None if people(calibration) is None else units(calibration),
+        "scaled": scaled,
+        "levels": {},
+    }
     for level in levels:
-        if len(scores) < smallest_n(level):
+        if units(calibration) < smallest_n(level):
             continue
-        rank = int(np.clip(np.ceil((len(scores) + 1) * level - _ROUNDING), 1, len(scores)))
-        radius = float(scores[rank - 1])
+        radius = _reach(scores, _clusters(calibration), level)
         covered = errors <= radius
         result["levels"][f"{level:g}"] = {
             "radius": radius,
@@ -260,8 +267,22 @@ def conformal(
     return result
 
 
+def _reach(scores: Floats, clusters: Ints, level: float) -> float:
+    """The score at which the people's (K + 1) level-th begins, each person's one evenly shared by his images."""
+    share = 1 / np.bincount(clusters)[clusters]
+    order = np.argsort(scores, kind="stable")
+    rank = level * (int(clusters.max()) + 2) - _ROUNDING
+    place = int(np.searchsorted(np.cumsum(share[order]), rank))
+    return float(scores[order][min(place, len(scores) - 1)])
+
+
+def units(calibration: pd.DataFrame) -> int:
+    """What an interval is calibrated on: so many people; of people who are not known, so many images."""
+    return int(_clusters(calibration).max(initial=-1)) + 1
+
+
 def smallest_n(level: float) -> int:
-    """How many calibration images an interval needs to promise `level`: with fewer, rank ceil((n + 1) level) is above n."""
+    """How many people, see `units`, an interval needs to promise `level`: with fewer, rank ceil((n + 1) level) is above n."""
     return max(1, int(np.ceil((level - _ROUNDING) / (1 - level))))
 
 

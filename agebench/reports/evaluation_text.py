@@ -156,13 +156,21 @@ def _gates(gates: Mapping[str, Any]) -> list[str]:
         for target, figure in gate["needed"].items():
             share = f"{100 * float(target):g} %"
             if figure["value"] is None:
-                parts.append(
-                    f"{share}: not to be known from {figure['n']:,} under-age images ({figure['n_needed']:,} are needed)"
-                )
+                parts.append(f"{share}: not to be known from {_worth(figure)} ({figure['n_needed']:,} are needed)")
             else:
                 parts.append(f"{share}: T = {years(figure)}")
         needed.append(f"- at {legal}, for a false positive rate of " + "; ".join(parts))
     return ["### Age gates", markdown_table(header, rows), "\n".join(needed)]
+
+
+def _worth(figure: Mapping[str, Any]) -> str:
+    """How many images; where people repeat, images of how many people they are worth."""
+    if "people" not in figure or figure["n_effective"] == figure["n"]:
+        return f"{figure['n']:,} under-age images"
+    return (
+        f"{figure['n']:,} under-age images of {figure['people']:,} people, which tell as much as "
+        f"{figure['n_effective']:,} of as many people"
+    )
 
 
 def _uncertainty(doubt: Mapping[str, Any]) -> list[str]:
@@ -186,7 +194,11 @@ def _conformal(found: Mapping[str, Any]) -> list[str]:
             rows += [
                 ["", f"{clean(grouping)}: {clean(name)}", percent(row["coverage"]), ""] for name, row in groups.items()
             ]
-    text = f"Calibrated on {found['n_calibration']:,} images."
+    people = found.get("people_calibration")
+    text = f"Calibrated on {found['n_calibration']:,} images"
+    text += (
+        "." if people is None else f" of {people:,} people; what is promised is promised for an image of a new person."
+    )
     return ["### Conformal intervals", markdown_table(["promised", "group", "covers", "width (years)"], rows), text]
 
 

@@ -1,10 +1,11 @@
 """Records to one page: by training set and test set, with intervals, ranks, fairness, cost and what to beware of."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from agebench.registry.cards import Published
-from agebench.reports.ranks import ranking
+from agebench.reports.ranks import Ranking, Ranks, ranks
 from agebench.reports.systems import (
     Row,
     flags,
@@ -34,6 +35,7 @@ __all__ = ["leaderboard", "matrix", "over_seeds", "rows_of", "test_sets"]
 
 HOME, LEAK = "°", "‡"
 _LEFT = ["left"] * 7
+_NAMED = 10  # so many systems without a place are named
 
 
 def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Published] = ()) -> str:
@@ -55,7 +57,7 @@ def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Publis
         _fairness(rows),
         "## What it takes, and what to beware of",
         "Images/s are those of the first run's machine, answers alone (none where a head was given the kept features of a "
-        "frozen backbone); an image without an answer is one that could not be read, or in which no face was found.",
+        "frozen backbone); an image without an answer is one that could not be read, or of which no face could be prepared.",
         _conditions(rows),
     ]
     stressed = _stress(rows)
@@ -106,31 +108,62 @@ def system(row: Row) -> str:
     return f"{escaped(row.name)} ({escaped(row.train or 'not trained here')})"
 
 
-def ranks_in_words(rows: Sequence[Row]) -> str:
-    """What can be said of the order: which systems share the first place."""
-    found = ranking(rows)
-    if found is None:
-        return "Mean ranks need three systems on two test sets at least."
-    first = [row for row, _, place in found.places if place == 1]
-    left = f" {len(found.left_out)} without all of these, or with figures that flatter, are left out." * bool(
-        found.left_out
-    )
+RANKS = (
+    "Systems are ranked only beside systems that were tested on the same images, as far as records tell (by the dataset's "
+    "fingerprint and the number of images in every group), and where one was tested on a held-out part of its own training "
+    f"set ({HOME}), only beside others that held out that same part. Where a ranking has tests of both kinds, the mean rank is "
+    "over both. A place is one more than the number of systems shown to be better."
+)
+
+
+def ranks_in_words(found: Ranks) -> list[str]:
+    """What can be said of the order: a sentence or two for each ranking, and one for who has no place."""
+    said = [_ranking_in_words(ranking, number) for number, ranking in enumerate(found.rankings, 1)]
+    if not found.rankings:
+        said.append("A ranking needs three systems that share two tests at least; there are none.")
+    elif found.left_out:
+        more = len(found.left_out) - _NAMED
+        named = [*map(system, found.left_out[:_NAMED]), *[f"{more} more"] * (more > 0)]
+        said.append(
+            "Without a place, as fewer than two others were tested on all the same images (another seed holds out another "
+            f"part), or as their figures flatter: {listed(named)}."
+        )
+    return said
+
+
+def _ranking_in_words(ranking: Ranking, number: int) -> str:
+    first = [row for row, _, place in ranking.places if place == 1]
+    best = ranking.places[0][0]
     return (
-        f"Over {listed(list(map(escaped, found.tests)))}, mean ranks closer than {found.critical:.2f} cannot be told apart "
-        f"(Nemenyi, 5 %). By that, {_all_or(len(first) - 1, len(found.places) - 1)} share the first place with "
-        f"{system(found.places[0][0])}. A place is one more than the number of systems shown to be better.{left}"
+        f"Ranking {number}: {len(ranking.places)} systems on {listed([_tested(best, test) for test in ranking.tests])}. Mean "
+        f"ranks closer than {ranking.critical:.2f} cannot be told apart (Nemenyi, 5 %). By that, "
+        f"{_all_or(len(first) - 1, len(ranking.places) - 1)} share the first place with {system(best)}."
     )
+
+
+def _tested(row: Row, test: str) -> str:
+    """A test set with its mark and how many images each seed was tested on."""
+    numbers = sorted({entry["n"] for entry in row.of(test)})
+    several = f"{count(numbers[0])} to {count(numbers[-1])}" if len(numbers) > 1 else count(numbers[0])
+    return f"{escaped(test)}{mark(row, test)} ({several} images{' by seed' * (len(row.images(test)) > 1)})"
 
 
 def _all_or(some: int, of: int) -> str:
-    return f"all {of} others" if some == of else f"{some} of the other {of} systems"
+    return f"{'both' if of == 2 else f'all {of}'} others" if some == of else f"{some} of the other {of} systems"
 
 
 def _ranks(rows: Sequence[Row]) -> str:
-    found = ranking(rows)
-    ranked = [[str(place), system(row), f"{rank:.2f}"] for row, rank, place in found.places] if found else []
-    table = markdown_table(["place", "system", "mean rank"], ranked, align=["right", "left", "right"])
-    return "\n\n".join(filter(None, [ranks_in_words(rows), table]))
+    found = ranks(rows)
+    tables = [
+        markdown_table(
+            ["place", "system", "mean rank"],
+            [[str(place), system(row), f"{rank:.2f}"] for row, rank, place in ranking.places],
+            align=["right", "left", "right"],
+        )
+        for ranking in found.rankings
+    ]
+    blocks = zip_longest(ranks_in_words(found), tables)
+    return "\n\n".join([RANKS, *(part for block in blocks for part in block if part)])
 
 
 def _fairness(rows: Sequence[Row]) -> str:

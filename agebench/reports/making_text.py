@@ -13,7 +13,8 @@ from agebench.reports.tables import (
     settings,
 )
 
-_FACES = {
+# Every framing that a card may name, after "its faces are".
+FRAMINGS = {
     "none": "as they come, framed like the template already",
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
@@ -24,7 +25,7 @@ _FACES = {
 def faces_in_words(manifest: Mapping[str, Any]) -> str:
     """How the faces of each dataset came to the template."""
     faces = manifest.get("faces") or {}
-    ways = [f"{escaped(name)} {_FACES.get(way, escaped(way))}" for name, way in (faces.get("datasets") or {}).items()]
+    ways = [f"{escaped(name)} {FRAMINGS.get(way, escaped(way))}" for name, way in (faces.get("datasets") or {}).items()]
     size, coverage = faces.get("size"), faces.get("coverage")
     text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""

@@ -1,6 +1,7 @@
 """Whether a record holds together: its seal, figures that contradict one another, figures computed again."""
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from agebench import __version__
 from agebench.errors import UserError
 from agebench.evaluation.folds import evaluate_folds
 from agebench.reports.estimates import Present, estimates_digest, joined, read_estimates
+from agebench.reports.record_shape import misshapen
 from agebench.reports.results import SCHEMA, estimates_file, predictions_digest, predictions_file, seal
 
-_NEEDED = ("schema", "id", "config", "model", "metrics", "predictions", "sha256")
+# What figures lead to that are text, missing, or too large to be any; or groups that the dataset does not have.
+_MISFITS = (AttributeError, KeyError, TypeError, OverflowError, UserError)
 _STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
 _MOST_RESAMPLES = 100_000
 _TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
@@ -31,21 +34,19 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
         yield "it is no table of keys and values"
         return
     if record.get("schema", SCHEMA) != SCHEMA:
-        yield f"its schema is {record['schema']!r}; this agebench ({__version__}) knows {SCHEMA}"
+        yield f"its schema is {reprlib.repr(record['schema'])}; this agebench ({__version__}) knows {SCHEMA}"
         return
-    missing = [key for key in _NEEDED if key not in record]
-    if missing:
-        yield f"it has no '{missing[0]}'"
+    problem = misshapen(record)
+    if problem is not None:
+        yield problem
         return
-    flat = [key for key in ("config", "model", "metrics", "predictions") if not isinstance(record[key], Mapping)]
-    if flat or not {"train", "tests"} <= record["metrics"].keys():
-        yield f"its '{flat[0] if flat else 'metrics'}' does not have the shape that `agebench results add` gives it"
-        return
-    if record["sha256"] != seal(record):
-        yield "its seal is broken: it was changed after it was made"
     try:
+        if record["sha256"] != seal(record):
+            yield "its seal is broken: it was changed after it was made"
         yield from _check_figures(record, run)
-    except (AttributeError, KeyError, TypeError) as error:
+    except RecursionError:
+        yield "its 'metrics' are nested too deeply to be figures"
+    except _MISFITS as error:
         yield _shapeless(error)
 
 
@@ -98,7 +99,7 @@ def check_estimates(record: Mapping[str, Any], path: Path, present: Present) -> 
             continue
         try:
             problems = list(_recomputed(table, test))
-        except (AttributeError, KeyError, TypeError) as error:
+        except _MISFITS as error:
             problems = [_shapeless(error)]
         yield from ((name, problem) for problem in problems)
         if not problems:

@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -180,10 +180,18 @@ def predictions_file(run: Path, test: str) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)  # type: ignore[no-any-return]
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; records are made of runs' folders by `agebench results add RUN`"
         ) from None
+    except RecursionError:
+        raise UserError(
+            f"{path}: not a readable JSON file: it is nested too deeply; a record that `agebench results add RUN` makes is not"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable JSON file: {error}") from error
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} stands in it, which is no number; where there is none, JSON has null")

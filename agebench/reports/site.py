@@ -10,8 +10,8 @@ import tomli_w
 from agebench import __version__
 from agebench.files import write_text
 from agebench.registry.cards import Published
-from agebench.reports.leaderboard import LEAK, mark, ranks_in_words
-from agebench.reports.ranks import ranking
+from agebench.reports.leaderboard import LEAK, RANKS, mark, ranks_in_words
+from agebench.reports.ranks import ranks
 from agebench.reports.systems import (
     Figure,
     Row,
@@ -59,19 +59,23 @@ def page(records: Iterable[Mapping[str, Any]], published: Iterable[Published] = 
 
 def site_data(rows: Sequence[Row], published: Iterable[Published]) -> dict[str, Any]:
     """What the page shows. A figure is [value, low, high], ends None where there is no interval."""
-    found = ranking(rows)
-    places = {id(row): (place, rank) for row, rank, place in found.places} if found else {}
+    found = ranks(rows)
+    places = {
+        id(row): (number, place, round(rank, 2))
+        for number, ranking in enumerate(found.rankings, 1)
+        for row, rank, place in ranking.places
+    }
     return {
         "agebench": __version__,
         "tests": test_sets(rows),
-        "ranks": _plain(ranks_in_words(rows)),
-        "systems": [_system(row, *places.get(id(row), (None, None))) for row in rows],
+        "ranks": [RANKS, *map(_plain, ranks_in_words(found))],
+        "systems": [_system(row, *places.get(id(row), (None, None, None))) for row in rows],
         "floors": floors(rows),
         "published": [row.model_dump(mode="json") for row in published],
     }
 
 
-def _system(row: Row, place: int | None, rank: float | None) -> dict[str, Any]:
+def _system(row: Row, ranking: int | None, place: int | None, rank: float | None) -> dict[str, Any]:
     first = row.records[0]
     model = first.get("model") or {}
     lost, read = unanswered(row)
@@ -81,8 +85,9 @@ def _system(row: Row, place: int | None, rank: float | None) -> dict[str, Any]:
         "label": printable(model.get("head") or model.get("name") or row.name),
         "train": row.train and printable(row.train),
         "seeds": len(row.seeds),
+        "ranking": ranking,
         "place": place,
-        "rank": rank and round(rank, 2),
+        "rank": rank,
         "tests": {test: _test(row, test) for test in row.tests},
         "parameters": model.get("parameters"),
         "speed": speed and round(speed, 1),

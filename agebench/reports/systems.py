@@ -2,19 +2,20 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 from scipy import stats
 
+from agebench.data import refusals
+
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
 _TOLD = 2
-# Not a failure to process: such an image was answered for, in training.
-_OVERLAP = "also in the training set"
+_SHORTEST = 0.01  # seconds: timings are kept to the hundredth
 LEAKY, SEEN = "leaky protocol", "trained on a test set"
 Figure = Mapping[str, Any]
 
@@ -37,9 +38,9 @@ class Row:
     def _by_test(self) -> dict[str, dict[Any, Mapping[str, Any]]]:
         found: dict[str, dict[Any, Mapping[str, Any]]] = {}
         for record in self.records:
-            for name, entry in record["metrics"]["tests"].items():
+            for name in record["metrics"]["tests"]:
                 # A seed that was run twice is no second seed: the first record of it counts.
-                found.setdefault(name, {}).setdefault(record["config"].get("seed"), entry)
+                found.setdefault(name, {}).setdefault(record["config"].get("seed"), record)
         return found
 
     @cached_property
@@ -54,11 +55,28 @@ class Row:
 
     def of(self, test: str) -> list[Mapping[str, Any]]:
         """The entries of metrics.json for a test set, one a seed."""
-        return list(self._by_test[test].values())
+        return [record["metrics"]["tests"][test] for record in self._by_test[test].values()]
+
+    def images(self, test: str) -> frozenset[Hashable]:
+        """On which images it was tested by all its seeds: equal for two systems where these are the same."""
+        return frozenset(_images(record, test) for record in self._by_test[test].values())
 
     def figure(self, test: str, key: str = "mae") -> Figure:
         """A figure of all images of a test set, over the seeds."""
         return over_seeds([entry["overall"].get(key) or {} for entry in self.of(test)])
+
+
+def _images(record: Mapping[str, Any], test: str) -> Hashable:
+    """What a record has to tell the images of a test by: the dataset's fingerprint, and how many of each group were tested.
+
+    A held-out part of the same dataset by another seed has the same n at times, but not so many people and images of
+    every age band, gender, race and their crossing.
+    """
+    entry = record["metrics"]["tests"][test]
+    groups = (entry.get("groups") or {}).items()
+    counts = [(grouping, name, group.get("n")) for grouping, inner in groups for name, group in inner.items()]
+    fingerprint = (record.get("samples") or {}).get(test, {}).get("fingerprint")
+    return fingerprint, entry["n"], entry.get("subjects"), frozenset(counts)
 
 
 def over_seeds(figures: Sequence[Figure]) -> Figure:
@@ -182,7 +200,7 @@ def unanswered(row: Row) -> tuple[int, int]:
     lost = read = 0
     for test in row.tests:
         samples = sets.get(test, {})
-        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if reason != _OVERLAP)
+        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if refusals.unanswered(reason))
         read += samples.get("read") or 0
     return lost, read
 
@@ -193,7 +211,7 @@ def images_per_second(row: Row) -> float | None:
     timings = first.get("timings") or {}
     seconds = None if "features_s" in timings else timings.get("predict_s")
     seen = sum(test["n"] for test in first["metrics"]["tests"].values())
-    return seen / seconds if seconds else None
+    return seen / seconds if seconds and seconds >= _SHORTEST else None
 
 
 @dataclass(frozen=True)
@@ -215,6 +233,8 @@ def under_stress(row: Row) -> dict[str, Stress]:
     found: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for record in row.records:
         for test, stress in (record.get("stress") or {}).items():
+            if not all(stress["summary"].get(key) for key in ("relative_error", "corruptions", "strengths")):
+                continue
             found.setdefault(test, {}).setdefault(record["config"].get("seed"), stress["summary"])
     stressed = {}
     for test, seeds in found.items():

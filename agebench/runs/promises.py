@@ -1,13 +1,13 @@
 """What a run's model can promise of a single answer, for the card of an exported file: without its data, nobody could tell."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.gates import LEGAL_AGES
-from agebench.evaluation.promises import LEVELS, error_promises, gate_promises, interval_promise, smallest_n
+from agebench.evaluation.promises import LEVELS, error_promises, gate_promises, interval_promise, smallest_n, units
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import VALIDATION
 
@@ -42,7 +42,7 @@ def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, An
         calibration = pd.read_parquet(file)
         found["intervals"] = {}
         for level in LEVELS:
-            if len(calibration) >= smallest_n(level):
+            if units(calibration) >= smallest_n(level):
                 promise = interval_promise(calibration, tables, level)
                 found["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **promise}
     return found
@@ -51,3 +51,9 @@ def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, An
 def calibrated_on(home: str) -> str:
     """Which faces an interval was calibrated on, in words."""
     return f"{home} (validation part)"
+
+
+def calibrated_from(interval: Mapping[str, Any]) -> str:
+    """From how many images, and of how many people where that is known: then new people's ages are what is promised."""
+    whose = interval.get("people")
+    return f"n = {interval['n']:,}" + ("" if whose is None else f" of {whose:,} people, for new people")

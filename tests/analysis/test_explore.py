@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,14 @@ from PIL import Image
 
 from agebench.analysis.distributions import by_year, distance_by_chance, overlap, total_variation, wasserstein
 from agebench.analysis.explore import explore
+from agebench.analysis.explore_page import _meaning
 from agebench.analysis.pictures import look
 from agebench.cli import main
 from agebench.data.readers import readers
 from agebench.evaluation.groups import band_names
+from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import catalogue
+from agebench.reports.making_text import FRAMINGS
 from agebench.reports.page import Bullets, Heading, Page, Table, Words, as_html, drawn, markdown
 from agebench.reports.palette import group_colours
 
@@ -92,6 +96,14 @@ def test_two_datasets_compared(
     labels = pd.read_csv(out / "labels-few.csv")
     assert set(labels["part"]) == {"train", "val", "test"}
     assert (out / "crosstab-few-gender-race.csv").exists()
+
+
+@pytest.mark.parametrize("way", get_args(DatasetCard.model_fields["faces"].annotation))
+def test_every_framing_that_a_card_may_name_has_its_words(way: str) -> None:
+    pair = {"first": "few", "second": "other", "faces": {"few": "none", "other": way}}
+    pair |= {"age_overlap": 0.9, "at_rare_training_ages": 0.0, "groups": {}, "groups_missing": {}, "same_images": 0}
+    said = " ".join(_meaning(pair))
+    assert (f"those of other are {FRAMINGS[way]}" in said) == (way != "none")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from agebench.deploy import finding, predictor
 from agebench.deploy.drawing import label
 from agebench.deploy.inputs import find_inputs
 from agebench.deploy.job import _Names
+from agebench.deploy.strangers import check_said
+from agebench.deploy.words import interval_in_words
 from agebench.errors import UserError
 from agebench.registry.catalogue import catalogue
 from agebench.runs.folder import RunFolder
@@ -187,13 +189,18 @@ def test_a_gate_says_how_often_it_errs(
 
 
 def test_an_interval_is_what_its_promise_says(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Split conformal: the ceil((n + 1) level)-th smallest error of the validation part."""
+    """Hierarchical conformal: the least error that level (K + 1) of the K people, each shared by his images, do not exceed."""
     assert main(["predict", str(run), str(folder), "--faces", "none", "--json", "--level", "0.8"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    found = json.loads(said.out)
     table = pd.read_parquet(run / "validation.parquet")
-    errors = np.sort((table["age_pred"] - table["age"]).abs())
+    table["error"] = (table["age_pred"] - table["age"]).abs()
+    table["share"] = 1 / table.groupby("subject")["error"].transform("size")
+    people, ordered = table["subject"].nunique(), table.sort_values("error")
+    radius = ordered["error"][ordered["share"].cumsum() > 0.8 * (people + 1) - 1e-9].iloc[0]
     assert not found["interval"]["scaled"]
-    assert found["interval"]["radius"] == pytest.approx(errors[int(np.ceil((len(errors) + 1) * 0.8)) - 1])
+    assert (found["interval"]["radius"], found["interval"]["people"]) == (pytest.approx(radius), people)
+    assert f"n = {len(table)} of {people} people, for new people" in said.err
     row = found["faces"][0]
     assert row["high"] - row["age"] == pytest.approx(found["interval"]["radius"], abs=0.011)
 
@@ -211,9 +218,14 @@ def test_only_a_level_that_was_asked_for_is_refused(
         assert main(["predict", str(few), str(folder / "0.png"), "--faces", "none", "--level", level]) == 2
         assert said in capsys.readouterr().err
     with agebench.load(run / "export" / "model.ts", trusted=True) as model:
-        del model.card["promises"]["intervals"]["0.9"]
+        intervals = model.card["promises"]["intervals"]
+        assert " people, for new people" in interval_in_words(model.interval(0.8))
+        del intervals["0.8"]["people"]  # as files have it that were written before people were counted
+        check_said(few, model.card)
+        assert " people" not in interval_in_words(model.interval(0.8))
+        del intervals["0.9"]
         assert model.predict([folder / "0.png"], faces="none")["low"].isna().all()
-        with pytest.raises(UserError, match=r"--level 0.85: the card of .* knows only 0.5, 0.8, 0.95"):
+        with pytest.raises(UserError, match=r"--level 0.85: the card of .* knows only 0.5, 0.8;"):
             model.predict([folder / "0.png"], faces="none", level=0.85)
 
 

@@ -51,3 +51,30 @@ def test_where_nothing_fails_the_rate_has_an_upper_end(table: pd.DataFrame) -> N
     assert failures_tables(found) == []
     assert "every one of 600 images" in failures_in_words("x", found)
     assert failures_to_process(table[:0], pd.Series([], dtype=bool), ["race"])["rate"]["value"] is None
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_persons_images_fail_together_and_count_as_one(monkeypatch: pytest.MonkeyPatch, within: bool) -> None:
+    monkeypatch.setattr("agebench.evaluation.failures._DRAWS_OF_PEOPLE", 199)
+    covered, called = 0, 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        person = np.repeat(np.arange(60), 10)
+        # Bearded or not: the person's own, or on some of his photographs; with no bearing on who fails.
+        group = rng.integers(0, 2, 600) if within else rng.integers(0, 2, 60)[person]
+        table = pd.DataFrame({"age": 30.0, "beard": group, "subject": person.astype(str)})
+        gone = (rng.random(60) < 0.2)[person] & (rng.random(600) < 0.9)
+        found = failures_to_process(table, pd.Series(gone), ["beard"])
+        covered += found["rate"]["low"] <= 0.18 <= found["rate"]["high"]
+        called += found["gaps"]["beard"]["p"] <= 0.05
+    assert covered >= 53  # 60 of 95 %: fewer has a chance of 1 %; by image about 25 held it
+    assert called <= 8  # 60 tests at 5 %: more has a chance of 0.5 %; by image it were 30 of the person's own
+
+
+def test_where_nobody_fails_people_count_and_images_of_nobody_are_people(table: pd.DataFrame) -> None:
+    none = pd.Series(False, index=table.index)
+    people = table.assign(subject=np.arange(len(table)) // 10)
+    by_person = failures_to_process(people, none)["rate"]["high"]
+    assert by_person == failures_to_process(table[:60], none[:60])["rate"]["high"]
+    each = table.assign(subject=np.arange(len(table)).astype(str))
+    assert failures_to_process(each, none)["rate"] == failures_to_process(table, none)["rate"]

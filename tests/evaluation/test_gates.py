@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from agebench.evaluation.gates import age_gates, needed_challenge, rate
@@ -69,6 +71,52 @@ def test_the_needed_challenges_interval_covers():
         found = needed_challenge(np.sort(np.random.default_rng(seed).normal(15, 3, 2000)), 0.01)
         covered += found["low"] - 0.02 <= truth <= found["high"]
     assert covered / 300 >= 0.93
+
+
+@pytest.mark.parametrize(("people", "images", "own"), [(300, 20, 4.0), (82, 12, 3.0), (1000, 3, 1.0)])
+def test_the_needed_challenges_interval_covers_where_people_repeat(people, images, own):
+    truth = stats.norm.ppf(0.99, 15, np.hypot(own, 3))
+    covered = known = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        whose = np.repeat(np.arange(people), images)
+        estimates = 15 + rng.normal(0, own, people)[whose] + rng.normal(0, 3, len(whose))
+        order = np.argsort(estimates)
+        found = needed_challenge(estimates[order], 0.01, clusters=whose[order])
+        assert found["people"] <= people
+        if found["value"] is not None:
+            known += 1
+            assert found["value"] == needed_challenge(estimates[order], 0.01)["value"]
+            covered += found["low"] - 0.02 <= truth <= (found["high"] or np.inf)
+    assert known >= 90
+    assert covered / known >= 0.9
+
+
+def test_one_image_that_passes_shows_nothing_of_thirteen_people():
+    rng = np.random.default_rng(2)
+    estimates = rng.normal(15, 4, 13).repeat(12) + rng.normal(0, 1, 156)
+    order = np.argsort(estimates)
+    found = needed_challenge(estimates[order], 0.01, clusters=np.arange(13).repeat(12)[order])
+    assert (found["value"], found["people"]) == (None, 13)
+
+
+def test_images_of_few_people_cannot_show_a_rare_rate():
+    estimates, whose = np.sort(np.random.default_rng(0).normal(15, 3, 30)).repeat(20), np.repeat(np.arange(30), 20)
+    found = needed_challenge(estimates, 0.01, clusters=whose)
+    assert (found["value"], found["n"], found["people"], found["n_needed"]) == (None, 600, 30, 100)
+    assert found["n_effective"] < 100
+    assert needed_challenge(estimates, 0.01)["value"] is not None
+    assert rate(estimates > 15, np.ones(600, dtype=bool), np.zeros(600)) == pytest.approx(
+        {"value": np.mean(estimates > 15), "low": 0.0, "high": 1.0}, abs=0.03
+    )
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=300), st.sampled_from([0.01, 0.05, 0.2]))
+def test_people_of_one_image_are_images(ages, target):
+    estimates = np.sort(np.array(ages, float))
+    found = needed_challenge(estimates, target, clusters=np.arange(len(ages)))
+    plain = needed_challenge(estimates, target)
+    assert {key: found[key] for key in plain} == plain
 
 
 def test_the_det_curve_trades_one_error_for_the_other():

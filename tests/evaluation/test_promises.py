@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agebench.errors import UserError
 from agebench.evaluation.promises import NoCalibration, error_promises, gate_promise, interval_promise
@@ -51,6 +53,41 @@ def test_few_validation_images_promise_little() -> None:
     assert interval_promise(made(9), {"a": made(30)}, 0.9)["n"] == 9
     with pytest.raises(NoCalibration, match=r"cannot be promised from 8 validation images; it needs 9 or more"):
         interval_promise(made(8), {"a": made(30)}, 0.9)
+
+
+def test_few_people_promise_little_however_many_images_they_have() -> None:
+    assert interval_promise(made(90), {}, 0.9)["people"] is None
+    promise = interval_promise(made(90, people=9), {"a": made(30)}, 0.9)
+    assert (promise["n"], promise["people"]) == (90, 9)
+    with pytest.raises(NoCalibration, match=r"from 80 validation images of 8 people; it needs 9 or more people"):
+        interval_promise(made(80, people=8), {"a": made(30)}, 0.9)
+
+
+@pytest.mark.parametrize(("people", "images", "level"), [(2, 10, 0.5), (5, 10, 0.8), (12, 12, 0.9)])
+def test_the_promise_holds_for_new_people(people: int, images: int, level: float) -> None:
+    rng = np.random.default_rng(1)
+
+    def drawn(people: int, images: int) -> pd.DataFrame:
+        own = rng.normal(0, 5, people).repeat(images)
+        error = own + rng.normal(0, 1, people * images)
+        return pd.DataFrame({"age": 30.0, "age_pred": 30 + error, "subject": np.arange(people).repeat(images)})
+
+    held = []
+    for _ in range(100):
+        radius = interval_promise(drawn(people, images), {}, level)["radius"]
+        new = drawn(400, 1)
+        held.append((new["age_pred"].sub(30).abs() <= radius).mean())
+    assert np.mean(held) >= level - 0.01
+
+
+@given(st.lists(st.integers(0, 20), min_size=9, max_size=60), st.sampled_from([0.5, 0.8, 0.9]))
+def test_people_of_one_image_are_the_plain_quantile(errors: list[int], level: float) -> None:
+    table = pd.DataFrame({"age": 30.0, "age_pred": 30.0 + np.array(errors)})
+    people = table.assign(subject=np.arange(len(table)).astype(str))
+    plain = float(np.sort(errors)[int(np.ceil((len(errors) + 1) * level - 1e-9)) - 1])
+    assert interval_promise(people, {}, level)["radius"] == interval_promise(table, {}, level)["radius"] == plain
+    again = pd.concat([people] * 3)  # everybody three times alike: as many people as before
+    assert interval_promise(again, {}, level)["radius"] == plain
 
 
 @pytest.mark.parametrize("challenge", [float("nan"), float("inf"), 17.9])

@@ -1,7 +1,9 @@
 """What stands under reports/ holds together."""
 
+import hashlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from agebench.registry.catalogue import catalogue
@@ -10,6 +12,7 @@ from agebench.reports.leaderboard import leaderboard, rows_of
 from agebench.reports.record_check import check_record
 from agebench.reports.results import estimates_file, read_records
 from agebench.reports.site import page
+from agebench.reports.systems import Row
 from agebench.reports.tables import markdown_table, with_interval
 
 TESTS = ("utk", "fgnet")
@@ -36,6 +39,19 @@ def test_estimates_are_those_of_their_records_and_tell_no_label() -> None:
                 table = read_estimates(file)
                 assert set(table) <= {"key", "age_pred", "age_std"}, file
                 assert estimates_digest(table) == digests["estimates_sha256"], file
+
+
+def test_what_tells_images_apart_on_the_leaderboard_is_right_for_every_record() -> None:
+    """The same fingerprint and numbers where, and only where, the estimates beside the records are of the same images."""
+    pairs = set()
+    files = {record["id"]: path for path, record in RECORDS.items()}
+    for row in rows_of(RECORDS.values()):
+        for record in row.records:
+            for test in record["metrics"]["tests"]:
+                (told,) = Row(row.name, row.train, (record,)).images(test)
+                keys = pd.read_parquet(estimates_file(files[record["id"]], test), columns=["key"])["key"]
+                pairs.add((test, told, hashlib.sha256(keys.sort_values().to_numpy().tobytes()).hexdigest()))
+    assert len({told for _, told, _ in pairs}) == len({images for *_, images in pairs}) == len(pairs) == 8
 
 
 def test_the_leaderboard_is_made_of_the_records() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from agebench.cli import main
 from agebench.errors import UserError
 from agebench.evaluation.evaluate import evaluate
 from agebench.reports.record_check import check_record
-from agebench.reports.results import make_record, runs_by_config, write_record
+from agebench.reports.results import make_record, runs_by_config, seal, write_record
 
 
 @pytest.fixture
@@ -114,6 +115,110 @@ def test_what_is_no_record_is_named(content: str, tmp_path: Path, capsys: pytest
     assert main(["results", "check", "--results", str(tmp_path)]) in (1, 2)
     told = capsys.readouterr()
     assert "bad.json" in told.out + told.err
+
+
+def hung(key: str, value: Any) -> Any:
+    """What puts `value` at `key` of a record, the test set's name left out: its keys are joined by dots."""
+
+    def change(record: dict[str, Any]) -> None:
+        *tables, last = key.replace("TEST", "metrics.tests.fgnet").split(".")
+        for name in tables:
+            record = record.setdefault(name, {})
+        record[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", "../../elsewhere"),
+        ("config.seed", [1]),
+        ("config.data", 3),
+        ("config.model", 3),
+        ("model.name", None),
+        ("model.title", {"a": 1}),
+        ("model.weights", [1]),
+        ("model.parameters", "many"),
+        ("model.parameters", float("nan")),
+        ("model.parameters", 10**400),
+        ("model.initial", "x"),
+        ("metrics.train", [1]),
+        ("TEST.n", "7"),
+        ("TEST.n", float("nan")),
+        ("TEST.overall.mae.value", 10**400),
+        ("TEST.overall.bias.value", float("inf")),
+        ("TEST.baseline_mae", "x"),
+        ("TEST.baseline_mae", float("nan")),
+        ("TEST.groups.gender.male", None),
+        ("TEST.gaps.gender.standardised", 3),
+        ("TEST.gaps.gender.standardised", {"difference": {"value": "x"}}),
+        ("samples", [1]),
+        ("samples.fgnet.quarantined", {"no face found": "y"}),
+        ("timings", [1]),
+        ("timings.predict_s", "x"),
+        ("faces", [1]),
+        ("hardware", "cpu"),
+        ("plugins", [1]),
+        ("datasets", {"utk": 3}),
+        ("stress.fgnet", {"summary": [], "clean": {}}),
+    ],
+)
+def test_what_has_another_shape_is_refused_by_its_key(key: str, value: Any, run: Path) -> None:
+    record = make_record(run)
+    hung(key, value)(record)
+    (problem,) = check_record(record | {"sha256": seal(record)})
+    assert f"'{key.replace('TEST', 'metrics.tests.fgnet')}" in problem
+    assert "`agebench results add` gives" in problem
+    assert len(problem) < 300
+
+
+def test_figures_that_only_the_check_looks_at_may_be_anything(run: Path) -> None:
+    for value in ("x", 10**400, [1], None):
+        record = make_record(run)
+        hung("TEST.overall.r2", {"value": value, "low": 0, "high": 1})(record)
+        problems = list(check_record(record | {"sha256": seal(record)}))
+        assert len(problems) == (value is not None)
+
+
+def test_keys_that_are_not_known_are_let_in_and_tables_without_end_are_not(run: Path) -> None:
+    record = make_record(run) | {"note": {"by": ["somebody"]}}
+    assert list(check_record(record | {"sha256": seal(record)})) == []
+    endless: Any = {}
+    for _ in range(900):
+        endless = {"more": endless}
+    for change in (hung("config.data.more", endless), hung("note", endless)):
+        record = make_record(run)
+        change(record)
+        (problem,) = check_record(record | {"sha256": "0"})
+        assert "levels deep" in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"schema": 1, "epochs": NaN}', "NaN stands in it"),
+        ('{"schema": 1, "epochs": -Infinity}', "-Infinity stands in it"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["leaderboard --out page.md --results .", "results check --results .", "reproduce bad.json"]
+)
+def test_no_file_ends_a_command_without_a_sentence(
+    command: str,
+    content: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.json").write_text(content)
+    assert main(command.split()) == 2
+    told = capsys.readouterr().err
+    assert "bad.json: not a readable JSON file" in told
+    assert said in told
 
 
 def test_a_reproduction_is_no_evidence_against_its_record(run: Path) -> None:

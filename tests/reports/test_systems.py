@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from agebench.reports.ranks import ranking
+from agebench.reports.leaderboard import ranks_in_words
+from agebench.reports.ranks import ranks
 from agebench.reports.systems import flags, largest_gap, private, rows_of, unanswered, worst_group
 
 
@@ -34,8 +35,7 @@ def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
 
 def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
     # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
-    found = ranking(rows_of([record("a", 3), record("b", 4), record("c", 5)]))
-    assert found is not None
+    (found,) = ranks(rows_of([record("a", 3), record("b", 4), record("c", 5)])).rankings
     assert found.critical == pytest.approx(2.343, abs=0.01)
     assert [(row.records[0]["id"], rank, place) for row, rank, place in found.places] == [
         ("a-0", 1.0, 1),
@@ -46,9 +46,61 @@ def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
     many = [record(chr(97 + place), 3 + place) for place in range(13)]
     for one in many:
         one["metrics"]["tests"] |= {f"more{place}": one["metrics"]["tests"]["utk"] for place in range(4)}
-    found = ranking(rows_of(many))
-    assert found is not None
+    (found,) = ranks(rows_of(many)).rankings
     assert [place for _, _, place in found.places] == [1] * 8 + [2, 3, 4, 5, 6]
+
+
+def trained_on(train: str, head: str, mae: float, **fingerprints: str) -> dict[str, Any]:
+    one = record(
+        head, mae, id=f"{train}-{head}", samples={name: {"fingerprint": of} for name, of in fingerprints.items()}
+    )
+    one["config"]["train"] = {"set": train}
+    one["metrics"]["train"] = train
+    own = one["metrics"]["tests"]
+    own[train] = own[train] | {"n": 20}
+    return one
+
+
+def test_a_system_is_ranked_only_beside_those_tested_on_the_same_images_in_the_same_role() -> None:
+    whole = {"utk": "11", "fgnet": "22"}
+    records = [trained_on(train, head, mae, **whole) for train in whole for mae, head in enumerate("abc", 3)]
+    found = ranks(rows_of(records))
+    # On fgnet's own 20 images as on others' 100 the figures are alike: of six systems none stands beside another's kind.
+    assert [{row.train for row, *_ in of.places} for of in found.rankings] == [{"fgnet"}, {"utk"}]
+    assert [[rank for _, rank, _ in of.places] for of in found.rankings] == [[1.0, 2.0, 3.0]] * 2
+    said = ranks_in_words(found)
+    assert "Ranking 1: 3 systems on utk (100 images) and fgnet° (20 images)." in said[0]
+    assert "Ranking 2: 3 systems on utk° (20 images) and fgnet (100 images)." in said[1]
+
+
+def test_the_same_number_is_not_the_same_images() -> None:
+    def with_women(one: dict[str, Any], women: int) -> dict[str, Any]:
+        for entry in one["metrics"]["tests"].values():
+            entry["groups"] = entry["groups"] | {"gender": {"female": {"n": women}, "male": {"n": 100 - women}}}
+        return one
+
+    alike = [record(head, mae, samples={"utk": {"fingerprint": "11"}}) for mae, head in enumerate("abc", 3)]
+    other_copy = record("d", 1, samples={"utk": {"fingerprint": "33"}})
+    other_part = with_women(record("e", 1, samples={"utk": {"fingerprint": "11"}}), 40)
+    lacks_one = record("f", 1, samples={"utk": {"fingerprint": "11"}})
+    lacks_one["metrics"]["tests"] = {"utk": lacks_one["metrics"]["tests"]["utk"]}
+    no_figure = record("g", 1, samples={"utk": {"fingerprint": "11"}})
+    no_figure["metrics"]["tests"]["utk"] = no_figure["metrics"]["tests"]["utk"] | {"overall": {"mae": {"value": None}}}
+    has_more = record("h", 6, samples={"utk": {"fingerprint": "11"}})
+    has_more["metrics"]["tests"]["third"] = has_more["metrics"]["tests"]["utk"]
+    found = ranks(rows_of([*alike, other_copy, other_part, lacks_one, no_figure, has_more]))
+    (ranking,) = found.rankings
+    assert [row.records[0]["model"]["head"] for row, *_ in ranking.places] == ["a", "b", "c", "h"]
+    assert [row.records[0]["model"]["head"] for row in found.left_out] == ["d", "e", "f", "g"]
+    assert "m, d (utk), m, e (utk)" in ranks_in_words(found)[-1]
+
+
+def test_too_few_that_share_two_tests_have_no_ranking() -> None:
+    found = ranks(rows_of([record("a", 3), record("b", 4)]))
+    assert found.rankings == []
+    assert len(found.left_out) == 2
+    (said,) = ranks_in_words(found)
+    assert "three systems" in said
 
 
 def test_figures_that_flatter_have_no_place() -> None:
@@ -56,8 +108,8 @@ def test_figures_that_flatter_have_no_place() -> None:
     leaky["metrics"]["protocol"] = {"name": "random", "leaks": {"duplicates": 2, "subjects": 0}}
     strict = record("e", 6)
     strict["metrics"]["protocol"] = {"name": "folds", "leaks": {"duplicates": 0, "subjects": 0}}
-    found = ranking(rows_of([record("a", 3), record("b", 4), leaky, strict]))
-    assert found is not None
+    found = ranks(rows_of([record("a", 3), record("b", 4), leaky, strict]))
+    assert len(found.rankings[0].places) == 3
     assert [row.name for row in found.left_out] == ["m, d, protocol random"]
     assert "leaky protocol" in flags(found.left_out[0])
 
@@ -100,3 +152,16 @@ def test_an_image_that_the_training_set_holds_too_is_no_failure() -> None:
     samples = {"utk": {"read": 100, "quarantined": {"also in the training set": 5, "no face found": 2}}}
     (row,) = rows_of([record("a", 3, samples=samples)])
     assert unanswered(row) == (2, 100)
+
+
+def test_what_nobody_was_asked_about_is_no_failure_either() -> None:
+    reasons = {
+        "excluded by audit.csv": 200,
+        "age … is outside [0, 120]": 5,
+        "age … is outside the protocol's [18, 60)": 300,
+        "nothing says its age": 7,
+        "no face found": 3,
+        "a damaged image: broken data stream": 2,
+    }
+    (row,) = rows_of([record("a", 3, samples={"utk": {"read": 1000, "quarantined": reasons}})])
+    assert unanswered(row) == (5, 1000)

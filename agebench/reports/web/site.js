@@ -56,7 +56,7 @@ function columns() {
       name: `MAE on ${test}`, value: (s) => s.tests[test]?.mae[0] ?? null,
       cell: (s) => (s.tests[test] ? figure(s.tests[test].mae, { mark: mark(s.tests[test]) }) : "–"),
     })),
-    { name: "Place", value: (s) => s.place, cell: (s) => (s.place === null ? "–" : String(s.place)) },
+    { name: "Place", value: (s) => (s.place === null ? null : s.ranking * 1e6 + s.place), cell: placed },
     { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
     { name: `Worst group (${on})`, value: (s) => of(s)?.worst?.[1] ?? null, cell: (s) => named(of(s)?.worst) },
     { name: `Gap (${on})`, value: (s) => of(s)?.gap?.[1] ?? null, cell: (s) => named(of(s)?.gap, of(s)?.gapShown ? " ✓" : "") },
@@ -72,6 +72,12 @@ function named(entry, end = "") {
   if (!entry) return "–";
   const box = figure(entry.slice(1));
   box.append(el("br"), el("span", { class: "interval" }, entry[0] + end));
+  return box;
+}
+function placed(system) {
+  if (system.place === null) return "–";
+  const box = document.createDocumentFragment();
+  box.append(String(system.place), el("br"), el("span", { class: "interval" }, `in ranking ${system.ranking}`));
   return box;
 }
 function chosen() {
@@ -231,7 +237,7 @@ function route(focus = true) {
 const option = (value, name = value) => el("option", { value }, name);
 $("train").append(option("", "any dataset"), ...[...new Set(data.systems.map((system) => system.train))].map((name) => option(name)));
 $("test").append(...data.tests.map((name) => option(name)));
-$("ranks").textContent = data.ranks;
+$("ranks").append(...data.ranks.map((said) => el("p", { class: "note" }, said)));
 $("made").textContent = `${data.systems.reduce((sum, system) => sum + system.runs.length, 0)} records, agebench ${data.agebench}. One file: it loads nothing and sends nothing.`;
 $("published").append(
   el("thead", {}, el("tr", {}, ...["System", "Trained on", "Tested on", "Figure", "Value", "How", "Source"].map((name) => el("th", { scope: "col", class: name === "Value" ? null : "text" }, name)))),

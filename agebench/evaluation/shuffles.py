@@ -1,0 +1,187 @@
+"""Shuffles of group labels for permutation tests, where several rows may be of one unit (images of one person)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agebench.evaluation.resampling import Flags, Floats, Ints
+
+
+def several_labels(labels: Ints, units: Ints) -> Flags:
+    """(U,) whether a unit's rows hold more than one label."""
+    low, high = np.full(int(units.max()) + 1, labels.max()), np.zeros(int(units.max()) + 1, labels.dtype)
+    np.minimum.at(low, units, labels)
+    np.maximum.at(high, units, labels)
+    mixed: Flags = low < high
+    return mixed
+
+
+@dataclass(frozen=True)
+class Shuffles:
+    """The rows, brought down to few items that hold one label at a time: parts of whole units, single rows, and what never moves.
+
+    If errors do not depend on the label, given whose they are and the stratum, then these are exchangeable, and nothing else is:
+
+    - among units of one label each, in about the same stratum, their labels: units are independent and of one kind;
+    - in a unit of several labels (a person with and without glasses), the labels of its rows of one stratum. What the rows
+      share, they share under every label. Carried to another unit they would change what part of that the gap holds.
+
+    So a unit that holds several labels, but never two in one stratum, stays as it is: a change with age cannot be told from age
+    there. This is the restricted permutation of Winkler et al. 2015, "Multi-level block permutation", NeuroImage 123.
+
+    Attributes:
+        sums: (I,) the sum of each item's values.
+        counts: (I,) its rows.
+        moved: how many labels a shuffle moves.
+    """
+
+    sums: Floats
+    counts: Floats
+    moved: int
+    _strata: int
+    _label: Ints  # of each unit
+    _parts: tuple[Ints, Ints]  # unit and stratum of each part of a unit of one label
+    _blocks: list[Ints]  # such units, by stratum
+    _rows: tuple[Ints, Ints, Ints]  # label, stratum and place to be shuffled in, ascending, of the rows of other units
+    _still: Ints  # cells of what never moves
+
+    def cells(self, rng: np.random.Generator) -> Ints:
+        """One shuffle: the cell, label * strata + stratum, of each item (I,)."""
+        label = self._label.copy()
+        for block in self._blocks:
+            label[block] = rng.permutation(self._label[block])
+        unit, stratum = self._parts
+        whole = label[unit] * self._strata + stratum
+        row_label, row_stratum, place = self._rows
+        if not len(place) + len(self._still):
+            return whole
+        # Sorted by place and, within one, by chance.
+        order = np.argsort(place + rng.random(len(place)))
+        return np.concatenate([whole, row_label[order] * self._strata + row_stratum, self._still])
+
+
+def shuffles(values: Floats, labels: Ints, stratum: Ints, units: Ints, strata: int) -> Shuffles:
+    """How the labels of n rows are to be shuffled.
+
+    Args:
+        values: (n,) what differs or not: errors, or 0 and 1.
+        labels: (n,) groups, 0, 1, ….
+        stratum: (n,) 0 to `strata` - 1.
+        units: (n,) whose rows they are, dense.
+        strata: how many there are.
+    """
+    mixed = several_labels(labels, units)
+    label = np.zeros(len(mixed), labels.dtype)
+    label[units] = labels
+    inside = ~mixed[units]
+    home = np.round(np.bincount(units, stratum) / np.bincount(units)).astype(np.int64)
+    pairs, pair = np.unique(units[inside] * strata + stratum[inside], return_inverse=True)
+    whole = np.flatnonzero(~mixed)
+    order = whole[np.argsort(home[whole], kind="stable")]
+    blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
+    rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
+    moved, fixed = rows[moving], rows[~moving]
+    cells = labels[fixed] * strata + stratum[fixed]
+    still, which = np.unique(cells, return_inverse=True)
+    several = [np.bincount(pair, values[inside]), values[moved], np.bincount(which, values[fixed])]
+    counts = [np.bincount(pair), np.ones(len(moved)), np.bincount(which)]
+    return Shuffles(
+        sums=np.concatenate(several),
+        counts=np.concatenate(counts).astype(float),
+        moved=len(whole) + len(moved),
+        _strata=strata,
+        _label=label,
+        _parts=(pairs // strata, pairs % strata),
+        _blocks=blocks,
+        _rows=(labels[moved], stratum[moved], place[moving]),
+        _still=still,
+    )
+
+
+def _within(values: Floats, labels: Ints, places: Ints, rows: Ints) -> tuple[Ints, Ints, Flags]:
+    """`rows` by place; their places; and which of them a shuffle moves: those of a place with two labels and two values."""
+    rows = rows[np.argsort(places[rows], kind="stable")]
+    place = places[rows]
+    if not len(rows):
+        return rows, place, np.zeros(0, dtype=bool)
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    sizes = np.diff(starts, append=len(rows))
+    moving = np.ones(len(starts), dtype=bool)
+    for of in (labels[rows], values[rows]):
+        moving &= np.minimum.reduceat(of, starts) < np.maximum.reduceat(of, starts)
+    return rows, place, np.repeat(moving, sizes)
+
+
+def limit_means(
+    values: Floats,
+    labels: Ints,
+    stratum: Ints,
+    units: Ints,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    draws: int,
+) -> Floats:
+    """Means of groups by stratum (draws, *shape), less the stratum's, in the normal limit of very many shuffles.
+
+    Whole units: sampling without replacement (Hájek 1960), widened by the design effect of units. Rows within units: the same
+    in each unit and stratum, about that place's own mean.
+
+    Args:
+        values: (n,), see `shuffles`, like the next three.
+        labels: see there.
+        stratum: see there.
+        units: see there.
+        shape: (groups, strata).
+        rng: for the draws.
+        draws: how many.
+    """
+    inside = ~several_labels(labels, units)[units]
+    total, n = _counts(labels, stratum, shape), _counts(labels[inside], stratum[inside], shape)
+    size = np.maximum(n.sum(axis=0), 1)
+    mean = np.bincount(stratum[inside], values[inside], minlength=shape[1]) / size
+    residual = values - mean[stratum]
+    own = residual[inside]
+    variance = np.bincount(stratum[inside], own**2, minlength=shape[1]) / np.maximum(size - 1, 1)
+    design = np.sum(np.bincount(units[inside], own) ** 2) / max(np.sum(own**2), 1e-300)
+    # Of independent group means u_g = z_g / sqrt(n_g), the deviations from their common mean have the shuffles' covariance.
+    drawn = rng.standard_normal((draws, *shape)) / np.sqrt(np.maximum(n, 1))
+    drawn -= (drawn * n).sum(axis=1, keepdims=True) / size
+    drawn *= np.sqrt(variance * design)
+    if inside.all():
+        return drawn
+    sums = drawn * n + _limit_within(
+        residual[~inside], labels[~inside], stratum[~inside], units[~inside], shape, rng, draws
+    )
+    means: Floats = sums / np.maximum(total, 1)
+    return means
+
+
+def _counts(labels: Ints, stratum: Ints, shape: tuple[int, int]) -> Floats:
+    return np.bincount(labels * shape[1] + stratum, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+
+
+def _limit_within(
+    residual: Floats,
+    labels: Ints,
+    stratum: Ints,
+    units: Ints,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    draws: int,
+) -> Floats:
+    """Sums of groups by stratum (draws, *shape): hypergeometric covariances, added up over the places."""
+    places, place = np.unique(units * shape[1] + stratum, return_inverse=True)
+    n = np.zeros((len(places), shape[0]))
+    np.add.at(n, (place, labels), 1)
+    size = n.sum(axis=1)
+    mean = np.bincount(place, residual) / size
+    variance = np.bincount(place, (residual - mean[place]) ** 2) / np.maximum(size - 1, 1)
+    sums = np.empty((draws, *shape))
+    for code in range(shape[1]):
+        here = places % shape[1] == code
+        of, spread = n[here], variance[here]
+        covariance = np.diag(spread @ of) - (of.T * (spread / size[here])) @ of
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+        sums[:, :, code] = mean[here] @ of + rng.standard_normal((draws, shape[0])) @ root.T
+    return sums
