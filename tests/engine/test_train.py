@@ -80,6 +80,7 @@ def test_two_runs_of_one_seed_are_identical(tmp_path: Path) -> None:
     assert (ages(first) == ages(second)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
 def test_it_learns(tmp_path: Path, optimiser: str, schedule: str) -> None:

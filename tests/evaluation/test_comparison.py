@@ -37,6 +37,7 @@ def test_a_planted_difference_is_shown_with_its_size():
     assert row["difference"]["low"] <= truth <= row["difference"]["high"]
 
 
+@pytest.mark.slow
 def test_no_difference_is_said_to_be_none_in_95_of_100():
     shown = 0
     for repeat in range(100):

@@ -23,6 +23,8 @@ from agebench.models.age_model import AgeModel, create_model
 from agebench.registry.cards import Architecture
 from agebench.registry.catalogue import catalogue
 
+pytestmark = pytest.mark.slow  # three exporters, some of which take seconds a file
+
 SIZE = 32
 FACES = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), dtype=np.uint8)
 METRICS = {
@@ -88,7 +90,6 @@ def test_every_head_becomes_torchscript(head: str, tmp_path: Path) -> None:
     check(open_exported(write_file(tmp_path, "torchscript", head), trusted=True), head)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("head", ["regression", "quantile", "coral", "corn", "drf"])
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_other_kinds_of_heads_become_onnx_and_pt2(head: str, kind: str, tmp_path: Path) -> None:
@@ -132,7 +133,6 @@ PICTURES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_it_runs_where_there_is_nothing_else(kind: str, files: dict[str, Path]) -> None:
     """By the manual's own line."""
@@ -269,7 +269,6 @@ def test_lower_precisions(kind: str, precision: str, tmp_path: Path) -> None:
     assert open_exported(file, trusted=True).card["precision"] == precision
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_lower_precisions_of_onnx(precision: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = write_file(tmp_path, "onnx", precision=precision, calibration=FACES)

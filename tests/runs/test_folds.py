@@ -13,6 +13,8 @@ from agebench.reports.record_check import check_record
 from agebench.reports.results import make_record
 from agebench.runs import pipeline
 
+pytestmark = pytest.mark.slow  # each trains several folds
+
 CARD = """
 name = "{name}"
 title = "A few generated faces"

@@ -18,6 +18,8 @@ from agebench.models.age_model import AgeModel, create_model
 from agebench.models.zoo.published import load_published
 from agebench.registry.catalogue import catalogue
 
+pytestmark = pytest.mark.slow  # networks of their full size
+
 CARDS = {name: catalogue().models.get(name).architecture for name in ("mivolo-d1", "volo-d1", "swinface")}
 # Numbers of parameters of the official models, with gender.
 PARAMETERS = {"mivolo-d1": 27_432_414, "volo-d1": 25_864_350, "swinface": 67_809_266}
