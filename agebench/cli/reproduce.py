@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     record = read_record(arguments.record)
     catalogue = cards(arguments)
-    config = reproduce.config_of(record, catalogue, device=arguments.device)
+    config = reproduce.config_of(record, catalogue, device=arguments.device, source=str(arguments.record))
     folder = RunFolder(arguments.out or Path("runs") / f"{AGAIN}{record['id']}")
     finished = folder.finished(config)
     differing = list(reproduce.differences(record, config, catalogue))

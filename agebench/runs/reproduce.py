@@ -25,7 +25,7 @@ _PLACE = "source"
 
 
 def config_of(
-    record: Mapping[str, Any], catalogue: Catalogue, *, device: str | None = None
+    record: Mapping[str, Any], catalogue: Catalogue, *, device: str | None = None, source: str = "the record"
 ) -> RunConfig | ExternalConfig:
     """The settings that a record holds; nothing but the record is asked, save for the datasets and external models.
 
@@ -33,6 +33,7 @@ def config_of(
         record: as it was read.
         catalogue: the cards here.
         device: another than the record's.
+        source: where it was read, for messages.
 
     Raises:
         UserError: the record does not hold, or names a dataset that is not known here, or a model that runs code which is
@@ -40,7 +41,7 @@ def config_of(
     """
     problem = next(iter(check_record(record)), None)
     if problem is not None:
-        raise UserError(f"the record cannot be trusted: {problem}")
+        raise UserError(f"{source} cannot be trusted: {problem}")
     settings = dict(record["config"]) | ({"device": device} if device else {})
     if record["metrics"]["train"] is not None:
         config: RunConfig | ExternalConfig = validated(RunConfig, settings, source="the record's config")
@@ -126,7 +127,7 @@ def verdicts(record: Mapping[str, Any], run: Path) -> dict[str, dict[str, Any]]:
     for name, test in record["metrics"]["tests"].items():
         there, here = test["overall"]["mae"], metrics["tests"][name]["overall"]["mae"]
         digest = predictions_digest(pd.read_parquet(run / "predictions" / f"{name}.parquet"))
-        if digest == record["predictions"][name]["sha256"]:
+        if digest == record["predictions"].get(name, {}).get("sha256"):
             verdict = IDENTICAL
         elif None not in (there.get("low"), there.get("high")) and there["low"] <= here["value"] <= there["high"]:
             verdict = INSIDE

@@ -239,3 +239,8 @@ def test_a_strangers_record_brings_no_code_of_the_strangers(tmp_path: Path) -> N
     content["config"]["model"]["output"]["scale"] = 3.0
     with pytest.raises(UserError, match="says another output than the record"):
         reproduce.config_of(content | {"sha256": seal(content)}, found)
+
+
+def test_a_record_that_does_not_hold_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"^theirs\.json cannot be trusted: "):
+        reproduce.config_of({"schema": 1, "sha256": "0" * 64}, catalogue([]), source="theirs.json")
