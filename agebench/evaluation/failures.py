@@ -11,7 +11,7 @@ from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.intervals import wilson
 from agebench.evaluation.rates import design_effect, people
 from agebench.evaluation.resampling import Flags, Floats, Ints, dense
-from agebench.evaluation.shuffles import shuffles
+from agebench.evaluation.shuffles import Labelled, shuffles
 
 DRAWS = 9999
 # Of people, whose labels are shuffled one draw after the other; fewer of very many, so that a minute is not spent on p.
@@ -100,7 +100,7 @@ def _chi_squared(failed: Ints, counts: Ints) -> Floats:
 
 
 def _of_people(gone: Flags, labels: Ints, units: Ints, generator: np.random.Generator) -> Floats:
-    made = shuffles(gone.astype(float), labels, np.zeros(len(gone), dtype=np.int64), units, 1)
+    made = shuffles(Labelled(gone.astype(float), labels, np.zeros(len(gone), dtype=np.int64), units), 1)
     draws = int(np.clip(_LABELS // max(made.moved, 1), _FEWEST_DRAWS, _DRAWS_OF_PEOPLE))
     cells = [made.cells(generator) for _ in range(draws)]
     size = int(labels.max()) + 1

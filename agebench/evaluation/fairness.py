@@ -13,7 +13,7 @@ import numpy as np
 
 from agebench.evaluation.groups import MIN_GROUP, Grouping
 from agebench.evaluation.resampling import Floats, Ints, dense
-from agebench.evaluation.shuffles import limit_means, shuffles
+from agebench.evaluation.shuffles import Labelled, limit_means, shuffles
 
 # A stratum of ages is closed once it is this wide and every group has so many rows in it; one that grows wider than the
 # widest is given up: ages at which some group is all but absent cannot be compared.
@@ -138,9 +138,10 @@ def equality_test(
     weights = np.ones(1) if strata is None else strata.weights
     rng = np.random.default_rng(seed)
     shape = (len(groups), len(weights))
-    made = shuffles(errors, labels, stratum, units, shape[1])
+    rows = Labelled(errors, labels, stratum, units)
+    made = shuffles(rows, shape[1])
     if made.moved > _SHUFFLED:
-        means = limit_means(errors, labels, stratum, units, shape, rng, permutations) @ weights
+        means = limit_means(rows, shape, rng, permutations) @ weights
         null = means.max(axis=1) - means.min(axis=1)
     else:
         null = np.array([_gap(made.sums, made.cells(rng), made.counts, weights, shape) for _ in range(permutations)])

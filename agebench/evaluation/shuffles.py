@@ -1,10 +1,31 @@
 """Shuffles of group labels for permutation tests, where several rows may be of one unit (images of one person)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from agebench.evaluation.resampling import Flags, Floats, Ints
+
+
+class Labelled(NamedTuple):
+    """Rows whose labels are to be shuffled.
+
+    Attributes:
+        values: (n,) what differs or not: errors, or 0 and 1.
+        labels: (n,) groups, 0, 1, ….
+        stratum: (n,) of ages, 0, 1, ….
+        units: (n,) whose rows they are, dense.
+    """
+
+    values: Floats
+    labels: Ints
+    stratum: Ints
+    units: Ints
+
+    def where(self, chosen: Flags) -> "Labelled":
+        """The rows of `chosen` (n,) alone."""
+        return Labelled(*(column[chosen] for column in self))
 
 
 def several_labels(labels: Ints, units: Ints) -> Flags:
@@ -60,16 +81,9 @@ class Shuffles:
         return np.concatenate([whole, row_label[order] * self._strata + row_stratum, self._still])
 
 
-def shuffles(values: Floats, labels: Ints, stratum: Ints, units: Ints, strata: int) -> Shuffles:
-    """How the labels of n rows are to be shuffled.
-
-    Args:
-        values: (n,) what differs or not: errors, or 0 and 1.
-        labels: (n,) groups, 0, 1, ….
-        stratum: (n,) 0 to `strata` - 1.
-        units: (n,) whose rows they are, dense.
-        strata: how many there are.
-    """
+def shuffles(rows: Labelled, strata: int) -> Shuffles:
+    """How the labels of `rows` are to be shuffled; `strata` is how many strata there are."""
+    values, labels, stratum, units = rows
     mixed = several_labels(labels, units)
     label = np.zeros(len(mixed), labels.dtype)
     label[units] = labels
@@ -79,8 +93,8 @@ def shuffles(values: Floats, labels: Ints, stratum: Ints, units: Ints, strata: i
     whole = np.flatnonzero(~mixed)
     order = whole[np.argsort(home[whole], kind="stable")]
     blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
-    rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
-    moved, fixed = rows[moving], rows[~moving]
+    mixed_rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
+    moved, fixed = mixed_rows[moving], mixed_rows[~moving]
     cells = labels[fixed] * strata + stratum[fixed]
     still, which = np.unique(cells, return_inverse=True)
     several = [np.bincount(pair, values[inside]), values[moved], np.bincount(which, values[fixed])]
@@ -112,29 +126,19 @@ def _within(values: Floats, labels: Ints, places: Ints, rows: Ints) -> tuple[Int
     return rows, place, np.repeat(moving, sizes)
 
 
-def limit_means(
-    values: Floats,
-    labels: Ints,
-    stratum: Ints,
-    units: Ints,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    draws: int,
-) -> Floats:
+def limit_means(rows: Labelled, shape: tuple[int, int], rng: np.random.Generator, draws: int) -> Floats:
     """Means of groups by stratum (draws, *shape), less the stratum's, in the normal limit of very many shuffles.
 
     Whole units: sampling without replacement (Hájek 1960), widened by the design effect of units. Rows within units: the same
     in each unit and stratum, about that place's own mean.
 
     Args:
-        values: (n,), see `shuffles`, like the next three.
-        labels: see there.
-        stratum: see there.
-        units: see there.
+        rows: whose labels would be shuffled.
         shape: (groups, strata).
         rng: for the draws.
         draws: how many.
     """
+    values, labels, stratum, units = rows
     inside = ~several_labels(labels, units)[units]
     total, n = _counts(labels, stratum, shape), _counts(labels[inside], stratum[inside], shape)
     size = np.maximum(n.sum(axis=0), 1)
@@ -149,9 +153,7 @@ def limit_means(
     drawn *= np.sqrt(variance * design)
     if inside.all():
         return drawn
-    sums = drawn * n + _limit_within(
-        residual[~inside], labels[~inside], stratum[~inside], units[~inside], shape, rng, draws
-    )
+    sums = drawn * n + _limit_within(rows._replace(values=residual).where(~inside), shape, rng, draws)
     means: Floats = sums / np.maximum(total, 1)
     return means
 
@@ -160,16 +162,9 @@ def _counts(labels: Ints, stratum: Ints, shape: tuple[int, int]) -> Floats:
     return np.bincount(labels * shape[1] + stratum, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
 
 
-def _limit_within(
-    residual: Floats,
-    labels: Ints,
-    stratum: Ints,
-    units: Ints,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    draws: int,
-) -> Floats:
+def _limit_within(rows: Labelled, shape: tuple[int, int], rng: np.random.Generator, draws: int) -> Floats:
     """Sums of groups by stratum (draws, *shape): hypergeometric covariances, added up over the places."""
+    residual, labels, stratum, units = rows
     places, place = np.unique(units * shape[1] + stratum, return_inverse=True)
     n = np.zeros((len(places), shape[0]))
     np.add.at(n, (place, labels), 1)

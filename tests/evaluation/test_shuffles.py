@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agebench.evaluation.fairness import age_strata, equality_test
 from agebench.evaluation.groups import Grouping
-from agebench.evaluation.shuffles import limit_means, shuffles
+from agebench.evaluation.shuffles import Labelled, limit_means, shuffles
 
 
 def two_groups(labels) -> Grouping:
@@ -56,7 +56,7 @@ def rows(draw):
 @given(rows(), st.integers(0, 9))
 def test_a_shuffle_keeps_every_value_and_what_stands_in_each_unit(of, seed):
     values, labels, stratum, units = of
-    made = shuffles(values, labels, stratum, units, 2)
+    made = shuffles(Labelled(values, labels, stratum, units), 2)
     cells = made.cells(np.random.default_rng(seed))
     assert made.sums.sum() == pytest.approx(values.sum())
     assert made.counts.sum() == len(values)
@@ -71,7 +71,7 @@ def test_a_shuffle_keeps_every_value_and_what_stands_in_each_unit(of, seed):
 def test_images_of_nobody_and_people_with_one_label_are_shuffled_as_wholes(labels, seed):
     labels = np.array(labels)
     zeros, each = np.zeros(len(labels), dtype=np.int64), np.arange(len(labels))
-    made = shuffles(np.ones(len(labels)), labels, zeros, each, 1)
+    made = shuffles(Labelled(np.ones(len(labels)), labels, zeros, each), 1)
     assert made.moved == len(labels)
     assert made.cells(np.random.default_rng(seed)).tolist() == np.random.default_rng(seed).permutation(labels).tolist()
 
@@ -81,13 +81,13 @@ def test_the_limit_has_the_moments_of_the_shuffles():
     units = np.arange(900) // 3
     labels = np.where(units < 150, rng.integers(0, 3, 900), rng.integers(0, 3, 300)[units])
     stratum, values = (units % 2), rng.gamma(2, 2, 900)
-    made = shuffles(values, labels, stratum, units, 2)
+    made = shuffles(Labelled(values, labels, stratum, units), 2)
     found = []
     for seed in range(3000):
         cells = made.cells(np.random.default_rng(seed))
         found.append(np.bincount(cells, made.sums) / np.bincount(cells, made.counts))
     shuffled = np.reshape(found, (-1, 3, 2))
-    limit = limit_means(values, labels, stratum, units, (3, 2), rng, 3000)
+    limit = limit_means(Labelled(values, labels, stratum, units), (3, 2), rng, 3000)
     apart = [of - of.mean(axis=1, keepdims=True) for of in (shuffled, limit)]
     assert apart[0].mean(axis=0) == pytest.approx(apart[1].mean(axis=0), abs=0.02)
     assert apart[0].std(axis=0) == pytest.approx(apart[1].std(axis=0), rel=0.1)
