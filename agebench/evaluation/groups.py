@@ -9,12 +9,12 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.resampling import Floats, Ints, dense
+from agebench.registry.cards import BANDS
 from agebench.registry.plugins import suggest
 
 # Lower ends, completed years. Childhood, the years about the legal thresholds, then decades.
 AGE_BANDS = (0, 13, 18, 25, 35, 45, 55, 65)
 MIN_GROUP = 30
-BANDS = "age_band"
 
 
 @dataclass(frozen=True)

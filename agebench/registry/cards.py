@@ -14,8 +14,8 @@ from agebench.registry.protocol import DEFAULT, NAME, Protocol
 Name = Annotated[str, Field(pattern=NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-# The name of the bands of true age in every table of groups: `agebench.evaluation.groups.BANDS`, a floor above.
-_BANDS = "age_band"
+# What the bands of true age are called in every table of groups.
+BANDS = "age_band"
 
 
 def _unset(value: Any) -> bool:
@@ -65,10 +65,10 @@ class DatasetCard(_Card):
     @field_validator("groups")
     @classmethod
     def _no_group_called_like_the_bands(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
-        if _BANDS in groups:
+        if BANDS in groups:
             raise ValueError(
-                f"'{_BANDS}' is what the bands of the true age are called; give the column another name, e.g. by "
-                f'options.columns = {{own_band = "{_BANDS}"}}'
+                f"'{BANDS}' is what the bands of the true age are called; give the column another name, e.g. by "
+                f'options.columns = {{own_band = "{BANDS}"}}'
             )
         return groups
 
