@@ -1,6 +1,7 @@
-"""Files that are either there whole or not at all."""
+"""Files: written so that they are there whole or not at all, and told apart by their digests."""
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -36,6 +37,16 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def write_error(path: Path, error: OSError) -> AgebenchError:

@@ -1,6 +1,5 @@
 """Downloads that continue where they broke off."""
 
-import hashlib
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
@@ -8,6 +7,7 @@ from urllib.request import Request, urlopen
 
 from agebench.data.archive import folder_error
 from agebench.errors import AgebenchError, UserError
+from agebench.files import digest
 from agebench.progress import progress
 
 _CHUNK = 1 << 20
@@ -45,12 +45,6 @@ def download(url: str, folder: Path, *, sha256: str = "") -> Path:
     except OSError as error:
         raise folder_error(folder, error) from error
     return target
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _receive(url: str, part: Path) -> None:

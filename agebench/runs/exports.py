@@ -1,6 +1,5 @@
 """A finished run's model as files for elsewhere: checked, judged, timed."""
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from agebench.export.onnx_file import need_onnx
 from agebench.export.opened import ExportedFile, open_exported
 from agebench.export.speed import measure_speed
 from agebench.export.write import IMPOSSIBLE, SUFFIXES, TYPES, Variant, write_export
-from agebench.files import write_json
+from agebench.files import digest, write_json
 from agebench.models.external.files import need_onnxruntime
 from agebench.progress import progress
 from agebench.registry.catalogue import Catalogue
@@ -191,7 +190,7 @@ def _describe(path: Path, card: dict[str, Any], examples: np.ndarray, machine: d
     return {
         "file": path.name,
         "bytes": path.stat().st_size,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": digest(path),
         **{key: card[key] for key in ("format", "precision", "checked", "accuracy") if key in card},
         "speed": measure_speed(open_exported(path, trusted=True), examples),
         "hardware": machine,

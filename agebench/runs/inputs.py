@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ import numpy as np
 
 from agebench.data.samples import GEOMETRY, Samples, fingerprint
 from agebench.errors import AgebenchError, UserError
+from agebench.files import digest
 from agebench.registry.catalogue import Catalogue
+from agebench.reports.tables import listed
 from agebench.runs.config import RunConfig
 from agebench.runs.datasets import Dataset, divide_home, exclude, open_dataset
 from agebench.runs.division import Divisions
@@ -50,9 +52,9 @@ def inputs_of(
         excluded: what else `exclude` gave.
         divisions: of a run that trains.
     """
-    bodies = not isinstance(config, ExternalConfig) and config.model.bodies
     specs = {
-        name: config.faces.spec(dataset.card, config.model.size, bodies=bodies) for name, dataset in datasets.items()
+        name: config.faces.spec(dataset.card, config.model.size, bodies=config.model.bodies)
+        for name, dataset in datasets.items()
     }
     return {
         "exclude": {file: str(what["sha256"]) for file, what in excluded.get("excluded", {}).items()},
@@ -88,7 +90,7 @@ def refuse_changed(folder: RunFolder, now: Inputs) -> None:
     found = changed(folder.manifest(), now)
     if found:
         raise UserError(
-            f"{folder.place}: this run was begun before {_listed(found)} changed, and cannot go on or stand for what is there "
+            f"{folder.place}: this run was begun before {listed(found)} changed, and cannot go on or stand for what is there "
             "now; put that back, choose another folder with --out, or delete this one"
         )
 
@@ -111,8 +113,7 @@ class Present:
             return "its manifest says nothing of them"
         # Runs that differ in the recipe alone share them.
         weights = config.model.source if isinstance(config, ExternalConfig) else config.pretrained
-        bodies = not isinstance(config, ExternalConfig) and config.model.bodies
-        key = (config.data, config.faces, config.model.size, bodies, config.seed, weights)
+        key = (config.data, config.faces, config.model.size, config.model.bodies, config.seed, weights)
         if key not in self._found:
             try:
                 self._found[key] = self._inputs(config)
@@ -199,11 +200,6 @@ def _weights(config: RunConfig) -> dict[str, str]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -29,14 +29,12 @@ from agebench.reports.run_report import write_report
 from agebench.runs.config import RunConfig
 from agebench.runs.datasets import Dataset, divide_home, exclude, open_dataset
 from agebench.runs.division import Division, Divisions, task_classes
-from agebench.runs.external_config import ExternalConfig
 from agebench.runs.failures import record_failures
 from agebench.runs.folder import RunFolder
 from agebench.runs.folds import join, measure
-from agebench.runs.inputs import inputs_of, refuse_changed
+from agebench.runs.inputs import AnyConfig, inputs_of, refuse_changed
 from agebench.runs.live import Live
 from agebench.runs.promises import promises
-from agebench.runs.published import PublishedConfig
 from agebench.runs.records import (
     VALIDATION,
     describe_faces,
@@ -152,10 +150,9 @@ def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
         model.add_task(name, task_classes(config.data.train, labelled, name))
 
 
-def prepare_faces(config: RunConfig | ExternalConfig | PublishedConfig, dataset: Dataset) -> Faces:
+def prepare_faces(config: AnyConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
-    bodies = not isinstance(config, ExternalConfig) and config.model.bodies
-    spec = config.faces.spec(dataset.card, config.model.size, bodies=bodies)
+    spec = config.faces.spec(dataset.card, config.model.size, bodies=config.model.bodies)
     return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
 
 

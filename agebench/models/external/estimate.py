@@ -1,6 +1,5 @@
 """Ages from any external model, whatever it is made of."""
 
-import hashlib
 import importlib.util
 import shlex
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from agebench.errors import UserError
+from agebench.files import digest
 from agebench.models.external.command import ask_command
 from agebench.models.external.contract import Answer, join, prepare, read_answer
 from agebench.models.external.files import find_file, open_file
@@ -91,5 +91,4 @@ def fingerprint(card: ExternalCard) -> str:
             return ""
         if not path.is_file():
             raise UserError(f"model '{card.name}': no such file: {path}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digest(path)[:16]
