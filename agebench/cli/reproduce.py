@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_json, add_registry, cards, say_finished
+from agebench.cli.finished import say_finished
+from agebench.cli.options import add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_exclude, add_json, add_registry, cards, place, say_finished
+from agebench.cli.finished import say_finished
+from agebench.cli.options import add_exclude, add_json, add_registry, cards, place
 
 if TYPE_CHECKING:
     from agebench.registry.catalogue import Catalogue

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import add_exclude, add_json, add_registry, cards, say_finished
+from agebench.cli.finished import say_finished
+from agebench.cli.options import add_exclude, add_json, add_registry, cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
