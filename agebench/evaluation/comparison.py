@@ -10,13 +10,12 @@ import pandas as pd
 from scipy import stats
 
 from agebench.errors import UserError
-from agebench.evaluation.fairness import holm
+from agebench.evaluation.fairness import SIGNIFICANT, holm
 from agebench.evaluation.intervals import LEVEL, Kind, figures, number
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, cluster_codes, student
 
 # What a difference must be to matter, and how surely a study should show it.
 RELEVANT, POWER = 0.1, 0.8
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _judge(rows: list[dict[str, Any]], n: int) -> None:
             for row, adjusted in zip(family, holm([row["p"] for row in family]), strict=True):
                 row["p_holm"] = adjusted
     for row in rows:
-        row["shown"] = row.get("p_holm") is not None and row["p_holm"] < _SIGNIFICANT
+        row["shown"] = row.get("p_holm") is not None and row["p_holm"] < SIGNIFICANT
         value = row["difference"]["value"]
         row["better"] = (row["a"] if value < 0 else row["b"]) if row["shown"] else None
         row["verdict"] = _verdict(row, n)

@@ -15,6 +15,8 @@ from agebench.evaluation.groups import MIN_GROUP, Grouping
 from agebench.evaluation.resampling import Floats, Ints, dense
 from agebench.evaluation.shuffles import Labelled, limit_means, shuffles
 
+# A p value below this shows a difference, everywhere.
+SIGNIFICANT = 0.05
 # A stratum of ages is closed once it is this wide and every group has so many rows in it; one that grows wider than the
 # widest is given up: ages at which some group is all but absent cannot be compared.
 _WIDTH, _WIDEST, _MIN_STRATUM = 5, 20, 10
@@ -183,7 +185,7 @@ def verdict(gap: dict[str, Any]) -> str:
         text += "; the groups share too few ages to be compared at equal ages"
     else:
         text += f"; at equal ages {even['worst']} stands {even['difference']['value']:.2f} years above {even['best']}"
-        if gap["shrinks"] and gap.get("p_holm", 1) < 0.05:
+        if gap["shrinks"] and gap.get("p_holm", 1) < SIGNIFICANT:
             text += ", so part of the raw gap is the groups' mix of ages"
     p = (even or gap).get("p_holm")
     if p is None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from agebench.evaluation import metrics
 from agebench.evaluation.fairness import (
+    SIGNIFICANT,
     Strata,
     cell_codes,
     comparable,
@@ -21,8 +22,6 @@ from agebench.evaluation.fairness import (
 from agebench.evaluation.groups import Grouping
 from agebench.evaluation.metrics import Features
 from agebench.evaluation.resampling import Floats, Ints
-
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -183,4 +182,4 @@ def _judge(gaps: dict[str, dict[str, Any]]) -> None:
             part["p_holm"] = adjusted
     for gap in gaps.values():
         judged = gap["standardised"] or gap
-        gap["flagged"] = judged.get("p_holm") is not None and judged["p_holm"] < _SIGNIFICANT
+        gap["flagged"] = judged.get("p_holm") is not None and judged["p_holm"] < SIGNIFICANT

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agebench.evaluation.fairness import verdict
+from agebench.evaluation.fairness import SIGNIFICANT, verdict
 from agebench.reports.tables import DASH, escaped, group_table, markdown_table, with_interval
 
 _OVERALL = {
@@ -255,7 +255,7 @@ def compare_text(result: Mapping[str, Any]) -> str:
         p = across["friedman"]["p"]
         said = (
             "no difference shown over the data sets"
-            if p is None or p >= 0.05
+            if p is None or p >= SIGNIFICANT
             else "the systems differ over the data sets"
         )
         text = (

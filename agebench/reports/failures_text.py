@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agebench.evaluation.fairness import SIGNIFICANT
 from agebench.reports.tables import (
     count,
     escaped,
@@ -14,8 +15,6 @@ from agebench.reports.tables import (
     p_value,
     with_interval,
 )
-
-_SIGNIFICANT = 0.05
 
 
 def failures_in_words(name: str, found: Mapping[str, Any]) -> str:
@@ -34,7 +33,7 @@ def failures_in_words(name: str, found: Mapping[str, Any]) -> str:
         "another, the figures flatter the system on the group that lost its hardest images."
     )
     gaps = found.get("gaps") or {}
-    shown = [_worst(key, gap) for key, gap in gaps.items() if gap["p_holm"] < _SIGNIFICANT]
+    shown = [_worst(key, gap) for key, gap in gaps.items() if gap["p_holm"] < SIGNIFICANT]
     biased = (
         f"**That biases the benchmark**: what finds the faces misses {listed(shown)} more often than others, so their figures "
         "stand on their easier images, and a gap between groups may be larger than the tables say."
@@ -70,7 +69,7 @@ def _worst(grouping: str, gap: Mapping[str, Any]) -> str:
 def _gap(grouping: str, gap: Mapping[str, Any]) -> str:
     title = "age" if grouping == "age_band" else group_name(grouping, grouping)
     worst, best = _worst(grouping, gap), escaped(group_name(grouping, gap["best"]))
-    chance = gap["p_holm"] >= _SIGNIFICANT
+    chance = gap["p_holm"] >= SIGNIFICANT
     claim = "no difference is shown" if chance else "**more often**"
     return (
         f"By {escaped(title)}: {claim}, {worst} {number(gap['difference'], percent=True)} percentage points above {best}, "

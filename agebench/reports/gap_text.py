@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agebench.evaluation.fairness import SIGNIFICANT
 from agebench.reports.tables import (
     escaped,
     group_name,
@@ -10,8 +11,6 @@ from agebench.reports.tables import (
     p_value,
     with_interval,
 )
-
-_SIGNIFICANT = 0.05
 
 
 def gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:
@@ -56,7 +55,7 @@ def _difference(grouping: str, gap: Mapping[str, Any]) -> str:
 def _shown(gap: Mapping[str, Any]) -> bool | None:
     """Whether the test shows a difference; None where there was no test."""
     p = gap.get("p_holm", gap.get("p"))
-    return None if p is None else p < _SIGNIFICANT
+    return None if p is None else p < SIGNIFICANT
 
 
 def _shrinks(gap: Mapping[str, Any], even: Mapping[str, Any]) -> bool:

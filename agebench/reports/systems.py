@@ -10,6 +10,7 @@ from typing import Any
 from scipy import stats
 
 from agebench.data import refusals
+from agebench.evaluation.fairness import SIGNIFICANT
 
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
@@ -184,7 +185,7 @@ def largest_gap(row: Row, test: str) -> Gap | None:
         alike = len({(of.get("worst"), of.get("best")) for of in several}) == 1
         difference = over_seeds([of["difference"] for of in several]) if alike else gap["difference"]
         ps = [of.get("p_holm") for of in several]
-        shown = None if None in ps else all(p < 0.05 for p in ps)
+        shown = None if None in ps else all(p < SIGNIFICANT for p in ps)
         if difference.get("value") is not None:
             found.append(Gap(grouping, gap["worst"], gap["best"], difference, shown))
     return max(found, key=lambda of: of.difference["value"], default=None)
