@@ -17,8 +17,6 @@ from agebench.evaluation.intervals import LEVEL, figure
 from agebench.evaluation.rates import design_effect, people, rate
 from agebench.evaluation.resampling import Flags, Floats, Ints
 
-__all__ = ["LEGAL_AGES", "MARGIN", "TARGETS", "age_gates", "needed_challenge", "rate"]
-
 LEGAL_AGES = (13, 16, 18, 21)
 TARGETS = (0.01, 0.001)
 # Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.

@@ -13,18 +13,7 @@ from agebench.evaluation.intervals import figures
 from agebench.evaluation.metrics import quantile, signed_error, within
 from agebench.evaluation.rates import people
 from agebench.evaluation.resampling import Floats, Resampler
-from agebench.evaluation.uncertainty import LEVELS, conformal, smallest_n, units
-
-__all__ = [
-    "LEVELS",
-    "NoCalibration",
-    "error_promises",
-    "gate_promise",
-    "gate_promises",
-    "interval_promise",
-    "smallest_n",
-    "units",
-]
+from agebench.evaluation.uncertainty import conformal, smallest_n, units
 
 
 class NoCalibration(UserError):

@@ -238,16 +238,18 @@ def conformal(
     clusters = people(table)
     made = groupings(table, groups)
     everyone = np.ones(len(table), dtype=bool)
+    whose = _clusters(calibration)
+    count = units(calibration)
     result: dict[str, Any] = {
         "n_calibration": len(calibration),
-        "people_calibration": None if people(calibration) is None else units(calibration),
+        "people_calibration": None if people(calibration) is None else count,
         "scaled": scaled,
         "levels": {},
     }
     for level in levels:
-        if units(calibration) < smallest_n(level):
+        if count < smallest_n(level):
             continue
-        radius = _reach(scores, _clusters(calibration), level)
+        radius = _reach(scores, whose, level)
         covered = errors <= radius
         result["levels"][f"{level:g}"] = {
             "radius": radius,

@@ -7,7 +7,8 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation.gates import LEGAL_AGES
-from agebench.evaluation.promises import LEVELS, error_promises, gate_promises, interval_promise, smallest_n, units
+from agebench.evaluation.promises import error_promises, gate_promises, interval_promise
+from agebench.evaluation.uncertainty import LEVELS, smallest_n, units
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import VALIDATION
 

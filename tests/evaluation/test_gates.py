@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from agebench.evaluation.gates import age_gates, needed_challenge, rate
+from agebench.evaluation.gates import age_gates, needed_challenge
+from agebench.evaluation.rates import rate
 
 
 def people(n: int = 4000, seed: int = 0) -> pd.DataFrame:
