@@ -61,17 +61,18 @@ def split_parts(
         shares = np.array([(1 - test) * (1 - val), (1 - test) * val, test])
         parts = deal(groups, table["age"].to_numpy(), shares, generator)
     for number, part in enumerate(PARTS):
-        if not (parts == number).any() and marked.any():
+        if (parts == number).any():
+            continue
+        if marked.any():
             raise UserError(
                 f"{source}: the official split leaves nothing for {part}; {marked.sum()} of {len(table)} images are in it. "
                 "Complete it, or divide the dataset by a protocol of its card: --protocol NAME"
             )
-        if not (parts == number).any():
-            raise UserError(
-                f"{source}: {len(np.unique(groups))} groups of images (subjects, or images without their copies) are too few to "
-                f"fill train, val and test: nothing is left for {part}. Give more images, or other shares with "
-                "--set data.test_share=…"
-            )
+        raise UserError(
+            f"{source}: {len(np.unique(groups))} groups of images (subjects, or images without their copies) are too few to "
+            f"fill train, val and test: nothing is left for {part}. Give more images, or other shares with "
+            "--set data.test_share=…"
+        )
     return parts, straddling
 
 

@@ -19,9 +19,8 @@ Count = Annotated[int, Field(ge=0, le=_MOST)]
 Name = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
 
 
-_STRICT = ConfigDict(
-    strict=True, extra="ignore"
-)  # further keys are allowed, and not looked at: that is what makes it fast
+# Further keys are allowed, and not looked at: that is what makes it fast.
+_STRICT = ConfigDict(strict=True, extra="ignore")
 
 
 class _Table(BaseModel):
