@@ -30,7 +30,6 @@ class DistributionHead(Head):
     """
 
     grid: Tensor
-    apart: Tensor
 
     def __init__(
         self, in_features: int, ages: tuple[int, int] = (0, 100), *, decode: str = "expectation", dropout: float = 0.0
@@ -39,9 +38,6 @@ class DistributionHead(Head):
         if decode not in DECODINGS:
             raise TypeError(f"decode = {decode!r}: one of {', '.join(DECODINGS)}")
         self.register_buffer("grid", age_grid(ages), persistent=False)
-        # About their middle, so that squares stay small and float32 keeps their difference.
-        self.middle = (ages[0] + ages[1]) / 2
-        self.register_buffer("apart", self.grid - self.middle, persistent=False)
         self.out_features = ages[1] - ages[0] + 1
         self.decoding = decode
         self.dropout = nn.Dropout(dropout)
@@ -78,8 +74,10 @@ class DistributionHead(Head):
     def decode(self, logits: Tensor) -> AgeEstimate:
         """Age, probabilities and their standard deviation."""
         probs = self.wide(logits).softmax(dim=1)
-        mean, variance = self.moments(probs)
-        age, std = mean, variance.sqrt()
+        grid = self.grid.to(probs.dtype)
+        # Sums, no matrix products: those would be rounded under autocast, and in int8 files.
+        age = (probs * grid).sum(dim=1)
+        std = (probs * (grid - age[:, None]) ** 2).sum(dim=1).sqrt()
         if self.decoding == "median":
             age = self.grid[(probs.cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=self.out_features - 1)]
         elif self.decoding == "mode":
@@ -93,10 +91,3 @@ class DistributionHead(Head):
     def cross_entropy(self, log_probs: Tensor, age: Tensor) -> Rows:
         """-log p(age); a fractional age shares its weight between its two neighbours."""
         return linear_in(log_probs, (self.grid.to(age.dtype) - age[:, None]).abs_().sub_(1).clamp_(max=0))
-
-    def moments(self, probs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) mean and (B,) variance of the distributions (B, A)."""
-        # Two sums, not a matrix product: that would be rounded under autocast, and in int8 files.
-        weighted = probs * self.apart.to(probs.dtype)
-        first, second = weighted.sum(dim=1), (weighted * self.apart.to(probs.dtype)).sum(dim=1)
-        return first + self.middle, (second - first**2).clamp(min=0)
