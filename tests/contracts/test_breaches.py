@@ -99,7 +99,7 @@ def card(reader: str, **keys: Any) -> DatasetCard:
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True, scope="session")  # with other modules between its tests, a module's would be set up twice
 def registered() -> None:
     for kind in (Good, *Good.__subclasses__()):
         readers.register(f"test-{kind.__name__.lower()}", kind)
