@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from agebench.analysis.explore import Explored, compare, conflicting_copies, crosstab, explore
-from agebench.analysis.explore_figures import compared, figures_of
+from agebench.analysis.explore_figures import figures_of
+from agebench.analysis.explore_labels import compared
 from agebench.errors import UserError
 from agebench.files import atomic, write_json
 from agebench.registry.cards import DatasetCard
