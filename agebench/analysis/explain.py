@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from agebench.analysis import linear
@@ -17,7 +18,8 @@ from agebench.engine.predict import predict
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
 from agebench.evaluation.groups import Grouping, age_bands, groupings
-from agebench.evaluation.resampling import Ints, cluster_codes
+from agebench.evaluation.rates import clusters_of
+from agebench.evaluation.resampling import Ints, dense
 from agebench.registry.plugins import suggest
 
 SCHEMA = 1
@@ -83,20 +85,11 @@ def explain(
     explained, can, notes = prepare(trained, few, methods)
     maps = attribute(explained, trained, few, can, label=f"{label}: maps")
     table = samples.table.iloc[chosen].reset_index(drop=True)
-    known = table["subject"].notna().any()
-    clusters = cluster_codes(table["subject"].to_numpy(object) if known else None, len(table))
     checked = np.sort(np.random.default_rng([seed, 7]).permutation(len(few))[:CHECKED])
     part = FaceSet(few.pixels, few.rows[checked], few.ages[checked])
-    codes = np.unique(clusters[checked], return_inverse=True)[1]
-    sanity, random = check(
-        explained,
-        trained,
-        part,
-        {name: of[checked] for name, of in maps.items()},
-        codes,
-        seed=seed,
-        label=f"{label}: checks",
-    )
+    theirs = {name: of[checked] for name, of in maps.items()}
+    codes = dense(clusters_of(table)[checked])
+    sanity, random = check(explained, trained, part, theirs, codes, seed=seed, label=f"{label}: checks")
     made = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(few.pixels[few.rows])
     predicted = predict(explained.model, few, trained.card, trained.device, precision=trained.precision).age
@@ -108,19 +101,10 @@ def explain(
         "target": explained.target,
         "layer": explained.layer,
         "methods": {
-            method: {
-                "title": METHODS[method],
-                "passed": sanity[method]["passed"],
-                "sanity": sanity[method],
-                "regions": _regions(of, trained.coverage),
-                "groups": {grouping.name: _groups(grouping, of, trained.coverage, minimum) for grouping in made},
-            }
+            method: _of_method(method, of, sanity[method], made, trained.coverage, minimum)
             for method, of in maps.items()
         },
-        "singles": [
-            {"sample_id": str(row["sample_id"]), "age": float(row["age"]), "age_pred": float(predicted[place])}
-            for place, row in zip(singles, (table.iloc[place] for place in singles), strict=True)
-        ],
+        "singles": _of_singles(table.iloc[singles], predicted[singles]),
         "notes": notes,
     }
     return Looked(found, pixels, maps, random, checked, singles, made)
@@ -164,6 +148,26 @@ def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> 
     by_age = np.argsort(table["age"].to_numpy(float)[chosen], kind="stable")
     places = np.unique(np.linspace(0, len(chosen) - 1, min(SINGLES, len(chosen))).round().astype(int))
     return chosen, by_age[places]
+
+
+def _of_method(
+    method: str, maps: np.ndarray, sanity: dict[str, Any], made: Sequence[Grouping], coverage: float, minimum: int
+) -> dict[str, Any]:
+    """What one method found: whether it may be believed, and where it looks, over all faces and by group."""
+    return {
+        "title": METHODS[method],
+        "passed": sanity["passed"],
+        "sanity": sanity,
+        "regions": _regions(maps, coverage),
+        "groups": {grouping.name: _groups(grouping, maps, coverage, minimum) for grouping in made},
+    }
+
+
+def _of_singles(rows: pd.DataFrame, predicted: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {"sample_id": str(name), "age": float(age), "age_pred": float(said)}
+        for name, age, said in zip(rows["sample_id"], rows["age"], predicted, strict=True)
+    ]
 
 
 def _regions(maps: np.ndarray, coverage: float) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from agebench.engine.loader import FaceSet, batches, derived_seed
 from agebench.engine.trained import Trained
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.intervals import figures
-from agebench.evaluation.resampling import Floats, Ints, Resampler, cluster_codes
+from agebench.evaluation.rates import clusters_of, people
+from agebench.evaluation.resampling import Floats, Ints, Resampler
 from agebench.progress import progress
 
 BATCH = 128
@@ -97,8 +98,7 @@ def measure(
     table = samples.table
     shown = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     plan = _Plan(corruptions)
-    known = table["subject"].notna().any()
-    clusters = cluster_codes(table["subject"].to_numpy(object) if known else None, len(table))
+    whose, clusters = people(table), clusters_of(table)
     sets = [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in shown)]
     features = plan.features(answers, table["age"].to_numpy(float))
     found = Resampler(features, sets, clusters).replicates(plan.statistic, resamples=resamples, seed=seed)
@@ -108,7 +108,7 @@ def measure(
     return {
         "schema": SCHEMA,
         "n": len(table),
-        "subjects": int(table["subject"].nunique()) if known else None,
+        "subjects": int(table["subject"].nunique()) if whose is not None else None,
         "summary": {
             "relative_error": whole["relative"],
             "change": whole["change"],
@@ -127,7 +127,7 @@ def measure(
             "interval": "bca",
             "level": 0.95,
             "resamples": int(found.resampled.shape[1]),
-            "resampled": "subjects" if known else "images",
+            "resampled": "subjects" if whose is not None else "images",
             "seed": seed,
         },
     }

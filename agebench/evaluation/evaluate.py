@@ -12,7 +12,8 @@ from agebench.evaluation.gaps import Comparison, compare_groups, gap_tables
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings, single_years
 from agebench.evaluation.intervals import Kind, clopper_pearson, figure, figures
 from agebench.evaluation.metrics import CS_LEVELS, Features
-from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, cluster_codes, over_seeds
+from agebench.evaluation.rates import clusters_of, people
+from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, over_seeds
 
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
 
@@ -88,8 +89,7 @@ def evaluate_seeds(
     tables = _same_images(tables)
     table = tables[0]
     several = [metrics.make_features(one, train_ages) for one in tables]
-    subject = table["subject"].to_numpy(object) if "subject" in table and table["subject"].notna().any() else None
-    clusters = cluster_codes(subject, len(table))
+    whose, clusters = people(table), clusters_of(table)
     made = groupings(table, groups)
     errors = np.mean([features.column("abs") for features in several], axis=0)
     compared = [compare_groups(table, grouping, errors, minimum) for grouping in made]
@@ -102,14 +102,14 @@ def evaluate_seeds(
     every = figures(plan.names(), found, interval)
     entry: dict[str, Any] = {
         "n": len(table),
-        "subjects": None if subject is None else int(pd.Series(subject).nunique()),
+        "subjects": None if whose is None else int(table["subject"].nunique()),
         "overall": _edges({name: every[f"overall/{name}"] for name in plan.overall_names}, sampler.count),
         "cs": [every[f"overall/cs{level}"]["value"] for level in CS_LEVELS],
         "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
         "gaps": gap_tables(compared, every, errors, clusters, permutations=resamples, seed=seed),
         "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
         "train_ages": None if train_ages is None else list(train_ages),
-        "method": _method(found, interval, subject is not None, seed),
+        "method": _method(found, interval, whose is not None, seed),
         "notes": _notes(table, plan.shown, minimum),
     }
     if train_ages is not None:

@@ -15,8 +15,8 @@ from agebench.evaluation import metrics
 from agebench.evaluation.gates import age_gates
 from agebench.evaluation.groups import Grouping, grouping, groupings, single_years
 from agebench.evaluation.intervals import Kind, figures
-from agebench.evaluation.rates import people, rate
-from agebench.evaluation.resampling import Floats, Resampler, cluster_codes
+from agebench.evaluation.rates import clusters_of, people, rate
+from agebench.evaluation.resampling import Floats, Resampler
 
 ACCURACIES = tuple(range(1, 11))
 CHALLENGE = 25
@@ -59,7 +59,7 @@ def nist(
     features = metrics.make_features(table)
     codes = [np.zeros(len(table), dtype=np.int64)]
     codes += [np.where(one.codes >= 0, one.codes * span + years, -1) for one in shown]
-    clusters = cluster_codes(table["subject"].to_numpy(object) if "subject" in table else None, len(table))
+    clusters = clusters_of(table)
 
     def statistic(sums: Sequence[Floats]) -> Floats:
         total, *cells = sums

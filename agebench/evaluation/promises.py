@@ -11,7 +11,7 @@ from agebench.evaluation.gates import MARGIN, age_gates
 from agebench.evaluation.groups import age_bands
 from agebench.evaluation.intervals import figures
 from agebench.evaluation.metrics import quantile, signed_error, within
-from agebench.evaluation.rates import people
+from agebench.evaluation.rates import clusters_of, people
 from agebench.evaluation.resampling import Floats, Resampler
 from agebench.evaluation.uncertainty import conformal, smallest_n, units
 
@@ -136,8 +136,7 @@ def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[
         ]
         return np.concatenate([summed / n, np.stack(far)])
 
-    whose = people(table)
-    clusters = np.arange(len(table)) if whose is None else whose
+    clusters = clusters_of(table)
     sampler = Resampler(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
     names = [f"{band}/{figure}" for figure in ("mae", "p95_ae") for band in bands.names]
     every = figures(names, sampler.replicates(statistic, resamples=resamples, seed=seed))

@@ -7,10 +7,14 @@ from agebench.evaluation.intervals import clopper_pearson, figure
 from agebench.evaluation.resampling import Flags, Ints, cluster_codes
 
 
+def clusters_of(table: pd.DataFrame) -> Ints:
+    """`cluster_codes` of a table, which may have the column `subject`."""
+    return cluster_codes(table["subject"].to_numpy(object) if "subject" in table else None, len(table))
+
+
 def people(table: pd.DataFrame) -> Ints | None:
     """(n,) whose image each row is, 0, 1, …; a row of an unknown subject is a person's; None where no subject is known."""
-    known = "subject" in table and table["subject"].notna().any()
-    return cluster_codes(table["subject"].to_numpy(object), len(table)) if known else None
+    return clusters_of(table) if "subject" in table and table["subject"].notna().any() else None
 
 
 def rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> dict[str, float | None]:

@@ -9,7 +9,8 @@ import pandas as pd
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.intervals import clopper_pearson, figure, figures
 from agebench.evaluation.predictions import PRED
-from agebench.evaluation.resampling import Floats, Ints, Resampler, cluster_codes
+from agebench.evaluation.rates import clusters_of
+from agebench.evaluation.resampling import Floats, Ints, Resampler
 
 
 def evaluate_tasks(
@@ -46,8 +47,7 @@ def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, 
     true = labelled[name].astype("str").to_numpy(object)
     codes, classes = pd.factorize(true, sort=True)
     hits = (true == labelled[name + PRED].astype("str").to_numpy(object)).astype(np.float32)
-    subject = labelled["subject"].to_numpy(object) if "subject" in labelled else None
-    clusters = cluster_codes(subject, len(labelled))
+    clusters = clusters_of(labelled)
     shown = [age_bands(labelled["age"].to_numpy(float)), *_others(labelled, name, groups)]
     every = _figures(hits, codes, list(classes), shown, clusters, resamples, seed)
     counts = np.bincount(codes)

@@ -11,9 +11,9 @@ from scipy import special
 from agebench.errors import UserError
 from agebench.evaluation.groups import groupings
 from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
-from agebench.evaluation.rates import people, rate
+from agebench.evaluation.rates import clusters_of, people, rate
 from agebench.evaluation.reading import probabilities
-from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights, cluster_codes
+from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _CURVE = np.linspace(0.05, 0.95, 19)
@@ -128,7 +128,7 @@ def uncertainty(
         found, source = gaussian(age, table["age_pred"].to_numpy(float), table["age_std"].to_numpy(float)), "age_std"
     else:
         return None
-    clusters = _clusters(table)
+    clusters = clusters_of(table)
     central = 2 * np.abs(found.pit - 0.5)
     covered = central[:, None] <= np.asarray(LEVELS)
     features = np.column_stack([np.ones(len(table)), found.nll, found.crps, covered, found.widths])
@@ -238,7 +238,7 @@ def conformal(
     clusters = people(table)
     made = groupings(table, groups)
     everyone = np.ones(len(table), dtype=bool)
-    whose = _clusters(calibration)
+    whose = clusters_of(calibration)
     count = units(calibration)
     result: dict[str, Any] = {
         "n_calibration": len(calibration),
@@ -280,7 +280,7 @@ def _reach(scores: Floats, clusters: Ints, level: float) -> float:
 
 def units(calibration: pd.DataFrame) -> int:
     """What an interval is calibrated on: so many people; of people who are not known, so many images."""
-    return int(_clusters(calibration).max(initial=-1)) + 1
+    return int(clusters_of(calibration).max(initial=-1)) + 1
 
 
 def smallest_n(level: float) -> int:
@@ -295,7 +295,3 @@ def _scores(table: pd.DataFrame, scaled: bool) -> Floats:
 
 def _scale(table: pd.DataFrame, scaled: bool) -> Floats:
     return np.maximum(table["age_std"].to_numpy(float), 1e-6) if scaled else np.ones(len(table))
-
-
-def _clusters(table: pd.DataFrame) -> Ints:
-    return cluster_codes(table["subject"].to_numpy(object) if "subject" in table else None, len(table))

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agebench.evaluation.intervals import bootstrap_interval
-from agebench.evaluation.resampling import Resampler, cluster_codes
+from agebench.evaluation.rates import clusters_of
+from agebench.evaluation.resampling import Resampler
 from agebench.reports.figures import label
 from agebench.reports.palette import GREY, group_colours
 
@@ -92,9 +93,8 @@ def _curve(axes: Axes, table: pd.DataFrame, measure: str, colour: str, name: str
         return 0.0
     kept = np.isin(bins, shown)
     codes = np.searchsorted(shown, bins[kept])
-    subject = table["subject"].to_numpy(object)[kept] if "subject" in table and table["subject"].notna().any() else None
     features = np.stack([np.ones(kept.sum()), table[measure].to_numpy(float)[kept]], axis=1)
-    resampler = Resampler(features, [codes], cluster_codes(subject, int(kept.sum())))
+    resampler = Resampler(features, [codes], clusters_of(table[kept]))
     made = resampler.replicates(lambda sums: sums[0][:, 1] / sums[0][:, 0], resamples=_RESAMPLES, seed=0)
     low, high = bootstrap_interval(made, "percentile")
     ages = np.bincount(codes, table["age"].to_numpy(float)[kept]) / np.bincount(codes)
