@@ -58,18 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{path}: {problem}; `agebench results check` says more")
     if not records:
         raise UserError(f"{arguments.results}: no record in it; `agebench results add RUN` makes one")
+    rows = rows_of(records.values())
     published = catalogue.suites.get(arguments.published).published
     if arguments.site:
         from agebench.reports.site import write_site
 
-        print(write_site(arguments.site, records.values(), published), file=sys.stderr)
+        print(write_site(arguments.site, rows, published), file=sys.stderr)
     if arguments.format == "markdown":
-        text = leaderboard(records.values(), published)
+        text = leaderboard(rows, published)
         out = arguments.out or Path("reports/LEADERBOARD.md")
     else:
         import pandas as pd
 
-        rows = rows_of(records.values())
         headers, table = matrix(rows, list(dict.fromkeys(test for row in rows for test in row.tests)))
         frame = pd.DataFrame(table, columns=headers)
         text = frame.to_csv(index=False) if arguments.format == "csv" else _latex(headers, table)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from agebench.reports.site import site_data
 
-        print(json.dumps(site_data(rows_of(records.values()), published), indent=2, allow_nan=False))
+        print(json.dumps(site_data(rows, published), indent=2, allow_nan=False))
     return 0
 
 

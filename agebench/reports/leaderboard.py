@@ -1,8 +1,7 @@
 """Records to one page: by training set and test set, with intervals, ranks, fairness, cost and what to beware of."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import Any
 
 from agebench.registry.cards import Published
 from agebench.reports.ranks import Ranking, Ranks, ranks
@@ -38,9 +37,8 @@ _LEFT = ["left"] * 7
 _NAMED = 10  # so many systems without a place are named
 
 
-def leaderboard(records: Iterable[Mapping[str, Any]], published: Iterable[Published] = ()) -> str:
-    """The whole page as Markdown."""
-    rows = rows_of(records)
+def leaderboard(rows: Sequence[Row], published: Iterable[Published] = ()) -> str:
+    """The whole page as Markdown, of the systems that `rows_of` makes of records."""
     tests = test_sets(rows)
     parts = [
         "# Leaderboard",

@@ -48,15 +48,15 @@ class Ranks:
 
 def ranks(rows: Sequence[Row]) -> Ranks:
     """Each system among those that have all the tests of a ranking, on the same images and in the same role."""
-    had = {id(row): _tests(row) for row in rows if not {LEAKY, SEEN} & set(flags(row))}
+    had = {row: _tests(row) for row in rows if not {LEAKY, SEEN} & set(flags(row))}
     rankings = []
     while (shared := _shared_by_most(list(had.values()))) is not None:
-        group = [row for row in rows if shared <= had.get(id(row), frozenset())]
+        group = [row for row in rows if shared <= had.get(row, frozenset())]
         rankings.append(_ranked(group, [test for test in group[0].tests if test in {name for name, *_ in shared}]))
         for row in group:
-            del had[id(row)]
-    ranked = {id(row) for of in rankings for row, *_ in of.places}
-    return Ranks(rankings, [row for row in rows if id(row) not in ranked])
+            del had[row]
+    ranked = {row for of in rankings for row, *_ in of.places}
+    return Ranks(rankings, [row for row in rows if row not in ranked])
 
 
 def _tests(row: Row) -> frozenset[Test]:

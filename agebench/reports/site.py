@@ -20,7 +20,6 @@ from agebench.reports.systems import (
     images_per_second,
     largest_gap,
     over_seeds,
-    rows_of,
     test_sets,
     unanswered,
     under_stress,
@@ -34,20 +33,20 @@ _SHOWN = ("mae", "rmse", "bias", "cs5")
 _ELSEWHERE = ("name", "title", "head", "size", "parameters", "initial")
 
 
-def write_site(folder: Path, records: Iterable[Mapping[str, Any]], published: Iterable[Published] = ()) -> Path:
+def write_site(folder: Path, rows: Sequence[Row], published: Iterable[Published] = ()) -> Path:
     """`folder/index.html`: table, heatmap, plots and a view of every system, in one file."""
     path = folder / "index.html"
-    write_text(path, page(records, published))
+    write_text(path, page(rows, published))
     return path
 
 
-def page(records: Iterable[Mapping[str, Any]], published: Iterable[Published] = ()) -> str:
+def page(rows: Sequence[Row], published: Iterable[Published] = ()) -> str:
     """The page's HTML.
 
     All that comes from records and cards goes in as JSON, in which no character can end the element that holds it; the
     script puts it on the page as text, never as markup.
     """
-    content = json.dumps(site_data(rows_of(records), published), separators=(",", ":"), allow_nan=False)
+    content = json.dumps(site_data(rows, published), separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         content = content.replace(character, f"\\u{ord(character):04x}")
     html = _asset("page.html")
@@ -61,7 +60,7 @@ def site_data(rows: Sequence[Row], published: Iterable[Published]) -> dict[str, 
     """What the page shows. A figure is [value, low, high], ends None where there is no interval."""
     found = ranks(rows)
     places = {
-        id(row): (number, place, round(rank, 2))
+        row: (number, place, round(rank, 2))
         for number, ranking in enumerate(found.rankings, 1)
         for row, rank, place in ranking.places
     }
@@ -69,7 +68,7 @@ def site_data(rows: Sequence[Row], published: Iterable[Published]) -> dict[str, 
         "agebench": __version__,
         "tests": test_sets(rows),
         "ranks": [RANKS, *map(_plain, ranks_in_words(found))],
-        "systems": [_system(row, *places.get(id(row), (None, None, None))) for row in rows],
+        "systems": [_system(row, *places.get(row, (None, None, None))) for row in rows],
         "floors": floors(rows),
         "published": [row.model_dump(mode="json") for row in published],
     }

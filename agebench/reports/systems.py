@@ -21,7 +21,7 @@ LEAKY, SEEN = "leaky protocol", "trained on a test set"
 Figure = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a system is itself alone, and may be a key
 class Row:
     """One system, trained on one dataset (or not here), by all its seeds.
 
@@ -142,6 +142,7 @@ def floors(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     return found
 
 
+@cache
 def worst_group(row: Row, test: str) -> tuple[str, str, Figure] | None:
     """(grouping, group, MAE over the seeds) of the group with the largest, among those with enough images."""
     first, *others = row.of(test)
@@ -173,6 +174,7 @@ class Gap:
     shown: bool | None
 
 
+@cache
 def largest_gap(row: Row, test: str) -> Gap | None:
     """The largest gap of all groupings; None where no groups can be compared."""
     first, *others = (

@@ -88,10 +88,10 @@ def test_what_stress_does_is_shown_over_the_seeds_that_met_the_same() -> None:
     found = under_stress(row)["fgnet"]
     assert (found.corruptions, found.strengths) == (2, 5)
     assert found.relative_error == pytest.approx({"value": 1.3})
-    page = leaderboard(records)
+    page = leaderboard(rows_of(records))
     assert "## On worse photographs" in page
     assert "1.30" in page
-    assert "On worse photographs" not in leaderboard([record("a", 5)])
+    assert "On worse photographs" not in leaderboard(rows_of([record("a", 5)]))
 
 
 def test_what_could_not_be_processed_counts_on_every_test_set_of_a_system() -> None:
@@ -117,7 +117,7 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_the_page_says_what_stands_behind_each_row() -> None:
     records = [record("a", 3), record("b", 5), record("c", 8), record("d", 4, train=None, contamination="unknown")]
     rival = Published(system="<b>theirs", train="utk", test="utk", value=4.4, citation="Somebody 2020")
-    page = leaderboard(records, [rival])
+    page = leaderboard(rows_of(records), [rival])
     assert "| always the median age of the training set" in page.replace("  ", "")
     assert page.count("°") >= 4  # three systems and the legend
     assert "random start and one seed" in page

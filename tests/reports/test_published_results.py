@@ -55,12 +55,12 @@ def test_what_tells_images_apart_on_the_leaderboard_is_right_for_every_record() 
 
 
 def test_the_leaderboard_is_made_of_the_records() -> None:
-    made = leaderboard(RECORDS.values(), catalogue().suites.get("published").published)
+    made = leaderboard(rows_of(RECORDS.values()), catalogue().suites.get("published").published)
     assert (REPORTS / "LEADERBOARD.md").read_text(encoding="utf-8") == made
 
 
 def test_the_page_is_made_of_the_records() -> None:
-    made = page(RECORDS.values(), catalogue().suites.get("published").published)
+    made = page(rows_of(RECORDS.values()), catalogue().suites.get("published").published)
     assert (REPORTS / "site" / "index.html").read_text(encoding="utf-8") == made
 
 

@@ -17,6 +17,7 @@ from agebench.files import write_json
 from agebench.registry.cards import Published
 from agebench.reports.results import seal
 from agebench.reports.site import page, write_site
+from agebench.reports.systems import rows_of
 
 EVIL = "</script><script>window.harmed = 1</script>|`x` <img src=x onerror='window.harmed=1'>"
 CITED = Published(
@@ -69,7 +70,7 @@ def records() -> list[dict[str, Any]]:
 
 
 def test_nothing_of_a_record_or_a_citation_becomes_markup(records: list[dict[str, Any]]) -> None:
-    html = page(records, [CITED])
+    html = page(rows_of(records), [CITED])
     assert html.count("<script") == 2  # the data and the program
     assert "<img" not in html
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
@@ -84,7 +85,7 @@ def test_the_command_writes_the_page(
     words = ["leaderboard", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "page.md")]
     assert main([*words, "--site", str(tmp_path / "site")]) == 0
     assert str(tmp_path / "site" / "index.html") in capsys.readouterr().err
-    assert "https://" not in page(records[:2])  # whatever it shows, it loads nothing
+    assert "https://" not in page(rows_of(records[:2]))  # whatever it shows, it loads nothing
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def site(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_site(tmp_path_factory.mktemp("site"), records, [CITED, SOURCE])
+    return write_site(tmp_path_factory.mktemp("site"), rows_of(records), [CITED, SOURCE])
 
 
 def test_in_a_browser_it_sorts_filters_and_opens_a_run(chromium: Any, site: Path) -> None:

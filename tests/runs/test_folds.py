@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
-from agebench.reports.leaderboard import leaderboard
+from agebench.reports.leaderboard import leaderboard, rows_of
 from agebench.reports.record_check import check_record
 from agebench.reports.results import make_record
 from agebench.runs import pipeline
@@ -120,7 +120,7 @@ def test_its_record_holds_and_names_the_protocol(done: Path) -> None:
     record = make_record(done)
     assert list(check_record(record, done)) == []
     assert record["id"].startswith("few-three-fold-tiny")
-    assert "protocol three-fold" in leaderboard([record], [])
+    assert "protocol three-fold" in leaderboard(rows_of([record]), [])
 
 
 def test_folds_that_are_done_are_not_done_again(
@@ -157,7 +157,7 @@ def test_a_leaky_protocol_is_flagged_in_every_table(
     for text in (shown, (tmp_path / "run" / "report.md").read_text()):
         assert "| few (leaky)‡ |" in text
         assert f"This protocol leaks: {leaks['subjects']} people of the test are also trained on" in text
-    table = leaderboard([make_record(tmp_path / "run")], [])
+    table = leaderboard(rows_of([make_record(tmp_path / "run")]), [])
     assert "°‡" in table
     assert "leaky protocol" in table
     assert (tmp_path / "run" / "figures" / "ages-of-parts.png").exists()
