@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from agebench.models.heads.distribution import DistributionHead
-from agebench.models.heads.softmax_loss import Rows
 
 
 class ClassificationHead(DistributionHead):
@@ -12,6 +11,6 @@ class ClassificationHead(DistributionHead):
     Rothe, Timofte, Van Gool: DEX. ICCV workshops 2015, eq. 1. Decoding by the median as in Paplham & Franc, CVPR 2024.
     """
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """Cross-entropy; a fractional age's weight lies on its two neighbours."""
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return the cross-entropy of each face, (B,)."""
         return self.cross_entropy(log_probs, age)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from agebench.models.heads.base import AgeEstimate, Head, age_grid
-from agebench.models.heads.softmax_loss import Rows, linear_in, softmax_loss
 
 # Of a label's log weight beside the greatest: e^-80 is nothing, and yet no denormal number, with which CPUs are many times slower.
 FAINTEST = -80.0
@@ -56,28 +55,24 @@ class DistributionHead(Head):
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """The mean of what `rows` says of each face."""
-        logits = self.wide(logits)
-        inside = self.inside(age).to(logits.dtype)
-        return softmax_loss(logits, lambda log_probs, probs: self.rows(log_probs, probs, inside))
+        """Return the mean of `sample_losses` over the batch, a scalar."""
+        log_probs = self.wide(logits).log_softmax(dim=1)
+        return self.sample_losses(log_probs, self.inside(age).to(log_probs.dtype)).mean()
 
     @abstractmethod
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """The loss of each face, and its slope by the log probabilities.
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return the loss of each face, (B,).
 
         Args:
-            log_probs: (B, A), float32 or wider.
-            probs: (B, A), the same, not as logarithms.
-            age: (B,) years within the head's range, in the same precision.
+            log_probs: (B, A) log probabilities of the classes, float32 or wider.
+            age: (B,) labels in years, clamped to the head's range, in the same precision.
         """
 
     def decode(self, logits: Tensor) -> AgeEstimate:
         """Age, probabilities and their standard deviation."""
         probs = self.wide(logits).softmax(dim=1)
-        grid = self.grid.to(probs.dtype)
-        # Sums, no matrix products: those would be rounded under autocast, and in int8 files.
-        age = (probs * grid).sum(dim=1)
-        std = (probs * (grid - age[:, None]) ** 2).sum(dim=1).sqrt()
+        age = self.mean(probs)
+        std = self.variance(probs, age).sqrt()
         if self.decoding == "median":
             age = self.grid[(probs.cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=self.out_features - 1)]
         elif self.decoding == "mode":
@@ -88,6 +83,16 @@ class DistributionHead(Head):
         """(B,) ages brought into the head's range."""
         return age.clamp(float(self.ages[0]), float(self.ages[1]))
 
-    def cross_entropy(self, log_probs: Tensor, age: Tensor) -> Rows:
-        """-log p(age); a fractional age shares its weight between its two neighbours."""
-        return linear_in(log_probs, (self.grid.to(age.dtype) - age[:, None]).abs_().sub_(1).clamp_(max=0))
+    def mean(self, probs: Tensor) -> Tensor:
+        """Return the expected ages (B,), years, of the distributions (B, A)."""
+        # A sum, not a matrix product, which would be rounded under autocast and in int8 files.
+        return (probs * self.grid.to(probs.dtype)).sum(dim=1)
+
+    def variance(self, probs: Tensor, mean: Tensor) -> Tensor:
+        """Return the variances (B,), years squared, of the distributions (B, A) with the means (B,)."""
+        return (probs * (self.grid.to(probs.dtype) - mean[:, None]) ** 2).sum(dim=1)
+
+    def cross_entropy(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return -log p(age), (B,); a fractional age shares its weight between its two neighboring classes."""
+        weights = (1 - (self.grid.to(age.dtype) - age[:, None]).abs()).clamp(min=0)
+        return -(weights * log_probs).sum(dim=1)

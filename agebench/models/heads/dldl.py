@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 
 from agebench.models.heads.distribution import FAINTEST, DistributionHead
-from agebench.models.heads.softmax_loss import Moments, Rows, linear_in
 
 
 class DLDLHead(DistributionHead):
@@ -28,13 +27,11 @@ class DLDLHead(DistributionHead):
             raise TypeError(f"sigma = {sigma}: must be positive")
         self.sigma = sigma
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """KL divergence from the age's label distribution: normal densities at the whole ages, summing to 1."""
-        logs = (self.grid.to(age.dtype) - age[:, None]).square_().mul_(-0.5 / self.sigma**2).clamp_(min=FAINTEST)
-        label = logs.exp()
-        total = label.sum(dim=1)
-        loss, slope = linear_in(log_probs - logs, label.div_(-total[:, None]))
-        return Rows(loss - total.log(), slope)
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return the KL divergence (B,) from normal densities at the whole ages, normalized to sum to 1."""
+        squared_distance = (self.grid.to(age.dtype) - age[:, None]) ** 2
+        target = (squared_distance / (-2 * self.sigma**2)).clamp(min=FAINTEST).log_softmax(dim=1)
+        return (target.exp() * (target - log_probs)).sum(dim=1)
 
 
 class DLDLv2Head(DLDLHead):
@@ -55,10 +52,6 @@ class DLDLv2Head(DLDLHead):
         super().__init__(in_features, ages, **options)
         self.weight = weight
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """KL divergence + weight * |expectation - age|."""
-        divergence, slope = super().rows(log_probs, probs, age)
-        moments = Moments(probs, self.grid)
-        error = moments.mean - age
-        moments.add_slope(slope, self.weight * error.sign())
-        return Rows(divergence + self.weight * error.abs(), slope)
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return KL divergence + weight * |expectation - age|, (B,)."""
+        return super().sample_losses(log_probs, age) + self.weight * (self.mean(log_probs.exp()) - age).abs()

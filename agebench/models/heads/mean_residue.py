@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 
 from agebench.models.heads.distribution import DistributionHead
-from agebench.models.heads.softmax_loss import Moments, Rows
 
 # Keeps the logarithm finite; the official code's constant.
 EPSILON = 1e-3
@@ -40,19 +39,13 @@ class MeanResidueHead(DistributionHead):
         super().__init__(in_features, ages, **options)
         self.mean_weight, self.residue_weight = mean_weight, residue_weight
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """The three terms."""
-        loss, slope = self.cross_entropy(log_probs, age)
-        moments = Moments(probs, self.grid)
-        error = moments.mean - age
-        moments.add_slope(slope, self.mean_weight * error)
-        residue = self._in_residue(probs, age).mul_(probs)
-        outside = residue + EPSILON
-        logs = outside.log()
-        entropy = -(outside * logs).sum(dim=1)
-        # d entropy / d log r = -r (log(r + EPSILON) + 1), nothing where r is nothing.
-        slope.addcmul_(residue, logs.add_(1), value=-self.residue_weight)
-        return Rows(loss + self.mean_weight / 2 * error.square() + self.residue_weight * entropy, slope)
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return the sum of the three terms, (B,)."""
+        probs = log_probs.exp()
+        squared_error = (self.mean(probs) - age) ** 2
+        residue = self._in_residue(probs.detach(), age) * probs + EPSILON
+        entropy = -(residue * residue.log()).sum(dim=1)
+        return self.cross_entropy(log_probs, age) + self.mean_weight / 2 * squared_error + self.residue_weight * entropy
 
     def metrics(self, logits: Tensor, age: Tensor) -> dict[str, Tensor]:
         """The mean K."""
@@ -60,7 +53,7 @@ class MeanResidueHead(DistributionHead):
         return {"k": (1 - residue).sum(dim=1).mean()}
 
     def _in_residue(self, probs: Tensor, age: Tensor) -> Tensor:
-        """(B, A) 1 for the ages that are less probable than the true one (the nearest whole age), 0 for the others."""
-        true = (age.round() - self.ages[0]).long()
-        # The sign of a difference, for CPUs turn a comparison's answers into numbers five times as slowly.
-        return (probs.gather(1, true[:, None]) - probs).sign_().relu_()
+        """Return (B, A): 1 for the ages that are less probable than the true (nearest whole) age, 0 for the others."""
+        true_class = (age.round() - self.ages[0]).long()
+        # sign() instead of a comparison: converting bool to float is about five times as slow on a CPU.
+        return (probs.gather(1, true_class[:, None]) - probs).sign().relu()

@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 
 from agebench.models.heads.distribution import DistributionHead
-from agebench.models.heads.softmax_loss import Moments, Rows
 
 
 class MeanVarianceHead(DistributionHead):
@@ -34,11 +33,9 @@ class MeanVarianceHead(DistributionHead):
         super().__init__(in_features, ages, **options)
         self.mean_weight, self.variance_weight = mean_weight, variance_weight
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """The three terms."""
-        loss, slope = self.cross_entropy(log_probs, age)
-        moments = Moments(probs, self.grid)
-        error = moments.mean - age
-        moments.add_slope(slope, self.mean_weight * error, self.variance_weight)
-        penalties = self.mean_weight / 2 * error.square() + self.variance_weight * moments.variance()
-        return Rows(loss + penalties, slope)
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return the sum of the three terms, (B,)."""
+        probs = log_probs.exp()
+        mean = self.mean(probs)
+        penalties = self.mean_weight / 2 * (mean - age) ** 2 + self.variance_weight * self.variance(probs, mean)
+        return self.cross_entropy(log_probs, age) + penalties

@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 
 from agebench.models.heads.distribution import FAINTEST, DistributionHead
-from agebench.models.heads.softmax_loss import Rows, linear_in
 
 
 class SORDHead(DistributionHead):
@@ -38,9 +37,9 @@ class SORDHead(DistributionHead):
 
     def labels(self, age: Tensor) -> Tensor:
         """(B, A) soft labels of ages (B,) within the head's range."""
-        difference = (self.grid.to(age.dtype) - age[:, None]).abs_()
-        return (-self.scale * difference**self.power).clamp_(min=FAINTEST).softmax(dim=1)
+        distance = (self.grid.to(age.dtype) - age[:, None]).abs() ** self.power
+        return (-self.scale * distance).clamp(min=FAINTEST).softmax(dim=1)
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """Cross-entropy to the soft labels."""
-        return linear_in(log_probs, self.labels(age).neg_())
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return the cross-entropy to the soft labels, (B,)."""
+        return -(self.labels(age) * log_probs).sum(dim=1)

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from agebench.models.heads.distribution import DistributionHead
-from agebench.models.heads.softmax_loss import Moments, Rows
 
 # Years squared: a distribution that is one single age would have no variance to divide by.
 VARIANCE_FLOOR = 1e-3
@@ -34,15 +32,13 @@ class UnimodalHead(DistributionHead):
         super().__init__(in_features, ages, **options)
         self.weight = weight
 
-    def rows(self, log_probs: Tensor, probs: Tensor, age: Tensor) -> Rows:
-        """Concentration + weight * unimodality."""
-        moments = Moments(probs, self.grid)
-        error, variance = moments.mean - age, moments.variance() + VARIANCE_FLOOR
-        by_mean = error / variance
+    def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
+        """Return concentration + weight * unimodality, (B,)."""
+        probs = log_probs.exp()
+        mean = self.mean(probs)
+        variance = self.variance(probs, mean) + VARIANCE_FLOOR
+        concentration = ((mean - age) ** 2 / variance + variance.log()) / 2
         # From j to j + 1 the probability must rise where j + 1/2 lies below the age, and fall above it.
-        falls = (self.grid[:-1].to(probs.dtype) + 0.5 - age[:, None]).sign_()
-        wrong = (falls * probs.diff(dim=1)).relu_()
-        steps = falls.mul_(wrong.sign()).mul_(self.weight)
-        slope = F.pad(steps, (1, 0)).sub_(F.pad(steps, (0, 1))).mul_(probs)
-        moments.add_slope(slope, by_mean, ((1 - error * by_mean) / (2 * variance))[:, None])
-        return Rows(error * by_mean / 2 + variance.log() / 2 + self.weight * wrong.sum(dim=1), slope)
+        direction = (self.grid[:-1].to(probs.dtype) + 0.5 - age[:, None]).sign()
+        unimodality = (direction * probs.diff(dim=1)).relu().sum(dim=1)
+        return concentration + self.weight * unimodality
