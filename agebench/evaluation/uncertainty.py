@@ -11,6 +11,7 @@ from scipy import special
 from agebench.errors import UserError
 from agebench.evaluation.groups import groupings
 from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.rates import clusters_of, people, rate
 from agebench.evaluation.reading import probabilities
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights
@@ -158,21 +159,22 @@ def uncertainty(
     clusters = clusters_of(table)
     covered = np.column_stack([found.covered(level) for level in LEVELS])
     features = np.column_stack([np.ones(len(table)), found.nll, found.crps, covered, found.widths])
-    names = ["nll", "crps", *(f"{what}{level:g}" for what in ("coverage", "width") for level in LEVELS)]
+    keys: list[FigureKey] = [("nll",), ("crps",)]
+    keys += [(f"{level:g}", metric) for metric in ("coverage", "width") for level in LEVELS]
 
     def means(sums: Sequence[Floats]) -> Floats:
         return np.asarray(sums[0][0, 1:] / sums[0][0, :1])
 
     sampler = Resampler(features, [np.zeros(len(table), dtype=np.int64)], clusters)
-    every = figures(names, sampler.replicates(means, resamples=resamples, seed=seed), interval)
+    every = figures(keys, sampler.replicates(means, resamples=resamples, seed=seed), interval)
     levels = {
-        f"{level:g}": {"coverage": every[f"coverage{level:g}"], "width": every[f"width{level:g}"]} for level in LEVELS
+        f"{level:g}": {metric: every[f"{level:g}", metric] for metric in ("coverage", "width")} for level in LEVELS
     }
     observed = [float(np.mean(found.covered(level))) for level in _CURVE]
     return {
         "source": source,
-        "nll": every["nll"],
-        "crps": every["crps"],
+        "nll": every["nll",],
+        "crps": every["crps",],
         "levels": levels,
         "reliability": {"nominal": [round(float(level), 2) for level in _CURVE], "observed": observed},
         "rejection": rejection(np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed),

@@ -161,7 +161,7 @@ def _recorded(manifest: Mapping[str, Any]) -> Inputs:
     model, told = _table(manifest.get("model")), _table(manifest.get("inputs"))
     lists, sets = _table(manifest.get("excluded")), _table(manifest.get("samples"))
     initial = _table(model.get("initial")) if model.get("weights") != "random" else {}
-    elsewhere = {
+    elsewhere: dict[str, Mapping[str, Any]] = {
         "exclude": {file: _table(what).get("sha256") for file, what in lists.items()},
         "images": {name: _table(what).get("fingerprint") for name, what in sets.items()},
         "split": _first_scheme(manifest),

@@ -90,11 +90,11 @@ def differences(record: Mapping[str, Any], config: RunConfig | ExternalConfig, c
         from agebench.models.weights import digests
 
         divisions = divide_home(config, datasets[config.data.train], samples)
-        ours, theirs = divisions.split_scheme, split_scheme(record)
-        if ours is not None and ours != theirs:
+        scheme, recorded_scheme = divisions.split_scheme, split_scheme(record)
+        if scheme is not None and scheme != recorded_scheme:
             yield (
-                f"the split scheme has changed: this agebench divides {config.data.train} by scheme {ours}, the record was made "
-                f"with scheme {theirs or 'none'}, so other images train and test"
+                f"the split scheme has changed: this agebench divides {config.data.train} by scheme {scheme}, the record was made "
+                f"with scheme {recorded_scheme or 'none'}, so other images train and test"
             )
         model, weights = initial_model(config)
         if weights != record["model"].get("weights"):
