@@ -157,7 +157,7 @@ def _means(values: Floats, clusters: Ints, resamples: int = 1000) -> list[dict[s
     found = Resampler(features, [whole], clusters).replicates(
         lambda sums: sums[0][0, 1:] / sums[0][0, :1], resamples=resamples, seed=0
     )
-    return list(figures([str(place) for place in range(len(values))], found).values())
+    return list(figures([(str(idx), "mean_change") for idx in range(len(values))], found).values())
 
 
 def verdict(entry: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from agebench.engine.loader import FaceSet, batches, derived_seed
 from agebench.engine.trained import Trained
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.intervals import figures
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.rates import clusters_of, people
 from agebench.evaluation.resampling import Floats, Ints, Resampler
 from agebench.progress import progress
@@ -102,7 +103,7 @@ def measure(
     sets = [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in shown)]
     features = plan.features(answers, table["age"].to_numpy(float))
     found = Resampler(features, sets, clusters).replicates(plan.statistic, resamples=resamples, seed=seed)
-    every = iter(figures(plan.names(1 + sum(len(grouping.names) for grouping in shown)), found).values())
+    every = iter(figures(plan.keys(1 + sum(len(grouping.names) for grouping in shown)), found).values())
     whole = plan.entry(every)
     consistency = {name: whole["conditions"].pop(name) for name in CONSISTENCY}
     return {
@@ -192,12 +193,12 @@ class _Plan:
         made: Floats = np.concatenate([means, relative, relative.mean(axis=1, keepdims=True), change], axis=1)
         return made
 
-    def names(self, sets: int) -> list[str]:
-        """One name a figure; their last words keep intervals within what such a figure can be."""
+    def keys(self, sets: int) -> list[FigureKey]:
+        """Return one key per figure, in the order of `statistic`."""
         count = self.conditions
         one = [*["mae"] * count, *["bias"] * count, *["mae"] * (count + len(CONSISTENCY))]
         one += [*["ratio"] * (len(self.graded) + 1), "mae"]
-        return [f"{place}/{number}/{kind}" for place in range(sets) for number, kind in enumerate(one)]
+        return [(str(set_idx), str(idx), metric) for set_idx in range(sets) for idx, metric in enumerate(one)]
 
     def entry(self, every: Iterator[Any]) -> dict[str, Any]:
         """The next set's figures: relative, change, clean, conditions (corruption -> relative, mae, bias, change by strength)."""

@@ -10,7 +10,7 @@ import pandas as pd
 from agebench.data.readers.common import is_within
 from agebench.data.readers.tables import TABLES, read_table
 from agebench.data.samples import Samples
-from agebench.data.splits import PARTS
+from agebench.data.splits import PARTS, Part
 from agebench.errors import UserError
 from agebench.files import atomic
 from agebench.registry.protocol import Protocol
@@ -34,7 +34,7 @@ _COLUMNS = (
 
 
 def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path | None) -> np.ndarray:
-    """(N,) 0 train, 1 val, 2 test, -1 in no list.
+    """Read the part of each image from list files: (N,) values of `Part`.
 
     A list names images by sample_id, by path, or by the file's name where that is unique.
 
@@ -42,7 +42,7 @@ def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path 
         UserError: no such file, it names images that the dataset lacks, or an image stands in two lists.
     """
     known = _names(samples)
-    parts = np.full(len(samples), -1, dtype=np.int64)
+    parts = np.full(len(samples), Part.NONE, dtype=np.int64)
     for number, part in enumerate(PARTS):
         if part not in protocol.files:
             continue
@@ -57,7 +57,7 @@ def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path 
             )
         places = rows.to_numpy().astype(np.int64)
         places = places[places >= 0]  # what was put aside stays there
-        twice = places[(parts[places] >= 0) & (parts[places] != number)]
+        twice = places[(parts[places] != Part.NONE) & (parts[places] != number)]
         if len(twice):
             first = samples.table["sample_id"].iloc[twice[0]]
             raise UserError(

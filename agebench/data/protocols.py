@@ -12,6 +12,7 @@ from agebench.data.readers.text import as_text
 from agebench.data.samples import Samples
 from agebench.data.splits import (
     PARTS,
+    Part,
     Split,
     add_val,
     deal,
@@ -25,8 +26,6 @@ from agebench.data.splits import (
 from agebench.errors import UserError
 from agebench.registry.protocol import DEFAULT, Protocol
 
-TRAIN, VAL, TEST = range(3)
-
 
 @dataclass(frozen=True)
 class Folds:
@@ -36,8 +35,9 @@ class Folds:
         protocol: its name.
         samples: what the protocol uses; what its ages or an official split leave out is in `samples.quarantined`.
         names: of the folds, in their order; one of no name where the dataset is divided once.
-        parts: (folds, N) 0 train, 1 val, 2 test, -1 in no part; for the rows of `samples`.
+        parts: (folds, N) values of `Part`, for the rows of `samples`.
         straddling: images left out of earlier parts because their double stands in a later one, over all folds.
+        drawn: whether any part was drawn at random, by `agebench.data.splits.SPLIT_SCHEME`.
     """
 
     protocol: str
@@ -45,6 +45,7 @@ class Folds:
     names: tuple[str, ...]
     parts: np.ndarray
     straddling: int = 0
+    drawn: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,7 +69,7 @@ class Folds:
 
     def trained_on(self) -> Samples:
         """Every image that trains or validates in any fold."""
-        return rows(self.samples, ((self.parts == TRAIN) | (self.parts == VAL)).any(axis=0))
+        return rows(self.samples, ((self.parts == Part.TRAIN) | (self.parts == Part.VAL)).any(axis=0))
 
     def leaks(self) -> dict[str, int]:
         """What stands on both sides, by digests and identities, whatever the protocol says.
@@ -80,7 +81,7 @@ class Folds:
         copies, people = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=bool)
         keys = {column: pd.factorize(table[column])[0] for column in ("bytes_digest", "pixels_digest", "subject")}
         for parts in self.parts:
-            seen, tested = (parts == TRAIN) | (parts == VAL), parts == TEST
+            seen, tested = (parts == Part.TRAIN) | (parts == Part.VAL), parts == Part.TEST
             for column, codes in keys.items():
                 there = np.zeros(codes.max(initial=-1) + 2, dtype=bool)  # the last place is NA's, code -1
                 there[codes[seen]] = True
@@ -119,8 +120,8 @@ def fold(
     """
     if protocol is None:
         samples = in_official_split(samples)
-        parts, straddling = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
-        return Folds(DEFAULT, samples, ("",), parts[None], straddling)
+        parts, straddling, drawn = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
+        return Folds(DEFAULT, samples, ("",), parts[None], straddling, drawn)
     label = f"protocol '{protocol.name}' of '{source}'"
     samples = _of_age(protocol, samples, label)
     if protocol.kind == "official":
@@ -128,15 +129,15 @@ def fold(
     table = samples.table
     groups = same_side(table) if protocol.is_strict else np.arange(len(table))
     names, parts = _divide(protocol, samples, groups, protocol.test_share or test, seed, label, root)
-    straddling = 0
+    straddling, drawn = 0, protocol.kind == "holdout" or protocol.k is not None
     own = same_side(table)  # a drawn val is never next to its training images, whatever the protocol says of the test
     for number, one in enumerate(parts):
         if protocol.is_strict:
             straddling += leave_out_straddling(one, groups)
         generator = np.random.default_rng([seed, 0x5917, number])
         together = groups if protocol.kind == "holdout" else own
-        add_val(one, together, table["age"].to_numpy(), protocol.val_share or val, generator)
-    folds = Folds(protocol.name, samples, names, parts, straddling)
+        drawn |= add_val(one, together, table["age"].to_numpy(), protocol.val_share or val, generator)
+    folds = Folds(protocol.name, samples, names, parts, straddling, drawn)
     check_parts(folds, label)
     return folds
 
@@ -178,13 +179,13 @@ def _divide(
         return ("",), named_parts(_column(table, protocol.column or "split", label), label)[None]
     ages, generator = table["age"].to_numpy(), np.random.default_rng([seed, 0x5917])
     if protocol.kind == "holdout":
-        return ("",), (TEST * deal(groups, ages, np.array([1 - test, test]), generator))[None]
+        return ("",), (Part.TEST * deal(groups, ages, np.array([1 - test, test]), generator))[None]
     if protocol.k:
         return _drawn(protocol.k, groups, ages, generator, label)
     values = _column(table, protocol.column or "subject", label)
     if protocol.splits:
         maps = [rotation.parts() for rotation in protocol.splits]
-        parts = np.stack([values.map(of).fillna(-1).to_numpy().astype(np.int64) for of in maps])
+        parts = np.stack([values.map(of).fillna(Part.NONE).to_numpy().astype(np.int64) for of in maps])
         return tuple(str(number + 1) for number in range(len(maps))), parts
     numbers = values.str.fullmatch(r"\d{1,15}").all()
     found = sorted(values.unique(), key=int if numbers else str)
@@ -193,7 +194,7 @@ def _divide(
         raise UserError(
             f"{label}: its column '{values.name}' has {len(found)} values; train, val and test need three at least"
         )
-    return tuple(map(str, found)), np.where(codes == np.arange(len(found))[:, None], TEST, TRAIN)
+    return tuple(map(str, found)), np.where(codes == np.arange(len(found))[:, None], Part.TEST, Part.TRAIN)
 
 
 def _drawn(
@@ -205,7 +206,7 @@ def _drawn(
             f"{label}: {k} folds of {count} groups of images (subjects, or images without their copies); give a smaller k"
         )
     member = deal(groups, ages, np.full(k, 1 / k), generator)
-    parts = np.where(member == np.arange(k)[:, None], TEST, TRAIN)
+    parts = np.where(member == np.arange(k)[:, None], Part.TEST, Part.TRAIN)
     return tuple(str(number + 1) for number in range(k)), parts
 
 

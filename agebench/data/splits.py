@@ -1,6 +1,8 @@
-"""Who trains, who validates, who tests: without leakage."""
+"""Leakage-free train, validation and test splits."""
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,36 @@ from agebench.data.samples import Samples
 from agebench.errors import UserError
 
 PARTS = ("train", "val", "test")
+# Version of the algorithm in `deal`: the same seed draws other parts under another version. Version 1 broke ties between groups of
+# equal mean age only, so that different seeds tested almost the same people.
+SPLIT_SCHEME = 2
+# Draws of `deal` before the one with the best shares is taken.
+_MAX_DRAWS = 100
+# Error of a part's share of all images that `deal` accepts at once, unless half of a mean group is more.
+_SHARE_TOLERANCE = 0.001
+
+
+class Part(IntEnum):
+    """The part of a split that an image is in; the values of `Folds.parts`."""
+
+    NONE = -1
+    TRAIN = 0
+    VAL = 1
+    TEST = 2
+
+
+class Parts(NamedTuple):
+    """The part of every image, before the images are separated.
+
+    Attributes:
+        parts: (N,) values of `Part`.
+        straddling: images left out because their double is in a later part.
+        drawn: whether any part was drawn at random, by `SPLIT_SCHEME`.
+    """
+
+    parts: np.ndarray
+    straddling: int
+    drawn: bool
 
 
 @dataclass(frozen=True)
@@ -39,24 +71,22 @@ def split(samples: Samples, *, test: float, val: float, seed: int, source: str =
     Raises:
         UserError: too few groups to fill three parts, or an official split that leaves one empty.
     """
-    parts, straddling = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
+    parts, straddling, _ = split_parts(samples.table, test=test, val=val, seed=seed, source=source)
     chosen = {part: rows(samples, parts == number) for number, part in enumerate(PARTS)}
     return Split(**chosen, duplicates=exact_copies(samples.table), straddling=straddling)
 
 
-def split_parts(
-    table: pd.DataFrame, *, test: float, val: float, seed: int, source: str = "dataset"
-) -> tuple[np.ndarray, int]:
-    """As `split`: (N,) 0 train, 1 val, 2 test, -1 left out; and how many are left out because they straddle."""
+def split_parts(table: pd.DataFrame, *, test: float, val: float, seed: int, source: str = "dataset") -> Parts:
+    """Assign every row of `table` to a part, as `split` does; rows that are left out are in `Part.NONE`."""
     groups = same_side(table)
     generator = np.random.default_rng([seed, 0x5917])
     marked = table["split"].notna().to_numpy() if "split" in table else np.zeros(len(table), dtype=bool)
-    straddling = 0
+    straddling, drawn = 0, True
     if marked.any():
-        parts = np.full(len(table), -1, dtype=np.int64)
+        parts = np.full(len(table), Part.NONE, dtype=np.int64)
         parts[marked] = named_parts(table.loc[marked, "split"], source)
         straddling = leave_out_straddling(parts, groups)
-        add_val(parts, groups, table["age"].to_numpy(), val, generator)
+        drawn = add_val(parts, groups, table["age"].to_numpy(), val, generator)
     else:
         shares = np.array([(1 - test) * (1 - val), (1 - test) * val, test])
         parts = deal(groups, table["age"].to_numpy(), shares, generator)
@@ -73,7 +103,7 @@ def split_parts(
             f"fill train, val and test: nothing is left for {part}. Give more images, or other shares with "
             "--set data.test_share=…"
         )
-    return parts, straddling
+    return Parts(parts, straddling, drawn)
 
 
 def in_official_split(samples: Samples, column: str = "split") -> Samples:
@@ -101,25 +131,75 @@ def without_overlap(samples: Samples, seen: list[Samples]) -> tuple[Samples, int
 
 
 def deal(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(N,) part 0, 1, … of each row: groups in order of mean age, each to the part that is furthest behind its share."""
+    """Assign whole groups to parts at random, within strata of similar mean age.
+
+    Groups are ordered by mean age and cut into strata of neighbors, just large enough for every part to get a group of each.
+    Within a stratum the parts are permuted, so that every group has the same chance of each part. Groups differ in size:
+    of up to `_MAX_DRAWS` such assignments the first whose parts have their shares of the images is taken, else the best.
+
+    Args:
+        groups: (N,) group of each image, 0, 1, ….
+        ages: (N,) years.
+        shares: (P,) share of the images that each part is to have; sums to 1. A part with a share of 0 gets nothing.
+        generator: source of randomness.
+
+    Returns:
+        (N,) part 0, 1, …, P - 1 of each image.
+    """
     sizes = np.bincount(groups)
-    mean_age = np.bincount(groups, weights=ages) / sizes
-    order = np.lexsort((generator.random(len(sizes)), mean_age))
-    # A random head start decides which part the first of each run of ages goes to.
-    behind = generator.random(len(shares))
-    behind[shares == 0] = -np.inf  # its head start would bring a part that is to get nothing its first group
-    part_of = np.empty(len(sizes), dtype=np.int64)
-    for group in order:
-        behind += shares * sizes[group]
-        part = int(behind.argmax())
-        behind[part] -= sizes[group]
-        part_of[group] = part
-    assigned: np.ndarray = part_of[groups]
+    mean_ages = np.bincount(groups, weights=ages) / sizes
+    n_images, n_groups = len(groups), len(sizes)
+    tolerance = max(_SHARE_TOLERANCE, sizes.mean() / n_images / 2)
+    by_age = np.lexsort((generator.random(n_groups), mean_ages))
+    best_parts, lowest_cost = np.zeros(n_groups, dtype=np.int64), np.inf
+    for _ in range(_MAX_DRAWS):
+        strata, labels = _strata(n_groups, shares, generator)
+        parts = np.empty(n_groups, dtype=np.int64)
+        parts[by_age[np.argsort(strata + generator.random(n_groups))]] = labels
+        dealt = np.bincount(parts, weights=sizes, minlength=len(shares)) / n_images
+        n_empty = np.count_nonzero((dealt == 0) & (shares > 0))
+        cost = n_empty + float(np.abs(dealt - shares).max())
+        if cost < lowest_cost:
+            best_parts, lowest_cost = parts, cost
+        if cost <= tolerance:
+            break
+    assigned: np.ndarray = best_parts[groups]
     return assigned
 
 
+def _strata(n_groups: int, shares: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Cut ordered groups into strata, and list which parts each stratum gets.
+
+    Part counts are rounded jointly: each is the difference of two cumulative counts with one random offset, so that it is
+    right on average in each stratum and off by less than one group in total. The first stratum has a random width, so that the same
+    neighbors are not always in the same one.
+
+    Returns:
+        Stratum and part (n_groups,) each, ascending; the parts of a stratum are to be permuted.
+    """
+    positive = np.flatnonzero(shares > 0)
+    quotas = shares[positive] / shares.sum()
+    width = int(np.ceil(1 / quotas.min() - 1e-9))
+    if n_groups < width:
+        return np.zeros(n_groups, dtype=np.int64), np.repeat(positive, _seats(n_groups, quotas))
+    edges = np.array([0, *range(int(generator.integers(width, 2 * width)), n_groups - width + 1, width), n_groups])
+    # Rounded, because k times 1/k can be a hair below a whole number.
+    up_to_part = np.floor(np.round(np.outer(edges, np.cumsum(quotas)), 9) + generator.random()).astype(np.int64)
+    up_to_part[:, -1] = edges
+    seats = np.diff(np.diff(up_to_part, axis=0), axis=1, prepend=0)
+    return np.repeat(np.arange(len(seats)), np.diff(edges)), np.repeat(np.tile(positive, len(seats)), seats.ravel())
+
+
+def _seats(n_groups: int, quotas: np.ndarray) -> np.ndarray:
+    """Share out few groups: one for each part where there are enough, the rest to the parts that lack most."""
+    seats = np.full(len(quotas), int(n_groups >= len(quotas)))
+    while seats.sum() < n_groups:
+        seats[np.argmax(quotas * n_groups - seats)] += 1
+    return seats
+
+
 def named_parts(names: "pd.Series[str]", source: str) -> np.ndarray:
-    """(N,) 0 train, 1 val, 2 test, from a column that says so in every row.
+    """Read the part of each row from a column that names it: (N,) values of `Part`.
 
     Raises:
         UserError: it says something else.
@@ -132,28 +212,28 @@ def named_parts(names: "pd.Series[str]", source: str) -> np.ndarray:
 
 
 def leave_out_straddling(parts: np.ndarray, groups: np.ndarray) -> int:
-    """Of a group that straddles, set the earlier parts' rows to -1 in place, so that the test stays whole; how many."""
-    latest = np.full(groups.max() + 1, -1)
+    """Leave out, in place, rows whose group also has rows in a later part, so that the test stays whole; return how many."""
+    latest = np.full(groups.max() + 1, Part.NONE)
     np.maximum.at(latest, groups, parts)
-    straddling = (parts >= 0) & (parts < latest[groups])
-    parts[straddling] = -1
+    straddling = (parts != Part.NONE) & (parts < latest[groups])
+    parts[straddling] = Part.NONE
     return int(straddling.sum())
 
 
 def add_val(
     parts: np.ndarray, groups: np.ndarray, ages: np.ndarray, val: float, generator: np.random.Generator
-) -> None:
-    """Where no row validates, move the share `val` of the training rows there, in place and by group."""
-    if (parts == 1).any():
-        return
-    chosen = np.flatnonzero(parts == 0)
-    if not len(chosen):
-        return
-    _, compact = np.unique(groups[chosen], return_inverse=True)
-    dealt = deal(compact, ages[chosen], np.array([1 - val, val, 0.0]), generator)
-    if not (dealt == 1).any() and compact.max() > 0:  # few groups, the share smaller than any of them
-        dealt[compact == np.bincount(compact).argmin()] = 1
-    parts[chosen] = dealt
+) -> bool:
+    """Move the share `val` of the training rows to validation, in place and by group, where no row validates.
+
+    Returns:
+        Whether anything was drawn.
+    """
+    train_rows = np.flatnonzero(parts == Part.TRAIN)
+    if (parts == Part.VAL).any() or not len(train_rows):
+        return False
+    _, compact = np.unique(groups[train_rows], return_inverse=True)
+    parts[train_rows] = deal(compact, ages[train_rows], np.array([1 - val, val]), generator)
+    return True
 
 
 def rows(samples: Samples, chosen: np.ndarray) -> Samples:

@@ -12,6 +12,7 @@ from scipy import stats
 from agebench.errors import UserError
 from agebench.evaluation.fairness import SIGNIFICANT, holm
 from agebench.evaluation.intervals import LEVEL, Kind, figures, number
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, cluster_codes, student
 
 # What a difference must be to matter, and how surely a study should show it.
@@ -111,13 +112,14 @@ def compare(paired: Paired, *, resamples: int = 1000, seed: int = 0, interval: K
     groups = [np.zeros(len(features), dtype=np.int64)]
     apart = Resampler(features, groups, paired.clusters).replicates(maes, resamples=resamples, seed=seed)
     systems, images_only = _of_systems(apart, counts, seed)
-    names = [*paired.names, *(f"{a}-{b}" for a, b in pairs)]
+    keys: list[FigureKey] = [(name, "mae") for name in paired.names]
+    keys += [(paired.names[a], paired.names[b], "difference") for a, b in pairs]
     contrasts = np.vstack([np.eye(len(counts)), *(_contrast(a, b, len(counts)) for a, b in pairs)])
     found = Replicates(
         contrasts @ systems.value, contrasts @ systems.resampled, contrasts @ systems.left_out, systems.clusters
     )
     # The seeds' heavy-tailed part has no skewness to correct, and makes a correction of the images' part unsteady.
-    every = figures(names, found, interval if max(counts) == 1 else "percentile")
+    every = figures(keys, found, interval if max(counts) == 1 else "percentile")
     mean_errors = [of.mean(axis=0) for of in paired.errors]
     rows = []
     for place, (a, b) in enumerate(pairs):
@@ -127,7 +129,7 @@ def compare(paired: Paired, *, resamples: int = 1000, seed: int = 0, interval: K
             {
                 "a": paired.names[a],
                 "b": paired.names[b],
-                "difference": every[f"{a}-{b}"],
+                "difference": every[paired.names[a], paired.names[b], "difference"],
                 "p": _bootstrap_p(replicates),
                 "wilcoxon": {"p": wilcoxon(mean_errors[a] - mean_errors[b], paired.clusters)},
                 f"images_for_{RELEVANT:g}": _images_needed(spread, len(features)),
@@ -139,7 +141,7 @@ def compare(paired: Paired, *, resamples: int = 1000, seed: int = 0, interval: K
         "subjects": int(paired.clusters.max()) + 1 if paired.subjects else None,
         "left_out": paired.left_out,
         "systems": {
-            name: {"seeds": count, "mae": every[name]} for name, count in zip(paired.names, counts, strict=True)
+            name: {"seeds": count, "mae": every[name, "mae"]} for name, count in zip(paired.names, counts, strict=True)
         },
         "pairs": rows,
     }

@@ -1,6 +1,6 @@
 """One test set's predictions -> its entry of metrics.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from agebench.evaluation import metrics
 from agebench.evaluation.gaps import Comparison, compare_groups, gap_tables
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings, single_years
 from agebench.evaluation.intervals import Kind, clopper_pearson, figure, figures
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.metrics import CS_LEVELS, Features
 from agebench.evaluation.rates import clusters_of, people
 from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, over_seeds
@@ -99,12 +100,12 @@ def evaluate_seeds(
     found = over_seeds(apart, len(tables), seed)
     if len(tables) > 1:
         interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
-    every = figures(plan.names(), found, interval)
+    every = figures(plan.keys(), found, interval)
     entry: dict[str, Any] = {
         "n": len(table),
         "subjects": None if whose is None else int(table["subject"].nunique()),
-        "overall": _edges({name: every[f"overall/{name}"] for name in plan.overall_names}, sampler.count),
-        "cs": [every[f"overall/cs{level}"]["value"] for level in CS_LEVELS],
+        "overall": _edges({name: every["overall", name] for name in plan.overall_names}, sampler.count),
+        "cs": [every["overall", f"cs{level}"]["value"] for level in CS_LEVELS],
         "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
         "gaps": gap_tables(compared, every, errors, clusters, permutations=resamples, seed=seed),
         "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
@@ -144,14 +145,14 @@ class _Plan:
             fine_columns=[place * width + column for place in range(len(self.several)) for column in metrics.FIRST],
         )
 
-    def names(self) -> list[str]:
-        names = [f"overall/{name}" for name in self.overall_names]
+    def keys(self) -> list[FigureKey]:
+        keys: list[FigureKey] = [("overall", name) for name in self.overall_names]
         for grouping in self.shown:
-            names += [f"{grouping.name}/{group}/{figure}" for group in grouping.names for figure in _IN_GROUPS]
-        return [*names, *(name for one in self.compared for name in one.figure_names())]
+            keys += [(grouping.name, group, metric) for group in grouping.names for metric in _IN_GROUPS]
+        return [*keys, *(key for one in self.compared for key in one.figure_keys())]
 
     def statistic(self, sums: Sequence[Floats]) -> Floats:
-        """Figures (seeds * K, b) from the sums of each grouping; K in the order of `names`."""
+        """Figures (seeds * K, b) from the sums of each grouping; K in the order of `keys`."""
         coarse = 1 + len(self.shown)
         wide, narrow = self.several[0].values.shape[1], len(metrics.FIRST)
         return np.concatenate(
@@ -200,14 +201,14 @@ def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     return aligned
 
 
-def _group_table(grouping: Grouping, every: dict[str, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
+def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
     counts = grouping.counts
     several = _several_clusters(grouping, clusters)
     table: dict[str, Any] = {}
     for place, group in enumerate(grouping.names):
         row: dict[str, Any] = {"n": int(counts[place]), "ranked": bool(counts[place] >= minimum)}
-        row |= {name: every[f"{grouping.name}/{group}/{name}"] for name in _IN_GROUPS}
-        even = every.get(f"{grouping.name}/{group}/mae_standardised")
+        row |= {name: every[grouping.name, group, name] for name in _IN_GROUPS}
+        even = every.get((grouping.name, group, "mae_standardised"))
         if even is not None:
             row["mae_standardised"] = even
         _edges(row, len(np.unique(clusters[grouping.codes == place])) if row["cs5"]["value"] in (0, 1) else 0)

@@ -20,6 +20,7 @@ from agebench.evaluation.fairness import (
     worst_and_best,
 )
 from agebench.evaluation.groups import Grouping
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.metrics import Features
 from agebench.evaluation.resampling import Floats, Ints
 
@@ -49,11 +50,11 @@ class Comparison:
         """(n,) group and stratum in one code, -1 where there is none."""
         return cell_codes(self.strata, self.grouping, self.even_groups)
 
-    def figure_names(self) -> list[str]:
-        """Names of what `figures` gives."""
+    def figure_keys(self) -> list[FigureKey]:
+        """Keys of what `figures` gives."""
         name = self.grouping.name
-        names = [f"{name}/{self.grouping.names[place]}/mae_standardised" for place in self.even_groups]
-        return [*names, f"{name}/difference", f"{name}/ratio", f"{name}/even/difference", f"{name}/even/ratio"]
+        keys: list[FigureKey] = [(name, self.grouping.names[place], "mae_standardised") for place in self.even_groups]
+        return [*keys, (name, "difference"), (name, "ratio"), (name, "even", "difference"), (name, "even", "ratio")]
 
     def figures(self, features: Features, mae: Floats, cells: Floats) -> Floats:
         """Standardised MAEs, raw and standardised gap (K, b) from the groups' MAE (groups, b) and the sums of the cells."""
@@ -109,7 +110,7 @@ def _between(values: Floats, pair: tuple[int, int]) -> Floats:
 
 def gap_tables(
     compared: Sequence[Comparison],
-    figures: Mapping[str, Any],
+    figures: Mapping[FigureKey, Any],
     errors: Floats,
     clusters: Ints,
     *,
@@ -120,7 +121,7 @@ def gap_tables(
 
     Args:
         compared: the groupings.
-        figures: the figures named by `Comparison.figure_names` and the groups' MAEs.
+        figures: the figures named by `Comparison.figure_keys` and the groups' MAEs.
         errors: (n,) absolute errors, years.
         clusters: (n,) rows that belong together.
         permutations: shuffles of each test; 0: no tests.
@@ -131,14 +132,14 @@ def gap_tables(
         if len(one.groups) < 2:
             continue
         name, names = one.grouping.name, [one.grouping.names[place] for place in one.groups]
-        gap: dict[str, Any] = {key: figures[f"{name}/{key}"] for key in ("difference", "ratio")}
+        gap: dict[str, Any] = {key: figures[name, key] for key in ("difference", "ratio")}
         gap |= {"worst": names[one.pair[0]], "best": names[one.pair[1]]}
         gap["p"] = _p(one.grouping, one.groups, errors, clusters, None, permutations, seed)
         gap |= {"standardised": None, "shrinks": False}
         if len(one.even_groups):
             even = gap["standardised"] = _even_gap(one, figures)
             even["p"] = _p(one.grouping, one.even_groups, errors, clusters, one.strata, permutations, seed)
-            raw = [figures[f"{name}/{group}/mae"]["value"] for group in even["groups"]]
+            raw = [figures[name, group, "mae"]["value"] for group in even["groups"]]
             # Of the same groups, more than a tenth of the raw gap is gone at equal ages.
             gap["shrinks"] = even["difference"]["value"] < 0.9 * (max(raw) - min(raw))
         gaps[name] = gap
@@ -146,11 +147,11 @@ def gap_tables(
     return gaps
 
 
-def _even_gap(one: Comparison, figures: Mapping[str, Any]) -> dict[str, Any]:
+def _even_gap(one: Comparison, figures: Mapping[FigureKey, Any]) -> dict[str, Any]:
     names = [one.grouping.names[place] for place in one.even_groups]
     return {
-        "difference": figures[f"{one.grouping.name}/even/difference"],
-        "ratio": figures[f"{one.grouping.name}/even/ratio"],
+        "difference": figures[one.grouping.name, "even", "difference"],
+        "ratio": figures[one.grouping.name, "even", "ratio"],
         "worst": names[one.even_pair[0]],
         "best": names[one.even_pair[1]],
         "groups": names,

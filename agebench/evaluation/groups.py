@@ -58,10 +58,10 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
     """The grouping by the column `name`, or by a crossing of columns 'a*b'.
 
     Raises:
-        UserError: no such column, the message lists what is there; one that sorts no one; or one that is called like the bands
-            of the true age, which stand beside every grouping.
+        UserError: no such column, the message lists what is there; one that sorts no one; one that is called like the bands
+            of the true age, which stand beside every grouping; or groups whose names would be the same.
     """
-    columns = name.split("*")
+    columns = [name] if name in table else name.split("*")
     if BANDS in columns:
         raise UserError(
             f"group '{name}': '{BANDS}' is what the bands of the true age are called, which are always shown; a column of that "
@@ -86,7 +86,13 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
     codes[unknown] = -1
     present = np.unique(codes[~unknown])
     codes = np.where(unknown, -1, np.searchsorted(present, codes))
-    return Grouping(name, tuple(names[code] for code in present), codes)
+    groups = tuple(names[code] for code in present)
+    if len(set(groups)) < len(groups):
+        double = next(group for group in groups if groups.count(group) > 1)
+        raise UserError(
+            f"group '{name}': two different groups would be called '{double}'; rename their values, so that names differ"
+        )
+    return Grouping(name, groups, codes)
 
 
 def groupings(table: pd.DataFrame, groups: Sequence[str]) -> list[Grouping]:

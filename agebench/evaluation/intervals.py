@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from agebench.evaluation.metric_specs import FigureKey, metric_of
 from agebench.evaluation.resampling import Floats, Replicates
 
 Kind = Literal["bca", "percentile"]
@@ -72,24 +73,16 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def figures(names: Sequence[str], found: Replicates, kind: Kind = "bca") -> dict[str, dict[str, float | None]]:
-    """The named figures with their 95 % intervals, which stay within what a figure of that name can be."""
+def figures(
+    keys: Sequence[FigureKey], found: Replicates, kind: Kind = "bca"
+) -> dict[FigureKey, dict[str, float | None]]:
+    """Return each figure with its 95 % interval, clipped to the values that its metric can have."""
     low, high = bootstrap_interval(found, kind)
-    limits = np.array([_limits(name) for name in names]).T
+    metrics = [metric_of(key) for key in keys]
+    limits = [metric.lower for metric in metrics], [metric.upper for metric in metrics]
     with np.errstate(invalid="ignore"):
         ends = np.clip(low, *limits), np.clip(high, *limits)
-    return {name: figure(*three) for name, *three in zip(names, found.value, *ends, strict=True)}
-
-
-def _limits(name: str) -> tuple[float, float]:
-    kind = name.rpartition("/")[2]
-    if kind.startswith(("cs", "coverage", "accuracy", "epsilon")) or kind == "range_hit" or name.startswith("accuracy"):
-        return 0.0, 1.0
-    if kind in ("pearson", "spearman"):
-        return -1.0, 1.0
-    if "mae" in kind or kind in ("rmse", "ratio", "median_ae", "p95_ae", "crps"):
-        return 0.0, np.inf
-    return -np.inf, np.inf
+    return {key: figure(*three) for key, *three in zip(keys, found.value, *ends, strict=True)}
 
 
 def wilson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -> tuple[Floats, Floats]:

@@ -4,7 +4,7 @@ After Hanaoka et al. 2024, NIST IR 8525. It balances what a test set does not: M
 and age. Its tasks beside estimation: Challenge-25 (over 18?), and whether a person is between 13 and 16.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from agebench.evaluation import metrics
 from agebench.evaluation.gates import age_gates
 from agebench.evaluation.groups import Grouping, grouping, groupings, single_years
 from agebench.evaluation.intervals import Kind, figures
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.rates import clusters_of, people, rate
 from agebench.evaluation.resampling import Floats, Resampler
 
@@ -72,23 +73,23 @@ def nist(
             ]
         return np.concatenate(parts)
 
-    names = [f"accuracy/{x}" for x in ACCURACIES] + ["mae"]
-    names += [f"{one.name}/{name}" for one in shown for name in one.names]
+    keys: list[FigureKey] = [(f"cs{x}",) for x in ACCURACIES]
+    keys += [("mae",), *((one.name, name, "mae") for one in shown for name in one.names)]
     found = Resampler(features.values, codes, clusters).replicates(statistic, resamples=resamples, seed=seed)
-    every = figures(names, found, interval)
+    every = figures(keys, found, interval)
     return {
-        "mae": every["mae"] | {"cells": len(np.unique(codes[1][codes[1] >= 0]))},
+        "mae": every["mae",] | {"cells": len(np.unique(codes[1][codes[1] >= 0]))},
         "by_sex": _named(sexes, every),
         "by_origin": {"column": origin, "groups": _named(origins[0], every)} if origins else None,
-        "accuracy": {str(x): every[f"accuracy/{x}"] for x in ACCURACIES},
+        "accuracy": {str(x): every[f"cs{x}",] for x in ACCURACIES},
         "challenge_25": _challenge(table, [one.name for one in shown]),
         "age_range_13_16": _age_range(table),
     }
 
 
-def _named(one: Grouping, every: dict[str, Any]) -> dict[str, Any]:
+def _named(one: Grouping, every: Mapping[FigureKey, Any]) -> dict[str, Any]:
     return {
-        name: {"n": int(n), "mae": every[f"{one.name}/{name}"]} for name, n in zip(one.names, one.counts, strict=True)
+        name: {"n": int(n), "mae": every[one.name, name, "mae"]} for name, n in zip(one.names, one.counts, strict=True)
     }
 
 

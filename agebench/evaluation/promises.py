@@ -138,9 +138,9 @@ def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[
 
     clusters = clusters_of(table)
     sampler = Resampler(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
-    names = [f"{band}/{figure}" for figure in ("mae", "p95_ae") for band in bands.names]
-    every = figures(names, sampler.replicates(statistic, resamples=resamples, seed=seed))
+    keys = [(band, metric) for metric in ("mae", "p95_ae") for band in bands.names]
+    every = figures(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
     return {
-        band: {"n": int(n), **{figure: every[f"{band}/{figure}"] for figure in ("mae", "p95_ae")}}
+        band: {"n": int(n), **{metric: every[band, metric] for metric in ("mae", "p95_ae")}}
         for band, n in zip(bands.names, bands.counts, strict=True)
     }

@@ -8,6 +8,7 @@ import pandas as pd
 
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.evaluation.intervals import clopper_pearson, figure, figures
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.predictions import PRED
 from agebench.evaluation.rates import clusters_of
 from agebench.evaluation.resampling import Floats, Ints, Resampler
@@ -54,10 +55,10 @@ def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, 
     return {
         **entry,
         "majority": float(counts.max() / counts.sum()),
-        "accuracy": every["accuracy"],
-        "balanced_accuracy": every["accuracy_balanced"],
+        "accuracy": every["accuracy",],
+        "balanced_accuracy": every["balanced_accuracy",],
         "classes": {
-            str(label): {"n": int(counts[place]), "recall": every[f"accuracy_of/{label}"]}
+            str(label): {"n": int(counts[place]), "recall": every[str(label), "recall"]}
             for place, label in enumerate(classes)
         },
         "groups": {
@@ -65,8 +66,8 @@ def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, 
                 group: {
                     "n": int(n),
                     "ranked": bool(n >= MIN_GROUP),
-                    "accuracy": every[f"accuracy/{grouping.name}/{group}"],
-                    "balanced_accuracy": every[f"accuracy_balanced/{grouping.name}/{group}"],
+                    "accuracy": every[grouping.name, group, "accuracy"],
+                    "balanced_accuracy": every[grouping.name, group, "balanced_accuracy"],
                 }
                 for group, n in zip(grouping.names, grouping.counts, strict=True)
             }
@@ -87,18 +88,18 @@ def _figures(
     clusters: Ints,
     resamples: int,
     seed: int,
-) -> dict[str, dict[str, float | None]]:
-    """All figures by name: overall, of each class, then of each group; see `_shares` for their order."""
+) -> dict[FigureKey, dict[str, float | None]]:
+    """All figures by key: overall, of each class, then of each group; see `_shares` for their order."""
     of_class = np.eye(len(classes), dtype=np.float32)[codes]
     sampler = Resampler(
         np.hstack([of_class, of_class * hits[:, None]]),
         [np.zeros(len(hits), dtype=np.int64), *(grouping.codes for grouping in shown)],
         clusters,
     )
-    names = ["accuracy", "accuracy_balanced", *(f"accuracy_of/{label}" for label in classes)]
+    keys: list[FigureKey] = [("accuracy",), ("balanced_accuracy",), *((str(label), "recall") for label in classes)]
     for grouping in shown:
-        for kind in ("accuracy", "accuracy_balanced"):
-            names += [f"{kind}/{grouping.name}/{group}" for group in grouping.names]
+        for metric in ("accuracy", "balanced_accuracy"):
+            keys += [(grouping.name, group, metric) for group in grouping.names]
 
     def statistic(sums: Sequence[Floats]) -> Floats:
         whole, balanced, recalls = _shares(sums[0])
@@ -107,9 +108,9 @@ def _figures(
             parts += _shares(of)[:2]
         return np.concatenate(parts)
 
-    every = figures(names, sampler.replicates(statistic, resamples=resamples, seed=seed))
-    sizes = _sizes(names, codes, classes, shown, clusters)
-    return {name: _exact(of, sizes[name]) for name, of in every.items()}
+    every = figures(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
+    sizes = _sizes(keys, codes, classes, shown, clusters)
+    return {key: _exact(of, sizes[key]) for key, of in every.items()}
 
 
 def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
@@ -123,13 +124,13 @@ def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _sizes(
-    names: Sequence[str], codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints
-) -> dict[str, int]:
+    keys: Sequence[FigureKey], codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints
+) -> dict[FigureKey, int]:
     """How many clusters stand behind each figure."""
     rows = [np.ones(len(codes), bool)] * 2 + [codes == place for place in range(len(classes))]
     for grouping in shown:
         rows += [grouping.codes == place for place in range(len(grouping.names))] * 2
-    return {name: len(np.unique(clusters[chosen])) for name, chosen in zip(names, rows, strict=True)}
+    return {key: len(np.unique(clusters[chosen])) for key, chosen in zip(keys, rows, strict=True)}
 
 
 def _exact(of: dict[str, float | None], clusters: int) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from scipy import special
 from agebench.errors import UserError
 from agebench.evaluation.groups import groupings
 from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
+from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.rates import clusters_of, people, rate
 from agebench.evaluation.reading import probabilities
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights
@@ -33,16 +34,30 @@ class Predictive:
     Attributes:
         nll: (n,) negative log-likelihood of the label, nats (of a year-wide class, or of a density a year).
         crps: (n,) continuous ranked probability score, years.
-        pit: (n,) the distribution function at the label, in [0, 1].
+        pit_low, pit_high: (n,) the distribution function below and at the label, in [0, 1]; equal where it is continuous.
         widths: (n, len(LEVELS)) widths of the central intervals, years.
         std: (n,) standard deviation, years.
     """
 
     nll: Floats
     crps: Floats
-    pit: Floats
+    pit_low: Floats
+    pit_high: Floats
     widths: Floats
     std: Floats
+
+    def covered(self, level: float) -> Floats:
+        """Whether the central interval of probability `level` holds the label (n,), in [0, 1].
+
+        At a jump of the distribution function any value between its ends is as good: the share of them that lies in the
+        interval counts, the mean of randomized values (Czado, Gneiting and Held 2009, "Predictive model assessment for count data",
+        Biometrics 65). A model that is right about every class so covers each level exactly.
+        """
+        low, high = (1 - level) / 2, (1 + level) / 2
+        jump = self.pit_high - self.pit_low
+        shared = np.minimum(self.pit_high, high) - np.maximum(self.pit_low, low)
+        at_point = (self.pit_low >= low) & (self.pit_low <= high)
+        return np.where(jump > 0, np.clip(shared, 0, None) / np.where(jump > 0, jump, 1), at_point)
 
 
 def gaussian(age: Floats, mean: Floats, std: Floats) -> Predictive:
@@ -56,14 +71,16 @@ def gaussian(age: Floats, mean: Floats, std: Floats) -> Predictive:
     nll = z**2 / 2 + np.log(std) + np.log(2 * np.pi) / 2
     crps = std * (z * (2 * special.ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
     reach = special.ndtri((1 + np.asarray(LEVELS)) / 2)
-    return Predictive(nll, crps, special.ndtr(z), 2 * std[:, None] * reach, std)
+    pit = special.ndtr(z)
+    return Predictive(nll, crps, pit, pit, 2 * std[:, None] * reach, std)
 
 
 def categorical(age: Floats, probs: Floats, first_age: int = 0) -> Predictive:
-    """A probability for every whole age.
+    """Score a probability for every whole age.
 
-    The class of age a stands for [a - 0.5, a + 0.5), its probability evenly spread, so that the distribution function is
-    continuous. CRPS is the integral of its squared distance to the label's step, over the classes.
+    CRPS is that of point masses at the whole ages, whatever the label: between them, or beyond the first or last one. The
+    likelihood and the distribution function are those of the class nearest to the label, [a - 0.5, a + 0.5) for age a; outside
+    all classes the likelihood is 0, which counts as the least that half precision tells from it. Widths spread each class evenly.
 
     Args:
         age: (n,) labels, years.
@@ -71,19 +88,30 @@ def categorical(age: Floats, probs: Floats, first_age: int = 0) -> Predictive:
         first_age: what the first class stands for.
     """
     n, classes = probs.shape
-    grid = first_age + np.arange(classes)
-    label = np.clip(np.floor(age + 0.5).astype(np.int64) - first_age, 0, classes - 1)
+    ages = first_age + np.arange(classes)
+    nearest = np.floor(age + 0.5).astype(np.int64) - first_age
+    is_class = (nearest >= 0) & (nearest < classes)
+    label = np.clip(nearest, 0, classes - 1)
     rows = np.arange(n)
-    nll = -np.log(np.maximum(probs[rows, label], _LEAST))
-    upper = np.cumsum(probs, axis=1)
-    lower = upper - probs
-    crps = np.sum((upper - (grid[None, :] >= age[:, None])) ** 2, axis=1)
-    inside = np.clip(age - (grid[label] - 0.5), 0, 1)
-    pit = np.clip(lower[rows, label] + probs[rows, label] * inside, 0, 1)
-    mean = probs @ grid
-    std = np.sqrt(np.maximum(probs @ grid.astype(float) ** 2 - mean**2, 0))
-    widths = np.stack([_quantile(upper, probs, (1 + c) / 2) - _quantile(upper, probs, (1 - c) / 2) for c in LEVELS], 1)
-    return Predictive(nll, crps, pit, widths, std)
+    cdf = np.cumsum(probs, axis=1)
+    likelihood = np.where(is_class, probs[rows, label], 0.0)
+    nll = -np.log(np.maximum(likelihood, _LEAST))
+    pit_low = np.where(is_class, np.clip(cdf[rows, label] - likelihood, 0, 1), nearest >= classes)
+    mean = probs @ ages
+    std = np.sqrt(np.maximum(probs @ ages.astype(float) ** 2 - mean**2, 0))
+    widths = np.stack([_quantile(cdf, probs, (1 + c) / 2) - _quantile(cdf, probs, (1 - c) / 2) for c in LEVELS], 1)
+    return Predictive(nll, _point_mass_crps(age, cdf, ages), pit_low, np.minimum(pit_low + likelihood, 1), widths, std)
+
+
+def _point_mass_crps(age: Floats, cdf: Floats, ages: Ints) -> Floats:
+    """Compute the CRPS (n,) of point masses at `ages` (A,) from their distribution functions `cdf` (n, A).
+
+    The integral of the squared distance to the label's step: the label may divide the year between two ages, or lie beyond them.
+    """
+    before = np.clip(age[:, None] - ages[:-1], 0, 1)
+    within = np.sum(cdf[:, :-1] ** 2 * before + (1 - cdf[:, :-1]) ** 2 * (1 - before), axis=1)
+    crps: Floats = within + np.maximum(ages[0] - age, 0) + np.maximum(age - ages[-1], 0)
+    return crps
 
 
 def _quantile(upper: Floats, probs: Floats, level: float) -> Floats:
@@ -129,24 +157,24 @@ def uncertainty(
     else:
         return None
     clusters = clusters_of(table)
-    central = 2 * np.abs(found.pit - 0.5)
-    covered = central[:, None] <= np.asarray(LEVELS)
+    covered = np.column_stack([found.covered(level) for level in LEVELS])
     features = np.column_stack([np.ones(len(table)), found.nll, found.crps, covered, found.widths])
-    names = ["nll", "crps", *(f"{what}{level:g}" for what in ("coverage", "width") for level in LEVELS)]
+    keys: list[FigureKey] = [("nll",), ("crps",)]
+    keys += [(f"{level:g}", metric) for metric in ("coverage", "width") for level in LEVELS]
 
     def means(sums: Sequence[Floats]) -> Floats:
         return np.asarray(sums[0][0, 1:] / sums[0][0, :1])
 
     sampler = Resampler(features, [np.zeros(len(table), dtype=np.int64)], clusters)
-    every = figures(names, sampler.replicates(means, resamples=resamples, seed=seed), interval)
+    every = figures(keys, sampler.replicates(means, resamples=resamples, seed=seed), interval)
     levels = {
-        f"{level:g}": {"coverage": every[f"coverage{level:g}"], "width": every[f"width{level:g}"]} for level in LEVELS
+        f"{level:g}": {metric: every[f"{level:g}", metric] for metric in ("coverage", "width")} for level in LEVELS
     }
-    observed = [float(np.mean(central <= level)) for level in _CURVE]
+    observed = [float(np.mean(found.covered(level))) for level in _CURVE]
     return {
         "source": source,
-        "nll": every["nll"],
-        "crps": every["crps"],
+        "nll": every["nll",],
+        "crps": every["crps",],
         "levels": levels,
         "reliability": {"nominal": [round(float(level), 2) for level in _CURVE], "observed": observed},
         "rejection": rejection(np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed),

@@ -37,7 +37,7 @@ class Rotation(BaseModel):
         return self
 
     def parts(self) -> dict[str, int]:
-        """Value -> 0 train, 1 val, 2 test."""
+        """Map each value to the number of its part, as `agebench.data.splits.Part` has it."""
         return {value: part for part, values in enumerate((self.train, self.val, self.test)) for value in values}
 
 

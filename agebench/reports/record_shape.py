@@ -86,6 +86,7 @@ class _Test(_Table):
 
 class _Protocol(_Table):
     name: str = ""
+    split_scheme: Count | None = None
 
 
 class _Metrics(_Table):
@@ -159,6 +160,7 @@ class _Record(_Table):
     samples: dict[str, _Samples] = {}
     faces: _Faces = _Faces()
     timings: _Timings | None = None
+    protocol: _Protocol | None = None
     datasets: dict[str, dict[str, Any]] = {}
     stress: dict[str, _Stress] | None = None
     hardware: dict[str, Any] | None = None

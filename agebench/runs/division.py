@@ -8,7 +8,7 @@ from typing import Any
 from agebench.data.cache import Faces
 from agebench.data.protocols import Folds, fold
 from agebench.data.samples import Samples
-from agebench.data.splits import without_overlap
+from agebench.data.splits import SPLIT_SCHEME, without_overlap
 from agebench.errors import UserError
 from agebench.registry.protocol import Protocol
 from agebench.runs.config import DataConfig
@@ -112,8 +112,18 @@ class Divisions:
         return {self.home: self.folds.samples, **self.others}
 
     def protocol(self) -> dict[str, Any]:
-        """For metrics.json and the manifest: the protocol's name, its folds, and what leaks in it."""
-        return {"name": self.folds.protocol, "folds": len(self), "leaks": self.folds.leaks()}
+        """Describe the division for metrics.json and the manifest: protocol, folds, leaks, version of the random draw."""
+        return {
+            "name": self.folds.protocol,
+            "folds": len(self),
+            "leaks": self.folds.leaks(),
+            "split_scheme": self.split_scheme,
+        }
+
+    @property
+    def split_scheme(self) -> int | None:
+        """The version of the algorithm that drew a part of the training set; None where nothing was drawn."""
+        return SPLIT_SCHEME if self.folds.drawn else None
 
 
 def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:

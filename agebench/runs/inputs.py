@@ -28,6 +28,7 @@ Inputs = dict[str, dict[str, str]]
 _WORDS = {
     "exclude": "the --exclude list {}",
     "images": "the images or labels of {}",
+    "split": "the split scheme that divides {}",
     "parts": "the parts that the images of {} are in",
     "faces": "how the faces of {} are prepared",
     "model": "the model's {}",
@@ -59,6 +60,7 @@ def inputs_of(
     return {
         "exclude": {file: str(what["sha256"]) for file, what in excluded.get("excluded", {}).items()},
         "images": {name: fingerprint(part) for name, part in samples.items()},
+        "split": {} if divisions is None else _split(divisions),
         "parts": {} if divisions is None else _parts(divisions),
         "faces": {name: _framing(asdict(spec), samples[name]) for name, spec in specs.items()},
         "weights": _weights(config) if isinstance(config, RunConfig) else {},
@@ -77,7 +79,9 @@ def changed(manifest: Mapping[str, Any], now: Inputs) -> list[str]:
         ]
         for kind, words in _WORDS.items()
     }
-    data = next((found[kind] for kind in ("exclude", "images") if found[kind]), [*found["parts"], *found["faces"]])
+    data = next(
+        (found[kind] for kind in ("exclude", "images", "split") if found[kind]), [*found["parts"], *found["faces"]]
+    )
     return data + next((found[kind] for kind in ("model", "weights", "initial") if found[kind]), [])
 
 
@@ -157,9 +161,10 @@ def _recorded(manifest: Mapping[str, Any]) -> Inputs:
     model, told = _table(manifest.get("model")), _table(manifest.get("inputs"))
     lists, sets = _table(manifest.get("excluded")), _table(manifest.get("samples"))
     initial = _table(model.get("initial")) if model.get("weights") != "random" else {}
-    elsewhere = {
+    elsewhere: dict[str, Mapping[str, Any]] = {
         "exclude": {file: _table(what).get("sha256") for file, what in lists.items()},
         "images": {name: _table(what).get("fingerprint") for name, what in sets.items()},
+        "split": _first_scheme(manifest),
         "model": {"file": model.get("file_sha256")},
         "initial": {"backbone": initial.get("backbone_sha256")},
     }
@@ -170,6 +175,17 @@ def _recorded(manifest: Mapping[str, Any]) -> Inputs:
 def _table(value: object) -> Mapping[str, Any]:
     """A table of a manifest, which may have come from anywhere; of something else, an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def _split(divisions: Divisions) -> dict[str, str]:
+    scheme = divisions.split_scheme
+    return {} if scheme is None else {divisions.home: str(scheme)}
+
+
+def _first_scheme(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The split scheme of a run that trained before schemes were numbered."""
+    home = _table(manifest.get("train")).get("name")
+    return {} if home is None or "split_scheme" in _table(manifest.get("protocol")) else {str(home): "1"}
 
 
 def _parts(divisions: Divisions) -> dict[str, str]:

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 
 from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
-from agebench.data.protocols import TEST, TRAIN, VAL
 from agebench.data.samples import GEOMETRY, Samples, fingerprint
-from agebench.data.splits import exact_copies
+from agebench.data.splits import Part, exact_copies
 from agebench.engine.predict import Estimates
 from agebench.evaluation.predictions import PRED, PROB
 from agebench.files import atomic
@@ -98,14 +97,14 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
         }
         if name == divisions.home:
             found[name] |= {
-                "train": round(float((folds.parts == TRAIN).sum(axis=1).mean())),
-                "val": round(float((folds.parts == VAL).sum(axis=1).mean())),
+                "train": round(float((folds.parts == Part.TRAIN).sum(axis=1).mean())),
+                "val": round(float((folds.parts == Part.VAL).sum(axis=1).mean())),
                 "duplicates": exact_copies(folds.samples.table),
                 "straddling": folds.straddling,
             }
         if name in divisions.tests:
             own = name == divisions.home
-            tested = int((folds.parts == TEST).any(axis=0).sum()) if own else len(divisions.others[name])
+            tested = int((folds.parts == Part.TEST).any(axis=0).sum()) if own else len(divisions.others[name])
             found[name] |= {"test": tested, "in_training_set": divisions.overlap[name]}
     return found
 

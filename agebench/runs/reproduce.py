@@ -15,7 +15,7 @@ from agebench.reports.estimates import describe_dataset
 from agebench.reports.record_check import check_record
 from agebench.reports.results import predictions_digest
 from agebench.runs.config import RunConfig, read_settings
-from agebench.runs.datasets import exclude, open_dataset
+from agebench.runs.datasets import divide_home, exclude, open_dataset
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.folder import RunFolder
 
@@ -89,6 +89,13 @@ def differences(record: Mapping[str, Any], config: RunConfig | ExternalConfig, c
     if isinstance(config, RunConfig):
         from agebench.models.weights import digests
 
+        divisions = divide_home(config, datasets[config.data.train], samples)
+        scheme, recorded_scheme = divisions.split_scheme, split_scheme(record)
+        if scheme is not None and scheme != recorded_scheme:
+            yield (
+                f"the split scheme has changed: this agebench divides {config.data.train} by scheme {scheme}, the record was made "
+                f"with scheme {recorded_scheme or 'none'}, so other images train and test"
+            )
         model, weights = initial_model(config)
         if weights != record["model"].get("weights"):
             yield f"the initial weights come from {weights}, in the record from {record['model'].get('weights')}"
@@ -103,6 +110,13 @@ def differences(record: Mapping[str, Any], config: RunConfig | ExternalConfig, c
         there, digest = record["model"].get("file_sha256"), file_digest(config.model)
         if there != digest:
             yield f"the model's file here is another (SHA-256 {digest}…, in the record {there}…)"
+
+
+def split_scheme(record: Mapping[str, Any]) -> int | None:
+    """Return the version of the random split of a record; 1 in a record from before versions were written down."""
+    protocol = record.get("protocol") or record["metrics"].get("protocol") or {}
+    version: int | None = protocol.get("split_scheme", 1)
+    return version
 
 
 def other_circumstances(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:

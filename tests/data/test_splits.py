@@ -7,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agebench.data.audit import same_side
+from agebench.data.protocols import fold
 from agebench.data.samples import Samples, make_samples
-from agebench.data.splits import split, split_parts, without_overlap
+from agebench.data.splits import Part, deal, split, split_parts, without_overlap
 from agebench.errors import UserError
+from agebench.registry.protocol import Protocol
+
+SEEDS = 300
 
 
 def samples(
@@ -75,6 +79,62 @@ def test_the_seed_decides() -> None:
     assert first != other
 
 
+def family_album() -> tuple[np.ndarray, np.ndarray]:
+    """Person and age of each image: 82 people of 6 to 18 images, from childhood on, as in FG-NET."""
+    rng = np.random.default_rng(7)
+    counts = rng.integers(6, 19, 82)
+    ages = np.round(np.repeat(rng.gamma(3, 6, 82), counts) * rng.uniform(0.2, 2, counts.sum()))
+    return np.repeat(np.arange(82), counts), ages
+
+
+@pytest.mark.parametrize("shares", [(0.68, 0.12, 0.2), (0.8, 0.2), (0.85, 0.15), (0.2,) * 5])
+def test_deal_seeds_draw_independent_people(shares: tuple[float, ...]) -> None:
+    people, ages = family_album()
+    dealt = np.array([deal(people, ages, np.array(shares), np.random.default_rng([seed])) for seed in range(SEEDS)])
+    rng = np.random.default_rng(0)
+    for part, share in enumerate(shares):
+        rows = dealt == part
+        drawn = rows[:, np.unique(people, return_index=True)[1]]
+        pairs = drawn.reshape(SEEDS // 2, 2, -1)
+        overlaps = (pairs[:, 0] & pairs[:, 1]).sum(axis=1) / pairs[:, 0].sum(axis=1)
+        assert abs(overlaps.mean() - share) < 3 * overlaps.std() / len(pairs) ** 0.5
+        # Of 82 people one exceeds 4.5 standard errors in one of 2,000 such tests.
+        assert np.abs(drawn.mean(axis=0) - share).max() < 4.5 * (share * (1 - share) / SEEDS) ** 0.5
+        assert len(np.unique(drawn, axis=0)) == SEEDS
+        assert np.abs(rows.mean(axis=1) - share).max() < 12 / len(people)  # a mean person's images
+        chance = [ages[np.isin(people, rng.choice(82, round(82 * share), replace=False))].mean() for _ in range(SEEDS)]
+        assert np.std([ages[row].mean() for row in rows]) < 0.8 * np.std(chance)
+
+
+@pytest.mark.parametrize(
+    "content", [None, {"kind": "folds", "k": 5}, {"kind": "holdout", "test_share": 0.2}, {"kind": "official"}]
+)
+def test_fold_draws_everyone_sooner_or_later(content: dict[str, object] | None) -> None:
+    people, ages = family_album()
+    more = {"split": ["test" if who < 3 else "train" for who in people]} if content == {"kind": "official"} else {}
+    whole = samples([f"d{row}" for row in range(len(people))], [f"p{who}" for who in people], ages.tolist(), **more)
+    protocol = Protocol.model_validate({"name": "mine", **content}) if content else None
+    parts = [fold(protocol, whole, test=0.2, val=0.15, seed=seed).parts[0] for seed in range(60)]
+    drawn = np.array(parts) == (Part.VAL if more else Part.TEST)
+    assert set(people[drawn.any(axis=0)]) == set(range(3, 82) if more else range(82))
+    assert len(np.unique(drawn, axis=0)) == 60
+
+
+@given(st.integers(2, 60), st.integers(0, 3))
+def test_deal_as_many_folds_as_groups_leaves_none_empty(count: int, seed: int) -> None:
+    groups = np.arange(count)
+    parts = deal(groups, groups.astype(float), np.full(count, 1 / count), np.random.default_rng(seed))
+    assert sorted(parts) == list(range(count))
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=60), st.integers(0, 3))
+def test_deal_fills_every_part_that_has_a_share(sizes: list[int], seed: int) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    shares = np.array([0.68, 0.12, 0.2, 0.0])
+    parts = deal(groups, groups.astype(float), shares, np.random.default_rng(seed))
+    assert set(parts) == {0, 1, 2}
+
+
 def test_doubles_are_chained_through_bytes_pixels_and_subjects() -> None:
     table = pd.DataFrame(
         {
@@ -110,7 +170,7 @@ def test_an_official_split_is_kept_and_its_leaks_are_taken_from_train() -> None:
 def test_an_official_split_with_gaps_is_kept_and_its_gaps_are_in_no_part() -> None:
     marked: list[str | None] = ["train"] * 70 + ["test"] * 29
     whole = samples([f"d{number}" for number in range(100)], split=[*marked, None])
-    parts, straddling = split_parts(whole.table, test=0.5, val=0.25, seed=0)
+    parts, straddling, _ = split_parts(whole.table, test=0.5, val=0.25, seed=0)
     assert (parts[:70] <= 1).all()
     assert (parts[70:99] == 2).all()
     assert (parts[99], straddling) == (-1, 0)

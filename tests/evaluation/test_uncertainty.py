@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from agebench.errors import UserError
-from agebench.evaluation.uncertainty import LEVELS, categorical, conformal, gaussian, smallest_n, uncertainty
+from agebench.evaluation.uncertainty import _LEAST, LEVELS, categorical, conformal, gaussian, smallest_n, uncertainty
 
 
 def honest(n: int = 3000, seed: int = 0) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def test_a_fine_distribution_scores_as_its_normal():
     ours, theirs = categorical(age, probs, first_age=-60), gaussian(age, mean, std)
     assert ours.crps.mean() == pytest.approx(theirs.crps.mean(), rel=0.02)
     assert ours.nll.mean() == pytest.approx(theirs.nll.mean(), rel=0.02)
-    assert ours.pit == pytest.approx(theirs.pit, abs=0.03)
+    assert (ours.pit_low + ours.pit_high) / 2 == pytest.approx(theirs.pit_low, abs=0.03)
     assert ours.widths == pytest.approx(theirs.widths, abs=0.5)
 
 
@@ -47,6 +47,62 @@ def test_certainty_is_scored_as_such():
     assert found.nll[0] == 0
     assert found.nll[1] > 10
     assert found.crps == pytest.approx([0, 10])
+
+
+@given(
+    st.floats(-30, 160),
+    st.lists(st.integers(0, 9), min_size=1, max_size=40).filter(any),
+    st.integers(-5, 40),
+    st.booleans(),
+)
+def test_categorical_crps_is_that_of_point_masses(age, counts, first_age, whole):
+    """Against the energy form of Gneiting and Raftery 2007, equation 21: E|X - y| - E|X - X'| / 2."""
+    age = np.round(age) if whole else age
+    probs = np.array(counts) / sum(counts)
+    ages = first_age + np.arange(len(probs))
+    energy = probs @ np.abs(ages - age) - probs @ np.abs(ages[:, None] - ages) @ probs / 2
+    assert categorical(np.array([age]), probs[None], first_age).crps[0] == pytest.approx(energy, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("age", "first_age", "likely", "crps"),
+    [(5, 18, 18, 13), (110, 0, 100, 10), (30.3, 0, 30, 0.3), (29.9, 0, 30, 0.1), (100.4, 0, 100, 0.4)],
+)
+def test_categorical_crps_of_certainty_is_the_error(age, first_age, likely, crps):
+    probs = np.eye(101)[[likely - first_age]]
+    assert categorical(np.array([float(age)]), probs, first_age).crps[0] == pytest.approx(crps)
+
+
+@given(st.floats(-30, 160), st.lists(st.integers(0, 9), min_size=1, max_size=40).filter(any), st.integers(-5, 40))
+def test_categorical_likelihood_is_that_of_the_nearest_class(age, counts, first_age):
+    probs = dict(enumerate(np.array(counts) / sum(counts), start=first_age))
+    found = categorical(np.array([age]), np.array([list(probs.values())]), first_age)
+    nearest = int(np.floor(age + 0.5))
+    likelihood = probs.get(nearest, 0.0)
+    below = sum(mass for year, mass in probs.items() if year < nearest)
+    assert found.nll[0] == pytest.approx(-np.log(max(likelihood, _LEAST)))
+    assert (found.pit_low[0], found.pit_high[0]) == pytest.approx((below, below + likelihood))
+
+
+@pytest.mark.parametrize("width", [0.3, 1.0, 6.0])
+def test_categorical_coverage_is_exact_for_an_honest_model(width):
+    """Also of distributions so narrow that one class holds nearly all of them."""
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(20, 60, 6000)
+    logits = -0.5 * ((np.arange(90) - mean[:, None]) / width) ** 2
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    age = (rng.random((len(mean), 1)) > np.cumsum(probs, axis=1)).sum(axis=1).astype(float)
+    found = categorical(age, probs)
+    for level in LEVELS:
+        assert found.covered(level).mean() == pytest.approx(level, abs=0.02)
+    histogram = [found.covered(level).mean() for level in np.linspace(0.1, 0.9, 9)]
+    assert np.diff(histogram) == pytest.approx(0.1, abs=0.02)
+
+
+def test_categorical_labels_outside_the_classes_are_not_covered():
+    found = categorical(np.array([5.0, 130.0]), np.full((2, 101), 1 / 101), first_age=18)
+    assert (found.pit_low.tolist(), found.pit_high.tolist()) == ([0, 1], [0, 1])
+    assert not any(found.covered(level).any() for level in LEVELS)
 
 
 def test_an_honest_model_covers_what_it_promises():

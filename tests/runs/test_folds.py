@@ -105,7 +105,12 @@ def test_what_a_run_of_folds_leaves(done: Path) -> None:
     manifest, metrics = content(done, "manifest.json"), content(done, "metrics.json")
     assert manifest["finished"]
     assert manifest["protocol"] == metrics["protocol"]
-    assert metrics["protocol"] == {"name": "three-fold", "folds": 3, "leaks": {"duplicates": 0, "subjects": 0}}
+    assert metrics["protocol"] == {
+        "name": "three-fold",
+        "folds": 3,
+        "leaks": {"duplicates": 0, "subjects": 0},
+        "split_scheme": 2,
+    }
     assert "leaks" not in metrics["tests"]["few"]
     parts = pd.read_csv(done / "lists" / "folds.csv", dtype=str)
     assert (parts[["fold 1", "fold 2", "fold 3"]] == "test").sum(axis=1).eq(1).all()

@@ -11,7 +11,7 @@ from agebench.cli import main
 from agebench.errors import UserError
 from agebench.registry.cards import SuiteCard
 from agebench.registry.catalogue import catalogue
-from agebench.runs import pipeline
+from agebench.runs import pipeline, reproduce
 from agebench.runs.config import resolve
 from agebench.runs.folder import RunFolder
 from agebench.runs.inputs import Present, changed
@@ -163,3 +163,36 @@ def test_another_split_of_the_same_images_is_seen(here: Path) -> None:
     assert one["images"] == other["images"]
     assert one["parts"] != other["parts"]
     assert json.loads(json.dumps(one)) == one
+
+
+def test_changed_names_the_split_scheme_of_an_old_run(here: Path) -> None:
+    layers = [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}]
+    now = Present(catalogue([here / "cards"]))._inputs(resolve(catalogue([here / "cards"]), layers))
+    manifest = {"train": {"name": "mine"}, "protocol": {"name": "default", "folds": 1}, "inputs": {**now, "split": {}}}
+    manifest["inputs"]["parts"] = {"mine": "0123456789abcdef"}
+    assert changed(manifest, now) == ["the split scheme that divides mine"]
+    drawn = {"name": "default", "folds": 1, "split_scheme": 2}
+    assert changed({**manifest, "protocol": drawn, "inputs": now}, now) == []
+
+
+@pytest.mark.parametrize(("protocol", "scheme"), [({"name": "default"}, 1), ({"split_scheme": 99}, 99)])
+def test_reproduce_names_the_split_scheme_of_a_record(here: Path, protocol: dict[str, object], scheme: int) -> None:
+    cards = catalogue([here / "cards"])
+    config = resolve(cards, [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}])
+    record = {"protocol": protocol, "metrics": {}, "model": {"weights": "random"}}
+    told = list(reproduce.differences(record, config, cards))
+    expected = f"the split scheme has changed: this agebench divides mine by scheme 2, the record was made with scheme {scheme}"
+    assert any(line.startswith(expected) for line in told)
+    record["protocol"] = {"split_scheme": 2}
+    assert not any("split scheme" in line for line in reproduce.differences(record, config, cards))
+
+
+def test_reproduce_asks_no_split_scheme_where_nothing_is_drawn(here: Path) -> None:
+    labels = (here / "data" / "mine" / "labels.csv").read_text().splitlines()
+    parts = ["split", *["train"] * 12, *["val"] * 6, *["test"] * 6]
+    lines = [f"{row},{part}" for row, part in zip(labels, parts, strict=True)]
+    (here / "data" / "mine" / "labels.csv").write_text("\n".join(lines))
+    cards = catalogue([here / "cards"])
+    config = resolve(cards, [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}])
+    record = {"protocol": {"name": "default"}, "metrics": {}, "model": {"weights": "random"}}
+    assert not any("split scheme" in line for line in reproduce.differences(record, config, cards))

@@ -194,6 +194,17 @@ def test_the_run_again_is_identical(home: Path, tmp_path: Path, capsys: pytest.C
     assert "verdict: identical" in capsys.readouterr().out
 
 
+def test_reproduce_of_an_old_split_scheme_says_so(
+    home: Path, reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(record_in(reports), lambda record: record["protocol"].pop("split_scheme"))
+    assert again(home, record_in(reports), tmp_path / "again") == 1
+    error = capsys.readouterr().err
+    assert "differs: the split scheme has changed: this agebench divides few by scheme 2" in error
+    assert "--anyway runs all the same" in error
+    assert not (tmp_path / "again").exists()
+
+
 def test_other_data_are_told_before_hours_of_training(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
