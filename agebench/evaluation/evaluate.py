@@ -92,7 +92,7 @@ def evaluate_seeds(
     whose, clusters = people(table), clusters_of(table)
     made = groupings(table, groups)
     errors = np.mean([features.column("abs") for features in several], axis=0)
-    compared = [compare_groups(table, grouping, errors, minimum) for grouping in made]
+    compared = [compare_groups(table, grouping, minimum) for grouping in made]
     plan = _Plan(several, [age_bands(table["age"].to_numpy(float)), *made], compared)
     sampler = plan.sampler(table, clusters)
     apart = sampler.replicates(plan.statistic, resamples=resamples, seed=seed)
@@ -106,7 +106,15 @@ def evaluate_seeds(
         "overall": _edges({name: every[f"overall/{name}"] for name in plan.overall_names}, sampler.count),
         "cs": [every[f"overall/cs{level}"]["value"] for level in CS_LEVELS],
         "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
-        "gaps": gap_tables(compared, every, errors, clusters, permutations=resamples, seed=seed),
+        "gaps": gap_tables(
+            compared,
+            every,
+            dict(zip(plan.names(), found.resampled, strict=True)),
+            errors,
+            clusters,
+            permutations=resamples,
+            seed=seed,
+        ),
         "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
         "train_ages": None if train_ages is None else list(train_ages),
         "method": _method(found, interval, whose is not None, seed),
@@ -173,8 +181,7 @@ class _Plan:
         parts += [metrics.mean_over_sets(features, of)[None] for of in (by_year, by_group[0])]
         plain = [metrics.plain(features, of, _IN_GROUPS) for of in by_group]
         parts += [of.reshape(-1, of.shape[2]) for of in plain]
-        for one, of, cells in zip(self.compared, plain[1:], by_cell, strict=True):
-            parts.append(one.figures(features, of[:, _IN_GROUPS.index("mae")], cells))
+        parts += [one.figures(features, cells) for one, cells in zip(self.compared, by_cell, strict=True)]
         return np.concatenate(parts)
 
 
