@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from agebench.evaluation.group_distance import GroupDistance
 from agebench.evaluation.groups import MIN_GROUP, Grouping
 from agebench.evaluation.resampling import Floats, Ints, dense
-from agebench.evaluation.group_distance import GroupDistance
 from agebench.evaluation.shuffles import Labelled, shuffles
 
 # A p value below this shows a difference, everywhere.

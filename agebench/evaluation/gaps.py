@@ -162,7 +162,6 @@ def _parts(
                 np.stack([replicates[name] for name in names]),
                 one.grouping.counts[places].astype(float),
                 clusters_in_groups(codes, clusters, len(one.grouping.names))[places],
-                len(one.strata.ranges) if even else 1,
             )
         )
     logarithms = [family.logarithms() for family in families]

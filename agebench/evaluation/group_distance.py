@@ -21,8 +21,9 @@ class GroupDistance:
     """Welch's statistic of (standardised) group means with variances by unit.
 
     The squared distances of the means from their precision-weighted mean, each over its variance. Variances are those of
-    cluster sampling: residuals are summed within a unit before they are squared. Units with several labels enter through
-    the full covariance of the means (as in a paired test), so what their rows share does not count as noise.
+    cluster sampling: residuals are summed within a unit before they are squared. Rows of units with several labels enter as
+    deviations from their unit's mean in the stratum, and through the full covariance of the means (as in a paired test), so
+    what the rows of a unit share cancels. Rows that no shuffle moves are left out.
 
     Args:
         items: shuffled items.
@@ -31,32 +32,36 @@ class GroupDistance:
     """
 
     def __init__(self, items: Shuffles, groups: int, weights: Floats) -> None:
-        self._items = items
         self._groups = groups
         self._weights = weights
         strata = len(weights)
         self._size = groups * strata
-        single = items.single
+        single = self._single = items.single
+        kept = self._kept = single + len(items.places)
+        observed = items.observed[:kept]
+        self._counts = items.counts[:kept]
+        self._sums = _centered(items, observed % strata, strata)
         units = items.units[:single]
         self._first_item = np.flatnonzero(np.diff(units, prepend=-1))
         self._unit_index = np.repeat(np.arange(len(self._first_item)), np.diff(self._first_item, append=single))
-        _, self._mixed_index = np.unique(items.units[single:], return_inverse=True)
+        _, self._mixed_index = np.unique(items.units[single:kept], return_inverse=True)
         # A shuffle within a unit keeps its labels, so the number of several-label units in each cell never changes.
-        mixed_cells = np.unique(self._mixed_index * self._size + items.observed[single:]) % self._size
+        mixed_cells = np.unique(self._mixed_index * self._size + observed[single:]) % self._size
         self._mixed_units = np.bincount(mixed_cells, minlength=self._size)
 
     def __call__(self, cells: Ints) -> float:
         """Compute the statistic under one assignment of the items to cells (I,)."""
-        means, single_variance, mixed = self._moments(cells)
+        means, single_variance, mixed = self._moments(cells[: self._kept])
         return _distance(means, single_variance, mixed)
 
     def limit_p(self, cells: Ints) -> float:
         """Compute the p value of the items as they are from the F limit of the statistic (Welch 1951, Biometrika 38)."""
+        cells = cells[: self._kept]
         means, single_variance, mixed = self._moments(cells)
         statistic = _distance(means, single_variance, mixed)
         precision = 1 / _floored(single_variance + (mixed**2).sum(axis=0))
         groups = cells // len(self._weights)
-        single = self._items.single
+        single = self._single
         units = np.bincount(groups[self._first_item], minlength=self._groups)
         units += np.bincount(
             np.unique(self._mixed_index * self._groups + groups[single:]) % self._groups, minlength=self._groups
@@ -69,9 +74,9 @@ class GroupDistance:
 
     def _moments(self, cells: Ints) -> tuple[Floats, Floats, Floats]:
         """Standardised means (G,), their variances from one-label units (G,), and influences of other units (U, G)."""
-        items, strata, single = self._items, len(self._weights), self._items.single
-        total = np.bincount(cells, items.sums, minlength=self._size)
-        n = np.bincount(cells, items.counts, minlength=self._size)
+        strata, single = len(self._weights), self._single
+        total = np.bincount(cells, self._sums, minlength=self._size)
+        n = np.bincount(cells, self._counts, minlength=self._size)
         by_stratum = (self._groups, strata)
         pooled = total.reshape(by_stratum).sum(axis=0) / np.maximum(n.reshape(by_stratum).sum(axis=0), 1)
         pooled = np.tile(pooled, self._groups)
@@ -83,7 +88,7 @@ class GroupDistance:
         center = np.where(alone, pooled, mean)
         scale = np.tile(self._weights, self._groups) / np.maximum(n, 1)
         scale *= np.where(alone, 1.0, np.sqrt(units / np.maximum(units - 1, 1)))
-        influence = (items.sums - items.counts * center[cells]) * scale[cells]
+        influence = (self._sums - self._counts * center[cells]) * scale[cells]
         by_unit = np.bincount(self._unit_index, influence[:single], minlength=len(self._first_item))
         label = cells[self._first_item] // strata
         variance = np.bincount(label, by_unit**2, minlength=self._groups)
@@ -105,6 +110,20 @@ class GroupDistance:
         units = int(self._mixed_index.max()) + 1
         keys = self._mixed_index * self._groups + labels
         return np.bincount(keys, influence, minlength=units * self._groups).reshape(units, self._groups)
+
+
+def _centered(items: Shuffles, stratum: Ints, strata: int) -> Floats:
+    """Sums of the items that are shuffled; single rows as deviations from their place's mean, about the stratum's mean."""
+    kept, single = len(stratum), items.single
+    sums = items.sums[:kept].copy()
+    if kept == single:
+        return sums
+    n = np.bincount(stratum, items.counts[:kept], minlength=strata)
+    means = np.bincount(stratum, sums, minlength=strata) / np.maximum(n, 1)
+    place = np.unique(items.places, return_inverse=True)[1]
+    own = (np.bincount(place, sums[single:]) / np.bincount(place))[place]
+    sums[single:] += means[stratum[single:]] - own
+    return sums
 
 
 def _distance(means: Floats, single_variance: Floats, mixed: Floats) -> float:

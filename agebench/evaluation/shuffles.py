@@ -55,6 +55,7 @@ class Shuffles:
         counts: (I,) its rows.
         units: (I,) its unit; the items of one-label units come first, ordered by unit.
         single: how many items are of units with one label.
+        places: (R,) unit and stratum, ascending, of the single rows that are shuffled within units; these items follow.
         moved: how many labels a shuffle moves.
     """
 
@@ -62,6 +63,7 @@ class Shuffles:
     counts: Floats
     units: Ints
     single: int
+    places: Ints
     moved: int
     _strata: int
     _label: Ints  # of each unit
@@ -116,6 +118,7 @@ def shuffles(rows: Labelled, strata: int) -> Shuffles:
         counts=np.concatenate(counts).astype(float),
         units=np.concatenate([pairs // strata, units[moved], fixed_cells // size]),
         single=len(pairs),
+        places=place[moving],
         moved=len(whole) + len(moved),
         _strata=strata,
         _label=label,

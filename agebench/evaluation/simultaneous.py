@@ -30,19 +30,17 @@ class GroupReplicates:
         resampled: (k, B); NaN where a resample lacks the group.
         weights: (k,) rows of each group.
         units: (k,) clusters in each group.
-        strata: number of strata over which a figure is averaged; each costs a degree of freedom.
     """
 
     values: Floats
     resampled: Floats
     weights: Floats
     units: Ints
-    strata: int = 1
 
     @cached_property
     def freedom(self) -> Ints:
         """Degrees of freedom of each group's standard error (k,); 0: no spread is known."""
-        freedom: Ints = np.maximum(self.units - self.strata, 0)
+        freedom: Ints = np.maximum(self.units - 1, 0)
         return freedom
 
     @cached_property
@@ -61,7 +59,7 @@ class GroupReplicates:
 
     @cached_property
     def standard_errors(self) -> Floats:
-        """(k,)"""
+        """Standard errors of the values (k,)."""
         errors: Floats = self.deviations.std(axis=1) if self.deviations.size else np.zeros(len(self.values))
         return errors
 
@@ -79,9 +77,7 @@ class GroupReplicates:
     def logarithms(self) -> "GroupReplicates":
         """The same on a logarithmic scale, for ratios."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return GroupReplicates(
-                np.log(self.values), np.log(self.resampled), self.weights, self.units, self.strata
-            )
+            return GroupReplicates(np.log(self.values), np.log(self.resampled), self.weights, self.units)
 
     def excess(self) -> tuple[Floats, Floats]:
         """Each group's value less the mean of all other rows (k,), and its deviations (k, B)."""

@@ -80,7 +80,9 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"n = {arguments.n}, {arguments.repeats} repeats, {arguments.permutations} permutations; false positives, %")
     designs = [(2, 0.5, "images"), (2, 0.1, "images"), (10, 0.1, "images"), (2, 0.25, "people")]
-    print("| errors | " + " | ".join(f"{groups} groups, first {share:.0%}, {of}" for groups, share, of in designs) + " |")
+    print(
+        "| errors | " + " | ".join(f"{groups} groups, first {share:.0%}, {of}" for groups, share, of in designs) + " |"
+    )
     print("|---|" + "---:|" * len(designs))
     for shape in SHAPES:
         rates = []
