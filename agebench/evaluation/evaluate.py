@@ -8,14 +8,28 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation import metrics
+from agebench.evaluation.analytic import (
+    HEAVY_TAIL,
+    Spread,
+    cell_mean_spread,
+    log_replicates,
+    quantile_replicates,
+    rmse_spread,
+    tail_index,
+    with_rows,
+)
 from agebench.evaluation.gaps import Comparison, compare_groups, gap_tables
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings, single_years
-from agebench.evaluation.intervals import Kind, clopper_pearson, figure, figures
-from agebench.evaluation.metric_specs import FigureKey
+from agebench.evaluation.intervals import Kind, exact_at_edges, figure, figures
+from agebench.evaluation.metric_specs import SPECS, FigureKey, Unit
 from agebench.evaluation.metrics import CS_LEVELS, Features
+from agebench.evaluation.predictions import canonical_order
 from agebench.evaluation.rates import clusters_of, people
 from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, over_seeds
 
+# How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
+# numbers rows by their ids. Records say which they have; those without a number have 1.
+VERSION = 2
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
 
 
@@ -28,6 +42,7 @@ def evaluate(
     seed: int = 0,
     interval: Kind = "bca",
     minimum: int = MIN_GROUP,
+    version: int = VERSION,
 ) -> dict[str, Any]:
     """All figures of one test set, each with its 95 % bootstrap interval, ready for JSON (None where undefined).
 
@@ -42,9 +57,11 @@ def evaluate(
         seed: of both.
         interval: `bca` or `percentile`.
         minimum: groups with fewer rows are shown but neither ranked nor compared.
+        version: of the order of resampling; 1 numbers the rows as they come, for records made before `VERSION` 2.
 
     Returns:
-        n, subjects, overall, cs, groups, gaps, unknown (rows of no known group, by grouping), train_ages, method, notes.
+        n, subjects, overall, cs, groups, gaps, unknown (rows of no known group, by grouping), train_ages, method, undercovering
+        (figures of `overall` whose intervals cover less than 95 %), notes.
 
     Raises:
         UserError: a group column is not there.
@@ -57,6 +74,7 @@ def evaluate(
         seed=seed,
         interval=interval,
         minimum=minimum,
+        version=version,
     )
 
 
@@ -69,6 +87,7 @@ def evaluate_seeds(
     seed: int = 0,
     interval: Kind = "bca",
     minimum: int = MIN_GROUP,
+    version: int = VERSION,
 ) -> dict[str, Any]:
     """As `evaluate`, for one system trained from several seeds: every figure is the mean over them.
 
@@ -83,20 +102,26 @@ def evaluate_seeds(
         seed: see there.
         interval: of a single table; see there.
         minimum: see there.
+        version: see there.
 
     Raises:
         UserError: the tables are not of the same images, or a group column is not there.
     """
     tables = _same_images(tables)
+    order = canonical_order(tables[0]) if version > 1 else None
+    if order is not None:
+        tables = [one.take(order).reset_index(drop=True) for one in tables]
     table = tables[0]
     several = [metrics.make_features(one, train_ages) for one in tables]
     whose, clusters = people(table), clusters_of(table)
     made = groupings(table, groups)
     errors = np.mean([features.column("abs") for features in several], axis=0)
-    compared = [compare_groups(table, grouping, errors, minimum) for grouping in made]
+    compared = [compare_groups(table, grouping, minimum) for grouping in made]
     plan = _Plan(several, [age_bands(table["age"].to_numpy(float)), *made], compared)
     sampler = plan.sampler(table, clusters)
     apart = sampler.replicates(plan.statistic, resamples=resamples, seed=seed)
+    if apart.resampled.shape[1]:
+        apart = plan.refined(apart, single_years(table["age"].to_numpy(float)), clusters)
     found = over_seeds(apart, len(tables), seed)
     if len(tables) > 1:
         interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
@@ -104,13 +129,22 @@ def evaluate_seeds(
     entry: dict[str, Any] = {
         "n": len(table),
         "subjects": None if whose is None else int(table["subject"].nunique()),
-        "overall": _edges({name: every["overall", name] for name in plan.overall_names}, sampler.count),
+        "overall": _overall(plan, every, clusters),
         "cs": [every["overall", f"cs{level}"]["value"] for level in CS_LEVELS],
         "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
-        "gaps": gap_tables(compared, every, errors, clusters, permutations=resamples, seed=seed),
+        "gaps": gap_tables(
+            compared,
+            every,
+            dict(zip(plan.keys(), found.resampled, strict=True)),
+            errors,
+            clusters,
+            permutations=resamples,
+            seed=seed,
+        ),
         "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
         "train_ages": None if train_ages is None else list(train_ages),
         "method": _method(found, interval, whose is not None, seed),
+        "undercovering": _undercovering(several) if found.resampled.shape[1] else [],
         "notes": _notes(table, plan.shown, minimum),
     }
     if train_ages is not None:
@@ -145,6 +179,33 @@ class _Plan:
             fine_columns=[place * width + column for place in range(len(self.several)) for column in metrics.FIRST],
         )
 
+    def refined(self, apart: Replicates, ages: Ints, clusters: Ints) -> Replicates:
+        """Replace the replicates of figures whose bootstrap intervals are too narrow; see `analytic`."""
+        rows_of = {key: row for row, key in enumerate(self.keys())}
+        whole = np.zeros(len(clusters), dtype=np.int64)
+        for seed, features in enumerate(self.several):
+            errors, squares = features.column("abs"), features.column("square")
+            spreads: dict[FigureKey, Spread] = {
+                ("overall", "balanced_mae"): cell_mean_spread(errors, ages, clusters),
+                ("overall", "balanced_mae_bands"): cell_mean_spread(errors, self.shown[0].codes, clusters),
+                ("overall", "rmse"): rmse_spread(squares, whole, clusters, 1),
+            }
+            rows = [rows_of[key] for key in spreads]
+            parts = [*spreads.values()]
+            for grouping in self.shown:
+                rows += [rows_of[grouping.name, group, "rmse"] for group in grouping.names]
+                parts.append(rmse_spread(squares, grouping.codes, clusters, len(grouping.names)))
+            spread = Spread(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("errors", "freedom")))
+            places = np.array(rows) + seed * len(rows_of)
+            apart = with_rows(apart, places, log_replicates(apart.value[places], apart.resampled[places], spread))
+            for name, level in metrics.QUANTILES.items():
+                place = np.array([rows_of["overall", name] + seed * len(rows_of)])
+                replicates = quantile_replicates(
+                    errors, features.ordered_errors, level, clusters, apart.resampled[place[0]]
+                )
+                apart = with_rows(apart, place, replicates[None])
+        return apart
+
     def keys(self) -> list[FigureKey]:
         keys: list[FigureKey] = [("overall", name) for name in self.overall_names]
         for grouping in self.shown:
@@ -174,8 +235,7 @@ class _Plan:
         parts += [metrics.mean_over_sets(features, of)[None] for of in (by_year, by_group[0])]
         plain = [metrics.plain(features, of, _IN_GROUPS) for of in by_group]
         parts += [of.reshape(-1, of.shape[2]) for of in plain]
-        for one, of, cells in zip(self.compared, plain[1:], by_cell, strict=True):
-            parts.append(one.figures(features, of[:, _IN_GROUPS.index("mae")], cells))
+        parts += [one.figures(features, cells) for one, cells in zip(self.compared, by_cell, strict=True)]
         return np.concatenate(parts)
 
 
@@ -211,7 +271,8 @@ def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: I
         even = every.get((grouping.name, group, "mae_standardised"))
         if even is not None:
             row["mae_standardised"] = even
-        _edges(row, len(np.unique(clusters[grouping.codes == place])) if row["cs5"]["value"] in (0, 1) else 0)
+        if row["cs5"]["value"] in (0, 1):
+            row["cs5"] = exact_at_edges(row["cs5"], len(np.unique(clusters[grouping.codes == place])))
         if not several[place]:
             # One person alone shows no spread: an interval would have no width and mean nothing.
             row |= {name: figure(row[name]["value"]) for name in _IN_GROUPS}
@@ -219,13 +280,21 @@ def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: I
     return table
 
 
-def _edges(row: dict[str, Any], clusters: int) -> dict[str, Any]:
-    """Give CS@k of exactly 0 or 1 the exact interval of a rate: its resamples are all the same and claim to be certain."""
-    for name, of in row.items():
-        if name.startswith("cs") and of["value"] in (0, 1) and of["low"] is not None:
-            low, high = clopper_pearson(np.array([of["value"] * clusters]), np.array([clusters]))
-            of.update(figure(of["value"], low[0], high[0]))
-    return row
+def _overall(plan: _Plan, every: dict[FigureKey, Any], clusters: Ints) -> dict[str, Any]:
+    """Figures of all images; shares of 0 or 1 have exact intervals."""
+    overall = {name: every["overall", name] for name in plan.overall_names}
+    features = plan.several[0]
+    people = int(clusters.max()) + 1
+    with_range = len(np.unique(clusters[features.column("n_range") > 0])) if "range_hit" in overall else 0
+    for name in overall:
+        if SPECS[name].unit is Unit.SHARE:
+            overall[name] = exact_at_edges(overall[name], with_range if name == "range_hit" else people)
+    return overall
+
+
+def _undercovering(several: Sequence[Features]) -> list[str]:
+    """Figures whose intervals do not reach 95 % with errors of this kind."""
+    return ["rmse"] if min(tail_index(features.ordered_errors) for features in several) < HEAVY_TAIL else []
 
 
 def _several_clusters(grouping: Grouping, clusters: Ints) -> Flags:
@@ -255,6 +324,7 @@ def _method(found: Replicates, interval: Kind, subjects: bool, seed: int) -> dic
         "resamples": int(found.resampled.shape[1]),
         "resampled": "subjects" if subjects else "images",
         "seed": seed,
+        "version": VERSION,
     }
 
 

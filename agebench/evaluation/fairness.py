@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from agebench.evaluation.group_distance import GroupDistance
 from agebench.evaluation.groups import MIN_GROUP, Grouping
 from agebench.evaluation.resampling import Floats, Ints, dense
-from agebench.evaluation.shuffles import Labelled, limit_means, shuffles
+from agebench.evaluation.shuffles import Labelled, shuffles
 
 # A p value below this shows a difference, everywhere.
 SIGNIFICANT = 0.05
@@ -21,7 +22,7 @@ SIGNIFICANT = 0.05
 # widest is given up: ages at which some group is all but absent cannot be compared.
 _WIDTH, _WIDEST, _MIN_STRATUM = 5, 20, 10
 _LEAST_COVERAGE = 0.5
-# More labels than this are not shuffled: the shuffles' limiting normal distribution is drawn from instead.
+# With more labels than this the limiting F distribution replaces the shuffles.
 _SHUFFLED = 10_000
 
 
@@ -117,11 +118,13 @@ def equality_test(
     permutations: int = 1000,
     seed: int = 0,
 ) -> float:
-    """The p value of the largest gap in MAE between `groups`, by permutation.
+    """Compute the p value of equal MAEs in `groups` by a studentized permutation test.
 
-    Group labels are shuffled among units (subjects where there are any, else images), and within a subject that stands in
-    several groups; with `strata`, only among those of the same ages, and the gap is that of the standardised MAEs. What is
-    exchangeable, and why, `Shuffles` says. Of very many labels the shuffles' normal limit is drawn from: `limit_means`.
+    Group labels are shuffled among units (subjects where there are any, else images), and within a subject that has rows in
+    several groups; with `strata`, only among those of the same ages, and the MAEs are the standardised ones. `Shuffles`
+    documents what is exchangeable. The statistic is `GroupDistance`: because it is divided by each group's own variance, the
+    test holds its level where groups differ in spread but not in MAE. With very many labels its limiting F distribution is
+    used instead of shuffles.
 
     Args:
         errors: (n,) absolute errors, years.
@@ -131,34 +134,23 @@ def equality_test(
         strata: ages that are compared with each other; None: all with all.
         permutations: shuffles.
         seed: of the shuffles.
+
+    Returns:
+        The p value, in (0, 1].
     """
     inside = np.isin(grouping.codes, groups) & (True if strata is None else strata.codes >= 0)
     errors = errors[inside]
     labels = np.searchsorted(groups, grouping.codes[inside])
     stratum = np.zeros(len(errors), np.int64) if strata is None else strata.codes[inside]
-    units = dense(clusters[inside])
     weights = np.ones(1) if strata is None else strata.weights
+    items = shuffles(Labelled(errors, labels, stratum, dense(clusters[inside])), len(weights))
+    distance = GroupDistance(items, len(groups), weights)
+    observed = distance(items.observed)
+    if items.moved > _SHUFFLED:
+        return distance.limit_p(items.observed)
     rng = np.random.default_rng(seed)
-    shape = (len(groups), len(weights))
-    rows = Labelled(errors, labels, stratum, units)
-    made = shuffles(rows, shape[1])
-    if made.moved > _SHUFFLED:
-        means = limit_means(rows, shape, rng, permutations) @ weights
-        null = means.max(axis=1) - means.min(axis=1)
-    else:
-        null = np.array([_gap(made.sums, made.cells(rng), made.counts, weights, shape) for _ in range(permutations)])
-    observed = _gap(errors, labels * shape[1] + stratum, np.ones(len(errors)), weights, shape)
-    return float((1 + np.sum(null >= observed - 1e-12)) / (1 + permutations))
-
-
-def _gap(sums: Floats, cells: Ints, counts: Floats, weights: Floats, shape: tuple[int, int]) -> float:
-    size = shape[0] * shape[1]
-    total = np.bincount(cells, sums, minlength=size).reshape(shape)
-    n = np.bincount(cells, counts, minlength=size).reshape(shape)
-    # A shuffle can leave a small cell empty when whole subjects move: it then takes its stratum's mean.
-    fill = total.sum(axis=0) / np.maximum(n.sum(axis=0), 1)
-    means = np.where(n > 0, total / np.maximum(n, 1), fill) @ weights
-    return float(means.max() - means.min())
+    null = np.array([distance(items.cells(rng)) for _ in range(permutations)])
+    return float((1 + np.sum(null >= observed * (1 - 1e-9) - 1e-12)) / (1 + permutations))
 
 
 def holm(p: Sequence[float]) -> list[float]:

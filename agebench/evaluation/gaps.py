@@ -1,7 +1,8 @@
 """The gaps between groups as metrics.json has them: raw and at equal ages, with intervals and a test each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,16 @@ from agebench.evaluation.fairness import (
     worst_and_best,
 )
 from agebench.evaluation.groups import Grouping
+from agebench.evaluation.intervals import figure
 from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.metrics import Features
 from agebench.evaluation.resampling import Floats, Ints
+from agebench.evaluation.simultaneous import (
+    GroupReplicates,
+    clusters_in_groups,
+    difference_critical,
+    excess_intervals,
+)
 
 
 @dataclass(frozen=True)
@@ -32,34 +40,27 @@ class Comparison:
     Attributes:
         grouping: all groups.
         groups: places in `grouping.names` of those with enough rows.
-        pair: (worst, best) by raw MAE, as places in `groups`.
         strata: ages at which the groups of `even_groups` can be compared.
         even_groups: those of `groups` that are; fewer than two: none can be.
-        even_pair: (worst, best) by age-standardised MAE, as places in `even_groups`.
     """
 
     grouping: Grouping
     groups: Ints
-    pair: tuple[int, int]
     strata: Strata
     even_groups: Ints
-    even_pair: tuple[int, int] = (0, 0)
 
-    @property
+    @cached_property
     def cells(self) -> Ints:
         """(n,) group and stratum in one code, -1 where there is none."""
         return cell_codes(self.strata, self.grouping, self.even_groups)
 
     def figure_keys(self) -> list[FigureKey]:
         """Keys of what `figures` gives."""
-        name = self.grouping.name
-        keys: list[FigureKey] = [(name, self.grouping.names[place], "mae_standardised") for place in self.even_groups]
-        return [*keys, (name, "difference"), (name, "ratio"), (name, "even", "difference"), (name, "even", "ratio")]
+        return [(self.grouping.name, self.grouping.names[place], "mae_standardised") for place in self.even_groups]
 
-    def figures(self, features: Features, mae: Floats, cells: Floats) -> Floats:
-        """Standardised MAEs, raw and standardised gap (K, b) from the groups' MAE (groups, b) and the sums of the cells."""
-        even = self._even_means(features.of(cells, "n"), features.of(cells, "abs"))
-        return np.concatenate([even, _between(mae[self.groups], self.pair), _between(even, self.even_pair)])
+    def figures(self, features: Features, cells: Floats) -> Floats:
+        """Compute the standardised MAEs (K, b) from the sums of the cells."""
+        return self._even_means(features.of(cells, "n"), features.of(cells, "abs"))
 
     def _even_means(self, n: Floats, total: Floats) -> Floats:
         # Every group stands in every stratum, so that no cell is missing.
@@ -69,75 +70,70 @@ class Comparison:
         means = np.where(n > 0, total / np.where(n > 0, n, 1), total.sum(1, keepdims=True) / n.sum(1, keepdims=True))
         return standardised(means, self.strata.weights)
 
-    def with_even_pair(self, errors: Floats) -> "Comparison":
-        """This, with worst and best at equal ages by the absolute errors (n,)."""
-        if not len(self.even_groups):
-            return self
-        cells = self.cells
-        inside = cells >= 0
-        sums = np.bincount(cells[inside], errors[inside])[:, None]
-        even = self._even_means(np.bincount(cells[inside])[:, None], sums)
-        return replace(self, even_pair=worst_and_best(even[:, 0]))
 
-
-def compare_groups(table: pd.DataFrame, grouping: Grouping, errors: Floats, minimum: int) -> Comparison:
-    """Which groups of `grouping` are compared, at which ages, and between which two the gap lies.
+def compare_groups(table: pd.DataFrame, grouping: Grouping, minimum: int) -> Comparison:
+    """Select the groups of `grouping` that are compared, and the ages at which they are.
 
     Args:
         table: predictions, for the ages.
         grouping: the groups.
-        errors: (n,) absolute errors, years.
         minimum: rows that a group must have.
     """
     groups = ranked(grouping, minimum)
-    known = grouping.codes >= 0
-    sums = np.bincount(grouping.codes[known], errors[known], minlength=len(grouping.names))
-    pair = worst_and_best((sums / np.maximum(grouping.counts, 1))[groups]) if len(groups) else (0, 0)
     even_groups, strata = comparable(metrics.years(table), grouping, groups)
-    return Comparison(grouping, groups, pair, strata, even_groups).with_even_pair(errors)
-
-
-def _between(values: Floats, pair: tuple[int, int]) -> Floats:
-    """Difference and ratio (2, b) of two named groups' figures.
-
-    The pair is fixed by the observed figures: the largest gap of a resample is biased upwards, that of two given groups not.
-    """
-    if len(values) < 2:
-        return np.full((2, values.shape[1]), np.nan)
-    worst, best = values[pair[0]], values[pair[1]]
-    return np.stack([worst - best, np.where(best > 0, worst / np.where(best > 0, best, 1), np.nan)])
+    return Comparison(grouping, groups, strata, even_groups)
 
 
 def gap_tables(
     compared: Sequence[Comparison],
     figures: Mapping[FigureKey, Any],
+    replicates: Mapping[FigureKey, Floats],
     errors: Floats,
     clusters: Ints,
     *,
     permutations: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Grouping -> its gap; see docs/evaluation.md for the keys.
+    """Compute each grouping's gap; see docs/evaluation.md for the keys.
 
     Args:
         compared: the groupings.
         figures: the figures named by `Comparison.figure_keys` and the groups' MAEs.
+        replicates: key of a figure -> its bootstrap replicates (B,).
         errors: (n,) absolute errors, years.
         clusters: (n,) rows that belong together.
         permutations: shuffles of each test; 0: no tests.
         seed: of the shuffles.
     """
+    compared = [one for one in compared if len(one.groups) > 1]
+    comparable_ages = [one for one in compared if len(one.even_groups)]
+    raw_parts = _parts(compared, [one.groups for one in compared], "mae", figures, replicates, clusters)
+    even_parts = dict(
+        zip(
+            (one.grouping.name for one in comparable_ages),
+            _parts(
+                comparable_ages,
+                [one.even_groups for one in comparable_ages],
+                "mae_standardised",
+                figures,
+                replicates,
+                clusters,
+            ),
+            strict=True,
+        )
+    )
     gaps: dict[str, dict[str, Any]] = {}
-    for one in compared:
-        if len(one.groups) < 2:
-            continue
-        name, names = one.grouping.name, [one.grouping.names[place] for place in one.groups]
-        gap: dict[str, Any] = {key: figures[name, key] for key in ("difference", "ratio")}
-        gap |= {"worst": names[one.pair[0]], "best": names[one.pair[1]]}
+    for one, gap in zip(compared, raw_parts, strict=True):
+        name = one.grouping.name
         gap["p"] = _p(one.grouping, one.groups, errors, clusters, None, permutations, seed)
         gap |= {"standardised": None, "shrinks": False}
-        if len(one.even_groups):
-            even = gap["standardised"] = _even_gap(one, figures)
+        if name in even_parts:
+            even = gap["standardised"] = even_parts[name]
+            even |= {
+                "groups": [one.grouping.names[place] for place in one.even_groups],
+                "coverage": one.strata.coverage,
+                "ages": [list(ages) for ages in one.strata.ranges],
+            }
             even["p"] = _p(one.grouping, one.even_groups, errors, clusters, one.strata, permutations, seed)
             raw = [figures[name, group, "mae"]["value"] for group in even["groups"]]
             # Of the same groups, more than a tenth of the raw gap is gone at equal ages.
@@ -147,17 +143,52 @@ def gap_tables(
     return gaps
 
 
-def _even_gap(one: Comparison, figures: Mapping[FigureKey, Any]) -> dict[str, Any]:
-    names = [one.grouping.names[place] for place in one.even_groups]
-    return {
-        "difference": figures[one.grouping.name, "even", "difference"],
-        "ratio": figures[one.grouping.name, "even", "ratio"],
-        "worst": names[one.even_pair[0]],
-        "best": names[one.even_pair[1]],
-        "groups": names,
-        "coverage": one.strata.coverage,
-        "ages": [list(ages) for ages in one.strata.ranges],
-    }
+def _parts(
+    compared: Sequence[Comparison],
+    groups: Sequence[Ints],
+    key: str,
+    figures: Mapping[FigureKey, Any],
+    replicates: Mapping[FigureKey, Floats],
+    clusters: Ints,
+) -> list[dict[str, Any]]:
+    """Worst and best of each comparison with simultaneous intervals over all of them; `key` names the groups' figure."""
+    families = []
+    for one, places in zip(compared, groups, strict=True):
+        keys = [(one.grouping.name, one.grouping.names[place], key) for place in places]
+        even = key != "mae"
+        codes = np.where(one.cells >= 0, one.grouping.codes, -1) if even else one.grouping.codes
+        families.append(
+            GroupReplicates(
+                np.array([figures[figure_key]["value"] for figure_key in keys], dtype=float),
+                np.stack([replicates[figure_key] for figure_key in keys]),
+                one.grouping.counts[places].astype(float),
+                clusters_in_groups(codes, clusters, len(one.grouping.names))[places],
+            )
+        )
+    logarithms = [family.logarithms() for family in families]
+    critical, ratio_critical = difference_critical(families), difference_critical(logarithms)
+    parts = []
+    for one, places, family, logarithm, excess in zip(
+        compared, groups, families, logarithms, excess_intervals(families), strict=True
+    ):
+        names = [one.grouping.names[place] for place in places]
+        worst, best = worst_and_best(family.values)
+        half = family.half_widths(critical, slice(worst, worst + 1))[0, best]
+        difference = family.values[worst] - family.values[best]
+        ratio, reach = np.nan, logarithm.half_widths(ratio_critical, slice(worst, worst + 1))[0, best]
+        if family.values[best] > 0:
+            ratio = family.values[worst] / family.values[best]
+        part: dict[str, Any] = {
+            "difference": figure(difference, difference - half, difference + half),
+            "ratio": figure(ratio, ratio * np.exp(-reach), ratio * np.exp(reach)) if reach < 100 else figure(ratio),
+            "worst": names[worst],
+            "best": names[best],
+        }
+        if family.resampled.shape[1]:
+            part["worst_groups"] = [names[place] for place in family.possibly_largest(critical)]
+            part["excess"] = {name: figure(*ends) for name, ends in zip(names, excess.T, strict=True)}
+        parts.append(part)
+    return parts
 
 
 def _p(

@@ -131,7 +131,7 @@ def needed_challenge(
 
     def above(place: int) -> float:
         # The smallest number of hundredths above the estimate: `>= T` must refuse it.
-        return float(np.floor(estimates[place] * 100 + 1e-9) / 100 + 0.01)
+        return float((np.floor(estimates[place] * 100 + 1e-9) + 1) / 100)
 
     value = above(n - allowed - 1)
     # One or two images that pass cannot show whether a person's pass together.

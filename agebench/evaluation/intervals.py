@@ -103,3 +103,19 @@ def clopper_pearson(hits: NDArray[Any], n: NDArray[Any], level: float = LEVEL) -
         low = np.where(hits > 0, stats.beta.ppf(tail, hits, n - hits + 1), 0.0)
         high = np.where(hits < n, stats.beta.ppf(1 - tail, hits + 1, n - hits), 1.0)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def exact_at_edges(share: dict[str, float | None], clusters: int) -> dict[str, float | None]:
+    """Return a share of exactly 0 or 1 with its exact interval, any other as it is.
+
+    The resamples of such a share are all the same, so the bootstrap claims to be certain.
+
+    Args:
+        share: value, low and high; one without an interval stays without.
+        clusters: people, or else images, behind the share.
+    """
+    value = share["value"]
+    if value not in (0, 1) or share["low"] is None:
+        return share
+    low, high = clopper_pearson(np.array([value * clusters]), np.array([clusters]))
+    return figure(value, low[0], high[0])

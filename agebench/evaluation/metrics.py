@@ -14,7 +14,9 @@ CS_LEVELS = tuple(range(11))
 _ROUNDING = 1e-9
 # The columns of n and abs: they come first, and are all that a mean absolute error needs.
 FIRST = (0, 1)
-_QUANTILES = {"median_ae": 0.5, "p95_ae": 0.95}
+# Variances up to this (years squared) are rounding errors of a constant.
+_CONSTANT = 1e-9
+QUANTILES = {"median_ae": 0.5, "p95_ae": 0.95}
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     made |= {"y": y, "p": p, "yy": y * y, "pp": p * p, "yp": y * p}
     spearman, influence = _spearman(age, predicted)
     made["spearman"] = influence
-    made |= {name: within(error, float(quantile(ordered, level))) for name, level in _QUANTILES.items()}
+    made |= {name: within(error, float(quantile(ordered, level))) for name, level in QUANTILES.items()}
     if train_ages is not None:
         inside = (age >= train_ages[0]) & (age <= train_ages[1])
         made |= {"n_inside": inside, "abs_inside": inside * np.abs(error)}
@@ -114,7 +116,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
         distance = interval_error(table)
         made |= _where_known("range", np.abs(distance)) | {"range_hit": distance == 0}
     values = np.column_stack([np.asarray(column, float) for column in made.values()])
-    shares = {name: float(np.mean(made[name])) for name in _QUANTILES}
+    shares = {name: float(np.mean(made[name])) for name in QUANTILES}
     return Features(values, {name: place for place, name in enumerate(made)}, ordered, shares, spearman)
 
 
@@ -133,7 +135,8 @@ def _spearman(age: Floats, predicted: Floats) -> tuple[float, Floats]:
     n = len(age)
     a, b = (stats.rankdata(values) / n for values in (age, predicted))
     spread = a.std() * b.std()
-    if spread == 0:
+    # Rounding leaves a hair of spread in constant ranks; estimates that vary only by rounding are constant too.
+    if min(age.var(), predicted.var()) <= _CONSTANT:
         return np.nan, np.zeros(n)
     rho = float(np.mean((a - a.mean()) * (b - b.mean())) / spread)
     own = (a - a.mean()) * (b - b.mean())
@@ -179,13 +182,13 @@ def whole(features: Features, sums: Floats) -> dict[str, Floats]:
     y, p = of("y") / n, of("p") / n
     variance_y, variance_p = of("yy") / n - y * y, of("pp") / n - p * p
     # Rounding leaves a hair of variance where all ages are one.
-    constant = np.minimum(variance_y, variance_p) <= 1e-9
+    constant = np.minimum(variance_y, variance_p) <= _CONSTANT
     made = {
-        "r2": np.where(variance_y <= 1e-9, np.nan, 1 - of("square") / n / variance_y),
+        "r2": np.where(variance_y <= _CONSTANT, np.nan, 1 - of("square") / n / variance_y),
         "pearson": np.where(constant, np.nan, (of("yp") / n - y * p) / np.sqrt(variance_y * variance_p)),
         "spearman": np.clip(features.spearman + of("spearman") / n, -1, 1),
     }
-    for name, level in _QUANTILES.items():
+    for name, level in QUANTILES.items():
         # Bahadur: a sample quantile moves against the share of errors below it (Woodruff 1952 for intervals made so).
         made[name] = quantile(features.ordered_errors, level - (of(name) / n - features.shares[name]))
     if "n_inside" in features.columns:

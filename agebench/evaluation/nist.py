@@ -12,12 +12,14 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.evaluation import metrics
+from agebench.evaluation.analytic import Spread, cell_mean_spread, log_replicates, with_rows
 from agebench.evaluation.gates import age_gates
 from agebench.evaluation.groups import Grouping, grouping, groupings, single_years
-from agebench.evaluation.intervals import Kind, figures
+from agebench.evaluation.intervals import Kind, exact_at_edges, figures
 from agebench.evaluation.metric_specs import FigureKey
+from agebench.evaluation.predictions import canonical
 from agebench.evaluation.rates import clusters_of, people, rate
-from agebench.evaluation.resampling import Floats, Resampler
+from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler
 
 ACCURACIES = tuple(range(1, 11))
 CHALLENGE = 25
@@ -52,6 +54,7 @@ def nist(
     if "gender" not in table or table["gender"].isna().all():
         raise UserError("the NIST layout needs the column gender (name yours with --col gender=COLUMN)")
     origin = origin or next((name for name in ("region", "race") if name in table), None)
+    table = canonical(table)
     sexes = grouping(table, "gender")
     origins = groupings(table, [origin]) if origin else []
     shown = [sexes, *origins]
@@ -76,7 +79,8 @@ def nist(
     keys: list[FigureKey] = [(f"cs{x}",) for x in ACCURACIES]
     keys += [("mae",), *((one.name, name, "mae") for one in shown for name in one.names)]
     found = Resampler(features.values, codes, clusters).replicates(statistic, resamples=resamples, seed=seed)
-    every = figures(keys, found, interval)
+    every = figures(keys, _with_cell_means(found, features.column("abs"), codes, shown, clusters, span), interval)
+    every |= {(f"cs{x}",): exact_at_edges(every[f"cs{x}",], found.clusters) for x in ACCURACIES}
     return {
         "mae": every["mae",] | {"cells": len(np.unique(codes[1][codes[1] >= 0]))},
         "by_sex": _named(sexes, every),
@@ -85,6 +89,24 @@ def nist(
         "challenge_25": _challenge(table, [one.name for one in shown]),
         "age_range_13_16": _age_range(table),
     }
+
+
+def _with_cell_means(
+    found: Replicates, errors: Floats, codes: Sequence[Ints], shown: Sequence[Grouping], clusters: Ints, span: int
+) -> Replicates:
+    """Give the means over cells, which follow the accuracies, replicates of their spread."""
+    if not found.resampled.shape[1]:
+        return found
+    # Ages of one group are neighbors, those of two groups are not.
+    cells = [np.where(code >= 0, code // span * 10_000 + code % span, -1) for code in codes[1:]]
+    spreads = [cell_mean_spread(errors, cells[0], clusters)]
+    for one, of in zip(shown, cells, strict=True):
+        spreads += [
+            cell_mean_spread(errors, np.where(one.codes == place, of, -1), clusters) for place in range(len(one.names))
+        ]
+    rows = np.arange(len(ACCURACIES), len(found.value))
+    spread = Spread(np.concatenate([of.errors for of in spreads]), np.concatenate([of.freedom for of in spreads]))
+    return with_rows(found, rows, log_replicates(found.value[rows], found.resampled[rows], spread))
 
 
 def _named(one: Grouping, every: Mapping[FigureKey, Any]) -> dict[str, Any]:

@@ -67,3 +67,25 @@ def all_different(ids: "pd.Series[str]") -> bool:
 def written(value: object) -> str:
     """A cell as a person would write it: text in quotes, numbers without their numpy type."""
     return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def canonical_order(table: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.int64]] | None":
+    """Return the order of rows by a hash of `sample_id`; None without that column.
+
+    Resampling and shuffling number the rows: in this order their draws, and so the ends of intervals, do not depend on
+    the order of rows in a file.
+    """
+    if "sample_id" not in table:
+        return None
+    keys = pd.util.hash_array(table["sample_id"].to_numpy(object), categorize=False)
+    order = np.argsort(keys, kind="stable")
+    if (np.diff(keys[order]) == 0).any():
+        # One image with several answers: those are ordered by what they are.
+        order = np.lexsort((table["age_pred"].to_numpy(float), table["age"].to_numpy(float), keys))
+    return order.astype(np.int64)
+
+
+def canonical(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table in `canonical_order`."""
+    order = canonical_order(table)
+    return table if order is None else table.take(order).reset_index(drop=True)

@@ -53,11 +53,17 @@ class Shuffles:
     Attributes:
         sums: (I,) the sum of each item's values.
         counts: (I,) its rows.
+        units: (I,) its unit; the items of one-label units come first, ordered by unit.
+        single: how many items are of units with one label.
+        places: (R,) unit and stratum, ascending, of the single rows that are shuffled within units; these items follow.
         moved: how many labels a shuffle moves.
     """
 
     sums: Floats
     counts: Floats
+    units: Ints
+    single: int
+    places: Ints
     moved: int
     _strata: int
     _label: Ints  # of each unit
@@ -65,6 +71,14 @@ class Shuffles:
     _blocks: list[Ints]  # such units, by stratum
     _rows: tuple[Ints, Ints, Ints]  # label, stratum and place to be shuffled in, ascending, of the rows of other units
     _still: Ints  # cells of what never moves
+
+    @property
+    def observed(self) -> Ints:
+        """The cell of each item (I,) under the labels as they are."""
+        unit, stratum = self._parts
+        row_label, row_stratum, _ = self._rows
+        whole = self._label[unit] * self._strata + stratum
+        return np.concatenate([whole, row_label * self._strata + row_stratum, self._still])
 
     def cells(self, rng: np.random.Generator) -> Ints:
         """One shuffle: the cell, label * strata + stratum, of each item (I,)."""
@@ -95,20 +109,23 @@ def shuffles(rows: Labelled, strata: int) -> Shuffles:
     blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
     mixed_rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
     moved, fixed = mixed_rows[moving], mixed_rows[~moving]
-    cells = labels[fixed] * strata + stratum[fixed]
-    still, which = np.unique(cells, return_inverse=True)
+    size = (int(labels.max()) + 1) * strata
+    fixed_cells, which = np.unique(units[fixed] * size + labels[fixed] * strata + stratum[fixed], return_inverse=True)
     several = [np.bincount(pair, values[inside]), values[moved], np.bincount(which, values[fixed])]
     counts = [np.bincount(pair), np.ones(len(moved)), np.bincount(which)]
     return Shuffles(
         sums=np.concatenate(several),
         counts=np.concatenate(counts).astype(float),
+        units=np.concatenate([pairs // strata, units[moved], fixed_cells // size]),
+        single=len(pairs),
+        places=place[moving],
         moved=len(whole) + len(moved),
         _strata=strata,
         _label=label,
         _parts=(pairs // strata, pairs % strata),
         _blocks=blocks,
         _rows=(labels[moved], stratum[moved], place[moving]),
-        _still=still,
+        _still=fixed_cells % size,
     )
 
 
@@ -124,59 +141,3 @@ def _within(values: Floats, labels: Ints, places: Ints, rows: Ints) -> tuple[Int
     for of in (labels[rows], values[rows]):
         moving &= np.minimum.reduceat(of, starts) < np.maximum.reduceat(of, starts)
     return rows, place, np.repeat(moving, sizes)
-
-
-def limit_means(rows: Labelled, shape: tuple[int, int], rng: np.random.Generator, draws: int) -> Floats:
-    """Means of groups by stratum (draws, *shape), less the stratum's, in the normal limit of very many shuffles.
-
-    Whole units: sampling without replacement (Hájek 1960), widened by the design effect of units. Rows within units: the same
-    in each unit and stratum, about that place's own mean.
-
-    Args:
-        rows: whose labels would be shuffled.
-        shape: (groups, strata).
-        rng: for the draws.
-        draws: how many.
-    """
-    values, labels, stratum, units = rows
-    inside = ~several_labels(labels, units)[units]
-    total, n = _counts(labels, stratum, shape), _counts(labels[inside], stratum[inside], shape)
-    size = np.maximum(n.sum(axis=0), 1)
-    mean = np.bincount(stratum[inside], values[inside], minlength=shape[1]) / size
-    residual = values - mean[stratum]
-    own = residual[inside]
-    variance = np.bincount(stratum[inside], own**2, minlength=shape[1]) / np.maximum(size - 1, 1)
-    design = np.sum(np.bincount(units[inside], own) ** 2) / max(np.sum(own**2), 1e-300)
-    # Of independent group means u_g = z_g / sqrt(n_g), the deviations from their common mean have the shuffles' covariance.
-    drawn = rng.standard_normal((draws, *shape)) / np.sqrt(np.maximum(n, 1))
-    drawn -= (drawn * n).sum(axis=1, keepdims=True) / size
-    drawn *= np.sqrt(variance * design)
-    if inside.all():
-        return drawn
-    sums = drawn * n + _limit_within(rows._replace(values=residual).where(~inside), shape, rng, draws)
-    means: Floats = sums / np.maximum(total, 1)
-    return means
-
-
-def _counts(labels: Ints, stratum: Ints, shape: tuple[int, int]) -> Floats:
-    return np.bincount(labels * shape[1] + stratum, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
-
-
-def _limit_within(rows: Labelled, shape: tuple[int, int], rng: np.random.Generator, draws: int) -> Floats:
-    """Sums of groups by stratum (draws, *shape): hypergeometric covariances, added up over the places."""
-    residual, labels, stratum, units = rows
-    places, place = np.unique(units * shape[1] + stratum, return_inverse=True)
-    n = np.zeros((len(places), shape[0]))
-    np.add.at(n, (place, labels), 1)
-    size = n.sum(axis=1)
-    mean = np.bincount(place, residual) / size
-    variance = np.bincount(place, (residual - mean[place]) ** 2) / np.maximum(size - 1, 1)
-    sums = np.empty((draws, *shape))
-    for code in range(shape[1]):
-        here = places % shape[1] == code
-        of, spread = n[here], variance[here]
-        covariance = np.diag(spread @ of) - (of.T * (spread / size[here])) @ of
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0))
-        sums[:, :, code] = mean[here] @ of + rng.standard_normal((draws, shape[0])) @ root.T
-    return sums

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
-from agebench.evaluation.intervals import clopper_pearson, figure, figures
+from agebench.evaluation.intervals import exact_at_edges, figures
 from agebench.evaluation.metric_specs import FigureKey
-from agebench.evaluation.predictions import PRED
+from agebench.evaluation.predictions import PRED, canonical
 from agebench.evaluation.rates import clusters_of
 from agebench.evaluation.resampling import Floats, Ints, Resampler
 
@@ -35,6 +35,7 @@ def evaluate_tasks(
         resamples: bootstrap samples; 0: no intervals.
         seed: of these.
     """
+    table = canonical(table)
     found = {name: _one(table, name, groups, resamples, seed) for name in tasks}
     return {"tasks": found} if found else {}
 
@@ -110,7 +111,7 @@ def _figures(
 
     every = figures(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
     sizes = _sizes(keys, codes, classes, shown, clusters)
-    return {key: _exact(of, sizes[key]) for key, of in every.items()}
+    return {key: exact_at_edges(of, sizes[key]) for key, of in every.items()}
 
 
 def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
@@ -131,12 +132,3 @@ def _sizes(
     for grouping in shown:
         rows += [grouping.codes == place for place in range(len(grouping.names))] * 2
     return {key: len(np.unique(clusters[chosen])) for key, chosen in zip(keys, rows, strict=True)}
-
-
-def _exact(of: dict[str, float | None], clusters: int) -> dict[str, float | None]:
-    """A share of exactly 0 or 1 gets the exact interval of a rate: its resamples are all alike and claim to be certain."""
-    value = of["value"]
-    if value not in (0, 1) or of["low"] is None:
-        return of
-    low, high = clopper_pearson(np.array([value * clusters]), np.array([clusters]))
-    return figure(value, low[0], high[0])

@@ -10,8 +10,9 @@ from scipy import special
 
 from agebench.errors import UserError
 from agebench.evaluation.groups import groupings
-from agebench.evaluation.intervals import Kind, bootstrap_interval, figure, figures
+from agebench.evaluation.intervals import Kind, bootstrap_interval, exact_at_edges, figure, figures
 from agebench.evaluation.metric_specs import FigureKey
+from agebench.evaluation.predictions import canonical
 from agebench.evaluation.rates import clusters_of, people, rate
 from agebench.evaluation.reading import probabilities
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights
@@ -147,6 +148,7 @@ def uncertainty(
     Raises:
         UserError: `p` is no distribution, or its mean is far from `age_pred`: it starts at another age.
     """
+    table = canonical(table)
     age = table["age"].to_numpy(float)
     probs = probabilities(table)
     if probs is not None:
@@ -168,7 +170,11 @@ def uncertainty(
     sampler = Resampler(features, [np.zeros(len(table), dtype=np.int64)], clusters)
     every = figures(keys, sampler.replicates(means, resamples=resamples, seed=seed), interval)
     levels = {
-        f"{level:g}": {metric: every[f"{level:g}", metric] for metric in ("coverage", "width")} for level in LEVELS
+        f"{level:g}": {
+            "coverage": exact_at_edges(every[f"{level:g}", "coverage"], sampler.count),
+            "width": every[f"{level:g}", "width"],
+        }
+        for level in LEVELS
     }
     observed = [float(np.mean(found.covered(level))) for level in _CURVE]
     return {

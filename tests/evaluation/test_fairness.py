@@ -67,6 +67,31 @@ def test_the_permutation_test_keeps_its_size(repeat_images):
     assert rejected <= 18  # 200 tests at 5 %: more than 18 has a chance of 1 %.
 
 
+@pytest.mark.parametrize("design", ["images", "people", "strata", "limit"])
+def test_equality_test_allows_unequal_spread(design, monkeypatch):
+    # Every group has a mean absolute error of 1; the errors of one group in ten vary, the others hardly.
+    if design == "limit":
+        monkeypatch.setattr("agebench.evaluation.fairness._SHUFFLED", 10)
+    rejected = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        images_each = 4 if design == "people" else 1
+        people = np.repeat(np.arange(600), images_each)
+        labels = np.where(np.arange(600) < 60, 0, 1)[people]
+        errors = np.where(labels == 0, rng.gamma(1.5, 1 / 1.5, len(people)), rng.uniform(0.8, 1.2, len(people)))
+        years = rng.integers(20, 40, 600)[people]
+        groups = np.array([0, 1])
+        strata = age_strata(years, two_groups(labels), groups) if design == "strata" else None
+        p = equality_test(errors, two_groups(labels), groups, people, strata, permutations=99, seed=1000 + seed)
+        rejected += p <= 0.05
+    assert rejected <= 12  # 100 tests at 5 %: more than 12 has a chance of 0.1 %; unstudentized, 40 and more.
+
+
+def test_equality_test_of_equal_errors_gives_one():
+    labels = np.arange(200) % 2
+    assert equality_test(np.full(200, 3.0), two_groups(labels), np.array([0, 1]), np.arange(200)) == 1
+
+
 def test_the_limit_agrees_with_the_shuffles(monkeypatch):
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 4000)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agebench.evaluation.fairness import age_strata, equality_test
 from agebench.evaluation.groups import Grouping
-from agebench.evaluation.shuffles import Labelled, limit_means, shuffles
+from agebench.evaluation.shuffles import Labelled, shuffles
 
 
 def two_groups(labels) -> Grouping:
@@ -76,18 +76,18 @@ def test_images_of_nobody_and_people_with_one_label_are_shuffled_as_wholes(label
     assert made.cells(np.random.default_rng(seed)).tolist() == np.random.default_rng(seed).permutation(labels).tolist()
 
 
-def test_the_limit_has_the_moments_of_the_shuffles():
+@pytest.mark.parametrize("groups", [2, 3])
+def test_limit_agrees_with_shuffles_within_people(monkeypatch, groups):
     rng = np.random.default_rng(5)
-    units = np.arange(900) // 3
-    labels = np.where(units < 150, rng.integers(0, 3, 900), rng.integers(0, 3, 300)[units])
-    stratum, values = (units % 2), rng.gamma(2, 2, 900)
-    made = shuffles(Labelled(values, labels, stratum, units), 2)
-    found = []
-    for seed in range(3000):
-        cells = made.cells(np.random.default_rng(seed))
-        found.append(np.bincount(cells, made.sums) / np.bincount(cells, made.counts))
-    shuffled = np.reshape(found, (-1, 3, 2))
-    limit = limit_means(Labelled(values, labels, stratum, units), (3, 2), rng, 3000)
-    apart = [of - of.mean(axis=1, keepdims=True) for of in (shuffled, limit)]
-    assert apart[0].mean(axis=0) == pytest.approx(apart[1].mean(axis=0), abs=0.02)
-    assert apart[0].std(axis=0) == pytest.approx(apart[1].std(axis=0), rel=0.1)
+    units = np.arange(1800) // 3
+    labels = np.where(units < 300, rng.integers(0, groups, 1800), rng.integers(0, groups, 600)[units])
+    errors = rng.gamma(2, 2, 600)[units] + rng.gamma(2, 1, 1800) + 0.4 * (labels == 0)
+    grouping = Grouping("g", tuple("abc"[:groups]), labels)
+
+    def p() -> float:
+        return equality_test(errors, grouping, np.arange(groups), units, permutations=2000)
+
+    shuffled = p()
+    monkeypatch.setattr("agebench.evaluation.fairness._SHUFFLED", 10)
+    assert shuffled > 0.001
+    assert p() == pytest.approx(shuffled, abs=0.03)
