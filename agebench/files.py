@@ -6,11 +6,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import AgebenchError
+from agebench.errors import AgebenchError, UserError
 
 
 @contextmanager
@@ -23,6 +23,8 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
+        if path.exists() and not path.is_file():  # as root, the rename would replace a device
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp" + path.suffix)
         os.close(descriptor)
@@ -37,6 +39,45 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, option: str = "--out") -> None:
+    """Refuse a folder in which no file can be made, before any work is done for it. Nothing is left there.
+
+    Raises:
+        UserError: it cannot be made or written; the message names the option.
+    """
+    _check_output(folder, folder, option)
+
+
+def check_file(path: Path, option: str = "--out") -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        UserError: it is a folder or a device, or its folder cannot be written.
+    """
+    _check_output(path, path.parent, option)
+
+
+def _check_output(output: Path, folder: Path, option: str) -> None:
+    created: list[Path] = []
+    try:
+        if output is not folder and output.exists() and not output.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir()
+            created.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} {output}: cannot be written: {error.strerror or error}; choose another place with {option}"
+        ) from error
+    finally:
+        for path in reversed(created):
+            with suppress(OSError):
+                path.rmdir()
 
 
 def digest(path: Path) -> str:

@@ -6,13 +6,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from agebench.terminal import escape_controls, raw_stream
+
 
 def progress(items: Iterable[Any] | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
     """A tqdm bar over `items` (or to be updated by hand), silent when standard error is no terminal."""
     return tqdm(
         items,
         total=total,
-        desc=label,
+        desc=escape_controls(label),
+        file=raw_stream(sys.stderr),  # a bar moves the cursor itself
         unit=unit,
         delay=2,
         leave=False,

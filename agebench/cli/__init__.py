@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from agebench import __version__
 from agebench.errors import AgebenchError
+from agebench.terminal import printable_streams
 
 # Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
 # which returns the exit code.
@@ -38,6 +39,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    with printable_streams():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="agebench",
         description="Cross-dataset benchmark of facial age estimators.",
@@ -59,10 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgebenchError as error:
         print(f"agebench: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("agebench: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader of our output has gone (`agebench list | head`); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"agebench: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("agebench: interrupted", file=sys.stderr)
+        return 130

@@ -33,8 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, compare on every test set that all systems have, print."""
     from agebench.errors import UserError
     from agebench.evaluation.comparison import across_datasets, compare, pair
+    from agebench.files import check_folder
 
     check_resampling(arguments)
+    if arguments.out:
+        check_folder(arguments.out)
     named = [_named(text) for text in arguments.systems]
     names = [name for name, _ in named]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -79,7 +79,7 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddRepor
 
 def _list(arguments: argparse.Namespace) -> int:
     found = cards(arguments).datasets
-    from agebench.data.store import can_get, home_of, needs_files
+    from agebench.data.store import can_get, home_of, needs_files, recover
     from agebench.paths import data_home
 
     broken = found.broken()
@@ -87,6 +87,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for name in found.names():
         card = found.get(name)
         home = home_of(card)
+        recover(card)
         if not needs_files(card):
             state, where = "made as it is read", ""
         elif home.exists():
@@ -108,11 +109,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     found = cards(arguments).datasets
-    from agebench.data.store import check, home_of, needs_files
+    from agebench.data.store import check, home_of, needs_files, recover
 
     chosen = [found.get(name) for name in arguments.names]
     if not chosen:
         every = [found.get(name) for name in found.names() if name not in found.broken()]
+        for card in every:
+            recover(card)
         chosen = [card for card in every if needs_files(card) and home_of(card).exists()]
     reports = [check(card, full=arguments.full) for card in chosen]
     if arguments.json:

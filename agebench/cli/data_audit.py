@@ -50,14 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.data.detectors import open_detector
     from agebench.data.findings import examine, open_source
     from agebench.data.store import locate
+    from agebench.files import check_folder
     from agebench.reports.audit_report import counts_table, summary, write_audit
 
+    out = arguments.out or Path("audits") / arguments.name
+    check_folder(out)
     for each in (card, *others):  # before hours of work on the first
         locate(each)
     open_detector(arguments.detector)
     sources = [open_source(each) for each in (card, *others)]
     findings = examine(sources[0], sources[1:], faces=arguments.faces, detector=arguments.detector)
-    report = write_audit(arguments.out or Path("audits") / arguments.name, findings, sources)
+    report = write_audit(out, findings, sources)
     if arguments.json:
         print(json.dumps(summary(findings) | {"report": str(report)}, indent=2))
     else:

@@ -50,15 +50,18 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.data.cache import build_faces
     from agebench.data.findings import open_source, spread_out
     from agebench.evaluation.failures import failures_to_process
+    from agebench.files import check_folder
     from agebench.reports.faces_report import summary_table, write_faces
 
+    out = arguments.out or Path("faces") / card.name
+    check_folder(out)
     spec = config.spec(card, arguments.size)
     source = open_source(card)
     samples = spread_out(source.samples, arguments.limit)
     faces = build_faces(source.reader, samples, spec, name=card.name)
     figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.refused), samples.groups)
     about = {"dataset": card.name, **spec.describe(), "failure_to_process": figures}
-    report = write_faces(arguments.out or Path("faces") / card.name, about, source.reader, samples, faces)
+    report = write_faces(out, about, source.reader, samples, faces)
     print(
         json.dumps(about | {"report": str(report)}, indent=2)
         if arguments.json

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Open the model, serve the page until Ctrl-C."""
     from agebench.deploy.demo import Demo
-    from agebench.deploy.demo_page import LOOPBACK, served
+    from agebench.deploy.demo_guard import LOOPBACK
+    from agebench.deploy.demo_page import served
     from agebench.deploy.predictor import LEVEL, load
     from agebench.errors import UserError
 

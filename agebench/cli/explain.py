@@ -43,12 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.analysis.attributions import load_captum
     from agebench.analysis.explain import explain
     from agebench.analysis.explain_report import explain_text, write_explanation
+    from agebench.files import check_folder
     from agebench.runs.finished import open_test, open_trained
     from agebench.runs.folder import RunFolder
 
     load_captum()  # first: without it, nothing need be prepared
     catalogue, folder = cards(arguments), RunFolder(arguments.folder)
     config, trained = open_trained(folder, arguments.device)
+    check_folder(folder.path / "explain", "the report in")
     samples, data = open_test(config, folder, catalogue, arguments.test)
     looked = explain(
         trained,

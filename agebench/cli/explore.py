@@ -31,7 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = [found.get(name) for name in names]
     folder = arguments.out or Path("explore") / "-".join(names)
     from agebench.analysis.explore_page import explore_into
+    from agebench.files import check_folder
 
+    check_folder(folder)
     content = explore_into(folder, chosen, seed=arguments.seed)
     if arguments.json:
         print(json.dumps(content | {"report": str(folder / "report.html")}, indent=2))

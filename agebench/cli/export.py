@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.images is not None and arguments.images < 2:
         raise UserError(f"--images {arguments.images}: give 2 or more")
     check_seed(arguments)
+    from agebench.files import check_folder
     from agebench.reports.export_text import export_text
     from agebench.runs.exports import export_run, order
     from agebench.runs.folder import RunFolder
@@ -55,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     ordered = order(arguments.format, arguments.precision, **options)
     folder = RunFolder(arguments.folder)
     out = arguments.out or folder.path / "export"
+    if arguments.out or folder.path.is_dir():
+        check_folder(out)
     found = export_run(folder, cards(arguments), ordered, out)
     print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else export_text(found))
     for entry in found["impossible"]:

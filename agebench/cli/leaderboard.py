@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read the records, write the page."""
     from agebench.errors import UserError
-    from agebench.files import write_text
+    from agebench.files import check_file, check_folder, write_text
     from agebench.reports.leaderboard import leaderboard, matrix, rows_of
     from agebench.reports.record_check import check_record
     from agebench.reports.results import read_records
@@ -50,6 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--json and --format {arguments.format} both go to standard output; give --out, or leave one out"
         )
+    if arguments.site:
+        check_folder(arguments.site, "--site")
+    if arguments.out or arguments.format == "markdown":
+        check_file(arguments.out or Path("reports/LEADERBOARD.md"))
     records, catalogue = read_records(arguments.results), cards(arguments)
     gc.freeze()  # they stay to the end: no collection need look through their million values again
     for path, record in records.items():

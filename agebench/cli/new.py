@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the skeleton and say what to do next."""
     from agebench.errors import UserError
+    from agebench.files import check_folder
     from agebench.registry.builtin import detectors, heads
     from agebench.scaffold import write_skeleton
 
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     }[arguments.kind]
     if arguments.name in taken():
         raise UserError(f"there is a {arguments.kind} called '{arguments.name}' already; choose another name")
+    check_folder(arguments.into, "--into")
     files = write_skeleton(arguments.kind, arguments.name, arguments.into)
     folder = arguments.into / f"agebench-{arguments.name}"
     commands = [f"pip install -e {folder}", f"agebench check {arguments.name}", f"python -m pytest {folder}"]

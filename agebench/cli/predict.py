@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from agebench.data.detectors import open_detector
     from agebench.deploy.inputs import find_inputs
+    from agebench.files import check_file, check_folder
 
     parts = find_inputs(arguments.inputs, sys.stdin)  # before the model: what is wrong fails at once
     if arguments.detector:
@@ -59,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         from agebench.deploy.writing import check_suffix
 
         check_suffix(arguments.out)
+        check_file(arguments.out)
+    if arguments.draw is not None:
+        check_folder(arguments.draw, "--draw")
     from agebench.deploy.job import Job, work
     from agebench.deploy.predictor import LEVEL, load
     from agebench.deploy.words import gate_in_words, interval_in_words, tally_in_words, timing_in_words

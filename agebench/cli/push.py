@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the folder, check it, send it."""
     from agebench.deploy.hub import upload, write_repository
+    from agebench.files import check_folder
 
+    if arguments.out:
+        check_folder(arguments.out)
     with tempfile.TemporaryDirectory(prefix="agebench-push-") as temporary:
         out = arguments.out or (arguments.folder / "hub" if arguments.dry_run else Path(temporary) / "hub")
         names = write_repository(arguments.folder, arguments.repo, out, cards(arguments))

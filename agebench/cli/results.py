@@ -45,9 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
+    from agebench.files import check_folder
     from agebench.reports.results import write_record
     from agebench.runs.reproduce import initial_of
 
+    check_folder(arguments.results, "--results")
     catalogue = cards(arguments)
     written = {}
     for folder in arguments.runs:

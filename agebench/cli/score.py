@@ -104,8 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.errors import UserError
     from agebench.evaluation.reading import column_map, read_predictions
     from agebench.evaluation.scoring import score
+    from agebench.files import check_folder
 
     check_resampling(arguments)
+    if arguments.out:
+        check_folder(arguments.out)
     columns = column_map(arguments.col)
     seeds = [
         read_predictions(path, arguments.labels, columns=columns, allow=arguments.allow)

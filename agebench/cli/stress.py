@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.analysis import corruptions, stress
     from agebench.analysis.regions import parse_box
     from agebench.analysis.stress_report import stress_text, write_stress
+    from agebench.files import check_folder
     from agebench.reports.figures import colours
     from agebench.runs.finished import open_test, open_trained
     from agebench.runs.folder import RunFolder
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = corruptions.chosen(arguments.corruption, [parse_box(text) for text in arguments.occlude])
     catalogue, folder = cards(arguments), RunFolder(arguments.folder)
     config, trained = open_trained(folder, arguments.device)
+    check_folder(folder.path / "stress", "the report in")
     samples, data = open_test(config, folder, catalogue, arguments.test)
     answers = stress.ask(trained, data, chosen, seed=arguments.seed, label=arguments.test)
     found = {"test": arguments.test} | stress.measure(

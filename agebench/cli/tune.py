@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.out or Path("tune") / config.name()
     from agebench.analysis.tune import TuneConfig, finished, locked, to_stderr, tune
     from agebench.analysis.tune_page import test_command, write_tune_page
+    from agebench.files import check_folder
 
+    check_folder(folder)
     settings = {key: value for key, value in given.items() if value is not None}
     search = validated(TuneConfig, {**settings, "run": config.model_dump(mode="json")}, source="tune settings")
     found = finished(folder, search)

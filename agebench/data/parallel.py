@@ -10,6 +10,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
 
+from agebench.terminal import wrap_streams
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -82,6 +84,7 @@ def _bounded(
 
 
 def _start_worker() -> None:
+    wrap_streams()
     # Ctrl-C is the parent's to handle; and a parent that was killed cannot tell its workers to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -1,6 +1,9 @@
 """Where datasets live on this machine, how they get there, and whether they are whole."""
 
+import os
+import re
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from agebench.data.archive import ArchiveDamaged, extract, folder_error
 from agebench.data.download import download
@@ -25,6 +28,8 @@ from agebench.progress import progress
 from agebench.registry.cards import DatasetCard
 
 SAMPLE = 200
+# Inside a staging folder: the copy that makes room for the new one, and a mark that the new one was read and is good.
+_REPLACED, _EXAMINED, _DISCARDED = ".replaced", ".examined", ".discarded"
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def locate(card: DatasetCard) -> Path | None:
     """
     if not needs_files(card):
         return None
+    recover(card)
     home = home_of(card)
     if home.exists():
         return home
@@ -105,6 +111,20 @@ def locate(card: DatasetCard) -> Path | None:
         f"dataset '{card.name}' ({card.title}) is not on this machine: looked in {home}.\n"
         f"{get}{how}{page}, then `agebench data add {card.name} PATH`. Licence: {card.licence}."
     )
+
+
+def recover(card: DatasetCard) -> None:
+    """Put a copy back that a killed `add` or `get` had moved, and remove that call's staging folders.
+
+    A call that is still at work is left alone. Nothing is deleted that may be the only copy; what was put back is
+    reported on standard error.
+    """
+    home = home_of(card)
+    if not _staging_folders(home):
+        return
+    with suppress(Timeout, OSError), FileLock(_lock_file(home), timeout=0):  # at work, or a folder that is only read
+        for staging in _staging_folders(home):
+            _settle(card, home, staging)
 
 
 def reader_for(card: DatasetCard) -> Reader:
@@ -142,6 +162,10 @@ def add(
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     _reader(card, source)  # a wrong option is found before gigabytes are copied
+    if source != home.resolve() and source.is_relative_to(home.resolve()) and not home.is_symlink():
+        raise UserError(
+            f"{source}: lies inside {home}, the copy that it would replace, and would be deleted with it; move it elsewhere first"
+        )
     keep = not (replace and home.resolve() != source)
     return _take(card, partial(_bring, source, link=link), str(source), allow_partial, keep=keep)
 
@@ -166,6 +190,7 @@ def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
             f"dataset '{card.name}' has no open source: {how}{f' ({card.homepage})' if card.homepage else ''}, "
             f"then `agebench data add {card.name} PATH`. Licence: {card.licence}."
         )
+    recover(card)
     present = _present(card, home_of(card), allow_partial)
     if present:
         return present
@@ -219,25 +244,78 @@ def _take(
     home = home_of(card)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.parent / f".{card.name}.lock"):
+        with FileLock(_lock_file(home)):
+            for leftover in _staging_folders(home):
+                _settle(card, home, leftover)  # of a call that was killed: this one holds the lock
             present = _present(card, home, allow_partial) if keep else None
             if present:
                 return present
-            for leftover in home.parent.glob(f".{card.name}.*.adding"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a call that was killed: we hold the lock
             staging = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{card.name}.", suffix=".adding"))
             try:
                 arrived = staging / card.name
                 bring(arrived)
                 samples = _examine(card, arrived, source, allow_partial)
-                if home.is_symlink() or home.exists():
-                    home.rename(staging / "replaced")
+                (staging / _EXAMINED).touch()
+                if _is_there(home):
+                    home.rename(staging / _REPLACED)
                 arrived.rename(home)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                _settle(card, home, staging)
     except OSError as error:
         raise folder_error(home, error) from error
     return AddReport(card.name, home, len(samples), len(samples.quarantined))
+
+
+def _lock_file(home: Path) -> Path:
+    return home.parent / f".{home.name}.lock"
+
+
+def _staging_folders(home: Path) -> list[Path]:
+    """What calls for this dataset left or work in; the dot keeps `a` apart from a dataset called `a.b`."""
+    pattern = re.compile(rf"\.{re.escape(home.name)}\.[^.]+\.adding")
+    try:
+        return sorted(path for path in home.parent.iterdir() if pattern.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+def _settle(card: DatasetCard, home: Path, staging: Path) -> None:
+    """Remove a staging folder; first, where a call stopped between its two renames, put a copy in its place.
+
+    The new copy if the call had found it good and it can be read, else the one that was there before.
+    """
+    arrived, replaced, examined = staging / card.name, staging / _REPLACED, staging / _EXAMINED
+    if not _is_there(home):
+        if examined.exists() and _is_there(arrived) and _is_readable(card, arrived):
+            with suppress(OSError):
+                arrived.rename(home)
+                _report(card, f"the new copy had been read and found good; it is now at {home}")
+        if not _is_there(home) and _is_there(replaced):
+            replaced.rename(home)
+            _report(card, f"the copy that was there before is back at {home}; add the new one again")
+    if _is_there(replaced):
+        getattr(os, "sync", lambda: None)()  # the old copy goes only when the new one has reached the disk
+        replaced.rename(staging / _DISCARDED)  # half deleted, it must never be taken for a copy
+    with suppress(OSError):
+        examined.unlink(missing_ok=True)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_readable(card: DatasetCard, root: Path) -> bool:
+    with suppress(UserError, OSError):
+        return len(_examine(card, root, str(root), allow_partial=True)) > 0
+    return False
+
+
+def _report(card: DatasetCard, outcome: str) -> None:
+    print(
+        f"agebench: dataset '{card.name}': a call that put a copy in place was stopped before it ended: {outcome}",
+        file=sys.stderr,
+    )
 
 
 def _present(card: DatasetCard, home: Path, allow_partial: bool) -> AddReport | None:

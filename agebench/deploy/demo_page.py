@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import Any
 
 from agebench.data.readers.synth import SynthReader
 from agebench.deploy.demo import Demo, Rate
+from agebench.deploy.demo_guard import LOOPBACK, MAX_PICTURE_BYTES, ONLY_UPLOADS, Guard, Uploads
 from agebench.deploy.demo_words import ELSEWHERE, HERE
 from agebench.deploy.finding import Framing
-from agebench.errors import UserError
+from agebench.errors import AgebenchError, UserError
 
-LARGEST = 32_000_000  # bytes of a picture
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FRAMINGS: dict[str, Framing] = {
     "photograph: find the faces": "detect",
     "one face, framed like the training faces": "none",
@@ -57,12 +56,16 @@ def served(
     Raises:
         UserError: gradio is not installed, or the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="agebench-demo-") as kept, _told(kept):
+    with _upload_folder() as folder, _told(str(folder)):
         gradio = _gradio()
-        folder, examples = Path(kept), _examples(Path(kept) / "examples")
-        page = _page(gradio, demo, examples, framing, HERE if host in LOOPBACK else ELSEWHERE)
+        uploads, examples = Uploads(folder), _examples(folder / "examples")
+        page = _page(gradio, demo, examples, framing, HERE if host in LOOPBACK else ELSEWHERE, uploads)
         _only_uploads(gradio, page)
-        permanent, stop = {path for path in folder.rglob("*") if path.is_file()}, threading.Event()
+        uploads.permanent = frozenset(path for path in folder.rglob("*") if path.is_file())
+        guard = importlib.import_module("starlette.middleware").Middleware(
+            Guard, uploads=uploads, functions=page.fns, host=host
+        )
+        stop = threading.Event()
         try:
             _, address, _ = page.launch(
                 server_name=host,
@@ -71,7 +74,8 @@ def served(
                 quiet=True,
                 inbrowser=False,
                 prevent_thread_lock=True,
-                max_file_size=LARGEST,
+                max_file_size=MAX_PICTURE_BYTES,
+                app_kwargs={"middleware": [guard]},
                 state_session_capacity=_VISITORS,
                 run_history=False,
                 enable_monitoring=False,
@@ -86,7 +90,7 @@ def served(
             raise UserError(
                 f"--host {host} --port {port or 'from 7860'}: the page cannot be served there: {error}"
             ) from error
-        sweeper = threading.Thread(target=_swept, args=(folder, permanent, page, stop), daemon=True)
+        sweeper = threading.Thread(target=_swept, args=(folder, uploads.permanent, page, stop), daemon=True)
         sweeper.start()
         try:
             yield address
@@ -94,6 +98,19 @@ def served(
             stop.set()
             page.close(verbose=False)
             sweeper.join()
+
+
+@contextmanager
+def _upload_folder() -> Iterator[Path]:
+    """A folder for this call, deleted with all that is in it; only this user can look into it."""
+    try:
+        kept = tempfile.TemporaryDirectory(prefix="agebench-demo-")
+    except OSError as error:
+        raise AgebenchError(
+            f"no folder for uploaded pictures can be made ({error.strerror or error}); TMPDIR names another place"
+        ) from error
+    with kept as name:
+        yield Path(name).resolve()
 
 
 @contextmanager
@@ -120,7 +137,7 @@ def _gradio() -> Any:
         ) from error
 
 
-def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, privacy: str) -> Any:
+def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, privacy: str, uploads: Uploads) -> Any:
     chosen = next(words for words, meant in FRAMINGS.items() if meant == framing)
 
     def answer(picture: bytes | None, words: str, remembered: Any) -> tuple[str, str, str, str, Any]:
@@ -146,7 +163,7 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
         with gradio.Tab("Picture"), gradio.Row():
             with gradio.Column():
                 picture = _picture_of(
-                    gradio, sources=["upload", "clipboard"], label="Picture", height=360, elem_id="picture"
+                    gradio, uploads, sources=["upload", "clipboard"], label="Picture", height=360, elem_id="picture"
                 )
                 gradio.Examples(
                     [[str(path), list(FRAMINGS)[1]] for path in examples],
@@ -160,7 +177,13 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
         with gradio.Tab("Camera"), gradio.Row():
             small = gradio.WebcamOptions(mirror=False, constraints={"video": _FRAME})
             camera = _picture_of(
-                gradio, sources=["webcam"], streaming=True, label="Camera", webcam_options=small, elem_id="camera"
+                gradio,
+                uploads,
+                sources=["webcam"],
+                streaming=True,
+                label="Camera",
+                webcam_options=small,
+                elem_id="camera",
             )
             with gradio.Column():
                 seen, told = gradio.HTML(elem_id="seen"), gradio.Markdown(elem_id="live")
@@ -177,30 +200,37 @@ def _page(gradio: Any, demo: Demo, examples: list[Path], framing: Framing, priva
     return page
 
 
-def _picture_of(gradio: Any, **how: Any) -> Any:
+def _picture_of(gradio: Any, uploads: Uploads, **how: Any) -> Any:
     """Gradio's image field, except that it gives a picture's bytes and does not open it: that is for `open_picture`.
 
     The method of one object is replaced: of a subclass gradio would write an interface file beside this one.
     """
     field = gradio.Image(**how)
 
-    def content(payload: Any) -> bytes | None:
+    def picture_bytes(payload: Any) -> bytes | None:
         if payload is None:
             return None
         if payload.url and payload.url.startswith("data:"):
-            with suppress(binascii.Error):
-                return base64.b64decode(payload.url.partition(",")[2])
-            return b""
+            return _decoded(payload.url)
         try:
-            read = Path(payload.path).read_bytes()
-        except OSError:
-            return b""
+            content = uploads.read(payload.path)
+        except PermissionError as error:
+            raise gradio.Error(str(error), print_exception=False) from None
         if field.streaming:
-            Path(payload.path).unlink(missing_ok=True)  # a frame is not shown again
-        return read
+            uploads.remove(payload.path)  # a frame is not shown again
+        return content or b""
 
-    field.preprocess = content
+    field.preprocess = picture_bytes
     return field
+
+
+def _decoded(url: str) -> bytes:
+    """The picture inside a `data:` address; empty where there is none, or too large a one."""
+    encoded = url.partition(",")[2]
+    with suppress(binascii.Error, ValueError):
+        if len(encoded) * 3 // 4 <= MAX_PICTURE_BYTES:
+            return base64.b64decode(encoded)
+    return b""
 
 
 def _examples(folder: Path) -> list[Path]:
@@ -227,18 +257,18 @@ def _only_uploads(gradio: Any, page: Any) -> None:
 
 async def _uploaded(gradio: Any, move: Any, place: Any) -> Any:
     if "://" in str(place):
-        raise gradio.Error("only pictures that were uploaded here are looked at", print_exception=False)
+        raise gradio.Error(ONLY_UPLOADS, print_exception=False)
     return await move(place)
 
 
-def _swept(folder: Path, permanent: set[Path], page: Any, stop: threading.Event) -> None:
+def _swept(folder: Path, permanent: Collection[Path], page: Any, stop: threading.Event) -> None:
     """Again and again, until the end."""
     while not stop.wait(_SWEEP):
         _sweep(folder, permanent)
         _forget(page)
 
 
-def _sweep(folder: Path, permanent: set[Path]) -> None:
+def _sweep(folder: Path, permanent: Collection[Path]) -> None:
     """Delete what visitors left, when it is old enough."""
     for path in folder.rglob("*"):
         with suppress(OSError):

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from agebench.data.contact_sheet import contact_sheet
 from agebench.engine.loader import FaceSet
+from agebench.terminal import raw_stream
 
 SHOWN = 24  # validation faces on TensorBoard
 
@@ -39,6 +40,7 @@ class Console(Events):
             desc="training",
             leave=False,
             dynamic_ncols=True,
+            file=raw_stream(sys.stderr),
             disable=not sys.stderr.isatty(),
             initial=first_step,
         )

@@ -1,10 +1,15 @@
 import io
+import os
+import signal
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
+from agebench.cli import main
 from agebench.data import store
 from agebench.data.store import add, check, get, home_of, locate, reader_for
 from agebench.errors import AgebenchError, DatasetMissing, UserError
@@ -37,6 +42,14 @@ def archive(folder: Path) -> Path:
     with tarfile.open(path, "w:gz") as file:
         file.add(folder, arcname="copy")
     return path
+
+
+@pytest.fixture
+def registry_of_mine(tmp_path: Path) -> Path:
+    (tmp_path / "registry" / "datasets").mkdir(parents=True)
+    text = 'name = "mine"\ntitle = "My faces"\nreader = "folder"\nlicence = "mine alone"\ncount = 3\n'
+    (tmp_path / "registry" / "datasets" / "mine.toml").write_text(text)
+    return tmp_path / "registry"
 
 
 def leftovers() -> list[str]:
@@ -179,6 +192,118 @@ def test_what_a_killed_call_left_is_cleared(folder: Path) -> None:
     (old / "mine").mkdir(parents=True)
     add(card(), folder)
     assert leftovers() == []
+
+
+def killed_before(method: str, count: int, work: Callable[[], object]) -> None:
+    """Do `work` in a process that kills itself before its `count`-th call of that method of Path."""
+    child = os.fork()
+    if child:
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        return
+    try:
+        original, calls = getattr(Path, method), iter(range(1, count))
+
+        def step(path: Path, *arguments: object) -> object:
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(path, *arguments)
+
+        setattr(Path, method, step)
+        work()
+    finally:
+        os._exit(0)
+
+
+# The first ends the extraction, then the old copy makes room, the new one takes its place, the old one is discarded.
+@pytest.mark.parametrize("renames", [1, 2, 3, 4])
+def test_add_replace_killed_leaves_a_copy(
+    renames: int, folder: Path, archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(card(), folder)
+    killed_before("rename", renames, lambda: add(card(), archive, replace=True))
+    assert len(leftovers()) == 1
+    root = locate(card())
+    assert root is not None
+    assert len(reader_for(card()).read()) == 3
+    assert (root / "copy").exists() == (renames > 2)
+    assert leftovers() == []
+    assert ("stopped before it ended" in capsys.readouterr().err) == (renames == 3)
+
+
+def test_add_replace_killed_keeps_the_old_copy(folder: Path, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(card(), folder)
+    killed_before("rename", 3, lambda: add(card(), archive, replace=True))
+    for picture_file in home_of(card()).parent.rglob("copy/*/*.jpg"):
+        picture_file.unlink()
+    assert add(card(), folder).already
+    assert "the copy that was there before is back" in capsys.readouterr().err
+    assert leftovers() == []
+
+
+def test_get_killed_keeps_what_was_downloaded(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = card(url=archive.as_uri())
+    killed_before("rename", 2, lambda: get(source))  # the first ends the extraction
+    archive.unlink()
+    assert get(source).images == 3
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize("renames", [2, 3])
+def test_add_interrupted_between_renames_keeps_a_copy(
+    renames: int, folder: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(card(), folder)
+    calls, rename = iter(range(1, renames + 1)), Path.rename
+
+    def step(path: Path, target: Path) -> Path:
+        if next(calls, None) == renames:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", step)
+    with pytest.raises(KeyboardInterrupt):
+        add(card(), archive, replace=True)
+    assert len(reader_for(card()).read()) == 3
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize("action", ["list", "check", "locate", "add"])
+def test_every_call_clears_what_a_killed_call_left(action: str, folder: Path, registry_of_mine: Path) -> None:
+    add(card(), folder)
+    old = home_of(card()).parent / ".mine.abc.adding"
+    (old / "mine").mkdir(parents=True)
+    commands = {
+        "list": lambda: main(["data", "list", "--registry", str(registry_of_mine)]),
+        "check": lambda: main(["data", "check", "--registry", str(registry_of_mine)]),
+        "locate": lambda: locate(card()),
+        "add": lambda: add(card(), folder),
+    }
+    commands[action]()
+    assert leftovers() == []
+
+
+def test_locate_leaves_a_call_at_work_alone(folder: Path) -> None:
+    add(card(), folder)
+    staging = home_of(card()).parent / ".mine.abc.adding"
+    (staging / "mine").mkdir(parents=True)
+    with FileLock(home_of(card()).parent / ".mine.lock"):
+        locate(card())
+    assert staging.exists()
+
+
+def test_add_spares_the_staging_of_a_dataset_with_a_longer_name(folder: Path) -> None:
+    other = home_of(card()).parent / ".mine.too.abc.adding"
+    other.mkdir(parents=True)
+    add(card(), folder)
+    assert other.exists()
+
+
+def test_add_refuses_a_source_inside_the_copy(folder: Path) -> None:
+    add(card(), folder)
+    inside = home_of(card()) / "20"
+    with pytest.raises(UserError, match="lies inside"):
+        add(card(), inside, replace=True, link=True)
+    assert len(reader_for(card()).read()) == 3
 
 
 def test_get_downloads_and_adds(archive: Path) -> None:

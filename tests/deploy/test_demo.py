@@ -176,7 +176,10 @@ class Caller:
             None,
         ]
         asked = {"data": data, "fn_index": number, "session_hash": visitor}
-        httpx.post(f"{self.address}/queue/join", json=asked).raise_for_status()
+        joined = httpx.post(f"{self.address}/queue/join", json=asked)
+        if joined.status_code == 400:
+            return False, str(joined.json()["detail"])
+        joined.raise_for_status()
         lines = httpx.get(f"{self.address}/queue/data", params={"session_hash": visitor}, timeout=30).text.splitlines()
         messages = [json.loads(line.removeprefix("data: ")) for line in lines if line]
         done = next(one for one in messages if one["msg"] == "process_completed")

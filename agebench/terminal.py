@@ -1,0 +1,70 @@
+"""What is printed holds no control characters: names from cards, files and tables cannot move the cursor or hide text."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+# C0 and C1 (but tab, newline and CRLF), marks that change the direction of text, line separators, and lone surrogates, which
+# no encoding can write.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
+)
+
+
+def escape_controls(text: str) -> str:
+    r"""Write control characters out as `\u001b`, which JSON reads back as the character."""
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class PrintableStream:
+    """A text stream that escapes control characters.
+
+    A carriage return at the start of a write passes, because progress bars of other packages begin so.
+
+    Attributes:
+        raw_stream: the stream behind it, for progress bars whose label is escaped already.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.raw_stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text escaped; returns its length as given."""
+        start = "\r" if text.startswith("\r") else ""
+        self.raw_stream.write(start + escape_controls(text[len(start) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each line escaped."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's own."""
+        return getattr(self.raw_stream, name)
+
+
+def raw_stream(stream: TextIO) -> TextIO:
+    """The stream behind a `PrintableStream`, or the stream itself."""
+    return cast(TextIO, getattr(stream, "raw_stream", stream))
+
+
+def wrap_streams() -> None:
+    """Escape what this process prints and logs from now on."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, PrintableStream):
+            setattr(sys, name, PrintableStream(stream))
+
+
+@contextmanager
+def printable_streams() -> Iterator[None]:
+    """Escape what is printed and logged inside the block."""
+    before = sys.stdout, sys.stderr
+    wrap_streams()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
