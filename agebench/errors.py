@@ -16,6 +16,10 @@ class UserError(AgebenchError):
     exit_code = 2
 
 
+class Damaged(UserError):
+    """A file is not as it was written; the message names the file and the way out."""
+
+
 class Diverged(AgebenchError):
     """Training has left the finite numbers; the message says where, and what to try."""
 

@@ -12,6 +12,7 @@ from agebench.deploy.models import CARD, NoCalibration, RunModel
 from agebench.errors import AgebenchError, UserError
 from agebench.export.opened import LARGEST_CARD, LARGEST_FILE
 from agebench.files import atomic, write_json, write_text
+from agebench.integrity import DIGESTS, kept_digests
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
@@ -48,7 +49,6 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalogue) -> list[
     text = model_card(card, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
     copied = [
-        "manifest.json",
         "metrics.json",
         "checkpoints/best.safetensors",
         *(f"export/{path.name}" for path in exports if path.suffix in EXPORTS and path.is_file()),
@@ -57,12 +57,13 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalogue) -> list[
         with atomic(out / name) as temporary:
             shutil.copyfile(run / name, temporary)
     write_text(out / "config.toml", _without_places(folder.config()).to_toml())
+    write_json(out / "manifest.json", folder.manifest() | {DIGESTS: kept_digests(out)})  # of the files that go along
     write_json(out / CARD, card)
     save_card(out / README, text)
     for stale in (out / "export").glob("*"):  # of an earlier call, when the run had other exports
         if f"export/{stale.name}" not in copied:
             stale.unlink()
-    return sorted([*copied, "config.toml", CARD, README])
+    return sorted([*copied, "config.toml", "manifest.json", CARD, README])
 
 
 def upload(folder: Path, repo: str) -> str:

@@ -1,7 +1,6 @@
 """The folder of one run: what stands where, and whether it is finished."""
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 import time
@@ -14,8 +13,9 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from agebench import __version__
-from agebench.errors import AgebenchError, UserError
-from agebench.files import atomic, write_json, write_text
+from agebench.errors import AgebenchError, Damaged, UserError
+from agebench.files import atomic, digest, write_json, write_text
+from agebench.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
 from agebench.registry.cards import validated
 from agebench.runs.config import RunConfig, read_settings
 
@@ -49,12 +49,26 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest, or an empty one before the first is written."""
-        return self._read("manifest.json")
+        """The manifest, or an empty one before the first is written.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        return read_json_table(self.path / MANIFEST)
 
     def metrics(self) -> dict[str, Any]:
-        """The figures of a finished run."""
-        return self._read("metrics.json")
+        """The figures of a run, or an empty table before there are any.
+
+        Raises:
+            Damaged: they are not those that the run wrote, or a finished run has none.
+        """
+        metrics = read_json_table(checked(self.path, "metrics.json"))
+        if not isinstance(metrics.get("tests"), dict) and self.manifest().get("finished"):
+            raise Damaged(
+                f"{self.path / 'metrics.json'}: holds no figures, though the run is finished. Delete {MANIFEST} beside it, "
+                "and the run's command with --resume writes them again"
+            )
+        return metrics
 
     def config(self) -> RunConfig:
         """What determined the run.
@@ -63,7 +77,7 @@ class RunFolder:
             AgebenchError: no config stands here, or none of this version.
         """
         file = self.path / "config.toml"
-        return validated(RunConfig, read_settings(file), source=str(file))
+        return validated(RunConfig, read_settings(checked(self.path, file.name)), source=str(file))
 
     def finished(self, config: Config) -> bool:
         """Whether this very run stands here finished.
@@ -94,12 +108,20 @@ class RunFolder:
         return own
 
     def done_fold(self) -> list[dict[str, float]]:
-        """The history of a fold that is done, of one that is not an empty list."""
-        return list(self._read("fold.json").get("history", []))
+        """The history of a fold that is done, of one that is not an empty list.
+
+        Raises:
+            Damaged: a file of the fold is not the one that it wrote.
+        """
+        content = read_json_table(self.path / FOLD)
+        for name in content.get(DIGESTS) or ():
+            checked(self.path, name)
+        return list(content.get("history", []))
 
     def close_fold(self, name: str, history: list[dict[str, float]]) -> None:
         """Say that a fold is done. What only serves to go on with its training goes: of many folds it would fill disks."""
-        write_json(self.path / "fold.json", {"fold": name, "history": history})
+        content = {"fold": name, "history": history, DIGESTS: kept_digests(self.path)}
+        write_json(self.path / FOLD, content)
         (self.checkpoints / "last.safetensors").unlink(missing_ok=True)
 
     @contextmanager
@@ -137,7 +159,7 @@ class RunFolder:
         write_text(self.path / "config.toml", config.to_toml())
 
     def write_manifest(self, content: dict[str, Any]) -> None:
-        """`content` beside what is known of this program and machine."""
+        """Write `content` beside what is known of this program and machine; of a finished run with its files' digests."""
         versions = {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in VERSIONS},
@@ -149,7 +171,15 @@ class RunFolder:
             "versions": versions,
             "git": git_commit(),
         }
-        write_json(self.path / "manifest.json", about | content)
+        digests = {DIGESTS: kept_digests(self.path)} if content.get("finished") else {}
+        write_json(self.path / MANIFEST, about | content | digests)
+
+    def renew_digest(self, name: str) -> None:
+        """Record the digest of a file that was made again, in a manifest that holds digests."""
+        manifest = self.manifest()
+        if isinstance(manifest.get(DIGESTS), dict):
+            manifest[DIGESTS][name] = digest(self.path / name)
+            write_json(self.path / MANIFEST, manifest)
 
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file of the folder."""
@@ -159,17 +189,6 @@ class RunFolder:
         """A Parquet file of the folder."""
         with atomic(self.path / name) as temporary:
             table.to_parquet(temporary, index=False)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (ValueError, RecursionError) as error:  # also what is not UTF-8
-            raise AgebenchError(f"{self.path / name}: damaged: {error}") from error
-        if not isinstance(content, dict):
-            raise AgebenchError(f"{self.path / name}: damaged: a table is expected, not a {type(content).__name__}")
-        return content
 
 
 def git_commit() -> str | None:
