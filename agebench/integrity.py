@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agebench.errors import Damaged, UserError
-from agebench.files import digest
+from agebench.files import digest, is_temporary
 
 # The key of the digests in manifest.json, and in fold.json of a fold.
 DIGESTS = "files"
@@ -26,7 +26,9 @@ _SHOWN = 12  # digits of a digest in messages
 
 def kept_digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of a run or fold that is read again, by its name relative to the folder."""
-    files = sorted({file for pattern in _KEPT for file in folder.glob(pattern) if file.is_file()})
+    files = sorted(
+        {file for pattern in _KEPT for file in folder.glob(pattern) if file.is_file() and not is_temporary(file)}
+    )
     return {file.relative_to(folder).as_posix(): digest(file) for file in files}
 
 
@@ -106,7 +108,7 @@ def _readable(folder: Path, name: str) -> Iterator[Path]:
 
 def _way_out(path: Path) -> str:
     if path.name == MANIFEST:
-        return "Delete it and repeat the run's command with --resume: what its checkpoints hold is not trained again"
+        return "Delete it and repeat the command, a run's with --resume: what its checkpoints hold is not trained again"
     if path.name == FOLD or "folds" in path.parts:
         return "Delete this fold's folder and go on with --resume"
     return "Restore it from a copy, or do the run again in another folder (--out)"

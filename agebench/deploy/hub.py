@@ -11,8 +11,8 @@ from agebench.deploy.model_card import model_card, save_card
 from agebench.deploy.models import CARD, NoCalibration, RunModel
 from agebench.errors import AgebenchError, UserError
 from agebench.export.opened import LARGEST_CARD, LARGEST_FILE
-from agebench.files import atomic, write_json, write_text
-from agebench.integrity import DIGESTS, kept_digests
+from agebench.files import atomic, is_temporary, write_json, write_text
+from agebench.integrity import DIGESTS
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
@@ -51,13 +51,18 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalogue) -> list[
     copied = [
         "metrics.json",
         "checkpoints/best.safetensors",
-        *(f"export/{path.name}" for path in exports if path.suffix in EXPORTS and path.is_file()),
+        *(
+            f"export/{path.name}"
+            for path in exports
+            if path.suffix in EXPORTS and path.is_file() and not is_temporary(path)
+        ),
     ]
     for name in copied:
         with atomic(out / name) as temporary:
             shutil.copyfile(run / name, temporary)
     write_text(out / "config.toml", _without_places(folder.config()).to_toml())
-    write_json(out / "manifest.json", folder.manifest() | {DIGESTS: kept_digests(out)})  # of the files that go along
+    # The hub's commit stands for the files' content; digests of labels and predictions stay at home.
+    write_json(out / "manifest.json", {key: value for key, value in folder.manifest().items() if key != DIGESTS})
     write_json(out / CARD, card)
     save_card(out / README, text)
     for stale in (out / "export").glob("*"):  # of an earlier call, when the run had other exports

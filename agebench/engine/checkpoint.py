@@ -30,13 +30,22 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: no such file, a damaged or far too large one, or one of another model (with the first difference).
     """
+    check_size(path)
+    tensors, about = _load(path)
+    _fit(path, model, tensors)
+    return about
+
+
+def check_size(path: Path) -> None:
+    """Refuse a file that is far too large for a checkpoint, before anything of it is read.
+
+    Raises:
+        UserError: it is.
+    """
     if path.is_file() and path.stat().st_size > LARGEST_WEIGHTS:
         raise UserError(
             f"{path}: {path.stat().st_size:,} bytes are more than a checkpoint may have ({LARGEST_WEIGHTS:,})"
         )
-    tensors, about = _load(path)
-    _fit(path, model, tensors)
-    return about
 
 
 def check_weights(path: Path, model: nn.Module) -> None:
@@ -133,7 +142,7 @@ def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
     digest = hashlib.sha256(about.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

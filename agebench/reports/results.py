@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from agebench.errors import UserError
-from agebench.files import write_json
+from agebench.files import is_temporary, write_json
 from agebench.integrity import checked, read_table
 from agebench.registry.cards import DatasetCard
 from agebench.registry.protocol import DEFAULT
@@ -123,7 +123,7 @@ def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return {path: _json(path) for path in sorted(folder.glob("*.json"))}
+        return {path: _json(path) for path in sorted(folder.glob("*.json")) if not is_temporary(path)}
     finally:
         if collecting:
             gc.enable()
@@ -149,7 +149,7 @@ def runs_by_config(folder: Path) -> dict[str, Path]:
 
 def _stress_of(run: Path) -> dict[str, Any]:
     """Test set -> what `agebench stress` found of this run, without its groups and curves."""
-    found = [_json(path) for path in sorted((run / "stress").glob("*.json"))]
+    found = [_json(path) for path in sorted((run / "stress").glob("*.json")) if not is_temporary(path)]
     return {of["test"]: {key: of[key] for key in ("n", "summary", "clean", "method")} for of in found}
 
 

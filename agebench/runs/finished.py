@@ -5,7 +5,7 @@ import torch
 from agebench.data.cache import Faces
 from agebench.data.samples import Samples
 from agebench.data.splits import without_overlap
-from agebench.engine.checkpoint import check_weights, load_weights
+from agebench.engine.checkpoint import check_size, check_weights, load_weights
 from agebench.engine.devices import choose_device
 from agebench.engine.loader import FaceSet, face_set
 from agebench.engine.trained import Trained
@@ -57,6 +57,7 @@ def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> t
         with torch.device("meta"):
             check_weights(checkpoint, _model(config, folder))
     model = _model(config, folder)
+    check_size(checkpoint)
     load_weights(checked(folder.path, "checkpoints/best.safetensors"), model)
     model = model.to(place).eval()
     return config, Trained(model, config.model, place, config.train.precision, config.faces.coverage)

@@ -1,7 +1,10 @@
 """The folder of one run: what stands where, and whether it is finished."""
 
+import errno
 import importlib.metadata
+import json
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,10 +14,11 @@ from typing import Any, Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from agebench import __version__
 from agebench.errors import AgebenchError, Damaged, UserError
-from agebench.files import atomic, digest, write_json, write_text
+from agebench.files import atomic, digest, is_temporary, write_error, write_json, write_text
 from agebench.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
 from agebench.registry.cards import validated
 from agebench.runs.config import RunConfig, read_settings
@@ -27,6 +31,14 @@ class Config(Protocol):
         """The whole of it."""
 
 
+LOCK = ".lock"
+# There while the run's own command goes on without --resume: it was not a person who stopped the run.
+_CONTINUES = ".continues"
+# What a run leaves before its first epoch is done.
+_BEGINNING = (
+    *("config.toml", "manifest.json", "metrics.json", "history.json", "validation.parquet", "report.md", _CONTINUES),
+    *("samples", "lists", "predictions", "checkpoints", "folds", "tensorboard", "figures", "private", "export"),
+)
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
 
@@ -83,14 +95,24 @@ class RunFolder:
         """Whether this very run stands here finished.
 
         Raises:
-            UserError: another run stands here.
+            UserError: another run stands here, or no run can.
         """
         file = self.path / "config.toml"
-        if not file.exists():
-            if self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
-                raise UserError(f"{self.place} is not empty and holds no run; choose another folder with --out")
-            return False
-        if file.read_text(encoding="utf-8") != config.to_toml():
+        try:
+            if not file.exists():
+                if self.path.exists() and any(not _is_leftover(entry) for entry in self.path.iterdir()):
+                    raise UserError(f"{self.place} is not empty and holds no run; choose another folder with --out")
+                return False
+            is_same = file.read_bytes() == config.to_toml().encode()
+        except NotADirectoryError:
+            raise UserError(f"{self.place} is a file, not a folder; choose another folder with --out") from None
+        except OSError as error:
+            raise UserError(
+                f"{self.place}: cannot be read: {error.strerror or error}; choose another folder with --out"
+            ) from error
+        if not is_same:
+            if not self.started() and not self.manifest().get("finished"):
+                return False  # of a run that failed before it began: nothing is lost
             raise UserError(
                 f"{self.place} holds a run with other settings (compare its config.toml); choose another folder with --out, "
                 "or delete that one"
@@ -98,8 +120,33 @@ class RunFolder:
         return bool(self.manifest().get("finished"))
 
     def started(self) -> bool:
-        """Whether an earlier call left something to continue."""
-        return (self.checkpoints / "last.safetensors").exists() or (self.path / "folds").exists()
+        """Whether an earlier call left something to continue: an epoch that was trained."""
+        folders = [self.path, *(self.path / "folds").glob("*")]
+        return any((folder / FOLD).exists() or _has_epochs(folder / "checkpoints") for folder in folders)
+
+    def begin(self, config: Config) -> None:
+        """Write the config; what a call left that trained nothing is removed, it may be of another config or other data."""
+        if not self.started():
+            for name in _BEGINNING:
+                entry = self.path / name
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+        (self.path / _CONTINUES).unlink(missing_ok=True)
+        self.write_config(config)
+
+    def continues(self) -> bool:
+        """Whether the run's own command goes on with it as it is."""
+        return (self.path / _CONTINUES).exists()
+
+    def let_continue(self) -> bool:
+        """Let the same command go on without --resume; returns whether that could be noted."""
+        try:
+            (self.path / _CONTINUES).touch()
+        except OSError:
+            return False
+        return True
 
     def fold(self, number: int, count: int) -> "RunFolder":
         """The folder of a fold, `folds/01` and on; its seconds are counted with this one's."""
@@ -131,19 +178,27 @@ class RunFolder:
         Raises:
             AgebenchError: another process is at work here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise AgebenchError(
                 f"{self.path}: another process is working on this run; wait for it, or choose another --out"
             ) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise write_error(self.path, error) from error
+            raise UserError(
+                f"{self.place}: no run can be written there: {error.strerror or error}; choose another folder with --out"
+            ) from error
         try:
+            for leftover in [path for path in self.path.rglob(".*") if is_temporary(path)]:
+                leftover.unlink(missing_ok=True)
             yield
         finally:
+            # The file stays: were it removed, a process that waits for it and one that makes a new one would both hold "the" lock.
             lock.release()
-            (self.path / ".lock").unlink(missing_ok=True)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -189,6 +244,23 @@ class RunFolder:
         """A Parquet file of the folder."""
         with atomic(self.path / name) as temporary:
             table.to_parquet(temporary, index=False)
+
+
+def _is_leftover(entry: Path) -> bool:
+    """Whether a file in an otherwise empty folder is one that a call left which did not come to its config."""
+    return entry.name in (LOCK, _CONTINUES) or is_temporary(entry)
+
+
+def _has_epochs(checkpoints: Path) -> bool:
+    """Whether training has ended an epoch; True where a checkpoint cannot be read, which its reader then reports."""
+    file = checkpoints / "last.safetensors"
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="numpy") as content:
+            return bool(json.loads((content.metadata() or {})["agebench"])["history"] != [])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return True
 
 
 def git_commit() -> str | None:
