@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,8 +161,8 @@ def _digest(data: bytes) -> str:
 
 
 def run_outcome(folder: Path) -> dict[str, Any]:
-    """Everything in a run's folder but its report, which contains durations, and TensorBoard's events."""
-    skipped = {"report.md", ".lock"}
+    """Everything in a run's folder but what shows durations (the report, the speed beside learning curves, TensorBoard)."""
+    skipped = {"report.md", "learning-curves.png", ".lock"}
     return {
         path.relative_to(folder).as_posix(): content(path)
         for path in sorted(folder.rglob("*"))
@@ -319,6 +320,7 @@ if __name__ == "__main__":
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of torch.jit.load
     base = options.keep or Path(tempfile.mkdtemp(prefix="agebench-kill-"))
     equal = trials(base.absolute(), options.kills, options.seed)
     print(f"{equal}/{options.kills} equal to the undisturbed outcome")
