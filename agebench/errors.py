@@ -16,6 +16,14 @@ class UserError(AgebenchError):
     exit_code = 2
 
 
+class Damaged(UserError):
+    """A file is not as it was written; the message names the file and the way out."""
+
+
+class DiskFull(AgebenchError):
+    """A file could not be written because the disk is full; what was finished before is kept."""
+
+
 class Diverged(AgebenchError):
     """Training has left the finite numbers; the message says where, and what to try."""
 

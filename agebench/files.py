@@ -4,13 +4,17 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import AgebenchError, UserError
+from agebench.errors import AgebenchError, DiskFull, UserError
+
+# How `atomic` calls its temporary files; one that is left is of a process that was killed.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.\w+)?")
 
 
 @contextmanager
@@ -90,10 +94,29 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that `atomic` had not finished."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """A file's content, which may also come from a pipe.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it has more than `limit` bytes; not more than that are read.
+    """
+    with path.open("rb") as content:
+        found = content.read(limit + 1)
+    if len(found) > limit:
+        raise UserError(f"{path}: has more than {limit:,} bytes; is it the right file?")
+    return found
+
+
 def write_error(path: Path, error: OSError) -> AgebenchError:
     """The sentence for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AgebenchError(
+        return DiskFull(
             f"{path}: the disk is full. Free some space, or put runs elsewhere with --out and caches with AGEBENCH_CACHE; "
             "what was finished before is kept, and the same command continues."
         )

@@ -25,6 +25,7 @@ FLOORS = {
     "errors": 0,
     "paths": 0,
     "files": 0,
+    "integrity": 0,
     "progress": 0,
     "terminal": 0,
 }

@@ -1,7 +1,9 @@
 """The front door. One small file a command; each is imported only when it is called."""
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +41,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    _open_standard_streams()
     with printable_streams():
         return _main(argv)
 
@@ -61,7 +64,8 @@ def _main(argv: Sequence[str] | None) -> int:
             subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        return code if _flushed() else 1
     except AgebenchError as error:
         print(f"agebench: {error}", file=sys.stderr)
         return error.exit_code
@@ -69,11 +73,66 @@ def _main(argv: Sequence[str] | None) -> int:
         # The reader of our output has gone (`agebench list | head`); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
-            raise
-        print(f"agebench: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("agebench: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if isinstance(error, OSError) and not _flushed():
+            return 1
+        if not _is_short_of_memory(error):
+            if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+                print(f"agebench: {error.filename}: {error.strerror}", file=sys.stderr)
+                return 1
+            raise
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        print(
+            f"agebench: out of memory ({reason}){_memory_limit()}. Allow more memory, or take a smaller model or batch",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _open_standard_streams() -> None:
+    """Have standard output take every character, and nothing else open where a standard stream is closed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed: the next file that is opened would be written to by every print
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
+        elif isinstance(stream, io.TextIOWrapper) and name == "stdout":
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone shows "?" for a dash
+
+
+def _flushed() -> bool:
+    """Whether all that was printed could be written; says so where not."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"agebench: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def _memory_limit() -> str:
+    """For a message: the limit of this process's address space, "" where there is none."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return ""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return "" if limit == resource.RLIM_INFINITY else f"; ulimit -v allows {limit // 1024:,} KiB"
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether an error is one of lacking memory; libraries raise all kinds where the address space is limited."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return bool(_memory_limit()) and isinstance(error, RuntimeError | ImportError | OSError | SystemError)

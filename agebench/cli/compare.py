@@ -95,7 +95,9 @@ def _tests(
         return {"predictions": {name: [read(path, arguments.labels) for path in paths] for name, paths in named}}
     if len(folders) < sum(len(paths) for _, paths in named):
         raise UserError("give files only, or run folders only: they hold their test sets by name")
-    inside = {folder: {file.stem: file for file in sorted(folder.glob("predictions/*.parquet"))} for folder in folders}
+    inside = {
+        folder: {file.stem: file for file in sorted(folder.glob("predictions/[!.]*.parquet"))} for folder in folders
+    }
     common = [test for test in inside[folders[0]] if all(test in files for files in inside.values())]
     if not common:
         held = "; ".join(f"{folder}: {', '.join(files) or 'none'}" for folder, files in inside.items())

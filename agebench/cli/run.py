@@ -16,6 +16,7 @@ from agebench.cli.options import add_exclude, add_json, add_registry, cards, pla
 if TYPE_CHECKING:
     from agebench.registry.catalogue import Catalogue
     from agebench.runs.config import RunConfig
+    from agebench.runs.folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,7 @@ def _run(
     agree: "Callable[[Callable[[], bool]], bool]",
 ) -> int:
     """Do the run, or show it where it is done; `agree` tells the other processes which of the two."""
-    from agebench.errors import UserError
+    from agebench.errors import DiskFull, UserError
     from agebench.runs.remote import run_folder
 
     where = arguments.out or Path("runs") / config.name()
@@ -110,7 +111,7 @@ def _run(
             say_finished(folder, config, catalogue, where)
             agree(lambda: False)
             return _show(folder, arguments)
-        if folder.started() and not arguments.resume:
+        if folder.started() and not arguments.resume and not folder.continues():
             raise UserError(
                 f"{where} holds the beginning of this run; add --resume to go on with it, or delete the folder"
             )
@@ -123,12 +124,22 @@ def _run(
 
                     do_run(config, catalogue, folder, quiet=arguments.json)
         except KeyboardInterrupt:
-            print(
-                f"\ninterrupted; go on with\n  agebench run --config {folder.path / 'config.toml'} --out {where} --resume",
-                file=sys.stderr,
-            )
+            print(f"\n{_interrupted(folder, where)}", file=sys.stderr)
             return 130
+        except DiskFull as error:
+            # The message ends in "the same command continues".
+            if folder.started() and not folder.let_continue():
+                raise DiskFull(f"{error} Add --resume to it.") from error
+            raise
         return _show(folder, arguments)
+
+
+def _interrupted(folder: "RunFolder", where: Path | str) -> str:
+    """What to do after Ctrl-C; no file is named that is not there."""
+    config = folder.path / "config.toml"
+    if not config.exists() or not folder.started():
+        return "interrupted before an epoch was done; the same command begins again"
+    return f"interrupted; go on with\n  agebench run --config {config} --out {where} --resume"
 
 
 def _help(config: "RunConfig", catalogue: "Catalogue", agree: "Callable[[Callable[[], bool]], bool]") -> int:
@@ -151,6 +162,7 @@ def _end_with_stdin() -> None:
 
 def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Settings in rising order of precedence: the config file, the flags, --set."""
+    from agebench.errors import UserError
     from agebench.runs.config import parse_setting, read_settings
 
     file = read_settings(arguments.config) if arguments.config else {}
@@ -171,7 +183,13 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "model": {"name": arguments.model, "head": arguments.head, "tasks": _tasks(arguments.task)},
         "train": {"epochs": arguments.epochs},
     }
-    return [file, _given(flags), *(parse_setting(text) for text in arguments.set)]
+    layers = [file, _given(flags), *(parse_setting(text) for text in arguments.set)]
+    if not any(isinstance(layer.get("data"), dict) and "train" in layer["data"] for layer in layers):
+        raise UserError(
+            "--train DATASET is missing: which dataset to train on? (Where settings come from a file, the key 'data.train' is "
+            "missing.) `agebench list datasets` shows those that can be named"
+        )
+    return layers
 
 
 def _tasks(words: list[str]) -> dict[str, float | str]:

@@ -61,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
         say_finished(folder, config, catalogue, folder.path)
     else:
         with folder.locked():  # torch is loaded only now
-            if isinstance(config, PublishedConfig):
+            # Looked at again: another process may have done it while this one was starting.
+            if folder.finished(config):
+                pass
+            elif isinstance(config, PublishedConfig):
                 from agebench.runs.published_run import run_published
 
                 run_published(config, catalogue, folder)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from agebench.data.blocks import Blocks
 from agebench.data.bodies import Body, bodies_of, prepare_body
 from agebench.data.detectors import Detector, open_detector
 from agebench.data.faces import FaceSpec, prepare_face
@@ -24,7 +25,8 @@ from agebench.files import write_error, write_json
 from agebench.paths import cache_home
 from agebench.progress import progress
 
-PENDING, READY, REFUSED = 0, 1, 2
+# Faces that are prepared, synced and checked together.
+BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     """The faces of audited `samples`: from the cache, made where they are missing.
 
     The cache's key covers everything that determines the pixels: the images' bytes, their landmarks, and `spec`. A build
-    that was interrupted continues; of several processes that build the same faces one does, the others wait for it.
+    that was interrupted continues; of several processes that build the same faces one does, the others wait for it. What
+    does not have the digest that was written with it (a damaged disk, a file cut short) is prepared again.
 
     Raises:
         AgebenchError: the cache cannot be written (a full disk), or the detector fails; what was finished is kept.
@@ -72,53 +75,77 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
-            _complete(folder, reader, samples, spec, name, workers)
+            refusals = _complete(folder, reader, samples, spec, name, workers)
     except OSError as error:
         raise write_error(folder, error) from error
     identities = samples.table["sample_id"].tolist()
     pixels = np.memmap(
         folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, spec.channels)
     )
-    refused = {
-        identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()
-    }
+    refused = {identities[row]: reason for row, reason in refusals.items()}
     return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name)
 
 
-def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, name: str, workers: int | None) -> None:
-    """Make the rows that are still pending. A row's state is written after its pixels, and both before the next chunk."""
-    count, size = len(samples), spec.size
-    with (folder / "faces.u8").open("a+b") as pixels, (folder / "state.u8").open("a+b") as states:
-        os.truncate(pixels.fileno(), count * size * size * spec.channels)
-        os.truncate(states.fileno(), count)
-    state = np.fromfile(folder / "state.u8", dtype=np.uint8)
-    pending = np.flatnonzero(state == PENDING)
-    reasons_file = folder / "refused.json"
-    if not len(pending) and reasons_file.exists():
-        return
-    reasons = json.loads(reasons_file.read_text()) if reasons_file.exists() else {}
-    landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * count
-    bodies = bodies_of(samples) if spec.bodies else [None] * count
-    tasks = list(zip(samples.table["path"], landmarks, bodies, strict=True))
-    detector = open_detector(spec.detector) if spec.mode == "detect" else None
-    prepare = partial(_prepare_all, reader, spec, detector)
-    with (folder / "faces.u8").open("r+b") as pixels, (folder / "state.u8").open("r+b") as states:
-        with progress(total=len(pending), label=f"{name}: preparing faces", unit="img") as bar:
-            work = map_in_order(prepare, [tasks[row] for row in pending], workers=workers)
-            for faces, refusals in work:
-                rows = pending[: len(faces)]
-                pending = pending[len(faces) :]
-                for row, face, refusal in zip(rows, faces, refusals, strict=True):
-                    _write(pixels.fileno(), face.tobytes(), int(row) * face.nbytes)
-                    if refusal:
-                        reasons[str(row)] = refusal
-                if any(refusals):
-                    write_json(reasons_file, reasons)
-                for row, refusal in zip(rows, refusals, strict=True):
-                    _write(states.fileno(), bytes([REFUSED if refusal else READY]), int(row))
+def _complete(
+    folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, name: str, workers: int | None
+) -> dict[int, str]:
+    """Make the blocks that are unfinished or damaged; returns row -> why it has no face."""
+    count = len(samples)
+    blocks = Blocks(folder / "faces.u8", count, spec.size * spec.size * spec.channels, BLOCK)
+    refusals = _read_refusals(folder / "refused.json", count)
+    checked = blocks.check(lambda block: _refused(refusals, blocks.rows(block)), label=f"{name}: checking faces")
+    if checked.n_damaged:
+        print(
+            f"{blocks.file}: {checked.n_damaged} of {len(blocks)} blocks of faces are not as they were written; "
+            f"{len(blocks.rows_in(checked.pending)):,} faces of {name} are prepared again",
+            file=sys.stderr,
+        )
+    rows = blocks.rows_in(checked.pending)
+    refusals = {row: reason for row, reason in refusals.items() if row not in set(rows)}
+    if rows:
+        tasks = _tasks(samples, spec)
+        detector = open_detector(spec.detector) if spec.mode == "detect" else None
+        prepare = partial(_prepare_all, reader, spec, detector)
+        with progress(total=len(rows), label=f"{name}: preparing faces", unit="img") as bar:
+            # Only the last block may be a short one, so the chunks of the work are the blocks.
+            work = map_in_order(prepare, [tasks[row] for row in rows], workers=workers, chunk=BLOCK)
+            for block, (faces, reasons) in zip(checked.pending, work, strict=True):
+                added = {row: reason for row, reason in zip(blocks.rows(block), reasons, strict=True) if reason}
+                if added:  # on the disk before the digest that covers it
+                    refusals |= added
+                    _write_refusals(folder / "refused.json", refusals)
+                blocks.write(block, faces.tobytes(), _refused(refusals, blocks.rows(block)))
                 bar.update(len(faces))
-        os.fsync(pixels.fileno())
-    write_json(reasons_file, reasons)
+    if rows or not (folder / "refused.json").exists():
+        _write_refusals(folder / "refused.json", refusals)
+    (folder / "state.u8").unlink(missing_ok=True)  # of earlier versions, which had no digests
+    return refusals
+
+
+def _tasks(samples: Samples, spec: FaceSpec) -> list[tuple[str, Sequence[float] | None, Body | None]]:
+    """What `_prepare_all` takes, of every sample."""
+    landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * len(samples)
+    bodies = bodies_of(samples) if spec.bodies else [None] * len(samples)
+    return list(zip(samples.table["path"], landmarks, bodies, strict=True))
+
+
+def _read_refusals(file: Path, count: int) -> dict[int, str]:
+    """Row -> reason; nothing of a damaged file: the digests of the blocks that it speaks of then do not fit."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {int(row): str(reason) for row, reason in content.items() if 0 <= int(row) < count}
+    except (FileNotFoundError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _write_refusals(file: Path, refusals: dict[int, str]) -> None:
+    write_json(file, {str(row): refusals[row] for row in sorted(refusals)})
+
+
+def _refused(refusals: dict[int, str], rows: Iterable[int]) -> bytes:
+    """What the digest of a block covers beside its pixels: its refusals."""
+    reasons = {row: refusals[row] for row in rows if row in refusals}
+    return json.dumps(reasons).encode() if reasons else b""
 
 
 def _prepare_all(
@@ -149,14 +176,6 @@ def _prepare_all(
         except AgebenchError as error:
             raise AgebenchError(f"{path}: {error}") from error
     return faces, reasons
-
-
-def _write(descriptor: int, content: bytes, offset: int) -> None:
-    # pwrite, not the memory map: on a full disk it raises, where the map would kill the process.
-    view = memoryview(content)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def _key(reader: Reader, samples: Samples, spec: FaceSpec) -> str:

@@ -1,6 +1,7 @@
 """Lists of images that a person wants left out: CSV files of sample ids, such as an audit writes."""
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pandas as pd
 
 from agebench.data.samples import Samples
 from agebench.errors import UserError
+from agebench.files import read_limited
+
+_LARGEST = 256 << 20  # bytes
 
 
 def without_excluded(
@@ -44,8 +48,8 @@ def without_excluded(
 
 def _read(file: Path) -> tuple[bytes, pd.DataFrame]:
     try:
-        content = file.read_bytes()
-        table = pd.read_csv(file, dtype="str", keep_default_na=False)
+        content = read_limited(file, _LARGEST)
+        table = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas: a ValueError for whatever is no table
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"--exclude {file}: not a readable CSV file: {reason}") from error

@@ -11,7 +11,8 @@ from agebench.deploy.model_card import model_card, save_card
 from agebench.deploy.models import CARD, NoCalibration, RunModel
 from agebench.errors import AgebenchError, UserError
 from agebench.export.opened import LARGEST_CARD, LARGEST_FILE
-from agebench.files import atomic, write_json, write_text
+from agebench.files import atomic, is_temporary, write_json, write_text
+from agebench.integrity import DIGESTS
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
@@ -48,21 +49,26 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalogue) -> list[
     text = model_card(card, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
     copied = [
-        "manifest.json",
         "metrics.json",
         "checkpoints/best.safetensors",
-        *(f"export/{path.name}" for path in exports if path.suffix in EXPORTS and path.is_file()),
+        *(
+            f"export/{path.name}"
+            for path in exports
+            if path.suffix in EXPORTS and path.is_file() and not is_temporary(path)
+        ),
     ]
     for name in copied:
         with atomic(out / name) as temporary:
             shutil.copyfile(run / name, temporary)
     write_text(out / "config.toml", _without_places(folder.config()).to_toml())
+    # The hub's commit stands for the files' content; digests of labels and predictions stay at home.
+    write_json(out / "manifest.json", {key: value for key, value in folder.manifest().items() if key != DIGESTS})
     write_json(out / CARD, card)
     save_card(out / README, text)
     for stale in (out / "export").glob("*"):  # of an earlier call, when the run had other exports
         if f"export/{stale.name}" not in copied:
             stale.unlink()
-    return sorted([*copied, "config.toml", CARD, README])
+    return sorted([*copied, "config.toml", "manifest.json", CARD, README])
 
 
 def upload(folder: Path, repo: str) -> str:

@@ -1,6 +1,8 @@
 """Checkpoints: safetensors, atomic, never pickled."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from agebench.errors import UserError
+from agebench.errors import Damaged, UserError
 from agebench.files import atomic
 
 # Bytes; the largest model that can be trained here takes a twentieth of it. A run's folder may come from anybody.
@@ -28,13 +30,22 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: no such file, a damaged or far too large one, or one of another model (with the first difference).
     """
+    check_size(path)
+    tensors, about = _load(path)
+    _fit(path, model, tensors)
+    return about
+
+
+def check_size(path: Path) -> None:
+    """Refuse a file that is far too large for a checkpoint, before anything of it is read.
+
+    Raises:
+        UserError: it is.
+    """
     if path.is_file() and path.stat().st_size > LARGEST_WEIGHTS:
         raise UserError(
             f"{path}: {path.stat().st_size:,} bytes are more than a checkpoint may have ({LARGEST_WEIGHTS:,})"
         )
-    tensors, about = _load(path)
-    _fit(path, model, tensors)
-    return about
 
 
 def check_weights(path: Path, model: nn.Module) -> None:
@@ -52,7 +63,7 @@ def check_weights(path: Path, model: nn.Module) -> None:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {error}") from error
+        raise _damaged(path, error) from error
     _compare(path, model, shapes)
     whole = sum(
         value.nbytes for value in (*model.parameters(), *model.buffers())
@@ -79,15 +90,20 @@ def load_state(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, 
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
+        if part not in parts:
+            raise _damaged(path, f"it has a tensor called '{name}'")
         parts[part][rest] = value
     _fit(path, model, parts["model"])
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimiser"].items():
-        number, _, key = name.partition(".")
-        # In the layout of the weights it belongs to, or every later step would pay for the difference.
-        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-        state.setdefault(int(number), {})[key] = value.contiguous(memory_format=layout)
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    try:
+        for name, value in parts["optimiser"].items():
+            number, _, key = name.partition(".")
+            # In the layout of the weights it belongs to, or every later step would pay for the difference.
+            layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+            state.setdefault(int(number), {})[key] = value.contiguous(memory_format=layout)
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    except (ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
     return about
 
 
@@ -98,7 +114,8 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     with atomic(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"agebench": json.dumps(about)})
+            text = json.dumps(about)
+            save_file(tensors, temporary, metadata={"agebench": text, "sha256": _digest(tensors, text)})
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(28 if "No space" in str(error) else 5, str(error)) from error
 
@@ -106,10 +123,34 @@ def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("agebench", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        text = metadata.get("agebench", "{}")
+        about = json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {error}") from error
+        raise _damaged(path, error) from error
+    # Checkpoints of earlier versions have no digest.
+    if "sha256" in metadata and metadata["sha256"] != _digest(tensors, text):
+        raise _damaged(path, "its content does not have the SHA-256 that was written with it")
+    if not isinstance(about, dict):
+        raise _damaged(path, f"its metadata are a {type(about).__name__}, not a table")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+    """SHA-256 of all that a checkpoint holds, whatever the order in the file."""
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, reason: object) -> Damaged:
+    return Damaged(
+        f"{path}: not a readable checkpoint: {reason}. Restore it from a copy, or delete the folder {path.parent} and repeat "
+        "the run"
+    )
 
 
 def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:

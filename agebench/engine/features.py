@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from pathlib import Path
+import sys
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from agebench.data.augment import normalise
+from agebench.data.blocks import Blocks
 from agebench.data.cache import Faces
 from agebench.engine.devices import autocast
 from agebench.engine.loader import FaceSet, batches
@@ -50,7 +51,8 @@ def frozen_features(
 
     The backbone stops learning, and its batch normalisation keeps the statistics it has. The cache's key covers all that
     made the features: the backbone's weights, the faces, the normalisation, the kind of device and its precision. A computation
-    that was interrupted continues; of several processes that ask for the same one works, the others wait.
+    that was interrupted continues; of several processes that ask for the same one works, the others wait. What does not have
+    the digest that was written with it is computed again.
 
     Raises:
         AgebenchError: the cache cannot be written (a full disk); what was finished is kept.
@@ -68,7 +70,8 @@ def frozen_features(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
-            _complete(folder / "features.f32", backbone, faces, card, (views, width), device, precision)
+            blocks = Blocks(folder / "features.f32", len(faces.pixels), views * width * 4, BATCH)
+            _complete(blocks, backbone, faces, card, views, device, precision)
     except OSError as error:
         raise write_error(folder, error) from error
     finally:
@@ -78,30 +81,35 @@ def frozen_features(
 
 
 def _complete(
-    file: Path,
+    blocks: Blocks,
     backbone: nn.Module,
     faces: Faces,
     card: Architecture,
-    shape: tuple[int, int],
+    views: int,
     device: torch.device,
     precision: str,
 ) -> None:
-    """Append what is missing; the file's length says what is there."""
-    each = shape[0] * shape[1] * 4
-    with file.open("ab") as out:
-        done = out.tell() // each
-        out.truncate(done * each)
-        rows = np.arange(done, len(faces.pixels))
-        if not len(rows):
-            return
-        pixels = FaceSet(faces.pixels, np.arange(len(faces.pixels)), np.zeros(len(faces.pixels), np.float32))
-        with torch.inference_mode(), progress(total=len(rows), label="computing features", unit="img") as bar:
-            for batch, _ in batches(pixels, rows, BATCH, device):
-                images = normalise(batch, card.mean, card.std)
-                with autocast(device, precision):
-                    seen = [backbone(view) for view in (images, images.flip(3))[: shape[0]]]
-                out.write(torch.stack([view.float() for view in seen], dim=1).cpu().numpy().tobytes())
-                bar.update(len(batch))
+    """Compute the blocks that are unfinished or damaged."""
+    checked = blocks.check(label="checking features")
+    rows = np.array(blocks.rows_in(checked.pending), dtype=np.int64)
+    if checked.n_damaged:
+        print(
+            f"{blocks.file}: {checked.n_damaged} of {len(blocks)} blocks of features are not as they were written; those of "
+            f"{len(rows):,} faces are computed again",
+            file=sys.stderr,
+        )
+    if not len(rows):
+        return
+    pixels = FaceSet(faces.pixels, np.arange(len(faces.pixels)), np.zeros(len(faces.pixels), np.float32))
+    with torch.inference_mode(), progress(total=len(rows), label="computing features", unit="img") as bar:
+        # Only the last block may be a short one, so the batches are the blocks.
+        for block, (batch, _) in zip(checked.pending, batches(pixels, rows, BATCH, device), strict=True):
+            images = normalise(batch, card.mean, card.std)
+            with autocast(device, precision):
+                outputs = [backbone(view) for view in (images, images.flip(3))[:views]]
+            content = torch.stack([output.float() for output in outputs], dim=1).cpu().numpy()
+            blocks.write(block, content.tobytes())
+            bar.update(len(batch))
 
 
 def _digest(backbone: nn.Module, about: list[object]) -> str:

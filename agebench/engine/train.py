@@ -19,7 +19,7 @@ from agebench.engine.features import Mirror
 from agebench.engine.loader import FaceSet, batches, derived_seed, shuffled
 from agebench.engine.optim import create_optimiser, learning_rate
 from agebench.engine.predict import predict
-from agebench.errors import Diverged
+from agebench.errors import Damaged, Diverged
 from agebench.models.age_model import AgeModel
 from agebench.registry.cards import Architecture, Recipe
 
@@ -85,14 +85,23 @@ class Trainer:
         if not path.exists():
             return False
         about = load_state(path, self.model, self.optimiser)
-        self.history = History(about["history"])
+        self.history = History(_history(path, about))
         return True
 
     def load_best(self) -> None:
-        """Take the weights of the epoch with the lowest validation MAE."""
+        """Take the weights of the epoch with the lowest validation MAE.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another epoch.
+        """
         path = self.folder / "best.safetensors"
         ranks.share_file(path)
-        load_weights(path, self.model)
+        epoch = load_weights(path, self.model).get("epoch")
+        if epoch != self.history.best_epoch:
+            raise Damaged(
+                f"{path}: holds weights of epoch {epoch}, and epoch {self.history.best_epoch} is the best. Delete the folder "
+                f"{self.folder} and repeat the run"
+            )
 
     def steps_done(self, training: FaceSet) -> int:
         """The optimiser's steps behind the history."""
@@ -103,7 +112,7 @@ class Trainer:
 
         Raises:
             Diverged: the loss is no longer a finite number.
-        AgebenchError: a checkpoint cannot be written.
+            AgebenchError: a checkpoint cannot be written.
         """
         if not self.history.epochs:
             self._save_last()  # a folder that cannot be written is better found before an epoch than after it
@@ -194,3 +203,20 @@ class Trainer:
             return
         about: dict[str, Any] = {"history": self.history.epochs}
         save_state(self.folder / "last.safetensors", self.model, self.optimiser, about)
+
+
+# What is computed with of each epoch.
+_ENTRY = ("epoch", "val_mae", "seconds", "images_per_s")
+
+
+def _history(path: Path, about: dict[str, Any]) -> list[dict[str, float]]:
+    """The epochs in a checkpoint's metadata."""
+    epochs = about.get("history")
+    if not isinstance(epochs, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key), int | float) for key in _ENTRY) for entry in epochs
+    ):
+        raise Damaged(
+            f"{path}: its metadata hold no history of epochs. Restore it from a copy, or delete the folder {path.parent} and "
+            "repeat the run"
+        )
+    return epochs

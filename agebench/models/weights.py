@@ -39,7 +39,7 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str
         UserError: there are none, with the ways out; or they do not fit, with the difference.
     """
     if source == "auto":
-        source = card.weights if card.weights and importlib.util.find_spec(card.weights) else "timm"
+        source = card.weights if _is_installed(card.weights) else "timm"
     if source == "timm":
         return _from_timm(backbone, card)
     if source in PACKAGES:
@@ -51,6 +51,11 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str
     raise UserError(
         f"--pretrained {source}: neither a weights file ({', '.join(SUFFIXES)}) nor one of: auto, timm, {', '.join(PACKAGES)}"
     )
+
+
+def _is_installed(package: str) -> bool:
+    # Of a name with dots, importlib would import the first part.
+    return package.isidentifier() and importlib.util.find_spec(package) is not None
 
 
 def digests(model: nn.Module, backbone: nn.Module) -> dict[str, str]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agebench.evaluation.intervals import bootstrap_interval
 from agebench.evaluation.rates import clusters_of
 from agebench.evaluation.resampling import Resampler
+from agebench.integrity import read_arrow
 from agebench.reports.figures import label
 from agebench.reports.palette import GREY, group_colours
 
@@ -30,16 +30,16 @@ def error_curves(folder: Path, metrics: Mapping[str, Any], palette: Mapping[str,
     for place, (name, test) in enumerate(metrics["tests"].items()):
         file = folder / "predictions" / f"{name}.parquet"
         if file.exists():
-            table = with_loss(file)
+            table = with_loss(folder, f"predictions/{name}.parquet")
             groupings = [key for key in test.get("groups") or {} if key in table and key != "age_band"][:3]
             caption = CAPTION.format(loss=_LOSS if "loss" in table else "")
             found[f"errors-{place}"] = (draw(name, table, groupings, palette[name]), caption)
     return found
 
 
-def with_loss(file: Path) -> pd.DataFrame:
+def with_loss(folder: Path, name: str) -> pd.DataFrame:
     """The predictions with `error` (years, absolute) and, where the head gives a distribution, `loss` (nats) of every image."""
-    content = pq.read_table(file)
+    content = read_arrow(folder, name)
     ages = content.column("p").combine_chunks() if "p" in content.column_names else None
     table: pd.DataFrame = content.drop_columns(["p"] if ages is not None else []).to_pandas()
     table["error"] = (table["age_pred"] - table["age"]).abs()

@@ -15,6 +15,7 @@ from agebench.data.store import locate, needs_files, reader_for
 from agebench.errors import DatasetMissing, UserError
 from agebench.evaluation.predictions import FOLD
 from agebench.files import atomic
+from agebench.integrity import read_table
 from agebench.registry.builtin import heads, readers
 from agebench.registry.cards import DatasetCard
 from agebench.registry.catalogue import Catalogue
@@ -37,11 +38,11 @@ def estimates_of(run: Path, test: str) -> pd.DataFrame | None:
     None for a run that did not keep its samples' digests.
     """
     # Of several folds, all samples stand in one file.
-    files = [run / "samples" / f"{test}-{part}.parquet" for part in ("test", "folds")]
-    samples = next((pd.read_parquet(file) for file in files if file.exists()), None)
+    names = [f"samples/{test}-{part}.parquet" for part in ("test", "folds")]
+    samples = next((read_table(run, name) for name in names if (run / name).exists()), None)
     if samples is None or "bytes_digest" not in samples:
         return None
-    made = pd.read_parquet(run / "predictions" / f"{test}.parquet")
+    made = read_table(run, f"predictions/{test}.parquet")
     return keyed(made, samples)
 
 

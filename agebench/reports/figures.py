@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from agebench.files import atomic
+from agebench.integrity import read_table
 from agebench.reports.figures_protocol import ages_of_parts
 from agebench.reports.palette import COLOURS, GREY
 from agebench.reports.tables import MIN_GROUP, group_name, is_small, number, printable
@@ -83,9 +84,9 @@ def draw_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
     Returns:
         Name of each figure that was drawn -> its caption; `groups-0` is of the first test set.
     """
-    files = {name: folder / "predictions" / f"{name}.parquet" for name in metrics["tests"]}
+    files = {name: f"predictions/{name}.parquet" for name in metrics["tests"]}
     predictions = {
-        name: pd.read_parquet(file, columns=["age", "age_pred"]) for name, file in files.items() if file.exists()
+        name: read_table(folder, file, ["age", "age_pred"]) for name, file in files.items() if (folder / file).exists()
     }
     learning = learning_curves(history, colours(metrics["train"], ())[metrics["train"]]) if history else None
     more = {"learning-curves": learning, "ages-of-parts": ages_of_parts(folder)}

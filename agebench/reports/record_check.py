@@ -11,6 +11,7 @@ import pandas as pd
 from agebench import __version__
 from agebench.errors import UserError
 from agebench.evaluation.folds import evaluate_folds
+from agebench.integrity import read_table
 from agebench.reports.estimates import Present, estimates_digest, joined, read_estimates
 from agebench.reports.record_shape import misshapen
 from agebench.reports.results import SCHEMA, estimates_file, predictions_digest, predictions_file, seal
@@ -60,7 +61,11 @@ def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]
         yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
         file = predictions_file(run, name) if run is not None else None
         if file is not None and file.exists():
-            table = pd.read_parquet(file)
+            try:
+                table = read_table(file.parents[1], f"predictions/{file.name}")
+            except UserError as error:
+                yield f"{name}: {error}"
+                continue
             if predictions_digest(table) != record["predictions"][name]["sha256"]:
                 yield f"{name}: the predictions in {run} are not those of the record"
             else:

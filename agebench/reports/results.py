@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from agebench.errors import UserError
-from agebench.files import write_json
+from agebench.files import is_temporary, write_json
+from agebench.integrity import checked, read_table
 from agebench.registry.cards import DatasetCard
 from agebench.registry.protocol import DEFAULT
 from agebench.reports.estimates import (
@@ -54,16 +55,16 @@ def make_record(
     Raises:
         UserError: no finished run stands there, or one of its files cannot be read.
     """
-    manifest, metrics = _json(run / "manifest.json"), _json(run / "metrics.json")
+    manifest, metrics = _json(run / "manifest.json"), _json(checked(run, "metrics.json"))
     if not manifest.get("finished"):
         raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
-    settings = (run / "config.toml").read_text(encoding="utf-8")
+    settings = _settings(checked(run, "config.toml"))
     digest = hashlib.sha256(settings.encode()).hexdigest()
     datasets = {name: describe_dataset(card) for name, card in (cards or {}).items()}
     predictions = {}
     for name in metrics["tests"]:
         estimates = estimates_of(run, name)
-        predictions[name] = {"sha256": predictions_digest(pd.read_parquet(predictions_file(run, name)))}
+        predictions[name] = {"sha256": predictions_digest(read_table(run, f"predictions/{name}.parquet"))}
         if estimates is not None:
             predictions[name]["estimates_sha256"] = estimates_digest(estimates)
     # The same settings on another machine give other figures: what came out is part of the name, so that both are kept.
@@ -122,7 +123,7 @@ def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return {path: _json(path) for path in sorted(folder.glob("*.json"))}
+        return {path: _json(path) for path in sorted(folder.glob("*.json")) if not is_temporary(path)}
     finally:
         if collecting:
             gc.enable()
@@ -148,7 +149,7 @@ def runs_by_config(folder: Path) -> dict[str, Path]:
 
 def _stress_of(run: Path) -> dict[str, Any]:
     """Test set -> what `agebench stress` found of this run, without its groups and curves."""
-    found = [_json(path) for path in sorted((run / "stress").glob("*.json"))]
+    found = [_json(path) for path in sorted((run / "stress").glob("*.json")) if not is_temporary(path)]
     return {of["test"]: {key: of[key] for key in ("n", "summary", "clean", "method")} for of in found}
 
 
@@ -191,6 +192,15 @@ def _json(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable JSON file: {error}") from error
+
+
+def _settings(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a readable TOML file: {error}") from error
+    return text
 
 
 def _no_number(constant: str) -> NoReturn:

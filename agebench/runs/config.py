@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
 from agebench.data.faces import FaceSpec
 from agebench.errors import UserError
+from agebench.files import read_limited
 from agebench.registry.builtin import detectors
 from agebench.registry.cards import Architecture, DatasetCard, Recipe, merge, validated
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.registry.protocol import DEFAULT
 
+_LARGEST_CONFIG = 1 << 20  # bytes
 DEFAULT_MODEL = "efficientnet_lite0"
 
 
@@ -116,10 +118,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a config file, not yet checked.
 
     Raises:
-        UserError: no such file, or not TOML.
+        UserError: no such file, a far too large one, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_limited(path, _LARGEST_CONFIG).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # also what is not UTF-8
         raise UserError(f"--config {path}: not a readable TOML file: {error}") from error
 

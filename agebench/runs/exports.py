@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from agebench.data.samples import Samples
 from agebench.engine.devices import hardware
@@ -21,6 +20,7 @@ from agebench.export.opened import ExportedFile, open_exported
 from agebench.export.speed import measure_speed
 from agebench.export.write import IMPOSSIBLE, SUFFIXES, TYPES, Variant, write_export
 from agebench.files import digest, write_json
+from agebench.integrity import read_table
 from agebench.models.external.files import need_onnxruntime
 from agebench.progress import progress
 from agebench.registry.catalogue import Catalogue
@@ -155,7 +155,9 @@ def _tested(folder: RunFolder, name: str, samples: Samples, data: FaceSet, image
         raise UserError(
             f"{file}: gone, and without what the model said there is nothing to compare a lower precision with"
         )
-    said = pd.read_parquet(file).drop(columns="p", errors="ignore").set_index("sample_id")
+    said = (
+        read_table(folder.path, f"predictions/{name}.parquet").drop(columns="p", errors="ignore").set_index("sample_id")
+    )
     ids = samples.table["sample_id"]
     if len(said) != len(ids) or not ids.isin(said.index).all():
         raise UserError(
@@ -175,7 +177,7 @@ def _calibrating(config: RunConfig, folder: RunFolder, catalogue: Catalogue) -> 
     """Training faces, over all ages."""
     name = config.data.train
     dataset = open_dataset(catalogue.datasets.get(name))
-    ids = pd.read_parquet(folder.path / "samples" / f"{name}-train.parquet", columns=["sample_id"])["sample_id"]
+    ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
     other = ~dataset.samples.table["sample_id"].isin(ids)
     faces = prepare_faces(config, dataset)
     trained = faces.keep(dataset.samples.without(other, "not trained on"))

@@ -1,16 +1,16 @@
 """A run that has been trained, opened again: its model, and the faces of a test set prepared as in the run."""
 
-import pandas as pd
 import torch
 
 from agebench.data.cache import Faces
 from agebench.data.samples import Samples
 from agebench.data.splits import without_overlap
-from agebench.engine.checkpoint import check_weights, load_weights
+from agebench.engine.checkpoint import check_size, check_weights, load_weights
 from agebench.engine.devices import choose_device
 from agebench.engine.loader import FaceSet, face_set
 from agebench.engine.trained import Trained
 from agebench.errors import UserError
+from agebench.integrity import checked, read_table
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.heads import heads
 from agebench.registry.catalogue import Catalogue
@@ -57,7 +57,8 @@ def open_trained(folder: RunFolder, device: str, *, stranger: bool = False) -> t
         with torch.device("meta"):
             check_weights(checkpoint, _model(config, folder))
     model = _model(config, folder)
-    load_weights(checkpoint, model)
+    check_size(checkpoint)
+    load_weights(checked(folder.path, "checkpoints/best.safetensors"), model)
     model = model.to(place).eval()
     return config, Trained(model, config.model, place, config.train.precision, config.faces.coverage)
 
@@ -99,12 +100,12 @@ def open_test(config: RunConfig, folder: RunFolder, catalogue: Catalogue, name: 
 def _chosen(folder: RunFolder, home: str, name: str, samples: Samples) -> Samples:
     tested = folder.path / "samples" / f"{name}-test.parquet"
     if tested.exists():
-        ids = pd.read_parquet(tested, columns=["sample_id"])["sample_id"]
+        ids = read_table(folder.path, f"samples/{tested.name}", ["sample_id"])["sample_id"]
         return samples.without(~samples.table["sample_id"].isin(ids), "not in the run's test part")
     seen = [
-        Samples(pd.read_parquet(file))
+        Samples(read_table(folder.path, name))
         for part in ("train", "val")
-        if (file := folder.path / "samples" / f"{home}-{part}.parquet").exists()
+        if (folder.path / (name := f"samples/{home}-{part}.parquet")).exists()
     ]
     if not seen:
         raise UserError(

@@ -1,8 +1,10 @@
 """The folder of one run: what stands where, and whether it is finished."""
 
+import errno
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ from typing import Any, Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from agebench import __version__
-from agebench.errors import AgebenchError, UserError
-from agebench.files import atomic, write_json, write_text
+from agebench.errors import AgebenchError, Damaged, UserError
+from agebench.files import atomic, digest, is_temporary, write_error, write_json, write_text
+from agebench.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
 from agebench.registry.cards import validated
 from agebench.runs.config import RunConfig, read_settings
 
@@ -27,6 +31,14 @@ class Config(Protocol):
         """The whole of it."""
 
 
+LOCK = ".lock"
+# There while the run's own command goes on without --resume: it was not a person who stopped the run.
+_CONTINUES = ".continues"
+# What a run leaves before its first epoch is done.
+_BEGINNING = (
+    *("config.toml", "manifest.json", "metrics.json", "history.json", "validation.parquet", "report.md", _CONTINUES),
+    *("samples", "lists", "predictions", "checkpoints", "folds", "tensorboard", "figures", "private", "export"),
+)
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
 
@@ -49,12 +61,26 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest, or an empty one before the first is written."""
-        return self._read("manifest.json")
+        """The manifest, or an empty one before the first is written.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        return read_json_table(self.path / MANIFEST)
 
     def metrics(self) -> dict[str, Any]:
-        """The figures of a finished run."""
-        return self._read("metrics.json")
+        """The figures of a run, or an empty table before there are any.
+
+        Raises:
+            Damaged: they are not those that the run wrote, or a finished run has none.
+        """
+        metrics = read_json_table(checked(self.path, "metrics.json"))
+        if not isinstance(metrics.get("tests"), dict) and self.manifest().get("finished"):
+            raise Damaged(
+                f"{self.path / 'metrics.json'}: holds no figures, though the run is finished. Delete {MANIFEST} beside it, "
+                "and the run's command with --resume writes them again"
+            )
+        return metrics
 
     def config(self) -> RunConfig:
         """What determined the run.
@@ -63,20 +89,30 @@ class RunFolder:
             AgebenchError: no config stands here, or none of this version.
         """
         file = self.path / "config.toml"
-        return validated(RunConfig, read_settings(file), source=str(file))
+        return validated(RunConfig, read_settings(checked(self.path, file.name)), source=str(file))
 
     def finished(self, config: Config) -> bool:
         """Whether this very run stands here finished.
 
         Raises:
-            UserError: another run stands here.
+            UserError: another run stands here, or no run can.
         """
         file = self.path / "config.toml"
-        if not file.exists():
-            if self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
-                raise UserError(f"{self.place} is not empty and holds no run; choose another folder with --out")
-            return False
-        if file.read_text(encoding="utf-8") != config.to_toml():
+        try:
+            if not file.exists():
+                if self.path.exists() and any(not _is_leftover(entry) for entry in self.path.iterdir()):
+                    raise UserError(f"{self.place} is not empty and holds no run; choose another folder with --out")
+                return False
+            is_same = file.read_bytes() == config.to_toml().encode()
+        except NotADirectoryError:
+            raise UserError(f"{self.place} is a file, not a folder; choose another folder with --out") from None
+        except OSError as error:
+            raise UserError(
+                f"{self.place}: cannot be read: {error.strerror or error}; choose another folder with --out"
+            ) from error
+        if not is_same:
+            if not self.started() and not self.manifest().get("finished"):
+                return False  # of a run that failed before it began: nothing is lost
             raise UserError(
                 f"{self.place} holds a run with other settings (compare its config.toml); choose another folder with --out, "
                 "or delete that one"
@@ -84,8 +120,33 @@ class RunFolder:
         return bool(self.manifest().get("finished"))
 
     def started(self) -> bool:
-        """Whether an earlier call left something to continue."""
-        return (self.checkpoints / "last.safetensors").exists() or (self.path / "folds").exists()
+        """Whether an earlier call left something to continue: an epoch that was trained."""
+        folders = [self.path, *(self.path / "folds").glob("*")]
+        return any((folder / FOLD).exists() or _has_epochs(folder / "checkpoints") for folder in folders)
+
+    def begin(self, config: Config) -> None:
+        """Write the config; what a call left that trained nothing is removed, it may be of another config or other data."""
+        if not self.started():
+            for name in _BEGINNING:
+                entry = self.path / name
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+        (self.path / _CONTINUES).unlink(missing_ok=True)
+        self.write_config(config)
+
+    def continues(self) -> bool:
+        """Whether the run's own command goes on with it as it is."""
+        return (self.path / _CONTINUES).exists()
+
+    def let_continue(self) -> bool:
+        """Let the same command go on without --resume; returns whether that could be noted."""
+        try:
+            (self.path / _CONTINUES).touch()
+        except OSError:
+            return False
+        return True
 
     def fold(self, number: int, count: int) -> "RunFolder":
         """The folder of a fold, `folds/01` and on; its seconds are counted with this one's."""
@@ -94,12 +155,20 @@ class RunFolder:
         return own
 
     def done_fold(self) -> list[dict[str, float]]:
-        """The history of a fold that is done, of one that is not an empty list."""
-        return list(self._read("fold.json").get("history", []))
+        """The history of a fold that is done, of one that is not an empty list.
+
+        Raises:
+            Damaged: a file of the fold is not the one that it wrote.
+        """
+        content = read_json_table(self.path / FOLD)
+        for name in content.get(DIGESTS) or ():
+            checked(self.path, name)
+        return list(content.get("history", []))
 
     def close_fold(self, name: str, history: list[dict[str, float]]) -> None:
         """Say that a fold is done. What only serves to go on with its training goes: of many folds it would fill disks."""
-        write_json(self.path / "fold.json", {"fold": name, "history": history})
+        content = {"fold": name, "history": history, DIGESTS: kept_digests(self.path)}
+        write_json(self.path / FOLD, content)
         (self.checkpoints / "last.safetensors").unlink(missing_ok=True)
 
     @contextmanager
@@ -109,19 +178,27 @@ class RunFolder:
         Raises:
             AgebenchError: another process is at work here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise AgebenchError(
                 f"{self.path}: another process is working on this run; wait for it, or choose another --out"
             ) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise write_error(self.path, error) from error
+            raise UserError(
+                f"{self.place}: no run can be written there: {error.strerror or error}; choose another folder with --out"
+            ) from error
         try:
+            for leftover in [path for path in self.path.rglob(".*") if is_temporary(path)]:
+                leftover.unlink(missing_ok=True)
             yield
         finally:
+            # The file stays: were it removed, a process that waits for it and one that makes a new one would both hold "the" lock.
             lock.release()
-            (self.path / ".lock").unlink(missing_ok=True)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -137,7 +214,7 @@ class RunFolder:
         write_text(self.path / "config.toml", config.to_toml())
 
     def write_manifest(self, content: dict[str, Any]) -> None:
-        """`content` beside what is known of this program and machine."""
+        """Write `content` beside what is known of this program and machine; of a finished run with its files' digests."""
         versions = {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in VERSIONS},
@@ -149,7 +226,15 @@ class RunFolder:
             "versions": versions,
             "git": git_commit(),
         }
-        write_json(self.path / "manifest.json", about | content)
+        digests = {DIGESTS: kept_digests(self.path)} if content.get("finished") else {}
+        write_json(self.path / MANIFEST, about | content | digests)
+
+    def renew_digest(self, name: str) -> None:
+        """Record the digest of a file that was made again, in a manifest that holds digests."""
+        manifest = self.manifest()
+        if isinstance(manifest.get(DIGESTS), dict):
+            manifest[DIGESTS][name] = digest(self.path / name)
+            write_json(self.path / MANIFEST, manifest)
 
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file of the folder."""
@@ -160,16 +245,22 @@ class RunFolder:
         with atomic(self.path / name) as temporary:
             table.to_parquet(temporary, index=False)
 
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (ValueError, RecursionError) as error:  # also what is not UTF-8
-            raise AgebenchError(f"{self.path / name}: damaged: {error}") from error
-        if not isinstance(content, dict):
-            raise AgebenchError(f"{self.path / name}: damaged: a table is expected, not a {type(content).__name__}")
-        return content
+
+def _is_leftover(entry: Path) -> bool:
+    """Whether a file in an otherwise empty folder is one that a call left which did not come to its config."""
+    return entry.name in (LOCK, _CONTINUES) or is_temporary(entry)
+
+
+def _has_epochs(checkpoints: Path) -> bool:
+    """Whether training has ended an epoch; True where a checkpoint cannot be read, which its reader then reports."""
+    file = checkpoints / "last.safetensors"
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="numpy") as content:
+            return bool(json.loads((content.metadata() or {})["agebench"])["history"] != [])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return True
 
 
 def git_commit() -> str | None:

@@ -12,6 +12,7 @@ from agebench.errors import AgebenchError
 from agebench.evaluation.folds import evaluate_folds, evaluate_task_folds
 from agebench.evaluation.predictions import FOLD
 from agebench.files import atomic
+from agebench.integrity import read_arrow
 from agebench.runs.config import RunConfig
 from agebench.runs.division import Divisions
 from agebench.runs.folder import RunFolder
@@ -57,11 +58,11 @@ def join(folder: RunFolder, divisions: Divisions, test: str) -> pd.DataFrame:
         AgebenchError: a fold that was done before answered about other images than it is asked about now.
     """
     if len(divisions) == 1:
-        return _table(pq.read_table(_file(folder, test)))
+        return _table(read_arrow(folder.path, f"predictions/{test}.parquet"))
     tables = []
     for number, (name, division) in enumerate(zip(divisions.folds.names, divisions, strict=True)):
         own = folder.fold(number, len(divisions))
-        content = pq.read_table(_file(own, test))
+        content = read_arrow(own.path, f"predictions/{test}.parquet")
         asked = division.tests[test].table["sample_id"]
         if not np.array_equal(content["sample_id"].to_numpy(), asked.to_numpy()):
             raise AgebenchError(

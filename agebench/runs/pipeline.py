@@ -56,7 +56,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
     device = choose_device(config.device)
     model, weights = initial_model(config)
     origin: dict[str, Any] = {"weights": weights, "initial": digests(model, model.backbone)}
-    folder.write_config(config)
+    folder.begin(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
         samples, excluded = exclude(datasets, config.data.exclude)

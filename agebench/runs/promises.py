@@ -9,6 +9,7 @@ from agebench.errors import UserError
 from agebench.evaluation.gates import LEGAL_AGES
 from agebench.evaluation.promises import error_promises, gate_promises, interval_promise
 from agebench.evaluation.uncertainty import LEVELS, smallest_n, units
+from agebench.integrity import read_table
 from agebench.runs.folder import RunFolder
 from agebench.runs.records import VALIDATION
 
@@ -24,7 +25,9 @@ def tables_of_tests(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[
         file = folder.path / "predictions" / f"{name}.parquet"
         if not file.exists():
             raise UserError(f"{file}: gone, so the run's errors cannot be measured")
-        tables[f"{name} (held-out part)" if name == home else name] = pd.read_parquet(file)
+        tables[f"{name} (held-out part)" if name == home else name] = read_table(
+            folder.path, f"predictions/{name}.parquet"
+        )
     return tables
 
 
@@ -38,9 +41,8 @@ def promises(folder: RunFolder, home: str, tests: Iterable[str]) -> dict[str, An
         "gates": {str(age): gate_promises(tables, age) for age in LEGAL_AGES},
         "errors": error_promises(tables),
     }
-    file = folder.path / VALIDATION
-    if file.exists():
-        calibration = pd.read_parquet(file)
+    if (folder.path / VALIDATION).exists():
+        calibration = read_table(folder.path, VALIDATION)
         found["intervals"] = {}
         for level in LEVELS:
             if units(calibration) >= smallest_n(level):

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from agebench.data.samples import fingerprint
 from agebench.errors import UserError
+from agebench.integrity import read_table
 from agebench.registry.cards import validated
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
@@ -140,7 +139,7 @@ def verdicts(record: Mapping[str, Any], run: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for name, test in record["metrics"]["tests"].items():
         there, here = test["overall"]["mae"], metrics["tests"][name]["overall"]["mae"]
-        digest = predictions_digest(pd.read_parquet(run / "predictions" / f"{name}.parquet"))
+        digest = predictions_digest(read_table(run, f"predictions/{name}.parquet"))
         if digest == record["predictions"].get(name, {}).get("sha256"):
             verdict = IDENTICAL
         elif None not in (there.get("low"), there.get("high")) and there["low"] <= here["value"] <= there["high"]:

@@ -56,7 +56,7 @@ def run_test(
         UserError: a dataset is missing.
         AgebenchError: a step's own, or what the model does wrong.
     """
-    folder.write_config(config)
+    folder.begin(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
     with folder.clock("faces_s"):

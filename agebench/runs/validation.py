@@ -12,7 +12,8 @@ from agebench.data.store import reader_for
 from agebench.engine.loader import FaceSet, face_set
 from agebench.engine.predict import predict
 from agebench.engine.trained import Trained
-from agebench.errors import AgebenchError, UserError
+from agebench.errors import AgebenchError, Damaged, UserError
+from agebench.integrity import read_table
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
@@ -32,11 +33,12 @@ def validation_predictions(
         table = _ask(config, folder, trained, catalogue)
         with suppress(AgebenchError):  # a folder that is read-only stays as it is
             folder.write_table(VALIDATION, table)
+            folder.renew_digest(VALIDATION)
         return table
     try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: damaged: {error}; delete it, and it is made again from the dataset") from error
+        return read_table(folder.path, VALIDATION)
+    except Damaged as error:
+        raise Damaged(f"{error}, or delete it: it is then made again from the dataset") from error
 
 
 def _ask(config: RunConfig, folder: RunFolder, trained: Trained, catalogue: Catalogue) -> pd.DataFrame:
@@ -52,7 +54,7 @@ def _validation_part(config: RunConfig, path: Path, catalogue: Catalogue, home: 
     listed = path / "samples" / f"{home}-val.parquet"
     if not listed.exists():
         raise UserError(f"{listed}: gone, so which images were its validation part is not known")
-    ids = pd.read_parquet(listed, columns=["sample_id", "pixels_digest"])
+    ids = read_table(path, f"samples/{listed.name}", ["sample_id", "pixels_digest"])
     card = catalogue.datasets.get(home)
     reader = reader_for(card)
     everything = reader.read()

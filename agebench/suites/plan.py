@@ -157,7 +157,7 @@ def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             config = RunFolder(path.parent).config()
             seconds = manifest["timings"]["total_s"] / max(1, manifest["epochs"])
-        except (OSError, ValueError, KeyError, AgebenchError):
+        except (OSError, ValueError, KeyError, TypeError, AgebenchError):
             continue  # Unfinished, damaged or from an older agebench: it tells nothing about time.
         known.setdefault(_kind(config), []).append(seconds)
     total = 0.0

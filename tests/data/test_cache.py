@@ -1,5 +1,7 @@
 import io
+import json
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from agebench.data.cache import Faces, build_faces
 from agebench.data.faces import FaceSpec
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples, make_samples
+from agebench.paths import cache_home
 
 SPEC = FaceSpec("none", 16)
 COUNT = 200
@@ -40,7 +43,9 @@ class Greys(Reader):
 class Dying(Greys):
     """Stops, as a killed process does, after some images."""
 
-    left = 100
+    def __init__(self, root: Path | None, left: int = 100) -> None:
+        super().__init__(root)
+        self.left = left
 
     def image_bytes(self, path: str) -> bytes:
         self.left -= 1
@@ -134,4 +139,64 @@ def test_processes_and_one_process_make_the_same(
     monkeypatch.setattr("agebench.data.parallel.WORTH_PROCESSES", 0)
     together = build_faces(Greys(None), samples, SPEC, name="greys", workers=2)
     assert (alone == together.pixels).all()
-    assert cache.PENDING not in np.fromfile(next(tmp_path.glob("faces/*/state.u8")), np.uint8)
+    digests = np.fromfile(next(tmp_path.glob("faces/*/faces.u8.sha256")), np.uint8).reshape(-1, 32)
+    assert len(digests) == -(-COUNT // cache.BLOCK)
+    assert digests.any(axis=1).all()
+
+
+def cache_file(name: str) -> Path:
+    return next((cache_home() / "faces").glob(f"*/{name}"))
+
+
+def flip(file: Path, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 0x55
+    file.write_bytes(content)
+
+
+BLOCKS_OF_PIXELS = {
+    "random": (lambda: cache_file("faces.u8").write_bytes(np.random.default_rng(0).bytes(COUNT * 768)), COUNT),
+    "one byte": (lambda: flip(cache_file("faces.u8"), 70 * 768), 64),
+    "cut short": (lambda: os.truncate(cache_file("faces.u8"), 130 * 768), COUNT - 128),
+    "too long": (lambda: os.truncate(cache_file("faces.u8"), COUNT * 768 + 5), 0),
+    "empty": (lambda: os.truncate(cache_file("faces.u8"), 0), COUNT),
+    "digest": (lambda: flip(cache_file("faces.u8.sha256"), 40), 64),
+    "no digests": (lambda: cache_file("faces.u8.sha256").unlink(), COUNT),
+    "digests cut short": (lambda: os.truncate(cache_file("faces.u8.sha256"), 70), 72),
+}
+
+
+@pytest.mark.parametrize("kind", BLOCKS_OF_PIXELS)
+def test_cache_prepares_damaged_faces_again(samples: Samples, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, count = BLOCKS_OF_PIXELS[kind]
+    build(Greys(None), samples)
+    damage()
+    reader = Counting(None)
+    assert right(build(reader, samples))
+    assert len(reader.asked) == count
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (count > 0)
+    assert not count or ("faces.u8" in lines[0] and f"{count} faces of greys are prepared again" in lines[0])
+    assert right(build(Dying(None, 0), samples))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"x": "y"}', b'{"3": "not a face"}'])
+def test_cache_survives_damaged_refusals(samples: Samples, content: bytes) -> None:
+    spec = FaceSpec("landmarks", 16, 1.0, (0, 1, 2))
+    refused = build_faces(Greys(None), samples, spec, name="greys", workers=1).refused
+    cache_file("refused.json").write_bytes(content)
+    assert build_faces(Greys(None), samples, spec, name="greys", workers=1).refused == refused
+    assert len(json.loads(cache_file("refused.json").read_text())) == COUNT
+
+
+def test_cache_rejects_an_added_refusal(samples: Samples) -> None:
+    build(Greys(None), samples)
+    cache_file("refused.json").write_text('{"3": "not a face"}')
+    assert build(Greys(None), samples).refused == {}
+
+
+def test_killed_build_reports_no_damage(samples: Samples, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(Dying(None), samples)
+    build(Greys(None), samples)
+    assert capsys.readouterr().err == ""
