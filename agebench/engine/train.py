@@ -103,7 +103,7 @@ class Trainer:
 
         Raises:
             Diverged: the loss is no longer a finite number.
-        AgebenchError: a checkpoint cannot be written.
+            AgebenchError: a checkpoint cannot be written.
         """
         if not self.history.epochs:
             self._save_last()  # a folder that cannot be written is better found before an epoch than after it
