@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import AgebenchError
+from agebench.errors import AgebenchError, UserError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MARKUP = (b"<!doctype", b"<html", b"<?xml")
 
 
 @contextmanager
@@ -47,6 +50,27 @@ def digest(path: Path) -> str:
     """
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Refuse what stands in the place of a large file: a Git LFS pointer, a web page, nothing.
+
+    Raises:
+        UserError: it is one of these; the message says how to get the file.
+    """
+    try:
+        with path.open("rb") as content:
+            start = content.read(256)
+    except OSError:
+        return  # reported by whoever reads it
+    if start.startswith(_POINTER):
+        raise UserError(
+            f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file"
+        )
+    if start.lstrip().lower().startswith(_MARKUP):
+        raise UserError(f"{path}: holds a web page: its download failed or needs a confirmation; download it again")
+    if not start:
+        raise UserError(f"{path}: is empty; download it again")
 
 
 def write_error(path: Path, error: OSError) -> AgebenchError:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from agebench.errors import UserError
+from agebench.files import refuse_placeholder
 from agebench.models.external.contract import ExternalBroken, pick, pick_name
 from agebench.registry.external import ExternalCard
 
@@ -51,8 +52,10 @@ def open_file(card: ExternalCard, device: str) -> Call:
     Raises:
         UserError: there is no such file, it cannot be read, or what reads it is not installed.
     """
+    path = find_file(card)
+    refuse_placeholder(path)
     openers = {"onnx": _open_onnx, "torchscript": _open_torchscript, "torch-export": _open_export}
-    return openers[card.format](card, find_file(card), device)
+    return openers[card.format](card, path, device)
 
 
 def onnx_session(who: str, source: Path | bytes) -> Any:

@@ -114,6 +114,9 @@ def test_a_file_that_is_missing_or_something_else(form: str, tmp_path: Path, fac
     (tmp_path / "text").write_text("no model")
     with pytest.raises(UserError, match="not readable as"):
         ask(card(format=form, source=str(tmp_path / "text")), faces)
+    (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44\n")
+    with pytest.raises(UserError, match="Git LFS pointer"):
+        ask(card(format=form, source=str(tmp_path / "pointer")), faces)
     with pytest.raises(UserError, match="package no_such_thing is not installed: pip install no-such-thing"):
         ask(card(format=form, source="no_such_thing:model.onnx"), faces)
     with pytest.raises(UserError, match="package json holds no file"):
