@@ -15,6 +15,8 @@ from agebench.errors import AgebenchError, DiskFull, UserError
 
 # How `atomic` calls its temporary files; one that is left is of a process that was killed.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.\w+)?")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MARKUP = (b"<!doctype", b"<html", b"<?xml")
 
 
 @contextmanager
@@ -111,6 +113,27 @@ def read_limited(path: Path, limit: int) -> bytes:
     if len(found) > limit:
         raise UserError(f"{path}: has more than {limit:,} bytes; is it the right file?")
     return found
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Refuse what stands in the place of a large file: a Git LFS pointer, a web page, nothing.
+
+    Raises:
+        UserError: it is one of these; the message says how to get the file.
+    """
+    try:
+        with path.open("rb") as content:
+            start = content.read(256)
+    except OSError:
+        return  # reported by whoever reads it
+    if start.startswith(_POINTER):
+        raise UserError(
+            f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file"
+        )
+    if start.lstrip().lower().startswith(_MARKUP):
+        raise UserError(f"{path}: holds a web page: its download failed or needs a confirmation; download it again")
+    if not start:
+        raise UserError(f"{path}: is empty; download it again")
 
 
 def write_error(path: Path, error: OSError) -> AgebenchError:

@@ -133,8 +133,7 @@ class Predictor:
             faces: `detect` finds every face and aligns it; `none`: each image is one face, framed like the training faces.
             level: share of true ages that `low` to `high` is to hold; None: no intervals. Where nothing is there to calibrate
                 them on, the default gives none, another level is an error.
-            workers: processes that decode and detect; more than 1 need a script whose work stands under
-                `if __name__ == "__main__":`.
+            workers: processes that decode and detect.
 
         Returns:
             input, face, x0, y0, x1, y1, age, age_std, low, high, error.

@@ -14,7 +14,7 @@ from torch import nn
 from agebench.errors import UserError
 from agebench.export.model import ExportedModel
 from agebench.export.opened import ExportedFile, Save
-from agebench.models.external.files import first_line
+from agebench.models.external.files import first_line, load_torchscript
 
 
 def build_torchscript(module: ExportedModel, faces: torch.Tensor) -> Save:
@@ -52,7 +52,7 @@ class TorchScriptFile(ExportedFile):
 def _load(path: Path, device: torch.device) -> nn.Module:
     with _quiet():
         try:
-            module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+            module = load_torchscript(path, str(device)).eval()
             return torch.jit.freeze(module)  # type: ignore[no-any-return]  # convolutions take in their normalisation: a fifth faster
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{path}: not readable as a TorchScript model: {first_line(error)}") from error

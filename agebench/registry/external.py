@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agebench.registry.cards import Name, _Card
 
@@ -16,10 +16,13 @@ class ExternalInput(_Card):
     coverage: float = Field(
         default=1.0, gt=0.2, le=4, description="framing: 1 is that of UTKFace's crops, 1.5 shows half as much again"
     )
-    channels: Literal["rgb", "bgr", "grey"] = "rgb"
+    channels: Literal["rgb", "bgr", "grey"] = Field(
+        default="rgb", description="order of the channels; mean and std are in this order too"
+    )
     layout: Literal["nchw", "nhwc"] = "nchw"
-    dtype: Literal["float32", "uint8"] = Field(
-        default="float32", description="uint8: the bytes as they are; value_range, mean and std have no part"
+    dtype: Literal["float32", "float16", "uint8"] = Field(
+        default="float32",
+        description="float16: computed in float32, then rounded; uint8: the bytes as they are, without value_range, mean and std",
     )
     value_range: tuple[float, float] = Field(default=(0.0, 1.0), description="what black and white become at first")
     mean: tuple[float, ...] = Field(default=(0.0,), description="then subtracted, one a channel or one for all")
@@ -40,13 +43,34 @@ class ExternalOutput(_Card):
     """What a model says, and how to read an age from it."""
 
     kind: Literal["age", "distribution"] = "age"
-    name: str = Field(default="", description="of several outputs, the one to read; empty: the only one")
+    name: str = Field(
+        default="",
+        description="of several outputs the one to read: its name, or its number from 0; empty: the only one",
+    )
+    column: int | None = Field(
+        default=None,
+        ge=0,
+        # Left out of config.toml while unset, so that earlier tests keep their config.
+        exclude_if=lambda value: value is None,
+        description="of kind age: where the output has several numbers a face, the one that is the age, counted from 0",
+    )
     scale: float = Field(default=1.0, description="of kind age: years = offset + scale * output")
     offset: float = 0.0
     ages: tuple[float, ...] = Field(
         default=(), description="of kind distribution: the age that each class stands for; empty: 0, 1, 2, …"
     )
     logits: bool = Field(default=False, description="of kind distribution: a softmax is still to be taken")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _number_as_text(cls, name: object) -> object:
+        return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+
+    @model_validator(mode="after")
+    def _column_of_an_age(self) -> Self:
+        if self.column is not None and self.kind != "age":
+            raise ValueError('column is for kind = "age"; a distribution is read by its ages')
+        return self
 
 
 class ExternalCard(_Card):
@@ -89,6 +113,10 @@ class ExternalCard(_Card):
             raise ValueError(f"source = {self.source!r}: a command names {{input}} and {{output}}, the CSV files")
         if self.format == "command":
             shlex.split(self.source)  # raises ValueError where a quotation is left open
+            if self.output.column is not None:
+                raise ValueError(
+                    "output.column is for files and callables; the CSV of a command has a column named age"
+                )
         return self
 
     @property

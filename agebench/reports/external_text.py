@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agebench.reports.tables import DASH, duration, escaped, listed, markdown_table, with_interval
+from agebench.reports.tables import DASH, duration, escaped, listed, markdown_table, number, with_interval
+
+# Below this correlation with age an estimate follows something else, or the model is fed something else than in its training.
+HARDLY = 0.3
 
 
 def external_in_words(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
@@ -18,7 +21,50 @@ def external_in_words(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -
         f"**{title}**, as it is: nothing was trained here, and every usable image of {listed([escaped(n) for n in tests])} "
         f"was asked for. It is on average off by **{listed(errors)}**."
     )
-    return "\n\n".join(filter(None, [opening, _contamination(metrics)]))
+    floors = [
+        f"{number(test['baseline_mae'])} years on {escaped(name)}"
+        for name, test in tests.items()
+        if test.get("baseline_mae") is not None
+    ]
+    if floors:
+        opening += f" Always answering the median age of the test set would be off by {listed(floors)}."
+    return "\n\n".join(filter(None, [opening, cautions(metrics), _contamination(metrics)]))
+
+
+def cautions(metrics: Mapping[str, Any]) -> str:
+    """Warn of an estimator that does no better than a constant, or hardly follows age; empty where none does.
+
+    Of models that were trained here the first paragraph of the report compares with the floor.
+    """
+    if metrics["train"] is not None:
+        return ""
+    words = [_caution(escaped(name), test) for name, test in metrics["tests"].items()]
+    words = list(filter(None, words))
+    if not words:
+        return ""
+    ways = (
+        "A wrong card looks like this: compare `value_range`, `mean`, `std`, `channels`, `layout` and `coverage` of `[input]`, "
+        "and `name`, `column`, `scale` and `offset` of `[output]`, with what the model was trained with."
+    )
+    return " ".join([*words, ways])
+
+
+def _caution(name: str, test: Mapping[str, Any]) -> str:
+    overall, floor = test.get("overall") or {}, test.get("baseline_mae")
+    mae, pearson = overall.get("mae") or {}, overall.get("pearson") or {}
+    faults = []
+    if floor is not None and mae.get("value") is not None:
+        if mae["value"] > floor:
+            faults.append(
+                f"is worse than always answering the median age ({number(mae['value'])} against {number(floor)} years)"
+            )
+        elif (mae.get("high") or mae["value"]) >= floor:
+            faults.append(f"is not shown to be better than always answering the median age ({number(floor)} years)")
+    if "pearson" in overall and (pearson.get("value") is None or pearson["value"] < HARDLY):
+        value = pearson.get("value")
+        how = "does not vary" if value is None else f"hardly correlates with age (Pearson {number(value)})"
+        faults.append(how)
+    return f"**On {name} the estimate {listed(faults)}.**" if faults else ""
 
 
 def _contamination(metrics: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from agebench.errors import UserError
 from agebench.files import write_text
 from agebench.reports.error_analysis import error_curves
-from agebench.reports.external_text import external_in_words, external_table
+from agebench.reports.external_text import cautions, external_in_words, external_table
 from agebench.reports.failures_text import failures_in_words, failures_tables
 from agebench.reports.figures import colours, draw_run, save
 from agebench.reports.gap_text import gap_in_words
@@ -109,11 +109,15 @@ def summary(run: Path | Mapping[str, Any]) -> str:
     """
     metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
     origin = "" if metrics["train"] is None else f"trained on {escaped(metrics['train'])}\n\n"
-    return "\n\n".join(filter(None, [f"{origin}{cross_dataset_table(metrics)}", protocol_in_words(metrics)]))
+    parts = [f"{origin}{cross_dataset_table(metrics)}", protocol_in_words(metrics), cautions(metrics)]
+    return "\n\n".join(filter(None, parts))
 
 
 def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
-    """One row a test set; the last column is the floor: the MAE of always answering the training set's median age."""
+    """One row a test set; the last column is the floor: the MAE of always answering a median age.
+
+    It is the training set's median, or the test set's own where nothing was trained.
+    """
     floors = {name: test.get("baseline_mae") for name, test in metrics["tests"].items()}
     floor = {"MAE of the median": [number(value) for value in floors.values()]} if set(floors.values()) - {None} else {}
     return _overall_table(metrics, _ACROSS, **floor)
@@ -188,7 +192,7 @@ def _method(metrics: Mapping[str, Any]) -> str:
     return (
         f"In brackets: 95 % bootstrap intervals, resampling {listed(drawn)}. Bias: predicted less true. CS@5: the share of "
         "images that are off by at most five years."
-        + (" MAE of the median: of always answering the training set's median age." if metrics["train"] else "")
+        + f" MAE of the median: of always answering the {'training' if metrics['train'] else 'test'} set's median age."
     )
 
 

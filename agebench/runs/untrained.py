@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from agebench.data.cache import Faces
@@ -12,6 +14,7 @@ from agebench.engine.devices import hardware
 from agebench.engine.predict import Estimates
 from agebench.errors import UserError
 from agebench.evaluation.evaluate import evaluate
+from agebench.evaluation.reading import checked
 from agebench.evaluation.tasks import evaluate_tasks
 from agebench.registry.catalogue import Catalogue
 from agebench.reports.run_report import write_report
@@ -80,6 +83,7 @@ def run_test(
         with folder.clock("predict_s"):
             estimates = tested.answer(name, faces[name], test)
         table = answers[name] = predictions_table(test, estimates, tested.classes)
+        _refuse_absurd(table, config.model.name, name)
         save_predictions(folder, name, table, estimates.probs)
         settings: dict[str, Any] = {
             "groups": test.groups,
@@ -89,6 +93,8 @@ def run_test(
         with folder.clock("evaluate_s"):
             found[name] = evaluate(table, **settings) | {"contamination": tested.contamination(name)}
             found[name] |= evaluate_tasks(table, list(tested.classes), **settings)
+            # The floor of a test without a training set: the constant that errs least here, which no model is told.
+            found[name]["baseline_mae"] = float((table["age"] - table["age"].median()).abs().mean())
     save_worst(folder, answers, faces)
     metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
     about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
@@ -96,6 +102,21 @@ def run_test(
     write_report(folder.path)
     folder.write_manifest(about | {"finished": True})
     return metrics
+
+
+def _refuse_absurd(table: pd.DataFrame, model: str, test: str) -> None:
+    """Refuse what `agebench score` refuses: figures from such numbers mean nothing.
+
+    Raises:
+        UserError: an estimate that is no finite number, or no number of years.
+    """
+    try:
+        checked(table, Path(f"model '{model}' on {test}"))
+    except UserError as error:
+        raise UserError(
+            f"{error}. Compare its card (output.scale and output.offset, value_range, mean and std of the input) with the "
+            "model's documentation"
+        ) from error
 
 
 def with_faces(name: str, samples: Samples, faces: Faces) -> Samples:

@@ -33,7 +33,10 @@ def check_model(model: str | ModelCard | ExternalCard) -> str:
     if isinstance(card, ExternalCard):
         for problem in _external(card):
             raise breach("external model", card.name, problem)
-        return f"asked about {FACES} made-up faces, twice"
+        return (
+            f"asked about {FACES} made-up faces, twice; not checked: the framing (input.coverage = {card.input.coverage:g}), which "
+            "decides the error of many models. Test other ones with --set faces.coverage=1.2"
+        )
     for problem in _trainable(card):
         raise breach("model", card.name, problem)
     check_head(card.head, ages=AGES, **card.head_options)

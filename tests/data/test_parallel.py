@@ -1,10 +1,16 @@
 """Work over processes: in order, few items at a time."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Any
 
-from agebench.data.parallel import _bounded
+import pytest
+
+from agebench.data.parallel import _bounded, map_in_order
 
 
 class Pool(Executor):
@@ -49,3 +55,84 @@ def test_a_slow_worker_is_given_no_more_than_it_should_hold() -> None:
     results = _bounded(pool, sum, finished(), ahead=4)
     assert [next(results), next(results)] == ["first", "second"]
     assert taken == [0, 1, 2, 3]
+
+
+SCRIPT = """
+import os
+from agebench.data.parallel import map_in_order
+
+def total(numbers):
+    return sum(numbers)
+
+print("started")
+print(list(map_in_order({function}, range(8), workers=2, chunk=2, worth=1)))
+"""
+
+
+def run_script(how: str, code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    (folder / "script.py").write_text(code)
+    words = {"file": ["script.py"], "stdin": ["-"], "command": ["-c", code], "module": ["-m", "script"]}[how]
+    given = code if how == "stdin" else ""
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, input=given, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("how", ["file", "stdin", "command", "module"])
+@pytest.mark.parametrize("function", ["sum", "total"])
+def test_map_in_order_needs_no_main_guard(how: str, function: str, tmp_path: Path) -> None:
+    done = run_script(how, SCRIPT.format(function=function), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "started\n[1, 5, 9, 13]\n"
+    assert not done.stderr
+
+
+def test_map_in_order_leaves_this_process() -> None:
+    assert os.getpid() not in set(map_in_order(process_of, range(4), workers=2, chunk=2, worth=1))
+
+
+def test_map_in_order_works_here_with_what_cannot_be_pickled() -> None:
+    assert list(map_in_order(lambda numbers: len(numbers), range(4), workers=2, chunk=2, worth=1)) == [2, 2]
+
+
+def process_of(numbers: Any) -> int:
+    return os.getpid()
+
+
+PIPELINE = """
+from pathlib import Path
+from agebench.registry.catalogue import Catalogue, catalogue
+from agebench.runs.config import resolve
+from agebench.runs.folder import RunFolder
+from agebench.runs.pipeline import run
+
+print("started")
+cards = catalogue([Path("cards")])
+settings = {"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}, "device": "cpu"}
+settings |= {"train": {"epochs": 1}, "evaluate": {"resamples": 100}}
+folder = RunFolder(Path("run"))
+with folder.locked():
+    metrics = run(resolve(cards, [settings]), cards, folder, quiet=True)
+print("images", metrics["tests"]["few"]["n"])
+"""
+CARD = """
+name = "few"
+title = "Generated faces, enough for several processes"
+reader = "synth"
+licence = "CC0-1.0"
+faces = "none"
+[options]
+count = 640
+seed = 11
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_plain_script_runs_the_pipeline(how: str, tmp_path: Path) -> None:
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(CARD)
+    done = run_script(how, PIPELINE, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("started") == 1
+    assert "images 128" in done.stdout

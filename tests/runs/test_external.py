@@ -1,6 +1,7 @@
 """Testing a model that is not ours, through the real command."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ def spread(faces):
     return probs
 def few(faces):
     return brightness(faces)[1:]
+def constant(faces):
+    return np.full(len(faces), 31.0)
+def far(faces):
+    return np.full(len(faces), 1e9)
+def dark(faces):
+    return brightness(faces) / 100
 """
 
 
@@ -144,6 +151,37 @@ def test_what_is_wrong_is_one_line(registry: Path, tmp_path: Path, capsys: pytes
     (registry / "models" / "theirs.py").unlink()
     assert main(command(registry, tmp_path / "run")) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("constant", "On few the estimate is .* than always answering the median age .* and does not vary"),
+        ("dark", "On few the estimate is worse than always answering the median age"),
+        ("dark", "`value_range`, `mean`, `std`"),
+    ],
+)
+def test_a_test_compares_with_the_median(
+    function: str, said: str, registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(registry, function)
+    assert main(command(registry, tmp_path / "run")) == 0
+    ages = pd.read_parquet(tmp_path / "run" / "predictions" / "few.parquet")["age"]
+    floor = (ages - ages.median()).abs().mean()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["tests"]["few"]["baseline_mae"] == pytest.approx(floor)
+    for text in (capsys.readouterr().out, (tmp_path / "run" / "report.md").read_text()):
+        assert re.search(said, text)
+        assert "MAE of the median" in text
+
+
+def test_what_score_refuses_is_refused(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(registry, "far")
+    assert main(command(registry, tmp_path / "run")) == 2
+    message = capsys.readouterr().err
+    assert "model 'theirs' on few: age_pred of 'synth-000000' is 1000000000.0, which is no number of years" in message
+    assert "output.scale" in message
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_the_shipped_example_says_what_its_package_says() -> None:

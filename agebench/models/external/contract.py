@@ -10,6 +10,9 @@ from agebench.registry.external import ExternalCard, ExternalInput
 
 # ITU-R BT.601 luma, as Pillow's and OpenCV's conversions to grey.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+# With fewer classes than this a distribution without output.ages is refused: classes 0, 1, 2, … years that end in youth are
+# more likely to be something else, such as a gender and an age side by side.
+MIN_UNNAMED_AGES = 50
 
 
 class ExternalBroken(AgebenchError):
@@ -33,39 +36,57 @@ def prepare(faces: np.ndarray, wanted: ExternalInput) -> np.ndarray:
         faces = faces[..., ::-1]
     elif wanted.channels == "grey":
         faces = np.rint(faces.astype(np.float32) @ _LUMA).astype(np.uint8)[..., None]
-    if wanted.dtype == "float32":
+    if wanted.dtype != "uint8":
         low, high = wanted.value_range
-        values = faces.astype(np.float32)
+        values: np.ndarray = faces.astype(np.float32)
         if (low, high) != (0.0, 255.0):
             values = values * np.float32((high - low) / 255.0) + np.float32(low)
-        faces = (values - np.array(wanted.mean, dtype=np.float32)) / np.array(wanted.std, dtype=np.float32)
+        values = (values - np.array(wanted.mean, dtype=np.float32)) / np.array(wanted.std, dtype=np.float32)
+        faces = values.astype(wanted.dtype, copy=False)
     return np.ascontiguousarray(faces.transpose(0, 3, 1, 2) if wanted.layout == "nchw" else faces)
 
 
 def pick(outputs: Any, name: str, model: str) -> Any:
-    """Of what a model returned the output that its card names: a dict's entry, or a sequence's by number.
+    """Return the output that the card names: by its name, or by its number from 0.
+
+    Args:
+        outputs: what the model returned: a dict, a sequence of arrays, or the only output itself.
+        name: `output.name` of the card; empty: the only output.
+        model: the card's name, for messages.
 
     Raises:
-        ExternalBroken: there is none of this name, or there are several and the card names none.
+        ExternalBroken: no output has this name, or there are several and the card names none.
     """
     if isinstance(outputs, dict):
-        if name in outputs:
-            return outputs[name]
-        if name or len(outputs) != 1:
-            raise ExternalBroken(
-                f"model '{model}' gives the outputs {', '.join(map(str, outputs))}; output.name = {name!r} is none of them"
-            )
-        return next(iter(outputs.values()))
+        return outputs[pick_name([str(key) for key in outputs], name, model)]
     if isinstance(outputs, list | tuple) and any(getattr(output, "ndim", 0) for output in outputs):  # else one age each
-        if name.isdecimal() and int(name) < len(outputs):
-            return outputs[int(name)]
-        if name or len(outputs) != 1:
-            raise ExternalBroken(
-                f"model '{model}' gives {len(outputs)} outputs; say on its card which one, counted from 0: "
-                'output.name = "0"'
-            )
-        return outputs[0]
+        return outputs[int(pick_name([str(number) for number in range(len(outputs))], name, model))]
+    if name not in ("", "0"):
+        raise ExternalBroken(
+            f"model '{model}' gives a single output without a name, not output.name = {name!r}; leave output.name out"
+        )
     return outputs
+
+
+def pick_name(names: Sequence[str], name: str, model: str) -> str:
+    """Return the one of `names` that `name` means: itself, or by its number from 0; the only one where `name` is empty.
+
+    Raises:
+        ExternalBroken: `name` is neither, or it is empty and there are several.
+    """
+    if name in names:
+        return name
+    if name.isdecimal() and int(name) < len(names):
+        return names[int(name)]
+    if not name and len(names) == 1:
+        return names[0]
+    listed = f"{len(names)} outputs: {', '.join(f'{number} = {each}' for number, each in enumerate(names))}"
+    if all(each == str(number) for number, each in enumerate(names)):
+        listed = f"{len(names)} outputs without names, 0 to {len(names) - 1}"
+    problem = f"output.name = {name!r} is none of them" if name else "the card must name the one to read"
+    raise ExternalBroken(
+        f"model '{model}' gives {listed}; {problem}: output.name takes a name, or a number counted from 0"
+    )
 
 
 def read_answer(raw: np.ndarray, count: int, card: ExternalCard) -> Answer:
@@ -95,12 +116,7 @@ def read_answer(raw: np.ndarray, count: int, card: ExternalCard) -> Answer:
         )
     if card.output.kind == "distribution":
         return _from_distribution(values, card)
-    if values.size != count:
-        raise ExternalBroken(
-            f"model '{card.name}' gives the shape {values.shape}; an age is (B,) or (B, 1) = ({count}, 1). "
-            'Is it a distribution? Then output.kind = "distribution"'
-        )
-    return Answer(card.output.offset + card.output.scale * values.reshape(count), None, None)
+    return Answer(card.output.offset + card.output.scale * _one_number(values, card), None, None)
 
 
 def join(answers: Sequence[Answer]) -> Answer:
@@ -110,12 +126,43 @@ def join(answers: Sequence[Answer]) -> Answer:
     return Answer(age, probs, std)
 
 
+def _one_number(values: np.ndarray, card: ExternalCard) -> np.ndarray:
+    """(B,) the number of each face that is the age: the only one, or the card's `output.column`.
+
+    Raises:
+        ExternalBroken: there are several and the card does not say which, or there is no such column.
+    """
+    count = len(values)
+    if values.ndim > 1 and values[0].size != max(values.shape[1:]):
+        raise ExternalBroken(
+            f"model '{card.name}' gives the shape {values.shape}; an output with an age is (B,) or (B, columns) = ({count}, …)"
+        )
+    values = values.reshape(count, -1)
+    width, column = values.shape[1], card.output.column
+    if column is None and width != 1:
+        raise ExternalBroken(
+            f"model '{card.name}' gives {width} numbers a face (shape {values.shape}), and its card says that the output is one "
+            f"age. The model's documentation says which of the numbers is the age; on the card: output.column = N, from 0 to "
+            f"{width - 1}, with output.scale and output.offset. docs/models.md has the other kinds of output"
+        )
+    if column is not None and column >= width:
+        raise ExternalBroken(
+            f"model '{card.name}' gives {width} numbers a face; output.column = {column} is none of 0 to {width - 1}"
+        )
+    return values[:, column or 0]
+
+
 def _from_distribution(values: np.ndarray, card: ExternalCard) -> Answer:
     grid = np.array(card.output.ages, dtype=np.float64)
     if values.ndim > 2 and values[0].size == max(values.shape[1:]):  # (B, 1, A) and the like
         values = values.reshape(len(values), -1)
     if not len(grid) and values.ndim == 2:
         grid = np.arange(values.shape[1], dtype=np.float64)
+        if len(grid) < MIN_UNNAMED_AGES:
+            raise ExternalBroken(
+                f"model '{card.name}' gives {len(grid)} numbers a face; without output.ages they would be the probabilities of "
+                f"the ages 0 to {len(grid) - 1}. The card must state what each of them stands for: output.ages = [{len(grid)} ages]"
+            )
     if values.ndim != 2 or values.shape[1] != len(grid) or len(grid) < 2:
         raise ExternalBroken(
             f"model '{card.name}' gives the shape {values.shape}; a distribution over the card's {len(grid)} output.ages "
@@ -128,8 +175,8 @@ def _from_distribution(values: np.ndarray, card: ExternalCard) -> Answer:
     if (values < -1e-4).any() or (np.abs(sums - 1) > 1e-2).any():
         worst = sums[np.abs(sums - 1).argmax()]
         raise ExternalBroken(
-            f"model '{card.name}' gives no distribution: values from {values.min():.3g}, a row's sum {worst:.4g}. "
-            "Where a softmax is still to be taken: output.logits = true"
+            f"model '{card.name}' gives no distribution: values from {values.min():.3g}, a row's sum {worst:.4g}; probabilities "
+            "are 0 or more and sum to 1. output.logits = true is for a model whose documentation says that its output is logits"
         )
     age = values @ grid
     std = np.sqrt(np.maximum((values * (grid[None] - age[:, None]) ** 2).sum(axis=1), 0))

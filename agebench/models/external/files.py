@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from agebench.errors import UserError
-from agebench.models.external.contract import ExternalBroken, pick
+from agebench.files import refuse_placeholder
+from agebench.models.external.contract import ExternalBroken, pick, pick_name
 from agebench.registry.external import ExternalCard
 
 # Prepared faces -> what the model says of them, one row a face.
@@ -50,8 +52,10 @@ def open_file(card: ExternalCard, device: str) -> Call:
     Raises:
         UserError: there is no such file, it cannot be read, or what reads it is not installed.
     """
+    path = find_file(card)
+    refuse_placeholder(path)
     openers = {"onnx": _open_onnx, "torchscript": _open_torchscript, "torch-export": _open_export}
-    return openers[card.format](card, find_file(card), device)
+    return openers[card.format](card, path, device)
 
 
 def onnx_session(who: str, source: Path | bytes) -> Any:
@@ -82,33 +86,30 @@ def need_onnxruntime(who: str) -> None:
 def _open_onnx(card: ExternalCard, path: Path, device: str) -> Call:
     with _readable(card, path, "an ONNX model"):
         session = onnx_session(f"model '{card.name}'", path)
-    feed, names = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
-    if card.output.name and card.output.name not in names:
-        raise UserError(
-            f"model '{card.name}': {path.name} has the outputs {', '.join(names)}; "
-            f"output.name = {card.output.name!r} is none of them"
-        )
+    feed = session.get_inputs()[0].name
+    name = pick_name([output.name for output in session.get_outputs()], card.output.name, card.name)
 
     def call(batch: np.ndarray) -> np.ndarray:
         with _accepted(card, batch):
-            found = session.run([card.output.name] if card.output.name else names, {feed: batch})
-        return np.asarray(
-            pick(
-                dict(zip([card.output.name] if card.output.name else names, found, strict=True)),
-                card.output.name,
-                card.name,
-            )
-        )
+            return np.asarray(session.run([name], {feed: batch})[0])
 
     return call
 
 
 def _open_torchscript(card: ExternalCard, path: Path, device: str) -> Call:
+    with _readable(card, path, "a TorchScript model"):
+        module = load_torchscript(path, device).eval()
+    return _torch_call(card, module, device)
+
+
+def load_torchscript(path: Path, device: str) -> Any:
+    """Load a TorchScript file without torch's warning that the format is deprecated, which the user cannot act on."""
     import torch
 
-    with _readable(card, path, "a TorchScript model"):
-        module = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
-    return _torch_call(card, module, device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        return torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
 
 
 def _open_export(card: ExternalCard, path: Path, device: str) -> Call:
@@ -148,7 +149,7 @@ def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
         yield
     except Exception as error:
         raise ExternalBroken(
-            f"model '{card.name}' refuses a batch of the shape {batch.shape}, {batch.dtype}: {first_line(error)}. "
+            f"model '{card.name}' refuses a batch of the shape {batch.shape}, {batch.dtype}: {reason(error)}. "
             "Do input.size, layout, channels, dtype and batch_size on its card fit?"
         ) from error
 
@@ -168,3 +169,12 @@ def first_line(error: BaseException) -> str:
     """The first line of an error that says anything, with the error's kind; at most 300 characters."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
     return f"{type(error).__name__}: {line[:300]}"
+
+
+def reason(error: BaseException) -> str:
+    """The error's kind and all of a short text; of a long one the first and the last line, where runtimes put the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    text = " ".join(lines)
+    if len(text) > 400 and len(lines) > 1:
+        text = f"{lines[0][:200]} … {lines[-1][:200]}"
+    return f"{type(error).__name__}: {text[:420]}".rstrip(".")

@@ -19,20 +19,21 @@ class DRFHead(Head):
     iteration of variational bounding, over the latest faces, every `update_every` training batches.
 
     Shen, Guo, Wang, Zhao, Wang, Yuille: Deep Regression Forests for Age Estimation. CVPR 2018, eq. 1 to 10; 5 trees of depth 6 over
-    128 units as there.
+    128 units as there. The nodes of one tree have different units, as in the authors' code (shenwei1231/caffe-DeepRegressionForests,
+    `RandSample`, called by `NeuralDecisionRegForestWithLossLayer`).
 
     Args:
         in_features: width of the backbone's features.
         ages: decoded ages are clamped to this range; the leaves start spread over it.
         trees: how many.
         depth: of each tree; 2^(depth - 1) leaves.
-        units: width of the layer that the nodes choose from.
+        units: width of the layer that the nodes choose from; at least the 2^(depth - 1) - 1 inner nodes of a tree.
         update_every: training batches between two updates of the leaves.
         remembered: how many of the latest faces an update looks at.
         iterations: of an update.
 
     Raises:
-        TypeError: fewer than one tree or unit, or a depth outside of 2 to 24.
+        TypeError: fewer than one tree, a depth outside of 2 to 24, or fewer units than inner nodes of a tree.
     """
 
     chosen: Tensor
@@ -57,12 +58,18 @@ class DRFHead(Head):
         super().__init__(in_features, ages)
         if trees < 1 or not 2 <= depth <= 24 or units < 1:
             raise TypeError(f"trees = {trees}, depth = {depth}, units = {units}: at least 1, 2 to 24, at least 1")
+        nodes = 2 ** (depth - 1) - 1
+        if units < nodes:
+            raise TypeError(
+                f"units = {units}: a tree of depth {depth} has {nodes} inner nodes, each with a unit of its own; at least {nodes}"
+            )
         self.out_features = units
         self.depth, self.trees, self.leaves = depth, trees, 2 ** (depth - 1)
         self.update_every, self.remembered, self.iterations = update_every, remembered, iterations
         self.linear = nn.Linear(in_features, units)
         generator = torch.Generator().manual_seed(0)
-        self.register_buffer("chosen", torch.randint(0, units, (trees, self.leaves - 1), generator=generator))
+        chosen = torch.stack([torch.randperm(units, generator=generator)[:nodes] for _ in range(trees)])
+        self.register_buffer("chosen", chosen)
         spread = torch.linspace(ages[0], ages[1], self.leaves).repeat(trees, 1)
         self.register_buffer("mean", spread)
         self.register_buffer("variance", torch.full((trees, self.leaves), ((ages[1] - ages[0]) / 4) ** 2))

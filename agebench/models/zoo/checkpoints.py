@@ -1,24 +1,15 @@
 """Their authors' weights: opened without running pickled code, mapped name by name, refused where anything is left over."""
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from agebench.errors import UserError
-from agebench.models.weights import first_line
+from agebench.models.checkpoint_file import read_file, refuse_not_finite
 
-# Beside tensors, what published checkpoints hold: a training script's arguments and single numbers. None of these runs code.
-PLAIN = [
-    argparse.Namespace,
-    np.dtype,
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    *(type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64")),
-]
 # A name in the authors' state dict -> ours, with the rows to take of a tensor; None: recomputed here, not read.
 Rename = Callable[[str], list[tuple[str, slice]] | None]
 ALL = slice(None)
@@ -30,19 +21,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, a damaged one, one that would run code, or no dictionary.
     """
-    try:
-        with torch.serialization.safe_globals(PLAIN):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{path}: no such checkpoint; models of the zoo start from a file of their authors, or at random (--no-pretrained)"
-        ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
-    except Exception as error:  # pickle's own errors: weights_only refuses whatever is not plain data
-        raise UserError(
-            f"{path}: holds more than tensors and numbers, and code in checkpoints is not run ({type(error).__name__})"
-        ) from error
+        )
+    content = read_file(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; a checkpoint is a dictionary of state dicts")
     return content
@@ -69,7 +52,7 @@ def fill(model: nn.Module, theirs: dict[str, Tensor], rename: Rename, *, source:
     Nothing is copied unless everything fits.
 
     Raises:
-        UserError: a tensor is missing, has another shape, or is left over.
+        UserError: a tensor is missing, has another shape, is left over, or is not finite.
     """
     own = model.state_dict()
     mapped: dict[str, Tensor] = {}
@@ -92,6 +75,7 @@ def fill(model: nn.Module, theirs: dict[str, Tensor], rename: Rename, *, source:
             for name in shapes[:1]
         ]
         raise UserError(f"{source}: does not fit: {'; '.join(parts)}")
+    refuse_not_finite(mapped, source)
     model.load_state_dict(mapped)
     again = f", {recomputed} derived ones computed anew" if recomputed else ""
     return f"{len(theirs) - recomputed} of {len(theirs)} tensors taken over{again}"

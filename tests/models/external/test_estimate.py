@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from agebench.errors import AgebenchError, UserError
-from agebench.models.external.contract import ExternalBroken, prepare, read_answer
+from agebench.models.external.contract import ExternalBroken, pick, prepare, read_answer
 from agebench.models.external.estimate import estimate, fingerprint
+from agebench.models.external.files import reason
 from agebench.registry.cards import validated
 from agebench.registry.external import ExternalCard, ExternalInput
 
@@ -99,9 +101,9 @@ def test_a_file_is_called(form: str, files: dict[str, Path], faces: np.ndarray) 
 
 def test_an_output_that_is_not_there_and_one_that_is_not_named(files: dict[str, Path], faces: np.ndarray) -> None:
     pytest.importorskip("onnxruntime")
-    with pytest.raises(UserError, match="outputs age, other"):
+    with pytest.raises(ExternalBroken, match=r"outputs: 0 = age, 1 = other; output.name = 'years' is none of them"):
         ask(card(format="onnx", source=str(files["onnx"]), output={"name": "years"}), faces)
-    with pytest.raises(ExternalBroken, match="outputs age, other"):
+    with pytest.raises(ExternalBroken, match=r"outputs: 0 = age, 1 = other; the card must name the one to read"):
         ask(card(format="onnx", source=str(files["onnx"])), faces)
 
 
@@ -112,6 +114,9 @@ def test_a_file_that_is_missing_or_something_else(form: str, tmp_path: Path, fac
     (tmp_path / "text").write_text("no model")
     with pytest.raises(UserError, match="not readable as"):
         ask(card(format=form, source=str(tmp_path / "text")), faces)
+    (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44\n")
+    with pytest.raises(UserError, match="Git LFS pointer"):
+        ask(card(format=form, source=str(tmp_path / "pointer")), faces)
     with pytest.raises(UserError, match="package no_such_thing is not installed: pip install no-such-thing"):
         ask(card(format=form, source="no_such_thing:model.onnx"), faces)
     with pytest.raises(UserError, match="package json holds no file"):
@@ -140,7 +145,8 @@ def test_a_pickle_in_the_place_of_a_model_is_not_run(form: str, tmp_path: Path, 
 def test_a_size_that_does_not_fit_is_explained(files: dict[str, Path]) -> None:
     pytest.importorskip("onnxruntime")
     model = card(format="onnx", source=str(files["onnx"]), input={"size": 48}, output={"name": "age"})
-    with pytest.raises(ExternalBroken, match=r"refuses a batch of the shape \(4, 3, 48, 48\).*input.size"):
+    expected = r"refuses a batch of the shape \(4, 3, 48, 48\).*Got: 48 Expected: 32.*input.size"
+    with pytest.raises(ExternalBroken, match=expected):
         ask(model, np.zeros((4, 48, 48, 3), dtype=np.uint8))
 
 
@@ -198,7 +204,7 @@ def test_a_callable_in_a_package_is_called(faces: np.ndarray, module: Path, monk
         ("hangs", "did not return within 2 s"),
         ("raises", r"KeyError: 'weights' \(theirs.py, line"),
         ("dies", "ended with exit code 3"),
-        ("wide", r"shape \(4, 7\).*output.kind"),
+        ("wide", r"7 numbers a face \(shape \(4, 7\)\).*output.column = N, from 0 to 6"),
         ("words", "could not convert string to float"),
         ("constant", "constant is int, not a function"),
         ("no_such", "has no attribute 'no_such'"),
@@ -340,6 +346,12 @@ def test_what_is_no_distribution_is_refused(values: np.ndarray, message: str) ->
         ),
         ({"format": "onnx", "source": "m", "input": {"mean": [0.5, 0.5]}}, "mean has 2 numbers"),
         ({"format": "onnx", "source": "m", "input": {"std": [0.0]}}, "std must not be 0"),
+        ({"format": "onnx", "source": "m", "output": {"column": -1}}, "output.column = -1"),
+        ({"format": "onnx", "source": "m", "output": {"column": 1, "kind": "distribution"}}, "column is for kind"),
+        (
+            {"format": "command", "source": "it {input} {output}", "output": {"column": 1}},
+            "a command has a column named age",
+        ),
     ],
 )
 def test_a_card_that_cannot_be_meant(keys: dict[str, Any], message: str) -> None:
@@ -352,3 +364,78 @@ def test_sources_are_found_from_the_cards_folder(tmp_path: Path) -> None:
     assert card(format="onnx", source="package:m.onnx").located(tmp_path).source == "package:m.onnx"
     assert card(format="callable", source="m.py:f").located(tmp_path).source == f"{tmp_path / 'm.py'}:f"
     assert card(format="callable", source="a.b:f").located(tmp_path).source == "a.b:f"
+
+
+def test_an_output_column_is_read() -> None:
+    values = np.array([[0.9, 0.1, 0.30], [0.2, 0.8, 0.55]])
+    model = card(format="onnx", source="m", output={"column": 2, "scale": 100, "offset": 1})
+    np.testing.assert_allclose(read_answer(values, 2, model).age, [31, 56])
+    np.testing.assert_allclose(read_answer(values[:, None, :, None], 2, model).age, [31, 56])
+    with pytest.raises(ExternalBroken, match=r"output\.column = 2 is none of 0 to 1"):
+        read_answer(values[:, :2], 2, model)
+    with pytest.raises(ExternalBroken, match=r"gives the shape \(2, 3, 2\)"):
+        read_answer(np.zeros((2, 3, 2)), 2, model)
+
+
+def test_several_numbers_are_never_guessed_to_be_a_distribution() -> None:
+    values = np.array([[0.2, 0.5, 0.3]])
+    with pytest.raises(ExternalBroken) as refused:
+        read_answer(values, 1, card(format="onnx", source="m"))
+    assert "distribution" not in str(refused.value)
+    for logits in (False, True):
+        model = card(format="onnx", source="m", output={"kind": "distribution", "logits": logits})
+        with pytest.raises(ExternalBroken, match=r"must state what each of them stands for: output.ages"):
+            read_answer(values, 1, model)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("age", 1), ("other", -1), ("0", 1), ("1", -1)])
+def test_an_output_is_named_or_numbered(name: str, sign: int, files: dict[str, Path], faces: np.ndarray) -> None:
+    pytest.importorskip("onnxruntime")
+    found = ask(card(format="onnx", source=str(files["onnx"]), output={"name": name}), faces)
+    np.testing.assert_allclose(found, sign * redness(faces), atol=1e-3)
+
+
+def test_an_output_number_may_be_an_integer() -> None:
+    assert card(format="onnx", source="m", output={"name": 0}).output.name == "0"
+
+
+@pytest.mark.parametrize("outputs", [{"a": 1, "b": 2}, (np.ones(2), np.full(2, 2))])
+def test_pick_takes_a_number_of_any_outputs(outputs: Any) -> None:
+    assert np.all(pick(outputs, "1", "it") == 2)
+    with pytest.raises(ExternalBroken, match="none of them"):
+        pick(outputs, "2", "it")
+    with pytest.raises(ExternalBroken, match="the card must name the one to read"):
+        pick(outputs, "", "it")
+
+
+def test_pick_refuses_a_name_where_there_are_none() -> None:
+    assert pick(np.ones(3), "0", "it").shape == (3,)
+    with pytest.raises(ExternalBroken, match="a single output without a name"):
+        pick(np.ones(3), "age", "it")
+
+
+def test_float16_is_what_the_model_takes(files: dict[str, Path], faces: np.ndarray) -> None:
+    made = prepare(faces, ExternalInput(size=SIZE, dtype="float16", value_range=(0, 255), mean=(100.5,)))
+    assert made.dtype == np.float16
+    assert made.flags.c_contiguous
+    assert made.max() == 154.5
+    model = card(format="torchscript", source=str(files["torchscript"]), input={"size": SIZE, "dtype": "float16"})
+    np.testing.assert_allclose(ask(model, faces), redness(faces), atol=0.2)
+
+
+def test_a_torchscript_file_gives_no_warning(files: dict[str, Path], faces: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ask(card(format="torchscript", source=str(files["torchscript"])), faces)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Got invalid dimensions\n index: 1 Got: 3 Expected: 64\n Please fix the model.", "Got: 3 Expected: 64"),
+        ("a failure\n" + "trace\n" * 200 + "RuntimeError: the cause", "a failure … RuntimeError: the cause"),
+        ("", "no reason given"),
+    ],
+)
+def test_reason_keeps_the_line_with_the_cause(text: str, shown: str) -> None:
+    assert shown in reason(ValueError(text))

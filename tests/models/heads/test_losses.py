@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agebench.models import heads
 from agebench.models.heads import Head
+from agebench.models.heads.drf import DRFHead
 
 AGES = (0, 20)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -277,3 +278,13 @@ def test_a_wrong_option_is_named(name: str, options: dict[str, object]) -> None:
 
     with pytest.raises(UserError, match=f"head '{name}'"):
         heads.create(name, in_features=4, **options)
+
+
+def test_the_nodes_of_a_drf_tree_have_different_units() -> None:
+    head = DRFHead(8, trees=4, depth=6, units=40)
+    assert head.chosen.shape == (4, 31)
+    assert all(len(set(tree.tolist())) == 31 for tree in head.chosen)
+    assert len({tuple(sorted(tree.tolist())) for tree in head.chosen}) == 4
+    assert DRFHead(8, depth=6, units=31).chosen.shape == (5, 31)
+    with pytest.raises(TypeError, match="units = 30: a tree of depth 6 has 31 inner nodes"):
+        DRFHead(8, depth=6, units=30)
