@@ -26,6 +26,7 @@ FLOORS = {
     "paths": 0,
     "files": 0,
     "progress": 0,
+    "locks": 0,
 }
 # The public doors: they stand outside the house and may open any room.
 DOORS = {"__init__", "__main__", "pytest_plugin"}

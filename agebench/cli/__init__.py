@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from agebench import __version__
 from agebench.errors import AgebenchError
+from agebench.progress import above_progress, step
 
 # Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
 # which returns the exit code.
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        with above_progress(), step(f"agebench {arguments.command}"):
+            return int(arguments.run(arguments))
     except AgebenchError as error:
         print(f"agebench: {error}", file=sys.stderr)
         return error.exit_code

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from agebench.data.archive import ArchiveDamaged, extract, folder_error
 from agebench.data.download import download
@@ -20,6 +19,7 @@ from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.common import walk_files
 from agebench.data.samples import COLUMNS, Samples
 from agebench.errors import DatasetMissing, ImageRefused, UserError
+from agebench.locks import held
 from agebench.paths import cache_home, data_home
 from agebench.progress import progress
 from agebench.registry.cards import DatasetCard
@@ -219,7 +219,7 @@ def _take(
     home = home_of(card)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.parent / f".{card.name}.lock"):
+        with held(home.parent / f".{card.name}.lock", f"adding {card.name}"):
             present = _present(card, home, allow_partial) if keep else None
             if present:
                 return present

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from agebench.data.augment import normalise
@@ -14,6 +13,7 @@ from agebench.data.cache import Faces
 from agebench.engine.devices import autocast
 from agebench.engine.loader import FaceSet, batches
 from agebench.files import write_error
+from agebench.locks import held
 from agebench.models.age_model import AgeModel
 from agebench.paths import cache_home
 from agebench.progress import progress
@@ -67,7 +67,7 @@ def frozen_features(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with held(folder / "lock", "computing features"):
             _complete(folder / "features.f32", backbone, faces, card, (views, width), device, precision)
     except OSError as error:
         raise write_error(folder, error) from error

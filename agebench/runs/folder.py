@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from agebench import __version__
 from agebench.errors import AgebenchError, UserError
 from agebench.files import atomic, write_json, write_text
+from agebench.progress import step
 from agebench.registry.cards import validated
 from agebench.runs.config import RunConfig, read_settings
 
@@ -27,6 +28,16 @@ class Config(Protocol):
         """The whole of it."""
 
 
+# The stages of `timings`, as progress names them.
+_STAGES = {
+    "read_s": "reading and checking the datasets",
+    "faces_s": "preparing faces",
+    "features_s": "computing features",
+    "train_s": "training",
+    "predict_s": "predicting ages",
+    "evaluate_s": "evaluating",
+    "export_s": "exporting the model",
+}
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
 
@@ -125,10 +136,11 @@ class RunFolder:
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
-        """Add the block's seconds to the stage's timing."""
+        """Add the block's seconds to the stage's timing, and show the stage while it lasts."""
         start = time.perf_counter()
         try:
-            yield
+            with step(_STAGES.get(stage, stage)):
+                yield
         finally:
             self.timings[stage] = round(self.timings.get(stage, 0.0) + time.perf_counter() - start, 2)
 

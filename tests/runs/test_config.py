@@ -101,5 +101,5 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     ids=["deep", "nan", "digits", "large", "dots"],
 )
 def test_parse_setting_refuses_what_no_setting_takes(text: str) -> None:
-    with pytest.raises(UserError, match="^--set "):
+    with pytest.raises(UserError, match=r"^--set "):
         parse_setting(text)
