@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from agebench.progress import say, step
+from agebench.progress import printable, say, step
 
 _POLL_S = 0.2
 _TOLD_AFTER_S = 1.0  # shorter waits are not worth a line
@@ -52,10 +52,9 @@ def lock_owner(path: Path) -> str:
     """Return which process holds the lock at `path`, "" where that is unknown."""
     try:
         with _owner_file(path).open(encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_OWNER)
+            return printable(file.read(MAX_OWNER))
     except OSError:
         return ""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text.strip())
 
 
 def _owner_file(path: Path) -> Path:

@@ -5,11 +5,12 @@ bottom, so that no command is silent, whether or not the step that takes its tim
 """
 
 import contextlib
+import operator
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TextIO, TypeVar, cast, overload
 
 Item = TypeVar("Item")
@@ -44,13 +45,13 @@ class Progress(Generic[Item]):
         unit: str = "it",
         initial: int = 0,
     ) -> None:
-        if total is None and isinstance(items, Sized):
-            total = len(items)
+        if total is None and items is not None:
+            total = operator.length_hint(items) or None
         self.total = total
         self.count = initial
         self.note = ""
         self._items = items
-        self._label = _printable(label)
+        self._label = printable(label)
         self._unit = unit
         self._initial = initial
         self._start = time.monotonic()
@@ -252,6 +253,7 @@ def _is_silent() -> bool:
     return sys.stderr is None or os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return `text` on one line, without characters that move a cursor or hide."""
     words = " ".join(text.split())
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)

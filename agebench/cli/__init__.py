@@ -1,14 +1,15 @@
 """The front door. One small file a command; each is imported only when it is called."""
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from agebench import __version__
-from agebench.errors import AgebenchError
-from agebench.progress import above_progress, step
+from agebench.errors import AgebenchError, UserError
+from agebench.progress import above_progress, printable, step
 
 # Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
 # which returns the exit code.
@@ -36,6 +37,45 @@ COMMANDS = {
     "compare": "systems on the same images: is a difference shown?",
 }
 
+# Words of other programs -> the command that does it here.
+SYNONYMS = {
+    "train": "run",
+    "fit": "run",
+    "finetune": "run",
+    "evaluate": "test",
+    "eval": "test",
+    "benchmark": "suite",
+    "bench": "suite",
+    "metrics": "score",
+    "diff": "compare",
+    "download": "data get",
+    "get": "data get",
+    "add": "data add",
+    "audit": "data audit",
+    "faces": "data faces",
+    "dataset": "data",
+    "datasets": "list datasets",
+    "models": "list models",
+    "show": "info",
+    "ls": "list",
+    "create": "new",
+    "init": "new",
+    "infer": "predict",
+    "inference": "predict",
+    "serve": "demo",
+    "app": "demo",
+    "upload": "push",
+    "publish": "push",
+    "robustness": "stress",
+    "heatmap": "explain",
+    "record": "results",
+    "records": "results",
+    "sweep": "tune",
+    "search": "tune",
+    "verify": "check",
+    "convert": "export",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
@@ -54,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"agebench.cli.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
+    if wanted is not None and wanted not in COMMANDS:
+        print(f"agebench: no command '{printable(wanted[:80])}'{_suggestion(wanted)}", file=sys.stderr)
+        return UserError.exit_code
     arguments = parser.parse_args(argv)
     try:
         with above_progress(), step(f"agebench {arguments.command}"):
@@ -68,3 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`agebench list | head`); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _suggestion(word: str) -> str:
+    """Return the end of the message about an unknown command: the closest one, by meaning or by letters."""
+    word = word.lower()
+    close = [SYNONYMS[word]] if word in SYNONYMS else difflib.get_close_matches(word[:80], COMMANDS, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(f'`agebench {name}`' for name in close)}? " if close else ""
+    return f"; {hint}`agebench --help` lists the commands"
