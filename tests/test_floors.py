@@ -28,6 +28,7 @@ FLOORS = {
     "integrity": 0,
     "progress": 0,
     "terminal": 0,
+    "locks": 0,
 }
 # The public doors: they stand outside the house and may open any room.
 DOORS = {"__init__", "__main__", "pytest_plugin"}

@@ -1,6 +1,7 @@
 """The front door. One small file a command; each is imported only when it is called."""
 
 import argparse
+import difflib
 import errno
 import importlib
 import io
@@ -9,7 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from agebench import __version__
-from agebench.errors import AgebenchError
+from agebench.errors import AgebenchError, UserError
+from agebench.progress import above_progress, printable, step
 from agebench.terminal import printable_streams
 
 # Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
@@ -38,6 +40,45 @@ COMMANDS = {
     "compare": "systems on the same images: is a difference shown?",
 }
 
+# Words of other programs -> the command that does it here.
+SYNONYMS = {
+    "train": "run",
+    "fit": "run",
+    "finetune": "run",
+    "evaluate": "test",
+    "eval": "test",
+    "benchmark": "suite",
+    "bench": "suite",
+    "metrics": "score",
+    "diff": "compare",
+    "download": "data get",
+    "get": "data get",
+    "add": "data add",
+    "audit": "data audit",
+    "faces": "data faces",
+    "dataset": "data",
+    "datasets": "list datasets",
+    "models": "list models",
+    "show": "info",
+    "ls": "list",
+    "create": "new",
+    "init": "new",
+    "infer": "predict",
+    "inference": "predict",
+    "serve": "demo",
+    "app": "demo",
+    "upload": "push",
+    "publish": "push",
+    "robustness": "stress",
+    "heatmap": "explain",
+    "record": "results",
+    "records": "results",
+    "sweep": "tune",
+    "search": "tune",
+    "verify": "check",
+    "convert": "export",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
@@ -62,9 +103,13 @@ def _main(argv: Sequence[str] | None) -> int:
             module = importlib.import_module(f"agebench.cli.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
+    if wanted is not None and wanted not in COMMANDS:
+        print(f"agebench: no command '{printable(wanted[:80])}'{_suggestion(wanted)}", file=sys.stderr)
+        return UserError.exit_code
     arguments = parser.parse_args(argv)
     try:
-        code = int(arguments.run(arguments))
+        with above_progress(), step(f"agebench {arguments.command}"):
+            code = int(arguments.run(arguments))
         return code if _flushed() else 1
     except AgebenchError as error:
         print(f"agebench: {error}", file=sys.stderr)
@@ -136,3 +181,11 @@ def _is_short_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return bool(_memory_limit()) and isinstance(error, RuntimeError | ImportError | OSError | SystemError)
+
+
+def _suggestion(word: str) -> str:
+    """Return the end of the message about an unknown command: the closest one, by meaning or by letters."""
+    word = word.lower()
+    close = [SYNONYMS[word]] if word in SYNONYMS else difflib.get_close_matches(word[:80], COMMANDS, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(f'`agebench {name}`' for name in close)}? " if close else ""
+    return f"; {hint}`agebench --help` lists the commands"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from agebench.cli.options import add_json, add_model, add_registry, cards
+from agebench.progress import silence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wait() -> None:
     """Until somebody ends it."""
-    threading.Event().wait()
+    with silence():
+        threading.Event().wait()
 
 
 @contextmanager

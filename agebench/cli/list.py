@@ -21,11 +21,11 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.registry.builtin import detectors, heads, readers
 
     found = cards(arguments)
-    broken = {
-        **found.datasets.broken(),
-        **found.models.broken(),
-        **found.suites.broken(),
-    }  # first: it finds out which names are good
+    # First, because it loads the cards of plugins and so determines which names are good.
+    broken: dict[str, str] = {}
+    for registry in (found.datasets, found.models, found.suites):
+        for name, reason in registry.broken().items():
+            broken[f"{name} ({registry.kind})" if name in broken else name] = reason
     tables = {
         "datasets": {name: found.datasets.get(name).title for name in found.datasets.names()},
         "models": {name: found.models.get(name).title for name in found.models.names()},

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from agebench.data.blocks import Blocks
 from agebench.data.bodies import Body, bodies_of, prepare_body
@@ -22,6 +21,7 @@ from agebench.data.readers import Reader
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError, ImageRefused, UserError
 from agebench.files import write_error, write_json
+from agebench.locks import held
 from agebench.paths import cache_home
 from agebench.progress import progress
 
@@ -74,7 +74,7 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(reader, samples, spec)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with held(folder / "lock", f"{name}: preparing faces"):
             refusals = _complete(folder, reader, samples, spec, name, workers)
     except OSError as error:
         raise write_error(folder, error) from error

@@ -23,6 +23,7 @@ from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.common import walk_files
 from agebench.data.samples import COLUMNS, Samples
 from agebench.errors import DatasetMissing, ImageRefused, UserError
+from agebench.locks import held
 from agebench.paths import cache_home, data_home
 from agebench.progress import progress
 from agebench.registry.cards import DatasetCard
@@ -244,7 +245,7 @@ def _take(
     home = home_of(card)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_file(home)):
+        with held(_lock_file(home), f"adding {card.name}"):
             for leftover in _staging_folders(home):
                 _settle(card, home, leftover)  # of a call that was killed: this one holds the lock
             present = _present(card, home, allow_partial) if keep else None

@@ -1,17 +1,15 @@
 """What training tells the world while it runs: a progress bar or lines, and TensorBoard."""
 
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from agebench.data.contact_sheet import contact_sheet
 from agebench.engine.loader import FaceSet
-from agebench.terminal import raw_stream
+from agebench.progress import progress, say
 
 SHOWN = 24  # validation faces on TensorBoard
 
@@ -35,15 +33,7 @@ class Console(Events):
     def __init__(self, folder: Path, *, first_step: int = 0, quiet: bool = False) -> None:
         # What a killed run wrote after its last checkpoint is superseded.
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
-        self._bar = tqdm(
-            unit="step",
-            desc="training",
-            leave=False,
-            dynamic_ncols=True,
-            file=raw_stream(sys.stderr),
-            disable=not sys.stderr.isatty(),
-            initial=first_step,
-        )
+        self._bar = progress(unit="step", label="training", initial=first_step)
         self._quiet = quiet
         self._val_mae = ""
         self._step = first_step
@@ -51,6 +41,7 @@ class Console(Events):
         self._left = ""
 
     def __enter__(self) -> "Console":
+        self._bar.__enter__()
         return self
 
     def __exit__(
@@ -62,7 +53,7 @@ class Console(Events):
     def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
         """Move the bar; scalars against the step."""
         self._bar.total = steps
-        self._bar.set_postfix_str(f"{images_per_s:.0f} img/s, loss {loss:.3f}{self._val_mae}", refresh=False)
+        self._bar.note = f"{images_per_s:.0f} img/s, loss {loss:.3f}{self._val_mae}"
         self._bar.update(step - self._step)
         self._step = step
         now = time.perf_counter()
@@ -89,7 +80,7 @@ class Console(Events):
         if not self._quiet:
             line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}"
             rate = f", {entry['images_per_s']:.0f} images/s"
-            self._bar.write(line + rate + (self._left if entry["epoch"] < epochs else ""), file=sys.stderr)
+            say(line + rate + (self._left if entry["epoch"] < epochs else ""))
 
 
 def _duration(seconds: float) -> str:

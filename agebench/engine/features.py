@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from agebench.data.augment import normalise
@@ -15,6 +14,7 @@ from agebench.data.cache import Faces
 from agebench.engine.devices import autocast
 from agebench.engine.loader import FaceSet, batches
 from agebench.files import write_error
+from agebench.locks import held
 from agebench.models.age_model import AgeModel
 from agebench.paths import cache_home
 from agebench.progress import progress
@@ -69,7 +69,7 @@ def frozen_features(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with held(folder / "lock", "computing features"):
             blocks = Blocks(folder / "features.f32", len(faces.pixels), views * width * 4, BATCH)
             _complete(blocks, backbone, faces, card, views, device, precision)
     except OSError as error:

@@ -4,7 +4,12 @@ from typing import Any
 
 from agebench.registry.plugins import Registry
 
-readers: Registry[Any] = Registry("reader", group="agebench.readers")
+
+def _check_class(name: str, item: Any) -> str:
+    return "" if isinstance(item, type) else f"it hands over {type(item).__name__}, where a class is required"
+
+
+readers: Registry[Any] = Registry("reader", group="agebench.readers", check=_check_class)
 for _name, _target in {
     "utkface": "agebench.data.readers.utkface:UTKFaceReader",
     "fgnet": "agebench.data.readers.fgnet:FGNetReader",
@@ -17,7 +22,7 @@ for _name, _target in {
 }.items():
     readers.register(_name, _target)
 
-heads: Registry[Any] = Registry("head", group="agebench.heads")
+heads: Registry[Any] = Registry("head", group="agebench.heads", check=_check_class)
 for _name, _target in {
     "regression": "agebench.models.heads.regression:RegressionHead",
     "normalised": "agebench.models.heads.normalised:NormalisedHead",
@@ -37,5 +42,5 @@ for _name, _target in {
 }.items():
     heads.register(_name, _target)
 
-detectors: Registry[Any] = Registry("detector", group="agebench.detectors")
+detectors: Registry[Any] = Registry("detector", group="agebench.detectors", check=_check_class)
 detectors.register("dlib", "agebench.data.detect:DlibDetector")

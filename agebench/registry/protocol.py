@@ -1,11 +1,12 @@
 """Protocols: the ways in which a dataset is divided into training, validation and test, as its card names them."""
 
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-NAME = r"^[a-z0-9][a-z0-9._-]*$"
+NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"  # names become parts of paths, of which a component has at most 255 bytes
 DEFAULT = "default"
 Part = Literal["train", "val", "test"]
 
@@ -30,8 +31,8 @@ class Rotation(BaseModel):
 
     @model_validator(mode="after")
     def _apart(self) -> "Rotation":
-        named = [*self.train, *self.val, *self.test]
-        twice = [value for value in named if named.count(value) > 1]
+        named = Counter([*self.train, *self.val, *self.test])
+        twice = [value for value, times in named.items() if times > 1]
         if twice:
             raise ValueError(f"'{twice[0]}' stands in two parts")
         return self
@@ -44,7 +45,7 @@ class Rotation(BaseModel):
 class Protocol(BaseModel):
     """A named way to divide a dataset; `agebench run --protocol NAME` chooses it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(pattern=NAME)
     kind: Literal["holdout", "official", "folds", "leave-one-subject-out", "lists"]

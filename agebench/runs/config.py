@@ -17,6 +17,7 @@ from agebench.registry.cards import Architecture, DatasetCard, Recipe, merge, va
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.registry.protocol import DEFAULT
+from agebench.registry.toml_file import MAX_DEPTH, parse_toml
 
 _LARGEST_CONFIG = 1 << 20  # bytes
 DEFAULT_MODEL = "efficientnet_lite0"
@@ -130,16 +131,21 @@ def parse_setting(text: str) -> dict[str, Any]:
     """`train.lr=0.01` -> {"train": {"lr": 0.01}}; the value is read as TOML, else taken as text.
 
     Raises:
-        UserError: no `=` in it.
+        UserError: no `=` in it, or a value that no setting takes: nested too deeply, not finite, more than 64 bits.
     """
     key, sign, raw = text.partition("=")
     if not sign or not key.strip():
         raise UserError(f"--set {text}: write it as key=value, e.g. --set train.lr=0.001")
     try:
-        value: Any = tomllib.loads(f"value = {raw}")["value"]
+        value: Any = parse_toml(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
-    for part in reversed(key.strip().split(".")):
+    except ValueError as error:
+        raise UserError(f"--set {text[:200]}: {error}") from error
+    parts = key.strip().split(".")
+    if len(parts) > MAX_DEPTH:
+        raise UserError(f"--set {text[:200]}: a key has more than {MAX_DEPTH} parts")
+    for part in reversed(parts):
         value = {part: value}
     return value  # type: ignore[no-any-return]
 

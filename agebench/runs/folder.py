@@ -20,6 +20,7 @@ from agebench import __version__
 from agebench.errors import AgebenchError, Damaged, UserError
 from agebench.files import atomic, digest, is_temporary, write_error, write_json, write_text
 from agebench.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
+from agebench.progress import step
 from agebench.registry.cards import validated
 from agebench.runs.config import RunConfig, read_settings
 
@@ -39,6 +40,16 @@ _BEGINNING = (
     *("config.toml", "manifest.json", "metrics.json", "history.json", "validation.parquet", "report.md", _CONTINUES),
     *("samples", "lists", "predictions", "checkpoints", "folds", "tensorboard", "figures", "private", "export"),
 )
+# The stages of `timings`, as progress names them.
+_STAGES = {
+    "read_s": "reading and checking the datasets",
+    "faces_s": "preparing faces",
+    "features_s": "computing features",
+    "train_s": "training",
+    "predict_s": "predicting ages",
+    "evaluate_s": "evaluating",
+    "export_s": "exporting the model",
+}
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
 
@@ -202,10 +213,11 @@ class RunFolder:
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
-        """Add the block's seconds to the stage's timing."""
+        """Add the block's seconds to the stage's timing, and show the stage while it lasts."""
         start = time.perf_counter()
         try:
-            yield
+            with step(_STAGES.get(stage, stage)):
+                yield
         finally:
             self.timings[stage] = round(self.timings.get(stage, 0.0) + time.perf_counter() - start, 2)
 

@@ -22,7 +22,7 @@ def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
     Raises:
         UserError: a name that cannot be one, or the folder is there already.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name):
         raise UserError(
             f"'{name}' cannot be a name: small letters, digits, dots, dashes and underscores, e.g. my-{kind}"
         )

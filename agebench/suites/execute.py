@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Protocol
 
+from agebench.progress import progress
 from agebench.suites.attempt import Attempt, Outcome
 from agebench.suites.plan import Job, State, spent_seconds
 
@@ -51,24 +52,28 @@ def run_jobs(
     waiting = list(reversed(jobs))
     work: dict[Future[Outcome], tuple[Job, float]] = {}
     spent = spent_seconds(jobs)
-    while waiting or work:
-        while waiting and len(work) < executor.slots:
-            job = waiting.pop()
-            if job.state() == "done":
-                found[job.folder.name] = "done"
-                tell(job, "done")
-                continue
-            running = sum(time.monotonic() - since for _, since in work.values())
-            if budget_s is not None and spent + running >= budget_s:
-                waiting.clear()
-                break
-            work[executor.submit(job.attempt(executor.threads, registry))] = (job, time.monotonic())
-        for future in wait(work, return_when=FIRST_COMPLETED).done:
-            job, _ = work.pop(future)
-            outcome = _outcome(future)
-            spent += outcome.seconds
-            found[job.folder.name] = _settle(job, outcome)
-            tell(job, found[job.folder.name])
+    with progress(total=len(jobs), label="suite", unit="run") as bar:
+        while waiting or work:
+            while waiting and len(work) < executor.slots:
+                job = waiting.pop()
+                if job.state() == "done":
+                    found[job.folder.name] = "done"
+                    tell(job, "done")
+                    bar.update()
+                    continue
+                running = sum(time.monotonic() - since for _, since in work.values())
+                if budget_s is not None and spent + running >= budget_s:
+                    waiting.clear()
+                    break
+                work[executor.submit(job.attempt(executor.threads, registry))] = (job, time.monotonic())
+            bar.note = f"at work: {', '.join(job.folder.name for job, _ in work.values())}"
+            for future in wait(work, return_when=FIRST_COMPLETED).done:
+                job, _ = work.pop(future)
+                outcome = _outcome(future)
+                spent += outcome.seconds
+                found[job.folder.name] = _settle(job, outcome)
+                tell(job, found[job.folder.name])
+                bar.update()
     return found
 
 

@@ -22,6 +22,42 @@ def test_the_front_door_loads_neither_torch_nor_pandas(words: list[str]) -> None
     assert done.returncode == 0, done.stderr
 
 
+def test_no_help_imports_what_it_does_not_show() -> None:
+    code = """
+import contextlib, io, sys
+from agebench.cli import COMMANDS, main
+for command in COMMANDS:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main([command, "--help"])
+    heavy = {"numpy", "pandas", "torch", "timm", "scipy", "pyarrow", "PIL", "pydantic", "tqdm", "matplotlib"} & set(sys.modules)
+    assert not heavy, (command, heavy)
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["list"])
+heavy = {"numpy", "pandas", "torch", "timm", "scipy", "pyarrow", "PIL", "tqdm", "matplotlib"} & set(sys.modules)
+assert not heavy, ("list", heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("train", "run"), ("scroe", "score"), ("Leaderbord", "leaderboard"), ("eval", "test"), ("download", "data get")],
+)
+def test_an_unknown_command_offers_the_near_one(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word, "--test", "utk"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"agebench: no command '{word}'; did you mean `agebench {meant}`? `agebench --help` lists the commands\n"
+    )
+
+
+def test_a_command_like_none_names_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["\x1b[31mqq"]) == 2
+    assert capsys.readouterr().err.endswith("[31mqq'; `agebench --help` lists the commands\n")
+
+
 def test_python_dash_m_is_the_console_script() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "agebench", "list", "models"], capture_output=True, text=True, check=True

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,96 @@ def test_a_card_that_extends_nothing_is_broken(base: str, message: str, tmp_path
     reason = catalogue([tmp_path]).models.broken()["mine"]
     assert str(path) in reason
     assert message in reason
+
+
+GOOD = MODEL.format(name="good")
+DATASET = 'name = "bad"\ntitle = ""\nreader = "folder"\nlicence = "x"\n'
+UNUSABLE = {
+    "extends-list": 'extends = ["utk"]',
+    "extends-table": "extends = { a = 1 }",
+    "extends-number": "extends = 3",
+    "name-list": 'name = ["a"]\ntitle = "t"\nbackbone = "resnet18"',
+    "no-name": 'title = "t"\nbackbone = "resnet18"',
+    "long-name": MODEL.format(name="a" * 300),
+    "deep-list": "x = " + "[" * 50_000,
+    "deep-closed": "x = " + "[" * 90 + "]" * 90,
+    "deep-table": "x = " + "{a = " * 500 + "1" + "}" * 500,
+    "huge-integer": MODEL.format(name="bad") + "size = " + "9" * 5000,
+    "long-integer": MODEL.format(name="bad") + "head_options = { x = " + "9" * 4000 + " }",
+    "hexadecimal": MODEL.format(name="bad") + "head_options = { x = 0x" + "f" * 20_000 + " }",
+    "dots": "a" + ".a" * 50_000 + " = 1",
+    "quoted-dots": '"a"' + '."a"' * 50_000 + " = 1",
+    "dotted-header": "[a" + ".a" * 50_000 + "]",
+    "std-zero": MODEL.format(name="bad") + "std = [0, 0, 0]",
+    "std-nan": MODEL.format(name="bad") + "std = [nan, 1, 1]",
+    "mean-infinite": MODEL.format(name="bad") + "mean = [inf, 0, 0]",
+    "rate-infinite": MODEL.format(name="bad") + "train = { lr = inf }",
+    "not-utf8": b'title = "\xff\xfe"',
+    "empty": "",
+    "many-keys": "\n".join(f"key{number} = 1" for number in range(20_000)),
+    "too-long": "#" * 2_000_000,
+    "home-unknown": 'name = "bad"\nkind = "external"\ntitle = ""\nformat = "onnx"\nsource = "~no-such-user/m"\nlicence = ""',
+}
+PATTERNS = {
+    "integer": "5",
+    "list": '["a"]',
+    "nested-repeat": r"'{:(a+)+b}{age}.jpg'",
+    "nested-count": r"'{:(?:\d*x?){30}}{age}.jpg'",
+    "open": "'{age:(}.jpg'",
+    "twice": "'{age}{age}.jpg'",
+    "long": "'{age}" + "a" * 5000 + "'",
+    "count": r"'{age:\d{99999999999}}'",
+}
+
+
+def unusable(folder: Path, kind: str, text: str | bytes) -> Path:
+    path = folder / kind / "bad.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("text", UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_card_is_broken_alone(text: str | bytes, tmp_path: Path) -> None:
+    path = unusable(tmp_path, "models", text)
+    write(tmp_path, "good", GOOD)
+    found = catalogue([tmp_path])
+    reason = found.models.broken()["bad"]
+    assert reason.startswith(f"{path}: ")
+    assert len(reason) < 2000
+    assert {"good", "tiny"} <= set(found.models.names())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_an_unusable_pattern_breaks_its_card(pattern: str, tmp_path: Path) -> None:
+    path = unusable(tmp_path, "datasets", f"{DATASET}options = {{ pattern = {pattern} }}")
+    reason = catalogue([tmp_path]).datasets.broken()["bad"]
+    assert reason.startswith(f"{path}: options.pattern")
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe", "folder", "gone"])
+def test_a_card_that_is_no_regular_file_is_broken(target: str, tmp_path: Path) -> None:
+    card = tmp_path / "models" / "bad.toml"
+    card.parent.mkdir()
+    if target == "pipe":
+        os.mkfifo(card)
+    elif target == "folder":
+        card.mkdir()
+    else:
+        card.symlink_to(target)
+    found = catalogue([tmp_path])
+    assert "bad" in found.models.broken()
+    assert "tiny" in found.models.names()
+
+
+def test_a_broken_card_keeps_no_name_from_a_good_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "good", "title = ")
+    write(tmp_path, "other", GOOD)
+    found = catalogue([tmp_path])
+    assert found.models.get("good").title == "A model"
+    assert f"good ({path})" in found.models.broken()
+
+
+def test_a_card_with_many_problems_lists_the_first(tmp_path: Path) -> None:
+    write(tmp_path, "bad", MODEL.format(name="bad") + "\n".join(f"key{number} = 1" for number in range(30)))
+    assert catalogue([tmp_path]).models.broken()["bad"].endswith("; and 25 more problems")

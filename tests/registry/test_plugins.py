@@ -1,9 +1,11 @@
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 
 from agebench.errors import UserError
 from agebench.registry import plugins
+from agebench.registry.catalogue import catalogue
 from agebench.registry.plugins import Registry, suggest
 
 
@@ -64,3 +66,69 @@ def test_an_unknown_name_among_very_many_does_not_print_them_all() -> None:
     assert suggest("cat", images).endswith("00098, 00099 and 23,900 more")
     assert suggest("cat", images[:3]) == "; there are: 00000, 00001, 00002"
     assert suggest("cat", []) == "; there are none"
+
+
+PLUGINS = """
+import sys
+from agebench.registry.cards import DatasetCard
+
+class Sly(Exception):
+    def __str__(self):
+        raise ValueError("no")
+
+def __getattr__(name):
+    if name == "ends":
+        sys.exit(3)
+    if name == "sly":
+        raise Sly
+    if name == "stops":
+        raise GeneratorExit
+    print("from a plugin")
+    return {
+        "table": {"name": "table"},
+        "nothing": None,
+        "card": DatasetCard(name="card", title="", reader="csv", licence="x"),
+        "renamed": DatasetCard(name="other", title="", reader="csv", licence="x"),
+    }[name]
+"""
+
+
+def test_unusable_plugins_are_broken_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sly_plugin.py").write_text(PLUGINS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ("ends", "sly", "stops", "table", "nothing", "renamed", "card", "absent")
+    points = [EntryPoint(name, f"sly_plugin:{name}", "agebench.datasets") for name in names]
+    points.append(EntryPoint("garbled", "no reference", "agebench.datasets"))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point for point in points if point.group == group])
+    datasets = catalogue().datasets
+    broken = datasets.broken()
+    assert "ends the program while it is loaded (SystemExit: 3)" in broken["ends"]
+    assert "hands over dict, where a DatasetCard is required" in broken["table"]
+    assert "hands over NoneType" in broken["nothing"]
+    assert "its card is called 'other'" in broken["renamed"]
+    assert set(broken) == {*names, "garbled"} - {"card"}
+    assert {"card", "utk"} <= set(datasets.names())
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_metadata_of_one_package_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Package:
+        def __init__(self, points: list[EntryPoint] | None) -> None:
+            self.points = points
+
+        @property
+        def entry_points(self) -> EntryPoints:
+            if self.points is None:
+                raise ValueError("damaged")
+            return EntryPoints(self.points)
+
+    def damaged(group: str) -> None:
+        raise ValueError("damaged")
+
+    monkeypatch.setattr(plugins, "entry_points", damaged)
+    point = EntryPoint("fine", "json:JSONDecoder", "agebench.heads")
+    monkeypatch.setattr(plugins, "distributions", lambda: [Package(None), Package([point])])
+    registry: Registry[object] = Registry("head", group="agebench.heads")
+    assert registry.names() == ["fine"]

@@ -93,3 +93,13 @@ def test_a_setting_without_a_value() -> None:
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.toml: not a readable TOML file"):
         read_settings(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a.b=" + "[" * 50_000, "train.lr=nan", "seed=" + "9" * 5000, "seed=" + "9" * 30, "a" + ".a" * 5000 + "=1"],
+    ids=["deep", "nan", "digits", "large", "dots"],
+)
+def test_parse_setting_refuses_what_no_setting_takes(text: str) -> None:
+    with pytest.raises(UserError, match=r"^--set "):
+        parse_setting(text)

@@ -8,8 +8,8 @@ import pandas as pd
 
 from agebench.data.readers.common import list_images, top_folder
 from agebench.data.readers.labels import LabelledReader
-from agebench.data.readers.text import compile_pattern
 from agebench.data.samples import Samples
+from agebench.registry.patterns import Matcher, bounded_matching, compile_pattern
 
 __all__ = ["FolderReader", "compile_pattern"]
 
@@ -50,21 +50,22 @@ class FolderReader(LabelledReader):
         needs = () if self.tables else ("age",)
         grammars = [compile_pattern(self.pattern, age=looks, needs=needs) for looks in (_NUMBER, "") if self.pattern]
         labels = []
-        for path in images:
-            found = _by_pattern(grammars, path) if grammars else _by_folder(path)
-            if found is None:
-                misfit = f"does not end like '{self.pattern}'" if grammars else "has no folder that is an age"
-                put_aside.append((path[skip:], path, f"its path '{path}' {misfit}"))
-            else:
-                labels.append({"sample_id": path[skip:], "path": path, **found})
+        with bounded_matching("pattern") as match:
+            for path in images:
+                found = _by_pattern(grammars, path, match) if grammars else _by_folder(path)
+                if found is None:
+                    misfit = f"does not end like '{self.pattern}'" if grammars else "has no folder that is an age"
+                    put_aside.append((path[skip:], path, f"its path '{path}' {misfit}"))
+                else:
+                    labels.append({"sample_id": path[skip:], "path": path, **found})
         names = grammars[0].groupindex if grammars else ["age"]
         table = pd.DataFrame(labels, columns=["sample_id", "path", *names])
         return self.complete(table, put_aside, source=str(self.root))
 
 
-def _by_pattern(grammars: list[re.Pattern[str]], path: str) -> dict[str, str] | None:
-    match = next(filter(None, (grammar.fullmatch(path) for grammar in grammars)), None)
-    return match.groupdict() if match else None
+def _by_pattern(grammars: list[re.Pattern[str]], path: str, match: Matcher) -> dict[str, str] | None:
+    fitting = next(filter(None, (match(grammar, path) for grammar in grammars)), None)
+    return fitting.groupdict() if fitting else None
 
 
 def _by_folder(path: str) -> dict[str, str] | None:

@@ -14,6 +14,7 @@ from agebench.data.bodies import COLUMNS as BODY
 from agebench.data.readers.common import top_folder, walk_files
 from agebench.data.readers.text import as_text, compile_pattern, fill_in
 from agebench.errors import UserError
+from agebench.registry.patterns import bounded_matching
 
 TABLES = (".csv", ".tsv", ".parquet", ".mat")
 KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold", *BODY)
@@ -49,7 +50,8 @@ def find_tables(root: Path, table: Table) -> dict[str, dict[str, str]]:
                 return {path: {}}
         raise UserError(f"{root}: no table '{table.file}' in it")
     grammar = compile_pattern(table.file, needs=(), option="table")
-    found = {path: match.groupdict() for path in files if (match := grammar.fullmatch(path))}
+    with bounded_matching("tables.file") as match:
+        found = {path: fitting.groupdict() for path in files if (fitting := match(grammar, path))}
     if not found:
         raise UserError(f"{root}: no table in it whose name is like '{table.file}'")
     return found
