@@ -69,6 +69,16 @@ class Row:
         """On which images it was tested by all its seeds: equal for two systems where these are the same."""
         return frozenset(_images(record, test) for record in self._by_test[test].values())
 
+    @cached_property
+    def flags(self) -> list[str]:
+        """What to beware of, in a few words each."""
+        return _flags(self)
+
+    @property
+    def has_no_rank(self) -> bool:
+        """Whether its figures flatter, or may: it has no place in any ranking."""
+        return not UNRANKED.isdisjoint(self.flags)
+
     def tested(self, test: str) -> list["Tested"]:
         """How many images of a test set it was tested on, one entry a seed."""
         return [_tested(record, test) for record in self._by_test[test].values()]
@@ -346,6 +356,10 @@ def under_stress(row: Row) -> dict[str, Stress]:
 
 def flags(row: Row) -> list[str]:
     """What to beware of, in a few words each."""
+    return row.flags
+
+
+def _flags(row: Row) -> list[str]:
     model = row.records[0].get("model") or {}
     tests = [test for record in row.records for test in record["metrics"]["tests"].values()]
     found = {
@@ -357,16 +371,19 @@ def flags(row: Row) -> list[str]:
         EXCLUDED: any(map(excludes, row.records)),
         SUBSET: any(is_subset(row, test) for test in row.tests),
         OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
-        f"seeds {listed([str(seed) for seed in row.seeds])}, not 0 to {len(row.seeds) - 1}": _picked(row),
+        **({_picked(row): True} if _picked(row) else {}),
         "a seed run twice": len(row.records) > len({_run(record) for record in row.records}),
         **{f"not reproducible: {reason}": True for reason in private(row)},
     }
     return [word for word, holds in found.items() if holds]
 
 
-def _picked(row: Row) -> bool:
-    """Whether several seeds are others than the first ones: they may be the best of many."""
-    return row.train is not None and len(row.seeds) > 1 and set(row.seeds) != set(range(len(row.seeds)))
+def _picked(row: Row) -> str:
+    """Several seeds in words where they are not the first ones, and may be the best of many; else empty."""
+    seeds = sorted(row.seeds, key=lambda seed: (seed is None, seed or 0))
+    if row.train is None or len(seeds) < 2 or seeds == list(range(len(seeds))):
+        return ""
+    return f"seeds {listed([str(seed) for seed in seeds])}, not 0 to {len(seeds) - 1}"
 
 
 def has_other_images(row: Row, test: str) -> bool:
