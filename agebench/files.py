@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agebench.errors import AgebenchError, DiskFull, UserError
 
@@ -17,6 +17,13 @@ from agebench.errors import AgebenchError, DiskFull, UserError
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.\w+)?")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype", b"<html", b"<?xml")
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Text that a spreadsheet takes for a formula by its first character; quotes before it are those that `csv_cell` added.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @contextmanager
@@ -155,6 +162,39 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically: indented, keys in the order given, NaN refused (JSON has none)."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a CSV cell that no spreadsheet evaluates.
+
+    Text that begins like a formula gets a leading apostrophe; numbers, also those written as text, stay as they are.
+    `csv_origin` takes the apostrophe off again.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def csv_origin(text: str) -> str:
+    """Return the text that `csv_cell` made a cell of."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def csv_text(table: "pd.DataFrame", *, index: bool = False) -> str:
+    """Return a table as CSV text for people: every cell and header as `csv_cell` has it."""
+    from pandas.api.types import is_numeric_dtype  # not for whoever writes JSON alone
+
+    safe = table.rename(columns=csv_cell, index=csv_cell if index else None)
+    for position, dtype in enumerate(safe.dtypes):
+        if not is_numeric_dtype(dtype):
+            safe.isetitem(position, safe.iloc[:, position].astype("object").map(csv_cell).to_numpy(object))
+    safe.index.names = [csv_cell(name) for name in safe.index.names]
+    return safe.to_csv(index=index)
+
+
+def write_csv(path: Path, table: "pd.DataFrame", *, index: bool = False) -> None:
+    """Write a table as CSV for people, atomically; see `csv_text`."""
+    write_text(path, csv_text(table, index=index))
 
 
 def _umask() -> int:

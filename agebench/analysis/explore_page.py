@@ -10,7 +10,7 @@ from agebench.analysis.explore import Explored, compare, conflicting_copies, cro
 from agebench.analysis.explore_figures import figures_of
 from agebench.analysis.explore_labels import compared
 from agebench.errors import UserError
-from agebench.files import atomic, write_json
+from agebench.files import write_csv, write_json
 from agebench.registry.cards import DatasetCard
 from agebench.reports.figures import colours
 from agebench.reports.making_text import FRAMINGS
@@ -48,8 +48,7 @@ def explore_into(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) -
     }
     tables = {name: table for of in found for name, table in _tables(of).items()}
     for name, table in tables.items():
-        with atomic(folder / name) as temporary:
-            table.to_csv(temporary, index=name.startswith("crosstab"))
+        write_csv(folder / name, table, index=name.startswith("crosstab"))
     write_json(folder / _MARK, content)
     write_page(folder, page)
     return content

@@ -72,7 +72,7 @@ def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int)
         raise UserError(f"train.freeze = {config.train.freeze}: a search is for whole models; leave it out here")
     dataset = open_dataset(catalogue.datasets.get(name))
     own = config.model_copy(update={"data": config.data.model_copy(update={"test": (name,)})})
-    samples, excluded = exclude({name: dataset}, config.data.exclude)
+    samples, excluded = exclude({name: dataset}, config.data.exclude, complete=False)
     divisions = divide_home(own, dataset, samples)
     if len(divisions) > 1:
         raise UserError(
@@ -81,7 +81,7 @@ def prepare(config: RunConfig, catalogue: Catalogue, home: Path, *, images: int)
     inputs = inputs_of(own, {name: dataset}, samples, excluded, divisions)
     # Kept where the long run will stand: who goes on from there to the tests compares it, too.
     refuse_changed(RunFolder(home / "run", str(home)), inputs)
-    faces = prepare_faces(config, dataset)
+    faces = prepare_faces(config, dataset, samples[name])
     division = replace(divisions.with_faces({name: faces})[0], tests={}, overlap={})
     small = replace(division, train=_some(division.train, images, config.seed))
     return Ground(config, division, small, faces, device, home, inputs)

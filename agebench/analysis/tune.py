@@ -16,7 +16,7 @@ from agebench.analysis import sanity
 from agebench.analysis.ground import Ground, prepare
 from agebench.analysis.trials import Trial, best_of, not_told_apart, run_trial, with_recipe
 from agebench.errors import AgebenchError, UserError
-from agebench.files import atomic, write_json, write_text
+from agebench.files import write_csv, write_json, write_text
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.config import RunConfig
 from agebench.runs.folder import RunFolder
@@ -197,8 +197,7 @@ def _long_run(ground: Ground, winner: RunConfig, folder: Path) -> list[dict[str,
 
 def _write_csv(folder: Path, trials: list[Trial]) -> None:
     columns = ["lr", "weight_decay", "epochs", "val_mae", "low", "high", "seconds", "diverged"]
-    with atomic(folder / CSV) as temporary:
-        pd.DataFrame(trials).reindex(columns=columns).to_csv(temporary, index=False)
+    write_csv(folder / CSV, pd.DataFrame(trials).reindex(columns=columns))
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read the records, write the page."""
     from agebench.errors import UserError
     from agebench.files import check_file, check_folder, write_text
-    from agebench.reports.leaderboard import leaderboard, matrix, rows_of
+    from agebench.reports.leaderboard import leaderboard, matrix_csv, matrix_latex, rows_of
     from agebench.reports.record_check import check_record
     from agebench.reports.results import read_records
 
@@ -72,11 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         text = leaderboard(rows, published)
         out = arguments.out or Path("reports/LEADERBOARD.md")
     else:
-        import pandas as pd
-
-        headers, table = matrix(rows, list(dict.fromkeys(test for row in rows for test in row.tests)))
-        frame = pd.DataFrame(table, columns=headers)
-        text = frame.to_csv(index=False) if arguments.format == "csv" else _latex(headers, table)
+        text = matrix_csv(rows) if arguments.format == "csv" else matrix_latex(rows)
         out = arguments.out
     if out is None:
         print(text, end="")
@@ -88,10 +84,3 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(json.dumps(site_data(rows, published), indent=2, allow_nan=False))
     return 0
-
-
-def _latex(headers: list[str], table: list[list[str]]) -> str:
-    from tabulate import tabulate
-
-    made: str = tabulate(table, headers=headers, tablefmt="latex_booktabs", disable_numparse=True)
-    return made + "\n"

@@ -53,13 +53,38 @@ def _add(arguments: argparse.Namespace) -> int:
     catalogue = cards(arguments)
     written = {}
     for folder in arguments.runs:
+        _require_true(folder)
         known = _cards_of(folder, catalogue)
         written[str(folder)] = str(write_record(folder, arguments.results, known, initial_of(folder)))
         if not arguments.json:
             print(written[str(folder)])
     if arguments.json:
         print(json.dumps(written, indent=2))
+    else:
+        print("next: `agebench results check` checks every record, `agebench leaderboard` shows them", file=sys.stderr)
     return 0
+
+
+def _require_true(folder: Path) -> None:
+    """Refuse a run whose metrics.json does not follow from the predictions beside it, before a record is sealed."""
+    from agebench.errors import UserError
+    from agebench.reports.record_check import check_record
+    from agebench.reports.results import make_record
+
+    problems = list(check_record(make_record(folder), folder))
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(
+            f"{folder}: metrics.json does not follow from the files beside it: {problems[0]}{more}. A record is made only of "
+            "figures as the run computed them. Run it again into another folder and add that one: `agebench "
+            f"{_command_of(folder)} --config {folder / 'config.toml'} --out DIR`"
+        )
+
+
+def _command_of(folder: Path) -> str:
+    from agebench.runs.folder import RunFolder
+
+    return "test" if RunFolder(folder).metrics().get("train") is None else "run"
 
 
 def _cards_of(folder: Path, catalogue: "Catalogue") -> "dict[str, DatasetCard]":

@@ -12,7 +12,7 @@ from agebench.data.readers.tables import TABLES, read_table
 from agebench.data.samples import Samples
 from agebench.data.splits import PARTS, Part
 from agebench.errors import UserError
-from agebench.files import atomic
+from agebench.files import csv_origin, write_csv
 from agebench.registry.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path 
             continue
         file = _find(protocol.files[part], root, label)
         wanted = pd.Series(_read(file, protocol.column, label), dtype="str").str.replace("\\", "/")
+        wanted = wanted.where(wanted.isin(known.index), wanted.map(csv_origin))
         rows = wanted.map(known)
         missing = wanted[rows.isna()]
         if len(missing):
@@ -78,8 +79,7 @@ def save_lists(folder: Path, folds: "Folds") -> None:
         files = zip(PARTS, ("train", "valid", "test"), strict=True)
         tables = {file: shown[(words["part"] == part).to_numpy()] for part, file in files}
     for name, content in tables.items():
-        with atomic(folder / f"{name}.csv") as temporary:
-            content.to_csv(temporary, index=False)
+        write_csv(folder / f"{name}.csv", content)
 
 
 def _names(samples: Samples) -> "pd.Series[int]":

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from agebench.deploy.predictor import Face
 from agebench.errors import UserError
-from agebench.files import atomic
+from agebench.files import atomic, csv_cell
 
 Row = dict[str, Any]
 Write = Callable[[Sequence[Row]], None]
@@ -102,7 +102,7 @@ def text_output(file: TextIO, names: Sequence[str], about: Mapping[str, Any] | N
             if not begun:
                 table.writerow(names)
                 begun = True
-            table.writerows([row[name] for name in names] for row in rows)
+            table.writerows([csv_cell(row[name]) for name in names] for row in rows)
             if file is sys.stdout:
                 file.flush()  # who reads along sees each picture's faces when they are found
 

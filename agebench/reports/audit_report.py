@@ -9,7 +9,7 @@ import pandas as pd
 
 from agebench.data.contact_sheet import contact_sheet, tile
 from agebench.data.findings import Findings, Source
-from agebench.files import atomic, write_json, write_text
+from agebench.files import atomic, write_csv, write_json, write_text
 from agebench.reports.tables import count, escaped, listed, markdown_table
 
 TILE, SHOWN = 112, 40
@@ -44,10 +44,10 @@ def summary(findings: Findings) -> dict[str, Any]:
 def write_audit(folder: Path, findings: Findings, sources: Sequence[Source]) -> Path:
     """Write the tables as CSV, what `agebench run --exclude` takes, contact sheets and report.md; returns the report."""
     for name in ("copies", "near", "conflicts", "ages", "quality", "subjects", "quarantined"):
-        _write_csv(folder / f"{name}.csv", getattr(findings, name))
+        write_csv(folder / f"{name}.csv", getattr(findings, name))
     exclusions = {kind: table for kind, table in findings.exclusions().items() if len(table)}
     for kind, table in exclusions.items():
-        _write_csv(folder / f"exclude-{kind}.csv", table)
+        write_csv(folder / f"exclude-{kind}.csv", table)
     write_json(folder / "audit.json", summary(findings))
     pictures = _sheets(folder, findings, {source.card.name: source for source in sources})
     report = folder / "report.md"
@@ -183,8 +183,3 @@ def _columns(table: pd.DataFrame, *names: str) -> list[Any]:
 def _count_own(findings: Findings, pairs: pd.DataFrame) -> dict[str, int]:
     within = int((pairs["other_dataset"] == findings.name).sum())
     return {"within": within, "across": len(pairs) - within}
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)

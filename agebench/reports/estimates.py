@@ -149,7 +149,7 @@ def joined(estimates: pd.DataFrame, samples: Samples) -> pd.DataFrame | None:
 
 def describe_dataset(card: DatasetCard) -> dict[str, Any]:
     """For a record: what of a card decides a figure, under what terms, and whether others can get the data."""
-    kept = {"title", "reader", "options", "faces", "landmark_points", "licence", "citation"}
+    kept = {"title", "reader", "options", "faces", "landmark_points", "count", "licence", "citation"}
     reachable = bool(card.url or card.homepage or card.how_to_get) or not needs_files(card)
     return card.model_dump(mode="json", include=kept) | {"public": reachable}
 

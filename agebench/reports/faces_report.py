@@ -10,7 +10,7 @@ from agebench.data.cache import Faces
 from agebench.data.contact_sheet import contact_sheet, tile
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.files import atomic, write_json, write_text
+from agebench.files import atomic, write_csv, write_json, write_text
 from agebench.reports.failures_text import failures_in_words, failures_tables
 from agebench.reports.tables import count, escaped, markdown_table
 
@@ -29,8 +29,7 @@ def write_faces(folder: Path, about: Mapping[str, Any], reader: Reader, samples:
     reasons = table["sample_id"].map(faces.refused)
     columns = ["sample_id", "path", "age", *(group for group in samples.groups if group in table)]
     failed = table.loc[reasons.notna(), [*dict.fromkeys(columns)]].assign(reason=reasons[reasons.notna()])
-    with atomic(folder / "failed.csv") as temporary:
-        failed.to_csv(temporary, index=False)
+    write_csv(folder / "failed.csv", failed)
     write_json(folder / "faces.json", dict(about))
     kinds = failed["reason"].value_counts().items()
     size = faces.pixels.shape[1]

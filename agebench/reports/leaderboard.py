@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
+import pandas as pd
+
+from agebench.files import csv_text
 from agebench.registry.cards import Published
 from agebench.reports.ranks import Ranking, Ranks, ranks
 from agebench.reports.systems import (
     Row,
+    excludes,
     flags,
     floors,
+    has_other_images,
     images_per_second,
+    is_subset,
     largest_gap,
     leaks,
     over_seeds,
@@ -24,15 +30,23 @@ from agebench.reports.tables import (
     count,
     escaped,
     group_name,
+    latex_escaped,
     listed,
     markdown_table,
     number,
+    printable,
     with_interval,
 )
 
 __all__ = ["leaderboard", "matrix", "over_seeds", "rows_of", "test_sets"]
 
-HOME, LEAK = "°", "‡"
+HOME, LEAK, PARTIAL, OTHER = "°", "‡", "†", "≠"
+LEGEND = (
+    "In parentheses: images tested, of all images of the test set that the system was not trained or validated on. "
+    f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test are "
+    f"trained on. {PARTIAL} images were left out (`--exclude`, or a copy that lacks some): never ranked. {OTHER} other images "
+    "or labels than most systems were tested on."
+)
 _LEFT = ["left"] * 7
 _NAMED = 10  # so many systems without a place are named
 
@@ -44,9 +58,8 @@ def leaderboard(rows: Sequence[Row], published: Iterable[Published] = ()) -> str
         "# Leaderboard",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
-        f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test "
-        "are trained on. `agebench reproduce RECORD` runs any row again.",
-        markdown_table(*matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
+        f"{LEGEND} `agebench reproduce RECORD` runs any row again.",
+        _markdown(*matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
         _ranks(rows),
         "## For whom it is worse",
@@ -77,28 +90,80 @@ def leaderboard(rows: Sequence[Row], published: Iterable[Published] = ()) -> str
 
 
 def matrix(rows: Sequence[Row], tests: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of systems against test sets; the last rows are floors that all must beat."""
+    """Header and rows, as plain text, of the table of systems against test sets; the last rows are the medians' floors."""
     table = [
         [
-            escaped(row.train or "not here"),
-            escaped(row.name),
+            printable(row.train or "not here"),
+            printable(row.name),
             str(len(row.seeds)),
-            *(with_interval(row.figure(test)) + mark(row, test) if test in row.tests else DASH for test in tests),
+            *(_cell(row, test) if test in row.tests else DASH for test in tests),
         ]
         for row in rows
     ]
     table += [
-        [escaped(train), "always the median age of the training set", DASH, *(number(of.get(test)) for test in tests)]
+        [printable(train), "always the median age of the training set", DASH, *(number(of.get(test)) for test in tests)]
         for train, of in floors(rows).items()
     ]
-    return ["trained on", "system", "seeds", *map(escaped, tests)], table
+    return ["trained on", "system", "seeds", *map(printable, tests)], table
+
+
+def matrix_csv(rows: Sequence[Row]) -> str:
+    """The table of systems against test sets as CSV: plain text, and no cell that a spreadsheet evaluates."""
+    headers, table = matrix(rows, test_sets(rows))
+    return csv_text(pd.DataFrame(table, columns=headers))
+
+
+def matrix_latex(rows: Sequence[Row]) -> str:
+    """The table of systems against test sets as a LaTeX tabular, for the package booktabs."""
+    headers, table = matrix(rows, test_sets(rows))
+    lines = [" & ".join(map(latex_escaped, cells)) + r" \\" for cells in (headers, *table)]
+    columns = "llr" + "r" * (len(headers) - 3)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Sequence[str]) -> str:
+    # Of a row, only the names of its training set and of the system come from elsewhere.
+    cells = [[*map(escaped, row[:2]), *row[2:]] for row in rows]
+    return markdown_table([*map(escaped, headers)], cells, align=align)
+
+
+def _cell(row: Row, test: str) -> str:
+    return f"{with_interval(row.figure(test))}{mark(row, test)} ({tested_of(row, test)})"
+
+
+def tested_of(row: Row, test: str) -> str:
+    """`4,742 of 4,742`: images tested of those that could have been; over seeds that differ, the smallest to the largest."""
+    tested = row.tested(test)
+    possible = [of.of for of in tested if of.of is not None]
+    return f"{_span([of.n for of in tested])} of {_span(possible) if len(possible) == len(tested) else '?'}"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
 
 
 def mark(row: Row, test: str) -> str:
-    """What a figure must not be read without."""
-    if test != row.train:
-        return ""
-    return HOME + (LEAK if any(map(leaks, row.records)) else "")
+    """Return the symbols that a figure must not be read without; `LEGEND` has their meaning."""
+    home = test == row.train
+    partial = any(map(excludes, row.records)) or is_subset(row, test)
+    return (
+        HOME * home
+        + LEAK * (home and any(map(leaks, row.records)))
+        + PARTIAL * partial
+        + OTHER * (not partial and has_other_images(row, test))
+    )
 
 
 def system(row: Row) -> str:

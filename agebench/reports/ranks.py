@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from agebench.evaluation.comparison import critical_difference
-from agebench.reports.systems import LEAKY, SEEN, Row, flags
+from agebench.reports.systems import Row
 
 _FEWEST_TESTS, _FEWEST_SYSTEMS = 2, 3
 _critical_difference = cache(critical_difference)
@@ -48,7 +48,7 @@ class Ranks:
 
 def ranks(rows: Sequence[Row]) -> Ranks:
     """Each system among those that have all the tests of a ranking, on the same images and in the same role."""
-    had = {row: _tests(row) for row in rows if not {LEAKY, SEEN} & set(flags(row))}
+    had = {row: _tests(row) for row in rows if not row.has_no_rank}
     rankings = []
     while (shared := _shared_by_most(list(had.values()))) is not None:
         group = [row for row in rows if shared <= had.get(row, frozenset())]

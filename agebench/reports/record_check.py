@@ -6,20 +6,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from agebench import __version__
+from agebench.data.protocols import TEST
+from agebench.data.splits import PARTS
 from agebench.errors import UserError
 from agebench.evaluation.folds import evaluate_folds
-from agebench.integrity import read_table
+from agebench.evaluation.predictions import FOLD
 from agebench.reports.estimates import Present, estimates_digest, joined, read_estimates
 from agebench.reports.record_shape import misshapen
-from agebench.reports.results import SCHEMA, estimates_file, predictions_digest, predictions_file, seal
+from agebench.reports.results import (
+    SCHEMA,
+    estimates_file,
+    predictions_digest,
+    predictions_file,
+    read_predictions,
+    seal,
+)
 
 # What figures lead to that are text, missing, or too large to be any; or groups that the dataset does not have.
 _MISFITS = (AttributeError, KeyError, TypeError, OverflowError, UserError)
 _STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
 _MOST_RESAMPLES = 100_000
+_COUNTS = ("n", "ranked", "worst", "best")  # of a group or a gap: no figures, and compared as they are
 _TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
 
 
@@ -58,18 +69,19 @@ def _shapeless(error: Exception) -> str:
 def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]:
     for name, test in record["metrics"]["tests"].items():
         yield from (f"{name}: {problem}" for problem in _contradictions(test))
+        yield from (f"{name}: {problem}" for problem in _lost_images(record, name))
         yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
-        file = predictions_file(run, name) if run is not None else None
-        if file is not None and file.exists():
+        if run is not None and predictions_file(run, name).exists():
             try:
-                table = read_table(file.parents[1], f"predictions/{file.name}")
+                table = read_predictions(run, name)
             except UserError as error:
                 yield f"{name}: {error}"
                 continue
             if predictions_digest(table) != record["predictions"][name]["sha256"]:
                 yield f"{name}: the predictions in {run} are not those of the record"
-            else:
-                yield from (f"{name}: {problem}" for problem in _recomputed(table, test))
+                continue
+            problems = list(_unfit_predictions(table, run, name))
+            yield from (f"{name}: {problem}" for problem in problems or _recomputed(table, test))
 
 
 def check_estimates(record: Mapping[str, Any], path: Path, present: Present) -> Iterator[tuple[str, str | None]]:
@@ -132,6 +144,63 @@ def _contradictions(test: Mapping[str, Any]) -> Iterator[str]:
             yield f"MAE {test['overall']['mae']['value']:.4f} is not the mean of the age bands', {mean:.4f}"
 
 
+def _lost_images(record: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Images of a test set that were neither tested nor trained on nor rejected: nothing may leave a test unseen."""
+    samples, n = (record.get("samples") or {}).get(name) or {}, record["metrics"]["tests"][name]["n"]
+    if (record["metrics"].get("protocol") or {}).get("folds", 1) != 1 or samples.get("test") is None:
+        return  # of several folds, train and val are means, and an image may be tested more than once
+    if n != samples["test"]:
+        yield f"n is {n}, and {samples['test']} images were to be tested"
+    if samples.get("read") is None or samples.get("quarantined") is None:
+        return
+    used = sum(samples.get(part) or 0 for part in ("train", "val", "test"))
+    lost = samples["read"] - used - sum(samples["quarantined"].values())
+    # An official split may give an image no part; a test set that nothing is trained on has no such images.
+    if lost < 0 or (lost and name != record["metrics"]["train"]):
+        yield f"{samples['read']} images were read, and {samples['read'] - lost} tested, trained on or rejected"
+
+
+def _unfit_predictions(table: pd.DataFrame, run: Path, name: str) -> Iterator[str]:
+    """Predictions that are not one finite number for each image of the test, or whose labels are not the samples'."""
+    if not np.isfinite(table["age_pred"].to_numpy(float)).all():
+        yield "a prediction is not a finite number"
+    twice = table.duplicated(["sample_id", FOLD] if FOLD in table else ["sample_id"])
+    if twice.any():
+        yield f"{int(twice.sum())} predictions are repeated, the first of '{table.loc[twice, 'sample_id'].iloc[0]}'"
+    tested = _tested_samples(run, name)
+    if tested is None:
+        return
+    ages = tested.set_index("sample_id")["age"]
+    missing = tested.loc[~tested["sample_id"].isin(table["sample_id"]), "sample_id"]
+    if len(missing):
+        yield f"{len(missing)} of {len(tested)} test images have no prediction, the first is '{missing.iloc[0]}'"
+    expected = table["sample_id"].map(ages)
+    other = ~np.isclose(
+        expected.to_numpy(float), table["age"].to_numpy(float)
+    )  # also where the image is none of the test
+    if other.any():
+        row = table[other].iloc[0]
+        yield (
+            f"{int(other.sum())} predictions are of images or labels that samples/ does not have, the first is "
+            f"'{row['sample_id']}' with age {row['age']:g}"
+        )
+
+
+def _tested_samples(run: Path, name: str) -> pd.DataFrame | None:
+    """The images that a run was to be tested on, as it kept them: sample_id and age. None where it kept none."""
+    single, several = (run / "samples" / f"{name}-{part}.parquet" for part in ("test", "folds"))
+    try:
+        if single.exists():
+            return pd.read_parquet(single, columns=["sample_id", "age"])
+        if not several.exists():
+            return None
+        table = pd.read_parquet(several)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / 'samples'}: a file of {name} is not readable: {error}") from error
+    tested: pd.DataFrame = table.loc[(table == PARTS[TEST]).any(axis=1), ["sample_id", "age"]]
+    return tested
+
+
 def _stress_contradictions(record: Mapping[str, Any], name: str) -> Iterator[str]:
     stress = (record.get("stress") or {}).get(name)
     if stress is None:
@@ -163,8 +232,11 @@ def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
         for key, figure in ours.items():
             if isinstance(figure, Mapping) and not _same(figure, theirs.get(key) or {}):
                 yield f"{where}: {key} is {_text(theirs.get(key))} there, and {_text(figure)} by the predictions"
-    if made["n"] != test["n"]:
-        yield f"n is {test['n']} there, and {made['n']} by the predictions"
+            elif key in _COUNTS and figure != theirs.get(key):
+                yield f"{where}: {key} is {theirs.get(key)} there, and {figure} by the predictions"
+    for key in ("n", "subjects"):
+        if made[key] != test.get(key):
+            yield f"{key} is {test.get(key)} there, and {made[key]} by the predictions"
 
 
 def _each_group(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

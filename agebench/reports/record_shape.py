@@ -87,6 +87,7 @@ class _Test(_Table):
 class _Protocol(_Table):
     name: str = ""
     split_scheme: Count | None = None
+    folds: Count | None = None
 
 
 class _Metrics(_Table):
@@ -119,8 +120,15 @@ class _Model(_Table):
 
 class _Samples(_Table):
     read: Count | None = None
+    train: Count | None = None
+    val: Count | None = None
+    test: Count | None = None
     quarantined: dict[str, Count] | None = None
     fingerprint: str | None = None
+
+
+class _Excluded(_Table):
+    images: Count | None = None
 
 
 class _Faces(_Table):
@@ -157,6 +165,7 @@ class _Record(_Table):
     predictions: dict[str, dict[str, Any]]
     sha256: str
     config_sha256: str | None = None
+    excluded: dict[str, _Excluded] | None = None
     samples: dict[str, _Samples] = {}
     faces: _Faces = _Faces()
     timings: _Timings | None = None

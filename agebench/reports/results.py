@@ -35,6 +35,7 @@ _MANIFEST = (
     "model",
     "faces",
     "protocol",
+    "excluded",
     "samples",
     "epochs",
     "best_epoch",
@@ -55,6 +56,8 @@ def make_record(
     Raises:
         UserError: no finished run stands there, or one of its files cannot be read.
     """
+    if not run.is_dir():
+        raise UserError(f"{run}: no such folder; `agebench results add` takes the folder of a finished run")
     manifest, metrics = _json(run / "manifest.json"), _json(checked(run, "metrics.json"))
     if not manifest.get("finished"):
         raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
@@ -64,7 +67,7 @@ def make_record(
     predictions = {}
     for name in metrics["tests"]:
         estimates = estimates_of(run, name)
-        predictions[name] = {"sha256": predictions_digest(read_table(run, f"predictions/{name}.parquet"))}
+        predictions[name] = {"sha256": predictions_digest(read_predictions(run, name))}
         if estimates is not None:
             predictions[name]["estimates_sha256"] = estimates_digest(estimates)
     # The same settings on another machine give other figures: what came out is part of the name, so that both are kept.
@@ -172,6 +175,18 @@ def _stem(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     protocol = (metrics.get("protocol") or {}).get("name", DEFAULT)
     home = metrics["train"] if protocol == DEFAULT else f"{metrics['train']}-{protocol}"
     return f"{home}-{model['name']}-{model['head']}-s{manifest['seed']}"
+
+
+def read_predictions(run: Path, test: str) -> pd.DataFrame:
+    """Read what a run predicted for a test set.
+
+    Raises:
+        UserError: no such file, or it is damaged.
+    """
+    file = predictions_file(run, test)
+    if not file.exists():
+        raise UserError(f"{file}: missing; without its predictions the figures of this run cannot be checked")
+    return read_table(run, file.relative_to(run).as_posix())
 
 
 def predictions_file(run: Path, test: str) -> Path:

@@ -10,9 +10,11 @@ import tomli_w
 from agebench import __version__
 from agebench.files import write_text
 from agebench.registry.cards import Published
-from agebench.reports.leaderboard import LEAK, RANKS, mark, ranks_in_words
+from agebench.reports.leaderboard import LEGEND, RANKS, mark, ranks_in_words, tested_of
 from agebench.reports.ranks import ranks
 from agebench.reports.systems import (
+    UNKNOWN,
+    UNRANKED,
     Figure,
     Row,
     flags,
@@ -67,6 +69,8 @@ def site_data(rows: Sequence[Row], published: Iterable[Published]) -> dict[str, 
     return {
         "agebench": __version__,
         "tests": test_sets(rows),
+        "legend": _plain(LEGEND).replace("`", ""),
+        "unfit": [UNKNOWN, *sorted(UNRANKED)],
         "ranks": [RANKS, *map(_plain, ranks_in_words(found))],
         "systems": [_system(row, *places.get(row, (None, None, None))) for row in rows],
         "floors": floors(rows),
@@ -109,8 +113,8 @@ def _test(row: Row, test: str) -> dict[str, Any]:
     return {
         "n": entries[0]["n"],
         "subjects": entries[0].get("subjects"),
-        "home": test == row.train,
-        "leaks": LEAK in mark(row, test),
+        "tested": tested_of(row, test),
+        "mark": mark(row, test),
         **{key: _numbers(row.figure(test, key)) for key in _SHOWN},
         "worst": worst and [printable(group_name(*worst[:2])), *_numbers(worst[2])],
         "gap": gap

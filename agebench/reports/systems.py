@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
@@ -11,13 +12,17 @@ from scipy import stats
 
 from agebench.data import refusals
 from agebench.evaluation.fairness import SIGNIFICANT
+from agebench.reports.tables import listed
 
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
 _TOLD = 2
 _SHORTEST = 0.01  # seconds: timings are kept to the hundredth
-LEAKY, SEEN = "leaky protocol", "trained on a test set"
+LEAKY, SEEN, UNKNOWN = "leaky protocol", "trained on a test set", "unknown training data"
+EXCLUDED, SUBSET, OTHER_IMAGES = "images excluded", "part of a test set missing", "other images than most systems"
+# A row with one of these flags has no place in any ranking: its figures flatter, or may.
+UNRANKED = frozenset({LEAKY, SEEN, EXCLUDED, SUBSET})
 Figure = Mapping[str, Any]
 
 
@@ -29,11 +34,13 @@ class Row:
         name: model, head and input size.
         train: the training set; None for a model that was not trained here.
         records: its runs, by id.
+        usual: test set -> the copy of it that most systems were tested on, where any record tells it.
     """
 
     name: str
     train: str | None
     records: tuple[Mapping[str, Any], ...]
+    usual: Mapping[str, "Copy"] = field(default_factory=dict)
 
     @cached_property
     def _by_test(self) -> dict[str, dict[Any, Mapping[str, Any]]]:
@@ -62,9 +69,75 @@ class Row:
         """On which images it was tested by all its seeds: equal for two systems where these are the same."""
         return frozenset(_images(record, test) for record in self._by_test[test].values())
 
+    @cached_property
+    def flags(self) -> list[str]:
+        """What to beware of, in a few words each."""
+        return _flags(self)
+
+    @property
+    def has_no_rank(self) -> bool:
+        """Whether its figures flatter, or may: it has no place in any ranking."""
+        return not UNRANKED.isdisjoint(self.flags)
+
+    def tested(self, test: str) -> list["Tested"]:
+        """How many images of a test set it was tested on, one entry a seed."""
+        return [_tested(record, test) for record in self._by_test[test].values()]
+
+    def copies(self, test: str) -> list["Copy"]:
+        """The copies of a test set that its seeds read, one entry a seed; a seed whose record has none is left out."""
+        found = (copy_of(record, test) for record in self._by_test[test].values())
+        return [copy for copy in found if copy is not None]
+
     def figure(self, test: str, key: str = "mae") -> Figure:
         """A figure of all images of a test set, over the seeds."""
         return over_seeds([entry["overall"].get(key) or {} for entry in self.of(test)])
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of a dataset, as a record identifies it.
+
+    Attributes:
+        fingerprint: of its audited samples, less excluded images.
+        read: images in it, rejected ones included.
+    """
+
+    fingerprint: str
+    read: int
+
+
+def copy_of(record: Mapping[str, Any], test: str) -> Copy | None:
+    """Return the copy of a dataset that a record was made with, None where the record does not hold it."""
+    samples = (record.get("samples") or {}).get(test) or {}
+    fingerprint = samples.get("fingerprint")
+    return None if fingerprint is None else Copy(fingerprint, samples.get("read") or 0)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """How many images of a test set one run was tested on.
+
+    Attributes:
+        n: images tested.
+        of: images it could have been tested on: all of the dataset, less those it was trained or validated on. None where
+            the record does not tell.
+    """
+
+    n: int
+    of: int | None
+
+
+def _tested(record: Mapping[str, Any], test: str) -> Tested:
+    samples = (record.get("samples") or {}).get(test) or {}
+    n = samples.get("test")
+    n = record["metrics"]["tests"][test]["n"] if n is None else n
+    read = samples.get("read")
+    if read is None:
+        return Tested(n, None)
+    # Of several folds every image is tested by some model that was not trained on it.
+    folds = (record["metrics"].get("protocol") or {}).get("folds") or 1
+    held_in = (samples.get("train") or 0) + (samples.get("val") or 0) if folds == 1 else 0
+    return Tested(n, max(read - held_in, n))
 
 
 def _images(record: Mapping[str, Any], test: str) -> Hashable:
@@ -118,12 +191,44 @@ def rows_of(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     called: dict[tuple[str | None, str], list[list[Mapping[str, Any]]]] = {}
     for found in systems.values():
         called.setdefault((found[0]["metrics"]["train"], _name(found[0])), []).append(found)
+    usual = _usual_copies(systems.values())
     named = [
-        Row(f"{name}{mark}", train, tuple(found))
+        Row(f"{name}{mark}", train, tuple(found), usual)
         for (train, name), alike in called.items()
         for found, mark in zip(alike, _marks([found[0] for found in alike]), strict=True)
     ]
     return sorted(named, key=lambda row: (row.train or "", row.name))
+
+
+def _usual_copies(systems: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Copy]:
+    """Test set -> the copy that most systems were tested on; of equally many the one with more images.
+
+    Systems with excluded images do not count: leaving images out changes the fingerprint.
+    """
+    counts: dict[str, Counter[Copy]] = {}
+    for records in systems:
+        held = {
+            (test, copy)
+            for record in records
+            if not excludes(record)
+            for test in record["metrics"]["tests"]
+            if (copy := copy_of(record, test)) is not None
+        }
+        for test, copy in held:
+            counts.setdefault(test, Counter())[copy] += 1
+    return {test: _most_common(copies) for test, copies in counts.items()}
+
+
+def _most_common(copies: Mapping[Copy, int]) -> Copy:
+    return max(copies, key=lambda copy: (copies[copy], copy.read, copy.fingerprint))
+
+
+def excludes(record: Mapping[str, Any]) -> bool:
+    """Whether images were left out by `--exclude`."""
+    lists = record.get("excluded")
+    if isinstance(lists, Mapping):
+        return any(not isinstance(of, Mapping) or of.get("images") != 0 for of in lists.values())
+    return bool((record["config"].get("data") or {}).get("exclude"))
 
 
 def test_sets(rows: Iterable[Row]) -> list[str]:
@@ -251,18 +356,49 @@ def under_stress(row: Row) -> dict[str, Stress]:
 
 def flags(row: Row) -> list[str]:
     """What to beware of, in a few words each."""
+    return row.flags
+
+
+def _flags(row: Row) -> list[str]:
     model = row.records[0].get("model") or {}
     tests = [test for record in row.records for test in record["metrics"]["tests"].values()]
     found = {
         "random start": model.get("weights") == "random",
         "one seed": len(row.seeds) == 1 and row.train is not None,
         LEAKY: any(map(leaks, row.records)),
-        "unknown training data": any(test.get("contamination") == "unknown" for test in tests),
+        UNKNOWN: any(test.get("contamination") == "unknown" for test in tests),
         SEEN: any(test.get("contamination") == "known" for test in tests),
+        EXCLUDED: any(map(excludes, row.records)),
+        SUBSET: any(is_subset(row, test) for test in row.tests),
+        OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
+        **({_picked(row): True} if _picked(row) else {}),
         "a seed run twice": len(row.records) > len({_run(record) for record in row.records}),
         **{f"not reproducible: {reason}": True for reason in private(row)},
     }
     return [word for word, holds in found.items() if holds]
+
+
+def _picked(row: Row) -> str:
+    """Several seeds in words where they are not the first ones, and may be the best of many; else empty."""
+    seeds = sorted(row.seeds, key=lambda seed: (seed is None, seed or 0))
+    if row.train is None or len(seeds) < 2 or seeds == list(range(len(seeds))):
+        return ""
+    return f"seeds {listed([str(seed) for seed in seeds])}, not 0 to {len(seeds) - 1}"
+
+
+def has_other_images(row: Row, test: str) -> bool:
+    """Whether images or labels of a test set differ from those that most systems were tested on."""
+    usual = row.usual.get(test)
+    return usual is not None and any(copy.fingerprint != usual.fingerprint for copy in row.copies(test))
+
+
+def is_subset(row: Row, test: str) -> bool:
+    """Whether a test set was read from a copy that lacks images: fewer than most systems read, or than its card announces."""
+    usual = row.usual.get(test)
+    least = 0 if usual is None else usual.read
+    counts = [(record.get("datasets") or {}).get(test, {}).get("count") for record in row.records]
+    least = max([least, *(count for count in counts if isinstance(count, int))])
+    return any(copy.read < least for copy in row.copies(test))
 
 
 def private(row: Row) -> list[str]:

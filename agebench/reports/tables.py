@@ -74,6 +74,29 @@ def escaped(name: object) -> str:
     return _MARKUP.sub(r"\\\1", html.escape(printable(name), quote=False))
 
 
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "–": "--",
+    "°": r"\textdegree{}",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "≠": r"$\neq$",
+    "×": r"$\times$",
+}
+
+
+def latex_escaped(name: object) -> str:
+    """Return a name as text for LaTeX: no character of it is a command; the marks of our tables become commands."""
+    return "".join(_LATEX.get(character, character) for character in printable(name))
+
+
 def group_name(grouping: str, group: str) -> str:
     """A crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is somebody's letter."""
     return group.replace("*", " × ") if "*" in grouping else group

@@ -1,6 +1,5 @@
 """The datasets of a run: read, audited, less what is excluded, and divided. No torch."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +30,18 @@ def open_dataset(card: DatasetCard) -> Dataset:
 
 
 def exclude(
-    datasets: Mapping[str, Dataset], files: Sequence[str], *, quiet: bool = False
+    datasets: Mapping[str, Dataset], files: Sequence[str], *, complete: bool = True
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """Each dataset's samples less what the files name; for the manifest, what they did. Faces are made of all: they stay cached."""
-    samples, found = without_excluded({name: dataset.samples for name, dataset in datasets.items()}, files)
-    for file, what in found.items():
-        if what["unknown"] and not quiet:
-            print(f"--exclude {file}: {what['unknown']} of its ids are in no dataset of this run", file=sys.stderr)
+    """Return each dataset's samples less what the lists name, and for the manifest what the lists left out.
+
+    Args:
+        datasets: by name.
+        files: the lists, see `without_excluded`.
+        complete: whether `datasets` are all datasets of the run.
+    """
+    samples, found = without_excluded(
+        {name: dataset.samples for name, dataset in datasets.items()}, files, complete=complete
+    )
     return samples, {"excluded": found} if found else {}
 
 

@@ -179,8 +179,9 @@ def _calibrating(config: RunConfig, folder: RunFolder, catalogue: Catalogue) -> 
     dataset = open_dataset(catalogue.datasets.get(name))
     ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
     other = ~dataset.samples.table["sample_id"].isin(ids)
-    faces = prepare_faces(config, dataset)
-    trained = faces.keep(dataset.samples.without(other, "not trained on"))
+    chosen = dataset.samples.without(other, "not trained on")
+    faces = prepare_faces(config, dataset, chosen if config.data.exclude else None)
+    trained = faces.keep(chosen)
     return spread_over_ages(face_set(faces, trained), CALIBRATION)
 
 

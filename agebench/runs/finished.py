@@ -87,7 +87,8 @@ def open_test(config: RunConfig, folder: RunFolder, catalogue: Catalogue, name: 
         )
     dataset = open_dataset(catalogue.datasets.get(name))
     chosen = _chosen(folder, config.data.train, name, dataset.samples)
-    faces: Faces = prepare_faces(config, dataset)
+    # The cache of the whole dataset serves every run; with excluded images, whose faces are not prepared, there is none.
+    faces: Faces = prepare_faces(config, dataset, chosen if config.data.exclude else None)
     kept = faces.keep(chosen)
     if not len(kept):
         raise UserError(

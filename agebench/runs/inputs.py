@@ -131,7 +131,7 @@ class Present:
 
     def _inputs(self, config: AnyConfig) -> Inputs:
         datasets = {name: self._open(name) for name in config.datasets()}
-        samples, excluded = exclude(datasets, config.data.exclude, quiet=True)
+        samples, excluded = exclude(datasets, config.data.exclude)
         if isinstance(config, RunConfig):
             divisions = divide_home(config, datasets[config.data.train], samples)
             return inputs_of(config, datasets, samples, excluded, divisions)

@@ -67,7 +67,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         if ranks.agree(folder.started):  # of several processes only the first has the run's folder
             ranks.agree(lambda: refuse_changed(folder, given))
     with folder.clock("faces_s"):
-        faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
+        faces = {name: prepare_faces(config, dataset, samples[name]) for name, dataset in datasets.items()}
         divisions = divisions.with_faces(faces)
     add_tasks(config, model, divisions.labelled())
     inputs = model_inputs(config, folder, model, faces, device)
@@ -150,10 +150,10 @@ def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
         model.add_task(name, task_classes(config.data.train, labelled, name))
 
 
-def prepare_faces(config: AnyConfig, dataset: Dataset) -> Faces:
-    """Every face of a dataset on the template, through the cache."""
+def prepare_faces(config: AnyConfig, dataset: Dataset, samples: Samples | None = None) -> Faces:
+    """Prepare the faces of a dataset's samples, through the cache; by default of all its samples."""
     spec = config.faces.spec(dataset.card, config.model.size, bodies=config.model.bodies)
-    return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
+    return build_faces(dataset.reader, dataset.samples if samples is None else samples, spec, name=dataset.card.name)
 
 
 def learn(

@@ -62,9 +62,9 @@ def run_test(
     folder.begin(config)
     with folder.clock("read_s"):
         datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
+        audited, excluded = exclude(datasets, config.data.exclude)
     with folder.clock("faces_s"):
-        faces = {name: prepare_faces(config, dataset) for name, dataset in datasets.items()}
-    audited, excluded = exclude(datasets, config.data.exclude)
+        faces = {name: prepare_faces(config, dataset, audited[name]) for name, dataset in datasets.items()}
     tests = {name: with_faces(name, samples, faces[name]) for name, samples in audited.items()}
     save_tests(folder, tests, audited)
     cards = {name: dataset.card for name, dataset in datasets.items()}

@@ -6,6 +6,7 @@ import pytest
 from agebench.data.exclude import without_excluded
 from agebench.data.samples import Samples, make_samples
 from agebench.errors import UserError
+from agebench.files import write_csv
 
 
 @pytest.fixture
@@ -17,12 +18,12 @@ def samples() -> dict[str, Samples]:
 
 def test_ids_are_put_aside_with_the_file_s_name(samples: dict[str, Samples], tmp_path: Path) -> None:
     file = tmp_path / "bad-2.csv"
-    file.write_text("dataset,sample_id,reason\none,a,\none,c,\none,nosuch,\nelsewhere,b,\n")
+    file.write_text("dataset,sample_id,reason\none,a,\none,c,\nelsewhere,b,\n")
     kept, found = without_excluded(samples, [str(file)])
     assert kept["one"].table["sample_id"].tolist() == ["b"]
     assert len(kept["two"]) == 3
     assert set(kept["one"].quarantined["reason"]) == {"excluded by bad-2.csv"}
-    assert (found["bad-2.csv"]["images"], found["bad-2.csv"]["unknown"]) == (2, 1)
+    assert found["bad-2.csv"]["images"] == 2
 
 
 def test_without_a_dataset_an_id_counts_wherever_it_is(samples: dict[str, Samples], tmp_path: Path) -> None:
@@ -37,8 +38,13 @@ def test_without_a_dataset_an_id_counts_wherever_it_is(samples: dict[str, Sample
     ("content", "message"),
     [
         ("id\na\n", r"no column 'sample_id' \(there are 'id'\)"),
-        ("dataset,sample_id\nthree,a\n", r"none of its 1 ids is in one, two: it is for three"),
-        ("sample_id\nx\ny\n", r"none of its 2 ids is in one, two: its first id is 'x'"),
+        ("dataset,sample_id\nthree,a\n", r"none of its 1 ids is for one, two: it is for three"),
+        ("sample_id\nx\ny\n", r"one, two lacks 2 of its 2 ids, for example 'x'"),
+        ("sample_id\na\ny\n", r"one, two lacks 1 of its 2 ids, for example 'y'"),
+        (
+            "dataset,sample_id\none,a\none,x\none,e\ntwo,y\n",
+            r"one lacks 2 of its 3 ids, for example 'x'; two lacks 1 of its 1 ids, for example 'y'",
+        ),
         ("", "not a readable CSV file"),
         (None, "No such file"),
     ],
@@ -55,3 +61,26 @@ def test_a_file_that_cannot_be_meant_is_refused(
 def test_an_empty_list_excludes_nothing(samples: dict[str, Samples], tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("dataset,sample_id,reason\n")
     assert [len(each) for each in without_excluded(samples, [str(tmp_path / "x.csv")])[0].values()] == [3, 3]
+
+
+def test_exclude_refuses_two_lists_of_one_name(samples: dict[str, Samples], tmp_path: Path) -> None:
+    files = [tmp_path / folder / "bad.csv" for folder in ("first", "second")]
+    for file, name in zip(files, "ab", strict=True):
+        file.parent.mkdir()
+        file.write_text(f"sample_id\n{name}\n")
+    with pytest.raises(UserError, match=r"another list is called bad\.csv too"):
+        without_excluded(samples, [str(file) for file in files])
+
+
+def test_exclude_of_a_part_of_a_run_passes_over_ids(samples: dict[str, Samples], tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("sample_id\na\ne\n")
+    kept, found = without_excluded({"one": samples["one"]}, [str(tmp_path / "x.csv")], complete=False)
+    assert (len(kept["one"]), found["x.csv"]["images"]) == (2, 1)
+
+
+def test_exclude_reads_ids_that_were_made_safe(tmp_path: Path) -> None:
+    table = pd.DataFrame({"sample_id": ["=1+1.jpg", "-b.jpg", "'c.jpg"], "path": "x", "age": 30.0})
+    write_csv(tmp_path / "x.csv", table[["sample_id"]])
+    assert "\n'=1+1.jpg\n'-b.jpg\n'c.jpg\n" in (tmp_path / "x.csv").read_text()
+    kept, _ = without_excluded({"one": make_samples(table)}, [str(tmp_path / "x.csv")])
+    assert len(kept["one"]) == 0

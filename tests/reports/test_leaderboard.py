@@ -1,5 +1,6 @@
 """Records become one honest table."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from agebench.cli import main
 from agebench.evaluation.evaluate import evaluate
 from agebench.files import write_json
 from agebench.registry.cards import Published
-from agebench.reports.leaderboard import leaderboard, over_seeds, rows_of
+from agebench.reports.leaderboard import leaderboard, matrix_csv, matrix_latex, over_seeds, rows_of
 from agebench.reports.results import seal
 from agebench.reports.systems import images_per_second, unanswered, under_stress
 
@@ -136,6 +137,8 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.startswith("trained on,system,seeds,utk,fgnet")
     assert main([*words, "--format", "latex"]) == 0
     assert "tabular" in capsys.readouterr().out
+    assert main([*words, "--format", "csv", "--out", str(tmp_path / "page.csv")]) == 0
+    assert (tmp_path / "page.csv").read_text().startswith("trained on,system,seeds,utk,fgnet")
     assert main([*words, "--out", str(tmp_path / "page.md"), "--json"]) == 0
     (system,) = json.loads(capsys.readouterr().out)["systems"]
     value, low, high = system["tests"]["utk"]["mae"]
@@ -149,3 +152,81 @@ def test_a_record_that_does_not_hold_is_on_no_leaderboard(tmp_path: Path, capsys
     assert main(["leaderboard", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")]) == 2
     assert "seal is broken" in capsys.readouterr().err
     assert not (tmp_path / "page.md").exists()
+
+
+def counted(name: str, error: float, n: int, read: int, fingerprint: str = "1", **more: Any) -> dict[str, Any]:
+    """A record of a test on `n` of `read` images of two sets that it was not trained on."""
+    made = record(name, error, train="elsewhere")
+    samples = {"read": read, "quarantined": {}, "fingerprint": fingerprint, "test": n}
+    return made | {"samples": {"utk": samples, "fgnet": samples}} | more
+
+
+def line_of(page: str, name: str) -> str:
+    return next(line for line in page.splitlines() if line.startswith("|") and name in line)
+
+
+def test_leaderboard_shows_and_never_ranks_excluded_images() -> None:
+    whole = [counted(name, error, 200, 200) for name, error in (("a", 5), ("b", 6), ("c", 7))]
+    gamed = [
+        counted(name, 2, 200, 802, fingerprint="2", excluded={"bad.csv": {"sha256": "0", "images": 602}})
+        for name in "xyz"
+    ]
+    page = leaderboard(rows_of([*whole, *gamed]))
+    assert "(200 of 200)" in line_of(page, "A, coral")
+    assert "† (200 of 802)" in line_of(page, "X, coral")
+    assert "images excluded" in page
+    assert "Ranking 1: 3 systems" in page
+    assert "Ranking 2" not in page
+    assert "X, coral, 64 px (elsewhere)" in page.split("Without a place")[1]
+
+
+def test_leaderboard_sees_exclusions_in_the_config_alone() -> None:
+    hidden = counted("x", 2, 200, 200)
+    hidden["config"]["data"] = hidden["config"]["data"] | {"exclude": ["bad.csv"]}
+    assert "† (200 of 200)" in line_of(leaderboard(rows_of([counted("a", 5, 200, 200), hidden])), "X, coral")
+
+
+def test_leaderboard_marks_partial_and_other_copies() -> None:
+    whole = [counted(name, 5, 200, 200) for name in "abc"]
+    partial = [counted(name, 2, 150, 150, fingerprint="2") for name in "xyz"]
+    other = counted("o", 4, 200, 200, fingerprint="3")
+    page = leaderboard(rows_of([*whole, *partial, other]))
+    assert "† (150 of 150)" in line_of(page, "X, coral")
+    assert "≠ (200 of 200)" in line_of(page, "O, coral")
+    assert "part of a test set missing" in page
+    assert "Ranking 2" not in page
+    alone = counted("x", 2, 150, 150, datasets={"utk": {"count": 200}})
+    assert "† (150 of 150)" in line_of(leaderboard(rows_of([alone])), "X, coral")
+
+
+def test_leaderboard_names_seeds_that_were_picked() -> None:
+    picked = leaderboard(rows_of([record("a", 5, seed) for seed in (4, 9, 17)]))
+    assert "seeds 4, 9 and 17, not 0 to 2" in picked
+    assert "not 0 to" not in leaderboard(rows_of([record("a", 5, seed) for seed in (0, 1, 2)]))
+
+
+EVIL = '=HYPERLINK("http://x") & <b>50%_\\$#{}~^|`'
+
+
+def test_csv_has_no_markup_and_no_formulas() -> None:
+    evil = record("a", 5)
+    evil["model"]["title"] = EVIL
+    named = record("b", 5)
+    named["model"]["title"] = "Tiny_Net <2> [x]"
+    lines = matrix_csv(rows_of([evil, named])).splitlines()
+    cells = [cell for line in csv.reader(lines) for cell in line]
+    assert f"'{EVIL}, coral, 64 px" in cells
+    assert "Tiny_Net <2> [x], coral, 64 px" in cells
+    assert not [cell for cell in cells if cell[:1] in "=+-@" and cell]
+
+
+def test_latex_escapes_what_latex_reads() -> None:
+    evil = record("a", 5)
+    evil["model"]["title"] = EVIL
+    text = matrix_latex(rows_of([evil]))
+    assert (
+        r"=HYPERLINK(\textquotedbl{}http://x\textquotedbl{}) \& \textless{}b\textgreater{}50\%\_\textbackslash{}\$\#\{\}"
+        r"\textasciitilde{}\textasciicircum{}\textbar{}`, coral, 64 px & 1 &" in text
+    )
+    assert "&lt;" not in text
+    assert text.count(r" \\") == 3

@@ -88,6 +88,73 @@ def test_a_stress_test_of_the_run_goes_with_it_and_must_be_of_it(run: Path) -> N
     assert any("the stress test's MAE" in problem for problem in check_record(make_record(run), run))
 
 
+def test_results_add_refuses_an_edited_figure(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["overall"]["cs5"] = {"value": 0.99, "low": 0.98, "high": 1.0}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["results", "add", str(run), "--results", str(tmp_path / "results")]) == 2
+    told = capsys.readouterr().err
+    assert "all images: cs5 is 0.9900 there, and" in told
+    assert f"agebench run --config {run / 'config.toml'} --out DIR" in told
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("n", 299), ("ranked", False)])
+def test_check_compares_the_size_of_groups(key: str, value: Any, run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["groups"]["gender"]["male"][key] = value
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any(f"gender male: {key} is {value} there" in problem for problem in check_record(make_record(run), run))
+
+
+def test_results_add_needs_the_predictions(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run / "predictions" / "fgnet.parquet"
+    file.unlink()
+    assert main(["results", "add", str(run)]) == 2
+    assert f"{file}: missing" in capsys.readouterr().err
+    file.write_bytes(b"PAR1")
+    assert main(["results", "add", str(run)]) == 2
+    assert f"{file}: not a readable Parquet file" in capsys.readouterr().err
+
+
+def recorded(run: Path, table: pd.DataFrame, tested: pd.DataFrame, **samples: Any) -> list[str]:
+    """Problems of a run with these predictions, which was to be tested on `tested`; its figures follow from `table`."""
+    table.to_parquet(run / "predictions" / "fgnet.parquet")
+    (run / "samples").mkdir(exist_ok=True)
+    tested.to_parquet(run / "samples" / "fgnet-test.parquet")
+    entry = evaluate(table, groups=["gender"], resamples=100, seed=3)
+    (run / "metrics.json").write_text(json.dumps({"schema": 1, "train": "utk", "tests": {"fgnet": entry}}))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"samples": {"fgnet": samples}}))
+    return list(check_record(make_record(run), run))
+
+
+def test_check_finds_predictions_that_were_dropped(run: Path) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    assert recorded(run, table, table, read=301, quarantined={"no face found": 1}, test=300) == []
+    errors = (table["age_pred"] - table["age"]).abs()
+    kept = table[errors < errors.quantile(0.9)].reset_index(drop=True)
+    told = " ".join(recorded(run, kept, table, read=301, quarantined={"no face found": 1}, test=300))
+    assert "n is 270, and 300 images were to be tested" in told
+    assert "30 of 300 test images have no prediction" in told
+    (told,) = recorded(run, kept, kept, read=301, quarantined={"no face found": 1}, test=270)
+    assert "301 images were read, and 271 tested, trained on or rejected" in told
+
+
+def test_check_finds_repeated_predictions(run: Path) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    best = (table["age_pred"] - table["age"]).abs().nsmallest(20).index
+    (told,) = recorded(run, pd.concat([table, table.loc[best]], ignore_index=True), table)
+    assert "20 predictions are repeated" in told
+
+
+def test_check_finds_labels_that_were_changed(run: Path) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    flattered = table.assign(age=table["age"].where(table.index > 4, table["age_pred"]))
+    (told,) = recorded(run, flattered, table)
+    assert "5 predictions are of images or labels that samples/ does not have, the first is 'image-0'" in told
+
+
 def test_an_unfinished_run_has_no_record(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))

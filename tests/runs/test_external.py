@@ -103,6 +103,41 @@ def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys:
     assert "was begun before the model's file changed" in capsys.readouterr().err
 
 
+def test_excluded_images_are_not_prepared_and_marked(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Leaving out the images it errs on most buys a vendor a mark, and no place."""
+    monkeypatch.setenv("AGEBENCH_CACHE", str(tmp_path / "cache"))
+    whole, gamed = tmp_path / "whole", tmp_path / "gamed"
+    assert main(command(registry, whole)) == 0
+    table = pd.read_parquet(whole / "predictions" / "few.parquet")
+    worst = (table["age_pred"] - table["age"]).abs().nlargest(20).index
+    table.loc[worst, ["sample_id"]].to_csv(tmp_path / "bad.csv", index=False)
+    assert main(command(registry, gamed, "--exclude", str(tmp_path / "bad.csv"))) == 0
+    prepared = sorted(file.stat().st_size for file in (tmp_path / "cache").rglob("faces.u8"))
+    assert prepared == [40 * 32 * 32 * 3, 60 * 32 * 32 * 3]
+    add = [
+        "results",
+        "add",
+        str(whole),
+        str(gamed),
+        "--registry",
+        str(registry),
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    assert main(add) == 0
+    page = ["leaderboard", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "page.md"), "--json"]
+    capsys.readouterr()
+    assert main([*page, "--registry", str(registry)]) == 0
+    systems = {system["tests"]["few"]["n"]: system for system in json.loads(capsys.readouterr().out)["systems"]}
+    assert "images excluded" in systems[40]["flags"]
+    assert "images excluded" not in systems[60]["flags"]
+    (marked,) = (line for line in (tmp_path / "page.md").read_text().splitlines() if "(40 of 60)" in line)
+    assert "†" in marked
+    assert "(60 of 60)" in (tmp_path / "page.md").read_text()
+
+
 @pytest.mark.slow
 def test_its_own_config_repeats_it_without_the_card(registry: Path, tmp_path: Path) -> None:
     assert main(command(registry, tmp_path / "one")) == 0

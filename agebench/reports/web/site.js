@@ -2,7 +2,6 @@
 // Everything on this page comes from #data. It is put in as text, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const UNFIT = ["leaky protocol", "unknown training data", "trained on a test set"];
 const state = { sort: null, down: false };
 data.systems.forEach((system, place) => { system.place_in_data = place; system.train = system.train || "not here"; });
 
@@ -43,7 +42,6 @@ function linked(text) {
   box.append(text.slice(end));
   return box;
 }
-const mark = (test) => (test.home ? "°" : "") + (test.leaks ? "‡" : "");
 const address = (system) => `#run=${encodeURIComponent(system.runs[0].id)}`;
 
 function columns() {
@@ -54,7 +52,7 @@ function columns() {
     { name: "Trained on", text: true, value: (s) => s.train, cell: (s) => s.train },
     ...data.tests.map((test) => ({
       name: `MAE on ${test}`, value: (s) => s.tests[test]?.mae[0] ?? null,
-      cell: (s) => (s.tests[test] ? figure(s.tests[test].mae, { mark: mark(s.tests[test]) }) : "–"),
+      cell: (s) => (s.tests[test] ? measured(s.tests[test]) : "–"),
     })),
     { name: "Place", value: (s) => (s.place === null ? null : s.ranking * 1e6 + s.place), cell: placed },
     { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
@@ -67,6 +65,11 @@ function columns() {
     { name: "Images/s", value: (s) => s.speed, cell: (s) => grouped(s.speed) },
     { name: "Beware", text: true, wrap: true, value: (s) => s.flags.length, cell: (s) => (s.flags.length ? el("span", { class: "flag" }, s.flags.join(", ")) : "–") },
   ];
+}
+function measured(test) {
+  const box = figure(test.mae, { mark: test.mark });
+  box.append(el("br"), el("span", { class: "interval" }, test.tested));
+  return box;
 }
 function named(entry, end = "") {
   if (!entry) return "–";
@@ -86,7 +89,7 @@ function chosen() {
   return data.systems.filter((system) => {
     const text = [system.name, system.train, ...system.flags].join(" ").toLowerCase();
     return words.every((word) => text.includes(word)) && (!train || system.train === train)
-      && !($("clean").checked && system.flags.some((flag) => UNFIT.includes(flag)));
+      && !($("clean").checked && system.flags.some((flag) => data.unfit.includes(flag)));
   });
 }
 function sorted(systems, all) {
@@ -133,7 +136,7 @@ function drawHeat(systems) {
     : el("td", { style: shade((value - low) / (high - low || 1)) }, fixed(value) + end));
   const row = (name, train, of) => el("tr", {}, el("th", { scope: "row", class: "text" }, name), el("td", { class: "text" }, train), ...of);
   const rows = [...shown].sort((a, b) => a.train.localeCompare(b.train)).map((system) => row(el("a", { href: address(system) }, system.name), system.train,
-    data.tests.map((test) => cell(system.tests[test]?.mae[0], system.tests[test] ? mark(system.tests[test]) : ""))));
+    data.tests.map((test) => cell(system.tests[test]?.mae[0], system.tests[test]?.mark ?? ""))));
   const floors = floorRows.map(([train, of]) => row("median age", train, data.tests.map((test) => cell(of[test], ""))));
   const head = ["System", "Trained on", ...data.tests].map((name, place) => el("th", { scope: "col", class: place < 2 ? "text" : null }, name));
   $("heat").replaceChildren(...(systems.length > most ? [el("caption", {}, `the first ${most} of ${systems.length}`)] : []),
@@ -210,8 +213,8 @@ function drawRun(system) {
   const parts = [el("p", {}, el("a", { href: "#" }, "← all systems")), title];
   if (system.flags.length) parts.push(el("p", { class: "flag" }, `Beware: ${system.flags.join(", ")}.`));
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
-  parts.push(el("h3", {}, "Figures"), table(["Test set", "n", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
-    Object.entries(system.tests).map(([name, test]) => [name + mark(test), grouped(test.n), figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  parts.push(el("h3", {}, "Figures"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
+    Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
   parts.push(el("h3", {}, "Runs"), table(["Record", "Seed", ...Object.keys(system.tests).map((test) => `MAE on ${test}`)],
     system.runs.map((run) => [run.id, String(run.seed ?? "–"), ...Object.keys(system.tests).map((test) => figure(run.mae[test]))])));
   for (const [name, test] of Object.entries(system.tests))
@@ -237,6 +240,7 @@ function route(focus = true) {
 const option = (value, name = value) => el("option", { value }, name);
 $("train").append(option("", "any dataset"), ...[...new Set(data.systems.map((system) => system.train))].map((name) => option(name)));
 $("test").append(...data.tests.map((name) => option(name)));
+$("legend").textContent = data.legend;
 $("ranks").append(...data.ranks.map((said) => el("p", { class: "note" }, said)));
 $("made").textContent = `${data.systems.reduce((sum, system) => sum + system.runs.length, 0)} records, agebench ${data.agebench}. One file: it loads nothing and sends nothing.`;
 $("published").append(
