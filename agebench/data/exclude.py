@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from agebench.data.samples import Samples
-from agebench.errors import UserError
+from agebench.errors import RejectReason, UserError
 
 
 def without_excluded(
@@ -34,7 +34,7 @@ def without_excluded(
             matched |= table.index.isin(own.index[own.isin(_all_ids(part))])
             drop = kept[name].table["sample_id"].isin(own)
             images += int(drop.sum())
-            kept[name] = kept[name].without(drop, f"excluded by {Path(file).name}")
+            kept[name] = kept[name].without(drop, f"excluded by {Path(file).name}", RejectReason.EXCLUDED)
         _require_sense(file, table, samples, int(matched.sum()))
         here = table["dataset"].isin(list(samples)) if "dataset" in table else pd.Series(True, index=table.index)
         unknown = int((here & ~matched).sum())
@@ -45,7 +45,7 @@ def without_excluded(
 def _read(file: Path) -> tuple[bytes, pd.DataFrame]:
     try:
         content = file.read_bytes()
-        table = pd.read_csv(file, dtype="str", keep_default_na=False)
+        table = pd.read_csv(file, dtype="str", keep_default_na=False).rename(columns=str.strip)
     except (OSError, ValueError) as error:  # pandas: a ValueError for whatever is no table
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"--exclude {file}: not a readable CSV file: {reason}") from error

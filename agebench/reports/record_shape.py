@@ -119,6 +119,7 @@ class _Model(_Table):
 class _Samples(_Table):
     read: Count | None = None
     quarantined: dict[str, Count] | None = None
+    rejected: dict[str, Count] | None = None
     fingerprint: str | None = None
 
 
