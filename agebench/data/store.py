@@ -379,7 +379,7 @@ def _refuse_other(card: DatasetCard, source: Path, home: Path) -> None:
     Raises:
         UserError: it differs; the message says where first, and how to replace the copy.
     """
-    if source.is_file() and not source.suffix.lower() in TABLES:
+    if source.is_file() and source.suffix.lower() not in TABLES:
         with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{card.name}.", suffix=".adding") as folder:
             extract(source, Path(folder) / card.name)
             difference = _difference(card, Path(folder) / card.name, home)

@@ -104,7 +104,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
 def _is_binary(kind: pa.DataType) -> bool:
     """Whether Arrow took a column's text for bytes, as it does where the text is not UTF-8."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _refuse_encoding(path: Path) -> None:

@@ -20,7 +20,7 @@ _FEWEST = 3  # an eye, the other eye, the nose: what a card's landmark_points na
 _MOST_BYTES = 1_000_000
 
 
-def parse_landmarks(value: Any) -> list[float] | None | str:
+def parse_landmarks(value: Any) -> list[float] | str | None:
     """Return x0, y0, x1, y1, … in pixels; None for an unknown value; a sentence where they cannot be used.
 
     Args:
