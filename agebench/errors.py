@@ -1,5 +1,7 @@
 """What goes wrong, sorted by who can mend it."""
 
+from enum import StrEnum
+
 
 class AgebenchError(Exception):
     """Something that stops the work and that a person can read: what, where, and the way out.
@@ -32,5 +34,53 @@ class DatasetMissing(UserError):
     """A dataset is not on this machine; the message says where it was looked for and how to get it."""
 
 
+class RejectReason(StrEnum):
+    """Why a row or an image of a dataset was rejected; its detail is a sentence of its own.
+
+    The values are written to run manifests, records and `samples/quarantined.parquet`: they are never renamed.
+    """
+
+    # The image cannot be processed.
+    UNREADABLE = "unreadable"
+    NOT_AN_IMAGE = "not-an-image"
+    DAMAGED_IMAGE = "damaged-image"
+    IMAGE_TOO_LARGE = "image-too-large"
+    PIXEL_FORMAT = "pixel-format"
+    UNREACHABLE_URL = "unreachable-url"
+    NO_FACE = "no-face"
+    NO_LANDMARKS = "no-landmarks"
+    BAD_LANDMARKS = "bad-landmarks"
+    BAD_BODY_BOX = "bad-body-box"
+    # The source does not fit: a row without an image, or an image without a usable label.
+    NO_AGE = "no-age"
+    BAD_AGE = "bad-age"
+    AGE_OUT_OF_RANGE = "age-out-of-range"
+    CONFLICTING_LABELS = "conflicting-labels"
+    DUPLICATE_ROW = "duplicate-row"
+    DUPLICATE_ID = "duplicate-id"
+    MISSING_FILE = "missing-file"
+    OUTSIDE_FOLDER = "outside-folder"
+    NOT_UTF8_NAME = "not-utf8-name"
+    NAME_PATTERN = "name-pattern"
+    NO_IMAGE = "no-image"
+    NO_FACE_BOX = "no-face-box"
+    BAD_LABEL_FILE = "bad-label-file"
+    BODY_IMAGE = "body-image"
+    # The image is left out on purpose.
+    NOT_LISTED = "not-listed"
+    NO_SPLIT = "no-split"
+    OUTSIDE_PROTOCOL = "outside-protocol"
+    EXCLUDED = "excluded"
+    IN_TRAINING_SET = "in-training-set"
+    OTHER = "other"
+
+
 class ImageRefused(AgebenchError):
-    """One image cannot be used; the reason stands in the message. Callers quarantine the image and go on."""
+    """One image cannot be used; `reason` is the code and the message the detail. Callers reject the image and go on."""
+
+    def __init__(self, message: str, reason: RejectReason = RejectReason.OTHER) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, RejectReason]]:
+        return type(self), (str(self), self.reason)

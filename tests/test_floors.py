@@ -22,6 +22,7 @@ FLOORS = {
     "evaluation": 2,
     "registry": 1,
     "scaffold": 1,
+    "cells": 0,
     "errors": 0,
     "paths": 0,
     "files": 0,

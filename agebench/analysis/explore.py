@@ -10,6 +10,7 @@ import pandas as pd
 from agebench.analysis.distributions import by_year, distance_by_chance, overlap, total_variation, wasserstein
 from agebench.analysis.pictures import Pictures, look
 from agebench.data.audit import audit
+from agebench.data.refusals import count_titles
 from agebench.data.samples import Samples
 from agebench.data.splits import PARTS, exact_copies, without_overlap
 from agebench.data.store import reader_for
@@ -137,7 +138,7 @@ def _summary(card: DatasetCard, samples: Samples, pictures: Pictures, note: str)
         "name": card.name,
         "title": card.title,
         "n": len(table),
-        "put_aside": _reasons(samples.quarantined["reason"]),
+        "put_aside": _reasons(samples.quarantined),
         "subjects": int(subjects.nunique()) or None,
         "images_of_a_subject": _per_subject(subjects),
         "exact_copies": exact_copies(table),
@@ -202,10 +203,10 @@ def _per_subject(subjects: "pd.Series[Any]") -> dict[str, float] | None:
     )
 
 
-def _reasons(reasons: "pd.Series[str]") -> dict[str, int]:
-    kinds = reasons.str.replace(r"-?\d+(\.\d+)?", "…", regex=True).value_counts()
-    found = {str(reason): int(count) for reason, count in kinds.head(_MOST_REASONS).items()}
-    return found | ({"other reasons": int(kinds.iloc[_MOST_REASONS:].sum())} if len(kinds) > _MOST_REASONS else {})
+def _reasons(quarantined: pd.DataFrame) -> dict[str, int]:
+    counts = list(count_titles(quarantined).items())
+    rest = sum(count for _, count in counts[_MOST_REASONS:])
+    return dict(counts[:_MOST_REASONS]) | ({"other reasons": rest} if rest else {})
 
 
 def _parts_summary(table: pd.DataFrame, groups: list[str], note: str) -> dict[str, Any]:

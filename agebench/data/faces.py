@@ -11,13 +11,13 @@ from PIL import Image
 from agebench.data import bodies
 from agebench.data.detect import largest_points
 from agebench.data.detectors import DEFAULT, Detector, open_detector
-from agebench.errors import ImageRefused
+from agebench.errors import ImageRefused, RejectReason
 
 # Image-left eye, image-right eye, nose base as shares of the side, at coverage 1: the framing of UTKFace's 200 px crops
 # (medians of 488 detections in the real set; quartiles lie 3 to 6 px apart).
 TEMPLATE = np.array([[59.5, 61.0], [136.5, 60.5], [98.0, 118.0]]) / 200.0
 # Raise it when the same image and spec give other pixels than before.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     z, w = ((points - middle) @ np.array([1, 1j]) for points, middle in ((source, centre), (target, goal)))
     factor = complex(np.vdot(z, w) / np.vdot(z, z))
     if not math.isfinite(abs(factor)) or abs(factor) < 1e-3:
-        raise ImageRefused("its landmarks fall together: no transform brings them to the template")
+        raise ImageRefused(
+            "its landmarks fall together: no transform brings them to the template", RejectReason.BAD_LANDMARKS
+        )
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return np.column_stack([linear, goal - linear @ centre])
 
@@ -128,17 +130,18 @@ def _box(spec: FaceSpec) -> np.ndarray:
 
 def _corners(box: Sequence[float] | None) -> np.ndarray:
     if box is None or len(box) != 8:
-        raise ImageRefused("no box is annotated: four corners, eight numbers")
+        raise ImageRefused("no box is annotated: four corners, eight numbers", RejectReason.NO_LANDMARKS)
     return np.asarray(box, dtype=np.float64).reshape(4, 2)
 
 
 def _annotated(landmarks: Sequence[float] | None, chosen: tuple[int, ...]) -> np.ndarray:
     if landmarks is None or len(landmarks) == 0:
-        raise ImageRefused("no landmarks are annotated")
+        raise ImageRefused("no landmarks are annotated", RejectReason.NO_LANDMARKS)
     points = np.asarray(landmarks, dtype=np.float64).reshape(-1, 2)
     if len(chosen) != len(TEMPLATE) or max(chosen) >= len(points):
         raise ImageRefused(
-            f"{len(points)} landmarks are annotated, and the card asks for points {chosen}: it needs three of them"
+            f"{len(points)} landmarks are annotated, and the card asks for points {chosen}: it needs three of them",
+            RejectReason.BAD_LANDMARKS,
         )
     return points[list(chosen)]
 
@@ -148,7 +151,7 @@ def _warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ matrix.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
     if (high - low).max() > 20_000:
-        raise ImageRefused("its landmarks ask for a face of more than 20,000 pixels")
+        raise ImageRefused("its landmarks ask for a face of more than 20,000 pixels", RejectReason.BAD_LANDMARKS)
     pixels = np.asarray(image)
     rows = np.arange(low[1], high[1]).clip(0, image.height - 1)
     columns = np.arange(low[0], high[0]).clip(0, image.width - 1)

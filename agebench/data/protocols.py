@@ -23,7 +23,7 @@ from agebench.data.splits import (
     rows,
     split_parts,
 )
-from agebench.errors import UserError
+from agebench.errors import RejectReason, UserError
 from agebench.registry.protocol import DEFAULT, Protocol
 
 
@@ -160,7 +160,7 @@ def _of_age(protocol: Protocol, samples: Samples, label: str) -> Samples:
     ages = samples.table["age"]
     end = f"{high:g})" if high < float("inf") else "…)"
     reason = "age " + ages.map("{:g}".format).astype("str") + f" is outside the protocol's [{low:g}, {end}"
-    kept = samples.without((ages < low) | (ages >= high), reason)
+    kept = samples.without((ages < low) | (ages >= high), reason, RejectReason.OUTSIDE_PROTOCOL)
     if not len(kept):
         raise UserError(
             f"{label}: no image is within its ages [{low:g}, {end}; the dataset's are {ages.min():g} to {ages.max():g}"

@@ -1,32 +1,128 @@
-"""Which of the reasons in a quarantine say that an image was there and had no answer: failure to process."""
+"""Rejection codes: their titles, which ones are failures to process, and the codes of texts of older versions."""
 
 import re
 
-# How the reasons begin that are given with `ImageRefused`, or where a file cannot be read: one line for each of them, numbers
-# as `…`. Whatever else is put aside (by a list, a protocol, a label that does not hold) was asked of nobody.
-_REFUSED = (
-    "cannot be read: ",
-    "not an image in a format that is read here",
-    "a damaged image: ",
-    "more than the … million pixels allowed",
-    "… x … pixels are more than the … million allowed",
-    "http://",  # an address from which nothing can be had
-    "https://",
-    "no face found",
-    "no box is annotated",
-    "no landmarks are annotated",
-    "… landmarks are annotated, and the card asks for points",
-    "its landmarks fall together",
-    "its landmarks ask for a face of more than … pixels",
-    "its body_bbox ",
+import pandas as pd
+
+from agebench.errors import RejectReason
+
+# The image was there, and no age was predicted: it could not be read, or its face could not be prepared. A row that the
+# labels, a list or a protocol leaves out is no failure of a system.
+FAILURES_TO_PROCESS = frozenset(
+    {
+        RejectReason.UNREADABLE,
+        RejectReason.NOT_AN_IMAGE,
+        RejectReason.DAMAGED_IMAGE,
+        RejectReason.IMAGE_TOO_LARGE,
+        RejectReason.PIXEL_FORMAT,
+        RejectReason.UNREACHABLE_URL,
+        RejectReason.NO_FACE,
+        RejectReason.NO_LANDMARKS,
+        RejectReason.BAD_LANDMARKS,
+        RejectReason.BAD_BODY_BOX,
+    }
+)
+
+TITLES = {
+    RejectReason.UNREADABLE: "the file cannot be read",
+    RejectReason.NOT_AN_IMAGE: "not an image in a format that is read here",
+    RejectReason.DAMAGED_IMAGE: "damaged image",
+    RejectReason.IMAGE_TOO_LARGE: "too many pixels",
+    RejectReason.PIXEL_FORMAT: "pixel format without a defined brightness",
+    RejectReason.UNREACHABLE_URL: "the address cannot be downloaded",
+    RejectReason.NO_FACE: "no face found",
+    RejectReason.NO_LANDMARKS: "no landmarks or box annotated",
+    RejectReason.BAD_LANDMARKS: "unusable landmarks",
+    RejectReason.BAD_BODY_BOX: "unusable body box",
+    RejectReason.NO_AGE: "no age",
+    RejectReason.BAD_AGE: "the age is not a number",
+    RejectReason.AGE_OUT_OF_RANGE: "the age is outside [0, 120]",
+    RejectReason.CONFLICTING_LABELS: "rows with one id or image and different labels",
+    RejectReason.DUPLICATE_ROW: "repeated row",
+    RejectReason.DUPLICATE_ID: "a second image with the same id",
+    RejectReason.MISSING_FILE: "no image file at the path",
+    RejectReason.OUTSIDE_FOLDER: "the path leads out of the dataset's folder",
+    RejectReason.NOT_UTF8_NAME: "the file's name is not UTF-8",
+    RejectReason.NAME_PATTERN: "the file's name or folder does not fit the pattern",
+    RejectReason.NO_IMAGE: "the row holds no image",
+    RejectReason.NO_FACE_BOX: "no face box",
+    RejectReason.BAD_LABEL_FILE: "unusable annotation of the image",
+    RejectReason.BODY_IMAGE: "unusable image of the body",
+    RejectReason.NOT_LISTED: "in none of the split's lists",
+    RejectReason.NO_SPLIT: "in no part of the official split",
+    RejectReason.OUTSIDE_PROTOCOL: "outside the protocol's ages",
+    RejectReason.EXCLUDED: "excluded by a list",
+    RejectReason.IN_TRAINING_SET: "also in the training set",
+    RejectReason.OTHER: "other",
+}
+
+# These details are the same for all images of one cause (a list's name, say), so they are counted one by one.
+_SHARED_DETAIL = frozenset({RejectReason.NOT_LISTED, RejectReason.EXCLUDED})
+
+# How the reasons of version 0.1 begin, numbers as `…`, in the order in which they are tried. Manifests and records of that
+# version hold only these texts. A text that is not here left the image out on purpose or was never asked of a system.
+_OLD_TEXTS = (
+    ("cannot be read: ", RejectReason.UNREADABLE),
+    ("not an image in a format that is read here", RejectReason.NOT_AN_IMAGE),
+    ("a damaged image: ", RejectReason.DAMAGED_IMAGE),
+    ("more than the … million pixels allowed", RejectReason.IMAGE_TOO_LARGE),
+    ("… x … pixels are more than the … million allowed", RejectReason.IMAGE_TOO_LARGE),
+    ("http://", RejectReason.UNREACHABLE_URL),
+    ("https://", RejectReason.UNREACHABLE_URL),
+    ("no face found", RejectReason.NO_FACE),
+    ("no box is annotated", RejectReason.NO_LANDMARKS),
+    ("no landmarks are annotated", RejectReason.NO_LANDMARKS),
+    ("… landmarks are annotated, and the card asks for points", RejectReason.BAD_LANDMARKS),
+    ("its landmarks fall together", RejectReason.BAD_LANDMARKS),
+    ("its landmarks ask for a face of more than … pixels", RejectReason.BAD_LANDMARKS),
+    ("its body_bbox ", RejectReason.BAD_BODY_BOX),
+    ("nothing says its age", RejectReason.NO_AGE),
+    ("a second image called like ", RejectReason.DUPLICATE_ID),
+    ("no file '", RejectReason.MISSING_FILE),
+    ("its name is not UTF", RejectReason.NOT_UTF8_NAME),
+    ("in none of the split's lists", RejectReason.NOT_LISTED),
+    ("in no part of the official split", RejectReason.NO_SPLIT),
+    ("excluded by ", RejectReason.EXCLUDED),
+    ("also in the training set", RejectReason.IN_TRAINING_SET),
 )
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
-def unanswered(reason: str) -> bool:
-    """Whether an image that was put aside for this reason could not be read, or no face of it be prepared.
+def code_of_old_text(text: str) -> RejectReason:
+    """Return the code of a reason as version 0.1 wrote it; OTHER for one that it did not write.
 
     Args:
-        reason: as it stands in a quarantine, or in a record, where what differs from image to image is `…`.
+        text: a whole reason, or one of a record, in which what differs from image to image is `…`.
     """
-    return _NUMBER.sub("…", reason).startswith(_REFUSED)
+    plain = _NUMBER.sub("…", text)
+    return next((code for start, code in _OLD_TEXTS if plain.startswith(start)), RejectReason.OTHER)
+
+
+def failures_to_process(counts_by_code: dict[str, int] | None, counts_by_text: dict[str, int] | None) -> int:
+    """Count the images that could not be processed.
+
+    Args:
+        counts_by_code: `rejected` of a manifest; None in one of version 0.1.
+        counts_by_text: `quarantined` of a manifest, which counts where there are no codes.
+    """
+    if counts_by_code is not None:
+        return sum(count for code, count in counts_by_code.items() if code in FAILURES_TO_PROCESS)
+    by_text = (counts_by_text or {}).items()
+    return sum(count for text, count in by_text if code_of_old_text(text) in FAILURES_TO_PROCESS)
+
+
+def count_codes(quarantined: pd.DataFrame) -> dict[str, int]:
+    """Code -> rejected images, the most frequent first."""
+    return {str(code): int(count) for code, count in quarantined["code"].value_counts().items()}
+
+
+def count_titles(quarantined: pd.DataFrame) -> dict[str, int]:
+    """Title of the reason -> rejected images, the most frequent first; without paths and values of single images."""
+    return {str(title): int(count) for title, count in titles(quarantined).value_counts().items()}
+
+
+def titles(quarantined: pd.DataFrame) -> "pd.Series[str]":
+    """The title of each row's reason; the detail where it names the list that left the image out."""
+    codes = quarantined["code"].map(RejectReason)
+    detailed = codes.isin(list(_SHARED_DETAIL | {RejectReason.OTHER}))
+    return codes.map(TITLES).astype("str").mask(detailed, quarantined["reason"])

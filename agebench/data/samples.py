@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from agebench.errors import AgebenchError
+from agebench.errors import AgebenchError, RejectReason
 
 AGE_LIMITS = (0.0, 120.0)
 COLUMNS = (
@@ -25,8 +26,30 @@ COLUMNS = (
     "body_path",
     "body_bbox",
 )
+# The photograph that a row's image is a part of, where several rows show parts of one.
+PHOTOGRAPH = "photograph"
 # Where things are in the pictures: neither labels nor flat, so not kept with a run.
 GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path")
+
+
+# Columns of the table of rejected images: `code` is a RejectReason, `reason` the sentence with the image's own values.
+QUARANTINE = ("sample_id", "path", "code", "reason")
+
+
+class Rejected(NamedTuple):
+    """One rejected image or row.
+
+    Attributes:
+        sample_id: its id, or what the source calls it.
+        path: its path, or what the source says of it.
+        code: the reason, as it is counted.
+        reason: the reason as a sentence, with the file, the value and the like.
+    """
+
+    sample_id: str
+    path: str
+    code: RejectReason
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -40,20 +63,32 @@ class Samples:
             floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom);
             `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`.
         groups: the columns of `table` that fairness tables use.
-        quarantined: sample_id, path and reason, one row an image that was put aside. Nothing is dropped silently.
+        quarantined: the columns `QUARANTINE`, one row an image that was put aside. Nothing is dropped silently. A table
+            without `code`, as plugins for version 0.1 make it, gets the code `other`.
     """
 
     table: pd.DataFrame
     groups: tuple[str, ...] = ()
     quarantined: pd.DataFrame = field(default_factory=lambda: quarantine([]))
 
+    def __post_init__(self) -> None:
+        if "code" not in self.quarantined:
+            table = self.quarantined.assign(code=str(RejectReason.OTHER))
+            object.__setattr__(self, "quarantined", table.reindex(columns=list(QUARANTINE)))
+
     def __len__(self) -> int:
         return len(self.table)
 
-    def without(self, drop: "pd.Series[bool]", reason: "str | pd.Series[str]") -> "Samples":
-        """These samples less those where `drop` holds, which go to quarantine with `reason`."""
+    def without(
+        self,
+        drop: "pd.Series[bool]",
+        reason: "str | pd.Series[str]",
+        code: "RejectReason | pd.Series[str]" = RejectReason.OTHER,
+    ) -> "Samples":
+        """These samples less those where `drop` holds, which go to quarantine with `code` and `reason`."""
         dropped = self.table.loc[drop, ["sample_id", "path"]].assign(
-            reason=reason if isinstance(reason, str) else reason[drop]
+            code=str(code) if isinstance(code, str) else code[drop],
+            reason=reason if isinstance(reason, str) else reason[drop],
         )
         moved = pd.concat([self.quarantined, dropped], ignore_index=True) if len(dropped) else self.quarantined
         return Samples(self.table[~drop].reset_index(drop=True), self.groups, moved)
@@ -89,12 +124,13 @@ def make_samples(
     low, high = AGE_LIMITS
     outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
     reasons = "age " + table["age"].map("{:g}".format).astype("str") + f" is outside [{low:g}, {high:g}]"
-    return samples.without(outside, reasons)
+    return samples.without(outside, reasons, RejectReason.AGE_OUT_OF_RANGE)
 
 
-def quarantine(rows: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
-    """A table of (sample_id, path, reason)."""
-    return pd.DataFrame(list(rows), columns=["sample_id", "path", "reason"]).astype("str")
+def quarantine(rows: Sequence[Rejected | tuple[str, str, str]]) -> pd.DataFrame:
+    """Build the table of rejected images; (sample_id, path, reason) without a code gets the code `other`."""
+    full = [row if len(row) == len(QUARANTINE) else (*row[:2], RejectReason.OTHER, row[2]) for row in rows]
+    return pd.DataFrame([tuple(map(str, row)) for row in full], columns=list(QUARANTINE)).astype("str")
 
 
 def fingerprint(samples: Samples) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from agebench.data.audit import same_side
 from agebench.data.samples import Samples
-from agebench.errors import UserError
+from agebench.errors import RejectReason, UserError
 
 PARTS = ("train", "val", "test")
 # Version of the algorithm in `deal`: the same seed draws other parts under another version. Version 1 broke ties between groups of
@@ -113,7 +113,7 @@ def in_official_split(samples: Samples, column: str = "split") -> Samples:
     """
     if column not in samples.table or samples.table[column].isna().all():
         return samples
-    return samples.without(samples.table[column].isna(), "in no part of the official split")
+    return samples.without(samples.table[column].isna(), "in no part of the official split", RejectReason.NO_SPLIT)
 
 
 def exact_copies(table: pd.DataFrame) -> int:
@@ -127,7 +127,7 @@ def without_overlap(samples: Samples, seen: list[Samples]) -> tuple[Samples, int
     for other in seen:
         for digest in ("bytes_digest", "pixels_digest"):
             doubled |= samples.table[digest].isin(other.table[digest])
-    return samples.without(doubled, "also in the training set"), int(doubled.sum())
+    return samples.without(doubled, "also in the training set", RejectReason.IN_TRAINING_SET), int(doubled.sum())
 
 
 def deal(groups: np.ndarray, ages: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Where datasets live on this machine, how they get there, and whether they are whole."""
 
+import io
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,15 +14,19 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from agebench.data.archive import ArchiveDamaged, extract, folder_error
 from agebench.data.download import download
-from agebench.data.images import open_image
+from agebench.data.images import FORMATS, open_image
 from agebench.data.parallel import map_in_order
 from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.common import walk_files
+from agebench.data.readers.tables import TABLES
+from agebench.data.readers.text import as_text
+from agebench.data.refusals import TITLES, count_codes
 from agebench.data.samples import COLUMNS, Samples
-from agebench.errors import DatasetMissing, ImageRefused, UserError
+from agebench.errors import DatasetMissing, ImageRefused, RejectReason, UserError
 from agebench.locks import held
 from agebench.paths import cache_home, data_home
 from agebench.progress import progress
@@ -31,6 +35,11 @@ from agebench.registry.cards import DatasetCard
 SAMPLE = 200
 # Inside a staging folder: the copy that makes room for the new one, and a mark that the new one was read and is good.
 _REPLACED, _EXAMINED, _DISCARDED = ".replaced", ".examined", ".discarded"
+# A dataset of which more rows are rejected for one reason was probably read wrongly.
+REJECTED_LIMIT = 0.02
+# Sides of a crop differ by no more; photographs are 4 : 3 and 3 : 2.
+MOST_OBLONG = 1.25
+OBLONG_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class AddReport:
         images: usable images.
         put_aside: images in quarantine.
         already: it was there before, and nothing was done.
+        problems: what is wrong with the copy, a sentence each; see `CheckReport`.
     """
 
     name: str
@@ -50,6 +60,7 @@ class AddReport:
     images: int
     put_aside: int
     already: bool = False
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,8 @@ class CheckReport:
         root: where it lives; None for one that needs no files.
         images: usable images by their labels.
         expected: images that a whole copy has, by the card; None if the card does not say.
-        put_aside: reason -> how many images are in quarantine for it.
+        put_aside: code of a reason -> how many images are in quarantine for it.
+        details: code of a reason -> its sentence for the first image.
         decoded: images that were opened.
         unreadable: path -> why it cannot be opened.
         problems: what is wrong, a sentence each; empty for a good copy.
@@ -72,6 +84,7 @@ class CheckReport:
     images: int = 0
     expected: int | None = None
     put_aside: dict[str, int] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
     decoded: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -168,7 +181,10 @@ def add(
             f"{source}: lies inside {home}, the copy that it would replace, and would be deleted with it; move it elsewhere first"
         )
     keep = not (replace and home.resolve() != source)
-    return _take(card, partial(_bring, source, link=link), str(source), allow_partial, keep=keep)
+    report = _take(card, partial(_bring, source, link=link), str(source), allow_partial, keep=keep)
+    if report.already and home.resolve() != source:
+        _refuse_other(card, source, home)
+    return report
 
 
 def can_get(card: DatasetCard) -> str:
@@ -230,8 +246,20 @@ def check(card: DatasetCard, *, full: bool = False) -> CheckReport:
     if unreadable:
         path, reason = next(iter(unreadable.items()))
         problems.append(f"{len(unreadable)} of {len(paths)} images cannot be opened, the first is {path}: {reason}")
-    put_aside = dict(Counter(samples.quarantined["reason"]))
-    return CheckReport(card.name, root, len(samples), card.count, put_aside, len(paths), unreadable, tuple(problems))
+    problems = [*_problems(card, reader, samples), *problems]
+    aside = samples.quarantined
+    details = {str(code): str(reason) for code, reason in aside.groupby("code")["reason"].first().items()}
+    return CheckReport(
+        card.name,
+        root,
+        len(samples),
+        card.count,
+        count_codes(aside),
+        details,
+        len(paths),
+        unreadable,
+        tuple(problems),
+    )
 
 
 def _reader(card: DatasetCard, root: Path | None) -> Reader:
@@ -264,7 +292,8 @@ def _take(
                 _settle(card, home, staging)
     except OSError as error:
         raise folder_error(home, error) from error
-    return AddReport(card.name, home, len(samples), len(samples.quarantined))
+    problems = _problems(card, _reader(card, home), samples)
+    return AddReport(card.name, home, len(samples), len(samples.quarantined), problems=problems)
 
 
 def _lock_file(home: Path) -> Path:
@@ -324,7 +353,8 @@ def _present(card: DatasetCard, home: Path, allow_partial: bool) -> AddReport | 
     if home.exists():
         with suppress(UserError):
             samples = _examine(card, home, str(home), allow_partial)
-            return AddReport(card.name, home, len(samples), len(samples.quarantined), already=True)
+            problems = _problems(card, _reader(card, home), samples)
+            return AddReport(card.name, home, len(samples), len(samples.quarantined), already=True, problems=problems)
     return None
 
 
@@ -377,6 +407,100 @@ def _examine(card: DatasetCard, root: Path, source: str, allow_partial: bool) ->
             "Get a whole copy, or take this one with --allow-partial."
         )
     return samples
+
+
+def _problems(card: DatasetCard, reader: Reader, samples: Samples) -> tuple[str, ...]:
+    """What makes a dataset doubtful as a whole, the most frequent reason first."""
+    aside = samples.quarantined
+    rows = len(samples) + len(aside)
+    is_whole = card.count is not None and len(samples) == card.count
+    problems = []
+    for code, count in () if is_whole else count_codes(aside).items():
+        if count > REJECTED_LIMIT * rows and code not in card.expected_rejections:
+            first = aside[aside["code"] == code].iloc[0]
+            problems.append(
+                f"{count:,} of {rows:,} rows ({100 * count / rows:.1f} %) are rejected as {code} "
+                f"({TITLES[RejectReason(code)]}), the first is {first['path']}: {first['reason']}"
+            )
+    return (*problems, *_framing_problem(card, reader, samples, is_whole=is_whole))
+
+
+def _framing_problem(card: DatasetCard, reader: Reader, samples: Samples, *, is_whole: bool) -> list[str]:
+    """Whole photographs where the card announces aligned crops: what the center of the photograph shows is no face."""
+    if card.faces != "none" or is_whole:
+        return []
+    paths = samples.table["path"].unique().tolist()
+    chosen = [paths[row] for row in np.linspace(0, len(paths) - 1, min(SAMPLE, len(paths))).astype(int)]
+    sizes = {path: size for path in chosen if (size := image_size(reader, path)) is not None}
+    oblong = [path for path, (width, height) in sizes.items() if max(width, height) > MOST_OBLONG * min(width, height)]
+    if len(oblong) <= OBLONG_LIMIT * len(sizes):
+        return []
+    width, height = sizes[oblong[0]]
+    return [
+        f"{len(oblong)} of {len(sizes)} images looked at are not square, the first is {oblong[0]} with {width} x {height} "
+        "pixels: these seem to be whole photographs, and faces = 'none' on the card announces aligned crops. Get the "
+        'aligned and cropped faces, or let a detector find them: faces = "detect"'
+    ]
+
+
+def image_size(reader: Reader, path: str) -> tuple[int, int] | None:
+    """Width and height as stored, without decoding the image; None where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(reader.image_bytes(path)), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # a damaged image is another finding
+        return None
+
+
+def _refuse_other(card: DatasetCard, source: Path, home: Path) -> None:
+    """Refuse a source whose labels or images differ from the copy that is there and stays.
+
+    Raises:
+        UserError: it differs; the message says where first, and how to replace the copy.
+    """
+    if source.is_file() and source.suffix.lower() not in TABLES:
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{card.name}.", suffix=".adding") as folder:
+            extract(source, Path(folder) / card.name)
+            difference = _difference(card, Path(folder) / card.name, home)
+    else:
+        difference = _difference(card, source, home)
+    if difference:
+        raise UserError(
+            f"dataset '{card.name}' is there already, and {source} differs from it: {difference}. Nothing was changed; "
+            f"`agebench data add {card.name} {source} --replace` takes the new copy"
+        )
+
+
+def _difference(card: DatasetCard, source: Path, home: Path) -> str:
+    """The first difference between two copies, as a part of a sentence; empty for none."""
+    readers = [_reader(card, root) for root in (home, source)]
+    old, new = (reader.read().table.set_index("sample_id") for reader in readers)
+    added, gone = new.index.difference(old.index), old.index.difference(new.index)
+    if len(added) or len(gone):
+        example = f"'{added[0]}' is new" if len(added) else f"'{gone[0]}' is gone"
+        return f"{len(added)} images more and {len(gone)} fewer, {example}"
+    new = new.loc[old.index]
+    for column in dict.fromkeys([*new.columns.difference(["path"]), *old.columns.difference(["path"])]):
+        before, after = (as_text(table[column]) if column in table else None for table in (old, new))
+        if before is None or after is None:
+            return f"the column {column} is {'new' if before is None else 'gone'}"
+        changed = (before.fillna("") != after.fillna("")).to_numpy()
+        if changed.any():
+            row = int(np.flatnonzero(changed)[0])
+            return (
+                f"{int(changed.sum())} values of {column} changed, the first is '{old.index[row]}': "
+                f"{before.iloc[row]} there, {after.iloc[row]} in the new copy"
+            )
+    sizes = [
+        [_file_size(reader, path) for path in table["path"]] for reader, table in zip(readers, (old, new), strict=True)
+    ]
+    other = [name for name, before, after in zip(old.index, *sizes, strict=True) if before != after]
+    return f"{len(other)} images changed, the first is '{other[0]}'" if other else ""
+
+
+def _file_size(reader: Reader, path: str) -> int | None:
+    file = reader.root / path if reader.root is not None else None
+    return file.stat().st_size if file is not None and file.is_file() else None
 
 
 def _unreadable(reader: Reader, paths: Sequence[str], name: str) -> dict[str, str]:

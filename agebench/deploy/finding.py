@@ -12,7 +12,7 @@ from PIL import Image
 from agebench.data.detectors import Face, find_faces, open_detector
 from agebench.data.faces import FaceSpec, align_face, prepare_face
 from agebench.data.images import open_image, upright
-from agebench.errors import ImageRefused, UserError
+from agebench.errors import ImageRefused, RejectReason, UserError
 
 Framing = Literal["detect", "none"]
 Box = tuple[float, float, float, float]
@@ -76,7 +76,7 @@ class Finder:
                 found = search(image)
                 clock.lap("detect")
                 if not found:
-                    raise ImageRefused("no face found")
+                    raise ImageRefused("no face found", RejectReason.NO_FACE)
                 faces = [align_face(image, self.spec, face.points) for face in found]
                 boxes = [face.box for face in found]
             clock.lap("align")

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from agebench.cells import as_numbers
 from agebench.errors import UserError
 
 _PIECE = 1_000_000
@@ -43,7 +44,7 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
     for column in ("age", "age_pred", "age_std"):
         if column not in table:
             continue
-        numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
+        numbers = as_numbers(table[column])
         bad = ~np.isfinite(numbers.to_numpy())
         if bad.any():
             row = table[bad].iloc[0]

@@ -1,6 +1,7 @@
 """Predictions and labels from files that anyone made: CSV or Parquet, columns by name, joined on sample_id."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,16 +13,26 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from agebench.cells import UNKNOWN, UNKNOWN_WORD_OF_R, as_numbers, not_utf8, unknown_words
 from agebench.errors import UserError
 from agebench.evaluation.predictions import all_different, check_predictions, written
 from agebench.registry.plugins import suggest
 
 Fault = Literal["missing", "extra", "duplicates"]
 FAULTS: tuple[Fault, ...] = ("missing", "extra", "duplicates")
+Match = Literal["id", "name", "stem"]
+MATCHES: tuple[Match, ...] = ("id", "name", "stem")
 _TEXT = ("sample_id", "subject")
+# Where predictions and labels stand in a file each, these columns of ours are renamed in the one file only: `--col age_pred=age`
+# leaves the labels their age. Other columns are renamed wherever they are.
+_PREDICTED = frozenset({"age_pred", "age_std", "p"})
+_LABELLED = frozenset({"age", "age_low", "age_high", "label_std"})
+# What `agebench predict` writes beside an estimate: where the face is, and its interval. No labels that people are grouped by.
+_FACE_COLUMNS = ("face", "x0", "y0", "x1", "y1", "low", "high")
 _AGES = (0.0, 120.0)
 _ABSURD = 1e6  # years; squares of what is far beyond are no numbers any more
-_NULLS = ["", "NA", "N/A", "NULL", "null", "None"]
+# In columns of numbers all of them are missing values; text is looked at again, because NA may be a region there.
+_NULLS = sorted(UNKNOWN | {UNKNOWN_WORD_OF_R})
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,8 @@ def column_map(pairs: Sequence[str]) -> dict[str, str]:
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """A CSV (.csv, .tsv, .txt; also .gz) or Parquet file, its columns renamed to ours where `columns` maps them.
 
-    Arrow reads the file in blocks and hands its memory over: a large file is in memory once.
+    Arrow reads the file in blocks and hands its memory over: a large file is in memory once. Text that stands for an unknown
+    value is NA; the word NA itself only where no value is called so, see `agebench.cells`.
 
     Raises:
         UserError: no such file, not a table, or an empty one.
@@ -67,11 +79,15 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     columns = columns or {}
-    kind = "Parquet" if path.suffix in (".parquet", ".pq") else "CSV"
+    kind = "Parquet" if path.suffix.lower() in (".parquet", ".pq") else "CSV"
     try:
         content = pa.parquet.read_table(path) if kind == "Parquet" else _read_csv(path, columns)
     except (pa.ArrowException, OSError) as error:
+        if kind == "CSV":
+            _refuse_encoding(path)
         raise UserError(f"{path}: not a readable {kind} file: {str(error).splitlines()[0]}") from error
+    if kind == "CSV" and any(_is_binary(field.type) for field in content.schema):
+        _refuse_encoding(path)
     back = {theirs: ours for ours, theirs in columns.items()}
     names = [back.get(name.strip(), name.strip()) for name in content.column_names]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -80,12 +96,46 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
             f"{path}: the column '{twice}' stands twice; name another with --col {twice}=COLUMN or drop one"
         )
     table: pd.DataFrame = content.rename_columns(names).to_pandas(split_blocks=True, self_destruct=True)
+    for column in table:
+        table[column] = _without_unknown(table[column], unknown_words(str(column)))
     return table
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Whether Arrow took a column's text for bytes, as it does where the text is not UTF-8."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _refuse_encoding(path: Path) -> None:
+    """Raise a UserError that names the line where a file is not UTF-8 text; nothing where it is."""
+    with pa.input_stream(str(path)) as stream:
+        fault = not_utf8(stream)
+    if fault:
+        raise UserError(f"{path}: {fault}")
+
+
+def _without_unknown(column: "pd.Series[Any]", words: frozenset[str]) -> "pd.Series[Any]":
+    """A column of text whose words for an unknown value are NA; any other column as it is."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        named = [value for value in column.cat.categories if isinstance(value, str) and value.strip() in words]
+        return column.cat.remove_categories(named) if named else column
+    if pd.api.types.is_string_dtype(column.dtype) or column.dtype == object:
+        is_unknown = column.isin(list(words))
+        return column.mask(is_unknown) if is_unknown.any() else column
+    return column
 
 
 def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
     with pa.input_stream(str(path)) as stream:  # Decompresses by the name's ending.
-        head = stream.read(65536).decode("utf-8-sig", errors="replace").split("\n", 1)[0]
+        start = stream.read(65536)
+    if b"\0" in start:
+        _refuse_encoding(path)
+    try:
+        start.partition(b"\n")[0].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _refuse_encoding(path)
+    head = start.decode("utf-8-sig", errors="replace").split("\n", 1)[0]
     parse = pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count))
     # Ids that look like numbers stay as they are written: '066525' is not 66525.
     text = {columns.get(name, name): pa.string() for name in _TEXT}
@@ -93,7 +143,7 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
     def convert(types: Mapping[str, pa.DataType]) -> pa.csv.ConvertOptions:
         return pa.csv.ConvertOptions(
             column_types={**types, **text},
-            strings_can_be_null=True,
+            strings_can_be_null=False,
             null_values=_NULLS,
             # Text of few values, as groups have, becomes numbers that point to it.
             auto_dict_encode=True,
@@ -115,37 +165,47 @@ def read_predictions(
     *,
     columns: Mapping[str, str] | None = None,
     allow: Collection[Fault] = (),
+    match: Match = "id",
 ) -> Joined:
     """Predictions, with the labels of a second file where there is one, joined on sample_id.
 
     Args:
         predictions: sample_id, age_pred and, without `labels`, age; optional age_std, p, group columns, subject.
         labels: sample_id, age and whatever else is known; its columns win over those of `predictions`.
-        columns: our names -> the files'.
+        columns: our names -> the files'; with `labels`, `age_pred`, `age_std` and `p` in the predictions only, and ages
+            in the labels only.
+        match: join by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its ending.
         allow: faults that are counted and left out instead of refused.
 
     Raises:
         UserError: see `read_table`; a column is missing, ids do not match or stand twice, values are no ages.
     """
-    table = read_table(predictions, columns)
+    columns = columns or {}
+    apart = labels is not None
+    table = read_table(predictions, {ours: name for ours, name in columns.items() if not (apart and ours in _LABELLED)})
+    if set(_FACE_COLUMNS) <= set(table):
+        table = table.drop(columns=[*_FACE_COLUMNS, "error"], errors="ignore")
     if labels is None:
         _mapped(columns, [table], [predictions])
         _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")
+        table, unanswered = _answered(table, allow)
         table, duplicates = _unique(table, predictions, allow)
-        return Joined(checked(table, predictions), duplicates=duplicates)
-    truth = read_table(labels, columns)
+        return Joined(checked(table, predictions), missing=unanswered, duplicates=duplicates)
+    truth = read_table(labels, {ours: name for ours, name in columns.items() if ours not in _PREDICTED})
     _mapped(columns, [table, truth], [predictions, labels])
     _require(table, ("sample_id", "age_pred"), predictions, "")
     _require(truth, ("sample_id", "age"), labels, "")
+    table, _ = _answered(table, allow)  # their labels find no prediction, and are counted so
     table, twice = _unique(table, predictions, allow)
     truth, twice_labelled = _unique(truth, labels, allow)
-    places = pd.Index(table["sample_id"]).get_indexer(pd.Index(truth["sample_id"]))
+    keys = [_match_keys(part["sample_id"], match, path) for part, path in ((table, predictions), (truth, labels))]
+    places = pd.Index(keys[0]).get_indexer(pd.Index(keys[1]))
     missing, found = int((places < 0).sum()), int((places >= 0).sum())
     extra = len(table) - found
     if not found:
         raise UserError(
             f"{predictions} and {labels} have no sample_id in common: "
-            f"'{table['sample_id'].iloc[0]}' there, '{truth['sample_id'].iloc[0]}' here"
+            f"'{table['sample_id'].iloc[0]}' there, '{truth['sample_id'].iloc[0]}' here{_way_out(table, truth, match)}"
         )
     _refuse(
         "missing", missing, f"{missing} of the {len(truth)} labelled images have no prediction in {predictions}", allow
@@ -155,6 +215,47 @@ def read_predictions(
     joined = truth[places >= 0].reset_index(drop=True)
     joined = pd.concat([joined, table[own].iloc[places[places >= 0]].reset_index(drop=True)], axis=1)
     return Joined(checked(joined, predictions), missing, extra, twice + twice_labelled)
+
+
+def _answered(table: pd.DataFrame, allow: Collection[Fault]) -> tuple[pd.DataFrame, int]:
+    """Where missing predictions are allowed, `table` less the rows without an estimate, and how many these are."""
+    empty = table["age_pred"].isna()
+    if "missing" not in allow or not empty.any() or empty.all():
+        return table, 0
+    return table[~empty].reset_index(drop=True), int(empty.sum())
+
+
+def _match_keys(ids: "pd.Series[str]", match: Match, path: Path) -> "pd.Series[str]":
+    """What rows are joined by.
+
+    Raises:
+        UserError: two ids of a file have the same name.
+    """
+    if match == "id":
+        return ids
+    keys = ids.str.replace("\\", "/").str.rpartition("/")[2]
+    if match == "stem":
+        keys = keys.str.replace(r"(?<=.)\.[A-Za-z0-9]{1,5}$", "", regex=True)
+    twice = keys.duplicated(keep=False)
+    if twice.any():
+        first, second = ids[keys == keys[twice].iloc[0]].iloc[:2]
+        raise UserError(
+            f"{path}: --match {match}: '{first}' and '{second}' have the same {match}; the ids cannot be matched so"
+        )
+    return keys
+
+
+def _way_out(table: pd.DataFrame, truth: pd.DataFrame, match: Match) -> str:
+    """The other way to match that joins most rows, as the end of a message."""
+    joined: dict[Match, int] = {}
+    for other in MATCHES:
+        with suppress(UserError):
+            keys = [_match_keys(part["sample_id"], other, Path()) for part in (table, truth)]
+            joined[other] = int(keys[1].isin(keys[0]).sum())
+    best = max(joined, key=lambda other: joined[other], default=match)
+    if joined.get(best):
+        return f". --match {best} joins {joined[best]} of {len(truth)} labels, by the file's {best}"
+    return ". Name the column of ids that both files have with --col sample_id=COLUMN"
 
 
 def checked(table: pd.DataFrame, source: Path) -> pd.DataFrame:
@@ -269,7 +370,7 @@ def _refuse(fault: Fault, count: int, sentence: str, allow: Collection[Fault]) -
 
 
 def _numbers(table: pd.DataFrame, column: str, source: Path) -> "pd.Series[float]":
-    numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
+    numbers = as_numbers(table[column])
     _refuse_row(
         table, (numbers.isna() & table[column].notna()) | np.isinf(numbers), source, column, "not a finite number"
     )

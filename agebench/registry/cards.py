@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from agebench.errors import UserError
+from agebench.errors import RejectReason, UserError
 from agebench.registry.patterns import check_options
 from agebench.registry.plugins import suggest
 from agebench.registry.protocol import DEFAULT, NAME, Protocol
@@ -63,6 +63,10 @@ class DatasetCard(_Card):
     estimates_public: bool = Field(
         default=False,
         description="whether its terms allow to publish what a model estimated for its images, without labels or names",
+    )
+    expected_rejections: tuple[RejectReason, ...] = Field(
+        default=(),
+        description="codes of reasons for which a good copy has many rejected rows, see `agebench data check`",
     )
     protocols: tuple[Protocol, ...] = Field(default=(), description="ways to divide it, for `agebench run --protocol`")
 

@@ -124,6 +124,7 @@ class _Samples(_Table):
     val: Count | None = None
     test: Count | None = None
     quarantined: dict[str, Count] | None = None
+    rejected: dict[str, Count] | None = None
     fingerprint: str | None = None
 
 

@@ -308,7 +308,7 @@ def unanswered(row: Row) -> tuple[int, int]:
     lost = read = 0
     for test in row.tests:
         samples = sets.get(test, {})
-        lost += sum(n for reason, n in (samples.get("quarantined") or {}).items() if refusals.unanswered(reason))
+        lost += refusals.failures_to_process(samples.get("rejected"), samples.get("quarantined"))
         read += samples.get("read") or 0
     return lost, read
 

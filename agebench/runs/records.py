@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
-from agebench.data.samples import GEOMETRY, Samples, fingerprint
+from agebench.data.refusals import count_codes, count_titles
+from agebench.data.samples import GEOMETRY, QUARANTINE, Samples, fingerprint
 from agebench.data.splits import Part, exact_copies
 from agebench.engine.predict import Estimates
 from agebench.evaluation.predictions import PRED, PROB
@@ -43,8 +44,8 @@ def save_samples(folder: RunFolder, divisions: Divisions, audited: Mapping[str, 
         save_lists(folder.path / "lists", divisions.folds)
     dropped = [samples.quarantined.assign(dataset=name) for name, samples in audited.items()]
     dropped += [samples.quarantined.assign(dataset=name) for name, samples in divisions.quarantined().items()]
-    table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
-    folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])
+    table = _merged(dropped)
+    folder.write_table("samples/quarantined.parquet", table[["dataset", *QUARANTINE]])
 
 
 def _without_shapes(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +93,7 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
         dropped = [samples.quarantined, *([later[name].quarantined] if name in later else [])]
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
-            "quarantined": _why(pd.concat(dropped).drop_duplicates("sample_id")),
+            **_describe_rejected(_merged(dropped)),
             "fingerprint": fingerprint(samples),
         }
         if name == divisions.home:
@@ -124,12 +125,16 @@ def describe_faces(
     return about | ({"detectors": found} if found else {})
 
 
-def _why(dropped: pd.DataFrame) -> dict[str, int]:
-    """Reason -> images, without what differs from image to image: `age 200 is outside [0, 120]` and `age 130 …` are one."""
-    reasons = dropped["reason"]
-    kinds = reasons.str.replace(r"(?<![\[\d.,])-?\d+(\.\d+)?(?![\d.,\])])", "…", regex=True)
-    named = reasons.str.startswith("excluded by ")  # a file's name, digits and all
-    return {str(reason): int(count) for reason, count in kinds.mask(named, reasons).value_counts().items()}
+def _describe_rejected(rejected: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """For the manifest: `quarantined`, titles of reasons -> images, and `rejected`, codes of reasons -> images."""
+    return {"quarantined": count_titles(rejected), "rejected": count_codes(rejected)}
+
+
+def _merged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of rejected images as one. Later tables repeat the rows of earlier ones; rows that one table repeats stay."""
+    keys = [column for column in ("dataset", *QUARANTINE) if column in tables[0]]
+    numbered = [table.assign(occurrence=table.groupby(keys).cumcount()) for table in tables]
+    return pd.concat(numbered, ignore_index=True).drop_duplicates([*keys, "occurrence"])
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
@@ -137,8 +142,8 @@ def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping
     for name, test in tests.items():
         folder.write_table(f"samples/{name}-test.parquet", _without_shapes(test.table))
     dropped = [part[name].quarantined.assign(dataset=name) for part in (audited, tests) for name in tests]
-    table = pd.concat(dropped).drop_duplicates(["dataset", "sample_id"])
-    folder.write_table("samples/quarantined.parquet", table[["dataset", "sample_id", "path", "reason"]])
+    table = _merged(dropped)
+    folder.write_table("samples/quarantined.parquet", table[["dataset", *QUARANTINE]])
 
 
 def describe_tests(tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> dict[str, dict[str, Any]]:
@@ -146,10 +151,9 @@ def describe_tests(tests: Mapping[str, Samples], audited: Mapping[str, Samples])
     found: dict[str, dict[str, Any]] = {}
     for name, test in tests.items():
         samples = audited[name]
-        dropped = pd.concat([samples.quarantined, test.quarantined]).drop_duplicates("sample_id")
         found[name] = {
             "read": len(samples) + len(samples.quarantined),
-            "quarantined": _why(dropped),
+            **_describe_rejected(_merged([samples.quarantined, test.quarantined])),
             "fingerprint": fingerprint(samples),
             "test": len(test),
         }

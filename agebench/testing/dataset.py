@@ -10,7 +10,7 @@ import numpy as np
 from agebench.data.images import open_image
 from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.common import VOCABULARY
-from agebench.data.samples import AGE_LIMITS, COLUMNS, Samples
+from agebench.data.samples import AGE_LIMITS, COLUMNS, QUARANTINE, Samples
 from agebench.data.store import home_of
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.cards import DatasetCard
@@ -113,8 +113,8 @@ def _samples(card: DatasetCard, reader: Reader, samples: Any) -> Iterator[str]:
             yield f"the card announces the group {group}, and no sample has it: take it out of groups, or read it"
     if {"age_low", "age_high"} <= set(table) and (table["age_low"] > table["age_high"]).any():
         yield "age_low is above age_high in a sample: they are the ends of the label's range"
-    if list(samples.quarantined.columns) != ["sample_id", "path", "reason"]:
-        yield "quarantined must have the columns sample_id, path, reason; make it with agebench.data.samples.quarantine"
+    if list(samples.quarantined.columns) != [*QUARANTINE]:
+        yield f"quarantined must have the columns {', '.join(QUARANTINE)}; make it with agebench.data.samples.quarantine"
     if list(reader.read().table["sample_id"]) != list(table["sample_id"]):
         yield "a second read gives other samples or another order: sort what the file system lists, draw from a fixed seed"
     if card.count is not None and len(samples) > card.count:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agebench.data.images import open_image
-from agebench.errors import ImageRefused
+from agebench.errors import ImageRefused, RejectReason
 
 LEFT_RED = np.zeros((10, 20, 3), dtype=np.uint8)
 LEFT_RED[:, :10, 0] = 200
@@ -93,3 +94,64 @@ def test_a_damaged_image_is_refused_or_opened_and_nothing_else(data: st.DataObje
     except ImageRefused:
         mode = "RGB"  # refused, with a reason
     assert mode == "RGB"
+
+
+# Pixels whose white is not that of 8 bits
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    for values in (np.linspace(0, 1, 16), np.linspace(0, 255, 16), np.full(16, np.nan)):
+        content = encoded(Image.fromarray(values.reshape(4, 4).astype(np.float32)), "TIFF")
+        with pytest.raises(ImageRefused, match="floating-point numbers") as raised:
+            open_image(content)
+        assert raised.value.reason is RejectReason.PIXEL_FORMAT
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_fewer_bits_in_sixteen_keep_their_brightness(bits: int) -> None:
+    ramp = np.linspace(0, (1 << bits) - 1, 64).round().astype(np.uint16).reshape(8, 8)
+    for kind in ("PNG", "TIFF"):
+        assert open_image(encoded(Image.fromarray(ramp), kind)).getextrema() == ((0, 255),) * 3
+
+
+def test_thirty_two_bits_are_read_as_sixteen_or_refused() -> None:
+    ramp = np.linspace(0, 65535, 16).astype(np.int32).reshape(4, 4)
+    assert open_image(encoded(Image.fromarray(ramp), "TIFF")).getextrema() == ((0, 255),) * 3
+    for values in (ramp * 2, -ramp):
+        with pytest.raises(ImageRefused, match="whose white is not defined"):
+            open_image(encoded(Image.fromarray(values), "TIFF"))
+
+
+def test_sixteen_bit_color_that_would_be_dark_is_refused() -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    def color(brightest: int) -> bytes:
+        rows = b"".join(b"\0" + np.full(12, brightest, ">u2").tobytes() for _ in range(4))
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+    assert open_image(color(51 * 256)).getpixel((1, 1)) == (51, 51, 51)
+    assert open_image(color(0)).getpixel((1, 1)) == (0, 0, 0)
+    with pytest.raises(ImageRefused, match="16 bits a channel that uses 12 or fewer"):
+        open_image(color(4095))
+
+
+def test_sixteen_bit_images_are_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ramp = np.zeros((10, 20), np.uint16)
+    ramp[:, :10] = 60_000
+    image = open_image(encoded(Image.fromarray(ramp), "PNG", exif=exif))
+    assert image.size == (10, 20)
+    assert image.getpixel((5, 3))[0] > 200 > image.getpixel((5, 16))[0]
+
+
+def test_a_large_sixteen_bit_image_takes_little_memory() -> None:
+    side = 2000
+    content = encoded(Image.fromarray(np.full((side, side), 30_000, np.uint16)))
+    tracemalloc.start()
+    open_image(content)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 12 * side * side  # numpy's part, bytes; 32-bit copies took several times as much beside Pillow's own

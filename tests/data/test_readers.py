@@ -51,7 +51,7 @@ def test_hidden_files_and_links_that_lead_out_are_no_images(tmp_path: Path) -> N
     (root / "broken.jpg").symlink_to(root / "nothing.jpg")
     images, put_aside = list_images(root)
     assert images == ["a/c.webp", "b.JPG", "inner.jpg"]
-    assert [path for path, _, _ in put_aside] == ["broken.jpg", "link.jpg"]
+    assert [rejected.path for rejected in put_aside] == ["broken.jpg", "link.jpg"]
     assert walk_files(root)[1] == ["broken.jpg", "folder", "link.jpg"]
 
 
@@ -243,11 +243,12 @@ def test_csv_with_its_own_names_for_everything(tmp_path: Path) -> None:
 def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> None:
     files(tmp_path, "secret.jpg")
     text = "path,age\na.jpg,abc\nb.jpg,-3\nc.jpg,200\nd.jpg,40\ngone.jpg,30\n../secret.jpg,30\n/etc/hostname,30\nd.jpg,41\ne.jpg,\n"
-    root = files(table(tmp_path / "set", text), "a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
+    text += "f.jpg,50\nf.jpg,50\n"
+    root = files(table(tmp_path / "set", text), "a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg")
     (root / "out").symlink_to(tmp_path, target_is_directory=True)
     (root / "labels.csv").write_text(text + "out/secret.jpg,30\n")
     samples = CSVReader(root).read()
-    assert samples.table["sample_id"].tolist() == ["d.jpg"]
+    assert samples.table["sample_id"].tolist() == ["f.jpg"]
     assert samples.quarantined.set_index("path")["reason"].to_dict() == {
         "a.jpg": "age 'abc' is not a number",
         "b.jpg": "age -3 is outside [0, 120]",
@@ -256,8 +257,9 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
         "../secret.jpg": "its path '../secret.jpg' leads out of the dataset's folder",
         "/etc/hostname": "its path '/etc/hostname' leads out of the dataset's folder",
         "out/secret.jpg": "its path 'out/secret.jpg' is a link that leads out of the dataset's folder",
-        "d.jpg": "a second image called like d.jpg",
-        "e.jpg": "age '' is not a number",
+        "d.jpg": "its rows have two different ages: 40 and 41; a column sample_id of their own keeps such rows apart",
+        "e.jpg": "nothing says its age",
+        "f.jpg": "a row of the same image with the same labels stands before",
     }
 
 

@@ -349,9 +349,11 @@ def test_check_names_what_is_wrong(folder: Path) -> None:
     (home / "40").rename(home / "400")
     report = check(card(), full=True)
     assert report.unreadable.keys() == {"20/a.jpg"}
-    assert report.put_aside == {"age 400 is outside [0, 120]": 1}
-    assert report.problems[0] == "2 usable images, a whole copy has 3"
-    assert report.problems[1].startswith("1 of 2 images cannot be opened, the first is 20/a.jpg: a damaged image")
+    assert report.put_aside == {"age-out-of-range": 1}
+    assert report.details == {"age-out-of-range": "age 400 is outside [0, 120]"}
+    assert report.problems[0].startswith("1 of 3 rows (33.3 %) are rejected as age-out-of-range")
+    assert report.problems[1] == "2 usable images, a whole copy has 3"
+    assert report.problems[2].startswith("1 of 2 images cannot be opened, the first is 20/a.jpg: a damaged image")
 
 
 def test_check_opens_a_sample_or_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,3 +133,96 @@ def test_types_that_change_far_down_a_file_are_found(tmp_path):
     path.write_text("\n".join(["sample_id,age,age_pred,tone", *rows, "last,30.5,31.25,b"]) + "\n")
     last = read_table(path).iloc[-1]
     assert (last["age"], last["age_pred"], last["tone"]) == (30.5, 31.25, "b")
+
+
+# Files that were read wrongly without a word
+
+
+def test_words_for_unknown_are_no_groups(files):
+    rows = ["a,20,21,nan,NA,nan", "b,30,31,male,EU,NA", "c,40,41,NaN,AS,8", "d,50,51,female,NA,None", "e,60,61,NA,,9"]
+    table = read_predictions(*files("sample_id,age,age_pred,gender,region,subject\n" + "\n".join(rows) + "\n")).table
+    known = {column: [None if pd.isna(value) else value for value in table[column]] for column in table}
+    assert known["gender"] == [None, "male", None, "female", None]
+    assert known["region"] == ["NA", "EU", "AS", "NA", None]
+    assert known["subject"] == [None, None, "8", None, "9"]
+
+
+def test_parquet_has_the_same_words_for_unknown(tmp_path):
+    table = pd.DataFrame({"sample_id": ["a", "b"], "age": [20, 30], "age_pred": [21.0, 29.5], "tone": ["nan", "II"]})
+    table.assign(more=pd.Categorical(["None", "x"])).to_parquet(tmp_path / "T.PARQUET")
+    read = read_predictions(tmp_path / "T.PARQUET").table
+    assert read["tone"].isna().tolist() == read["more"].isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("word", ["nan", "NA", "null", ""])
+def test_an_id_that_is_unknown_is_named(files, word):
+    with pytest.raises(UserError, match="row 2 has no sample_id"):
+        read_predictions(*files(f"sample_id,age,age_pred\na,20,21\n{word},30,31\n"))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sample_id,age,age_pred,city\na,20,21,Bern\nb,30,31,Zürich\n",
+        "sample_id,age,age_pred,Größe\na,20,21,Bern\nb,30,31,Bern\n",
+        "sample_id,age,age_pred\na,20,21\nZürich,30,31\n",
+    ],
+)
+def test_other_encodings_are_refused(tmp_path, text, encoding):
+    path = tmp_path / "p.csv"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(UserError, match=r"p\.csv: not UTF-8 text.*save it as UTF-8") as caught:
+        read_predictions(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_that_is_not_utf8_far_down_is_found(tmp_path):
+    path = tmp_path / "p.csv"
+    rows = "".join(f"i{row},30,31,Bern\n" for row in range(200_000))
+    path.write_bytes(b"sample_id,age,age_pred,city\n" + rows.encode() + "last,30,31,Zürich\n".encode("latin-1"))
+    with pytest.raises(UserError, match="in line 200002"):
+        read_predictions(path)
+
+
+def test_decimal_commas_are_read(files):
+    table = read_predictions(*files("sample_id;age;age_pred;age_std\na;20;21,5;1,5\nb;30,5;31;2\n")).table
+    assert table["age"].tolist() == [20, 30.5]
+    assert table["age_pred"].tolist() == [21.5, 31]
+    assert table["age_std"].tolist() == [1.5, 2]
+
+
+def test_a_renamed_prediction_leaves_the_labels_their_age(files):
+    paths = files("file,age\na,21\nb,29\n", "file,age,gender\na,20,f\nb,30,m\n")
+    table = read_predictions(*paths, columns=column_map(["sample_id=file", "age_pred=age"])).table
+    assert table["age"].tolist() == [20, 30]
+    assert table["age_pred"].tolist() == [21, 29]
+    paths = files("sample_id,years,age_pred\na,1,21\nb,2,29\n", "sample_id,years\na,20\nb,30\n")
+    assert read_predictions(*paths, columns={"age": "years"}).table["age"].tolist() == [20, 30]
+
+
+PREDICTED = "input,face,x0,y0,x1,y1,age,age_std,low,high,error\n"
+
+
+def test_what_predict_writes_is_a_file_of_predictions(files):
+    rows = "in/a.jpg,0,1,2,3,4,21,2,15,27,\nin/b.jpg,0,1,2,3,4,29,2,23,35,\nin/c.jpg,,,,,,,,,,no face found\n"
+    paths = files(PREDICTED + rows, "sample_id,age,gender\na,20,f\nb,30,m\nc,40,m\n")
+    columns = {"sample_id": "input", "age_pred": "age"}
+    with pytest.raises(UserError, match=r"no sample_id in common.*--match stem joins 3 of 3 labels"):
+        read_predictions(*paths, columns=columns)
+    joined = read_predictions(*paths, columns=columns, match="stem", allow=["missing"])
+    assert joined.missing == 1
+    assert sorted(joined.table) == ["age", "age_pred", "age_std", "gender", "sample_id"]
+    assert joined.table["age"].tolist() == [20, 30]
+
+
+def test_ids_are_matched_by_name_and_by_stem(files):
+    paths = files("sample_id,age_pred\nfaces/a.b.jpg,21\nfaces\\c.jpg,29\n", "sample_id,age\nc.png,30\na.b.png,20\n")
+    with pytest.raises(UserError, match=r"\. --match stem joins 2 of 2 labels, by the file's stem"):
+        read_predictions(*paths, match="name")
+    assert read_predictions(*paths, match="stem").table["age_pred"].tolist() == [29, 21]
+    paths = files("sample_id,age_pred\nx/a.jpg,21\ny/a.jpg,29\n", "sample_id,age\na.jpg,30\n")
+    with pytest.raises(UserError, match=r"'x/a\.jpg' and 'y/a\.jpg' have the same name"):
+        read_predictions(*paths, match="name")
+    with pytest.raises(UserError, match=r"--col sample_id=COLUMN"):
+        read_predictions(*files("sample_id,age_pred\n1,21\n", "sample_id,age\n2,30\n"))

@@ -1,5 +1,7 @@
 """Readers: one file a source format. A reader turns a dataset's files into Samples and reads its images' bytes."""
 
+import difflib
+import inspect
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,7 +10,9 @@ from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.registry.builtin import readers
 
-__all__ = ["Reader", "open_reader", "readers"]
+__all__ = ["Reader", "open_reader", "option_names", "readers"]
+
+_OWN = ("self", "root", "groups")
 
 
 class Reader(ABC):
@@ -63,6 +67,23 @@ class Reader(ABC):
         return f"{status.st_size} {status.st_mtime_ns}"
 
 
+def option_names(kind: type[Reader]) -> list[str] | None:
+    """The names of a reader's options; None where its `__init__` takes any.
+
+    A reader that passes `**options` on has its base's options, too.
+    """
+    names: list[str] = []
+    for base in (base for base in kind.__mro__ if "__init__" in vars(base)):
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[len(_OWN) :]
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        if base is Reader and "__init__" in vars(kind):  # reached through **options, of which Reader takes none
+            return None
+        names += [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+        if not takes_any:
+            break
+    return list(dict.fromkeys(names))
+
+
 def open_reader(
     name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str
 ) -> Reader:
@@ -72,6 +93,13 @@ def open_reader(
         UserError: no such reader, or an option it does not have; `source` names the card.
     """
     kind: type[Reader] = readers.get(name)
+    known = option_names(kind)
+    unknown = [] if known is None else sorted(set(options) - set(known))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known or (), n=1)
+        closest = f"; did you mean '{close[0]}'?" if close else "."
+        there = f" Its options: {', '.join(known)}." if known else " It has none."
+        raise UserError(f"{source}: the options of reader '{name}' are wrong: it has no '{unknown[0]}'{closest}{there}")
     try:
         return kind(root, groups, **options)
     except TypeError as error:

@@ -1,21 +1,27 @@
 """A table of labels (CSV, TSV, Parquet or MATLAB) beside a folder of images."""
 
 import io
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 
+from agebench.cells import as_numbers, unknown_words
 from agebench.data.images import open_image
-from agebench.data.readers.common import check_paths, top_folder, walk_files
+from agebench.data.readers.common import PathFault, check_paths, top_folder, walk_files
 from agebench.data.readers.labels import LabelledReader, PutAside
 from agebench.data.readers.tables import KNOWN, TABLES, Table, find_tables, read_labels, read_table
-from agebench.data.samples import Samples
-from agebench.errors import UserError
+from agebench.data.readers.text import as_text
+from agebench.data.samples import PHOTOGRAPH, Rejected, Samples
+from agebench.errors import RejectReason, UserError
 from agebench.registry.cards import validated
 
 __all__ = ["CSVReader", "read_table"]
+
+# A column of `derived`: why the row cannot be used, a PathFault.
+FAULT = "fault"
 
 
 class CSVReader(LabelledReader):
@@ -79,18 +85,29 @@ class CSVReader(LabelledReader):
         files = find_tables(self.root, table)
         rows = self.derived(self._rows(files, table))
         source = str(self.root / next(iter(files))) if len(files) == 1 else str(self.root)
-        if "sample_id" not in rows:
-            rows["sample_id"] = rows["given"].str.replace("\\", "/") if len(files) == 1 else rows["path"]
-        rows["sample_id"] = rows["sample_id"].astype("str")
-        reasons, paths = check_paths(self.root, "", rows["path"].tolist(), rows["given"].tolist())
+        own_ids = "sample_id" in rows
+        if not own_ids:
+            plain = [posixpath.normpath(given) if given else "" for given in rows["given"].str.replace("\\", "/")]
+            rows["sample_id"] = plain if len(files) == 1 else rows["path"]
+        rows["sample_id"] = as_text(rows["sample_id"])
+        faults, paths = check_paths(self.root, "", rows["path"].tolist(), rows["given"].tolist())
+        unnamed = rows["sample_id"].isna() | rows["sample_id"].isin(list(unknown_words("sample_id")))
+        if own_ids and unnamed.any():
+            raise UserError(
+                f"{source}: row {int(rows['row'][unnamed].iloc[0]) + 1} has no sample_id; give every row one, or leave the column out"
+            )
         rows = rows.assign(path=paths)
+        if FAULT in rows:
+            faults = [fault or own for fault, own in zip(faults, rows.pop(FAULT), strict=True)]
         if self.box:
-            rows, reasons = self._boxed(rows, reasons)
-        bad = pd.Series(reasons, index=rows.index) != ""
+            rows, faults = self._boxed(rows, faults)
         put_aside = [
-            (name, path, reason) for name, path, reason in zip(rows["sample_id"], paths, reasons, strict=True) if reason
+            Rejected(name, path, *fault)
+            for name, path, fault in zip(rows["sample_id"], paths, faults, strict=True)
+            if fault
         ]
-        return self.complete(rows[~bad].reset_index(drop=True), put_aside, source=source)
+        usable = pd.Series([fault is None for fault in faults], index=rows.index, dtype=bool)
+        return self.complete(rows[usable].reset_index(drop=True), put_aside, source=source, own_ids=own_ids)
 
     def with_bodies(self, rows: pd.DataFrame, *, source: str) -> tuple[pd.DataFrame, PutAside]:
         """With `box`, bodies are sought in the whole picture, whose path ends in `#`."""
@@ -103,7 +120,10 @@ class CSVReader(LabelledReader):
         return rows, aside
 
     def derived(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """`rows` with what follows from other columns; for formats whose ages must be computed."""
+        """`rows` with what follows from other columns; for formats whose ages must be computed.
+
+        A column `FAULT` holds a `PathFault` for rows that the format itself says cannot be used, else None.
+        """
         return rows
 
     def image_bytes(self, path: str) -> bytes:
@@ -147,7 +167,7 @@ class CSVReader(LabelledReader):
         """
         assert self.root is not None
         further = {table.file for table in self.tables} | {
-            name for files in self.lists.values() for name in files.values()
+            entry.file for files in self.lists.values() for entry in files.values()
         }
         files, _ = walk_files(self.root)
         top = top_folder(files)
@@ -159,12 +179,23 @@ class CSVReader(LabelledReader):
             raise UserError(f"{self.root}: {found}; the card's options.table names the right one")
         return tables[0]
 
-    def _boxed(self, rows: pd.DataFrame, reasons: list[str]) -> tuple[pd.DataFrame, list[str]]:
-        """`rows` whose paths say the box, and are unique by it; those without one get a reason."""
-        corners = rows[list(self.box)].apply(pd.to_numeric, errors="coerce").round(1)
+    def _boxed(self, rows: pd.DataFrame, faults: list[PathFault | None]) -> tuple[pd.DataFrame, list[PathFault | None]]:
+        """`rows` whose paths say the box, and are unique by it; those without one get a fault.
+
+        Raises:
+            UserError: there are landmarks, too, which count in the whole image.
+        """
+        if "landmarks" in rows or self.landmark_files:
+            raise UserError(
+                f"{self.root}: landmarks count in the whole photograph and cannot be used with options.box; leave one of them out"
+            )
+        corners = rows[list(self.box)].apply(as_numbers).round(1)
         left, top, right, bottom = (corners[name] for name in self.box)
         good = (right > left) & (bottom > top)
-        reasons = [reason or ("" if fine else "no box of a face") for reason, fine in zip(reasons, good, strict=True)]
+        boxless = PathFault(RejectReason.NO_FACE_BOX, "no box of a face")
+        faults = [fault or (None if fine else boxless) for fault, fine in zip(faults, good, strict=True)]
+        if rows["path"].duplicated().any():  # parts of one photograph stay on one side of every split
+            rows = rows.assign(**{PHOTOGRAPH: rows["path"]})
         suffix = "#" + corners.astype("str").agg(",".join, axis=1)
         rows = rows.assign(path=rows["path"] + suffix, sample_id=rows["sample_id"] + suffix)
-        return rows.drop(columns=[*self.box]), reasons
+        return rows.drop(columns=[*self.box]), faults

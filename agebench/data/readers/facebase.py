@@ -9,8 +9,8 @@ import pandas as pd
 
 from agebench.data.readers import Reader
 from agebench.data.readers.common import finish, is_image, translate, walk_files
-from agebench.data.samples import Samples
-from agebench.errors import UserError
+from agebench.data.samples import Rejected, Samples
+from agebench.errors import RejectReason, UserError
 
 CORNERS = 4
 
@@ -54,15 +54,18 @@ class FacebaseReader(Reader):
         file = self.root / self._find(files)
         entries = read_entries(file)
         images = _by_end([path for path in files if is_image(path)])
-        rows, put_aside = [], []
+        rows = []
+        put_aside: "list[Rejected]" = []
         for entry in entries:
             named = str(entry["img_path"]).replace("\\", "/")
             path = images.get(named.lower()) or images.get(named.lower().rpartition("/")[2])
             corners = _corners(entry.get("aligned_bbox"))
             if path is None:
-                put_aside.append((named, named, "no image of this name, or several"))
+                reason = "no image of this name, or several"
+                put_aside.append(Rejected(named, named, RejectReason.MISSING_FILE, reason))
             elif corners is None and entry.get("aligned_bbox") is not None:
-                put_aside.append((named, path, "its aligned_bbox is not eight numbers"))
+                reason = "its aligned_bbox is not eight numbers"
+                put_aside.append(Rejected(named, path, RejectReason.BAD_LABEL_FILE, reason))
             else:
                 rows.append((named, path, corners, entry))
         table = pd.DataFrame(

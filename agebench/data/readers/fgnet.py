@@ -7,7 +7,8 @@ import pandas as pd
 
 from agebench.data.readers import Reader
 from agebench.data.readers.common import finish, list_images, walk_files
-from agebench.data.samples import Samples
+from agebench.data.samples import Rejected, Samples
+from agebench.errors import RejectReason
 
 POINTS = 68
 _STEM = re.compile(r"(?P<subject>\d+)A(?P<age>[^a-z]+|.+?)(?P<letter>(?<=\d)[a-z])?", re.IGNORECASE)
@@ -31,14 +32,15 @@ class FGNetReader(Reader):
             stem = Path(path).stem
             match = _STEM.fullmatch(stem)
             if match is None:
-                put_aside.append((stem, path, f"its name '{stem}' is not person, A, age"))
+                reason = f"its name '{stem}' is not person, A, age"
+                put_aside.append(Rejected(stem, path, RejectReason.NAME_PATTERN, reason))
                 continue
             subject, age, letter = match.groups()
             annotated = points.get(stem.lower())
             try:
                 landmarks = read_points(self.root / annotated) if annotated else None
             except ValueError as error:
-                put_aside.append((stem, path, str(error)))
+                put_aside.append(Rejected(stem, path, RejectReason.BAD_LABEL_FILE, str(error)))
                 continue
             rows.append((f"{subject}A{age}{(letter or '').lower()}", path, age, subject, landmarks))
         table = pd.DataFrame(rows, columns=["sample_id", "path", "age", "subject", "landmarks"])

@@ -8,7 +8,8 @@ import pandas as pd
 
 from agebench.data.readers.common import list_images, top_folder
 from agebench.data.readers.labels import LabelledReader
-from agebench.data.samples import Samples
+from agebench.data.samples import Rejected, Samples
+from agebench.errors import RejectReason
 from agebench.registry.patterns import Matcher, bounded_matching, compile_pattern
 
 __all__ = ["FolderReader", "compile_pattern"]
@@ -55,7 +56,8 @@ class FolderReader(LabelledReader):
                 found = _by_pattern(grammars, path, match) if grammars else _by_folder(path)
                 if found is None:
                     misfit = f"does not end like '{self.pattern}'" if grammars else "has no folder that is an age"
-                    put_aside.append((path[skip:], path, f"its path '{path}' {misfit}"))
+                    reason = f"its path '{path}' {misfit}"
+                    put_aside.append(Rejected(path[skip:], path, RejectReason.NAME_PATTERN, reason))
                 else:
                     labels.append({"sample_id": path[skip:], "path": path, **found})
         names = grammars[0].groupindex if grammars else ["age"]

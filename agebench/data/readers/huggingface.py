@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from agebench.data.readers.arrow import SPLITS, data_files, open_data
-from agebench.data.readers.common import VOCABULARY, check_paths
+from agebench.data.readers.common import VOCABULARY, PathFault, check_paths
 from agebench.data.readers.hub import HubSource, fetch_from_hub
 from agebench.data.readers.labels import LabelledReader, PutAside
 from agebench.data.readers.tables import KNOWN, our_columns
-from agebench.data.samples import Samples
-from agebench.errors import AgebenchError, ImageRefused, UserError
+from agebench.data.samples import Rejected, Samples
+from agebench.errors import AgebenchError, ImageRefused, RejectReason, UserError
 from agebench.paths import cache_home
 
 _ROW = re.compile(r"([^/]+)/(\d{8,})")
@@ -97,7 +97,8 @@ class HuggingFaceReader(LabelledReader):
             rows, aside = self._rows(split, data, f"{source} ({split})" if len(self._data) > 1 else source)
             parts.append(rows)
             put_aside += aside
-        return self.complete(pd.concat(parts, ignore_index=True), put_aside, source=source)
+        own_ids = "sample_id" in self.columns
+        return self.complete(pd.concat(parts, ignore_index=True), put_aside, source=source, own_ids=own_ids)
 
     def image_bytes(self, path: str) -> bytes:
         """The encoded image: a row of the table, a file, or what stands at an address.
@@ -115,7 +116,7 @@ class HuggingFaceReader(LabelledReader):
             try:
                 return download(path, folder).read_bytes()
             except AgebenchError as error:  # one dead address among many ends no run
-                raise ImageRefused(str(error)) from error
+                raise ImageRefused(str(error), RejectReason.UNREACHABLE_URL) from error
         return super().image_bytes(path)
 
     def stamp(self, path: str) -> str:
@@ -135,18 +136,20 @@ class HuggingFaceReader(LabelledReader):
         needed = tuple(name for name in ("age", *self.groups) if name not in self.lists and not elsewhere)
         rows = our_columns(content, {}, columns, (*KNOWN, *self.groups), needed, source=source)
         rows = rows.drop(columns="path", errors="ignore")
-        paths, reasons = self._paths(split, data.data.column(image), source)
+        paths, faults = self._paths(split, data.data.column(image), source)
         ours = self._our_split(split)
         if "split" not in columns and (ours or "split" not in rows):
             rows["split"] = ours
         identity = rows["sample_id"].astype("str") if "sample_id" in columns else pd.Series(paths, index=rows.index)
         rows = rows.assign(sample_id=identity, path=paths)
-        bad = pd.Series(reasons, index=rows.index) != ""
-        aside = [(name, path, why) for name, path, why in zip(identity, paths, reasons, strict=True) if why]
-        return rows[~bad], aside
+        usable = pd.Series([fault is None for fault in faults], index=rows.index, dtype=bool)
+        aside = [
+            Rejected(name, path, *fault) for name, path, fault in zip(identity, paths, faults, strict=True) if fault
+        ]
+        return rows[usable], aside
 
-    def _paths(self, split: str, column: Any, source: str) -> tuple[list[str], list[str]]:
-        """A path for each image, and why it cannot be used (else ""); no image is read."""
+    def _paths(self, split: str, column: Any, source: str) -> tuple[list[str], list[PathFault | None]]:
+        """A path for each image, and why it cannot be used (else None); no image is read."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -168,19 +171,20 @@ class HuggingFaceReader(LabelledReader):
                 f"{source}: {len(addresses)} images are addresses, the first is {given[addresses[0]]}; "
                 "options.urls = true on the card allows to download them"
             )
-        paths, reasons = keys, [""] * len(keys)
+        paths = keys
+        faults: list[PathFault | None] = [None] * len(keys)
         for row in addresses:
             paths[row] = given[row]
         files = [row for row in outside if given[row] and not _is_url(given[row])]
         home = os.path.realpath(self.root)
         found = [_relative(given[row], home, self.images) for row in files]
         checked = check_paths(self.root, "", found, [given[row] for row in files])
-        for row, reason, path in zip(files, *checked, strict=True):
-            paths[row], reasons[row] = path, reason
+        for row, fault, path in zip(files, *checked, strict=True):
+            paths[row], faults[row] = path, fault
         for row in outside:
             if not given[row]:
-                reasons[row] = "the table holds no image for it"
-        return paths, reasons
+                faults[row] = PathFault(RejectReason.NO_IMAGE, "the table holds no image for it")
+        return paths, faults
 
     def _image_column(self, data: Any, source: str) -> str:
         import datasets

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from agebench.data.readers.csv import CSVReader
+from agebench.data.readers.common import PathFault
+from agebench.data.readers.csv import FAULT, CSVReader
+from agebench.errors import RejectReason
 
 # Matlab counts days from the year 0, Python from the year 1.
 _MATLAB_OFFSET = 366
@@ -39,11 +41,10 @@ class IMDBWikiReader(CSVReader):
         taken = pd.to_numeric(rows["photo_taken"], errors="coerce").to_numpy()
         born = [_year_of_birth(day) for day in days]
         ages = pd.Series(taken - np.array(born), index=rows.index).astype("object")
-        ages = ages.where(ages.notna(), "unknown")
         no_face = np.isneginf(pd.to_numeric(rows["face_score"], errors="coerce").to_numpy())
-        return rows.assign(age=ages.mask(pd.Series(no_face, index=rows.index), "of no face")).drop(
-            columns=["dob", "photo_taken", "face_score"]
-        )
+        faceless = PathFault(RejectReason.NO_FACE_BOX, "its owners' detector found no face")
+        faults = pd.Series([faceless if missing else None for missing in no_face], index=rows.index, dtype="object")
+        return rows.assign(age=ages, **{FAULT: faults}).drop(columns=["dob", "photo_taken", "face_score"])
 
 
 def _year_of_birth(day: float) -> float:

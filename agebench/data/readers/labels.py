@@ -1,23 +1,26 @@
 """What folder, csv and huggingface share: labels from further tables, official splits from lists, values translated."""
 
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
+from agebench.cells import unknown_words
 from agebench.data.bodies import read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.common import check_paths, finish, top_folder, translate, walk_files
-from agebench.data.readers.tables import KNOWN, Table, find_tables, read_labels, read_list
+from agebench.data.readers.points import landmark_files, parse_landmarks
+from agebench.data.readers.tables import KNOWN, ListFile, Table, find_tables, read_labels, read_list
 from agebench.data.readers.text import as_text
-from agebench.data.samples import Samples
-from agebench.errors import UserError
+from agebench.data.samples import Rejected, Samples
+from agebench.errors import RejectReason, UserError
 from agebench.registry.cards import validated
 
 # Where a table's row comes from: its file's number, its own, how many there are, and the path as it stands there.
 _ORIGIN = ["file", "row", "rows", "given"]
-PutAside = list[tuple[str, str, str]]
+PutAside = list[Rejected]
 
 
 class LabelledReader(Reader):
@@ -29,7 +32,9 @@ class LabelledReader(Reader):
         values: see `agebench.data.readers.common.translate`.
         open_ages: the youngest and the oldest age that ranges with an open end reach to.
         tables: further tables of labels, each as `agebench.data.readers.tables.Table`; they fill in what is unknown so far.
-        lists: column -> value -> a file that lists the images which have it, e.g. `split.train = "train.txt"`.
+        lists: column -> value -> a file that lists the images which have it, e.g. `split.train = "train.txt"`, or with the
+            folder that its lines count from, `split.train = { file = "train.txt", images = "photos" }`.
+        landmarks: files of points, one an image, as a template of its path and labels: `points/{stem}.pts`.
     """
 
     def __init__(
@@ -40,16 +45,21 @@ class LabelledReader(Reader):
         values: dict[str, dict[str, str]] | None = None,
         open_ages: Sequence[float] = (),
         tables: Sequence[dict[str, Any]] = (),
-        lists: dict[str, dict[str, str]] | None = None,
+        lists: dict[str, dict[str, str | dict[str, str]]] | None = None,
+        landmarks: str = "",
     ) -> None:
         super().__init__(root, groups)
         self.values = values or {}
         self.open_ages = tuple(open_ages)
         self.tables = [validated(Table, table, source="options.tables") for table in tables]
-        self.lists = lists or {}
+        self.lists = {
+            column: {value: _list_file(file, column) for value, file in files.items()}
+            for column, files in (lists or {}).items()
+        }
+        self.landmark_files = landmarks
 
-    def complete(self, rows: pd.DataFrame, put_aside: PutAside, *, source: str) -> Samples:
-        """Samples from rows with `sample_id`, `path` and the labels known so far.
+    def complete(self, rows: pd.DataFrame, put_aside: PutAside, *, source: str, own_ids: bool = False) -> Samples:
+        """Samples from rows with `sample_id`, `path` and the labels known so far; `own_ids` as in `finish`.
 
         Raises:
             UserError: a table or list that is missing, damaged or fits no image; no age anywhere; or see `translate`.
@@ -65,7 +75,30 @@ class LabelledReader(Reader):
         rows = rows.drop(columns=_ORIGIN, errors="ignore")
         translated = translate(rows, self.values, open_ages=self.open_ages, source=source)
         translated, faulty = self.with_bodies(translated, source=source)
-        return finish(translated, [*put_aside, *faulty], self.groups, source=source)
+        translated, misplaced = self.with_landmarks(translated)
+        aside = [*put_aside, *faulty, *misplaced]
+        return finish(translated, aside, self.groups, source=source, own_ids=own_ids)
+
+    def with_landmarks(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, PutAside]:
+        """`rows` with `landmarks` as lists of numbers, None where there are none; and those whose points cannot be used.
+
+        Raises:
+            UserError: the template of landmark files names a label that is not there, or fits no file.
+        """
+        if self.landmark_files:
+            assert self.root is not None
+            rows = rows.assign(landmarks=landmark_files(self.root, self.landmark_files, rows))
+        if "landmarks" not in rows:
+            return rows, []
+        cells = [parse_landmarks(value) for value in rows["landmarks"]]
+        bad = pd.Series([isinstance(cell, str) for cell in cells], index=rows.index, dtype=bool)
+        aside = [
+            Rejected(name, path, RejectReason.BAD_LANDMARKS, str(cell))
+            for name, path, cell in zip(rows["sample_id"], rows["path"], cells, strict=True)
+            if isinstance(cell, str)
+        ]
+        rows = rows.assign(landmarks=pd.Series(cells, index=rows.index, dtype="object"))
+        return rows[~bad].reset_index(drop=True), aside
 
     def with_bodies(self, rows: pd.DataFrame, *, source: str) -> tuple[pd.DataFrame, PutAside]:
         """`rows` with checked `body_path` and read `body_bbox`, where there are such, and those whose body cannot be used.
@@ -81,13 +114,12 @@ class LabelledReader(Reader):
         shown = rows["body_path"].notna()
         faults, found = check_paths(self.root, "", rows.loc[shown, "body_path"].tolist())
         rows = rows.assign(body_path=pd.Series(found, index=rows.index[shown], dtype="str"))
-        bad = pd.Series(faults, index=rows.index[shown]).reindex(rows.index, fill_value="")
+        fault_of = {row: fault for row, fault in zip(rows.index[shown], faults, strict=True) if fault}
         aside = [
-            (name, path, f"of its body: {fault}")
-            for name, path, fault in zip(rows["sample_id"], rows["path"], bad, strict=True)
-            if fault
+            Rejected(rows["sample_id"][row], rows["path"][row], RejectReason.BODY_IMAGE, f"of its body: {fault.reason}")
+            for row, fault in fault_of.items()
         ]
-        return rows[bad == ""].reset_index(drop=True), aside
+        return rows.drop(index=list(fault_of)).reset_index(drop=True), aside
 
     def _joined(self, rows: pd.DataFrame, put_aside: PutAside, table: Table) -> tuple[pd.DataFrame, PutAside]:
         """`rows` with the labels of a further table; images of which it says two things are put aside.
@@ -117,9 +149,10 @@ class LabelledReader(Reader):
         doubtful = left.isin(content["key"][twice])
         put_aside = [
             *put_aside,
-            *((name, path, f"'{table.file}' says two different things of it")
-              for name, path in zip(rows["sample_id"][doubtful], rows["path"][doubtful], strict=True)),
-        ]  # fmt: skip
+            *_rejected(
+                rows[doubtful], RejectReason.CONFLICTING_LABELS, f"'{table.file}' says two different things of it"
+            ),
+        ]
         found = content[~twice].set_index("key").reindex(left).set_index(rows.index)
         return _filled(rows, found)[~doubtful].reset_index(drop=True), put_aside
 
@@ -141,25 +174,27 @@ class LabelledReader(Reader):
         return _filled(rows, found.set_axis(rows.index))
 
     def _listed(
-        self, rows: pd.DataFrame, put_aside: PutAside, column: str, files: dict[str, str]
+        self, rows: pd.DataFrame, put_aside: PutAside, column: str, files: dict[str, ListFile]
     ) -> tuple[pd.DataFrame, PutAside]:
         """`rows` with `column` from list files; of a split, images that no list names are put aside."""
         assert self.root is not None
         there = walk_files(self.root)[0]
-        known = _Names([*rows["path"], *(path for _, path, _ in put_aside)], top_folder(there))
+        known = _Names([*rows["path"], *(rejected.path for rejected in put_aside)], top_folder(there))
         value: list[str | None] = [None] * len(known.paths)
         put_aside = list(put_aside)
         named_by: dict[int, str] = {}
         missing = []
-        for meaning, name in files.items():
+        for meaning, entry in files.items():
+            name = entry.file
             inside = next((path for path in (name, top_folder(there) + name) if path in there), None)
             if inside is None:
                 raise UserError(f"{self.root}: no list '{name}' in it (options.lists.{column})")
             before = len(named_by)
             for line, field in read_list(self.root / inside):
-                row = known.find(line, field, source=str(self.root / inside))
+                row = known.find(line, field, images=entry.images, source=str(self.root / inside))
                 if row is None:
-                    missing.append((field, field, f"named in '{name}', but there is no such image"))
+                    reason = f"named in '{name}', but there is no such image"
+                    missing.append(Rejected(field, field, RejectReason.MISSING_FILE, reason))
                 elif named_by.setdefault(row, name) != name:
                     raise UserError(
                         f"{self.root}: '{known.paths[row]}' stands in two lists of {column}: {named_by[row]} and {name}"
@@ -172,10 +207,9 @@ class LabelledReader(Reader):
         rows = rows.assign(**{column: listed})
         if column == "split":
             unlisted = listed.isna()
-            put_aside += [
-                (name, path, f"in none of the split's lists ({', '.join(files.values())})")
-                for name, path in zip(rows["sample_id"][unlisted], rows["path"][unlisted], strict=True)
-            ]
+            names = ", ".join(entry.file for entry in files.values())
+            reason = f"in none of the split's lists ({names})"
+            put_aside += _rejected(rows[unlisted], RejectReason.NOT_LISTED, reason)
             rows = rows[~unlisted].reset_index(drop=True)
         return rows, [*put_aside, *missing]
 
@@ -193,14 +227,14 @@ class _Names:
             for text in {name.name, name.stem}:
                 self._by_name.setdefault(text, []).append(row)
 
-    def find(self, line: str, field: str, *, source: str) -> int | None:
-        """The image's row, None if there is none.
+    def find(self, line: str, field: str, *, images: str = "", source: str) -> int | None:
+        """The image's row, None if there is none; with `images`, only those in this folder.
 
         Raises:
             UserError: it fits several images.
         """
         for entry in (line, field):
-            entry = entry.removeprefix("./")
+            entry = posixpath.join(images, entry.removeprefix("./"))
             if entry in self._by_path:
                 return self._by_path[entry]
             rows = self._by_name.get(entry.rpartition("/")[2], [])
@@ -210,14 +244,24 @@ class _Names:
                 return close[0]
             if close:
                 raise UserError(
-                    f"{source}: '{entry}' may be {self.paths[close[0]]} or {self.paths[close[1]]}; give the folder, too"
+                    f"{source}: '{entry}' may be {self.paths[close[0]]} or {self.paths[close[1]]}; give the folder, too: in "
+                    'the list, or for all of its lines on the card: { file = "…", images = "…" }'
                 )
         return None
 
 
+def _list_file(entry: str | dict[str, str], column: str) -> ListFile:
+    described = {"file": entry} if isinstance(entry, str) else entry
+    return validated(ListFile, described, source=f"options.lists.{column}")
+
+
+def _rejected(rows: pd.DataFrame, code: RejectReason, reason: str) -> PutAside:
+    return [Rejected(name, path, code, reason) for name, path in zip(rows["sample_id"], rows["path"], strict=True)]
+
+
 def _known(labels: "pd.Series[Any]") -> "pd.Series[str]":
     text = as_text(labels)
-    return text.mask(text == "")
+    return text.mask(text.isin(list(unknown_words("subject"))))
 
 
 def _key(paths: "pd.Series[str]", by: str) -> "pd.Series[str]":

@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from agebench.cells import as_numbers, not_utf8
 from agebench.data.bodies import COLUMNS as BODY
 from agebench.data.readers.common import top_folder, walk_files
-from agebench.data.readers.text import as_text, compile_pattern, fill_in
+from agebench.data.readers.text import PLACE, as_text, compile_pattern, fill_in
 from agebench.errors import UserError
 from agebench.registry.patterns import bounded_matching
 
 TABLES = (".csv", ".tsv", ".parquet", ".mat")
-KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold", *BODY)
+_LABELS = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold")
+KNOWN = (*_LABELS, "landmarks", *BODY)
+# In a table's `attrs`: the names that several of its columns have.
+REPEATED = "repeated columns"
 
 
 class Table(BaseModel):
@@ -35,6 +39,15 @@ class Table(BaseModel):
     images: str = Field(default="", description="the folder that paths count from, relative to the table's")
     struct: str = Field(default="", description="in a .mat: which variable holds the table")
     by: str = Field(default="name", description="what rows are joined by: path, name, stem, row or a label")
+
+
+class ListFile(BaseModel):
+    """A list of images, as a card describes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str = Field(description="its path in the folder")
+    images: str = Field(default="", description="the folder that its lines count from; empty: any folder")
 
 
 def find_tables(root: Path, table: Table) -> dict[str, dict[str, str]]:
@@ -121,11 +134,29 @@ def our_columns(
                 lacks = missing.args[0]
                 raise UserError(
                     f"{source}: no column '{lacks}' for {name}; there are {', '.join(named)}. "
-                    f'The card says which it is: options.columns = {{{name} = "…"}}'
+                    + (_separator_hint(content) or f'The card says which it is: options.columns = {{{name} = "…"}}')
                 ) from missing
+        twice = {column, *(place[1] for place in PLACE.finditer(column))} & {*content.attrs.get(REPEATED, ())}
+        if twice:
+            raise UserError(
+                f"{source}: two columns are called '{min(twice)}'; rename one of them in the table, or name another "
+                f'for {name} on the card: options.columns = {{{name} = "…"}}'
+            )
     for bound in {"age_low", "age_high"} & set(part):
-        part[bound] = pd.to_numeric(part[bound], errors="coerce")
+        part[bound] = as_numbers(part[bound])
     return pd.DataFrame(part, index=content.index)
+
+
+def _separator_hint(content: pd.DataFrame) -> str:
+    """The option to set where a table was read as one column because its fields are separated by something else."""
+    if content.shape[1] > 1:
+        return ""
+    header = str(content.columns[0])
+    separator = next((separator for separator in (";", "\t", "|", ",") if separator in header), "")
+    name = {"\t": "\\t"}.get(separator, separator)
+    return (
+        f"Its fields seem to be separated by '{name}': options.separator = \"{name}\" on the card" if separator else ""
+    )
 
 
 def read_table(file: Path, separator: str = "", *, header: bool = True, struct: str = "") -> pd.DataFrame:
@@ -133,10 +164,14 @@ def read_table(file: Path, separator: str = "", *, header: bool = True, struct: 
 
     Raises:
         UserError: no such file, another encoding than UTF-8, rows of unequal length, or a download that ended in a web page.
+
+    Names of columns are stripped, as values are. A name that stands twice gets a number, as pandas does it; `attrs[REPEATED]`
+    has those names.
     """
     try:
         if file.suffix.lower() == ".parquet":
-            return pd.read_parquet(file)
+            content = pd.read_parquet(file)
+            return content.rename(columns=lambda name: str(name).strip())
         if file.suffix.lower() == ".mat":
             return _read_matlab(file, struct)
         _refuse_web_page(file)
@@ -147,15 +182,31 @@ def read_table(file: Path, separator: str = "", *, header: bool = True, struct: 
             dtype="str",
             keep_default_na=False,
             encoding="utf-8-sig",
-            header=0 if header else None,
+            header=None,
         )
-        if not isinstance(content.index, pd.RangeIndex):  # pandas takes the first fields for the rows' names
-            raise ValueError("its rows have more fields than its header")
-        return content
+        return _with_header(content) if header else content
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        raise UserError(f"{file}: {_encoding_fault(file)}") from error
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors are ValueErrors
         raise UserError(f"{file}: not a readable table: {str(error).strip().splitlines()[0]}") from error
+
+
+def _with_header(content: pd.DataFrame) -> pd.DataFrame:
+    """The first row as the columns' names."""
+    given = ["" if name != name else str(name).strip() for name in content.iloc[0]]
+    seen: Counter[str] = Counter()
+    names = []
+    for name in given:
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    content = content.iloc[1:].reset_index(drop=True).set_axis(names, axis="columns")
+    content.attrs[REPEATED] = [name for name, count in seen.items() if name and count > 1]
+    return content
+
+
+def _encoding_fault(file: Path) -> str:
+    with file.open("rb") as content:
+        return not_utf8(content) or "not UTF-8 text; save it as UTF-8"
 
 
 def _read_matlab(file: Path, struct: str) -> pd.DataFrame:
@@ -192,7 +243,9 @@ def read_list(file: Path) -> list[tuple[str, str]]:
     try:
         _refuse_web_page(file)
         lines = [line.strip().replace("\\", "/") for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: {_encoding_fault(file)}") from error
+    except OSError as error:
         raise UserError(f"{file}: not a readable list: {error}") from error
     return [(line, re.split(r"[\s,;]", line, maxsplit=1)[0]) for line in lines if line]
 
@@ -202,6 +255,8 @@ def _refuse_web_page(file: Path) -> None:
         start = content.read(2048)
         content.seek(max(0, file.stat().st_size - 2048))
         end = content.read()
+    if b"\0" in start:  # UTF-16 without its mark is UTF-8 with zeros
+        raise UserError(f"{file}: {_encoding_fault(file)}")
     for part in (start.lstrip().lower()[:64], end.lower()):
         if part.startswith((b"<!doctype", b"<html")) or b"</html>" in part or b"<!doctype html" in part:
             raise UserError(f"{file}: holds a web page: its download failed or broke off; download it again")

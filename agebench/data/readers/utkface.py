@@ -6,12 +6,14 @@ import pandas as pd
 
 from agebench.data.readers import Reader
 from agebench.data.readers.common import finish, list_images
-from agebench.data.samples import Samples
+from agebench.data.samples import Rejected, Samples
+from agebench.errors import RejectReason
 
 GENDER = {"0": "male", "1": "female"}
 RACE = {"0": "White", "1": "Black", "2": "Asian", "3": "Indian", "4": "Others"}
-# 55_0_0_20170116232725357jpg.chip.jpg lacks a dot, `24_0_1_20170116220224657 .jpg.chip.jpg` has a space too many.
-_ENDING = re.compile(r"\s*(\.?jpe?g)?(\.chip)?\.[a-z]+$", re.IGNORECASE)
+# 55_0_0_20170116232725357jpg.chip.jpg lacks a dot, `24_0_1_20170116220224657 .jpg.chip.jpg` has a space too many. Browsers
+# and file managers make ` (1).jpg`, `.jpg.chip.jpg.jpg` and ` - Copy.jpg` of a second download.
+_ENDING = re.compile(r"(?:\s*(?:\.?jpe?g|\.chip|\.[a-z]+|\(\d{1,3}\)|- Copy))+$", re.IGNORECASE)
 # The time identifies the image; its digits vary between 16 and 18. Either of gender and race may be missing or empty.
 _STEM = re.compile(r"(?P<age>[^_]+)_(?:(?P<gender>[01]?)_)?(?:(?P<race>[0-4]?)_)?(?P<time>\d{14,20})")
 
@@ -32,7 +34,8 @@ class UTKFaceReader(Reader):
             stem = _ENDING.sub("", path.rpartition("/")[2])
             match = _STEM.fullmatch(stem)
             if match is None:
-                put_aside.append((stem, path, f"its name '{stem}' is not age_gender_race_time"))
+                reason = f"its name '{stem}' is not age_gender_race_time"
+                put_aside.append(Rejected(stem, path, RejectReason.NAME_PATTERN, reason))
             else:
                 age, gender, race, _ = match.groups()
                 rows.append((stem, path, age, GENDER.get(gender), RACE.get(race)))
