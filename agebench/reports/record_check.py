@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from agebench import __version__
-from agebench.data.protocols import TEST
-from agebench.data.splits import PARTS
+from agebench.data.splits import PARTS, Part
 from agebench.errors import UserError
 from agebench.evaluation.folds import evaluate_folds
 from agebench.evaluation.predictions import FOLD
@@ -197,7 +196,7 @@ def _tested_samples(run: Path, name: str) -> pd.DataFrame | None:
         table = pd.read_parquet(several)
     except (OSError, ValueError) as error:
         raise UserError(f"{run / 'samples'}: a file of {name} is not readable: {error}") from error
-    tested: pd.DataFrame = table.loc[(table == PARTS[TEST]).any(axis=1), ["sample_id", "age"]]
+    tested: pd.DataFrame = table.loc[(table == PARTS[Part.TEST]).any(axis=1), ["sample_id", "age"]]
     return tested
 
 
