@@ -122,7 +122,8 @@ def _main(argv: Sequence[str] | None) -> int:
         print("agebench: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if isinstance(error, OSError) and not _flushed():
+        # An unbuffered stream keeps nothing that a flush could fail on: a line more shows whether it was the stream.
+        if isinstance(error, OSError) and not _flushed("\n"):
             return 1
         if not _is_short_of_memory(error):
             if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
@@ -153,9 +154,10 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone shows "?" for a dash
 
 
-def _flushed() -> bool:
-    """Whether all that was printed could be written; says so where not."""
+def _flushed(more: str = "") -> bool:
+    """Whether all that was printed, and `more`, could be written; says so where not."""
     try:
+        sys.stdout.write(more)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
