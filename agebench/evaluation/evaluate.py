@@ -14,7 +14,7 @@ from agebench.evaluation.intervals import Kind, clopper_pearson, figure, figures
 from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.metrics import CS_LEVELS, Features
 from agebench.evaluation.rates import clusters_of, people
-from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, over_seeds
+from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, over_seeds
 
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
 
@@ -203,7 +203,7 @@ def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
     counts = grouping.counts
-    several = _several_clusters(grouping, clusters)
+    n_clusters = grouping.cluster_counts(clusters)
     table: dict[str, Any] = {}
     for place, group in enumerate(grouping.names):
         row: dict[str, Any] = {"n": int(counts[place]), "ranked": bool(counts[place] >= minimum)}
@@ -211,8 +211,8 @@ def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: I
         even = every.get((grouping.name, group, "mae_standardised"))
         if even is not None:
             row["mae_standardised"] = even
-        _edges(row, len(np.unique(clusters[grouping.codes == place])) if row["cs5"]["value"] in (0, 1) else 0)
-        if not several[place]:
+        _edges(row, int(n_clusters[place]))
+        if n_clusters[place] < 2:
             # One person alone shows no spread: an interval would have no width and mean nothing.
             row |= {name: figure(row[name]["value"]) for name in _IN_GROUPS}
         table[group] = row
@@ -226,15 +226,6 @@ def _edges(row: dict[str, Any], clusters: int) -> dict[str, Any]:
             low, high = clopper_pearson(np.array([of["value"] * clusters]), np.array([clusters]))
             of.update(figure(of["value"], low[0], high[0]))
     return row
-
-
-def _several_clusters(grouping: Grouping, clusters: Ints) -> Flags:
-    known = grouping.codes >= 0
-    first, last = np.full(len(grouping.names), clusters.max() + 1), np.full(len(grouping.names), -1)
-    np.minimum.at(first, grouping.codes[known], clusters[known])
-    np.maximum.at(last, grouping.codes[known], clusters[known])
-    several: Flags = first < last
-    return several
 
 
 def _seeds_table(plan: _Plan, values: Floats) -> dict[str, Any]:
