@@ -136,9 +136,9 @@ def measure(
 
 def _groups(grouping: Grouping, plan: "_Plan", every: Iterator[Any], clusters: Ints, minimum: int) -> dict[str, Any]:
     made = {}
-    for place, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
+    for name, n, n_clusters in zip(grouping.names, grouping.counts, grouping.cluster_counts(clusters), strict=True):
         entry = plan.entry(every)
-        if len(np.unique(clusters[grouping.codes == place])) < 2:
+        if n_clusters < 2:
             entry = _without_intervals(entry)  # one person alone shows no spread
         for consistency in CONSISTENCY:
             del entry["conditions"][consistency]

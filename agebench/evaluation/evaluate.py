@@ -25,7 +25,7 @@ from agebench.evaluation.metric_specs import SPECS, FigureKey, Unit
 from agebench.evaluation.metrics import CS_LEVELS, Features
 from agebench.evaluation.predictions import canonical_order
 from agebench.evaluation.rates import clusters_of, people
-from agebench.evaluation.resampling import Flags, Floats, Ints, Replicates, Resampler, over_seeds
+from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, over_seeds
 
 # How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
 # numbers rows by their ids. Records say which they have; those without a number have 1.
@@ -263,7 +263,7 @@ def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
     counts = grouping.counts
-    several = _several_clusters(grouping, clusters)
+    n_clusters = grouping.cluster_counts(clusters)
     table: dict[str, Any] = {}
     for place, group in enumerate(grouping.names):
         row: dict[str, Any] = {"n": int(counts[place]), "ranked": bool(counts[place] >= minimum)}
@@ -271,9 +271,8 @@ def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: I
         even = every.get((grouping.name, group, "mae_standardised"))
         if even is not None:
             row["mae_standardised"] = even
-        if row["cs5"]["value"] in (0, 1):
-            row["cs5"] = exact_at_edges(row["cs5"], len(np.unique(clusters[grouping.codes == place])))
-        if not several[place]:
+        row["cs5"] = exact_at_edges(row["cs5"], int(n_clusters[place]))
+        if n_clusters[place] < 2:
             # One person alone shows no spread: an interval would have no width and mean nothing.
             row |= {name: figure(row[name]["value"]) for name in _IN_GROUPS}
         table[group] = row
@@ -295,15 +294,6 @@ def _overall(plan: _Plan, every: dict[FigureKey, Any], clusters: Ints) -> dict[s
 def _undercovering(several: Sequence[Features]) -> list[str]:
     """Figures whose intervals do not reach 95 % with errors of this kind."""
     return ["rmse"] if min(tail_index(features.ordered_errors) for features in several) < HEAVY_TAIL else []
-
-
-def _several_clusters(grouping: Grouping, clusters: Ints) -> Flags:
-    known = grouping.codes >= 0
-    first, last = np.full(len(grouping.names), clusters.max() + 1), np.full(len(grouping.names), -1)
-    np.minimum.at(first, grouping.codes[known], clusters[known])
-    np.maximum.at(last, grouping.codes[known], clusters[known])
-    several: Flags = first < last
-    return several
 
 
 def _seeds_table(plan: _Plan, values: Floats) -> dict[str, Any]:

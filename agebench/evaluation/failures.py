@@ -8,8 +8,8 @@ import pandas as pd
 
 from agebench.evaluation.fairness import holm
 from agebench.evaluation.groups import MIN_GROUP, Grouping, age_bands, groupings
-from agebench.evaluation.intervals import wilson
-from agebench.evaluation.rates import design_effect, people
+from agebench.evaluation.intervals import figure, wilson
+from agebench.evaluation.rates import design_effects, people
 from agebench.evaluation.resampling import Flags, Floats, Ints, dense
 from agebench.evaluation.shuffles import Labelled, shuffles
 
@@ -33,7 +33,7 @@ def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: 
         groupings), for groupings with two ranked groups.
     """
     gone, clusters = np.asarray(failed, dtype=bool), people(table)
-    made = _rate(gone, clusters)
+    made = _rates(gone, np.zeros(len(gone), dtype=np.int64), 1, clusters)[0]
     everything = [age_bands(table["age"].to_numpy(dtype=np.float64)), *groupings(table, groups)] if len(table) else []
     made["groups"] = {each.name: _by_group(each, gone, clusters) for each in everything}
     gaps = {each.name: gap for each in everything if (gap := _gap(each, gone, clusters))}
@@ -43,27 +43,29 @@ def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: 
     return made
 
 
-def _rate(gone: Flags, clusters: Ints | None) -> dict[str, Any]:
-    """Wilson's score interval (JASA 1927): it has width where none failed, too."""
-    n, failed = len(gone), int(gone.sum())
-    if not n:
-        return {"n": 0, "failed": 0, "rate": {"value": None, "low": None, "high": None}}
-    share, design = failed / n, design_effect(gone, clusters)
-    low, high = wilson(np.array([failed / design]), np.array([n / design]))
-    return {
-        "n": n,
-        "failed": failed,
-        "rate": {"value": share, "low": min(float(low[0]), share), "high": max(float(high[0]), share)},
-    }
+def _rates(gone: Flags, codes: Ints, n_groups: int, clusters: Ints | None) -> list[dict[str, Any]]:
+    """Wilson's score interval (JASA 1927) of each group: it has width where none failed, too."""
+    rows = np.flatnonzero(codes >= 0)
+    groups, failed_rows = codes[rows], gone[rows]
+    n, failed = np.bincount(groups, minlength=n_groups), np.bincount(groups[failed_rows], minlength=n_groups)
+    designs = design_effects(failed_rows, groups, n_groups, None if clusters is None else clusters[rows])
+    low, high = wilson(failed / designs, n / designs)
+    shares = failed / np.maximum(n, 1)
+    return [
+        {
+            "n": int(n[group]),
+            "failed": int(failed[group]),
+            "rate": figure(share, min(low[group], share), max(high[group], share)) if n[group] else figure(np.nan),
+        }
+        for group, share in enumerate(shares)
+    ]
 
 
 def _by_group(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, Any]:
-    made = {}
-    for code, name in enumerate(grouping.names):
-        here = grouping.codes == code
-        made[name] = _rate(gone[here], None if clusters is None else clusters[here])
-        made[name]["ranked"] = made[name]["n"] >= MIN_GROUP
-    return made
+    rates = _rates(gone, grouping.codes, len(grouping.names), clusters)
+    return {
+        name: entry | {"ranked": entry["n"] >= MIN_GROUP} for name, entry in zip(grouping.names, rates, strict=True)
+    }
 
 
 def _gap(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from agebench.evaluation.groups import Grouping, groupings
 from agebench.evaluation.intervals import LEVEL, figure
-from agebench.evaluation.rates import design_effect, people, rate
+from agebench.evaluation.rates import design_effect, group_rates, people, rate
 from agebench.evaluation.resampling import Flags, Floats, Ints
 
 LEGAL_AGES = (13, 16, 18, 21)
@@ -87,13 +87,15 @@ def _gate(
         }
         gate["by_group"][key] = {
             grouping.name: {
-                name: {
-                    "n_under": int((under & (grouping.codes == place)).sum()),
-                    "fpr": rate(passes, under & (grouping.codes == place), clusters),
-                    "n_over": int((~under & (grouping.codes == place)).sum()),
-                    "fnr": rate(~passes, ~under & (grouping.codes == place), clusters),
-                }
-                for place, name in enumerate(grouping.names)
+                name: {"n_under": int(n_under), "fpr": fpr, "n_over": int(n - n_under), "fnr": fnr}
+                for name, n, n_under, fpr, fnr in zip(
+                    grouping.names,
+                    grouping.counts,
+                    np.bincount(grouping.codes[under & (grouping.codes >= 0)], minlength=len(grouping.names)),
+                    group_rates(passes, under, grouping.codes, len(grouping.names), clusters),
+                    group_rates(~passes, ~under, grouping.codes, len(grouping.names), clusters),
+                    strict=True,
+                )
             }
             for grouping in made
         }

@@ -36,6 +36,13 @@ class Grouping:
         """Rows in each group (len(names),)."""
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
 
+    def cluster_counts(self, clusters: Ints) -> Ints:
+        """Count the distinct clusters (n,) in each group (len(names),)."""
+        known = self.codes >= 0
+        width = int(clusters.max(initial=0)) + 1
+        pairs = np.unique(self.codes[known] * width + clusters[known])
+        return np.bincount(pairs // width, minlength=len(self.names))
+
     @property
     def unknown(self) -> int:
         """Rows of no known group."""

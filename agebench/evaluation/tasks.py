@@ -128,7 +128,7 @@ def _sizes(
     keys: Sequence[FigureKey], codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints
 ) -> dict[FigureKey, int]:
     """How many clusters stand behind each figure."""
-    rows = [np.ones(len(codes), bool)] * 2 + [codes == place for place in range(len(classes))]
+    sizes = [int(clusters.max()) + 1] * 2 + Grouping("", tuple(classes), codes).cluster_counts(clusters).tolist()
     for grouping in shown:
-        rows += [grouping.codes == place for place in range(len(grouping.names))] * 2
-    return {key: len(np.unique(clusters[chosen])) for key, chosen in zip(keys, rows, strict=True)}
+        sizes += grouping.cluster_counts(clusters).tolist() * 2
+    return dict(zip(keys, sizes, strict=True))

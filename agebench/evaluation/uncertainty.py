@@ -13,7 +13,7 @@ from agebench.evaluation.groups import groupings
 from agebench.evaluation.intervals import Kind, bootstrap_interval, exact_at_edges, figure, figures
 from agebench.evaluation.metric_specs import FigureKey
 from agebench.evaluation.predictions import canonical
-from agebench.evaluation.rates import clusters_of, people, rate
+from agebench.evaluation.rates import clusters_of, group_rates, people, rate
 from agebench.evaluation.reading import probabilities
 from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, bootstrap_weights
 
@@ -291,11 +291,13 @@ def conformal(
             "coverage": rate(covered, everyone, clusters),
             "groups": {
                 grouping.name: {
-                    name: {
-                        "n": int((grouping.codes == place).sum()),
-                        "coverage": rate(covered, grouping.codes == place, clusters),
-                    }
-                    for place, name in enumerate(grouping.names)
+                    name: {"n": int(n), "coverage": coverage}
+                    for name, n, coverage in zip(
+                        grouping.names,
+                        grouping.counts,
+                        group_rates(covered, everyone, grouping.codes, len(grouping.names), clusters),
+                        strict=True,
+                    )
                 }
                 for grouping in made
             },

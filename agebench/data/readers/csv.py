@@ -94,7 +94,8 @@ class CSVReader(LabelledReader):
         unnamed = rows["sample_id"].isna() | rows["sample_id"].isin(list(unknown_words("sample_id")))
         if own_ids and unnamed.any():
             raise UserError(
-                f"{source}: row {int(rows['row'][unnamed].iloc[0]) + 1} has no sample_id; give every row one, or leave the column out"
+                f"{source}: row {int(rows['row'][unnamed].iloc[0]) + 1} has no sample_id; give every row one, or leave the "
+                "column out"
             )
         rows = rows.assign(path=paths)
         if FAULT in rows:
