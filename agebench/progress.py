@@ -24,6 +24,7 @@ LINE_EVERY_S = 30.0  # where standard error is no terminal
 _stack: "list[Progress[Any]]" = []
 _lock = threading.RLock()  # of the stack, and of what is drawn
 
+
 class Progress(Generic[Item]):
     """Work that is counted, or only timed; iterate over it, or use it as a context manager and call `update`.
 

@@ -1,8 +1,12 @@
 """CSV files for people: nothing in them is evaluated by a spreadsheet, and nothing is lost."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+import agebench
+from agebench.deploy.writing import open_output
 from agebench.files import csv_cell, csv_origin, csv_text
 
 
@@ -34,3 +38,22 @@ def test_csv_text_covers_cells_headers_and_index() -> None:
         "'-left,'=x,-1.5,'+y,",
         "right,fine,2.0,,'@z",
     ]
+
+
+def test_predict_writes_no_formula(tmp_path: Path) -> None:
+    row = {"input": "=cmd|'/C calc'!A0.jpg", "face": 0, "age": -1.5, "error": "-"}
+    with open_output(tmp_path / "ages.csv", list(row), {}) as write:
+        write([row])
+    assert (tmp_path / "ages.csv").read_text() == "input,face,age,error\n'=cmd|'/C calc'!A0.jpg,0,-1.5,'-\n"
+
+
+def test_every_csv_for_people_goes_through_one_function() -> None:
+    """Digests and the file that a model's command reads are no CSV for people."""
+    machine = {"data/samples.py", "reports/results.py", "models/external/command.py", "deploy/writing.py", "files.py"}
+    package = Path(agebench.__file__).parent
+    writers = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if any(call in file.read_text() for call in (".to_csv(", "csv.writer(", "csv.DictWriter("))
+    }
+    assert writers <= machine

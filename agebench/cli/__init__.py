@@ -80,6 +80,10 @@ SYNONYMS = {
 }
 
 
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:] + ("" if summary.endswith(("?", ".", "!")) else ".")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
     _open_standard_streams()
@@ -98,7 +102,7 @@ def _main(argv: Sequence[str] | None) -> int:
     argv = [*(sys.argv[1:] if argv is None else argv)]  # not list(): once `agebench list` ran, that is its module
     wanted = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        subparser = commands.add_parser(name, help=summary, description=_sentence(summary))
         if name == wanted:
             module = importlib.import_module(f"agebench.cli.{name}")
             module.add_arguments(subparser)

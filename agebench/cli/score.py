@@ -63,7 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="what the first entry of column p stands for (default: 0)",
     )
-    parser.add_argument("--preset", choices=["nist"], default="", help="nist: also the layout of NIST's FATE AEV")
+    parser.add_argument(
+        "--preset",
+        choices=["nist"],
+        default="",
+        help="nist: also the figures of NIST's FATE AEV, at the ages that NIST states",
+    )
     add_resampling(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
     add_json(parser)

@@ -40,9 +40,7 @@ class DatasetCard(_Card):
     homepage: str = ""
     licence: str
     citation: str = ""
-    verified: bool = Field(
-        default=True, description="false: facts on this card come from elsewhere and were not checked"
-    )
+    verified: bool = Field(default=False, description="true: the facts on this card were checked against the data")
     how_to_get: str = Field(default="", description="a sentence for a person who has not got the data")
     url: str = Field(default="", description="an open source that `agebench data get` may download")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="of the file at `url`")

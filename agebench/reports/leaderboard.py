@@ -143,10 +143,16 @@ def _cell(row: Row, test: str) -> str:
 
 
 def tested_of(row: Row, test: str) -> str:
-    """`4,742 of 4,742`: images tested of those that could have been; over seeds that differ, the smallest to the largest."""
+    """`4,742 of 4,742`: images tested, of those that could have been.
+
+    Over seeds that differ, the smallest to the largest, and `all 4,741 to 4,742` where none left any out; `?` where the
+    record does not tell.
+    """
     tested = row.tested(test)
-    possible = [of.of for of in tested if of.of is not None]
-    return f"{_span([of.n for of in tested])} of {_span(possible) if len(possible) == len(tested) else '?'}"
+    numbers, possible = [seed.n for seed in tested], [seed.of for seed in tested if seed.of is not None]
+    if numbers == possible and len(set(numbers)) > 1:
+        return f"all {_span(numbers)}"
+    return f"{_span(numbers)} of {_span(possible) if len(possible) == len(tested) else '?'}"
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -31,6 +31,10 @@ def faces_in_words(manifest: Mapping[str, Any]) -> str:
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
     found = (faces.get("detectors") or {}).items()
     by = "".join(f" Detector of {escaped(name)}: {escaped(each['name'])}." for name, each in found)
+    by += "".join(
+        f" Of {count(each['images'])} images of {escaped(name)}, {count(each['with_body'])} had a body beside the face."
+        for name, each in (faces.get("bodies") or {}).items()
+    )
     return f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}"
 
 

@@ -37,6 +37,7 @@ from agebench.runs.live import Live
 from agebench.runs.promises import promises
 from agebench.runs.records import (
     VALIDATION,
+    count_bodies,
     describe_faces,
     describe_samples,
     predictions_table,
@@ -79,7 +80,8 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "model": describe_model(config, model, origin),
         "faces": describe_faces(
             {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
-        ),
+        )
+        | count_bodies(samples, faces),
         "protocol": divisions.protocol(),
         **excluded,
         "samples": describe_samples(divisions, samples),

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agebench.data.bodies import bodies_of
 from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
 from agebench.data.refusals import count_codes, count_titles
@@ -135,6 +136,22 @@ def _merged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     keys = [column for column in ("dataset", *QUARANTINE) if column in tables[0]]
     numbered = [table.assign(occurrence=table.groupby(keys).cumcount()) for table in tables]
     return pd.concat(numbered, ignore_index=True).drop_duplicates([*keys, "occurrence"])
+
+
+def count_bodies(samples: Mapping[str, Samples], faces: Mapping[str, Faces]) -> dict[str, dict[str, dict[str, int]]]:
+    """For the manifest: dataset -> images that were prepared, and those of them with a body; empty without bodies.
+
+    Args:
+        samples: dataset -> its samples, as faces were prepared of them.
+        faces: dataset -> these faces.
+    """
+    counts = {}
+    for name, part in samples.items():
+        if faces[name].pixels.shape[-1] > 3:
+            prepared = ~part.table["sample_id"].isin(faces[name].refused).to_numpy(bool)
+            with_body = np.array([body is not None for body in bodies_of(part)], dtype=bool)
+            counts[name] = {"images": int(prepared.sum()), "with_body": int((prepared & with_body).sum())}
+    return {"bodies": counts} if counts else {}
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:

@@ -25,7 +25,14 @@ from agebench.runs.folder import RunFolder
 from agebench.runs.inputs import inputs_of
 from agebench.runs.pipeline import prepare_faces
 from agebench.runs.published import PublishedConfig
-from agebench.runs.records import describe_faces, describe_tests, predictions_table, save_predictions, save_tests
+from agebench.runs.records import (
+    count_bodies,
+    describe_faces,
+    describe_tests,
+    predictions_table,
+    save_predictions,
+    save_tests,
+)
 from agebench.runs.worst import save_worst
 
 
@@ -72,7 +79,7 @@ def run_test(
         "seed": config.seed,
         "hardware": hardware(device),
         "model": tested.about,
-        "faces": describe_faces(cards, config.model.size, config.faces, faces),
+        "faces": describe_faces(cards, config.model.size, config.faces, faces) | count_bodies(audited, faces),
         "samples": describe_tests(tests, audited),
         **excluded,
         "inputs": inputs_of(config, datasets, audited, excluded),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from agebench.cli import main
 from agebench.data.images import open_image
 from agebench.data.readers import Reader, open_reader
 from agebench.data.samples import Samples
@@ -279,3 +280,13 @@ def test_cards_of_unchecked_facts_say_so() -> None:
         "agedb",
     }
     assert unchecked.isdisjoint({"fgnet", "utk", "synth"})
+
+
+def test_a_card_that_states_nothing_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "datasets").mkdir()
+    card = 'name = "mine"\ntitle = "Mine"\nreader = "csv"\nlicence = "ours"\n'
+    (tmp_path / "datasets" / "mine.toml").write_text(card)
+    assert main(["info", "mine", "--registry", str(tmp_path)]) == 0
+    assert "verified = true" not in capsys.readouterr().out
+    assert main(["info", "utk"]) == 0
+    assert "verified = true" in capsys.readouterr().out
