@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import reprlib
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, distributions, entry_points
@@ -80,6 +81,8 @@ class Registry(Generic[T]):
         Raises:
             UserError: no such name (with the closest ones), or it is broken (with the reason).
         """
+        if not isinstance(name, str):  # from a card or config whose values are not validated yet
+            raise UserError(f"{self.kind} = {reprlib.repr(name)}: a name is required, as text")
         self._join_entry_points()
         if name in self._lazy:
             self._load(name)

@@ -28,7 +28,7 @@ from typing import Any
 from agebench.errors import AgebenchError
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 20  # for one input; a machine may be busy
+LIMIT_S = 20  # of computing time for one input; the first imports what it needs
 DEEP = "@deep@"  # stands for a list that is nested too deeply to be written as a value
 
 
@@ -299,10 +299,13 @@ class Tables:
 
 def _parquet(frame: Any) -> bytes:
     out = io.BytesIO()
+    frame = frame.loc[:, ~frame.columns.duplicated()]
     try:
         frame.to_parquet(out, index=False)
-    except Exception:  # columns of mixed types are no Parquet file
-        frame.rename(columns=lambda name: f"{name}").astype("str").to_parquet(out, index=False)
+    except Exception:  # of columns of mixed types, or with lone surrogates
+        out = io.BytesIO()
+        text = frame.astype("object").map(lambda value: repr(value).encode("ascii", "backslashreplace").decode())
+        text.to_parquet(out, index=False)
     return out.getvalue()
 
 
@@ -454,10 +457,10 @@ def cases(kind: str, seed: int, count: int, scratch: Path) -> Iterator[tuple[int
 
 
 def _outcome(target: Any, rng: random.Random, *, valid: bool) -> Outcome:
-    timed = hasattr(signal, "SIGALRM")
-    if timed:
-        previous = signal.signal(signal.SIGALRM, _overdue)
-        signal.alarm(LIMIT_S)
+    timed = hasattr(signal, "SIGPROF")
+    if timed:  # not SIGALRM, which ends matches that take too long
+        previous = signal.signal(signal.SIGPROF, _overdue)
+        signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
     try:
         outcome = target.run(rng, valid=valid)
     except AgebenchError as error:
@@ -466,8 +469,8 @@ def _outcome(target: Any, rng: random.Random, *, valid: bool) -> Outcome:
         return Outcome("failed", traceback.format_exc())
     finally:
         if timed:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, previous)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, previous)
     if valid and outcome.state != "read":
         return Outcome("failed", f"an undamaged input was refused: {outcome.message}")
     if outcome.state == "refused" and not outcome.message.strip():

@@ -132,3 +132,10 @@ def test_damaged_metadata_of_one_package_hides_no_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(plugins, "distributions", lambda: [Package(None), Package([point])])
     registry: Registry[object] = Registry("head", group="agebench.heads")
     assert registry.names() == ["fine"]
+
+
+@pytest.mark.parametrize("name", [1.5, ["utk"], {}, None, True])
+def test_a_name_that_is_no_text_is_refused(name: object) -> None:
+    registry: Registry[int] = Registry("model")
+    with pytest.raises(UserError, match=r"^model = .*: a name is required, as text"):
+        registry.get(name)  # type: ignore[arg-type]
