@@ -108,6 +108,8 @@ def cell_mean_spread(errors: Floats, cells: Ints, clusters: Ints) -> Spread:
         clusters: (n,) rows drawn together.
     """
     inside = cells >= 0
+    if not inside.any():
+        return Spread(np.zeros(1), np.ones(1))
     present, place = np.unique(cells[inside], return_inverse=True)
     values = errors[inside]
     counts, sums = np.bincount(place), np.bincount(place, values)
