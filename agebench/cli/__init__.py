@@ -70,9 +70,10 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None or error.strerror is None:
+        if error.strerror is None:
             raise
-        print(f"agebench: {error.filename}: {error.strerror}", file=sys.stderr)
+        name = "" if error.filename is None else f"{error.filename}: "
+        print(f"agebench: {name}{error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("agebench: interrupted", file=sys.stderr)

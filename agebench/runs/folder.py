@@ -120,8 +120,7 @@ class RunFolder:
         try:
             yield
         finally:
-            lock.release()
-            (self.path / ".lock").unlink(missing_ok=True)
+            lock.release()  # the file stays: removed, it would be locked by one process while another makes and locks a new one
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
