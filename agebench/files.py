@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.errors import AgebenchError, DiskFull, UserError
+from agebench.paths import cache_home
 
-# How `atomic` calls its temporary files; one that is left is of a process that was killed.
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.\w+)?")
-_POINTER = b"version https://git-lfs.github.com/spec/"
-_MARKUP = (b"<!doctype", b"<html", b"<?xml")
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# How `atomic` names its temporary files.
+_LEFTOVER = re.compile(r"\..+\.agebench-[a-z0-9_]{8}\.tmp(\..*)?", re.DOTALL)
+_tidied: set[Path] = set()
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MARKUP = (b"<!doctype", b"<html", b"<?xml")
 # Text that a spreadsheet takes for a formula by its first character; quotes before it are those that `csv_cell` added.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -30,18 +36,20 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
+    The temporary file is locked while it is written. One that is not was left by a process that was killed: the first write of
+    this process into a folder removes it.
+
     Raises:
         AgebenchError: the disk is full or the folder cannot be written; the message names the file.
     """
     path = Path(path)
-    temporary: Path | None = None
+    descriptor, temporary = None, None
     try:
         if path.exists() and not path.is_file():  # as root, the rename would replace a device
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp" + path.suffix)
-        os.close(descriptor)
-        temporary = Path(name)
+        _remove_leftovers(path.parent)
+        descriptor, temporary = _make_temporary(path)
         temporary.chmod(0o666 & ~_umask())
         yield temporary
         with temporary.open("rb") as handle:
@@ -52,6 +60,46 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, held by a lock that ends with this process."""
+    while True:
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:60]}.agebench-", suffix=".tmp" + path.suffix
+        )
+        try:
+            if _hold(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(name)):
+                return descriptor, Path(name)
+        except FileNotFoundError:  # another process took it for a leftover before it was locked
+            pass
+        os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    """Lock a file; False where another process holds it. A file system without locks has it done."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed processes, once a process and folder."""
+    if fcntl is None or folder in _tidied:
+        return
+    _tidied.add(folder)
+    for entry in os.scandir(folder):
+        if _LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is at work, or locks are not known
+                os.unlink(entry.path)
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:
@@ -105,7 +153,7 @@ def digest(path: Path) -> str:
 
 def is_temporary(path: Path) -> bool:
     """Whether a file is one that `atomic` had not finished."""
-    return _TEMPORARY.fullmatch(path.name) is not None
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def read_limited(path: Path, limit: int) -> bytes:
@@ -150,7 +198,8 @@ def write_error(path: Path, error: OSError) -> AgebenchError:
             f"{path}: the disk is full. Free some space, or put runs elsewhere with --out and caches with AGEBENCH_CACHE; "
             "what was finished before is kept, and the same command continues."
         )
-    return AgebenchError(f"{path}: cannot be written: {error.strerror or error}")
+    hint = "; AGEBENCH_CACHE names another place" if path.is_relative_to(cache_home()) else ""
+    return AgebenchError(f"{path}: cannot be written: {error.strerror or error}{hint}")
 
 
 def write_text(path: Path, text: str) -> None:

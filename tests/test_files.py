@@ -1,59 +1,51 @@
-"""CSV files for people: nothing in them is evaluated by a spreadsheet, and nothing is lost."""
+"""Files are there whole or not at all, and nothing is left of a process that was killed."""
 
+import os
+import signal
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-import agebench
-from agebench.deploy.writing import open_output
-from agebench.files import csv_cell, csv_origin, csv_text
+from agebench import files
+from agebench.errors import AgebenchError
+from agebench.files import atomic, write_text
 
 
-@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1+1", "-x", "@SUM(A1)", "\tx", "\r=x", "\n=x", "＝x", "'=x", "-"])
-def test_csv_cell_takes_no_formula(text: str) -> None:
-    assert csv_cell(text) == f"'{text}"
-    assert csv_origin(csv_cell(text)) == text
+def killed_while_writing(path: Path) -> None:
+    child = os.fork()
+    if not child:
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
-@pytest.mark.parametrize("value", [-1.5, 3, None, "-1.5", "+2", "-1e-5", "-.5", "x=1", "", "'x", "4.52 [4.40, 4.63]"])
-def test_csv_cell_leaves_numbers_and_text(value: object) -> None:
-    assert csv_cell(value) is value
-    if isinstance(value, str):
-        assert csv_origin(csv_cell(value)) == value
+def test_atomic_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    killed_while_writing(tmp_path / "figures" / "mae.png")
+    (left,) = (tmp_path / "figures").iterdir()
+    assert left.name.endswith(".tmp.png")
+    write_text(tmp_path / "figures" / "other.txt", "whole")
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["other.txt"]
 
 
-def test_csv_text_covers_cells_headers_and_index() -> None:
-    table = pd.DataFrame(
-        {
-            "=a": pd.Categorical(["=x", "fine"]),
-            "n": [-1.5, 2.0],
-            "given": pd.array(["+y", None], dtype="str"),
-            "mixed": [None, "@z"],
-        },
-        index=pd.Index(["-left", "right"], name="=side"),
-    )
-    assert csv_text(table, index=True).splitlines() == [
-        "'=side,'=a,n,given,mixed",
-        "'-left,'=x,-1.5,'+y,",
-        "right,fine,2.0,,'@z",
-    ]
+def test_atomic_spares_what_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / ".mine.abcdefgh.tmp.png"
+    foreign.write_text("of another program")
+    with atomic(tmp_path / "a.txt") as first:
+        first.write_text("first")
+        monkeypatch.setattr(files, "_tidied", set())  # as another process sees it
+        write_text(tmp_path / "b.txt", "second")
+        assert first.exists()
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert foreign.exists()
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_predict_writes_no_formula(tmp_path: Path) -> None:
-    row = {"input": "=cmd|'/C calc'!A0.jpg", "face": 0, "age": -1.5, "error": "-"}
-    with open_output(tmp_path / "ages.csv", list(row), {}) as write:
-        write([row])
-    assert (tmp_path / "ages.csv").read_text() == "input,face,age,error\n'=cmd|'/C calc'!A0.jpg,0,-1.5,'-\n"
-
-
-def test_every_csv_for_people_goes_through_one_function() -> None:
-    """Digests and the file that a model's command reads are no CSV for people."""
-    machine = {"data/samples.py", "reports/results.py", "models/external/command.py", "deploy/writing.py", "files.py"}
-    package = Path(agebench.__file__).parent
-    writers = {
-        str(file.relative_to(package))
-        for file in package.rglob("*.py")
-        if any(call in file.read_text() for call in (".to_csv(", "csv.writer(", "csv.DictWriter("))
-    }
-    assert writers <= machine
+def test_atomic_writes_long_names_and_leaves_no_descriptor(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        write_text(tmp_path / f"{'n' * 200}-{number}.json", "x")
+    with pytest.raises(AgebenchError), atomic(tmp_path / "a.txt"):
+        raise OSError(5, "Input/output error")
+    assert len(list(tmp_path.iterdir())) == 20
+    assert len(os.listdir("/proc/self/fd")) == before

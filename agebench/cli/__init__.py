@@ -130,8 +130,9 @@ def _main(argv: Sequence[str] | None) -> int:
         if isinstance(error, OSError) and not _flushed("\n"):
             return 1
         if not _is_short_of_memory(error):
-            if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-                print(f"agebench: {error.filename}: {error.strerror}", file=sys.stderr)
+            if isinstance(error, OSError) and error.strerror is not None:
+                name = "" if error.filename is None else f"{error.filename}: "
+                print(f"agebench: {name}{error.strerror}", file=sys.stderr)
                 return 1
             raise
         lines = str(error).strip().splitlines()

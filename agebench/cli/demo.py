@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Open the model, serve the page until Ctrl-C."""
+    from agebench.data.detectors import open_detector
     from agebench.deploy.demo import Demo
     from agebench.deploy.demo_guard import LOOPBACK
     from agebench.deploy.demo_page import served
@@ -36,8 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.search < 0:
         raise UserError(f"--search {arguments.search}: must be 0 or more")
+    if not arguments.host:
+        raise UserError("--host: names no address; 127.0.0.1 is this machine alone")
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
+    if arguments.detector:
+        open_detector(arguments.detector)
     with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
         if arguments.level is not None:
             predictor.interval(arguments.level)  # asked for, it is refused where it cannot be promised

@@ -121,11 +121,12 @@ def _unzip(archive: Path, staging: Path, budget: _Budget) -> int:
                 raise UserError(f"{archive}: '{member.filename}' is a link or a device; refused")
             if member.flag_bits & 0x1:
                 raise UserError(f"{archive}: '{member.filename}' is encrypted: unpack it yourself and give the folder")
-            if member.is_dir():
-                path.mkdir(parents=True, exist_ok=True)
-                continue
-            with content.open(member) as source:
-                _write(source, path, member.file_size, budget)
+            with _named(archive, member.filename):
+                if member.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                    continue
+                with content.open(member) as source:
+                    _write(source, path, member.file_size, budget)
             count += 1
     return count
 
@@ -136,14 +137,15 @@ def _untar(archive: Path, staging: Path, budget: _Budget) -> int:
         for member in progress(content, label=f"unpacking {archive.name}", unit="file"):
             budget.member()
             path = _safe(archive, member.name, staging)
-            if member.isdir():
-                path.mkdir(parents=True, exist_ok=True)
-                continue
-            source = content.extractfile(member) if member.isreg() else None
-            if source is None:
-                raise UserError(f"{archive}: '{member.name}' is a link or a device; refused")
-            with source:
-                _write(source, path, member.size, budget)
+            with _named(archive, member.name):
+                if member.isdir():
+                    path.mkdir(parents=True, exist_ok=True)
+                    continue
+                source = content.extractfile(member) if member.isreg() else None
+                if source is None:
+                    raise UserError(f"{archive}: '{member.name}' is a link or a device; refused")
+                with source:
+                    _write(source, path, member.size, budget)
             count += 1
         _check_end(content, budget)
     return count
@@ -163,10 +165,33 @@ def _check_end(content: tarfile.TarFile, budget: _Budget) -> None:
 def _write(source: IO[bytes], path: Path, size: int, budget: _Budget) -> None:
     budget.check(size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         while chunk := source.read(_CHUNK):
             budget.spend(len(chunk))
             file.write(chunk)
+
+
+@contextmanager
+def _named(archive: Path, member: str) -> Iterator[None]:
+    """Blame on the archive what is its own fault: names that occur twice, or that no file system takes."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(
+            f"{archive}: '{member}' stands in it twice, and which one is meant cannot be known: unpack it yourself and give the "
+            "folder"
+        ) from error
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise
+        raise UserError(
+            f"{archive}: '{_shortened(member)}': a file cannot have this name here ({getattr(error, 'strerror', None) or error}): "
+            "unpack it yourself and give the folder"
+        ) from error
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:60]}…{name[-30:]}"
 
 
 def _safe(archive: Path, name: str, staging: Path) -> Path:

@@ -5,6 +5,8 @@ from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
+from filelock import FileLock
+
 from agebench.data.archive import folder_error
 from agebench.errors import AgebenchError, UserError
 from agebench.files import digest
@@ -31,15 +33,16 @@ def download(url: str, folder: Path, *, sha256: str = "") -> Path:
     target, part = folder / name, folder / f"{name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if target.exists() and (not sha256 or digest(target) == sha256):
-            return target
-        _receive(url, part)
-        if sha256 and (found := digest(part)) != sha256:
-            part.unlink()
-            raise AgebenchError(
-                f"{url}: its SHA-256 is {found}, the card says {sha256}; the file has changed or was tampered with"
-            )
-        part.replace(target)
+        with FileLock(folder.parent / f".{folder.name}.lock"):  # two calls would write into one part
+            if target.exists() and (not sha256 or digest(target) == sha256):
+                return target
+            _receive(url, part)
+            if sha256 and (found := digest(part)) != sha256:
+                part.unlink()
+                raise AgebenchError(
+                    f"{url}: its SHA-256 is {found}, the card says {sha256}; the file has changed or was tampered with"
+                )
+            part.replace(target)
     except URLError as error:
         raise AgebenchError(f"{url}: cannot be reached: {error.reason}") from error
     except OSError as error:

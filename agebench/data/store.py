@@ -218,9 +218,9 @@ def get(card: DatasetCard, *, allow_partial: bool = False) -> AddReport:
     try:
         report = add(card, archive, allow_partial=allow_partial)
     except ArchiveDamaged:
-        archive.unlink()  # the next call downloads it anew
+        archive.unlink(missing_ok=True)  # the next call downloads it anew
         raise
-    archive.unlink()
+    archive.unlink(missing_ok=True)  # another call may have had it too
     return report
 
 

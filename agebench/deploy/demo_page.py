@@ -5,6 +5,7 @@ import binascii
 import functools
 import importlib
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -56,6 +57,7 @@ def served(
     Raises:
         UserError: gradio is not installed, or the port is taken.
     """
+    _check_address(host, port)
     with _upload_folder() as folder, _told(str(folder)):
         gradio = _gradio()
         uploads, examples = Uploads(folder), _examples(folder / "examples")
@@ -87,9 +89,7 @@ def served(
                 css=_CSS,
             )
         except OSError as error:
-            raise UserError(
-                f"--host {host} --port {port or 'from 7860'}: the page cannot be served there: {error}"
-            ) from error
+            raise _address_error(host, port, "no port is free") from error
         sweeper = threading.Thread(target=_swept, args=(folder, uploads.permanent, page, stop), daemon=True)
         sweeper.start()
         try:
@@ -98,6 +98,22 @@ def served(
             stop.set()
             page.close(verbose=False)
             sweeper.join()
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Refuse an address that no page can be served at; gradio would try a hundred ports and print a line for each."""
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host or None, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as server:
+            if os.name == "posix":
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise _address_error(host, port, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _address_error(host: str, port: int | None, reason: str) -> UserError:
+    return UserError(f"--host {host} --port {port or 'from 7860'}: the page cannot be served there: {reason}")
 
 
 @contextmanager

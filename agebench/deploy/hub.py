@@ -57,17 +57,18 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalogue) -> list[
             if path.suffix in EXPORTS and path.is_file() and not is_temporary(path)
         ),
     ]
+    (out / CARD).unlink(missing_ok=True)  # until all is written, half of two models is no repository
     for name in copied:
         with atomic(out / name) as temporary:
             shutil.copyfile(run / name, temporary)
     write_text(out / "config.toml", _without_places(folder.config()).to_toml())
     # The hub's commit stands for the files' content; digests of labels and predictions stay at home.
     write_json(out / "manifest.json", {key: value for key, value in folder.manifest().items() if key != DIGESTS})
-    write_json(out / CARD, card)
     save_card(out / README, text)
     for stale in (out / "export").glob("*"):  # of an earlier call, when the run had other exports
         if f"export/{stale.name}" not in copied:
             stale.unlink()
+    write_json(out / CARD, card)
     return sorted([*copied, "config.toml", "manifest.json", CARD, README])
 
 

@@ -115,6 +115,7 @@ def export_run(folder: RunFolder, catalogue: Catalogue, ordered: Ordered, out: P
 
     for variant in progress(ordered.variants, label="export", unit="file"):
         path = out / variant.file
+        _beside(path).unlink(missing_ok=True)  # of an earlier file: killed now, it would stand beside another
         options: dict[str, Any] = {} if variant.precision == "fp32" else {"calibration": calibration, "judge": judge}
         try:
             inside = write_export(

@@ -128,7 +128,7 @@ def run_folder(place: str | Path) -> Iterator[RunFolder]:
         yield RunFolder(Path(place))
         return
     remote = Remote(str(place))
-    scratch = cache_home() / "scratch" / _digest(remote.url) / PurePosixPath(remote.url).name
+    scratch = cache_home(lasting=True) / "scratch" / _digest(remote.url) / PurePosixPath(remote.url).name
     unsent = scratch.parent / "unsent"
     with _leased(remote, scratch.parent) as lease:
         if unsent.exists():
@@ -155,7 +155,7 @@ class Mirror:
 
     def __init__(self, url: str) -> None:
         self.remote = Remote(url)
-        self.folder = cache_home() / "mirrors" / _digest(self.remote.url)
+        self.folder = cache_home(lasting=True) / "mirrors" / _digest(self.remote.url)
         names = [name for name in self.remote.names() if self._wanted(name)]
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)

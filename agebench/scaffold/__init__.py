@@ -1,6 +1,8 @@
 """Skeletons of plugins: a small package with a card, its code and a test that passes."""
 
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from string import Template
 
@@ -34,10 +36,21 @@ def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
         "module": "agebench_" + re.sub(r"\W", "_", name),
         "class_name": "".join(part.capitalize() for part in re.split(r"\W|_", name)),
     }
-    written = []
-    for template in sorted([*(_TEMPLATES / "common").rglob("*.tmpl"), *(_TEMPLATES / kind).rglob("*.tmpl")]):
-        inside = template.relative_to(_TEMPLATES).parts[1:]
-        path = folder / Template("/".join(inside).removesuffix(".tmpl")).substitute(words)
-        write_text(path, Template(template.read_text(encoding="utf-8")).substitute(words | {"kind": kind}))
-        written.append(path)
-    return written
+    files = []
+    staging = Path(tempfile.mkdtemp(dir=_made(into), prefix=f".{folder.name}.", suffix=".new"))
+    try:
+        for template in sorted([*(_TEMPLATES / "common").rglob("*.tmpl"), *(_TEMPLATES / kind).rglob("*.tmpl")]):
+            inside = template.relative_to(_TEMPLATES).parts[1:]
+            file = Template("/".join(inside).removesuffix(".tmpl")).substitute(words)
+            text = Template(template.read_text(encoding="utf-8")).substitute(words | {"kind": kind})
+            write_text(staging / folder.name / file, text)
+            files.append(file)
+        (staging / folder.name).rename(folder)  # whole or not at all: half of one would block the next call
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return [folder / file for file in files]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

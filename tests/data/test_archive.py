@@ -1,6 +1,7 @@
 import io
 import stat
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,37 @@ def test_what_went_in_comes_out(tmp_path: Path, name: str) -> None:
     found = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert found == {path.removeprefix("./"): data for path, data in content.items()}
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, "out"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("names", [("20/a.jpg", "20/a.jpg"), ("20/a.jpg", "20//./a.jpg"), ("a", "a/b"), ("a/b", "a")])
+def test_extract_refuses_two_members_of_one_name(kind: str, names: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as file:
+            warnings.simplefilter("ignore")
+            for number, name in enumerate(names):
+                file.writestr(name, str(number))
+    else:
+        with tarfile.open(path, "w") as archived:
+            for number, name in enumerate(names):
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                archived.addfile(member, io.BytesIO(b"%d" % number))
+    with pytest.raises(UserError, match="stands in it twice"):
+        extract(path, tmp_path / "out")
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "d" * 300 + "/a.jpg", "/".join(["y" * 200] * 30)])
+def test_extract_blames_a_name_that_is_too_long(kind: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        extract(make(tmp_path / f"a.{kind}", {name: b"x"}), tmp_path / "out")
+    message = str(raised.value)
+    assert f"a.{kind}: '{name[:60]}…{name[-30:]}': a file cannot have this name here" in message
+    assert "AGEBENCH_DATA" not in message
+    assert nothing_left(tmp_path)
 
 
 def test_folders_in_the_archive_are_made(tmp_path: Path) -> None:

@@ -221,7 +221,17 @@ def test_a_visitor_is_answered_remembered_and_forgotten(
         assert not {"a", "b"} & kept.keys()
 
 
-@pytest.mark.parametrize("words", [["--port", "0"], ["--search", "-1"], ["--port", "99999"], ["--level", "1.5"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--host", ""],
+        ["--detector", "none"],
+        ["--port", "0"],
+        ["--search", "-1"],
+        ["--port", "99999"],
+        ["--level", "1.5"],
+    ],
+)
 def test_bad_options(words: list[str], small_run: Path) -> None:
     assert main(["demo", str(small_run), *words]) == 2
 

@@ -13,6 +13,7 @@ import pytest
 
 from agebench.deploy import demo_page
 from agebench.deploy.demo_guard import MAX_PICTURE_BYTES, Uploads, is_own_host
+from agebench.errors import UserError
 
 FRAMING = next(iter(demo_page.FRAMINGS))
 META = {"meta": {"_type": "gradio.FileData"}}
@@ -270,6 +271,14 @@ def test_uploads_reads_and_removes_its_own_files_only(tmp_path: Path, secret: Pa
     uploads.permanent = frozenset([folder / "a.png"])
     uploads.remove(str(folder / "a.png"))
     assert (folder / "a.png").exists()
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "nonsense.invalid", "x" * 300, "a..b"])
+def test_served_refuses_an_address_in_one_line(host: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="the page cannot be served there") as raised:
+        demo_page.served(Recorder(), host=host).__enter__()  # type: ignore[arg-type]
+    assert len(str(raised.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
 
 
 def test_page_and_its_script_are_served(server: Server) -> None:
