@@ -30,6 +30,11 @@ _MANY = 10_000
 # Up to so many clusters leave one by one (see `Replicates.left_out`); more of them leave in so many random groups, which
 # give the acceleration with an error of 0.003: nothing to an interval.
 _JACKKNIFE, _JACKKNIFE_GROUPS = 1_000, 200
+# With more cells than this, a matrix product per cell costs more in calls than in arithmetic, and the sums of all cells fill the
+# memory: further groupings are summed by a sparse product each.
+_MOST_CELLS = 4_096
+# Resamples that a sparse product takes at a time.
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,13 @@ class _Level:
     """Sums of ordered rows over cells, contiguous runs of rows, and from cells over sets."""
 
     def __init__(
-        self, features: Floats, columns: Sequence[int], order: Ints, cells: Ints, groupings: Sequence[Ints]
+        self,
+        features: Floats,
+        columns: Sequence[int],
+        order: Ints,
+        cells: Ints,
+        groupings: Sequence[Ints],
+        scattered: Sequence[Ints],
     ) -> None:
         self.starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
         self.stops = np.append(self.starts[1:], len(order))
@@ -91,11 +102,30 @@ class _Level:
             self.features[:, place] = ordered
             self.sums[:, place, 0] = np.add.reduceat(ordered, self.starts)
         self.members = [_membership(codes[order[self.starts]]) for codes in groupings]
+        self.scattered = [_spread(features[:, list(columns)], order, codes) for codes in scattered]
 
     def observed(self) -> list[Floats]:
-        return self._sets(self.sums)
+        ones = np.ones((sum(matrix.shape[1] for matrix in self.scattered[:1]), 1))
+        return [*self._sets(self.sums), *(self._fold(matrix @ ones) for matrix in self.scattered)]
 
     def weighted(self, weights: Floats, clusters: Ints | None) -> list[Floats]:
+        return [*(self._cell_sums(weights, clusters) if self.members else []), *self._scattered_sums(weights, clusters)]
+
+    def _scattered_sums(self, weights: Floats, clusters: Ints | None) -> list[Floats]:
+        sums = [np.empty((matrix.shape[0], len(weights))) for matrix in self.scattered]
+        for start in range(0, len(weights) if sums else 0, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            drawn = weights[part] if clusters is None else weights[part][:, clusters]
+            columns = np.ascontiguousarray(drawn.T, dtype=np.float64)
+            for matrix, made in zip(self.scattered, sums, strict=True):
+                made[:, part] = matrix @ columns
+        return [self._fold(made) for made in sums]
+
+    def _fold(self, sums: Floats) -> Floats:
+        """Sums of one grouping as (sets, F, b)."""
+        return sums.reshape(-1, self.features.shape[1], sums.shape[1])
+
+    def _cell_sums(self, weights: Floats, clusters: Ints | None) -> list[Floats]:
         cells = np.empty((len(self.starts), self.features.shape[1], len(weights)))
         for cell, (start, stop) in enumerate(zip(self.starts, self.stops, strict=True)):
             # Slices and gathers are of one cell: no copy of all rows is made.
@@ -131,11 +161,16 @@ class Resampler:
         self.count = int(clusters.max()) + 1
         coarse_cells = _cells(groupings, np.zeros(len(features), dtype=np.int64))
         fine_cells = _cells(fine, coarse_cells)
+        nested, cells = _nested(groupings, np.zeros(len(features), dtype=np.int64))
+        fine_nested, cells_of_fine = _nested(fine, coarse_cells)
         # Fine cells divide coarse ones, so that one order of the rows suits both.
         order = np.argsort(fine_cells, kind="stable")
-        self._levels = [_Level(features, range(features.shape[1]), order, coarse_cells, groupings)]
+        every_column = range(features.shape[1])
+        self._levels = [_Level(features, every_column, order, cells, groupings[:nested], groupings[nested:])]
         if fine:
-            self._levels.append(_Level(features, fine_columns, order, fine_cells, fine))
+            self._levels.append(
+                _Level(features, fine_columns, order, cells_of_fine, fine[:fine_nested], fine[fine_nested:])
+            )
         # Where every row is its own cluster, rows are numbered as they lie: weights are read in place, not gathered.
         self._clusters: Ints | None = None if self.count == len(features) else clusters[order]
 
@@ -259,6 +294,25 @@ def _cells(groupings: Sequence[Ints], cells: Ints) -> Ints:
     for codes in groupings:
         cells = dense(cells * (int(codes.max(initial=-1)) + 2) + codes + 1)  # Dense, so that the product stays small.
     return cells
+
+
+def _nested(groupings: Sequence[Ints], cells: Ints) -> tuple[int, Ints]:
+    """Count the first of `groupings` that divide `cells` into no more than `_MOST_CELLS`, and return those cells."""
+    for count, codes in enumerate(groupings):
+        finer = _cells([codes], cells)
+        if int(finer.max(initial=-1)) >= _MOST_CELLS:
+            return count, cells if count else np.zeros_like(cells)
+        cells = finer
+    return len(groupings), cells
+
+
+def _spread(features: Floats, order: Ints, codes: Ints) -> sparse.csr_array:
+    """(sets * F, n) of the ordered rows' features: times weights (n, b) it gives the sums of every set and feature."""
+    rows = np.flatnonzero(codes[order] >= 0)
+    n_features = features.shape[1]
+    sums = (codes[order[rows]][:, None] * n_features + np.arange(n_features)).ravel()
+    shape = ((int(codes.max(initial=-1)) + 1) * n_features, len(order))
+    return sparse.csr_array((features[order[rows]].ravel(), (sums, np.repeat(rows, n_features))), shape=shape)
 
 
 def _membership(codes: Ints) -> sparse.csr_array:
