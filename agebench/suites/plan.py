@@ -22,6 +22,8 @@ from agebench.suites.attempt import Attempt
 
 State = Literal["done", "changed", "failed", "begun", "new"]
 LOGS = ".logs"
+# A suite of more runs is refused: planning and listing them takes minutes, and no one does or reads so many.
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,9 @@ def identity(config: RunConfig) -> str:
 
 
 def count(card: SuiteCard) -> int:
-    """How many runs the suite asks for, before any is planned."""
-    return math.prod(
-        len(part) for part in (card.train, card.seeds, card.models, card.heads or "1", card.variants or "1")
-    )
+    """Count the runs that the suite asks for, before any is planned."""
+    optional = (card.protocols, card.heads, card.variants)
+    return math.prod(map(len, (card.train, card.seeds, card.models))) * math.prod(len(part) or 1 for part in optional)
 
 
 def plan(
@@ -129,8 +130,17 @@ def plan(
         kept: the URL of which `runs` is a copy, if it is.
 
     Raises:
-        UserError: the suite names what does not exist, or sets what cannot be set.
+        UserError: the suite names what does not exist, sets what cannot be set, or asks for more than `MOST_RUNS` runs.
     """
+    asked_runs = count(card)
+    if asked_runs > MOST_RUNS:
+        longest = max(
+            ("train", "protocols", "seeds", "models", "heads", "variants"), key=lambda key: len(getattr(card, key))
+        )
+        raise UserError(
+            f"suite '{card.name}' asks for {asked_runs:,} runs, and a suite has {MOST_RUNS:,} at most: shorten `{longest}` "
+            f"({len(getattr(card, longest)):,} entries) on its card, or divide it into several suites"
+        )
     jobs: dict[str, Job] = {}
     present = Present(catalogue)
     over = list(settings)

@@ -164,7 +164,7 @@ def test_continued_run_needs_resume_after_a_person_stopped_it(
 def test_leftovers_of_a_killed_process_are_removed(cards: Path, learned: list[int]) -> None:
     out = cards.parent / "run"
     (out / "figures").mkdir(parents=True)
-    for name in (".config.toml.abcd1234.tmp.toml", "figures/.scatter.png.abc_1234.tmp.png"):
+    for name in (".config.toml.agebench-abcd1234.tmp.toml", "figures/.scatter.png.agebench-abc_1234.tmp.png"):
         (out / name).write_text("half")
     (out / "config.toml").touch()
     assert main(command(cards)) == 130

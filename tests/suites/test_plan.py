@@ -9,7 +9,7 @@ import pytest
 from agebench.errors import UserError
 from agebench.registry.cards import SuiteCard
 from agebench.registry.catalogue import catalogue
-from agebench.suites.plan import Job, expected_seconds, identity, plan
+from agebench.suites.plan import Job, count, expected_seconds, identity, plan
 
 CARDS = catalogue()
 
@@ -52,6 +52,18 @@ def test_each_protocol_is_a_run_and_the_default_one_is_the_run_of_always(tmp_pat
     assert jobs[1].folder.name.startswith("synth-five-fold-tiny-")
     with pytest.raises(UserError, match="dataset 'synth' has no protocol 'five-folds'; did you mean 'five-fold'"):
         plan(suite(protocols=["five-folds"]), CARDS, tmp_path)
+
+
+def test_plan_of_too_many_runs_is_refused_before_any_is_planned(tmp_path: Path) -> None:
+    many = suite(seeds=list(range(200_000)), heads=["coral", "dldl"])
+    with pytest.raises(UserError, match=r"suite 'mine' asks for 400,000 runs, .* shorten `seeds` \(200,000 entries\)"):
+        plan(many, CARDS, tmp_path)
+
+
+def test_count_is_the_number_of_planned_runs(tmp_path: Path) -> None:
+    variants = [{"name": "plain", "settings": {}}, {"name": "small", "settings": {"model": {"size": 32}}}]
+    card = suite(protocols=["default", "five-fold"], seeds=[0, 1, 2], variants=variants)
+    assert count(card) == len(plan(card, CARDS, tmp_path)) == 12
 
 
 def test_without_heads_each_model_has_its_own(tmp_path: Path) -> None:
