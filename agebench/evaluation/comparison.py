@@ -1,7 +1,7 @@
 """Two or more systems on the same images: is one better, or is no difference shown?"""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from agebench.evaluation.resampling import Floats, Ints, Replicates, Resampler, 
 
 # What a difference must be to matter, and how surely a study should show it.
 RELEVANT, POWER = 0.1, 0.8
+_FEWEST = 30
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def pair(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missing: bool =
     for _, table in tables[1:]:
         common = common[common.isin(table["sample_id"])]
     everything = len(pd.unique(pd.concat([table["sample_id"] for _, table in tables])))
+    # Ordered by their ids, so that no interval depends on the order of rows in a file.
+    common = common[np.argsort(pd.util.hash_array(common.to_numpy(object), categorize=False), kind="stable")]
     if not len(common):
         raise UserError(f"{' and '.join(systems)} have no images in common")
     if len(common) < everything and not allow_missing:
@@ -90,7 +93,8 @@ def pair(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missing: bool =
 def compare(paired: Paired, *, resamples: int = 1000, seed: int = 0, interval: Kind = "bca") -> dict[str, Any]:
     """Every pair of systems: the difference in MAE with its paired 95 % interval, tests, and what it would take to know.
 
-    Several seeds of a system: its MAE is their mean, and the interval holds their spread too (see `over_seeds`).
+    Several seeds of a system: its MAE is their mean, and the interval holds the spread of trainings too, see `_seed_spread`. A
+    system with one seed is compared as it is.
 
     Args:
         paired: see `pair`.
@@ -100,7 +104,7 @@ def compare(paired: Paired, *, resamples: int = 1000, seed: int = 0, interval: K
 
     Returns:
         n, subjects (clusters, or None), left_out, systems (name -> seeds, mae), pairs: [{a, b, difference (MAE of a minus that
-        of b), p (bootstrap), p_holm, wilcoxon: {p, p_holm}, shown, better, images_for_0.1, verdict}].
+        of b), p (bootstrap), p_holm, shown, better, images_for_0.1 (None for systems that never differ), verdict}].
     """
     counts = [len(of) for of in paired.errors]
     pairs = list(itertools.combinations(range(len(paired.names)), 2))
@@ -111,31 +115,35 @@ def compare(paired: Paired, *, resamples: int = 1000, seed: int = 0, interval: K
 
     groups = [np.zeros(len(features), dtype=np.int64)]
     apart = Resampler(features, groups, paired.clusters).replicates(maes, resamples=resamples, seed=seed)
-    systems, images_only = _of_systems(apart, counts, seed)
+    images_only, spread = _systems(apart, counts), _seed_spread(paired)
     keys: list[FigureKey] = [(name, "mae") for name in paired.names]
     keys += [(paired.names[a], paired.names[b], "difference") for a, b in pairs]
     contrasts = np.vstack([np.eye(len(counts)), *(_contrast(a, b, len(counts)) for a, b in pairs)])
-    found = Replicates(
-        contrasts @ systems.value, contrasts @ systems.resampled, contrasts @ systems.left_out, systems.clusters
-    )
+    rng = np.random.default_rng(seed)
+    resampled = contrasts @ images_only.resampled
+    trained = np.array([1 / count if count > 1 else 0.0 for count in counts])
+    for row, contrast in zip(resampled, contrasts, strict=True):
+        row += spread.error * np.sqrt(contrast**2 @ trained) * student(spread.freedom + 1, len(row), rng)
+    found = Replicates(contrasts @ images_only.value, resampled, contrasts @ images_only.left_out, images_only.clusters)
     # The seeds' heavy-tailed part has no skewness to correct, and makes a correction of the images' part unsteady.
     every = figures(keys, found, interval if max(counts) == 1 else "percentile")
-    mean_errors = [of.mean(axis=0) for of in paired.errors]
     rows = []
     for place, (a, b) in enumerate(pairs):
         replicates = found.resampled[len(counts) + place]
-        spread = float(np.std(_contrast(a, b, len(counts)) @ images_only)) if len(replicates) else float("nan")
+        image_error = float(np.std(_contrast(a, b, len(counts)) @ images_only.resampled)) if len(replicates) else np.nan
         rows.append(
             {
                 "a": paired.names[a],
                 "b": paired.names[b],
                 "difference": every[paired.names[a], paired.names[b], "difference"],
                 "p": _bootstrap_p(replicates),
-                "wilcoxon": {"p": wilcoxon(mean_errors[a] - mean_errors[b], paired.clusters)},
-                f"images_for_{RELEVANT:g}": _images_needed(spread, len(features)),
+                f"images_for_{RELEVANT:g}": None
+                if _identical(paired, a, b)
+                else _images_needed(image_error, len(features)),
             }
         )
-    _judge(rows, len(features))
+    identical = {(paired.names[a], paired.names[b]) for a, b in pairs if _identical(paired, a, b)}
+    _judge(rows, len(features), identical)
     return {
         "n": len(features),
         "subjects": int(paired.clusters.max()) + 1 if paired.subjects else None,
@@ -153,19 +161,54 @@ def _contrast(a: int, b: int, count: int) -> Floats:
     return row
 
 
-def _of_systems(apart: Replicates, counts: Sequence[int], seed: int) -> tuple[Replicates, Floats]:
-    """Each system's mean over its seeds: replicates with the seeds' spread, and those of the images alone (systems, B)."""
-    ends = np.cumsum(counts)
-    rng = np.random.default_rng(seed)
-    value, left_out, images, moved = [], [], [], []
-    for count, end in zip(counts, ends, strict=True):
-        of = slice(end - count, end)
-        value.append(apart.value[of].mean())
-        images.append(apart.resampled[of].mean(axis=0))
-        left_out.append(apart.left_out[of].mean(axis=0))
-        spread = apart.value[of].std(ddof=1) / count**0.5 if count > 1 else 0.0
-        moved.append(images[-1] + spread * student(count, apart.resampled.shape[1], rng))
-    return Replicates(np.array(value), np.array(moved), np.array(left_out), apart.clusters), np.array(images)
+def _systems(apart: Replicates, counts: Sequence[int]) -> Replicates:
+    """Each system's mean over its seeds, with the spread of the images alone."""
+    starts = np.cumsum([0, *counts[:-1]])
+    sizes = np.array(counts)
+
+    def means(figures: Floats) -> Floats:
+        result: Floats = np.add.reduceat(figures, starts, axis=0) / sizes[:, None]
+        return result
+
+    value = means(apart.value[:, None])[:, 0]
+    return Replicates(value, means(apart.resampled), means(apart.left_out), apart.clusters)
+
+
+@dataclass(frozen=True)
+class _SeedSpread:
+    """Standard deviation of the MAE over trainings of one system, years, and its degrees of freedom."""
+
+    error: float
+    freedom: int
+
+
+def _seed_spread(paired: Paired) -> _SeedSpread:
+    """Pool the spread over seeds of all systems: two or three seeds of one system show too little of it.
+
+    The MAEs of seeds also differ because each seed errs differently on the few images that there are. The bootstrap of the
+    images holds that part, so it is subtracted here.
+    """
+    squares, noise, freedom = 0.0, 0.0, 0
+    count = int(paired.clusters.max()) + 1
+    for errors in paired.errors:
+        seeds, n = errors.shape
+        if seeds < 2:
+            continue
+        means = errors.mean(axis=1)
+        squares += float(np.sum((means - means.mean()) ** 2))
+        freedom += seeds - 1
+        # What is left of an error after its seed's and its image's mean: the interaction of both.
+        own = errors - errors.mean(axis=0) - (means - means.mean())[:, None]
+        by_cluster = np.array([np.bincount(paired.clusters, row, minlength=count) for row in own])
+        noise += float(np.sum(by_cluster**2)) / n**2
+    if not freedom:
+        return _SeedSpread(0.0, 0)
+    return _SeedSpread(float(np.sqrt(max(squares - noise, 0.0) / freedom)), freedom)
+
+
+def _identical(paired: Paired, a: int, b: int) -> bool:
+    """Whether two systems have the same mean error on every image, but for rounding."""
+    return bool(np.allclose(paired.errors[a].mean(axis=0), paired.errors[b].mean(axis=0), rtol=0, atol=1e-9))
 
 
 def _bootstrap_p(replicates: Floats) -> float | None:
@@ -176,16 +219,6 @@ def _bootstrap_p(replicates: Floats) -> float | None:
     return float(min(1.0, 2 * (1 + side) / (1 + len(replicates))))
 
 
-def wilcoxon(differences: Floats, clusters: Ints) -> float:
-    """P of Wilcoxon's signed-rank test of paired differences (n,), one mean difference a subject; 1 where all are 0."""
-    means = np.bincount(clusters, differences) / np.bincount(clusters)
-    # The mean of equal errors is not always exactly the same number.
-    means = np.round(means, 9)
-    if not np.any(means):
-        return 1.0
-    return float(stats.wilcoxon(means, zero_method="zsplit", method="approx" if len(means) > 50 else "auto").pvalue)
-
-
 def _images_needed(spread: float, n: int) -> int | None:
     """Images of this kind by which a difference of RELEVANT years is shown at 5 % with a power of 80 %.
 
@@ -194,19 +227,22 @@ def _images_needed(spread: float, n: int) -> int | None:
     if number(spread) is None:
         return None
     reach = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
-    return max(2, int(np.ceil(n * (reach * spread / RELEVANT) ** 2)))
+    # With fewer images the standard error is not normal, and the formula says nothing.
+    return max(_FEWEST, int(np.ceil(n * (reach * spread / RELEVANT) ** 2)))
 
 
-def _judge(rows: list[dict[str, Any]], n: int) -> None:
-    for family in (rows, [row["wilcoxon"] for row in rows]):
-        if all(row["p"] is not None for row in family):
-            for row, adjusted in zip(family, holm([row["p"] for row in family]), strict=True):
-                row["p_holm"] = adjusted
+def _judge(rows: list[dict[str, Any]], n: int, identical: Collection[tuple[str, str]]) -> None:
+    if all(row["p"] is not None for row in rows):
+        for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+            row["p_holm"] = adjusted
     for row in rows:
         row["shown"] = row.get("p_holm") is not None and row["p_holm"] < SIGNIFICANT
         value = row["difference"]["value"]
         row["better"] = (row["a"] if value < 0 else row["b"]) if row["shown"] else None
-        row["verdict"] = _verdict(row, n)
+        row["verdict"] = _IDENTICAL if (row["a"], row["b"]) in identical else _verdict(row, n)
+
+
+_IDENTICAL = "no difference: their errors are the same on every image"
 
 
 def _verdict(row: dict[str, Any], n: int) -> str:

@@ -280,18 +280,11 @@ def compare_text(result: Mapping[str, Any]) -> str:
         )
         systems = [[clean(system), row["seeds"], years(row["mae"])] for system, row in found["systems"].items()]
         pairs = [
-            [
-                f"{clean(row['a'])} − {clean(row['b'])}",
-                years(row["difference"], sign=True),
-                _p(row),
-                _p(row["wilcoxon"]),
-            ]
+            [f"{clean(row['a'])} − {clean(row['b'])}", years(row["difference"], sign=True), _p(row)]
             for row in found["pairs"]
         ]
         parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
-        parts.append(
-            markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)", "p (Wilcoxon, Holm)"], pairs)
-        )
+        parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
         parts.append(
             "\n".join(f"- {clean(row['a'])}, {clean(row['b'])}: {clean(row['verdict'])}." for row in found["pairs"])
         )
