@@ -131,6 +131,8 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(f"{file}: {problem}")
         wrong = sum(map(bool, problems.values()))
         print(f"{len(records)} records, {wrong} wrong; figures of {len(again)} computed again from their predictions")
+        if (left := len(records) - wrong - len(again)) and not arguments.quick:
+            print(f"{left} not computed again: no predictions or estimates of theirs are here, or not the same data")
     return 1 if any(problems.values()) else 0
 
 

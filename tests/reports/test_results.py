@@ -167,7 +167,11 @@ def test_the_command_adds_and_checks(run: Path, tmp_path: Path, capsys: pytest.C
     assert main(["results", "add", str(run), "--results", str(results)]) == 0
     check = ["results", "check", "--results", str(results), "--runs", str(run.parent)]
     assert main(check) == 0
-    assert "1 records, 0 wrong; figures of 1 computed again" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 records, 0 wrong; figures of 1 computed again" in told
+    assert "not computed again" not in told
+    assert main(["results", "check", "--results", str(results)]) == 0
+    assert "1 not computed again" in capsys.readouterr().out
     assert main(["results", "add", str(run), "--results", str(results), "--json"]) == 0
     path = write_record(run, results)
     assert json.loads(capsys.readouterr().out) == {str(run): str(path)}
