@@ -5,14 +5,22 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
-from agebench.data.bodies import Body, bodies_of, prepare_body
+from agebench.data.bodies import (
+    Body,
+    Box,
+    bodies_of,
+    face_boxes_of,
+    prepare_body,
+    prepare_boxed_face,
+    prepare_masked_body,
+)
 from agebench.data.detectors import Detector, open_detector
 from agebench.data.faces import FaceSpec, prepare_face
 from agebench.data.images import open_image
@@ -36,12 +44,14 @@ class Faces:
         row: sample_id -> row of `pixels`.
         refused: sample_id -> why there is no face; such a row of `pixels` is black.
         key: differs where anything differs that made the pixels.
+        mode: how the faces were framed, as `FaceSpec.mode`, or `letterbox`; empty where it is not known.
     """
 
     pixels: np.ndarray
     row: dict[str, int]
     refused: dict[str, str]
     key: str = ""
+    mode: str = ""
 
     def rows(self, samples: Samples) -> np.ndarray:
         """(len(samples),) the rows of `pixels` that hold these samples' faces."""
@@ -68,6 +78,8 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     Raises:
         AgebenchError: the cache cannot be written (a full disk), or the detector fails; what was finished is kept.
     """
+    boxed = spec.letterbox and any(face_boxes_of(samples))
+    spec = replace(spec, letterbox=boxed)
     folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(reader, samples, spec)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +94,13 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     refused = {
         identities[int(row)]: reason for row, reason in json.loads((folder / "refused.json").read_text()).items()
     }
-    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name)
+    return Faces(
+        pixels,
+        {identity: row for row, identity in enumerate(identities)},
+        refused,
+        folder.name,
+        "letterbox" if boxed else spec.mode,
+    )
 
 
 def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, name: str, workers: int | None) -> None:
@@ -98,8 +116,9 @@ def _complete(folder: Path, reader: Reader, samples: Samples, spec: FaceSpec, na
         return
     reasons = json.loads(reasons_file.read_text()) if reasons_file.exists() else {}
     landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * count
-    bodies = bodies_of(samples) if spec.bodies else [None] * count
-    tasks = list(zip(samples.table["path"], landmarks, bodies, strict=True))
+    bodies = bodies_of(samples, masked=spec.mask_bodies) if spec.bodies else [None] * count
+    boxes = face_boxes_of(samples) if spec.letterbox else [None] * count
+    tasks = list(zip(samples.table["path"], landmarks, bodies, boxes, strict=True))
     detector = open_detector(spec.detector) if spec.mode == "detect" else None
     prepare = partial(_prepare_all, reader, spec, detector)
     with (folder / "faces.u8").open("r+b") as pixels, (folder / "state.u8").open("r+b") as states:
@@ -125,20 +144,30 @@ def _prepare_all(
     reader: Reader,
     spec: FaceSpec,
     detector: Detector | None,
-    tasks: Sequence[tuple[str, Sequence[float] | None, Body | None]],
+    tasks: Sequence[tuple[str, Sequence[float] | None, Body | None, Box | None]],
 ) -> tuple[np.ndarray, list[str]]:
     """(n, S, S, C) faces, and bodies behind them, and where there is neither, the reason (else "")."""
     faces = np.zeros((len(tasks), spec.size, spec.size, spec.channels), dtype=np.uint8)
     reasons = []
-    for number, (path, landmarks, body) in enumerate(tasks):
+    for number, (path, landmarks, body, box) in enumerate(tasks):
         try:
-            image = open_image(reader.image_bytes(path))
+            image = open_image(reader.image_bytes(reader.whole_image(path) if spec.letterbox else path))
+            shown = None
             if body is not None:
                 whole = open_image(reader.image_bytes(body.path)) if body.path else image
-                faces[number, ..., 3:] = prepare_body(whole, body.box, spec.size)
+                shown = (
+                    prepare_masked_body(whole, body, spec.size)
+                    if spec.mask_bodies
+                    else prepare_body(whole, body.box, spec.size)
+                )
+            if shown is not None:
+                faces[number, ..., 3:] = shown
             # A model that sees a body can do without a face that is not found; nothing can do without both.
-            with suppress(ImageRefused) if body is not None else nullcontext():
-                faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
+            with suppress(ImageRefused) if shown is not None else nullcontext():
+                if spec.letterbox or not reader.shows_face(path):
+                    faces[number, ..., :3] = prepare_boxed_face(image, box, spec.size)
+                else:
+                    faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
             reasons.append("")
         except ImageRefused as refusal:
             reasons.append(str(refusal))
@@ -168,6 +197,12 @@ def _key(reader: Reader, samples: Samples, spec: FaceSpec) -> str:
             json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode()
         )
     if spec.bodies:
-        bodies = bodies_of(samples)
-        digest.update(json.dumps([body and [*body, body.path and reader.stamp(body.path)] for body in bodies]).encode())
+        bodies = bodies_of(samples, masked=spec.mask_bodies)
+        digest.update(
+            json.dumps(
+                [body and [*body[:2], body.path and reader.stamp(body.path), *body.masks] for body in bodies]
+            ).encode()
+        )
+    if spec.letterbox:
+        digest.update(json.dumps(face_boxes_of(samples)).encode())
     return digest.hexdigest()[:16]

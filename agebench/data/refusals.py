@@ -14,6 +14,7 @@ _REFUSED = (
     "https://",
     "no face found",
     "no box is annotated",
+    "its face_bbox ",
     "no landmarks are annotated",
     "… landmarks are annotated, and the card asks for points",
     "its landmarks fall together",

@@ -26,7 +26,7 @@ COLUMNS = (
     "body_bbox",
 )
 # Where things are in the pictures: neither labels nor flat, so not kept with a run.
-GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path")
+GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path", "face_bbox", "body_masked")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Samples:
             the dataset's root, with forward slashes; `age` is float years; `age_low`/`age_high` are there where the label
             is a range; `gender`, `race` and further group columns are categories or NA; `landmarks` is a list of 2k
             floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom);
-            `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`.
+            `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`;
+            `face_bbox` the face as annotated, in the whole image; `body_masked` what to blacken in the body
+            (`agebench.data.bodies.Mask`).
         groups: the columns of `table` that fairness tables use.
         quarantined: sample_id, path and reason, one row an image that was put aside. Nothing is dropped silently.
     """

@@ -258,7 +258,7 @@ def flags(row: Row) -> list[str]:
         "one seed": len(row.seeds) == 1 and row.train is not None,
         LEAKY: any(map(leaks, row.records)),
         "unknown training data": any(test.get("contamination") == "unknown" for test in tests),
-        SEEN: any(test.get("contamination") == "known" for test in tests),
+        SEEN: any(test.get("contamination") in ("known", "validated") for test in tests),
         "a seed run twice": len(row.records) > len({_run(record) for record in row.records}),
         **{f"not reproducible: {reason}": True for reason in private(row)},
     }

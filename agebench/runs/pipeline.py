@@ -78,7 +78,7 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
         "model": describe_model(config, model, origin),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
+            {name: dataset.card for name, dataset in datasets.items()}, config.model, config.faces, faces
         ),
         "protocol": divisions.protocol(),
         **excluded,
@@ -152,7 +152,7 @@ def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
 
 def prepare_faces(config: AnyConfig, dataset: Dataset) -> Faces:
     """Every face of a dataset on the template, through the cache."""
-    spec = config.faces.spec(dataset.card, config.model.size, bodies=config.model.bodies)
+    spec = config.faces.spec_for(dataset.card, config.model)
     return build_faces(dataset.reader, dataset.samples, spec, name=dataset.card.name)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agebench.data.bodies import shown_halves
 from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
 from agebench.data.protocols import TEST, TRAIN, VAL
@@ -17,7 +18,8 @@ from agebench.data.splits import exact_copies
 from agebench.engine.predict import Estimates
 from agebench.evaluation.predictions import PRED, PROB
 from agebench.files import atomic
-from agebench.registry.cards import DatasetCard
+from agebench.registry.cards import Architecture, DatasetCard
+from agebench.registry.external import ExternalCard
 from agebench.registry.protocol import DEFAULT
 from agebench.runs.config import FacesConfig
 from agebench.runs.division import Divisions
@@ -111,18 +113,33 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
 
 
 def describe_faces(
-    cards: Mapping[str, DatasetCard], size: int, config: FacesConfig, faces: Mapping[str, Faces]
+    cards: Mapping[str, DatasetCard],
+    model: Architecture | ExternalCard,
+    config: FacesConfig,
+    faces: Mapping[str, Faces],
 ) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared, which detectors found them, and a digest of what came out."""
-    specs = {name: config.spec(card, size) for name, card in cards.items()}
-    found = {name: spec.describe()["detector"] for name, spec in specs.items() if spec.mode == "detect"}
+    """For the manifest: how every dataset's faces were prepared, which detectors found them, and a digest of what came out.
+
+    With a model that sees bodies also how many of the prepared rows show one.
+    """
+    modes = {name: faces[name].mode or config.spec(card, model.size).mode for name, card in cards.items()}
+    specs = {name: config.spec(card, model.size) for name, card in cards.items()}
+    found = {name: specs[name].describe()["detector"] for name, mode in modes.items() if mode == "detect"}
     about = {
-        "size": size,
+        "size": model.size,
         "coverage": config.coverage,
-        "datasets": {name: spec.mode for name, spec in specs.items()},
+        "datasets": modes,
         "sha256": {name: of.digest() for name, of in faces.items()},
     }
+    if model.bodies:
+        about["bodies"] = {name: _count_bodies(of) for name, of in faces.items()}
     return about | ({"detectors": found} if found else {})
+
+
+def _count_bodies(faces: Faces) -> dict[str, int]:
+    """How many rows were prepared, how many of them show a body, and how many of these no face."""
+    face, body = shown_halves(faces.pixels)
+    return {"rows": int((face | body).sum()), "body": int(body.sum()), "body_alone": int((body & ~face).sum())}
 
 
 def _why(dropped: pd.DataFrame) -> dict[str, int]:

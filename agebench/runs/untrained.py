@@ -36,7 +36,7 @@ class Tested:
     Attributes:
         about: for the manifest.
         answer: (dataset, its faces, the samples asked about) -> their ages.
-        contamination: dataset -> whether it may have been trained on: `known`, `unknown`, `none stated`.
+        contamination: dataset -> whether it may have been trained on: `known`, `validated`, `unknown`, `none stated`.
         classes: target beside age -> its classes.
     """
 
@@ -72,7 +72,7 @@ def run_test(
         "seed": config.seed,
         "hardware": hardware(device),
         "model": tested.about,
-        "faces": describe_faces(cards, config.model.size, config.faces, faces),
+        "faces": describe_faces(cards, config.model, config.faces, faces),
         "samples": describe_tests(tests, audited),
         **excluded,
         "inputs": inputs_of(config, datasets, audited, excluded),

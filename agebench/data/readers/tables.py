@@ -11,12 +11,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from agebench.data.bodies import COLUMNS as BODY
+from agebench.data.bodies import FACE
 from agebench.data.readers.common import top_folder, walk_files
 from agebench.data.readers.text import as_text, compile_pattern, fill_in
 from agebench.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".mat")
-KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold", *BODY)
+KNOWN = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold", *BODY, FACE)
 
 
 class Table(BaseModel):
