@@ -51,6 +51,7 @@ class RejectReason(StrEnum):
     NO_LANDMARKS = "no-landmarks"
     BAD_LANDMARKS = "bad-landmarks"
     BAD_BODY_BOX = "bad-body-box"
+    BAD_FACE_BOX = "bad-face-box"
     # The source does not fit: a row without an image, or an image without a usable label.
     NO_AGE = "no-age"
     BAD_AGE = "bad-age"

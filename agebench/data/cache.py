@@ -5,14 +5,22 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from agebench.data.blocks import Blocks
-from agebench.data.bodies import Body, bodies_of, prepare_body
+from agebench.data.bodies import (
+    Body,
+    Box,
+    bodies_of,
+    face_boxes_of,
+    prepare_body,
+    prepare_boxed_face,
+    prepare_masked_body,
+)
 from agebench.data.detectors import Detector, open_detector
 from agebench.data.faces import FaceSpec, prepare_face
 from agebench.data.images import open_image
@@ -39,6 +47,7 @@ class Faces:
         refused: sample_id -> why there is no face; such a row of `pixels` is black.
         key: differs where anything differs that made the pixels.
         codes: sample_id -> the code of why there is no face.
+        mode: how the faces were framed, as `FaceSpec.mode`, or `letterbox`; empty where it is not known.
     """
 
     pixels: np.ndarray
@@ -46,6 +55,7 @@ class Faces:
     refused: dict[str, str]
     key: str = ""
     codes: dict[str, RejectReason] = field(default_factory=dict)
+    mode: str = ""
 
     def rows(self, samples: Samples) -> np.ndarray:
         """(len(samples),) the rows of `pixels` that hold these samples' faces."""
@@ -74,6 +84,8 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     Raises:
         AgebenchError: the cache cannot be written (a full disk), or the detector fails; what was finished is kept.
     """
+    boxed = spec.letterbox and any(face_boxes_of(samples))
+    spec = replace(spec, letterbox=boxed)
     folder = cache_home() / "faces" / f"{name}-{spec.size}-{_key(reader, samples, spec)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,11 +97,11 @@ def build_faces(reader: Reader, samples: Samples, spec: FaceSpec, *, name: str, 
     pixels = np.memmap(
         folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, spec.channels)
     )
-    refused, codes = {}, {}
+    refused, codes, mode = {}, {}, "letterbox" if boxed else spec.mode
     for row, text in refusals.items():
         code, _, reason = text.partition(": ")
         refused[identities[row]], codes[identities[row]] = reason, RejectReason(code)
-    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name, codes)
+    return Faces(pixels, {identity: row for row, identity in enumerate(identities)}, refused, folder.name, codes, mode)
 
 
 def _complete(
@@ -128,11 +140,12 @@ def _complete(
     return refusals
 
 
-def _tasks(samples: Samples, spec: FaceSpec) -> list[tuple[str, Sequence[float] | None, Body | None]]:
+def _tasks(samples: Samples, spec: FaceSpec) -> list[tuple[str, Sequence[float] | None, Body | None, Box | None]]:
     """What `_prepare_all` takes, of every sample."""
     landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * len(samples)
-    bodies = bodies_of(samples) if spec.bodies else [None] * len(samples)
-    return list(zip(samples.table["path"], landmarks, bodies, strict=True))
+    bodies = bodies_of(samples, masked=spec.mask_bodies) if spec.bodies else [None] * len(samples)
+    boxes = face_boxes_of(samples) if spec.letterbox else [None] * len(samples)
+    return list(zip(samples.table["path"], landmarks, bodies, boxes, strict=True))
 
 
 def _read_refusals(file: Path, count: int) -> dict[int, str]:
@@ -162,20 +175,30 @@ def _prepare_all(
     reader: Reader,
     spec: FaceSpec,
     detector: Detector | None,
-    tasks: Sequence[tuple[str, Sequence[float] | None, Body | None]],
+    tasks: Sequence[tuple[str, Sequence[float] | None, Body | None, Box | None]],
 ) -> tuple[np.ndarray, list[str]]:
     """(n, S, S, C) faces, and bodies behind them, and where there is neither, `code: reason` (else "")."""
     faces = np.zeros((len(tasks), spec.size, spec.size, spec.channels), dtype=np.uint8)
     reasons = []
-    for number, (path, landmarks, body) in enumerate(tasks):
+    for number, (path, landmarks, body, box) in enumerate(tasks):
         try:
-            image = open_image(reader.image_bytes(path))
+            image = open_image(reader.image_bytes(reader.whole_image(path) if spec.letterbox else path))
+            shown = None
             if body is not None:
                 whole = open_image(reader.image_bytes(body.path)) if body.path else image
-                faces[number, ..., 3:] = prepare_body(whole, body.box, spec.size)
+                shown = (
+                    prepare_masked_body(whole, body, spec.size)
+                    if spec.mask_bodies
+                    else prepare_body(whole, body.box, spec.size)
+                )
+            if shown is not None:
+                faces[number, ..., 3:] = shown
             # A model that sees a body can do without a face that is not found; nothing can do without both.
-            with suppress(ImageRefused) if body is not None else nullcontext():
-                faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
+            with suppress(ImageRefused) if shown is not None else nullcontext():
+                if spec.letterbox or not reader.shows_face(path):
+                    faces[number, ..., :3] = prepare_boxed_face(image, box, spec.size)
+                else:
+                    faces[number, ..., :3] = prepare_face(image, spec, landmarks, detector)
             reasons.append("")
         except ImageRefused as refusal:
             reasons.append(f"{refusal.reason}: {refusal}")
@@ -197,6 +220,12 @@ def _key(reader: Reader, samples: Samples, spec: FaceSpec) -> str:
             json.dumps([list(points) if points is not None else None for points in samples.table["landmarks"]]).encode()
         )
     if spec.bodies:
-        bodies = bodies_of(samples)
-        digest.update(json.dumps([body and [*body, body.path and reader.stamp(body.path)] for body in bodies]).encode())
+        bodies = bodies_of(samples, masked=spec.mask_bodies)
+        digest.update(
+            json.dumps(
+                [body and [*body[:2], body.path and reader.stamp(body.path), *body.masks] for body in bodies]
+            ).encode()
+        )
+    if spec.letterbox:
+        digest.update(json.dumps(face_boxes_of(samples)).encode())
     return digest.hexdigest()[:16]

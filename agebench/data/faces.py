@@ -32,6 +32,8 @@ class FaceSpec:
         landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
         detector: for `detect`, the name of what finds them.
         bodies: whether a body stands behind the face, in three more channels.
+        letterbox: where boxes of faces are annotated, they are cut out as they are, unaligned, and fitted into black.
+        mask_bodies: faces and other people are blackened in a body, and bodies of which little is left count as none.
     """
 
     mode: Literal["none", "landmarks", "detect", "boxes"]
@@ -40,6 +42,8 @@ class FaceSpec:
     landmark_points: tuple[int, ...] = ()
     detector: str = DEFAULT
     bodies: bool = False
+    letterbox: bool = False
+    mask_bodies: bool = False
 
     @property
     def channels(self) -> int:
@@ -55,6 +59,10 @@ class FaceSpec:
             made["detector"] = {"name": self.detector, **open_detector(self.detector).key()}
         if self.bodies:
             made["bodies"] = bodies.VERSION
+            if self.mask_bodies:
+                made["mask_bodies"] = True
+        if self.letterbox:
+            made |= {"letterbox": bodies.VERSION, "mode": "letterbox"}
         return made
 
     def describe(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ FAILURES_TO_PROCESS = frozenset(
         RejectReason.NO_LANDMARKS,
         RejectReason.BAD_LANDMARKS,
         RejectReason.BAD_BODY_BOX,
+        RejectReason.BAD_FACE_BOX,
     }
 )
 
@@ -34,6 +35,7 @@ TITLES = {
     RejectReason.NO_LANDMARKS: "no landmarks or box annotated",
     RejectReason.BAD_LANDMARKS: "unusable landmarks",
     RejectReason.BAD_BODY_BOX: "unusable body box",
+    RejectReason.BAD_FACE_BOX: "unusable face box",
     RejectReason.NO_AGE: "no age",
     RejectReason.BAD_AGE: "the age is not a number",
     RejectReason.AGE_OUT_OF_RANGE: "the age is outside [0, 120]",

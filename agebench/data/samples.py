@@ -29,7 +29,7 @@ COLUMNS = (
 # The photograph that a row's image is a part of, where several rows show parts of one.
 PHOTOGRAPH = "photograph"
 # Where things are in the pictures: neither labels nor flat, so not kept with a run.
-GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path")
+GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path", "face_bbox", "body_masked")
 
 
 # Columns of the table of rejected images: `code` is a RejectReason, `reason` the sentence with the image's own values.
@@ -61,7 +61,9 @@ class Samples:
             the dataset's root, with forward slashes; `age` is float years; `age_low`/`age_high` are there where the label
             is a range; `gender`, `race` and further group columns are categories or NA; `landmarks` is a list of 2k
             floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom);
-            `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`.
+            `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`;
+            `face_bbox` the face as annotated, in the whole image; `body_masked` what to blacken in the body
+            (`agebench.data.bodies.Mask`).
         groups: the columns of `table` that fairness tables use.
         quarantined: the columns `QUARANTINE`, one row an image that was put aside. Nothing is dropped silently. A table
             without `code`, as plugins for version 0.1 make it, gets the code `other`.

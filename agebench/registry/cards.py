@@ -168,6 +168,16 @@ class Recipe(_Card):
         return self
 
 
+class Training(_Card):
+    """What the weights that a model's authors published were trained with; `agebench test --pretrained` reports it."""
+
+    data: str = Field(default="", description="in words; empty: not known")
+    trained_on: tuple[Name, ...] = Field(default=(), description="datasets here that share images with its training")
+    validated_on: tuple[Name, ...] = Field(
+        default=(), description="datasets here on which its authors watched the training or chose the weights"
+    )
+
+
 class Architecture(_Card):
     """What a network is: backbone, head and input."""
 
@@ -194,6 +204,17 @@ class Architecture(_Card):
     bodies: bool = Field(
         default=False, exclude_if=_unset, description="the input is a face and, where there is one, a body"
     )
+    # None, so that an explicit false stays in config.toml and is not replaced by the card's value when the run is repeated.
+    letterbox: bool | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="annotated boxes of faces are cut out unaligned and fitted into black, where faces.mode is not set",
+    )
+    mask_bodies: bool | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="faces and other people are blackened in a body; bodies under 100 pixels, or with little left, count as none",
+    )
 
     @property
     def targets(self) -> dict[str, float]:
@@ -211,6 +232,7 @@ class ModelCard(Architecture):
 
     pretrained: bool = Field(default=False, description="start from ImageNet weights unless told otherwise")
     train: Recipe = Recipe()
+    published: Training = Training()
 
     @property
     def architecture(self) -> Architecture:

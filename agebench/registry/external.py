@@ -130,6 +130,16 @@ class ExternalCard(_Card):
         """Whether a body is shown beside the face, as a trained model's card may ask; not to external ones."""
         return False
 
+    @property
+    def letterbox(self) -> bool:
+        """Whether annotated boxes of faces are fitted into black; external models see faces on the template."""
+        return False
+
+    @property
+    def mask_bodies(self) -> bool:
+        """Whether faces are blackened in bodies; external models see none."""
+        return False
+
     def located(self, folder: Path) -> "ExternalCard":
         """Return the same card with its source resolved from `folder`, which holds the card's file.
 

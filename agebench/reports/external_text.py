@@ -43,8 +43,9 @@ def cautions(metrics: Mapping[str, Any]) -> str:
     if not words:
         return ""
     ways = (
-        "A wrong card looks like this: compare `value_range`, `mean`, `std`, `channels`, `layout` and `coverage` of `[input]`, "
-        "and `name`, `column`, `scale` and `offset` of `[output]`, with what the model was trained with."
+        "A model that is called wrongly looks like this. Compare with its training: the framing (`faces.coverage`), and on the "
+        "card of an external model `value_range`, `mean`, `std`, `channels` and `layout` of `[input]`, and `name`, `column`, "
+        "`scale` and `offset` of `[output]`."
     )
     return " ".join([*words, ways])
 
@@ -76,6 +77,11 @@ def _contamination(metrics: Mapping[str, Any]) -> str:
         words.append(
             f"**Contaminated: it was trained on images of {listed(where['known'])}**, by its own card. "
             "The figures there are no test and must not stand beside those of models that had not seen them."
+        )
+    if "validated" in where:
+        words.append(
+            f"**Not independent: its authors watched its training on {listed(where['validated'])}**, by its card, so its weights "
+            "were chosen with these images in sight."
         )
     if "unknown" in where:
         words.append(

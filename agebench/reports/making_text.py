@@ -18,6 +18,7 @@ FRAMINGS = {
     "none": "as they come, framed like the template already",
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
+    "letterbox": "cut out by their annotated boxes, unaligned, and fitted into black",
     "boxes": "cut out by their annotated boxes, a framing of their own",
 }
 
@@ -31,11 +32,17 @@ def faces_in_words(manifest: Mapping[str, Any]) -> str:
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
     found = (faces.get("detectors") or {}).items()
     by = "".join(f" Detector of {escaped(name)}: {escaped(each['name'])}." for name, each in found)
-    by += "".join(
-        f" Of {count(each['images'])} images of {escaped(name)}, {count(each['with_body'])} had a body beside the face."
+    return (f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}") + _bodies_in_words(faces)
+
+
+def _bodies_in_words(faces: Mapping[str, Any]) -> str:
+    """How many rows of each dataset showed a body, where the model sees bodies."""
+    words = [
+        f" Of {escaped(name)}, {count(each['body'])} of {count(each['rows'])} rows show a body"
+        + (f", {count(each['body_alone'])} of them without a face." if each.get("body_alone") else ".")
         for name, each in (faces.get("bodies") or {}).items()
-    )
-    return f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}"
+    ]
+    return "".join(words)
 
 
 def used_and_left_out(manifest: Mapping[str, Any]) -> list[str]:

@@ -367,7 +367,7 @@ def _flags(row: Row) -> list[str]:
         "one seed": len(row.seeds) == 1 and row.train is not None,
         LEAKY: any(map(leaks, row.records)),
         UNKNOWN: any(test.get("contamination") == "unknown" for test in tests),
-        SEEN: any(test.get("contamination") == "known" for test in tests),
+        SEEN: any(test.get("contamination") in ("known", "validated") for test in tests),
         EXCLUDED: any(map(excludes, row.records)),
         SUBSET: any(is_subset(row, test) for test in row.tests),
         OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),

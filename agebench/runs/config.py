@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,8 +66,21 @@ class FacesConfig(_Table):
         description="see `agebench list detectors`; empty: each card's own",
     )
 
-    def spec(self, card: DatasetCard, size: int, *, bodies: bool = False) -> FaceSpec:
-        """How a dataset's faces become `size` x `size` pixels, with bodies behind them where asked.
+    def spec_for(self, card: DatasetCard, model: Architecture | ExternalCard) -> FaceSpec:
+        """How a dataset's faces, and bodies where the model sees them, are prepared for a model.
+
+        Raises:
+            UserError: as `spec`.
+        """
+        return replace(
+            self.spec(card, model.size),
+            bodies=model.bodies,
+            letterbox=bool(model.letterbox) and not self.mode,
+            mask_bodies=bool(model.mask_bodies) and model.bodies,
+        )
+
+    def spec(self, card: DatasetCard, size: int) -> FaceSpec:
+        """How a dataset's faces become `size` x `size` pixels.
 
         Raises:
             UserError: no such detector, or annotated points are asked for and the card names none.
@@ -77,7 +91,7 @@ class FacesConfig(_Table):
                 f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
             )
         detectors.get(detector)
-        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector, bodies)
+        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector)
 
 
 class EvaluateConfig(_Table):

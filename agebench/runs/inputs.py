@@ -53,10 +53,7 @@ def inputs_of(
         excluded: what else `exclude` gave.
         divisions: of a run that trains.
     """
-    specs = {
-        name: config.faces.spec(dataset.card, config.model.size, bodies=config.model.bodies)
-        for name, dataset in datasets.items()
-    }
+    specs = {name: config.faces.spec_for(dataset.card, config.model) for name, dataset in datasets.items()}
     return {
         "exclude": {file: str(what["sha256"]) for file, what in excluded.get("excluded", {}).items()},
         "images": {name: fingerprint(part) for name, part in samples.items()},
@@ -203,8 +200,13 @@ def _parts(divisions: Divisions) -> dict[str, str]:
 
 def _framing(spec: Mapping[str, Any], samples: Samples) -> str:
     """Of what a card says about faces, and of the points and boxes; not of the detector's version, which hosts may differ in."""
-    given = samples.table[["sample_id", *(column for column in GEOMETRY if column in samples.table)]]
-    said = json.dumps(dict(spec), sort_keys=True) + given.sort_values("sample_id").to_json(orient="values")
+    # What came later counts where it is used only, so that earlier runs stay what they are.
+    unused = {"face_bbox"} if not spec["letterbox"] else set()
+    unused |= {"body_masked"} if not spec["mask_bodies"] else set()
+    columns = [column for column in GEOMETRY if column in samples.table and column not in unused]
+    given = samples.table[["sample_id", *columns]]
+    settings = {key: value for key, value in spec.items() if value or key not in ("letterbox", "mask_bodies")}
+    said = json.dumps(settings, sort_keys=True) + given.sort_values("sample_id").to_json(orient="values")
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -37,7 +37,6 @@ from agebench.runs.live import Live
 from agebench.runs.promises import promises
 from agebench.runs.records import (
     VALIDATION,
-    count_bodies,
     describe_faces,
     describe_samples,
     predictions_table,
@@ -79,9 +78,8 @@ def run(config: RunConfig, catalogue: Catalogue, folder: RunFolder, *, quiet: bo
         "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
         "model": describe_model(config, model, origin),
         "faces": describe_faces(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model.size, config.faces, faces
-        )
-        | count_bodies(samples, faces),
+            {name: dataset.card for name, dataset in datasets.items()}, config.model, config.faces, faces
+        ),
         "protocol": divisions.protocol(),
         **excluded,
         "samples": describe_samples(divisions, samples),
@@ -154,7 +152,7 @@ def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
 
 def prepare_faces(config: AnyConfig, dataset: Dataset, samples: Samples | None = None) -> Faces:
     """Prepare the faces of a dataset's samples, through the cache; by default of all its samples."""
-    spec = config.faces.spec(dataset.card, config.model.size, bodies=config.model.bodies)
+    spec = config.faces.spec_for(dataset.card, config.model)
     return build_faces(dataset.reader, dataset.samples if samples is None else samples, spec, name=dataset.card.name)
 
 

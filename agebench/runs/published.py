@@ -8,7 +8,7 @@ from pydantic import Field
 
 from agebench.errors import UserError
 from agebench.models import zoo
-from agebench.registry.cards import Architecture
+from agebench.registry.cards import Architecture, Training
 from agebench.registry.catalogue import Catalogue
 from agebench.registry.external import ExternalCard
 from agebench.runs.untrained_config import TestConfig, settings_of
@@ -18,6 +18,12 @@ class PublishedConfig(TestConfig[Architecture]):
     """One test of published weights."""
 
     pretrained: str = Field(min_length=1, description="the authors' checkpoint")
+    # Left out of config.toml where the card says nothing, so that earlier tests keep their config.
+    published: Training = Field(
+        default=Training(),
+        exclude_if=lambda value: value == Training(),
+        description="what the weights were trained with",
+    )
 
     def name(self) -> str:
         """What the folder is called unless told otherwise."""
@@ -37,4 +43,5 @@ def resolve_published(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) ->
             f"--pretrained is for the models of the zoo ({', '.join(zoo.NAMES)}), whose authors published weights; "
             f"'{card.name}' is none of them"
         )
-    return PublishedConfig.resolved(catalogue, {"model": card.architecture.model_dump(mode="json")}, settings)
+    base = {"model": card.architecture.model_dump(mode="json"), "published": card.published.model_dump(mode="json")}
+    return PublishedConfig.resolved(catalogue, base, settings)

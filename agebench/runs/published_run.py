@@ -10,6 +10,7 @@ from agebench.engine.loader import face_set
 from agebench.engine.predict import Estimates, predict
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.zoo.published import load_published
+from agebench.registry.cards import Training
 from agebench.registry.catalogue import Catalogue
 from agebench.runs.folder import RunFolder
 from agebench.runs.inputs import model_digest
@@ -33,7 +34,9 @@ def run_published(config: PublishedConfig, catalogue: Catalogue, folder: RunFold
     def answer(name: str, faces: Faces, test: Samples) -> Estimates:
         return predict(model, face_set(faces, test), config.model, device, label=name)
 
-    tested = Tested(describe_published(config, weights), answer, lambda dataset: "unknown", model.classes)
+    tested = Tested(
+        describe_published(config, weights), answer, lambda name: contamination(config.published, name), model.classes
+    )
     return run_test(config, tested, catalogue, folder, device)
 
 
@@ -52,6 +55,15 @@ def published_model(config: PublishedConfig) -> tuple[AgeModel, str]:
     return model.eval(), weights
 
 
+def contamination(training: Training, dataset: str) -> str:
+    """Whether published weights may have seen the dataset: `known`, `validated`, `none stated`, or `unknown`."""
+    if dataset in training.trained_on:
+        return "known"
+    if dataset in training.validated_on:
+        return "validated"
+    return "none stated" if training.data else "unknown"
+
+
 def describe_published(config: PublishedConfig, weights: str) -> dict[str, Any]:
     """For the manifest: which network, with which file, and what is known of its training."""
     card = config.model.model_dump(mode="json", include={"name", "title", "backbone", "head", "size", "citation"})
@@ -60,6 +72,6 @@ def describe_published(config: PublishedConfig, weights: str) -> dict[str, Any]:
         "format": weights,
         "source": Path(config.pretrained).name,
         "file_sha256": model_digest(config),
-        "training_data": "unknown to agebench; the paper says it",
+        "training_data": config.published.data or "unknown to agebench; the paper says it",
         "licence": "of the weights: see their source",
     }

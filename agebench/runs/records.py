@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agebench.data.bodies import bodies_of
+from agebench.data.bodies import shown_halves
 from agebench.data.cache import Faces
 from agebench.data.lists import save_lists
 from agebench.data.refusals import count_codes, count_titles
@@ -18,7 +18,8 @@ from agebench.data.splits import Part, exact_copies
 from agebench.engine.predict import Estimates
 from agebench.evaluation.predictions import PRED, PROB
 from agebench.files import atomic
-from agebench.registry.cards import DatasetCard
+from agebench.registry.cards import Architecture, DatasetCard
+from agebench.registry.external import ExternalCard
 from agebench.registry.protocol import DEFAULT
 from agebench.runs.config import FacesConfig
 from agebench.runs.division import Divisions
@@ -112,17 +113,26 @@ def describe_samples(divisions: Divisions, audited: Mapping[str, Samples]) -> di
 
 
 def describe_faces(
-    cards: Mapping[str, DatasetCard], size: int, config: FacesConfig, faces: Mapping[str, Faces]
+    cards: Mapping[str, DatasetCard],
+    model: Architecture | ExternalCard,
+    config: FacesConfig,
+    faces: Mapping[str, Faces],
 ) -> dict[str, Any]:
-    """For the manifest: how every dataset's faces were prepared, which detectors found them, and a digest of what came out."""
-    specs = {name: config.spec(card, size) for name, card in cards.items()}
-    found = {name: spec.describe()["detector"] for name, spec in specs.items() if spec.mode == "detect"}
+    """For the manifest: how every dataset's faces were prepared, which detectors found them, and a digest of what came out.
+
+    With a model that sees bodies also how many of the prepared rows show one.
+    """
+    modes = {name: faces[name].mode or config.spec(card, model.size).mode for name, card in cards.items()}
+    specs = {name: config.spec(card, model.size) for name, card in cards.items()}
+    found = {name: specs[name].describe()["detector"] for name, mode in modes.items() if mode == "detect"}
     about = {
-        "size": size,
+        "size": model.size,
         "coverage": config.coverage,
-        "datasets": {name: spec.mode for name, spec in specs.items()},
+        "datasets": modes,
         "sha256": {name: of.digest() for name, of in faces.items()},
     }
+    if model.bodies:
+        about["bodies"] = {name: count_bodies(of) for name, of in faces.items()}
     return about | ({"detectors": found} if found else {})
 
 
@@ -138,20 +148,10 @@ def _merged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(numbered, ignore_index=True).drop_duplicates([*keys, "occurrence"])
 
 
-def count_bodies(samples: Mapping[str, Samples], faces: Mapping[str, Faces]) -> dict[str, dict[str, dict[str, int]]]:
-    """For the manifest: dataset -> images that were prepared, and those of them with a body; empty without bodies.
-
-    Args:
-        samples: dataset -> its samples, as faces were prepared of them.
-        faces: dataset -> these faces.
-    """
-    counts = {}
-    for name, part in samples.items():
-        if faces[name].pixels.shape[-1] > 3:
-            prepared = ~part.table["sample_id"].isin(faces[name].refused).to_numpy(bool)
-            with_body = np.array([body is not None for body in bodies_of(part)], dtype=bool)
-            counts[name] = {"images": int(prepared.sum()), "with_body": int((prepared & with_body).sum())}
-    return {"bodies": counts} if counts else {}
+def count_bodies(faces: Faces) -> dict[str, int]:
+    """How many rows were prepared, how many of them show a body, and how many of these no face."""
+    face, body = shown_halves(faces.pixels)
+    return {"rows": int((face | body).sum()), "body": int(body.sum()), "body_alone": int((body & ~face).sum())}
 
 
 def save_tests(folder: RunFolder, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:

@@ -26,7 +26,6 @@ from agebench.runs.inputs import inputs_of
 from agebench.runs.pipeline import prepare_faces
 from agebench.runs.published import PublishedConfig
 from agebench.runs.records import (
-    count_bodies,
     describe_faces,
     describe_tests,
     predictions_table,
@@ -43,7 +42,7 @@ class Tested:
     Attributes:
         about: for the manifest.
         answer: (dataset, its faces, the samples asked about) -> their ages.
-        contamination: dataset -> whether it may have been trained on: `known`, `unknown`, `none stated`.
+        contamination: dataset -> whether it may have been trained on: `known`, `validated`, `unknown`, `none stated`.
         classes: target beside age -> its classes.
     """
 
@@ -79,7 +78,7 @@ def run_test(
         "seed": config.seed,
         "hardware": hardware(device),
         "model": tested.about,
-        "faces": describe_faces(cards, config.model.size, config.faces, faces) | count_bodies(audited, faces),
+        "faces": describe_faces(cards, config.model, config.faces, faces),
         "samples": describe_tests(tests, audited),
         **excluded,
         "inputs": inputs_of(config, datasets, audited, excluded),

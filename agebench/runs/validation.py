@@ -67,6 +67,6 @@ def _validation_part(config: RunConfig, path: Path, catalogue: Catalogue, home: 
         raise UserError(
             f"{home}: {len(ids) - same} of the run's {len(ids)} validation images are not here, or others now"
         )
-    faces = build_faces(reader, part, config.faces.spec(card, config.model.size), name=home, workers=1)
+    faces = build_faces(reader, part, config.faces.spec_for(card, config.model), name=home, workers=1)
     kept = faces.keep(part)
     return kept, face_set(faces, kept)

@@ -3,18 +3,31 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from agebench.data.audit import audit
 from agebench.data.augment import Augmenter, normalise
-from agebench.data.bodies import bodies_of, prepare_body
+from agebench.data.bodies import (
+    MIN_FACE,
+    Body,
+    Mask,
+    bodies_of,
+    face_boxes_of,
+    prepare_body,
+    prepare_masked_body,
+    read_boxes,
+    shown_halves,
+)
 from agebench.data.cache import build_faces
 from agebench.data.faces import FaceSpec
 from agebench.data.readers.csv import CSVReader
 from agebench.errors import ImageRefused, UserError
 from agebench.registry.cards import Augment
+from agebench.registry.catalogue import catalogue
+from agebench.runs.config import FacesConfig
 
 STILL = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -34,9 +47,9 @@ def test_from_the_table_to_six_channels(tmp_path: Path) -> None:
     reader = CSVReader(folder(tmp_path, rows))
     samples = audit(reader, reader.read(), name="few")
     first, second, third = bodies_of(samples)
-    assert first == ("", (0, 0, 30, 40))
-    assert second == ("2.png", None)
-    assert third == ("", (30, 0, 90, 40))
+    assert first == Body("", (0, 0, 30, 40))
+    assert second == Body("2.png", None)
+    assert third == Body("", (30, 0, 90, 40))
     faces = build_faces(reader, samples, FaceSpec("none", 32, bodies=True), name="few", workers=1)
     assert faces.pixels.shape == (3, 32, 32, 6)
     assert faces.refused == {"2.png": "its body_bbox 30 0 90 40 leaves the image, which is 60 x 40 pixels"}
@@ -101,3 +114,164 @@ def test_face_or_body_is_blackened_and_never_both() -> None:
     assert face[:100].all()
     assert 0.2 < (~face[100:]).float().mean() < 0.4
     assert 0.1 < (~body[100:]).float().mean() < 0.3
+
+
+def pictures(root: Path) -> np.ndarray:
+    """One photograph of 300 x 240 pixels without a black value."""
+    colours = np.random.default_rng(3).integers(1, 256, (240, 300, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(root / "all.png")
+    return colours
+
+
+def blackened(
+    pixels: np.ndarray, body: list[int], face: list[int] | None, others: list[list[int]]
+) -> np.ndarray | None:
+    """What the authors' reader makes of a body, pixel by pixel: an independent reading of the rules."""
+    height, width = pixels.shape[:2]
+    inside = np.zeros((height, width), bool)
+    inside[max(0, body[1]) : max(0, body[3]), max(0, body[0]) : max(0, body[2])] = True
+    if inside.any(axis=0).sum() < 100 or inside.any(axis=1).sum() < 100:
+        return None
+    hidden = np.zeros_like(inside)
+    for box in ([face] if face else []) + others:
+        area = np.zeros_like(inside)
+        area[max(0, box[1]) : max(0, box[3]), max(0, box[0]) : max(0, box[2])] = True
+        shared = (area & inside).sum() / max(1, (area | inside).sum())
+        if box is face or shared >= 0.0001:
+            hidden |= area
+    left = np.where(hidden[..., None], 0, pixels)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    crop = left[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    return crop if (crop != 0).mean() >= 0.4 else None
+
+
+BODY = [20, 10, 160, 200]
+OTHERS = {
+    "nobody": [],
+    "a face": [[100, 150, 130, 190]],
+    "a person beside": [[150, 0, 290, 230]],
+    "a person far away": [[170, 0, 290, 230]],
+    "a person over most of it": [[20, 50, 160, 200]],
+    "a box that leaves the image": [[-30, -20, 60, 40]],
+}
+
+
+@pytest.mark.parametrize("others", OTHERS)
+@pytest.mark.parametrize("face", [None, [60, 20, 100, 70]])
+@pytest.mark.parametrize("body", [BODY, [20, 10, 110, 200], [-15, 30, 140, 400]])
+def test_a_body_is_masked_as_its_authors_do(
+    tmp_path: Path, body: list[int], face: list[int] | None, others: str
+) -> None:
+    pixels = pictures(tmp_path)
+    boxes = [Mask(tuple(map(float, box)), MIN_FACE, False) for box in OTHERS[others]]
+    own = [Mask(tuple(map(float, face)), MIN_FACE, True)] if face else []
+    expected = blackened(pixels, body, face, OTHERS[others])
+    image = Image.fromarray(pixels)
+    found = prepare_masked_body(image, Body("", tuple(map(float, body)), (*own, *boxes)), 224)
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found == prepare_body(Image.fromarray(expected), None, 224)).all()
+
+
+PEOPLE = "img_name,age,gender,face_x0,face_y0,face_x1,face_y1,person_x0,person_y0,person_x1,person_y1"
+
+
+def people(root: Path, *rows: str) -> CSVReader:
+    pictures(root)
+    (root / "lagenda_test.csv").write_text("\n".join([PEOPLE, *(f"all.png,{row}" for row in rows)]) + "\n")
+    card = catalogue().datasets.get("lagenda")
+    return CSVReader(root, ("gender",), **card.options)
+
+
+def test_lagenda_rows_have_faces_bodies_and_masks(tmp_path: Path) -> None:
+    reader = people(
+        tmp_path,
+        "30,F,60,20,100,70,20,10,160,200",
+        "40,M,200,20,240,70,-1,-1,-1,-1",  # no body
+        "50,M,-1,-1,-1,-1,150,0,290,230",  # a body alone
+        "-1,-1,180,100,220,150,10,0,290,239",  # nobody knows the age, yet this person is blackened in others
+        "60,F,-1,-1,-1,-1,-1,-1,-1,-1",
+    )
+    samples = audit(reader, reader.read(), name="lagenda")
+    assert samples.table["age"].tolist() == [30, 40, 50]
+    assert sorted(samples.quarantined["reason"]) == ["age -1 is outside [0, 120]", "no box of a face"]
+    first, second, third = bodies_of(samples, masked=True)
+    assert second is None
+    assert first is not None
+    assert third is not None
+    assert [mask.own for mask in first.masks] == [True, False, False]
+    assert {mask.box for mask in third.masks} == {
+        (20, 10, 160, 200),
+        (200, 20, 240, 70),
+        (180, 100, 220, 150),
+        (10, 0, 290, 239),
+    }
+    assert face_boxes_of(samples) == [(60, 20, 100, 70), (200, 20, 240, 70), None]
+
+
+def test_letterboxed_faces_and_bodies_in_the_cache(tmp_path: Path) -> None:
+    reader = people(
+        tmp_path, "30,F,60,20,100,70,20,10,160,200", "40,M,200,20,240,70,-1,-1,-1,-1", "50,M,-1,-1,-1,-1,150,0,290,230"
+    )
+    samples = audit(reader, reader.read(), name="lagenda")
+    spec = FaceSpec("detect", 64, bodies=True, letterbox=True, mask_bodies=True)
+    faces = build_faces(reader, samples, spec, name="lagenda", workers=1)
+    assert faces.refused == {}
+    assert faces.mode == "letterbox"
+    pixels = np.asarray(Image.open(tmp_path / "all.png"))
+    expected = prepare_body(Image.fromarray(pixels[20:70, 60:100]), None, 64)
+    assert (faces.pixels[0, ..., :3] == expected).all()
+    shown = [half.tolist() for half in shown_halves(faces.pixels)]
+    assert shown == [[True, True, False], [True, False, True]]
+    body = blackened(pixels, [20, 10, 160, 200], [60, 20, 100, 70], [[150, 0, 290, 230]])
+    assert body is not None
+    assert (faces.pixels[0, ..., 3:] == prepare_body(Image.fromarray(body), None, 64)).all()
+    alone = build_faces(reader, samples, FaceSpec("detect", 64, letterbox=True), name="lagenda", workers=1)
+    assert list(alone.refused.values()) == ["no box of a face"]
+    on_template = build_faces(reader, samples, FaceSpec("none", 64), name="lagenda", workers=1)
+    assert list(on_template.refused.values()) == ["no box of a face"]
+    assert on_template.mode == "none"
+
+
+def test_without_annotated_boxes_faces_are_on_the_template(tmp_path: Path) -> None:
+    reader = CSVReader(folder(tmp_path, ["0.png,20,0 0 30 40,"]))
+    samples = audit(reader, reader.read(), name="few")
+    plain, boxed = (
+        build_faces(reader, samples, FaceSpec("none", 32, letterbox=letterbox), name="few", workers=1)
+        for letterbox in (False, True)
+    )
+    assert plain.key == boxed.key
+    assert boxed.mode == "none"
+
+
+def test_a_face_box_of_a_table_is_letterboxed(tmp_path: Path) -> None:
+    rows = ["0.png,20,10 5 30 35", "1.png,30,-1 -1 -1 -1", "2.png,40,0 0 3 3"]
+    reader = CSVReader(folder(tmp_path, rows, header="path,age,face_bbox"))
+    samples = audit(reader, reader.read(), name="few")
+    faces = build_faces(reader, samples, FaceSpec("none", 32, letterbox=True), name="few", workers=1)
+    assert list(faces.refused.values()) == [
+        "no box of a face",
+        "its face_bbox 0 0 3 3 holds less than 5 pixels of a side",
+    ]
+    assert (faces.pixels[0, :, 6:26] == 50).all()
+    assert (faces.pixels[0, :, :5] == 0).all()
+
+
+def test_no_body_is_four_times_minus_one() -> None:
+    column = pd.Series(["-1 -1 -1 -1", "-1.0, -1.0, -1.0, -1.0", "-1 0 20 30", " "])
+    assert read_boxes(column, source="it").tolist() == [None, None, (-1, 0, 20, 30), None]
+
+
+def test_mivolo_prepares_as_its_authors_unless_told_otherwise() -> None:
+    card = catalogue().datasets.get("lagenda")
+    for name, bodies in (("mivolo-d1", True), ("volo-d1", False)):
+        model = catalogue().models.get(name).architecture
+        spec = FacesConfig().spec_for(card, model)
+        assert (spec.letterbox, spec.mask_bodies, spec.bodies) == (True, bodies, bodies)
+        assert not FacesConfig(mode="detect").spec_for(card, model).letterbox
+        plain = model.model_copy(update={"letterbox": False, "mask_bodies": False})
+        assert plain.model_dump(mode="json")["letterbox"] is False
+        assert not FacesConfig().spec_for(card, plain).letterbox
+    assert not FacesConfig().spec_for(card, catalogue().models.get("tiny").architecture).letterbox

@@ -11,6 +11,7 @@ import pytest
 from agebench.cli import main
 from agebench.models.external.estimate import estimate
 from agebench.registry.catalogue import catalogue
+from agebench.runs.published_run import contamination
 from agebench.testing.model import made_up_faces
 
 DATASET = """
@@ -243,3 +244,23 @@ def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) ->
     assert figures["n"] == 1002
     assert figures["overall"]["mae"]["value"] == pytest.approx(3.86, abs=0.02)
     assert figures["contamination"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "expected"),
+    [
+        ("swinface", "morph2", "known"),
+        ("swinface", "adience", "known"),
+        ("swinface", "fgnet", "validated"),
+        ("swinface", "utk", "none stated"),
+        ("mivolo-d1", "utk", "unknown"),
+    ],
+)
+def test_published_weights_name_their_training(model: str, dataset: str, expected: str) -> None:
+    assert contamination(catalogue().models.get(model).published, dataset) == expected
+
+
+def test_trained_on_names_datasets_of_the_catalogue() -> None:
+    cards = catalogue()
+    training = cards.models.get("swinface").published
+    assert {*training.trained_on, *training.validated_on} <= set(cards.datasets.names())

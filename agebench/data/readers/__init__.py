@@ -57,6 +57,14 @@ class Reader(ABC):
         assert self.root is not None
         return (self.root / path).read_bytes()
 
+    def whole_image(self, path: str) -> str:
+        """The path of the whole image, where the row at `path` is a part of one."""
+        return path
+
+    def shows_face(self, path: str) -> bool:
+        """Whether the row at `path` has a face: it may be annotated that only a body is seen."""
+        return True
+
     def stamp(self, path: str) -> str:
         """What changes when the image at `path` does; here the file's size and time of change."""
         assert self.root is not None

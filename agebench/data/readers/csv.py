@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from agebench.cells import as_numbers, unknown_words
+from agebench.data.bodies import FACE, MIN_BODY, NO_FACE, read_boxes
 from agebench.data.images import open_image
 from agebench.data.readers.common import PathFault, check_paths, top_folder, walk_files
 from agebench.data.readers.labels import LabelledReader, PutAside
@@ -19,6 +20,8 @@ from agebench.errors import RejectReason, UserError
 from agebench.registry.cards import validated
 
 __all__ = ["CSVReader", "read_table"]
+# Before the corners in a row's path, where they are a body's: no face of this person is annotated.
+_BODY = "body:"
 
 # A column of `derived`: why the row cannot be used, a PathFault.
 FAULT = "fault"
@@ -36,13 +39,15 @@ class CSVReader(LabelledReader):
             without header; or a template of the table's columns, `{folder}/{name}.jpg`. `path` and `age` must exist;
             `sample_id` (else the path), `age_low`, `age_high`, `gender`, `race`, `subject`, `split` and `fold` are used where
             they exist; likewise `body_bbox` (left, top, right, bottom in pixels) and `body_path`, for models that see
-            bodies: the box counts in that picture where there is one, else in the image itself.
+            bodies: the box counts in that picture where there is one, else in the image itself; and `face_bbox`, the face in
+            the image, for models whose faces are unaligned boxes. A box of four times -1 says that there is none.
         separator: empty: a comma, in `.tsv` a tab; a space: any white space.
         header: whether the first row names the columns.
         struct: in a `.mat`, which variable is the table.
         images: the folder that paths count from, relative to the table's; paths with folders of their own need none.
         box: four of the table's columns, left, top, right and bottom of the face in pixels, for photographs of several
-            people: only this part of the image is read.
+            people: only this part of the image is read. A row with -1 four times is a person
+            without a face, and is used where its `body_bbox` has at least 100 pixels a side.
         margin: how much more than the box, as a share of its sides.
         options: `values`, `open_ages`, `tables` and `lists`, see `LabelledReader`.
     """
@@ -134,8 +139,9 @@ class CSVReader(LabelledReader):
         file, _, corners = path.rpartition("#")
         if not corners:
             return super().image_bytes(file)
-        left, top, right, bottom = (float(corner) for corner in corners.split(","))
-        across, down = (right - left) * self.margin / 2, (bottom - top) * self.margin / 2
+        left, top, right, bottom = (float(corner) for corner in corners.removeprefix(_BODY).split(","))
+        margin = self.margin if self.shows_face(path) else 0.0
+        across, down = (right - left) * margin / 2, (bottom - top) * margin / 2
         image = open_image(super().image_bytes(file))
         part = (
             max(0, left - across),
@@ -148,6 +154,14 @@ class CSVReader(LabelledReader):
         content = io.BytesIO()
         image.crop(tuple(round(side) for side in part)).save(content, "PNG", compress_level=1)  # type: ignore[arg-type]
         return content.getvalue()
+
+    def whole_image(self, path: str) -> str:
+        """The path of the whole image; with `box`, paths name a part of it."""
+        return path.rpartition("#")[0] + "#" if self.box else path
+
+    def shows_face(self, path: str) -> bool:
+        """With `box`, a row may be a person whose face is not seen."""
+        return not (self.box and path.rpartition("#")[2].startswith(_BODY))
 
     def stamp(self, path: str) -> str:
         """Changes when the file or the box does."""
@@ -190,13 +204,24 @@ class CSVReader(LabelledReader):
             raise UserError(
                 f"{self.root}: landmarks count in the whole photograph and cannot be used with options.box; leave one of them out"
             )
-        corners = rows[list(self.box)].apply(as_numbers).round(1)
+        corners = rows[list(self.box)].apply(as_numbers)
+        exact, corners = corners.astype("str").agg(" ".join, axis=1), corners.round(1)
         left, top, right, bottom = (corners[name] for name in self.box)
         good = (right > left) & (bottom > top)
-        boxless = PathFault(RejectReason.NO_FACE_BOX, "no box of a face")
-        faults = [fault or (None if fine else boxless) for fault, fine in zip(faults, good, strict=True)]
         if rows["path"].duplicated().any():  # parts of one photograph stay on one side of every split
             rows = rows.assign(**{PHOTOGRAPH: rows["path"]})
         suffix = "#" + corners.astype("str").agg(",".join, axis=1)
+        nobody = pd.Series([None] * len(rows), index=rows.index, dtype=object)
+        bodies = read_boxes(rows["body_bbox"], source=str(self.root)) if "body_bbox" in rows else nobody
+        large = bodies.map(lambda box: box is not None and min(box[2] - box[0], box[3] - box[1]) >= MIN_BODY)
+        faceless = (corners == -1).all(axis=1) & large.astype(bool)
+        suffix = suffix.where(
+            ~faceless, bodies.map(lambda box: f"#{_BODY}{','.join(f'{side:g}' for side in box or ())}")
+        )
+        usable = good | faceless
+        boxless = PathFault(RejectReason.NO_FACE_BOX, NO_FACE)
+        faults = [fault or (None if fine else boxless) for fault, fine in zip(faults, usable, strict=True)]
         rows = rows.assign(path=rows["path"] + suffix, sample_id=rows["sample_id"] + suffix)
+        if FACE not in rows:
+            rows = rows.assign(**{FACE: exact.where(good, "")})
         return rows.drop(columns=[*self.box]), faults

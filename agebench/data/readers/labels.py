@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from agebench.cells import unknown_words
-from agebench.data.bodies import read_boxes
+from agebench.data.bodies import FACE, MASKED, masks_of, read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.common import check_paths, finish, top_folder, translate, walk_files
 from agebench.data.readers.points import landmark_files, parse_landmarks
@@ -74,8 +74,11 @@ class LabelledReader(Reader):
             )
         rows = rows.drop(columns=_ORIGIN, errors="ignore")
         translated = translate(rows, self.values, open_ages=self.open_ages, source=source)
+        if FACE in translated:
+            translated = translated.assign(**{FACE: read_boxes(translated[FACE], source=source, name=FACE)})
         translated, faulty = self.with_bodies(translated, source=source)
         translated, misplaced = self.with_landmarks(translated)
+        translated = self._with_masks(translated)
         aside = [*put_aside, *faulty, *misplaced]
         return finish(translated, aside, self.groups, source=source, own_ids=own_ids)
 
@@ -120,6 +123,17 @@ class LabelledReader(Reader):
             for row, fault in fault_of.items()
         ]
         return rows.drop(index=list(fault_of)).reset_index(drop=True), aside
+
+    def _with_masks(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """`rows` with what is to be blackened in their bodies; rows without an age, which are put aside later, still count."""
+        if "body_bbox" not in rows:
+            return rows
+        nothing = pd.Series([None] * len(rows), index=rows.index, dtype=object)
+        own = [self.whole_image(path) for path in rows["path"]]
+        elsewhere = rows["body_path"].fillna("") if "body_path" in rows else [""] * len(rows)
+        where = [(face, body or face) for face, body in zip(own, elsewhere, strict=True)]
+        masks = masks_of(rows.get(FACE, nothing).tolist(), rows["body_bbox"].tolist(), where)
+        return rows.assign(**{MASKED: pd.Series(masks, index=rows.index, dtype=object)})
 
     def _joined(self, rows: pd.DataFrame, put_aside: PutAside, table: Table) -> tuple[pd.DataFrame, PutAside]:
         """`rows` with the labels of a further table; images of which it says two things are put aside.

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agebench.cells import as_numbers, not_utf8
 from agebench.data.bodies import COLUMNS as BODY
+from agebench.data.bodies import FACE
 from agebench.data.readers.common import top_folder, walk_files
 from agebench.data.readers.text import PLACE, as_text, compile_pattern, fill_in
 from agebench.errors import UserError
@@ -19,7 +20,7 @@ from agebench.registry.patterns import bounded_matching
 
 TABLES = (".csv", ".tsv", ".parquet", ".mat")
 _LABELS = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold")
-KNOWN = (*_LABELS, "landmarks", *BODY)
+KNOWN = (*_LABELS, "landmarks", *BODY, FACE)
 # In a table's `attrs`: the names that several of its columns have.
 REPEATED = "repeated columns"
 

@@ -19,8 +19,8 @@ class DRFHead(Head):
     iteration of variational bounding, over the latest faces, every `update_every` training batches.
 
     Shen, Guo, Wang, Zhao, Wang, Yuille: Deep Regression Forests for Age Estimation. CVPR 2018, eq. 1 to 10; 5 trees of depth 6 over
-    128 units as there. The nodes of one tree have different units, as in the authors' code
-    (shenwei1231/caffe-DeepRegressionForests, `RandSample`, called by `NeuralDecisionRegForestWithLossLayer`).
+    128 units as there. The nodes of one tree have different units, as in the authors' code (`RandSample` of
+    shenwei1231/caffe-DeepRegressionForests, which the layer of the forest's loss calls for each tree).
 
     Args:
         in_features: width of the backbone's features.

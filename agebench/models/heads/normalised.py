@@ -8,7 +8,10 @@ from agebench.models.heads.base import AgeEstimate, Head
 
 
 class NormalisedHead(Head):
-    """One number x, and age = x * (oldest - youngest) + mean of the training set (Kuprashevich and Tolstykh 2023).
+    """One number x, and age = x * (oldest - youngest) + centre (Kuprashevich and Tolstykh 2023).
+
+    In training the centre is the mean age of the training set. Published weights bring their own: MiVOLO's is the middle of its
+    range, (min_age + max_age) / 2 (`AgeGenderDataset.set_ages_min_max` of WildChlamydia/MiVOLO).
 
     Features of width 1 are taken for x as they are: whole architectures bring their own last layer.
 
