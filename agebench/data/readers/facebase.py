@@ -55,7 +55,7 @@ class FacebaseReader(Reader):
         entries = read_entries(file)
         images = _by_end([path for path in files if is_image(path)])
         rows = []
-        put_aside: "list[Rejected]" = []
+        put_aside: list[Rejected] = []
         for entry in entries:
             named = str(entry["img_path"]).replace("\\", "/")
             path = images.get(named.lower()) or images.get(named.lower().rpartition("/")[2])
