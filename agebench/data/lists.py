@@ -57,7 +57,8 @@ def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path 
                 f"the first is '{missing.iloc[0]}'"
             )
         places = rows.to_numpy().astype(np.int64)
-        places = places[places >= 0]  # what was put aside stays there
+        kept = places >= 0  # what was put aside stays there
+        places = _with_rows_of_one_image(places[kept], wanted[kept], samples)
         twice = places[(parts[places] != Part.NONE) & (parts[places] != number)]
         if len(twice):
             first = samples.table["sample_id"].iloc[twice[0]]
@@ -66,6 +67,16 @@ def parts_of_lists(protocol: Protocol, samples: Samples, label: str, root: Path 
             )
         parts[places] = number
     return parts
+
+
+def _with_rows_of_one_image(places: np.ndarray, names: "pd.Series[str]", samples: Samples) -> np.ndarray:
+    """`places` and, where a list names an image by its path, the other rows that show it."""
+    table = samples.table
+    if not table["path"].duplicated().any():
+        return places
+    by_path = places[~names.isin(table["sample_id"]).to_numpy()]
+    shared = np.flatnonzero(table["path"].isin(table["path"].iloc[by_path]).to_numpy())
+    return np.union1d(places, shared)
 
 
 def save_lists(folder: Path, folds: "Folds") -> None:
@@ -93,7 +104,8 @@ def _names(samples: Samples) -> "pd.Series[int]":
         }
     )
     base = table["path"].str.rpartition("/")[2]
-    clear = ~base.duplicated(keep=False)
+    first = ~table["path"].duplicated()  # several rows may show one image
+    clear = first & ~base.isin(base[first][base[first].duplicated()])
     found = [
         pd.Series(table["row"].to_numpy(), index=table["sample_id"]),
         pd.Series(table["row"].to_numpy(), index=table["path"]),

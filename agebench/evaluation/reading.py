@@ -184,7 +184,8 @@ def read_predictions(
     apart = labels is not None
     table = read_table(predictions, {ours: name for ours, name in columns.items() if not (apart and ours in _LABELLED)})
     if set(_FACE_COLUMNS) <= set(table):
-        table = table.drop(columns=[*_FACE_COLUMNS, "error"], errors="ignore")
+        empty = ["age_std"] if "age_std" in table and table["age_std"].isna().all() else []  # a head that gives none
+        table = table.drop(columns=[*_FACE_COLUMNS, *empty, "error"], errors="ignore")
     if labels is None:
         _mapped(columns, [table], [predictions])
         _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")

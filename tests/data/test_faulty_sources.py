@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from agebench.data.audit import audit, same_side
+from agebench.data.lists import parts_of_lists
 from agebench.data.readers import open_reader
 from agebench.data.readers.csv import CSVReader
 from agebench.data.readers.folder import FolderReader
@@ -16,6 +17,7 @@ from agebench.data.splits import split
 from agebench.data.store import add, check
 from agebench.errors import RejectReason, UserError
 from agebench.registry.cards import DatasetCard
+from agebench.registry.protocol import Protocol
 
 NAMES = tuple(f"f{number}.jpg" for number in range(8))
 
@@ -83,6 +85,19 @@ def test_rows_of_one_image_with_own_ids_are_samples(tmp_path: Path) -> None:
         parts = split(samples, test=0.25, val=0.25, seed=seed)
         files = [set(part.table["path"]) for part in (parts.train, parts.val, parts.test)]
         assert sum(map(len, files)) == len(NAMES)
+
+
+def test_lists_name_all_rows_of_an_image(tmp_path: Path) -> None:
+    rows = "".join(f"r{rater}-{name},in/{name},{20 + rater}\n" for name in NAMES for rater in (1, 2))
+    root = table(pictures(tmp_path, *(f"in/{name}" for name in NAMES)), "sample_id,path,age\n" + rows)
+    table(root, "\n".join(NAMES[:5]), name="train.txt")
+    table(root, "\n".join(f"in/{name}" for name in NAMES[5:]), name="test.txt")
+    lists = {"split": {"train": "train.txt", "test": "test.txt"}}
+    samples = CSVReader(root, lists=lists).read()
+    assert column(samples, "split") == ["train"] * 10 + ["test"] * 6
+    protocol = Protocol(name="own", kind="lists", files={"train": "train.txt", "test": "test.txt"})
+    parts = parts_of_lists(protocol, CSVReader(root).read(), "x", root)
+    assert parts.tolist() == [0] * 10 + [2] * 6
 
 
 def test_own_ids_must_be_there_and_differ(tmp_path: Path) -> None:

@@ -214,6 +214,9 @@ def test_what_predict_writes_is_a_file_of_predictions(files):
     assert joined.missing == 1
     assert sorted(joined.table) == ["age", "age_pred", "age_std", "gender", "sample_id"]
     assert joined.table["age"].tolist() == [20, 30]
+    paths[0].write_text(PREDICTED + "a.jpg,0,,,,,21,,0,80,\nb.jpg,0,,,,,29,,0,80,\nc.jpg,0,,,,,39,,0,80,\n")
+    joined = read_predictions(*paths, columns=columns, match="stem")
+    assert sorted(joined.table) == ["age", "age_pred", "gender", "sample_id"]
 
 
 def test_ids_are_matched_by_name_and_by_stem(files):

@@ -98,10 +98,8 @@ class CSVReader(LabelledReader):
         faults, paths = check_paths(self.root, "", rows["path"].tolist(), rows["given"].tolist())
         unnamed = rows["sample_id"].isna() | rows["sample_id"].isin(list(unknown_words("sample_id")))
         if own_ids and unnamed.any():
-            raise UserError(
-                f"{source}: row {int(rows['row'][unnamed].iloc[0]) + 1} has no sample_id; give every row one, or leave the "
-                "column out"
-            )
+            row = int(rows["row"][unnamed].iloc[0]) + 1
+            raise UserError(f"{source}: row {row} has no sample_id; give every row one, or leave the column out")
         rows = rows.assign(path=paths)
         if FAULT in rows:
             faults = [fault or own for fault, own in zip(faults, rows.pop(FAULT), strict=True)]

@@ -193,8 +193,9 @@ class LabelledReader(Reader):
         """`rows` with `column` from list files; of a split, images that no list names are put aside."""
         assert self.root is not None
         there = walk_files(self.root)[0]
-        known = _Names([*rows["path"], *(rejected.path for rejected in put_aside)], top_folder(there))
-        value: list[str | None] = [None] * len(known.paths)
+        paths = dict.fromkeys([*rows["path"], *(rejected.path for rejected in put_aside)])  # rows may share an image
+        known = _Names([*paths], top_folder(there))
+        meanings: dict[str, str] = {}
         put_aside = list(put_aside)
         named_by: dict[int, str] = {}
         missing = []
@@ -214,10 +215,10 @@ class LabelledReader(Reader):
                         f"{self.root}: '{known.paths[row]}' stands in two lists of {column}: {named_by[row]} and {name}"
                     )
                 else:
-                    value[row] = meaning
+                    meanings[known.paths[row]] = meaning
             if len(named_by) == before:
                 raise UserError(f"{self.root / inside}: not one of its lines is an image of the dataset")
-        listed = pd.Series(value[: len(rows)], index=rows.index, dtype="object")
+        listed = rows["path"].map(meanings).astype("object")
         rows = rows.assign(**{column: listed})
         if column == "split":
             unlisted = listed.isna()
