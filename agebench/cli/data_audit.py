@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import cards
+from agebench.cli.options import cards, check_out
 
 
 def add_action(actions: Any) -> argparse.ArgumentParser:
@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.faces < 0:
         raise UserError(f"--faces {arguments.faces}: how many images to look at, 0 or more")
+    folder = arguments.out or Path("audits") / arguments.name
+    check_out(folder)
     from agebench.data.detectors import open_detector
     from agebench.data.findings import examine, open_source
     from agebench.data.store import locate
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     open_detector(arguments.detector)
     sources = [open_source(each) for each in (card, *others)]
     findings = examine(sources[0], sources[1:], faces=arguments.faces, detector=arguments.detector)
-    report = write_audit(arguments.out or Path("audits") / arguments.name, findings, sources)
+    report = write_audit(folder, findings, sources)
     if arguments.json:
         print(json.dumps(summary(findings) | {"report": str(report)}, indent=2))
     else:

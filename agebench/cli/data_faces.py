@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import cards
+from agebench.cli.options import cards, check_out
 
 
 def add_action(actions: Any) -> argparse.ArgumentParser:
@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--size {arguments.size}: must lie between 16 and 1024 pixels")
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: how many images, 1 or more")
+    folder = arguments.out or Path("faces") / card.name
+    check_out(folder)
     from agebench.data.cache import build_faces
     from agebench.data.findings import open_source, spread_out
     from agebench.evaluation.failures import failures_to_process
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     faces = build_faces(source.reader, samples, spec, name=card.name)
     figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.refused), samples.groups)
     about = {"dataset": card.name, **spec.describe(), "failure_to_process": figures}
-    report = write_faces(arguments.out or Path("faces") / card.name, about, source.reader, samples, faces)
+    report = write_faces(folder, about, source.reader, samples, faces)
     print(
         json.dumps(about | {"report": str(report)}, indent=2)
         if arguments.json

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.options import add_json, add_registry, cards, check_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = cards(arguments).datasets
     chosen = [found.get(name) for name in names]
     folder = arguments.out or Path("explore") / "-".join(names)
+    check_out(folder)
     from agebench.analysis.explore_page import explore_into
 
     content = explore_into(folder, chosen, seed=arguments.seed)

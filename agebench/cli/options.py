@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,29 @@ def check_seed(arguments: argparse.Namespace) -> None:
 
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed}: give 0 or more")
+
+
+def check_out(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before the work whose result goes there; leaves no folder behind.
+
+    Raises:
+        AgebenchError: the folder cannot be made, or a file has its name.
+    """
+    import tempfile
+
+    from agebench.files import write_error
+
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def cards(arguments: argparse.Namespace) -> "Catalogue":
