@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TextIO, TypeVar, cast, overload
 
-from agebench.terminal import raw_stream
-
 Item = TypeVar("Item")
 
 SHOWN_AFTER_S = 2.0  # before that nothing is shown
@@ -109,7 +107,7 @@ class Progress(Generic[Item]):
 
     def _show(self) -> None:
         """Show it until it ends: the thread's function."""
-        stream = raw_stream(sys.stderr._stream if isinstance(sys.stderr, AboveProgress) else sys.stderr)
+        stream = _raw(sys.stderr)
         terminal = is_terminal(stream)
         pause = SHOWN_AFTER_S if terminal else LINE_EVERY_S
         while not self._ended.wait(pause):
@@ -228,18 +226,29 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class AboveProgress:
-    """A stream that removes the bar from the terminal before it writes; everything else is the wrapped stream's."""
+    """A stream that removes the bar from the terminal before it writes; everything else is the wrapped stream's.
+
+    Attributes:
+        raw_stream: the wrapped stream.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.raw_stream = stream
 
     def write(self, text: str) -> int:
         """Write `text` where the bar was."""
         with cleared():
-            return self._stream.write(text)
+            return self.raw_stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.raw_stream, name)
+
+
+def _raw(stream: TextIO) -> TextIO:
+    """Return the stream behind all wrappers: a bar moves the cursor itself."""
+    while hasattr(stream, "raw_stream"):
+        stream = stream.raw_stream
+    return stream
 
 
 def _has_size(stream: TextIO) -> bool:

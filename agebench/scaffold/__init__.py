@@ -26,7 +26,7 @@ def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name):
         raise UserError(
-            f"'{name}' cannot be a name: small letters, digits, dots, dashes and underscores, e.g. my-{kind}"
+            f"'{name}' cannot be a name: small letters, digits, dots, dashes and underscores, 100 at most, e.g. my-{kind}"
         )
     folder = into / f"agebench-{name}"
     if folder.exists():

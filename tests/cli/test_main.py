@@ -3,10 +3,12 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from agebench.cli import COMMANDS, main
+from agebench.cli.options import check_out
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["info", "tiny"], ["run", "--help"], ["--version"]])
@@ -26,6 +28,7 @@ def test_no_help_imports_what_it_does_not_show() -> None:
     code = """
 import contextlib, io, sys
 from agebench.cli import COMMANDS, main
+from agebench.cli.options import check_out
 for command in COMMANDS:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         main([command, "--help"])
@@ -95,3 +98,20 @@ def test_every_command_can_print_json(name: str) -> None:
     actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     for part in actions[0].choices.values() if actions else [parser]:
         assert "--json" in part.format_help(), part.prog
+
+
+@pytest.mark.parametrize("words", [["explore", "synth"], ["data", "audit", "synth"], ["data", "faces", "synth"]])
+def test_an_out_that_cannot_be_written_stops_at_once(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agebench.data.readers.synth import SynthReader
+
+    monkeypatch.setattr(SynthReader, "read", lambda self: pytest.fail("read before --out was tried"))
+    (tmp_path / "file").write_text("")
+    assert main([*words, "--out", str(tmp_path / "file" / "deeper")]) == 1
+    assert f"{tmp_path / 'file' / 'deeper'}: cannot be written" in capsys.readouterr().err
+
+
+def test_check_out_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_out(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
