@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agebench.cli import COMMANDS, main
-from agebench.cli.options import check_out
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["info", "tiny"], ["run", "--help"], ["--version"]])
@@ -28,7 +27,6 @@ def test_no_help_imports_what_it_does_not_show() -> None:
     code = """
 import contextlib, io, sys
 from agebench.cli import COMMANDS, main
-from agebench.cli.options import check_out
 for command in COMMANDS:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         main([command, "--help"])
@@ -108,10 +106,5 @@ def test_an_out_that_cannot_be_written_stops_at_once(
 
     monkeypatch.setattr(SynthReader, "read", lambda self: pytest.fail("read before --out was tried"))
     (tmp_path / "file").write_text("")
-    assert main([*words, "--out", str(tmp_path / "file" / "deeper")]) == 1
+    assert main([*words, "--out", str(tmp_path / "file" / "deeper")]) == 2
     assert f"{tmp_path / 'file' / 'deeper'}: cannot be written" in capsys.readouterr().err
-
-
-def test_check_out_leaves_nothing_behind(tmp_path: Path) -> None:
-    check_out(tmp_path / "a" / "b")
-    assert list(tmp_path.iterdir()) == []
