@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from agebench.integrity import read_json_table
 from agebench.registry.cards import validated
 from agebench.runs.folder import RunFolder
 
@@ -134,4 +135,4 @@ def check_folder(folder: RunFolder) -> None:
         AgebenchError: one of them is damaged.
     """
     validated(_Manifest, folder.manifest(), source=str(folder.path / "manifest.json"))
-    validated(_Metrics, folder.metrics(), source=str(folder.path / "metrics.json"))
+    validated(_Metrics, read_json_table(folder.path / "metrics.json"), source=str(folder.path / "metrics.json"))
