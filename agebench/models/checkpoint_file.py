@@ -48,13 +48,13 @@ def read_file(path: Path) -> Any:
         with torch.serialization.safe_globals(PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: not a readable weights file: {first_line(error)}") from error
+        raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
     except Exception as error:  # pickle's own errors: weights_only refuses whatever is not plain data
         named = _refused_names(path)
         what = f": {', '.join(named[:3])}{', …' if len(named) > 3 else ''}" if named else f" ({type(error).__name__})"
         raise UserError(
-            f"{path}: holds more than tensors and numbers{what}; code in weights is not run. Where the file is trusted, save its "
-            "state dict alone: torch.save(model.state_dict(), FILE)"
+            f"{path}: holds more than tensors and numbers{what}; code in checkpoints is not run. Where the file is trusted, save "
+            "its state dict alone: torch.save(model.state_dict(), FILE)"
         ) from error
 
 
