@@ -24,7 +24,7 @@ def fuzz() -> ModuleType:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("card", 300), ("table", 200), ("record", 200), pytest.param("run", 200, marks=pytest.mark.slow)],
+    [("card", 200), ("table", 200), ("record", 200), pytest.param("run", 200, marks=pytest.mark.slow)],
 )
 def test_damaged_inputs_are_refused_with_a_message(kind: str, count: int, fuzz: ModuleType, tmp_path: Path) -> None:
     outcomes = dict(fuzz.cases(kind, 0, count, tmp_path))

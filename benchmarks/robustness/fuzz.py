@@ -203,7 +203,9 @@ def _use_card(kind: str, card: Any, cards: Any) -> None:
             for protocol in card.protocols:
                 protocol.in_words()
             with tempfile.TemporaryDirectory() as empty:
-                open_reader(card.reader, Path(empty), card.groups, card.options, source="card").read()
+                reader = open_reader(card.reader, Path(empty), card.groups, card.options, source="card")
+                if reader.needs_files:  # others draw thousands of faces
+                    reader.read()
         elif kind == "models" and not isinstance(card, ExternalCard):
             config = resolve(cards, [{"model": {"name": card.name}, "data": {"train": "utk", "test": ["utk"]}}])
             assert RunConfig.model_validate(tomllib.loads(config.to_toml())) == config
