@@ -55,28 +55,44 @@ def ranked(grouping: Grouping, minimum: int = MIN_GROUP) -> Ints:
 def age_strata(years: Ints, grouping: Grouping, groups: Ints) -> Strata:
     """Strata of completed years (n,) for comparing `groups`; five years wide, wider where a group is thin."""
     inside = np.isin(grouping.codes, groups)
-    first, span = int(years.min()), int(years.max() - years.min()) + 1
-    counts = np.zeros((span, len(grouping.names)), dtype=np.int64)
-    np.add.at(counts, (years[inside] - first, grouping.codes[inside]), 1)
-    counts = counts[:, groups]
-    codes = np.full(span, -1)
-    ranges: list[tuple[int, int]] = []
-    start = 0
-    for year in range(span):
-        if (counts[start : year + 1].sum(axis=0) >= _MIN_STRATUM).all() and year + 1 - start >= _WIDTH:
-            codes[start : year + 1] = len(ranges)
-            ranges.append((first + start, first + year))
-            start = year + 1
-        elif year + 1 - start >= _WIDEST:
-            start = year + 1
-    if ranges and start < span and codes[start - 1] >= 0 and span - start < _WIDEST - _WIDTH:
-        # The tail, too thin for a stratum of its own, joins the last.
-        codes[start:] = len(ranges) - 1
-        ranges[-1] = (ranges[-1][0], first + span - 1)
+    first, counts = _year_counts(years, grouping, groups)
+    ranges = _ranges(np.cumsum(counts, axis=0))
+    codes = np.full(len(counts), -1)
+    for stratum, (low, high) in enumerate(ranges):
+        codes[low : high + 1] = stratum
     row_codes = np.where(inside, codes[years - first], -1)
     sizes = np.bincount(row_codes[row_codes >= 0], minlength=len(ranges)).astype(float)
     coverage = float(sizes.sum() / max(inside.sum(), 1))
-    return Strata(row_codes, tuple(ranges), sizes / max(sizes.sum(), 1), coverage)
+    named = tuple((first + low, first + high) for low, high in ranges)
+    return Strata(row_codes, named, sizes / max(sizes.sum(), 1), coverage)
+
+
+def _year_counts(years: Ints, grouping: Grouping, groups: Ints) -> tuple[int, Ints]:
+    """Return the first year, and the rows of each completed year and group (span, groups)."""
+    known = grouping.codes >= 0
+    first, span, width = int(years.min()), int(years.max() - years.min()) + 1, len(grouping.names)
+    cells = (years[known] - first) * width + grouping.codes[known]
+    return first, np.bincount(cells, minlength=span * width).reshape(span, width)[:, groups]
+
+
+def _ranges(up_to: Ints) -> list[tuple[int, int]]:
+    """Divide years into strata, from the cumulative rows of each year and group (span, groups); both ends are included."""
+    span = len(up_to)
+    ranges: list[tuple[int, int]] = []
+    start = 0
+    for year in range(span):
+        width = year + 1 - start
+        if width >= _WIDTH:
+            rows = up_to[year] - up_to[start - 1] if start else up_to[year]
+            if rows.min() >= _MIN_STRATUM:
+                ranges.append((start, year))
+                start = year + 1
+            elif width >= _WIDEST:
+                start = year + 1
+    if ranges and start < span and ranges[-1][1] == start - 1 and span - start < _WIDEST - _WIDTH:
+        # The tail, too thin for a stratum of its own, joins the last.
+        ranges[-1] = (ranges[-1][0], span - 1)
+    return ranges
 
 
 def comparable(years: Ints, grouping: Grouping, groups: Ints) -> tuple[Ints, Strata]:
@@ -84,11 +100,15 @@ def comparable(years: Ints, grouping: Grouping, groups: Ints) -> tuple[Ints, Str
 
     The smallest group is left out until the strata hold half of the rows; with fewer than two groups left: none.
     """
-    while len(groups) > 1:
-        strata = age_strata(years, grouping, groups)
-        if strata.usable:
-            return groups, strata
-        groups = np.delete(groups, np.argmin(grouping.counts[groups]))
+    largest_first = groups[np.argsort(grouping.counts[groups], kind="stable")][::-1]
+    _, counts = _year_counts(years, grouping, largest_first)
+    up_to, of_first = np.cumsum(counts, axis=0), np.cumsum(counts, axis=1)
+    for size in range(len(groups), 1, -1):
+        by_year = of_first[:, size - 1]
+        covered = sum(int(by_year[low : high + 1].sum()) for low, high in _ranges(up_to[:, :size]))
+        if covered and covered >= _LEAST_COVERAGE * by_year.sum():
+            kept = np.sort(largest_first[:size])
+            return kept, age_strata(years, grouping, kept)
     return groups[:0], Strata(np.full(len(years), -1), (), np.zeros(0), 0.0)
 
 

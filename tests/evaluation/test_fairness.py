@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agebench.evaluation.fairness import age_strata, comparable, equality_test, holm, ranked, verdict
@@ -110,3 +110,18 @@ def test_the_verdict_says_when_the_gap_is_one_of_ages():
     }
     assert "mix of ages" in verdict(gap)
     assert "no difference shown" in verdict(gap)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 9), st.sampled_from([1, 10, 30]))
+def test_comparable_leaves_out_the_smallest_group_until_half_of_the_rows_are_in_strata(seed, n_groups, minimum):
+    rng = np.random.default_rng(seed)
+    codes = rng.choice(n_groups, 600, p=rng.dirichlet(np.ones(n_groups))) - int(rng.random() < 0.3)
+    years = np.clip(np.round(rng.gamma(3, 10, 600) + 5 * codes), 0, None).astype(int)
+    grouping = Grouping("g", tuple(map(str, range(n_groups))), codes)
+    left = ranked(grouping, minimum)
+    while len(left) > 1 and not age_strata(years, grouping, left).coverage >= 0.5:
+        left = np.delete(left, np.argmin(grouping.counts[left]))
+    groups, strata = comparable(years, grouping, ranked(grouping, minimum))
+    assert groups.tolist() == (left.tolist() if len(left) > 1 else [])
+    assert strata.ranges == (age_strata(years, grouping, left).ranges if len(left) > 1 else ())
