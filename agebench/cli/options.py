@@ -80,7 +80,6 @@ def check_seed(arguments: argparse.Namespace) -> None:
         raise UserError(f"--seed {arguments.seed}: give 0 or more")
 
 
-
 def cards(arguments: argparse.Namespace) -> "Catalogue":
     """All cards that this call can see."""
     from agebench.registry.catalogue import catalogue

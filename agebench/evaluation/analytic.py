@@ -85,13 +85,14 @@ def _moments(influence: Floats, codes: Ints, clusters: Ints, groups: int) -> tup
     else:
         pairs, pair = np.unique(codes[known] * count + clusters[known], return_inverse=True)
         of, sums = pairs // count, np.bincount(pair, influence[known])
-    second, fourth = (np.bincount(of, sums**power, minlength=groups) for power in (2, 4))
+    squares = sums * sums
+    second, fourth = (np.bincount(of, powers, minlength=groups) for powers in (squares, squares * squares))
     return second, fourth, clusters_in_groups(codes, clusters, groups)
 
 
 def _freedom(second: Floats, fourth: Floats, units: Ints) -> Floats:
     """Degrees of freedom of a variance estimate by its own relative variance (Satterthwaite)."""
-    noise = np.maximum(fourth - second**2 / np.maximum(units, 1), 1e-300)
+    noise = np.maximum(fourth - second**2 / np.maximum(units, 1), 1e-9 * second**2 + 1e-300)
     freedom: Floats = np.clip(2 * second**2 / noise, 1, np.maximum(units - 1, 1))
     return freedom
 
@@ -110,15 +111,19 @@ def cell_mean_spread(errors: Floats, cells: Ints, clusters: Ints) -> Spread:
     inside = cells >= 0
     if not inside.any():
         return Spread(np.zeros(1), np.ones(1))
-    present, place = np.unique(cells[inside], return_inverse=True)
-    values = errors[inside]
-    counts, sums = np.bincount(place), np.bincount(place, values)
+    cells, values, clusters = (
+        (cells, errors, clusters) if inside.all() else (cells[inside], errors[inside], clusters[inside])
+    )
+    every = np.bincount(cells)
+    present = np.flatnonzero(every)
+    counts, sums = every[present], np.bincount(cells, values)[present]
+    place = (np.cumsum(every > 0) - 1)[cells]
     centers, sizes = _smoothed(present, counts, sums)
     scale = np.sqrt(sizes / np.maximum(sizes - 1, 1)) / (len(present) * counts)
-    by_cluster = np.bincount(clusters[inside], (values - centers[place]) * scale[place])
-    second, fourth = np.sum(by_cluster**2), np.sum(by_cluster**4)
-    units = len(np.unique(clusters[inside]))
-    mean = np.mean(sums / counts)
+    squares = np.bincount(clusters, (values - centers[place]) * scale[place]) ** 2
+    second, fourth = float(np.sum(squares)), float(squares @ squares)
+    units = int(np.count_nonzero(np.bincount(clusters)))
+    mean = float(np.mean(sums / counts))
     error = np.sqrt(second * units / max(units - 1, 1)) / mean if mean > 0 else 0.0
     freedom = _freedom(np.array([second]), np.array([fourth]), np.array([units]))
     return Spread(np.array([error]), freedom)
@@ -172,7 +177,7 @@ def quantile_replicates(errors: Floats, ordered: Floats, level: float, clusters:
 def _ranks(n: float, level: float, probabilities: Floats) -> Floats:
     """The rank r in (0, n + 1) whose order statistic lies above the quantile with each probability."""
     low, high = np.full(len(probabilities), 1e-9), np.full(len(probabilities), n + 1 - 1e-9)
-    for _ in range(50):
+    for _ in range(36):
         middle = (low + high) / 2
         # The r-th of n errors lies below the quantile with the probability I_level(r, n - r + 1).
         above = special.betainc(middle, n + 1 - middle, level) < 1 - probabilities

@@ -5,7 +5,7 @@ an age alike. Direct standardisation weighs every group's MAE by age with one co
 (Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", chapter 19).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ _WIDTH, _WIDEST, _MIN_STRATUM = 5, 20, 10
 _LEAST_COVERAGE = 0.5
 # With more labels than this the limiting F distribution replaces the shuffles.
 _SHUFFLED = 10_000
+# A sentence names so many groups of a set.
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def worst_and_best(values: Floats) -> tuple[int, int]:
     return int(np.argmax(values)), int(np.argmin(values))
 
 
-def verdict(gap: dict[str, Any]) -> str:
+def verdict(gap: Mapping[str, Any]) -> str:
     """A sentence on a gap of metrics.json: raw, at equal ages, and whether it is more than chance."""
     text = f"{gap['worst']} has the largest MAE, {gap['difference']['value']:.2f} years above {gap['best']}"
     even = gap["standardised"]
@@ -194,7 +196,15 @@ def verdict(gap: dict[str, Any]) -> str:
         text += f"; at equal ages {even['worst']} stands {even['difference']['value']:.2f} years above {even['best']}"
         if gap["shrinks"] and gap.get("p_holm", 1) < SIGNIFICANT:
             text += ", so part of the raw gap is the groups' mix of ages"
+    possible = (even or gap).get("worst_groups") or ()
+    if len(possible) > 1:
+        text += f"; which group is worst cannot be told, it may be any of {len(possible)} ({_first_of(possible)})"
     p = (even or gap).get("p_holm")
     if p is None:
         return text
     return text + (f": more than chance (p = {p:.3f})" if gap["flagged"] else f": no difference shown (p = {p:.3f})")
+
+
+def _first_of(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown}, …"

@@ -12,6 +12,7 @@ from agebench.evaluation.resampling import Floats, Replicates
 
 Kind = Literal["bca", "percentile"]
 LEVEL = 0.95
+_TIED = 2e-6
 
 
 def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEVEL) -> tuple[Floats, Floats]:
@@ -32,7 +33,7 @@ def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEV
     tails = np.minimum(special.ndtr(np.array([-reach, reach])), np.nextafter(1, 0))
     levels = np.broadcast_to(tails, (len(value), 2)) if kind == "percentile" else _bca_levels(found, tails)
     ordered = np.sort(resampled, axis=1)  # NaN goes to the end.
-    count = np.isfinite(ordered).sum(axis=1)
+    count = (~np.isnan(ordered)).sum(axis=1)  # Infinite replicates are an open end.
     known = np.isfinite(value) & (count > 0)
     for side, ends in enumerate((low, high)):
         place = np.clip(levels[known, side] * (count[known] - 1), 0, count[known] - 1)
@@ -40,16 +41,20 @@ def bootstrap_interval(found: Replicates, kind: Kind = "bca", level: float = LEV
         above = np.minimum(below + 1, count[known] - 1)
         rows = np.flatnonzero(known)
         fraction = place - below
-        ends[known] = ordered[rows, below] * (1 - fraction) + ordered[rows, above] * fraction
+        with np.errstate(invalid="ignore"):
+            between = ordered[rows, below] * (1 - fraction) + ordered[rows, above] * fraction
+        ends[known] = np.where(np.isinf(ordered[rows, above]), ordered[rows, above], between)
     # A figure on the edge of what it can be (a CS of 1) may have all its replicates to one side.
     return np.fmin(low, np.where(known, value, np.nan)), np.fmax(high, np.where(known, value, np.nan))
 
 
 def _bca_levels(found: Replicates, tails: Floats) -> Floats:
     value = found.value[:, None]
-    finite = np.isfinite(found.resampled)
-    # Ties count half: with whole-year predictions many replicates equal the point value.
-    below = ((found.resampled < value) & finite).sum(axis=1) + 0.5 * ((found.resampled == value) & finite).sum(axis=1)
+    finite = ~np.isnan(found.resampled)
+    # Ties count half: with whole-year predictions many replicates equal the point value. Replicates are summed in single
+    # precision, so a tie is equal to its precision only.
+    tied = np.abs(found.resampled - value) <= _TIED * np.abs(value)
+    below = ((found.resampled < value) & finite & ~tied).sum(axis=1) + 0.5 * (tied & finite).sum(axis=1)
     count = np.maximum(finite.sum(axis=1), 1)
     shift = special.ndtri(np.clip(below / count, 0.5 / count, 1 - 0.5 / count))[:, None]
     known = np.isfinite(found.left_out)

@@ -12,12 +12,31 @@ from agebench.reports.tables import (
     with_interval,
 )
 
+_NAMED = 4  # groups of a set that a sentence names
+
 
 def gap_in_words(grouping: str, gap: Mapping[str, Any]) -> str:
-    """One or two sentences; "" where no difference is known."""
+    """One to three sentences; "" where no difference is known."""
     raw = _difference(grouping, gap)
     if not raw:
         return ""
+    return _gap_text(grouping, gap, raw) + _possibly_worst(grouping, gap.get("standardised") or gap)
+
+
+def _possibly_worst(grouping: str, part: Mapping[str, Any]) -> str:
+    """Which groups may be the worst, where it is not one alone."""
+    names = [escaped(group_name(grouping, name)) for name in part.get("worst_groups") or ()]
+    if len(names) < 2:
+        return ""
+    more = [f"{len(names) - _NAMED} more"] * (len(names) > _NAMED)
+    return f" Which group is worst cannot be told: it may be {_either([*names[:_NAMED], *more])}."
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]])
+
+
+def _gap_text(grouping: str, gap: Mapping[str, Any], raw: str) -> str:
     shown = _shown(gap)
     claim = f"no difference is shown ({raw})" if shown is False else f"worst for {raw}"
     text = f"**{escaped(group_name(grouping, grouping))}**: {claim}."

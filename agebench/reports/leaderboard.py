@@ -245,6 +245,8 @@ def _fairness(rows: Sequence[Row]) -> str:
             grouping, group, mae = worst
             shown = DASH if gap.shown is None else "shown" if gap.shown else "not shown"
             ends = " above ".join(escaped(group_name(gap.grouping, end)) for end in (gap.worst, gap.best))
+            if len(gap.worst_groups) > 1:
+                ends += f"; any of {len(gap.worst_groups)} may be worst"
             table.append(
                 [
                     system(row),

@@ -61,6 +61,7 @@ class _Even(_Table):
     best: str
     difference: _Figure
     p_holm: Number | None = None
+    worst_groups: list[str] | None = None
 
 
 class _Gap(_Table):
@@ -71,6 +72,7 @@ class _Method(_Table):
     resamples: int
     seed: int = Field(ge=0)
     interval: Kind
+    version: int = 1
 
 
 class _Test(_Table):

@@ -30,9 +30,10 @@ from agebench.reports.task_text import task_parts
 _Columns = dict[str, tuple[str, dict[str, Any]]]
 
 _TESTED = (
-    "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is; whether it "
-    "is more than chance, a permutation test of all groups says (p, Holm-corrected over the groupings). Groups with few images "
-    "are shown, but not compared."
+    "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is. Its "
+    "interval allows for that choice: it holds for all pairs of groups at once (figures made before that have the interval of "
+    "the two groups alone). Whether groups differ at all, a permutation test says (p, Holm-corrected over the groupings). "
+    "Groups with few images are shown, but not compared."
 )
 # Key of `overall` -> column, and how its figures are written.
 _SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}

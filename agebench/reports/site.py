@@ -119,7 +119,8 @@ def _test(row: Row, test: str) -> dict[str, Any]:
         "worst": worst and [printable(group_name(*worst[:2])), *_numbers(worst[2])],
         "gap": gap
         and [
-            f"{printable(group_name(gap.grouping, gap.worst))} above {printable(group_name(gap.grouping, gap.best))}",
+            f"{printable(group_name(gap.grouping, gap.worst))} above {printable(group_name(gap.grouping, gap.best))}"
+            + (f"; any of {len(gap.worst_groups)} may be worst" if len(gap.worst_groups) > 1 else ""),
             *_numbers(gap.difference),
         ],
         "gapShown": gap and gap.shown,

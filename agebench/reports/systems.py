@@ -268,6 +268,7 @@ class Gap:
 
     Attributes:
         grouping, worst, best: whose.
+        worst_groups: the groups that may be the worst by any seed, largest first; () in old records.
         difference: years, over the seeds; of the first seed alone where the seeds name other groups.
         shown: whether every seed's test finds it more than chance; None where it was not tested.
     """
@@ -277,6 +278,7 @@ class Gap:
     best: str
     difference: Figure
     shown: bool | None
+    worst_groups: tuple[str, ...] = ()
 
 
 @cache
@@ -294,7 +296,9 @@ def largest_gap(row: Row, test: str) -> Gap | None:
         ps = [of.get("p_holm") for of in several]
         shown = None if None in ps else all(p < SIGNIFICANT for p in ps)
         if difference.get("value") is not None:
-            found.append(Gap(grouping, gap["worst"], gap["best"], difference, shown))
+            recorded = all("worst_groups" in part for part in several)
+            possible = dict.fromkeys(name for part in several for name in part["worst_groups"]) if recorded else ()
+            found.append(Gap(grouping, gap["worst"], gap["best"], difference, shown, tuple(possible)))
     return max(found, key=lambda of: of.difference["value"], default=None)
 
 

@@ -17,7 +17,7 @@ _MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 def with_interval(
     figure: Mapping[str, Any] | None, *, digits: int = 2, percent: bool = False, sign: bool = False
 ) -> str:
-    """`4.52 [4.40, 4.63]`; a dash where there is no value, no brackets where there is no interval.
+    """`4.52 [4.40, 4.63]`; a dash where there is no value, no brackets where there is no interval; an open end is ∞.
 
     Args:
         figure: `value`, `low` and `high`, each of which may be None or missing.
@@ -32,6 +32,8 @@ def with_interval(
     if value == DASH:
         return DASH
     shown = f"{value} %" if percent else value
+    if high == DASH and low != DASH:
+        high = "∞"  # The sample has no upper bound, as of a 95th percentile from 50 images.
     return shown if DASH in (low, high) else f"{shown} [{low}, {high}]"
 
 

@@ -15,9 +15,7 @@ from agebench.evaluation.comparison import Paired, compare
 def paired(seeds: int, spread: float, n: int, rng: np.random.Generator) -> Paired:
     """Simulate two systems of the same kind on the same images."""
     images = rng.normal(20, 2, n)
-    errors = tuple(
-        np.abs(images + rng.normal(0, 1, (seeds, n)) + rng.normal(0, spread, (seeds, 1))) for _ in range(2)
-    )
+    errors = tuple(np.abs(images + rng.normal(0, 1, (seeds, n)) + rng.normal(0, spread, (seeds, 1))) for _ in range(2))
     return Paired(("a", "b"), errors, np.arange(n), False, 0)
 
 

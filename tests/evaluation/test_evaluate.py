@@ -135,6 +135,10 @@ def test_intervals_contain_the_value_and_json_takes_the_entry(table):
     for figure in shown:
         if figure["low"] is not None:
             assert figure["low"] <= figure["value"] + 1e-9
+            if figure["high"] is None:
+                # A quantile beyond which no error of so few need lie: 0.95^73 = 2.4 %, 0.5^6 = 1.6 %; fewer of one person.
+                assert figure in (entry["overall"]["p95_ae"], entry["overall"]["median_ae"])
+                continue
             assert figure["high"] >= figure["value"] - 1e-9
 
 
@@ -261,3 +265,96 @@ def test_intervals_of_what_is_no_mean_agree_with_resampled_rows(name, figure):
     found = evaluate(table, interval="percentile")["overall"][name]
     assert (found["high"] - found["low"]) / 3.92 == pytest.approx(np.std(plain), rel=0.2)
     assert (found["high"] + found["low"]) / 2 == pytest.approx(np.mean(plain), abs=np.std(plain))
+
+
+def equal_groups(seed: int, n: int = 400, groups: int = 8) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    age = rng.integers(20, 40, n).astype(float)
+    group = rng.integers(0, groups, n).astype(str)
+    error = rng.normal(0, 3, n)
+    return pd.DataFrame(
+        {"sample_id": [f"i{row}" for row in range(n)], "age": age, "age_pred": age + error, "group": group}
+    )
+
+
+def test_gap_of_a_selected_pair_covers_zero(monkeypatch):
+    monkeypatch.setattr("agebench.evaluation.gaps.equality_test", lambda *_, **__: 1.0)
+    pairs = sets = 0
+    for seed in range(40):
+        gap = evaluate(equal_groups(seed), groups=["group"], resamples=200, seed=seed)["gaps"]["group"]
+        pairs += gap["difference"]["low"] <= 0
+        sets += len(gap["worst_groups"]) == len(gap["excess"])
+    # 40 intervals at 95 %: fewer than 34 has a chance of 0.3 %; of plain intervals of the selected pair about 18 hold 0.
+    assert min(pairs, sets) >= 34
+
+
+def test_worst_groups_are_one_where_it_can_be_told():
+    table = equal_groups(0, n=4000, groups=4)
+    worse = table["group"].isin(["2"])
+    table["age_pred"] = table["age"] + (table["age_pred"] - table["age"]) * np.where(worse, 2, 1)
+    gap = evaluate(table, groups=["group"], resamples=200)["gaps"]["group"]
+    assert gap["worst_groups"] == ["2"] == gap["standardised"]["worst_groups"]
+    assert gap["excess"]["2"]["low"] > 0 > gap["excess"]["1"]["high"]
+    both = table["group"].isin(["2", "3"])
+    table["age_pred"] = table["age"] + equal_groups(1, n=4000)["age_pred"] - equal_groups(1, n=4000)["age"]
+    table["age_pred"] += (table["age_pred"] - table["age"]) * np.where(both, 1, 0)
+    assert set(evaluate(table, groups=["group"], resamples=200)["gaps"]["group"]["worst_groups"]) == {"2", "3"}
+
+
+def test_intervals_do_not_depend_on_row_order():
+    table = made(300, seed=3, subjects=40).assign(sample_id=[f"i{row}" for row in range(300)])
+    mixed = table.sample(frac=1, random_state=1).reset_index(drop=True)
+    first, second = (evaluate(rows, groups=["gender", "race"], resamples=100) for rows in (table, mixed))
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_shares_of_one_have_exact_intervals():
+    age = np.arange(40.0)
+    table = pd.DataFrame({"age": age, "age_pred": age + 0.1, "age_low": age - 1, "age_high": age + 1})
+    overall = evaluate(table, resamples=100)["overall"]
+    assert overall["range_hit"]["high"] == 1
+    assert overall["range_hit"]["low"] == pytest.approx(0.025 ** (1 / 40))
+
+
+def test_constant_predictions_have_no_correlation():
+    table = pd.DataFrame({"age": np.arange(333.0) % 70, "age_pred": np.full(333, 33.3)})
+    overall = evaluate(table, resamples=100)["overall"]
+    assert overall["pearson"]["value"] is None
+    assert overall["spearman"]["value"] is None
+
+
+def test_balanced_mae_and_rmse_cover_the_truth():
+    # Skewed ages: many single years have one or two rows. Of plain bootstrap intervals 80 to 85 % cover.
+    covered = np.zeros(3)
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        age = np.floor(rng.gamma(4, 8, 80))
+        error = rng.normal(0, 2 + age / 20)
+        table = pd.DataFrame({"age": age, "age_pred": age + error})
+        overall = evaluate(table, resamples=100, seed=seed)["overall"]
+        ages = np.unique(age)
+        truths = {
+            "balanced_mae": np.mean(2 + ages / 20) * np.sqrt(2 / np.pi),
+            "rmse": 3.6616,  # of four million draws
+            "p95_ae": 7.2959,
+        }
+        covered += [
+            overall[name]["low"] <= truth <= (overall[name]["high"] or np.inf) for name, truth in truths.items()
+        ]
+    assert (covered >= 70).all()  # Of 80 at 95 %: fewer than 70 has a chance of 0.3 %.
+
+
+def test_p95_of_few_images_has_no_upper_end():
+    rng = np.random.default_rng(0)
+    age = rng.integers(0, 80, 50).astype(float)
+    overall = evaluate(pd.DataFrame({"age": age, "age_pred": age + rng.normal(0, 4, 50)}), resamples=100)["overall"]
+    assert overall["p95_ae"]["high"] is None  # The largest of 50 errors lies below the percentile in 8 of 100 cases.
+    assert overall["p95_ae"]["low"] < overall["p95_ae"]["value"]
+    assert overall["median_ae"]["high"] is not None
+
+
+@pytest.mark.parametrize(("freedom", "marked"), [(2, ["rmse"]), (1000, [])])
+def test_heavy_tails_mark_the_rmse(freedom, marked):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"age": np.full(2000, 40.0), "age_pred": 40 + rng.standard_t(freedom, 2000)})
+    assert evaluate(table, resamples=100)["undercovering"] == marked
