@@ -107,6 +107,14 @@ def test_check_compares_the_size_of_groups(key: str, value: Any, run: Path) -> N
     assert any(f"gender male: {key} is {value} there" in problem for problem in check_record(make_record(run), run))
 
 
+@pytest.mark.parametrize(("end", "moved", "wrong"), [("low", 1e-5, False), ("low", -1e-3, True), ("value", 1e-5, True)])
+def test_check_allows_ends_only_rounding(end: str, moved: float, wrong: bool, run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["groups"]["gender"]["male"]["mae"][end] += moved
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert bool(list(check_record(make_record(run), run))) == wrong
+
+
 def test_results_add_needs_the_predictions(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = run / "predictions" / "fgnet.parquet"
     file.unlink()
