@@ -112,7 +112,10 @@ def _overall(entry: Mapping[str, Any]) -> str:
     return f"{table}\n\n{_TAILS}" if entry.get("undercovering") else table
 
 
-_SIMULTANEOUS = "Worst and best are chosen for their distance; the intervals hold for all pairs of groups at once, so they allow for that."
+_SIMULTANEOUS = (
+    "Worst and best are chosen for their distance. The intervals hold for all pairs of groups at once, so they allow for "
+    "that choice."
+)
 
 
 def _gaps(gaps: Mapping[str, Any]) -> list[str]:

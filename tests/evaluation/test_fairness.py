@@ -135,3 +135,18 @@ def test_the_verdict_says_when_the_gap_is_one_of_ages():
     }
     assert "mix of ages" in verdict(gap)
     assert "no difference shown" in verdict(gap)
+
+
+def test_verdict_names_all_groups_that_may_be_worst():
+    gap = {
+        "difference": {"value": 0.3},
+        "worst": "a",
+        "best": "c",
+        "worst_groups": ["a", "b"],
+        "p_holm": 0.5,
+        "shrinks": False,
+        "flagged": False,
+        "standardised": None,
+    }
+    assert "it may be any of 2 (a, b)" in verdict(gap)
+    assert "may be any" not in verdict(gap | {"worst_groups": ["a"]})
