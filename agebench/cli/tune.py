@@ -86,5 +86,7 @@ def _numbers(text: str | None, option: str, *, least: float) -> list[float] | No
     except ValueError:
         raise UserError(f"{option} {text}: write numbers with commas between them, e.g. 0.0003,0.001") from None
     if not all(least <= value < float("inf") for value in found):
-        raise UserError(f"{option} {text}: out of range: each number must be finite and {'above 0' if least else '0 or more'}")
+        raise UserError(
+            f"{option} {text}: out of range: each number must be finite and {'above 0' if least else '0 or more'}"
+        )
     return found

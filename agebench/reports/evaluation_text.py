@@ -113,8 +113,8 @@ def _overall(entry: Mapping[str, Any]) -> str:
 
 
 _SIMULTANEOUS = (
-    "Worst and best are chosen for their distance; the intervals hold for all pairs of groups at once, so they allow "
-    "for that."
+    "Worst and best are chosen for their distance. The intervals hold for all pairs of groups at once, so they allow for "
+    "that choice."
 )
 
 

@@ -55,11 +55,13 @@ def test_every_refused_image_has_a_code_of_a_failure() -> None:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
     ]
     refused = [(name, call) for name, call in raised if getattr(call.func, "id", "") == "ImageRefused"]
+    # A person whose face is annotated as not visible is asked of no model that sees faces alone.
+    not_asked = {RejectReason.NO_FACE_BOX}
     assert len(refused) > 12
     for name, call in refused:
         assert len(call.args) == 2, f"{name}: ImageRefused without a code"
         assert isinstance(call.args[1], ast.Attribute)
-        assert RejectReason[call.args[1].attr] in FAILURES_TO_PROCESS, f"{name}: {call.args[1].attr}"
+        assert RejectReason[call.args[1].attr] in FAILURES_TO_PROCESS | not_asked, f"{name}: {call.args[1].attr}"
 
 
 def test_every_code_has_a_title() -> None:

@@ -54,7 +54,9 @@ def registry_of_mine(tmp_path: Path) -> Path:
 
 def leftovers() -> list[str]:
     home = home_of(card())
-    return sorted(path.name for path in home.parent.iterdir() if path.name not in ("mine", ".mine.lock"))
+    return sorted(
+        path.name for path in home.parent.iterdir() if path.name not in ("mine", ".mine.lock", ".mine.lock.owner")
+    )
 
 
 def test_a_missing_dataset_says_where_how_and_under_what_licence() -> None:

@@ -150,3 +150,18 @@ def test_comparable_leaves_out_the_smallest_group_until_half_of_the_rows_are_in_
     groups, strata = comparable(years, grouping, ranked(grouping, minimum))
     assert groups.tolist() == (left.tolist() if len(left) > 1 else [])
     assert strata.ranges == (age_strata(years, grouping, left).ranges if len(left) > 1 else ())
+
+
+def test_verdict_names_all_groups_that_may_be_worst():
+    gap = {
+        "difference": {"value": 0.3},
+        "worst": "a",
+        "best": "c",
+        "worst_groups": ["a", "b"],
+        "p_holm": 0.5,
+        "shrinks": False,
+        "flagged": False,
+        "standardised": None,
+    }
+    assert "it may be any of 2 (a, b)" in verdict(gap)
+    assert "may be any" not in verdict(gap | {"worst_groups": ["a"]})

@@ -124,3 +124,8 @@ def test_the_det_curve_trades_one_error_for_the_other():
     det = age_gates(people(), legal_ages=[18])["18"]["det"]
     assert (np.diff(det["fpr"]) <= 0).all()
     assert (np.diff(det["fnr"]) >= 0).all()
+
+
+def test_needed_challenge_is_a_number_of_hundredths():
+    estimates = np.sort(np.concatenate([np.full(300, 20.3), np.full(2, 30.0)]))
+    assert str(needed_challenge(estimates, 0.01)["value"]) == "20.31"

@@ -99,7 +99,7 @@ def test_tasks_renaming_changes_names_only(columns: dict[str, list[str]], classe
 
 def test_nist_region_called_cs_has_an_interval_in_years() -> None:
     table = predictions({"accuracy": ["1", "cs", "mae"], "gender": ["female", "male"]})
-    groups = nist(table, origin="accuracy", resamples=50)["by_origin"]["groups"]
+    groups = nist(table, origin="accuracy", resamples=50)["all_ages"]["by_origin"]["groups"]
     for group in groups.values():
         assert 5 < group["mae"]["low"] <= group["mae"]["value"] <= group["mae"]["high"] < 15
 

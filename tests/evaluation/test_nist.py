@@ -144,3 +144,18 @@ def test_without_gender_the_layout_is_refused() -> None:
         nist(faces().drop(columns="gender"))
     with pytest.raises(UserError, match="two values, female and male; it has a, b, c"):
         nist(faces().assign(gender=np.resize(["a", "b", "c"], 6000)))
+
+
+def test_mean_over_cells_of_single_rows_has_an_interval():
+    # One row in each cell shows no spread within cells; neighboring ages do.
+    rng = np.random.default_rng(0)
+    age = np.repeat(np.arange(20.0, 60), 2)
+    table = pd.DataFrame({"age": age, "age_pred": age + rng.normal(0, 4, 80), "gender": ["female", "male"] * 40})
+    mae = nist(table, resamples=200)["all_ages"]["mae"]
+    spread = np.abs(table["age_pred"] - age).std() / 80**0.5
+    assert mae["high"] - mae["low"] == pytest.approx(2 * 1.96 * spread, rel=0.3)
+
+
+def test_accuracy_of_one_is_not_certain():
+    table = pd.DataFrame({"age": np.arange(40.0), "age_pred": np.arange(40.0) + 0.1, "gender": ["female", "male"] * 20})
+    assert nist(table, resamples=100)["all_ages"]["accuracy"]["5"]["low"] == pytest.approx(0.025 ** (1 / 40))

@@ -164,3 +164,11 @@ def test_a_level_needs_as_many_images_as_its_rank():
     found = conformal(table, table, levels=[0.9])["levels"]["0.9"]
     assert found["radius"] == (table.age_pred - table.age).abs().max()
     assert conformal(table[:8], table, levels=[0.9])["levels"] == {}
+
+
+def test_coverage_of_one_has_an_exact_interval():
+    age = np.arange(50.0)
+    table = pd.DataFrame({"age": age, "age_pred": age + 0.01, "age_std": np.full(50, 5.0)})
+    coverage = uncertainty(table, resamples=100)["levels"]["0.5"]["coverage"]
+    assert coverage["value"] == coverage["high"] == 1
+    assert coverage["low"] == pytest.approx(0.025 ** (1 / 50))

@@ -66,6 +66,27 @@ def test_a_new_seal_hides_nothing_from_the_predictions(run: Path) -> None:
     assert any("gender male: cs5 is" in problem for problem in check_record(make_record(run), run))
 
 
+@pytest.mark.parametrize(("version", "moved", "right"), [(2, 0.02, False), (1, 0.02, True), (1, 0.2, False)])
+def test_ends_of_older_records_are_checked_within_rounding(run: Path, version: int, moved: float, right: bool) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    metrics = json.loads((run / "metrics.json").read_text())
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3, version=version)
+    if version == 1:
+        del entry["method"]["version"]
+    mae = entry["overall"]["mae"]
+    mae["high"] += moved * (mae["high"] - mae["low"])
+    metrics["tests"]["fgnet"] = json.loads(json.dumps(entry))
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert (list(check_record(make_record(run), run)) == []) == right
+
+
+def test_intervals_of_a_later_version_are_refused(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["method"]["version"] = 9
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any("of version 9" in problem for problem in check_record(make_record(run), run))
+
+
 def test_other_predictions_are_found(run: Path) -> None:
     record = make_record(run)
     file = run / "predictions" / "fgnet.parquet"
@@ -122,7 +143,7 @@ def test_results_add_needs_the_predictions(run: Path, capsys: pytest.CaptureFixt
     assert f"{file}: missing" in capsys.readouterr().err
     file.write_bytes(b"PAR1")
     assert main(["results", "add", str(run)]) == 2
-    assert f"{file}: not a readable Parquet file" in capsys.readouterr().err
+    assert f"{file}: damaged" in capsys.readouterr().err
 
 
 def recorded(run: Path, table: pd.DataFrame, tested: pd.DataFrame, **samples: Any) -> list[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 from agebench.errors import UserError
 from agebench.evaluation.evaluate import evaluate
 from agebench.reports.figures import colours, label
+from agebench.reports.gap_text import gap_in_words
 from agebench.reports.run_report import summary, write_report
 from agebench.reports.tables import escaped, with_interval
 
@@ -299,3 +300,9 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json: cannot be read"):
         write_report(tmp_path)
+
+
+def test_gap_text_names_the_groups_that_may_be_worst() -> None:
+    gap = {"difference": {"value": 0.3, "low": -0.1, "high": 0.7}, "worst": "a", "best": "c", "p_holm": 0.5}
+    assert "it may be a, b or c." in gap_in_words("race", gap | {"worst_groups": ["a", "b", "c"]})
+    assert "may be" not in gap_in_words("race", gap | {"worst_groups": ["a"]})

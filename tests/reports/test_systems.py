@@ -124,6 +124,20 @@ def test_groups_and_gaps_over_seeds() -> None:
     assert gap.shown
 
 
+def test_worst_groups_of_all_seeds_are_told() -> None:
+    records = [record("a", 3, 0), record("a", 5, 1)]
+    for one, names in zip(records, (["a", "b"], ["a", "c"]), strict=True):
+        for gap in one["metrics"]["tests"]["utk"]["gaps"].values():
+            if gap.get("standardised"):
+                gap["standardised"]["worst_groups"] = names
+    gap = largest_gap(rows_of(records)[0], "utk")
+    assert gap is not None
+    assert gap.worst_groups == ("a", "b", "c")
+    before = largest_gap(rows_of([record("a", 3, 0)])[0], "utk")  # made before the set was recorded
+    assert before is not None
+    assert before.worst_groups == ()
+
+
 def test_a_seed_that_was_run_twice_is_one_seed() -> None:
     (row,) = rows_of([record("a", 3, 0), record("a", 9, 0, id="b-again")])
     assert row.figure("utk")["value"] == 3

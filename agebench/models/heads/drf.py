@@ -68,7 +68,7 @@ class DRFHead(Head):
         self.update_every, self.remembered, self.iterations = update_every, remembered, iterations
         self.linear = nn.Linear(in_features, units)
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.stack([torch.randperm(units, generator=generator)[:nodes] for _ in range(trees)])
+        chosen = torch.rand(trees, units, generator=generator).argsort(dim=1)[:, :nodes]
         self.register_buffer("chosen", chosen)
         spread = torch.linspace(ages[0], ages[1], self.leaves).repeat(trees, 1)
         self.register_buffer("mean", spread)
