@@ -41,7 +41,7 @@ def test_groups_that_share_no_ages_are_not_compared():
     years = np.concatenate([np.arange(200) % 20, 50 + np.arange(200) % 20])
     groups, strata = comparable(years, two_groups(np.repeat([0, 1], 200)), np.array([0, 1]))
     assert len(groups) == 0
-    assert not strata.usable
+    assert strata.ranges == ()
 
 
 def test_the_smallest_group_is_left_out_where_it_alone_prevents_a_comparison():
