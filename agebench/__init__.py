@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from agebench._version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agebench.deploy.predictor import Predictor
+    from agebench.inference.predictor import Predictor
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def load(model: "str | Path", *, trusted: bool = False, device: str = "auto") -> "Predictor":
@@ -22,6 +24,6 @@ def load(model: "str | Path", *, trusted: bool = False, device: str = "auto") ->
     Raises:
         UserError: nothing of that kind, or a run that is not finished.
     """
-    from agebench.deploy.predictor import load as open_model
+    from agebench.inference.predictor import load as open_model
 
     return open_model(model, trusted=trusted, device=device)

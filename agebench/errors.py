@@ -26,11 +26,11 @@ class DiskFull(AgebenchError):
     """A file could not be written because the disk is full; what was finished before is kept."""
 
 
-class Diverged(AgebenchError):
+class TrainingDivergedError(AgebenchError):
     """Training has left the finite numbers; the message says where, and what to try."""
 
 
-class DatasetMissing(UserError):
+class DatasetNotFoundError(UserError):
     """A dataset is not on this machine; the message says where it was looked for and how to get it."""
 
 
@@ -76,12 +76,12 @@ class RejectReason(StrEnum):
     OTHER = "other"
 
 
-class ImageRefused(AgebenchError):
+class ImageRejectedError(AgebenchError):
     """One image cannot be used; `reason` is the code and the message the detail. Callers reject the image and go on."""
 
     def __init__(self, message: str, reason: RejectReason = RejectReason.OTHER) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, RejectReason]]:
+    def __reduce__(self) -> tuple[type["ImageRejectedError"], tuple[str, RejectReason]]:
         return type(self), (str(self), self.reason)

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import agebench
-from agebench.deploy.writing import open_output
-from agebench.files import csv_cell, csv_origin, csv_text
+from agebench.inference.writers import open_writer
+from agebench.utils.io import csv_cell, csv_origin, csv_text
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1+1", "-x", "@SUM(A1)", "\tx", "\r=x", "\n=x", "＝x", "'=x", "-"])
@@ -42,14 +42,17 @@ def test_csv_text_covers_cells_headers_and_index() -> None:
 
 def test_predict_writes_no_formula(tmp_path: Path) -> None:
     row = {"input": "=cmd|'/C calc'!A0.jpg", "face": 0, "age": -1.5, "error": "-"}
-    with open_output(tmp_path / "ages.csv", list(row), {}) as write:
+    with open_writer(tmp_path / "ages.csv", list(row), {}) as write:
         write([row])
     assert (tmp_path / "ages.csv").read_text() == "input,face,age,error\n'=cmd|'/C calc'!A0.jpg,0,-1.5,'-\n"
 
 
 def test_every_csv_for_people_goes_through_one_function() -> None:
     """Digests and the file that a model's command reads are no CSV for people."""
-    machine = {"data/samples.py", "reports/results.py", "models/external/command.py", "deploy/writing.py", "files.py"}
+    machine = {
+        *("data/samples.py", "leaderboard/records.py", "estimators/external/command.py", "inference/writers.py"),
+        "utils/io.py",
+    }
     package = Path(agebench.__file__).parent
     writers = {
         str(file.relative_to(package))

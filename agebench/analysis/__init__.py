@@ -1,1 +1,1 @@
-"""Looking closer: a dataset before training, a recipe before the long run."""
+"""Analyses of datasets and estimators."""

@@ -9,10 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agebench import __version__
+from agebench._version import __version__
 from agebench.errors import AgebenchError, UserError
-from agebench.progress import above_progress, printable, step
-from agebench.terminal import printable_streams
+from agebench.utils.progress import above_progress, printable, step
+from agebench.utils.terminal import printable_streams
 
 # Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
 # which returns the exit code.

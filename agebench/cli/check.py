@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from agebench.cli.options import add_json, add_registry
+from agebench.cli.common_options import add_json, add_registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the checks; exit code 1 if one is broken."""
     from agebench.errors import AgebenchError
-    from agebench.testing import ContractBroken, find_checks
+    from agebench.plugins.testing import ContractViolation, find_checks
 
     rows = []
     for check in find_checks(arguments.names, arguments.registry):
         try:
             said, good = check.run(), True
-        except (ContractBroken, AgebenchError) as error:
+        except (ContractViolation, AgebenchError) as error:
             said, good = str(error), False
         rows.append({"kind": check.kind, "name": check.name, "good": good, "says": said})
         if not arguments.json:

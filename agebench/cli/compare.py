@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agebench.cli.options import add_json
-from agebench.cli.score import add_reading, add_resampling, check_resampling
+from agebench.cli.common_options import add_json
+from agebench.cli.score import add_input_options, add_resampling_options, check_resampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]FILE[,FILE…]",
         help="a system's predictions, its seeds separated by commas; a run folder stands for its predictions/*.parquet",
     )
-    add_reading(parser)
-    add_resampling(parser)
+    add_input_options(parser)
+    add_resampling_options(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write comparison.json, comparison.md and figures/ here"
     )
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, compare on every test set that all systems have, print."""
     from agebench.errors import UserError
-    from agebench.evaluation.comparison import across_datasets, compare, pair
-    from agebench.files import check_folder
+    from agebench.metrics.comparison import align_systems, compare_systems, friedman_nemenyi
+    from agebench.utils.io import check_folder
 
     check_resampling(arguments)
     if arguments.out:
@@ -50,17 +50,19 @@ def run(arguments: argparse.Namespace) -> int:
     result: dict[str, object] = {"schema": 1, "tests": {}}
     found = {}
     for test, systems in tests.items():
-        paired = pair(systems, allow_missing=missing)
-        found[test] = compare(paired, resamples=arguments.resamples, seed=arguments.seed, interval=arguments.interval)
+        paired = align_systems(systems, allow_missing=missing)
+        found[test] = compare_systems(
+            paired, resamples=arguments.resamples, seed=arguments.seed, interval=arguments.interval
+        )
     result["tests"] = found
     if len(tests) > 1 and len(names) > 2:
         maes = {test: {name: row["mae"]["value"] for name, row in of["systems"].items()} for test, of in found.items()}
-        result["across"] = across_datasets(maes)
+        result["across"] = friedman_nemenyi(maes)
     if arguments.out:
-        from agebench.reports.evaluation_report import write_comparison
+        from agebench.reports.evaluation import write_comparison
 
         write_comparison(arguments.out, result)
-    from agebench.reports.evaluation_text import compare_text
+    from agebench.reports.sections.evaluation import compare_text
 
     print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else compare_text(result))
     if arguments.out:
@@ -83,7 +85,7 @@ def _tests(
 ) -> "dict[str, dict[str, list[pd.DataFrame]]]":
     """Test set -> system -> predictions, one table a seed."""
     from agebench.errors import UserError
-    from agebench.evaluation.reading import column_map, read_predictions
+    from agebench.metrics.prediction_io import column_map, read_predictions
 
     columns = column_map(arguments.col)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.cli import data_audit, data_faces
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.data.store import AddReport, CheckReport
-    from agebench.registry.cards import DatasetCard
+    from agebench.config.cards.base import DatasetCard
+    from agebench.data.storage.importer import ImportReport, VerifyReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,49 +53,52 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    card = cards(arguments).datasets.get(arguments.name)
-    from agebench.data import store
+    card = load_cards(arguments).datasets.get(arguments.name)
+    from agebench.data.storage import importer
 
     options = {"link": arguments.link, "replace": arguments.replace, "allow_partial": arguments.allow_partial}
-    return _added(arguments, card, store.add(card, arguments.path, **options))
+    return _added(arguments, card, importer.import_dataset(card, arguments.path, **options))
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    card = cards(arguments).datasets.get(arguments.name)
-    from agebench.data import store
+    card = load_cards(arguments).datasets.get(arguments.name)
+    from agebench.data.storage import importer
 
-    return _added(arguments, card, store.get(card, allow_partial=arguments.allow_partial))
+    return _added(arguments, card, importer.download_dataset(card, allow_partial=arguments.allow_partial))
 
 
-def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "AddReport") -> int:
+def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "ImportReport") -> int:
     if arguments.json:
         _print_json(report)
         return 0
     for problem in report.problems:
         print(f"{card.name} is not good: {problem}")
-    aside = f", {report.put_aside} put aside (see `agebench data check {card.name}`)" if report.put_aside else ""
-    state = "was there already" if report.already else "added"
+    aside = f", {report.rejected} put aside (see `agebench data check {card.name}`)" if report.rejected else ""
+    state = "was there already" if report.was_present else "added"
     print(f"{card.title} {state}: {report.images} images{aside}\n{_where(report.root)}\nlicence: {card.licence}")
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    found = cards(arguments).datasets
-    from agebench.data.store import can_get, home_of, needs_files, recover
-    from agebench.paths import data_home
+    found = load_cards(arguments).datasets
+    from agebench.data.storage.importer import dataset_dir, download_source, needs_files, recover
+    from agebench.utils.paths import data_home
 
     broken = found.broken()
     rows = []
     for name in found.names():
         card = found.get(name)
-        home = home_of(card)
+        home = dataset_dir(card)
         recover(card)
         if not needs_files(card):
             state, where = "made as it is read", ""
         elif home.exists():
             state, where = "here", _where(home)
         else:
-            state, where = "missing", f"agebench data get {name}" if can_get(card) else f"agebench data add {name} PATH"
+            state, where = (
+                "missing",
+                f"agebench data get {name}" if download_source(card) else f"agebench data add {name} PATH",
+            )
         rows.append({"name": name, "title": card.title, "images": card.count, "state": state, "where": where})
     if arguments.json:
         print(json.dumps({"datasets": rows, "broken": broken}, indent=2))
@@ -110,16 +113,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    found = cards(arguments).datasets
-    from agebench.data.store import check, home_of, needs_files, recover
+    found = load_cards(arguments).datasets
+    from agebench.data.storage.importer import dataset_dir, needs_files, recover, verify_dataset
 
     chosen = [found.get(name) for name in arguments.names]
     if not chosen:
         every = [found.get(name) for name in found.names() if name not in found.broken()]
         for card in every:
             recover(card)
-        chosen = [card for card in every if needs_files(card) and home_of(card).exists()]
-    reports = [check(card, full=arguments.full) for card in chosen]
+        chosen = [card for card in every if needs_files(card) and dataset_dir(card).exists()]
+    reports = [verify_dataset(card, full=arguments.full) for card in chosen]
     if arguments.json:
         _print_json(reports)
     elif not reports:
@@ -129,10 +132,10 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if any(report.problems for report in reports) else 0
 
 
-def _print_checks(reports: "list[CheckReport]") -> None:
+def _print_checks(reports: "list[VerifyReport]") -> None:
     from tabulate import tabulate
 
-    from agebench.data.refusals import TITLES
+    from agebench.data.reject_reasons import TITLES
     from agebench.errors import RejectReason
 
     rows = [
@@ -140,7 +143,7 @@ def _print_checks(reports: "list[CheckReport]") -> None:
             "name": report.name,
             "images": report.images,
             "a whole copy": report.expected,
-            "put aside": sum(report.put_aside.values()),
+            "put aside": sum(report.rejected.values()),
             "opened": report.decoded,
             "unreadable": len(report.unreadable),
             "verdict": "wrong" if report.problems else "good",
@@ -152,7 +155,7 @@ def _print_checks(reports: "list[CheckReport]") -> None:
             print(f"{report.name}: {problem}")
     print(tabulate(rows, headers="keys", missingval="–"))
     for report in reports:
-        for code, count in report.put_aside.items():
+        for code, count in report.rejected.items():
             title = TITLES[RejectReason(code)]
             print(f"{report.name}: put aside {count:,} as {code}: {title}, e.g. {report.details[code]}")
 

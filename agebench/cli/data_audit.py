@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import cards
+from agebench.cli.common_options import load_cards
 
 
 def add_action(actions: Any) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Audit, write the report, print the counts."""
     from agebench.errors import UserError
 
-    found = cards(arguments).datasets
+    found = load_cards(arguments).datasets
     card = found.get(arguments.name)
     others = [found.get(name) for name in dict.fromkeys(arguments.against)]
     if arguments.name in arguments.against:
@@ -47,22 +47,22 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.faces < 0:
         raise UserError(f"--faces {arguments.faces}: how many images to look at, 0 or more")
-    from agebench.data.detectors import open_detector
-    from agebench.data.findings import examine, open_source
-    from agebench.data.store import locate
-    from agebench.files import check_folder
-    from agebench.reports.audit_report import counts_table, summary, write_audit
+    from agebench.data.audit.findings import open_audited_dataset, run_audit
+    from agebench.data.faces.detectors.base import open_detector
+    from agebench.data.storage.importer import locate
+    from agebench.reports.audit import audit_summary, counts_table, write_audit
+    from agebench.utils.io import check_folder
 
     out = arguments.out or Path("audits") / arguments.name
     check_folder(out)
     for each in (card, *others):  # before hours of work on the first
         locate(each)
     open_detector(arguments.detector)
-    sources = [open_source(each) for each in (card, *others)]
-    findings = examine(sources[0], sources[1:], faces=arguments.faces, detector=arguments.detector)
+    sources = [open_audited_dataset(each) for each in (card, *others)]
+    findings = run_audit(sources[0], sources[1:], faces=arguments.faces, detector=arguments.detector)
     report = write_audit(out, findings, sources)
     if arguments.json:
-        print(json.dumps(summary(findings) | {"report": str(report)}, indent=2))
+        print(json.dumps(audit_summary(findings) | {"report": str(report)}, indent=2))
     else:
         print(f"{counts_table(findings)}\n\nreport: {report}")
     return 0

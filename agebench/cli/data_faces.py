@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.options import cards
+from agebench.cli.common_options import load_cards
 
 
 def add_action(actions: Any) -> argparse.ArgumentParser:
@@ -32,35 +32,35 @@ def add_action(actions: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, write the report, print failures by group."""
+    from agebench.config.cards.base import deep_merge, validate_model
     from agebench.errors import UserError
-    from agebench.registry.cards import merge, validated
     from agebench.runs.config import FacesConfig, parse_setting
 
-    card = cards(arguments).datasets.get(arguments.name)
+    card = load_cards(arguments).datasets.get(arguments.name)
     settings: dict[str, Any] = {}
     for text in arguments.set:
-        settings = merge(settings, parse_setting(text))
+        settings = deep_merge(settings, parse_setting(text))
     if set(settings) - {"faces"}:
         raise UserError(f"--set {min(set(settings) - {'faces'})}: here only faces.… can be set; the size is --size")
-    config = validated(FacesConfig, settings.get("faces", {}), source="--set faces")
+    config = validate_model(FacesConfig, settings.get("faces", {}), source="--set faces")
     if not 16 <= arguments.size <= 1024:
         raise UserError(f"--size {arguments.size}: must lie between 16 and 1024 pixels")
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: how many images, 1 or more")
-    from agebench.data.cache import build_faces
-    from agebench.data.findings import open_source, spread_out
-    from agebench.evaluation.failures import failures_to_process
-    from agebench.files import check_folder
-    from agebench.reports.faces_report import summary_table, write_faces
+    from agebench.data.audit.findings import evenly_spaced, open_audited_dataset
+    from agebench.data.faces.cache import load_or_build_face_cache
+    from agebench.metrics.failure_to_process import failures_to_process
+    from agebench.reports.alignment import summary_table, write_faces
+    from agebench.utils.io import check_folder
 
     out = arguments.out or Path("faces") / card.name
     check_folder(out)
     spec = config.spec(card, arguments.size)
-    source = open_source(card)
-    samples = spread_out(source.samples, arguments.limit)
-    faces = build_faces(source.reader, samples, spec, name=card.name)
-    figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.refused), samples.groups)
-    about = {"dataset": card.name, **spec.describe(), "failure_to_process": figures}
+    source = open_audited_dataset(card)
+    samples = evenly_spaced(source.samples, arguments.limit)
+    faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name)
+    figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.rejected), samples.groups)
+    about = {"dataset": card.name, **spec.summary(), "failure_to_process": figures}
     report = write_faces(out, about, source.reader, samples, faces)
     print(
         json.dumps(about | {"report": str(report)}, indent=2)

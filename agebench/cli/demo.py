@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from agebench.cli.options import add_json, add_model, add_registry, cards
-from agebench.progress import silence
+from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
+from agebench.utils.progress import silence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench demo`."""
-    add_model(parser)
+    add_model_option(parser)
     parser.add_argument(
         "--host",
         metavar="ADDRESS",
@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Open the model, serve the page until Ctrl-C."""
-    from agebench.data.detectors import open_detector
-    from agebench.deploy.demo import Demo
-    from agebench.deploy.demo_guard import LOOPBACK
-    from agebench.deploy.demo_page import served
-    from agebench.deploy.predictor import LEVEL, load
+    from agebench.data.faces.detectors.base import open_detector
     from agebench.errors import UserError
+    from agebench.inference.demo.gradio_app import serve
+    from agebench.inference.demo.request_guard import LOOPBACK
+    from agebench.inference.demo.session import DemoSession
+    from agebench.inference.predictor import DEFAULT_COVERAGE, load
 
     if arguments.search < 0:
         raise UserError(f"--search {arguments.search}: must be 0 or more")
@@ -43,13 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
     if arguments.detector:
         open_detector(arguments.detector)
-    with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
+    with load(
+        arguments.model, trusted=arguments.trusted, device=arguments.device, cards=load_cards(arguments)
+    ) as predictor:
         if arguments.level is not None:
             predictor.interval(arguments.level)  # asked for, it is refused where it cannot be promised
-        level = LEVEL if arguments.level is None else arguments.level
-        demo = Demo(predictor, level=level, detector=arguments.detector, search=arguments.search)
+        level = DEFAULT_COVERAGE if arguments.level is None else arguments.level
+        demo = DemoSession(predictor, level=level, detector=arguments.detector, search=arguments.search)
         place = {"host": arguments.host, "port": arguments.port, "framing": arguments.faces}
-        with _ended_by_signals(), served(demo, **place) as address:
+        with _ended_by_signals(), serve(demo, **place) as address:
             print(json.dumps({"address": address}) if arguments.json else f"{address} (Ctrl-C ends it)", flush=True)
             if arguments.host not in LOOPBACK:
                 print(f"agebench: --host {arguments.host}: others on the network can open this page", file=sys.stderr)

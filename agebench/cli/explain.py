@@ -5,14 +5,14 @@ import json
 import sys
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
-from agebench.cli.stress import add_opened
+from agebench.cli.common_options import add_json, add_registry, load_cards
+from agebench.cli.stress import add_run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench explain`."""
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run that was trained")
-    add_opened(parser)
+    add_run_options(parser)
     parser.add_argument(
         "--method",
         action="append",
@@ -40,18 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.images < 2:
         raise UserError(f"--images {arguments.images}: give 2 or more")
-    from agebench.analysis.attributions import load_captum
-    from agebench.analysis.explain import explain
-    from agebench.analysis.explain_report import explain_text, write_explanation
-    from agebench.files import check_folder
-    from agebench.runs.finished import open_test, open_trained
-    from agebench.runs.folder import RunFolder
+    from agebench.analysis.attribution.methods import load_captum
+    from agebench.analysis.attribution.report import attribution_text, write_attribution_report
+    from agebench.analysis.attribution.run import explain
+    from agebench.runs.loading import load_run, load_test_set
+    from agebench.runs.run_dir import RunDir
+    from agebench.utils.io import check_folder
 
     load_captum()  # first: without it, nothing need be prepared
-    catalogue, folder = cards(arguments), RunFolder(arguments.folder)
-    config, trained = open_trained(folder, arguments.device)
+    catalogue, folder = load_cards(arguments), RunDir(arguments.folder)
+    config, trained = load_run(folder, arguments.device)
     check_folder(folder.path / "explain", "the report in")
-    samples, data = open_test(config, folder, catalogue, arguments.test)
+    samples, data = load_test_set(config, folder, catalogue, arguments.test)
     looked = explain(
         trained,
         samples,
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         label=arguments.test,
     )
-    looked.found.update({"test": arguments.test})
-    page = write_explanation(folder.path / "explain", looked)
-    print(json.dumps(looked.found, indent=2, allow_nan=False) if arguments.json else explain_text(looked.found))
+    looked.summary.update({"test": arguments.test})
+    page = write_attribution_report(folder.path / "explain", looked)
+    print(json.dumps(looked.summary, indent=2, allow_nan=False) if arguments.json else attribution_text(looked.summary))
     print(f"report: {page}", file=sys.stderr)
     return 0

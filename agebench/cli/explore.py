@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +27,14 @@ def run(arguments: argparse.Namespace) -> int:
     names = list(dict.fromkeys(arguments.names))
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed}: must be 0 or more")
-    found = cards(arguments).datasets
+    found = load_cards(arguments).datasets
     chosen = [found.get(name) for name in names]
     folder = arguments.out or Path("explore") / "-".join(names)
-    from agebench.analysis.explore_page import explore_into
-    from agebench.files import check_folder
+    from agebench.analysis.eda.report import write_profile
+    from agebench.utils.io import check_folder
 
     check_folder(folder)
-    content = explore_into(folder, chosen, seed=arguments.seed)
+    content = write_profile(folder, chosen, seed=arguments.seed)
     if arguments.json:
         print(json.dumps(content | {"report": str(folder / "report.html")}, indent=2))
         return 0

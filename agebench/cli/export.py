@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards, check_seed
+from agebench.cli.common_options import add_json, add_registry, check_seed, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,18 +47,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.images is not None and arguments.images < 2:
         raise UserError(f"--images {arguments.images}: give 2 or more")
     check_seed(arguments)
-    from agebench.files import check_folder
-    from agebench.reports.export_text import export_text
-    from agebench.runs.exports import export_run, order
-    from agebench.runs.folder import RunFolder
+    from agebench.reports.sections.export import export_text
+    from agebench.runs.export import export_run, plan_exports
+    from agebench.runs.run_dir import RunDir
+    from agebench.utils.io import check_folder
 
     options = {"images": arguments.images, "resamples": arguments.resamples, "seed": arguments.seed}
-    ordered = order(arguments.format, arguments.precision, **options)
-    folder = RunFolder(arguments.folder)
+    ordered = plan_exports(arguments.format, arguments.precision, **options)
+    folder = RunDir(arguments.folder)
     out = arguments.out or folder.path / "export"
     if arguments.out or folder.path.is_dir():
         check_folder(out)
-    found = export_run(folder, cards(arguments), ordered, out)
+    found = export_run(folder, load_cards(arguments), ordered, out)
     print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else export_text(found))
     for entry in found["impossible"]:
         print(f"not written: {entry['file']}: {entry['reason']}", file=sys.stderr)

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,20 +17,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the card as TOML, with the file it stands in."""
     from agebench.errors import UserError
-    from agebench.registry.plugins import suggest
+    from agebench.utils.text import did_you_mean
 
-    found = cards(arguments)
+    found = load_cards(arguments)
     known = {
         name: registry
         for registry in (found.models, found.datasets, found.suites)
         for name in (*registry.names(), *registry.broken())
     }
     if arguments.name not in known:
-        raise UserError(f"no dataset, model or suite called '{arguments.name}'{suggest(arguments.name, sorted(known))}")
+        raise UserError(
+            f"no dataset, model or suite called '{arguments.name}'{did_you_mean(arguments.name, sorted(known))}"
+        )
     registry = known[arguments.name]
     card: dict[str, Any] = registry.get(arguments.name).model_dump(mode="json", exclude_none=True)
     if "protocols" in card and registry is found.datasets:
-        card["protocols"] = [protocol.in_words() for protocol in found.datasets.get(arguments.name).protocols]
+        card["protocols"] = [protocol.to_text() for protocol in found.datasets.get(arguments.name).protocols]
     if arguments.json:
         print(json.dumps(card, indent=2))
         return 0

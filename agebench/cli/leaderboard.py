@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read the records, write the page."""
     from agebench.errors import UserError
-    from agebench.files import check_file, check_folder, write_text
-    from agebench.reports.leaderboard import leaderboard, matrix_csv, matrix_latex, rows_of
-    from agebench.reports.record_check import check_record
-    from agebench.reports.results import read_records
+    from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex
+    from agebench.leaderboard.records import read_records
+    from agebench.leaderboard.verify import check_record
+    from agebench.utils.io import check_file, check_folder, write_text
 
     if arguments.json and arguments.format != "markdown" and not arguments.out:
         raise UserError(
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.site, "--site")
     if arguments.out or arguments.format == "markdown":
         check_file(arguments.out or Path("reports/LEADERBOARD.md"))
-    records, catalogue = read_records(arguments.results), cards(arguments)
+    records, catalogue = read_records(arguments.results), load_cards(arguments)
     gc.freeze()  # they stay to the end: no collection need look through their million values again
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
@@ -62,10 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{path}: {problem}; `agebench results check` says more")
     if not records:
         raise UserError(f"{arguments.results}: no record in it; `agebench results add RUN` makes one")
-    rows = rows_of(records.values())
+    rows = group_into_systems(records.values())
     published = catalogue.suites.get(arguments.published).published
     if arguments.site:
-        from agebench.reports.site import write_site
+        from agebench.leaderboard.site import write_site
 
         print(write_site(arguments.site, rows, published), file=sys.stderr)
     if arguments.format == "markdown":
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_text(out, text)
         print(f"{len(records)} records: {out}", file=sys.stderr)
     if arguments.json:
-        from agebench.reports.site import site_data
+        from agebench.leaderboard.site import site_data
 
         print(json.dumps(site_data(rows, published), indent=2, allow_nan=False))
     return 0

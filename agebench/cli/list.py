@@ -4,7 +4,7 @@ import argparse
 import json
 import textwrap
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print names and titles; broken plugins stand below with the reason."""
     from agebench.registry.builtin import detectors, heads, readers
 
-    found = cards(arguments)
+    found = load_cards(arguments)
     # First, because it loads the cards of plugins and so determines which names are good.
     broken: dict[str, str] = {}
     for registry in (found.datasets, found.models, found.suites):

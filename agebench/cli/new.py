@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the skeleton and say what to do next."""
     from agebench.errors import UserError
-    from agebench.files import check_folder
+    from agebench.plugins.scaffold import write_skeleton
     from agebench.registry.builtin import detectors, heads
-    from agebench.scaffold import write_skeleton
+    from agebench.utils.io import check_folder
 
-    found = cards(arguments)
+    found = load_cards(arguments)
     taken = {
         "dataset": found.datasets.names,
         "model": found.models.names,

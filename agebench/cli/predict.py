@@ -6,16 +6,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json, add_model, add_registry, cards
+from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.deploy.job import Tally
-    from agebench.deploy.predictor import Predictor
+    from agebench.inference.batch_predict import PredictSummary
+    from agebench.inference.predictor import Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench predict`."""
-    add_model(parser)
+    add_model_option(parser)
     parser.add_argument(
         "inputs",
         metavar="INPUT",
@@ -49,33 +49,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Open the model, look at all that is given, write the rows; what they are worth goes to standard error."""
     _check(arguments)
-    from agebench.data.detectors import open_detector
-    from agebench.deploy.inputs import find_inputs
-    from agebench.files import check_file, check_folder
+    from agebench.data.faces.detectors.base import open_detector
+    from agebench.inference.input_sources import expand_inputs
+    from agebench.utils.io import check_file, check_folder
 
-    parts = find_inputs(arguments.inputs, sys.stdin)  # before the model: what is wrong fails at once
+    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model: what is wrong fails at once
     if arguments.detector:
         open_detector(arguments.detector)
     if arguments.out is not None:
-        from agebench.deploy.writing import check_suffix
+        from agebench.inference.writers import check_suffix
 
         check_suffix(arguments.out)
         check_file(arguments.out)
     if arguments.draw is not None:
         check_folder(arguments.draw, "--draw")
-    from agebench.deploy.job import Job, work
-    from agebench.deploy.predictor import LEVEL, load
-    from agebench.deploy.words import gate_in_words, interval_in_words, tally_in_words, timing_in_words
-    from agebench.deploy.writing import columns
+    from agebench.inference.batch_predict import PredictOptions, predict_all
+    from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
+    from agebench.inference.predictor import DEFAULT_COVERAGE, load
+    from agebench.inference.writers import output_columns
 
-    with load(arguments.model, trusted=arguments.trusted, device=arguments.device, cards=cards(arguments)) as predictor:
-        level = LEVEL if arguments.level is None else arguments.level
+    with load(
+        arguments.model, trusted=arguments.trusted, device=arguments.device, cards=load_cards(arguments)
+    ) as predictor:
+        level = DEFAULT_COVERAGE if arguments.level is None else arguments.level
         interval = _interval(predictor, level, asked=arguments.level is not None)
         gate = predictor.gate(arguments.threshold, arguments.challenge) if arguments.threshold is not None else None
-        for promise, words in ((interval, interval_in_words), (gate, gate_in_words)):
+        for promise, words in ((interval, format_interval), (gate, format_gate)):
             if promise:
                 print(words(promise), file=sys.stderr)
-        job = Job(
+        job = PredictOptions(
             faces=arguments.faces,
             level=level if interval else None,
             detector=arguments.detector,
@@ -86,13 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
             frames=arguments.frames,
             every=arguments.every,
         )
-        names = columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
+        names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         about = {"model": arguments.model, "interval": interval, "gate": gate}
         with ExitStack() as stack:
-            tally = work(predictor, parts, job, stack.enter_context(_output(arguments, names, about)))
+            tally = predict_all(predictor, parts, job, stack.enter_context(_output(arguments, names, about)))
     for timing in tally.videos:
-        print(timing_in_words(timing), file=sys.stderr)
-    print(tally_in_words(tally), file=sys.stderr)
+        print(format_timing(timing), file=sys.stderr)
+    print(format_summary(tally), file=sys.stderr)
     return _code(tally)
 
 
@@ -109,11 +111,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:
     """What is promised; where nothing can be, that is said, and refused only if it was asked for."""
-    from agebench.deploy.models import NoCalibration
+    from agebench.inference.models import CalibrationError
 
     try:
         return predictor.interval(level)
-    except NoCalibration as error:
+    except CalibrationError as error:
         if asked:
             raise
         print(f"agebench: {error}", file=sys.stderr)
@@ -121,13 +123,13 @@ def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str,
 
 
 def _output(arguments: argparse.Namespace, names: list[str], about: dict[str, Any]) -> Any:
-    from agebench.deploy.writing import open_output, text_output
+    from agebench.inference.writers import open_writer, text_output
 
     if arguments.out is not None:
-        return open_output(arguments.out, names, about)
+        return open_writer(arguments.out, names, about)
     return text_output(sys.stdout, names, about if arguments.json else None)
 
 
-def _code(tally: "Tally") -> int:
+def _code(tally: "PredictSummary") -> int:
     """1 where there was something to look at, and not one age came of it."""
     return 0 if tally.faces else 1

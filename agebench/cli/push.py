@@ -5,7 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the folder, check it, send it."""
-    from agebench.deploy.hub import upload, write_repository
-    from agebench.files import check_folder
+    from agebench.inference.hub import upload, write_repository
+    from agebench.utils.io import check_folder
 
     if arguments.out:
         check_folder(arguments.out)
     with tempfile.TemporaryDirectory(prefix="agebench-push-") as temporary:
         out = arguments.out or (arguments.folder / "hub" if arguments.dry_run else Path(temporary) / "hub")
-        names = write_repository(arguments.folder, arguments.repo, out, cards(arguments))
+        names = write_repository(arguments.folder, arguments.repo, out, load_cards(arguments))
         commit = None if arguments.dry_run else upload(out, arguments.repo)
     address = f"hf://{arguments.repo}@{commit}" if commit else None
     kept = out if arguments.out or arguments.dry_run else None  # a temporary folder is gone

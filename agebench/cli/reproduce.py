@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.finished import say_finished
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli._messages import print_already_finished
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,16 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare what goes in, run, compare what comes out; exit code 1 where it lies outside the record's interval."""
     from agebench.errors import AgebenchError
-    from agebench.reports.results import AGAIN, read_record
-    from agebench.runs import reproduce
-    from agebench.runs.folder import RunFolder
+    from agebench.leaderboard import reproduce
+    from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record
+    from agebench.runs.run_dir import RunDir
 
     record = read_record(arguments.record)
-    catalogue = cards(arguments)
+    catalogue = load_cards(arguments)
     config = reproduce.config_of(record, catalogue, device=arguments.device, source=str(arguments.record))
-    folder = RunFolder(arguments.out or Path("runs") / f"{AGAIN}{record['id']}")
+    folder = RunDir(arguments.out or Path("runs") / f"{REPRODUCTION_PREFIX}{record['id']}")
     finished = folder.finished(config)
-    differing = list(reproduce.differences(record, config, catalogue))
+    differing = list(reproduce.input_differences(record, config, catalogue))
     for difference in differing:
         print(f"differs: {difference}", file=sys.stderr)
     if differing and not arguments.anyway:
@@ -43,16 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
             "--anyway runs all the same"
         )
     if finished:
-        say_finished(folder, config, catalogue, folder.path)
+        print_already_finished(folder, config, catalogue, folder.path)
     else:
         _again(config, catalogue, folder, arguments)
-    found = reproduce.verdicts(record, folder.path)
-    verdict = reproduce.overall(found)
+    found = reproduce.reproduction_verdicts(record, folder.path)
+    verdict = reproduce.worst_verdict(found)
     said = {
         "verdict": verdict,
         "tests": found,
         "differences": differing,
-        "circumstances": reproduce.other_circumstances(record, folder.manifest()),
+        "circumstances": reproduce.environment_differences(record, folder.manifest()),
         "run": str(folder.path),
     }
     print(json.dumps(said, indent=2) if arguments.json else _in_words(said))
@@ -64,7 +64,7 @@ def _again(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespa
 
     with folder.locked():
         if isinstance(config, RunConfig):
-            from agebench.runs.pipeline import run as do_run
+            from agebench.runs.run import run as do_run
 
             do_run(config, catalogue, folder, quiet=arguments.json)
         else:
@@ -74,10 +74,10 @@ def _again(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespa
 
 
 def _in_words(said: dict[str, Any]) -> str:
-    from agebench.reports.tables import markdown_table, with_interval
+    from agebench.reports.formatting import format_ci, markdown_table
 
     rows = [
-        [name, with_interval(test["there"]), with_interval(test["mae"]), test["verdict"]]
+        [name, format_ci(test["there"]), format_ci(test["mae"]), test["verdict"]]
         for name, test in said["tests"].items()
     ]
     lines = [markdown_table(["test set", "MAE in the record", "MAE now", "verdict"], rows), ""]

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.registry.cards import DatasetCard
-    from agebench.registry.catalogue import Catalogue
+    from agebench.config.cards.base import DatasetCard
+    from agebench.registry.catalog import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,17 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    from agebench.files import check_folder
-    from agebench.reports.results import write_record
-    from agebench.runs.reproduce import initial_of
+    from agebench.leaderboard.records import write_record
+    from agebench.leaderboard.reproduce import initial_weight_digests
+    from agebench.utils.io import check_folder
 
     check_folder(arguments.results, "--results")
-    catalogue = cards(arguments)
+    catalogue = load_cards(arguments)
     written = {}
     for folder in arguments.runs:
         _require_true(folder)
         known = _cards_of(folder, catalogue)
-        written[str(folder)] = str(write_record(folder, arguments.results, known, initial_of(folder)))
+        written[str(folder)] = str(write_record(folder, arguments.results, known, initial_weight_digests(folder)))
         if not arguments.json:
             print(written[str(folder)])
     if arguments.json:
@@ -68,8 +68,8 @@ def _add(arguments: argparse.Namespace) -> int:
 def _require_true(folder: Path) -> None:
     """Refuse a run whose metrics.json does not follow from the predictions beside it, before a record is sealed."""
     from agebench.errors import UserError
-    from agebench.reports.record_check import check_record
-    from agebench.reports.results import make_record
+    from agebench.leaderboard.records import make_record
+    from agebench.leaderboard.verify import check_record
 
     problems = list(check_record(make_record(folder), folder))
     if problems:
@@ -82,16 +82,16 @@ def _require_true(folder: Path) -> None:
 
 
 def _command_of(folder: Path) -> str:
-    from agebench.runs.folder import RunFolder
+    from agebench.runs.run_dir import RunDir
 
-    return "test" if RunFolder(folder).metrics().get("train") is None else "run"
+    return "test" if RunDir(folder).metrics().get("train") is None else "run"
 
 
-def _cards_of(folder: Path, catalogue: "Catalogue") -> "dict[str, DatasetCard]":
+def _cards_of(folder: Path, catalogue: "Catalog") -> "dict[str, DatasetCard]":
     """The cards of a run's datasets; says so where one is not known here."""
-    from agebench.runs.folder import RunFolder
+    from agebench.runs.run_dir import RunDir
 
-    metrics = RunFolder(folder).metrics()
+    metrics = RunDir(folder).metrics()
     names = list(dict.fromkeys([*filter(None, [metrics.get("train")]), *metrics.get("tests", {})]))
     for name in names:
         if name not in catalogue.datasets.names():
@@ -100,13 +100,13 @@ def _cards_of(folder: Path, catalogue: "Catalogue") -> "dict[str, DatasetCard]":
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from agebench.reports.estimates import Present
-    from agebench.reports.record_check import check_estimates, check_record
-    from agebench.reports.results import read_records, runs_by_config
+    from agebench.leaderboard.published_estimates import LocalDatasets
+    from agebench.leaderboard.records import read_records, runs_by_config
+    from agebench.leaderboard.verify import check_estimates, check_record
 
     records = read_records(arguments.results)
     there = runs_by_config(arguments.folders) if arguments.folders and not arguments.quick else {}
-    present = Present(cards(arguments))
+    present = LocalDatasets(load_cards(arguments))
     problems: dict[str, list[str]] = {}
     again = set()
     for path, record in records.items():

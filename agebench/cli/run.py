@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.finished import say_finished
-from agebench.cli.options import add_exclude, add_json, add_registry, cards, place
+from agebench.cli._messages import print_already_finished
+from agebench.cli.common_options import add_exclude, add_json, add_registry, load_cards, path_or_url
 
 if TYPE_CHECKING:
-    from agebench.registry.catalogue import Catalogue
+    from agebench.registry.catalog import Catalog
     from agebench.runs.config import RunConfig
-    from agebench.runs.folder import RunFolder
+    from agebench.runs.run_dir import RunDir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=place,
+        type=path_or_url,
         help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
@@ -78,37 +78,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve the settings, do the run, print its table."""
-    from agebench.runs.config import resolve
+    from agebench.runs.config import resolve_config
 
     if arguments.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    catalogue = cards(arguments)
-    config = resolve(catalogue, _layers(arguments))
+    catalogue = load_cards(arguments)
+    config = resolve_config(catalogue, _layers(arguments))
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return _run(arguments, config, catalogue, lambda decide: decide())
-    from agebench.engine import ranks
+    from agebench.training import distributed
 
-    with ranks.joined():
-        if ranks.rank() == 0:
-            print(f"{ranks.size()} processes share every batch", file=sys.stderr)
-            return _run(arguments, config, catalogue, ranks.agree)
-        return _help(config, catalogue, ranks.agree)
+    with distributed.process_group():
+        if distributed.get_rank() == 0:
+            print(f"{distributed.get_world_size()} processes share every batch", file=sys.stderr)
+            return _run(arguments, config, catalogue, distributed.broadcast_from_main)
+        return _help(config, catalogue, distributed.broadcast_from_main)
 
 
 def _run(
     arguments: argparse.Namespace,
     config: "RunConfig",
-    catalogue: "Catalogue",
+    catalogue: "Catalog",
     agree: "Callable[[Callable[[], bool]], bool]",
 ) -> int:
     """Do the run, or show it where it is done; `agree` tells the other processes which of the two."""
     from agebench.errors import DiskFull, UserError
-    from agebench.runs.remote import run_folder
+    from agebench.runs.remote_dir import run_folder
 
     where = arguments.out or Path("runs") / config.name()
     with run_folder(where) as folder:
         if folder.finished(config):
-            say_finished(folder, config, catalogue, where)
+            print_already_finished(folder, config, catalogue, where)
             agree(lambda: False)
             return _show(folder, arguments)
         if folder.started() and not arguments.resume and not folder.continues():
@@ -120,7 +120,7 @@ def _run(
                 # Looked at again: another process may have done it while this one was starting.
                 if agree(lambda: not folder.finished(config)):
                     # torch is loaded only now, when the settings are known to be right
-                    from agebench.runs.pipeline import run as do_run
+                    from agebench.runs.run import run as do_run
 
                     do_run(config, catalogue, folder, quiet=arguments.json)
         except KeyboardInterrupt:
@@ -134,7 +134,7 @@ def _run(
         return _show(folder, arguments)
 
 
-def _interrupted(folder: "RunFolder", where: Path | str) -> str:
+def _interrupted(folder: "RunDir", where: Path | str) -> str:
     """What to do after Ctrl-C; no file is named that is not there."""
     config = folder.path / "config.toml"
     if not config.exists() or not folder.started():
@@ -142,15 +142,15 @@ def _interrupted(folder: "RunFolder", where: Path | str) -> str:
     return f"interrupted; go on with\n  agebench run --config {config} --out {where} --resume"
 
 
-def _help(config: "RunConfig", catalogue: "Catalogue", agree: "Callable[[Callable[[], bool]], bool]") -> int:
+def _help(config: "RunConfig", catalogue: "Catalog", agree: "Callable[[Callable[[], bool]], bool]") -> int:
     """As one of several processes: do a share of the work, and leave the writing to the first."""
-    from agebench.runs.folder import RunFolder
+    from agebench.runs.run_dir import RunDir
 
     if agree(lambda: True):
-        from agebench.runs.pipeline import run as do_run
+        from agebench.runs.run import run as do_run
 
         with tempfile.TemporaryDirectory() as scratch:
-            do_run(config, catalogue, RunFolder(Path(scratch) / config.name()), quiet=True)
+            do_run(config, catalogue, RunDir(Path(scratch) / config.name()), quiet=True)
     return 0
 
 
@@ -204,7 +204,7 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(folder: Any, arguments: argparse.Namespace) -> int:
-    from agebench.reports.run_report import summary
+    from agebench.reports.run import summary
 
     metrics = folder.metrics()
     if arguments.json:

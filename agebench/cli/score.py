@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json, check_seed
+from agebench.cli.common_options import add_json, check_seed
 
 if TYPE_CHECKING:
-    from agebench.evaluation.scoring import Options
+    from agebench.metrics.scoring import ScoreOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PREDICTIONS",
         help="CSV or Parquet: sample_id, age_pred, and age unless --labels has it; several files: seeds of one system",
     )
-    add_reading(parser)
+    add_input_options(parser)
     parser.add_argument("--name", metavar="NAME", help="what to call the test set (default: the file's name)")
     parser.add_argument(
         "--group",
@@ -69,12 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="nist: also the figures of NIST's FATE AEV, at the ages that NIST states",
     )
-    add_resampling(parser)
+    add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
     add_json(parser)
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_input_options(parser: argparse.ArgumentParser) -> None:
     """How files are read; `agebench compare` shares it."""
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="CSV or Parquet: sample_id, age, and subject and groups if known"
@@ -103,7 +103,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_resampling(parser: argparse.ArgumentParser) -> None:
+def add_resampling_options(parser: argparse.ArgumentParser) -> None:
     """How intervals are made; `agebench compare` shares it."""
     parser.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="bootstrap samples; 0: no intervals (default: 1000)"
@@ -115,9 +115,9 @@ def add_resampling(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, score, print; with --out, write."""
     from agebench.errors import UserError
-    from agebench.evaluation.reading import column_map, read_predictions
-    from agebench.evaluation.scoring import score
-    from agebench.files import check_folder
+    from agebench.metrics.prediction_io import column_map, read_predictions
+    from agebench.metrics.scoring import score_predictions
+    from agebench.utils.io import check_folder
 
     check_resampling(arguments)
     if arguments.out:
@@ -133,12 +133,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.calibration:
         calibration = read_predictions(arguments.calibration, columns=columns).table
     name = arguments.name or arguments.predictions[0].stem
-    metrics = score(name, seeds, _options(arguments), calibration)
+    metrics = score_predictions(name, seeds, _options(arguments), calibration)
     if arguments.out:
-        from agebench.reports.evaluation_report import write_score
+        from agebench.reports.evaluation import write_score
 
         write_score(arguments.out, metrics, {name: seeds[0].table})
-    return show(metrics, arguments)
+    return print_metrics(metrics, arguments)
 
 
 def check_resampling(arguments: argparse.Namespace) -> None:
@@ -156,9 +156,9 @@ def check_resampling(arguments: argparse.Namespace) -> None:
         raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
 
 
-def show(metrics: dict[str, Any], arguments: argparse.Namespace) -> int:
+def print_metrics(metrics: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Print the figures, and where they were written."""
-    from agebench.reports.evaluation_text import score_text
+    from agebench.reports.sections.evaluation import score_text
 
     print(json.dumps(metrics, indent=2, allow_nan=False) if arguments.json else score_text(metrics))
     if arguments.out:
@@ -166,11 +166,11 @@ def show(metrics: dict[str, Any], arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(arguments: argparse.Namespace) -> "Options":
-    from agebench.evaluation.gates import LEGAL_AGES
-    from agebench.evaluation.scoring import Options
+def _options(arguments: argparse.Namespace) -> "ScoreOptions":
+    from agebench.metrics.age_gates import LEGAL_AGES
+    from agebench.metrics.scoring import ScoreOptions
 
-    return Options(
+    return ScoreOptions(
         groups=None if arguments.group is None else tuple(arguments.group),
         train_ages=None if arguments.train_ages is None else (arguments.train_ages[0], arguments.train_ages[1]),
         resamples=arguments.resamples,

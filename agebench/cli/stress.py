@@ -5,13 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from agebench.cli.options import add_json, add_registry, cards
+from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench stress`."""
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run that was trained")
-    add_opened(parser)
+    add_run_options(parser)
     parser.add_argument(
         "--corruption", metavar="NAME", action="append", default=[], help="only this one (repeatable; default: all)"
     )
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def add_opened(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How a run is opened; `agebench explain` shares it."""
     parser.add_argument("--test", metavar="DATASET", required=True, help="whose faces; one of the run's or any other")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
@@ -41,27 +41,27 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.cli.score import check_resampling
 
     check_resampling(arguments)
-    from agebench.analysis import corruptions, stress
-    from agebench.analysis.regions import parse_box
-    from agebench.analysis.stress_report import stress_text, write_stress
-    from agebench.files import check_folder
-    from agebench.reports.figures import colours
-    from agebench.runs.finished import open_test, open_trained
-    from agebench.runs.folder import RunFolder
+    from agebench.analysis.robustness import corruptions, evaluate
+    from agebench.analysis.robustness.report import robustness_text, write_robustness_report
+    from agebench.data.faces.regions import parse_box
+    from agebench.reports.plots.run import dataset_colors
+    from agebench.runs.loading import load_run, load_test_set
+    from agebench.runs.run_dir import RunDir
+    from agebench.utils.io import check_folder
 
-    chosen = corruptions.chosen(arguments.corruption, [parse_box(text) for text in arguments.occlude])
-    catalogue, folder = cards(arguments), RunFolder(arguments.folder)
-    config, trained = open_trained(folder, arguments.device)
+    chosen = corruptions.select_corruptions(arguments.corruption, [parse_box(text) for text in arguments.occlude])
+    catalogue, folder = load_cards(arguments), RunDir(arguments.folder)
+    config, trained = load_run(folder, arguments.device)
     check_folder(folder.path / "stress", "the report in")
-    samples, data = open_test(config, folder, catalogue, arguments.test)
-    answers = stress.ask(trained, data, chosen, seed=arguments.seed, label=arguments.test)
-    found = {"test": arguments.test} | stress.measure(
+    samples, data = load_test_set(config, folder, catalogue, arguments.test)
+    answers = evaluate.predict_corrupted(trained, data, chosen, seed=arguments.seed, label=arguments.test)
+    found = {"test": arguments.test} | evaluate.robustness_metrics(
         answers, samples, chosen, resamples=arguments.resamples, seed=arguments.seed
     )
-    colour = colours(config.data.train, [*config.data.test, arguments.test])[arguments.test]
-    page = write_stress(
+    colour = dataset_colors(config.data.train, [*config.data.test, arguments.test])[arguments.test]
+    page = write_robustness_report(
         folder.path / "stress", found, answers, samples, data, chosen, coverage=trained.coverage, colour=colour
     )
-    print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else stress_text(found))
+    print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else robustness_text(found))
     print(f"report: {page}", file=sys.stderr)
     return 0

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.options import add_json, add_registry, cards, place
+from agebench.cli.common_options import add_json, add_registry, load_cards, path_or_url
 
 if TYPE_CHECKING:
-    from agebench.registry.cards import SuiteCard
-    from agebench.suites.cluster import OnRay
-    from agebench.suites.local import Local
-    from agebench.suites.plan import Job, State
+    from agebench.config.cards.base import SuiteCard
+    from agebench.suites.local_executor import LocalExecutor
+    from agebench.suites.matrix import Job, State
+    from agebench.suites.ray_executor import RayExecutor
 
 _MANY = 1000
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--runs",
             metavar="DIR",
-            type=place,
+            type=path_or_url,
             default=Path("runs"),
             help="the folder of all runs, or a URL (default: runs)",
         )
@@ -65,16 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> "tuple[SuiteCard, list[Job]]":
     from agebench.runs.config import parse_setting
-    from agebench.runs.remote import Mirror, is_url
-    from agebench.suites.plan import plan
+    from agebench.runs.remote_dir import RemoteMirror, is_url
+    from agebench.suites.matrix import plan_jobs
 
-    found = cards(arguments)
+    found = load_cards(arguments)
     card = found.suites.get(arguments.name)
     settings = [parse_setting(text) for text in arguments.set]
     if not is_url(arguments.runs):
-        return card, plan(card, found, arguments.runs, settings)
-    mirror = Mirror(arguments.runs)
-    return card, plan(card, found, mirror.folder, settings, kept=mirror.remote.url)
+        return card, plan_jobs(card, found, arguments.runs, settings)
+    mirror = RemoteMirror(arguments.runs)
+    return card, plan_jobs(card, found, mirror.folder, settings, kept=mirror.remote.url)
 
 
 def _budget(arguments: argparse.Namespace, card: "SuiteCard") -> float | None:
@@ -87,8 +87,8 @@ def _budget(arguments: argparse.Namespace, card: "SuiteCard") -> float | None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from agebench.reports.tables import duration
-    from agebench.suites.plan import expected_seconds, spent_seconds
+    from agebench.reports.formatting import format_duration
+    from agebench.suites.matrix import expected_seconds, spent_seconds
 
     card, jobs = _jobs(arguments)
     rest = [job for job in jobs if job.state() != "done"]
@@ -101,12 +101,12 @@ def _plan(arguments: argparse.Namespace) -> int:
         _print_json(jobs, expected_seconds=seconds, spent_seconds=spent, budget_hours=budget)
         return 0
     _print_jobs(jobs)
-    known = "how long, is not known yet" if seconds is None else f"about {duration(seconds)}, one after another"
+    known = "how long, is not known yet" if seconds is None else f"about {format_duration(seconds)}, one after another"
     print(f"\n{len(jobs) - len(rest):,} of {len(jobs):,} done" + (f"; the rest: {known}" if rest else ""))
     if budget is not None:
         over = spent + (seconds or 0) - budget * 3600
-        verdict = f"; over it by {duration(over)}: --budget HOURS sets another" if rest and over > 0 else ""
-        print(f"budget: {duration(budget * 3600)}, of which {duration(spent)} are spent{verdict}")
+        verdict = f"; over it by {format_duration(over)}: --budget HOURS sets another" if rest and over > 0 else ""
+        print(f"budget: {format_duration(budget * 3600)}, of which {format_duration(spent)} are spent{verdict}")
     return 0
 
 
@@ -121,10 +121,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from agebench.errors import UserError
-    from agebench.suites.execute import run_jobs
-    from agebench.suites.plan import count
+    from agebench.suites.matrix import count_by_state
+    from agebench.suites.scheduler import run_jobs
 
-    asked = count(cards(arguments).suites.get(arguments.name))
+    asked = count_by_state(load_cards(arguments).suites.get(arguments.name))
     if asked > _MANY and not arguments.yes:
         raise UserError(f"suite '{arguments.name}' has {asked:,} runs; add --yes if that is meant")
     card, jobs = _jobs(arguments)
@@ -167,18 +167,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if left or "failed" in found.values() else 0
 
 
-def _executor(arguments: argparse.Namespace) -> "Local | OnRay":
+def _executor(arguments: argparse.Namespace) -> "LocalExecutor | RayExecutor":
     from agebench.errors import UserError
 
     if arguments.executor == "ray":
-        from agebench.suites.cluster import OnRay
+        from agebench.suites.ray_executor import RayExecutor
 
-        return OnRay(arguments.ray_address, arguments.jobs, arguments.cpus, arguments.gpus)
+        return RayExecutor(arguments.ray_address, arguments.jobs, arguments.cpus, arguments.gpus)
     if arguments.ray_address or arguments.gpus:
         raise UserError("--ray-address and --gpus are for --executor ray")
-    from agebench.suites.local import Local
+    from agebench.suites.local_executor import LocalExecutor
 
-    return Local(arguments.jobs, arguments.cpus)
+    return LocalExecutor(arguments.jobs, arguments.cpus)
 
 
 def _print_jobs(jobs: "list[Job]") -> None:
@@ -199,13 +199,11 @@ def _print_jobs(jobs: "list[Job]") -> None:
 
 def _figures(job: "Job") -> dict[str, str]:
     """Test set -> MAE, of a run that is done."""
-    from agebench.reports.tables import with_interval
-    from agebench.runs.folder import RunFolder
+    from agebench.reports.formatting import format_ci
+    from agebench.runs.run_dir import RunDir
 
-    tests = RunFolder(job.folder).metrics().get("tests", {}) if job.state() == "done" else {}
-    return {
-        name: with_interval(tests[name]["overall"]["mae"]) if name in tests else "–" for name in job.config.data.test
-    }
+    tests = RunDir(job.folder).metrics().get("tests", {}) if job.state() == "done" else {}
+    return {name: format_ci(tests[name]["overall"]["mae"]) if name in tests else "–" for name in job.config.data.test}
 
 
 def _print_json(jobs: "list[Job]", **more: Any) -> None:

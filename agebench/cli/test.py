@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.finished import say_finished
-from agebench.cli.options import add_exclude, add_json, add_registry, cards
+from agebench.cli._messages import print_already_finished
+from agebench.cli.common_options import add_exclude, add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Resolve the settings, ask the model, print its table."""
     from agebench.runs.config import parse_setting, read_settings
     from agebench.runs.external_config import resolve_external
-    from agebench.runs.folder import RunFolder
-    from agebench.runs.published import PublishedConfig, resolve_published
+    from agebench.runs.published_config import PublishedConfig, resolve_published
+    from agebench.runs.run_dir import RunDir
 
     flags: dict[str, Any] = {
         "seed": arguments.seed,
@@ -53,19 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
         {key: value for key, value in flags.items() if value is not None},
         *(parse_setting(text) for text in arguments.set),
     ]
-    catalogue = cards(arguments)
+    catalogue = load_cards(arguments)
     published = any("pretrained" in layer for layer in layers)
     config = resolve_published(catalogue, layers) if published else resolve_external(catalogue, layers)
-    folder = RunFolder(arguments.out or Path("runs") / config.name())
+    folder = RunDir(arguments.out or Path("runs") / config.name())
     if folder.finished(config):
-        say_finished(folder, config, catalogue, folder.path)
+        print_already_finished(folder, config, catalogue, folder.path)
     else:
         with folder.locked():  # torch is loaded only now
             # Looked at again: another process may have done it while this one was starting.
             if folder.finished(config):
                 pass
             elif isinstance(config, PublishedConfig):
-                from agebench.runs.published_run import run_published
+                from agebench.runs.published import run_published
 
                 run_published(config, catalogue, folder)
             else:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(folder.metrics(), indent=2))
     else:
-        from agebench.reports.run_report import summary
+        from agebench.reports.run import summary
 
         print(f"{config.model.title}\n\n{summary(folder.metrics())}\n\nreport: {folder.path / 'report.md'}")
     return 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from agebench.cli import run as run_command
-from agebench.cli.options import cards
+from agebench.cli.common_options import load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve the settings, do the search, say what won."""
+    from agebench.config.cards.base import validate_model
     from agebench.errors import UserError
-    from agebench.registry.cards import validated
-    from agebench.runs.config import resolve
+    from agebench.runs.config import resolve_config
 
-    catalogue = cards(arguments)
+    catalogue = load_cards(arguments)
     given = {
         "images": arguments.images,
         "epochs": arguments.trial_epochs,
@@ -43,15 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
         "search": arguments.search,
         "trials": arguments.trials,
     }
-    config = resolve(catalogue, run_command._layers(arguments))
+    config = resolve_config(catalogue, run_command._layers(arguments))
     folder = arguments.out or Path("tune") / config.name()
-    from agebench.analysis.tune import TuneConfig, finished, locked, to_stderr, tune
-    from agebench.analysis.tune_page import test_command, write_tune_page
-    from agebench.files import check_folder
+    from agebench.analysis.tuning.report import test_command, write_tuning_report
+    from agebench.analysis.tuning.search import TuneConfig, finished, lock_dir, log_progress, tune
+    from agebench.utils.io import check_folder
 
     check_folder(folder)
     settings = {key: value for key, value in given.items() if value is not None}
-    search = validated(TuneConfig, {**settings, "run": config.model_dump(mode="json")}, source="tune settings")
+    search = validate_model(TuneConfig, {**settings, "run": config.model_dump(mode="json")}, source="tune settings")
     found = finished(folder, search)
     if found is not None:
         print(f"{folder} holds this search, finished; nothing is done again.", file=sys.stderr)
@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"{folder} holds the beginning of this search; add --resume to go on with it, or delete the folder"
         )
     else:
-        with locked(folder):
-            found = tune(search, catalogue, folder, say=(lambda _: None) if arguments.json else to_stderr)
-            write_tune_page(folder, found)
+        with lock_dir(folder):
+            found = tune(search, catalogue, folder, say=(lambda _: None) if arguments.json else log_progress)
+            write_tuning_report(folder, found)
     if arguments.json:
         print(
             json.dumps(found | {"config": str(folder / "best.toml"), "report": str(folder / "report.html")}, indent=2)

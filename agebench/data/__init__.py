@@ -1,1 +1,1 @@
-"""Samples, readers, splits, faces, cache, augmentation: everything before a model sees a pixel."""
+"""Datasets: samples, readers, storage, splits, faces, audits."""

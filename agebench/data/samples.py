@@ -29,7 +29,7 @@ COLUMNS = (
 # The photograph that a row's image is a part of, where several rows show parts of one.
 PHOTOGRAPH = "photograph"
 # Where things are in the pictures: neither labels nor flat, so not kept with a run.
-GEOMETRY = ("landmarks", "bbox", "body_bbox", "body_path", "face_bbox", "body_masked")
+GEOMETRY_COLUMNS = ("landmarks", "bbox", "body_bbox", "body_path", "face_bbox", "body_masked")
 
 
 # Columns of the table of rejected images: `code` is a RejectReason, `reason` the sentence with the image's own values.
@@ -63,25 +63,25 @@ class Samples:
             floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom);
             `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`;
             `face_bbox` the face as annotated, in the whole image; `body_masked` what to blacken in the body
-            (`agebench.data.bodies.Mask`).
+            (`agebench.data.faces.body_crops.Mask`).
         groups: the columns of `table` that fairness tables use.
-        quarantined: the columns `QUARANTINE`, one row an image that was put aside. Nothing is dropped silently. A table
+        rejected: the columns `QUARANTINE`, one row an image that was put aside. Nothing is dropped silently. A table
             without `code`, as plugins for version 0.1 make it, gets the code `other`.
     """
 
     table: pd.DataFrame
     groups: tuple[str, ...] = ()
-    quarantined: pd.DataFrame = field(default_factory=lambda: quarantine([]))
+    rejected: pd.DataFrame = field(default_factory=lambda: rejected_rows([]))
 
     def __post_init__(self) -> None:
-        if "code" not in self.quarantined:
-            table = self.quarantined.assign(code=str(RejectReason.OTHER))
-            object.__setattr__(self, "quarantined", table.reindex(columns=list(QUARANTINE)))
+        if "code" not in self.rejected:
+            table = self.rejected.assign(code=str(RejectReason.OTHER))
+            object.__setattr__(self, "rejected", table.reindex(columns=list(QUARANTINE)))
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def without(
+    def reject(
         self,
         drop: "pd.Series[bool]",
         reason: "str | pd.Series[str]",
@@ -92,11 +92,11 @@ class Samples:
             code=str(code) if isinstance(code, str) else code[drop],
             reason=reason if isinstance(reason, str) else reason[drop],
         )
-        moved = pd.concat([self.quarantined, dropped], ignore_index=True) if len(dropped) else self.quarantined
+        moved = pd.concat([self.rejected, dropped], ignore_index=True) if len(dropped) else self.rejected
         return Samples(self.table[~drop].reset_index(drop=True), self.groups, moved)
 
 
-def make_samples(
+def validate_samples(
     table: pd.DataFrame, *, groups: Sequence[str] = (), quarantined: pd.DataFrame | None = None, source: str = "samples"
 ) -> Samples:
     """Check and normalise a reader's table; rows with an age outside [0, 120] go to quarantine.
@@ -122,21 +122,21 @@ def make_samples(
         table[column] = table[column].astype("category") if column in table else pd.Categorical([None] * len(table))
     if "subject" not in table:
         table["subject"] = pd.Series([None] * len(table), dtype="str")
-    samples = Samples(table, tuple(groups), quarantined if quarantined is not None else quarantine([]))
+    samples = Samples(table, tuple(groups), quarantined if quarantined is not None else rejected_rows([]))
     low, high = AGE_LIMITS
     outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
     reasons = "age " + table["age"].map("{:g}".format).astype("str") + f" is outside [{low:g}, {high:g}]"
-    return samples.without(outside, reasons, RejectReason.AGE_OUT_OF_RANGE)
+    return samples.reject(outside, reasons, RejectReason.AGE_OUT_OF_RANGE)
 
 
-def quarantine(rows: Sequence[Rejected | tuple[str, str, str]]) -> pd.DataFrame:
+def rejected_rows(rows: Sequence[Rejected | tuple[str, str, str]]) -> pd.DataFrame:
     """Build the table of rejected images; (sample_id, path, reason) without a code gets the code `other`."""
     full = [row if len(row) == len(QUARANTINE) else (*row[:2], RejectReason.OTHER, row[2]) for row in rows]
     return pd.DataFrame([tuple(map(str, row)) for row in full], columns=list(QUARANTINE)).astype("str")
 
 
-def fingerprint(samples: Samples) -> str:
+def dataset_fingerprint(samples: Samples) -> str:
     """Sixteen hexadecimal digits that change when any image or label of these audited samples does."""
-    columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY, "path")]
+    columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY_COLUMNS, "path")]
     table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]

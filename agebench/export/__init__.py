@@ -1,1 +1,1 @@
-"""Models as single files, preprocessing inside."""
+"""Export of models to single files with preprocessing inside."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from agebench import __version__
-from agebench.data.faces import TEMPLATE
+from agebench._version import __version__
+from agebench.config.cards.base import Architecture, DatasetCard
+from agebench.data.faces.alignment import TEMPLATE
 from agebench.errors import UserError
-from agebench.export.opened import SIDES
+from agebench.export.base import INPUT_SIDE_RANGE
 from agebench.models.age_model import AgeModel
-from agebench.registry.cards import Architecture, DatasetCard
 
 KIND = "agebench-export"
 INTENDED_USE = (
@@ -24,7 +24,7 @@ BODIES = (
 )
 
 
-def make_card(
+def build_card(
     model: AgeModel, card: Architecture, dataset: DatasetCard, about: dict[str, Any], metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """What every file of this model says about it; format, precision and checks are added when one is written.
@@ -61,7 +61,7 @@ def make_card(
     }
 
 
-def check_card(source: Path, said: dict[str, Any], model: AgeModel, card: Architecture) -> None:
+def verify_card(source: Path, said: dict[str, Any], model: AgeModel, card: Architecture) -> None:
     """Whether a card that came with a model is that model's.
 
     Args:
@@ -97,14 +97,15 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "layout": "NCHW",
         "channels": "RGB",
         "planes": card.channels,
-        "sides": list(SIDES),
+        "sides": list(INPUT_SIDE_RANGE),
         "size": card.size,
         "coverage": coverage,
         "points": points,
         "prepared": faces.get("datasets", {}),
         "detectors": faces.get("detectors", {}),
         "text": (
-            f"uint8 RGB faces (N, 3, H, W), H and W from {SIDES[0]} to {SIDES[1]}, best {card.size} x {card.size}, framed like the "
+            f"uint8 RGB faces (N, 3, H, W), H and W from {INPUT_SIDE_RANGE[0]} to {INPUT_SIDE_RANGE[1]}, best "
+            f"{card.size} x {card.size}, framed like the "
             f"training faces: eye centres at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
             f"{BODIES * card.bodies}"
         ),

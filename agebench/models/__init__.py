@@ -1,1 +1,1 @@
-"""A backbone and a head make an AgeModel."""
+"""Models: backbones, heads, published architectures."""

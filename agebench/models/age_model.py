@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from agebench.config.cards.base import Architecture
 from agebench.errors import UserError
 from agebench.models import heads
+from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets, cross_entropy, split_logits
 from agebench.models.backbones import create_backbone
 from agebench.models.heads import AgeEstimate, Head
-from agebench.models.tasks import HasTasks, cross_entropy, split
-from agebench.registry.cards import Architecture
 
 AGES = (0, 100)
 
@@ -34,7 +34,7 @@ class AgeModel(nn.Module):
 
     def add_task(self, name: str, classes: Sequence[str]) -> None:
         """Learn to tell `classes` too, on the same features."""
-        if isinstance(self.backbone, HasTasks):
+        if isinstance(self.backbone, SupportsAuxiliaryTargets):
             made = self.backbone.add_task(name, classes)
         else:
             made = nn.Linear(self.head.in_features, len(classes))
@@ -54,7 +54,7 @@ class AgeModel(nn.Module):
 
     def split(self, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What `forward` gives -> the age's logits (B, head.out_features), and each task's (B, classes)."""
-        return split(logits, self.head.out_features, self.classes)
+        return split_logits(logits, self.head.out_features, self.classes)
 
     def losses(self, logits: Tensor, age: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The mean loss of the age, as `age`, and of each task under its name; none is weighed.

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from agebench.errors import UserError
-from agebench.models import zoo
-from agebench.models.tiny import Tiny
-from agebench.registry.plugins import suggest
+from agebench.models import architectures
+from agebench.models.tiny import TinyCNN
+from agebench.utils.text import did_you_mean
 
 
 def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.Module, int]:
@@ -17,16 +17,18 @@ def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.M
     Raises:
         UserError: timm has no architecture of this name, or it does not take images of this size, or no bodies.
     """
-    if name in zoo.NAMES:
-        return zoo.create(name, size=size, bodies=bodies)
+    if name in architectures.NAMES:
+        return architectures.create(name, size=size, bodies=bodies)
     if bodies:
         raise UserError(f"backbone '{name}' sees faces alone; bodies = true is for agebench.mivolo-d1")
     if name == "agebench.tiny":
-        return Tiny(), Tiny.num_features
+        return TinyCNN(), TinyCNN.num_features
     import timm  # it takes seconds, and agebench's own networks do without
 
     if not timm.is_model(name):
-        raise UserError(f"no backbone called '{name}' in timm {timm.__version__}{suggest(name, timm.list_models())}")
+        raise UserError(
+            f"no backbone called '{name}' in timm {timm.__version__}{did_you_mean(name, timm.list_models())}"
+        )
     try:
         backbone = _create(name, size)
         return backbone, _pooled_features(backbone, size)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from agebench.errors import UserError
-from agebench.files import refuse_placeholder
+from agebench.utils.io import refuse_placeholder
 
 # Beside tensors, what training scripts put into checkpoints: arguments, paths, counters and single numbers. None of these runs
 # code. NumPy 1.x wrote the names on the right of a pair.

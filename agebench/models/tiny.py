@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 
-class Tiny(nn.Module):
+class TinyCNN(nn.Module):
     """Five strided 3x3 convolutions and an average: about 250 thousand parameters, 160 features."""
 
     num_features = 160

@@ -1,1 +1,1 @@
-"""Cards (typed), their discovery, and `Registry[T]`, the one way to register."""
+"""Registries of cards and plugins."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agebench.registry.plugins import Registry
+from agebench.registry.registry import Registry
 
 
 def _check_class(name: str, item: Any) -> str:
@@ -13,11 +13,11 @@ readers: Registry[Any] = Registry("reader", group="agebench.readers", check=_che
 for _name, _target in {
     "utkface": "agebench.data.readers.utkface:UTKFaceReader",
     "fgnet": "agebench.data.readers.fgnet:FGNetReader",
-    "csv": "agebench.data.readers.csv:CSVReader",
+    "csv": "agebench.data.readers.table:TableReader",
     "folder": "agebench.data.readers.folder:FolderReader",
     "huggingface": "agebench.data.readers.huggingface:HuggingFaceReader",
     "imdb-wiki": "agebench.data.readers.imdb_wiki:IMDBWikiReader",
-    "facebase": "agebench.data.readers.facebase:FacebaseReader",
+    "facebase": "agebench.data.readers.paplham:FacebaseReader",
     "synth": "agebench.data.readers.synth:SynthReader",
 }.items():
     readers.register(_name, _target)
@@ -25,7 +25,7 @@ for _name, _target in {
 heads: Registry[Any] = Registry("head", group="agebench.heads", check=_check_class)
 for _name, _target in {
     "regression": "agebench.models.heads.regression:RegressionHead",
-    "normalised": "agebench.models.heads.normalised:NormalisedHead",
+    "normalised": "agebench.models.heads.minmax_regression:MinMaxRegressionHead",
     "gaussian": "agebench.models.heads.gaussian:GaussianHead",
     "quantile": "agebench.models.heads.quantile:QuantileHead",
     "classification": "agebench.models.heads.classification:ClassificationHead",
@@ -43,4 +43,4 @@ for _name, _target in {
     heads.register(_name, _target)
 
 detectors: Registry[Any] = Registry("detector", group="agebench.detectors", check=_check_class)
-detectors.register("dlib", "agebench.data.detect:DlibDetector")
+detectors.register("dlib", "agebench.data.faces.detectors.dlib:DlibDetector")

@@ -1,1 +1,1 @@
-"""Results -> tables, figures and pages. Made from what a run wrote down; no figure is computed again."""
+"""Reports, tables and plots from recorded results."""

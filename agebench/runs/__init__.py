@@ -1,1 +1,1 @@
-"""One run from end to end."""
+"""Training and evaluation runs, from configuration to report."""

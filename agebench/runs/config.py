@@ -9,16 +9,16 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agebench.data.detectors import DEFAULT as DEFAULT_DETECTOR
-from agebench.data.faces import FaceSpec
+from agebench.config.cards.base import Architecture, DatasetCard, Recipe, deep_merge, validate_model
+from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.protocol import DEFAULT
+from agebench.config.toml_io import MAX_DEPTH, parse_toml
+from agebench.data.faces.alignment import AlignmentSpec
+from agebench.data.faces.detectors.base import DEFAULT_DETECTOR as DEFAULT_DETECTOR
 from agebench.errors import UserError
-from agebench.files import read_limited
 from agebench.registry.builtin import detectors
-from agebench.registry.cards import Architecture, DatasetCard, Recipe, merge, validated
-from agebench.registry.catalogue import Catalogue
-from agebench.registry.external import ExternalCard
-from agebench.registry.protocol import DEFAULT
-from agebench.registry.toml_file import MAX_DEPTH, parse_toml
+from agebench.registry.catalog import Catalog
+from agebench.utils.io import read_limited
 
 _LARGEST_CONFIG = 1 << 20  # bytes
 DEFAULT_MODEL = "efficientnet_lite0"
@@ -66,7 +66,7 @@ class FacesConfig(_Table):
         description="see `agebench list detectors`; empty: each card's own",
     )
 
-    def spec_for(self, card: DatasetCard, model: Architecture | ExternalCard) -> FaceSpec:
+    def spec_for(self, card: DatasetCard, model: Architecture | ExternalCard) -> AlignmentSpec:
         """How a dataset's faces, and bodies where the model sees them, are prepared for a model.
 
         Raises:
@@ -79,7 +79,7 @@ class FacesConfig(_Table):
             mask_bodies=bool(model.mask_bodies) and model.bodies,
         )
 
-    def spec(self, card: DatasetCard, size: int) -> FaceSpec:
+    def spec(self, card: DatasetCard, size: int) -> AlignmentSpec:
         """How a dataset's faces become `size` x `size` pixels.
 
         Raises:
@@ -91,7 +91,7 @@ class FacesConfig(_Table):
                 f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
             )
         detectors.get(detector)
-        return FaceSpec(mode, size, self.coverage, card.landmark_points, detector)
+        return AlignmentSpec(mode, size, self.coverage, card.landmark_points, detector)
 
 
 class EvaluateConfig(_Table):
@@ -164,7 +164,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig:
+def resolve_config(catalogue: Catalog, layers: Iterable[dict[str, Any]]) -> RunConfig:
     """The config that the model's card gives, overlaid with `layers`: a config file, then flags, then --set.
 
     Raises:
@@ -172,7 +172,7 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
     """
     settings: dict[str, Any] = {}
     for layer in layers:
-        settings = merge(settings, layer)
+        settings = deep_merge(settings, layer)
     table = settings.get("model", {})
     card = catalogue.models.get(table.get("name", DEFAULT_MODEL) if isinstance(table, dict) else DEFAULT_MODEL)
     if isinstance(card, ExternalCard):
@@ -182,7 +182,7 @@ def resolve(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> RunConfig
         "model": card.architecture.model_dump(mode="json"),
         "train": card.train.model_dump(mode="json"),
     }
-    config = validated(RunConfig, merge(base, settings), source="run settings")
+    config = validate_model(RunConfig, deep_merge(base, settings), source="run settings")
     for name in config.datasets():
         catalogue.datasets.get(name)
     catalogue.datasets.get(config.data.train).protocol(config.data.protocol)

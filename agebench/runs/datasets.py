@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agebench.data.audit import audit
-from agebench.data.exclude import without_excluded
+from agebench.config.cards.base import DatasetCard
+from agebench.data.digests import add_digests
+from agebench.data.exclusions import drop_excluded
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.data.store import reader_for
-from agebench.registry.cards import DatasetCard
+from agebench.data.storage.importer import open_dataset_reader
 from agebench.runs.config import RunConfig
-from agebench.runs.division import Divisions, divide
+from agebench.runs.splits import FoldSplits, make_run_splits
 
 
 @dataclass(frozen=True)
-class Dataset:
+class LoadedDataset:
     """A dataset of the run: its card, its reader and its audited samples."""
 
     card: DatasetCard
@@ -23,14 +23,14 @@ class Dataset:
     samples: Samples
 
 
-def open_dataset(card: DatasetCard) -> Dataset:
+def open_dataset(card: DatasetCard) -> LoadedDataset:
     """Find, read and audit a dataset."""
-    reader = reader_for(card)
-    return Dataset(card, reader, audit(reader, reader.read(), name=card.name))
+    reader = open_dataset_reader(card)
+    return LoadedDataset(card, reader, add_digests(reader, reader.read(), name=card.name))
 
 
-def exclude(
-    datasets: Mapping[str, Dataset], files: Sequence[str], *, complete: bool = True
+def apply_exclusions(
+    datasets: Mapping[str, LoadedDataset], files: Sequence[str], *, complete: bool = True
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
     """Return each dataset's samples less what the lists name, and for the manifest what the lists left out.
 
@@ -39,13 +39,13 @@ def exclude(
         files: the lists, see `without_excluded`.
         complete: whether `datasets` are all datasets of the run.
     """
-    samples, found = without_excluded(
+    samples, found = drop_excluded(
         {name: dataset.samples for name, dataset in datasets.items()}, files, complete=complete
     )
     return samples, {"excluded": found} if found else {}
 
 
-def divide_home(config: RunConfig, home: Dataset, samples: dict[str, Samples]) -> Divisions:
+def split_train_dataset(config: RunConfig, home: LoadedDataset, samples: dict[str, Samples]) -> FoldSplits:
     """Who trains, validates and tests, by the protocol that the config names."""
     protocol = home.card.protocol(config.data.protocol)
-    return divide(config.data, samples, seed=config.seed, protocol=protocol, root=home.reader.root)
+    return make_run_splits(config.data, samples, seed=config.seed, protocol=protocol, root=home.reader.root)

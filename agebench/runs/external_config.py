@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
+from agebench.config.cards.base import deep_merge
+from agebench.config.cards.external import ExternalCard
 from agebench.errors import UserError
-from agebench.registry.cards import merge
-from agebench.registry.catalogue import Catalogue
-from agebench.registry.external import ExternalCard
-from agebench.runs.untrained_config import TestConfig, settings_of
+from agebench.registry.catalog import Catalog
+from agebench.runs.evaluate_config import EvalConfig, merge_layers
 
 
-class ExternalConfig(TestConfig[ExternalCard]):
+class ExternalConfig(EvalConfig[ExternalCard]):
     """One test of an external model."""
 
     def name(self) -> str:
@@ -18,13 +18,13 @@ class ExternalConfig(TestConfig[ExternalCard]):
         return f"{self.model.name}-on-{'-'.join(self.datasets())}"
 
 
-def resolve_external(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> ExternalConfig:
+def resolve_external(catalogue: Catalog, layers: Iterable[dict[str, Any]]) -> ExternalConfig:
     """The config that the external model's card gives, overlaid with `layers`; faces are framed as the card asks.
 
     Raises:
         UserError: no model named, one that is trained here, an unknown dataset, or a wrong key or value.
     """
-    settings, table = settings_of(layers)
+    settings, table = merge_layers(layers)
     base: dict[str, Any] = {}
     if "source" not in table:  # a run's own config.toml holds the whole card
         card = catalogue.models.get(table["name"])
@@ -34,5 +34,5 @@ def resolve_external(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> 
                 "(of models of the zoo, --pretrained FILE tests their authors' weights)"
             )
         base = {"model": card.model_dump(mode="json")}
-    framing = merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)
-    return ExternalConfig.resolved(catalogue, merge({"faces": {"coverage": framing}}, base), settings)
+    framing = deep_merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)
+    return ExternalConfig.resolved(catalogue, deep_merge({"faces": {"coverage": framing}}, base), settings)

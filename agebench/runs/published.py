@@ -1,47 +1,77 @@
-"""The whole of what decides the result of testing a zoo model with its authors' weights."""
+"""One test of a zoo model with its authors' weights: ages, and what else the weights say."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from agebench.config.cards.base import Training
+from agebench.data.faces.cache import FaceCache
+from agebench.data.samples import Samples
+from agebench.models.age_model import AgeModel, create_model
+from agebench.models.architectures.official_weights import load_published
+from agebench.registry.catalog import Catalog
+from agebench.runs.evaluate import EvaluatedModel, evaluate_model
+from agebench.runs.provenance import model_digest
+from agebench.runs.published_config import PublishedConfig
+from agebench.runs.run_dir import RunDir
+from agebench.training.dataloader import make_face_dataset
+from agebench.training.device import resolve_device
+from agebench.training.prediction import FaceEstimates, predict
 
-from agebench.errors import UserError
-from agebench.models import zoo
-from agebench.registry.cards import Architecture, Training
-from agebench.registry.catalogue import Catalogue
-from agebench.registry.external import ExternalCard
-from agebench.runs.untrained_config import TestConfig, settings_of
-
-
-class PublishedConfig(TestConfig[Architecture]):
-    """One test of published weights."""
-
-    pretrained: str = Field(min_length=1, description="the authors' checkpoint")
-    # Left out of config.toml where the card says nothing, so that earlier tests keep their config.
-    published: Training = Field(
-        default=Training(),
-        exclude_if=lambda value: value == Training(),
-        description="what the weights were trained with",
-    )
-
-    def name(self) -> str:
-        """What the folder is called unless told otherwise."""
-        return f"{self.model.name}-{Path(self.pretrained).stem}-on-{'-'.join(self.datasets())}"
+GENDERS = ("female", "male")
 
 
-def resolve_published(catalogue: Catalogue, layers: Iterable[dict[str, Any]]) -> PublishedConfig:
-    """The config of the model's card, overlaid with `layers`.
+def run_published(config: PublishedConfig, catalogue: Catalog, folder: RunDir) -> dict[str, Any]:
+    """Test published weights on every usable image of each dataset; returns metrics.json's content.
 
     Raises:
-        UserError: no model named, one that is not of the zoo, an unknown dataset, or a wrong key or value.
+        UserError: the checkpoint cannot be used, or a dataset is missing.
+        AgebenchError: a step's own.
     """
-    settings, table = settings_of(layers)
-    card = catalogue.models.get(table["name"])
-    if isinstance(card, ExternalCard) or card.backbone not in zoo.NAMES:
-        raise UserError(
-            f"--pretrained is for the models of the zoo ({', '.join(zoo.NAMES)}), whose authors published weights; "
-            f"'{card.name}' is none of them"
-        )
-    base = {"model": card.architecture.model_dump(mode="json"), "published": card.published.model_dump(mode="json")}
-    return PublishedConfig.resolved(catalogue, base, settings)
+    device = resolve_device(config.device)
+    model, weights = load_published_model(config)
+    model = model.to(device)
+
+    def answer(name: str, faces: FaceCache, test: Samples) -> FaceEstimates:
+        return predict(model, make_face_dataset(faces, test), config.model, device, label=name)
+
+    tested = EvaluatedModel(
+        published_metadata(config, weights), answer, lambda name: contamination(config.published, name), model.classes
+    )
+    return evaluate_model(config, tested, catalogue, folder, device)
+
+
+def load_published_model(config: PublishedConfig) -> tuple[AgeModel, str]:
+    """The model with its authors' weights, ready to answer, and what was taken from where.
+
+    Gender is asked where the weights know it; of other targets published weights say nothing.
+
+    Raises:
+        UserError: the checkpoint is missing, unsafe, of another model, or does not fit.
+    """
+    model = create_model(config.model)
+    weights = load_published(model, config.model, Path(config.pretrained).expanduser())
+    if "gender" in config.model.targets and ", no gender" not in weights:
+        model.add_task("gender", GENDERS)
+    return model.eval(), weights
+
+
+def contamination(training: Training, dataset: str) -> str:
+    """Whether published weights may have seen the dataset: `known`, `validated`, `none stated`, or `unknown`."""
+    if dataset in training.trained_on:
+        return "known"
+    if dataset in training.validated_on:
+        return "validated"
+    return "none stated" if training.data else "unknown"
+
+
+def published_metadata(config: PublishedConfig, weights: str) -> dict[str, Any]:
+    """For the manifest: which network, with which file, and what is known of its training."""
+    card = config.model.model_dump(mode="json", include={"name", "title", "backbone", "head", "size", "citation"})
+    return card | {
+        "kind": "published",
+        "format": weights,
+        "source": Path(config.pretrained).name,
+        "file_sha256": model_digest(config),
+        "training_data": config.published.data or "unknown to agebench; the paper says it",
+        "licence": "of the weights: see their source",
+    }

@@ -1,1 +1,1 @@
-"""Many runs: the matrix of a suite, what of it is done, and who does the rest."""
+"""Suites: matrices of runs and their execution."""

@@ -15,10 +15,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from agebench.evaluation.evaluate import evaluate
-from agebench.evaluation.reading import Joined
-from agebench.evaluation.resampling import Resampler
-from agebench.evaluation.scoring import Options, score
+from agebench.metrics.bootstrap import ClusterBootstrap
+from agebench.metrics.evaluate import evaluate
+from agebench.metrics.prediction_io import JoinedPredictions
+from agebench.metrics.scoring import ScoreOptions, score_predictions
 
 GROUPS = 12
 
@@ -57,7 +57,7 @@ def same_figures_seconds(table: pd.DataFrame, resamples: int) -> float:
     features = np.column_stack([np.ones(len(table)), error])
     groups = [np.zeros(len(table), dtype=np.int64), table["group"].astype(int).to_numpy()]
     start = time.perf_counter()
-    Resampler(features, groups, np.arange(len(table))).replicates(
+    ClusterBootstrap(features, groups, np.arange(len(table))).replicates(
         lambda sums: np.concatenate([of[:, 1] / of[:, 0] for of in sums]), resamples=resamples, seed=0
     )
     return (time.perf_counter() - start) / resamples
@@ -68,7 +68,7 @@ def many_groups_seconds(resamples: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     table = predictions(100_000).assign(sample_id=np.arange(100_000).astype(str), shop=rng.integers(0, 5000, 100_000))
     start, busy = time.perf_counter(), time.process_time()
-    score("many", [Joined(table)], Options(groups=("shop",), resamples=resamples))
+    score_predictions("many", [JoinedPredictions(table)], ScoreOptions(groups=("shop",), resamples=resamples))
     return time.perf_counter() - start, time.process_time() - busy
 
 

@@ -16,28 +16,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agebench.data.cache import Faces
-from agebench.engine.devices import autocast, choose_device
-from agebench.engine.events import Events
-from agebench.engine.features import as_input, frozen_features
-from agebench.engine.loader import FaceSet, batches
-from agebench.engine.optim import create_optimiser
-from agebench.engine.train import Trainer
+from agebench.config.cards.base import ModelCard, Recipe
+from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import create_model
-from agebench.registry.cards import ModelCard, Recipe
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
+from agebench.training.callbacks import Callback
+from agebench.training.dataloader import FaceDataset, iter_batches
+from agebench.training.device import autocast, resolve_device
+from agebench.training.frozen_features import frozen_features, model_input
+from agebench.training.optim import create_optimizer
+from agebench.training.trainer import Trainer
 
 
-def every_time(card: ModelCard, recipe: Recipe, faces: FaceSet, device: torch.device) -> float:
+def every_time(card: ModelCard, recipe: Recipe, faces: FaceDataset, device: torch.device) -> float:
     """Seconds of an epoch through the frozen backbone."""
     model = create_model(card).to(device, memory_format=torch.channels_last).eval()
     model.backbone.requires_grad_(False)
-    optimiser = create_optimiser(model, recipe)
+    optimiser = create_optimizer(model, recipe)
     started = time.perf_counter()
-    for pixels, ages in batches(faces, np.arange(len(faces)), recipe.batch_size, device):
+    for pixels, ages in iter_batches(faces, np.arange(len(faces)), recipe.batch_size, device):
         with autocast(device, recipe.precision):
             with torch.no_grad():
-                features = model.backbone(as_input(pixels, card))
+                features = model.backbone(model_input(pixels, card))
             logits = model.head(features)
         loss = model.head.loss(logits.float(), ages)
         optimiser.zero_grad(set_to_none=True)
@@ -47,20 +47,22 @@ def every_time(card: ModelCard, recipe: Recipe, faces: FaceSet, device: torch.de
     return time.perf_counter() - started
 
 
-def once(card: ModelCard, recipe: Recipe, faces: FaceSet, device: torch.device, folder: Path) -> tuple[float, float]:
+def once(
+    card: ModelCard, recipe: Recipe, faces: FaceDataset, device: torch.device, folder: Path
+) -> tuple[float, float]:
     """Seconds for the features, and of an epoch on them through the engine."""
     os.environ["AGEBENCH_CACHE"] = str(folder)
     model = create_model(card)
     started = time.perf_counter()
     found = frozen_features(
-        model, Faces(faces.pixels, {}, {}, "bench"), card, mirrored=True, device=device, precision=recipe.precision
+        model, FaceCache(faces.pixels, {}, {}, "bench"), card, mirrored=True, device=device, precision=recipe.precision
     )
     computed = time.perf_counter() - started
-    data = FaceSet(found.pixels, faces.rows, faces.ages)
+    data = FaceDataset(found.pixels, faces.rows, faces.ages)
     trainer = Trainer(model, card, recipe, seed=0, device=device, folder=folder)
-    trainer.train_epoch(data, 1, Events())
+    trainer.train_epoch(data, 1, Callback())
     started = time.perf_counter()
-    trainer.train_epoch(data, 2, Events())
+    trainer.train_epoch(data, 2, Callback())
     return computed, time.perf_counter() - started
 
 
@@ -74,11 +76,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    card, device = catalogue().models.get(options.model), choose_device(options.device)
+    card, device = load_catalog().models.get(options.model), resolve_device(options.device)
     recipe = Recipe.model_validate({**card.train.model_dump(mode="json"), "freeze": "backbone"})
     count = options.images // recipe.batch_size * recipe.batch_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, card.size, card.size, 3), dtype=np.uint8)
-    faces = FaceSet(pixels, np.arange(count), np.linspace(1, 90, count, dtype=np.float32))
+    faces = FaceDataset(pixels, np.arange(count), np.linspace(1, 90, count, dtype=np.float32))
     passes = options.heads * options.epochs
     epoch, whole = [], []
     for number in range(options.rounds):

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agebench.evaluation.evaluate import evaluate
-from agebench.files import write_json
-from agebench.reports.results import seal
+from agebench.leaderboard.records import content_hash
+from agebench.metrics.evaluate import evaluate
+from agebench.utils.io import write_json
 
 
 def main(count: int) -> None:
@@ -39,7 +39,7 @@ def main(count: int) -> None:
                 "metrics": {"schema": 1, "train": "utk", "tests": copy.deepcopy(tests)},
                 "predictions": {},
             }
-            write_json(Path(folder) / "results" / f"{record['id']}.json", record | {"sha256": seal(record)})
+            write_json(Path(folder) / "results" / f"{record['id']}.json", record | {"sha256": content_hash(record)})
         command = [sys.executable, "-m", "agebench", "leaderboard", "--results", f"{folder}/results"]
         start = time.perf_counter()
         subprocess.run(

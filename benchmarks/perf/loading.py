@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from agebench.data.augment import Augmenter, normalise
+from agebench.config.cards.base import Augment
 from agebench.data.readers import readers
-from agebench.registry.cards import Augment
+from agebench.training.augmentation import Augmenter, normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 64
@@ -80,7 +80,7 @@ def main() -> None:
             (
                 rate(per_image),
                 rate(lambda: batched(lambda images: augment(images, generator), 4)),
-                rate(lambda: batched(lambda images: normalise(images, MEAN, STD), 8)),
+                rate(lambda: batched(lambda images: normalize(images, MEAN, STD), 8)),
             )
             for _ in range(5)
         ]

@@ -2,7 +2,8 @@
 
     python benchmarks/perf/realtime.py [--model efficientnet_lite0] [--video FILE] [--frames 300] [--format onnx]
 
-Video: the work of `agebench predict FILE --draw DIR`, by `agebench.deploy.job`. Without --video it is made here: 1280 x 720,
+Video: the work of `agebench predict FILE --draw DIR`, by `agebench.inference.batch_predict`. Without --video
+it is made here: 1280 x 720,
 two generated faces that move. Camera: the same frames, offered 30 times a second; one that nobody takes in time is lost, as
 a camera loses it. Untrained weights: the work is the same.
 """
@@ -23,17 +24,17 @@ from PIL import Image
 
 import agebench
 from agebench.data.readers.synth import SynthReader
-from agebench.deploy.inputs import Part
-from agebench.deploy.job import Job, work
-from agebench.deploy.predictor import Predictor
-from agebench.deploy.video import VideoWriter, open_video
-from agebench.deploy.words import timing_in_words
-from agebench.export.card import make_card
-from agebench.export.opened import open_exported
-from agebench.export.speed import measure_speed
-from agebench.export.write import Variant, write_export
+from agebench.export.benchmark import measure_speed
+from agebench.export.card import build_card
+from agebench.export.loading import open_exported
+from agebench.export.writer import ExportVariant, write_export
+from agebench.inference.batch_predict import PredictOptions, predict_all
+from agebench.inference.formatting import format_timing
+from agebench.inference.input_sources import InputItem
+from agebench.inference.predictor import Predictor
+from agebench.inference.video import VideoWriter, open_video
 from agebench.models.age_model import create_model
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
 
 RATE = 30
 FORMATS = ("torchscript", "onnx", "pt2")
@@ -55,10 +56,12 @@ def main() -> None:
         film = options.video or str(make_film(Path(folder, "film.mp4"), options.frames))
         with agebench.load(files[options.format], trusted=True) as predictor:
             for search, every in WAYS:
-                job = Job(search=search, every=every, frames=options.frames, draw=Path(folder, "drawn"), level=None)
-                done = work(predictor, [Part("video", (film,), 1)], job, lambda rows: None)
+                job = PredictOptions(
+                    search=search, every=every, frames=options.frames, draw=Path(folder, "drawn"), level=None
+                )
+                done = predict_all(predictor, [InputItem("video", (film,), 1)], job, lambda rows: None)
                 print(f"--search {search} --every {every}: {done.faces / done.pictures:.2f} faces a frame")
-                print(f"  video:  {timing_in_words(done.videos[0]).removeprefix(f'{film}: ')}")
+                print(f"  video:  {format_timing(done.videos[0]).removeprefix(f'{film}: ')}")
                 print(f"  camera: {camera_in_words(predictor, job, film)}", flush=True)
         threads = f"{torch.get_num_threads()} thread(s), {len(os.sched_getaffinity(0))} core(s)"
         print(f"estimation alone, {options.model}, {threads}: faces/s")
@@ -70,19 +73,19 @@ def main() -> None:
 
 def export(name: str, folder: Path) -> dict[str, Path]:
     """Format -> file."""
-    card = catalogue().models.get(name).architecture
+    card = load_catalog().models.get(name).architecture
     model = create_model(card).eval()
-    model.head.prepare(torch.tensor([10.0, 30.0, 80.0]))
+    model.head.init_from_ages(torch.tensor([10.0, 30.0, 80.0]))
     files = {}
     for kind in FORMATS:
-        variant = Variant(kind, "fp32")
+        variant = ExportVariant(kind, "fp32")
         files[kind] = folder / variant.file
-        about = make_card(model, card, catalogue().datasets.get("synth"), {"seed": 0}, NOTHING_MEASURED)
+        about = build_card(model, card, load_catalog().datasets.get("synth"), {"seed": 0}, NOTHING_MEASURED)
         write_export(model, card, about, files[kind], examples=generated_faces(8), variant=variant)
     return files
 
 
-def camera_in_words(predictor: Predictor, job: Job, film: str, seconds: float = 15.0) -> str:
+def camera_in_words(predictor: Predictor, job: PredictOptions, film: str, seconds: float = 15.0) -> str:
     """What comes of a camera: frames a second, and how old a frame is when its answer is there."""
     with open_video(film) as video:
         frames = [frame.pixels for frame in video.frames(30)]

@@ -3,7 +3,8 @@
     python benchmarks/perf/stress.py [--model efficientnet_lite0] [--size 64] [--images 128] [--device auto]
 
 Plain: as many evaluation passes as there are corrupted ones, on batches that are normalised already and on the device.
-Stressed: `agebench.analysis.stress.ask`, with corrupting, rounding and normalising. Untrained weights: the work is the same.
+Stressed: `agebench.analysis.robustness.evaluate.predict_corrupted`, with corrupting, rounding and
+normalising. Untrained weights: the work is the same.
 """
 
 import argparse
@@ -12,14 +13,14 @@ import time
 import numpy as np
 import torch
 
-from agebench.analysis import stress
-from agebench.analysis.corruptions import CORRUPTIONS
-from agebench.data.augment import normalise
-from agebench.engine.devices import autocast, choose_device
-from agebench.engine.loader import FaceSet
-from agebench.engine.trained import Trained
+from agebench.analysis.robustness import evaluate
+from agebench.analysis.robustness.corruptions import CORRUPTIONS
+from agebench.estimators.trained import TrainedEstimator
 from agebench.models.age_model import create_model
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
+from agebench.training.augmentation import normalize
+from agebench.training.dataloader import FaceDataset
+from agebench.training.device import autocast, resolve_device
 
 
 def main() -> None:
@@ -31,17 +32,17 @@ def main() -> None:
     parser.add_argument("--corruptions", type=int, default=14)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    card = catalogue().models.get(options.model).architecture.model_copy(update={"size": options.size})
-    device = choose_device(options.device)
-    trained = Trained(create_model(card).to(device).eval(), card, device)
+    card = load_catalog().models.get(options.model).architecture.model_copy(update={"size": options.size})
+    device = resolve_device(options.device)
+    trained = TrainedEstimator(create_model(card).to(device).eval(), card, device)
     shape = (options.images, card.size, card.size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    data = FaceSet(pixels, np.arange(options.images), np.full(options.images, 30, np.float32))
+    data = FaceDataset(pixels, np.arange(options.images), np.full(options.images, 30, np.float32))
     chosen = CORRUPTIONS[: options.corruptions]
-    passes = sum(len(corruption.strengths) for corruption in chosen)
+    passes = sum(len(corruption.severities) for corruption in chosen)
     images = [
-        normalise(torch.from_numpy(part).to(device), card.mean, card.std)
-        for part in np.array_split(pixels, -(-options.images // stress.BATCH))
+        normalize(torch.from_numpy(part).to(device), card.mean, card.std)
+        for part in np.array_split(pixels, -(-options.images // evaluate.BATCH_SIZE))
     ]
 
     def plain() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
         plain()
     model, model_busy = time.perf_counter() - start, time.process_time() - busy
     start, busy = time.perf_counter(), time.process_time()
-    stress.ask(trained, data, chosen)
+    evaluate.predict_corrupted(trained, data, chosen)
     whole, whole_busy = time.perf_counter() - start, time.process_time() - busy
     print(
         f"{card.name} at {card.size} px, {options.images} faces, {len(chosen)} corruptions, {passes} passes, {device}"

@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agebench.engine.devices import autocast, choose_device
-from agebench.engine.events import Console
-from agebench.engine.loader import FaceSet
-from agebench.engine.optim import create_optimiser
-from agebench.engine.train import Trainer
+from agebench.config.cards.base import ModelCard
 from agebench.models.age_model import create_model
-from agebench.registry.cards import ModelCard
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
+from agebench.training.callbacks import ConsoleCallback
+from agebench.training.dataloader import FaceDataset
+from agebench.training.device import autocast, resolve_device
+from agebench.training.optim import create_optimizer
+from agebench.training.trainer import Trainer
 
 
 def bare(card: ModelCard, device: torch.device, batches: int) -> float:
     """Images a second of the bare model."""
     model = create_model(card).to(device, memory_format=torch.channels_last).train()
-    optimiser = create_optimiser(model, card.train)
+    optimiser = create_optimizer(model, card.train)
     size = card.train.batch_size
     images = torch.randn(size, 3, card.size, card.size, device=device).contiguous(memory_format=torch.channels_last)
     ages = torch.rand(size, device=device) * 80
@@ -56,12 +56,12 @@ def through_the_engine(card: ModelCard, device: torch.device, batches: int, fold
     path = folder / "faces.u8"
     shape = (count, card.size, card.size, 3)
     np.memmap(path, np.uint8, "w+", shape=shape)[:] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    data = FaceSet(
+    data = FaceDataset(
         np.memmap(path, np.uint8, "r", shape=shape), np.arange(count), np.linspace(1, 90, count, dtype=np.float32)
     )
-    warm = FaceSet(data.pixels, data.rows[: 3 * card.train.batch_size], data.ages[: 3 * card.train.batch_size])
+    warm = FaceDataset(data.pixels, data.rows[: 3 * card.train.batch_size], data.ages[: 3 * card.train.batch_size])
     trainer = Trainer(create_model(card), card, card.train, seed=0, device=device, folder=folder)
-    with Console(folder / "tensorboard", quiet=True) as events:
+    with ConsoleCallback(folder / "tensorboard", quiet=True) as events:
         trainer.train_epoch(warm, 1, events)
         return trainer.train_epoch(data, 2, events)["images_per_s"]
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    card, device = catalogue().models.get(options.model), choose_device(options.device)
+    card, device = load_catalog().models.get(options.model), resolve_device(options.device)
     pairs = []
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -136,7 +136,7 @@ class Cards:
     """Cards of datasets, models, external models and suites: each is good, or listed as broken."""
 
     def __init__(self, scratch: Path) -> None:
-        from agebench.registry.catalogue import catalogue
+        from agebench.registry.catalog import load_catalog
 
         folders = ((ROOT / "registry", ("datasets", "models")), (ROOT / "benchmarks", ("suites",)))
         self.bases = [
@@ -146,7 +146,7 @@ class Cards:
             for path in sorted((root / kind).glob("*.toml"))
         ]
         self.folder = scratch / "cards"
-        self.shipped = catalogue()
+        self.shipped = load_catalog()
 
     def run(self, rng: random.Random, *, valid: bool) -> Outcome:
         """Write a card, and use it where it is good."""
@@ -175,23 +175,22 @@ class Cards:
             (self.folder / kind / f"{base}.toml").write_text(text, encoding="utf-8")
 
     def _registry(self, kind: str, folder: Path) -> Any:
-        from agebench.registry import cards, catalogue
-        from agebench.registry.plugins import Registry
+        from agebench.config.cards import base as cards
+        from agebench.registry import catalog
+        from agebench.registry.registry import Registry
 
         registry: Registry[Any] = Registry(kind.removesuffix("s"))
         card = {"datasets": cards.DatasetCard, "models": cards.ModelCard, "suites": cards.SuiteCard}[kind]
-        catalogue._read_cards(
-            [folder], card, registry
-        )  # the shipped cards beside it would take a hundred times as long
+        catalog._read_cards([folder], card, registry)  # the shipped cards beside it would take a hundred times as long
         return registry
 
 
 def _use_card(kind: str, card: Any, cards: Any) -> None:
     import tomli_w
 
-    from agebench.registry.external import ExternalCard
-    from agebench.runs.config import RunConfig, resolve
-    from agebench.suites.plan import count, plan
+    from agebench.config.cards.external import ExternalCard
+    from agebench.runs.config import RunConfig, resolve_config
+    from agebench.suites.matrix import count_by_state, plan_jobs
 
     content = card.model_dump(mode="json", exclude_none=True)
     json.dumps(content, allow_nan=False)
@@ -201,16 +200,16 @@ def _use_card(kind: str, card: Any, cards: Any) -> None:
             from agebench.data.readers import open_reader
 
             for protocol in card.protocols:
-                protocol.in_words()
+                protocol.to_text()
             with tempfile.TemporaryDirectory() as empty:
                 reader = open_reader(card.reader, Path(empty), card.groups, card.options, source="card")
                 if reader.needs_files:  # others draw thousands of faces
                     reader.read()
         elif kind == "models" and not isinstance(card, ExternalCard):
-            config = resolve(cards, [{"model": {"name": card.name}, "data": {"train": "utk", "test": ["utk"]}}])
+            config = resolve_config(cards, [{"model": {"name": card.name}, "data": {"train": "utk", "test": ["utk"]}}])
             assert RunConfig.model_validate(tomllib.loads(config.to_toml())) == config
-        elif kind == "suites" and count(card) <= 100:
-            plan(card, cards, Path("runs"))
+        elif kind == "suites" and count_by_state(card) <= 100:
+            plan_jobs(card, cards, Path("runs"))
 
 
 class Tables:
@@ -277,16 +276,16 @@ class Tables:
         return frame
 
     def _score(self, content: bytes, suffix: str) -> Outcome:
-        from agebench.evaluation.reading import read_predictions
-        from agebench.evaluation.scoring import Options, score
-        from agebench.reports.evaluation_text import score_text
+        from agebench.metrics.prediction_io import read_predictions
+        from agebench.metrics.scoring import ScoreOptions, score_predictions
+        from agebench.reports.sections.evaluation import score_text
 
         file = self.file.with_suffix(suffix)
         file.write_bytes(content)
         joined = read_predictions(file)
         if len(joined.table) < 2:
             return Outcome("refused", "one row")
-        metrics = score("fuzzed", [joined], Options(resamples=self.resamples))
+        metrics = score_predictions("fuzzed", [joined], ScoreOptions(resamples=self.resamples))
         json.dumps(metrics, allow_nan=False)
         score_text(metrics)
         return Outcome("read")
@@ -327,10 +326,10 @@ class Records:
 
     def run(self, rng: random.Random, *, valid: bool) -> Outcome:
         """Write a record, and check and rank it."""
-        from agebench.reports.leaderboard import leaderboard, matrix, rows_of
-        from agebench.reports.record_check import check_record
-        from agebench.reports.results import read_records, seal
-        from agebench.reports.site import site_data
+        from agebench.leaderboard.markdown import group_into_systems, leaderboard, result_matrix
+        from agebench.leaderboard.records import content_hash, read_records
+        from agebench.leaderboard.site import site_data
+        from agebench.leaderboard.verify import check_record
 
         base = rng.choice(self.bases)
         if valid:
@@ -339,7 +338,7 @@ class Records:
             content = mutate_tree(rng, base)
             if isinstance(content, dict) and rng.random() < 0.8:
                 with contextlib.suppress(ValueError, RecursionError):
-                    content["sha256"] = seal(content)
+                    content["sha256"] = content_hash(content)
             self.file.write_bytes(as_json(content))
         else:
             self.file.write_bytes(mutate_bytes(rng, as_json(base)))
@@ -350,9 +349,9 @@ class Records:
             for problem in problems:
                 assert problem.isprintable(), problem
             return Outcome("refused", problems[0])
-        rows = rows_of([*self.bases[:2], record])
+        rows = group_into_systems([*self.bases[:2], record])
         leaderboard(rows)
-        matrix(rows, list(dict.fromkeys(test for row in rows for test in row.tests)))
+        result_matrix(rows, list(dict.fromkeys(test for row in rows for test in row.tests)))
         json.dumps(site_data(rows, ()), allow_nan=False)
         return Outcome("read")
 
@@ -411,33 +410,33 @@ class Runs:
             file.write_bytes(mutate_bytes(rng, content))
 
     def _state(self) -> None:
-        from agebench.runs.folder import RunFolder
+        from agebench.runs.run_dir import RunDir
 
-        folder = RunFolder(self.folder)
+        folder = RunDir(self.folder)
         folder.started(), folder.manifest(), folder.metrics()
         folder.finished(folder.config())
 
     def _record(self) -> None:
-        from agebench.registry.catalogue import catalogue
-        from agebench.reports.record_check import check_record
-        from agebench.reports.results import make_record
+        from agebench.leaderboard.records import make_record
+        from agebench.leaderboard.verify import check_record
+        from agebench.registry.catalog import load_catalog
 
-        record = make_record(self.folder, {"few": catalogue([self.registry]).datasets.get("few")})
+        record = make_record(self.folder, {"few": load_catalog([self.registry]).datasets.get("few")})
         problems = list(check_record(record, self.folder))
         if problems:
             raise AgebenchError(problems[0])
 
     def _model(self) -> None:
-        from agebench.registry.catalogue import catalogue
-        from agebench.runs.finished import open_test, open_trained
-        from agebench.runs.folder import RunFolder
+        from agebench.registry.catalog import load_catalog
+        from agebench.runs.loading import load_run, load_test_set
+        from agebench.runs.run_dir import RunDir
 
-        folder = RunFolder(self.folder)
-        config, _ = open_trained(folder, "cpu", stranger=True)
-        open_test(config, folder, catalogue([self.registry]), "few")
+        folder = RunDir(self.folder)
+        config, _ = load_run(folder, "cpu", stranger=True)
+        load_test_set(config, folder, load_catalog([self.registry]), "few")
 
     def _report(self) -> None:
-        from agebench.reports.run_report import write_report
+        from agebench.reports.run import write_report
 
         write_report(self.folder)
 

@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import agebench.runs.pipeline  # noqa: F401 - imported before the forks
+import agebench.runs.run  # noqa: F401 - imported before the forks
 from agebench.cli import main
 
 DATASET = """

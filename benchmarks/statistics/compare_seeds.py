@@ -9,14 +9,14 @@ import argparse
 
 import numpy as np
 
-from agebench.evaluation.comparison import Paired, compare
+from agebench.metrics.comparison import PairedErrors, compare_systems
 
 
-def paired(seeds: int, spread: float, n: int, rng: np.random.Generator) -> Paired:
+def paired(seeds: int, spread: float, n: int, rng: np.random.Generator) -> PairedErrors:
     """Simulate two systems of the same kind on the same images."""
     images = rng.normal(20, 2, n)
     errors = tuple(np.abs(images + rng.normal(0, 1, (seeds, n)) + rng.normal(0, spread, (seeds, 1))) for _ in range(2))
-    return Paired(("a", "b"), errors, np.arange(n), False, 0)
+    return PairedErrors(("a", "b"), errors, np.arange(n), False, 0)
 
 
 def main() -> None:
@@ -32,7 +32,9 @@ def main() -> None:
             shown = 0
             for repeat in range(arguments.repeats):
                 systems = paired(seeds, spread if seeds > 1 else 0.0, n, np.random.default_rng(repeat))
-                shown += compare(systems, resamples=arguments.resamples, seed=repeat + 10**6)["pairs"][0]["shown"]
+                shown += compare_systems(systems, resamples=arguments.resamples, seed=repeat + 10**6)["pairs"][0][
+                    "shown"
+                ]
             rates.append(100 * shown / arguments.repeats)
         print(f"| {seeds} | {n:,} | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |", flush=True)
 

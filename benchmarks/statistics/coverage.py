@@ -13,11 +13,11 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from agebench.evaluation import gaps
-from agebench.evaluation.evaluate import evaluate
-from agebench.evaluation.groups import AGE_BANDS, age_bands
-from agebench.evaluation.nist import nist
-from agebench.evaluation.resampling import Floats, Ints
+from agebench.metrics import gaps
+from agebench.metrics.bootstrap import Floats, Ints
+from agebench.metrics.evaluate import evaluate
+from agebench.metrics.groups import AGE_BANDS, age_bands
+from agebench.metrics.presets.nist_fate import nist
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from agebench.evaluation.fairness import equality_test
-from agebench.evaluation.groups import Grouping
-from agebench.evaluation.resampling import Floats, Ints
+from agebench.metrics.bootstrap import Floats, Ints
+from agebench.metrics.fairness import group_permutation_test
+from agebench.metrics.groups import Grouping
 
 
 def normal(rng: np.random.Generator, n: int) -> Floats:
@@ -67,7 +67,7 @@ def p_value(shape: str, groups: int, first: float, design: str, n: int, permutat
     grouping = Grouping("group", tuple(map(str, range(groups))), labels)
     # The shuffles must not use the stream that drew the labels.
     own_seed = seed + 1_000_000
-    return equality_test(
+    return group_permutation_test(
         np.abs(errors), grouping, np.arange(groups), clusters, permutations=permutations, seed=own_seed
     )
 

@@ -12,8 +12,8 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from agebench.evaluation import gaps
-from agebench.evaluation.evaluate import evaluate
+from agebench.metrics import gaps
+from agebench.metrics.evaluate import evaluate
 
 GROUPS = 8
 

@@ -9,11 +9,11 @@ import pytest
 
 from agebench.cli import main
 from agebench.errors import UserError
-from agebench.export import judge
-from agebench.export.judge import HeldOut, Refused, judge_accuracy
-from agebench.export.opened import open_exported
-from agebench.runs import exports
-from agebench.runs.exports import order
+from agebench.export import accuracy_check
+from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
+from agebench.export.loading import open_exported
+from agebench.runs import export as exports
+from agebench.runs.export import plan_exports
 
 pytestmark = pytest.mark.slow  # each asks a run that is trained for it
 
@@ -99,7 +99,7 @@ def test_the_manuals_commands(options: str, export: Any, tmp_path: Path, capfd: 
 def test_a_file_that_answers_too_differently_is_refused(
     export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(judge, "_compared", _far_off)
+    monkeypatch.setattr(accuracy_check, "_compared", _far_off)
     (tmp_path / "model.bf16.ts").write_bytes(b"an earlier one")
     words = ["--format", "torchscript", "--precision", "bf16", "--images", "10", "--out", str(tmp_path), "--json"]
     assert export(*words) == 1
@@ -128,15 +128,15 @@ def test_the_rule(years: float, kept: bool) -> None:
     """The model is 4 years too high everywhere, so MAE moves by what the file adds."""
     ages = np.linspace(10, 80, 60)
     table = pd.DataFrame({"sample_id": [f"{n}" for n in range(60)], "age": ages, "age_pred": ages + 4})
-    tests = {"few": HeldOut(np.zeros((60, 32, 32, 3), np.uint8), table, {"value": 4.0, "low": 3.5, "high": 4.5})}
+    tests = {"few": CheckSubset(np.zeros((60, 32, 32, 3), np.uint8), table, {"value": 4.0, "low": 3.5, "high": 4.5})}
     file: Any = Off(ages + 4, years)
     if kept:
-        found = judge_accuracy(file, tests, resamples=100)["accuracy"]["few"]
+        found = check_accuracy(file, tests, resamples=100)["accuracy"]["few"]
         assert found["change"]["value"] == pytest.approx(years, abs=1e-5)
         assert found["allowed"] == [-0.5, 0.5]
     else:
-        with pytest.raises(Refused, match=r"MAE on few changes by .*allows -0\.500 to \+0\.500"):
-            judge_accuracy(file, tests, resamples=100)
+        with pytest.raises(AccuracyCheckFailed, match=r"MAE on few changes by .*allows -0\.500 to \+0\.500"):
+            check_accuracy(file, tests, resamples=100)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_rule(years: float, kept: bool) -> None:
 )
 def test_orders_that_cannot_be_met(formats: list[str], precisions: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        order(formats, precisions)
+        plan_exports(formats, precisions)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_what_is_no_finished_run_of_one_model(
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"agebench\[export\]"):
-        order(["onnx"], ["fp32"])
+        plan_exports(["onnx"], ["fp32"])

@@ -7,7 +7,7 @@ import pytest
 
 from agebench.cli import main
 from agebench.errors import AgebenchError, UserError
-from agebench.files import atomic, check_file, check_folder
+from agebench.utils.io import atomic_write, check_file, check_folder
 
 CARD = 'name = "few"\ntitle = "Few"\nreader = "synth"\nlicence = "CC0-1.0"\noptions = { count = 40, size = 64 }\n'
 FOLDERS = {
@@ -83,7 +83,7 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="not a regular file"):
         check_file(tmp_path / "pipe")
-    with pytest.raises(AgebenchError, match="not a regular file"), atomic(tmp_path / "pipe") as file:
+    with pytest.raises(AgebenchError, match="not a regular file"), atomic_write(tmp_path / "pipe") as file:
         file.write_text("x")
     assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in tmp_path.glob(".pipe*")] == []

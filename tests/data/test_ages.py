@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agebench.data.readers.ages import age_range, resolve_ages
+from agebench.data.readers.age_parsing import age_range, resolve_ages
 from agebench.errors import UserError
 
 

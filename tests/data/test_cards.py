@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from agebench.cli import main
-from agebench.data.images import open_image
+from agebench.data.image_io import open_image
 from agebench.data.readers import Reader, open_reader
 from agebench.data.samples import Samples
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
 
 
 def picture(size: tuple[int, int] = (8, 8), colour: int = 0) -> bytes:
@@ -36,12 +36,12 @@ def write(root: Path, name: str, text: str) -> Path:
 
 
 def reader(name: str, root: Path) -> Reader:
-    card = catalogue().datasets.get(name)
+    card = load_catalog().datasets.get(name)
     return open_reader(card.reader, root, card.groups, card.options, source=name)
 
 
 def read(name: str, root: Path) -> Samples:
-    card = catalogue().datasets.get(name)
+    card = load_catalog().datasets.get(name)
     samples = reader(name, root).read()
     for label in card.labels:
         assert samples.table[label].notna().any(), label
@@ -94,7 +94,7 @@ def test_adience(tmp_path: Path, name: str, stem: str) -> None:
     assert column(samples, "gender") == ["female", None, "male"]
     assert column(samples, "fold") == ["0", "0", "1"]
     assert column(samples, "subject") == ["30601258@N03", "30601258@N03", "30601258@N032"]
-    assert samples.quarantined["reason"].tolist() == ["nothing says its age"]
+    assert samples.rejected["reason"].tolist() == ["nothing says its age"]
 
 
 def appa_real(root: Path) -> Path:
@@ -190,13 +190,13 @@ def test_lagenda_reads_each_face_of_a_photograph(tmp_path: Path) -> None:
     samples = read("lagenda", tmp_path)
     assert column(samples, "age") == [31.2, 8]
     assert column(samples, "gender") == ["male", None]
-    assert samples.quarantined["reason"].tolist() == ["no box of a face", "age -1 is outside [0, 120]"]
+    assert samples.rejected["reason"].tolist() == ["no box of a face", "age -1 is outside [0, 120]"]
     source = reader("lagenda", tmp_path)
     first, second = (np.asarray(open_image(source.image_bytes(path))) for path in samples.table["path"])
     assert first.shape == (40, 40, 3)  # 20 pixels, and as much again around them
     assert first[20, 20].tolist() == [255, 0, 0]
     assert second[20, 20].tolist() == [0, 0, 255]
-    assert source.stamp(samples.table["path"][0]) != source.stamp("gone.png#0,0,1,1")
+    assert source.version_token(samples.table["path"][0]) != source.version_token("gone.png#0,0,1,1")
 
 
 def test_imdb_clean(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_imdb_wiki(tmp_path: Path) -> None:
     assert column(samples, "age") == [28, 59]
     assert column(samples, "gender") == ["male", "female"]
     assert column(samples, "subject") == ["Ann", "Bob"]
-    assert samples.quarantined["reason"].tolist() == [
+    assert samples.rejected["reason"].tolist() == [
         "its owners' detector found no face",
         "nothing says its age",
     ]
@@ -265,7 +265,7 @@ def test_damaged_matlab_files_are_named(tmp_path: Path) -> None:
 
 
 def test_cards_of_unchecked_facts_say_so() -> None:
-    found = catalogue().datasets
+    found = load_catalog().datasets
     assert found.broken() == {}
     unchecked = {name for name in found.names() if not found.get(name).verified}
     assert unchecked >= {

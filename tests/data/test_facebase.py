@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agebench.data.faces import FaceSpec, prepare_face
-from agebench.data.readers.facebase import FacebaseReader
-from agebench.errors import ImageRefused, UserError
+from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
+from agebench.data.readers.paplham import FacebaseReader
+from agebench.errors import ImageRejectedError, UserError
 
 
 def entry(path: str, **more: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
     assert (row["sample_id"], row["path"]) == ("FG-NET/images/009A16b.jpg", "images/009A16B.JPG")
     assert (row["age"], row["subject"], row["folder"], row["gender"]) == (16, "9", "3", "male")
     assert row["landmarks"] == BOX
-    assert samples.quarantined["reason"].tolist() == [
+    assert samples.rejected["reason"].tolist() == [
         "no image of this name, or several",
         "no image of this name, or several",
         "its aligned_bbox is not eight numbers",
@@ -74,20 +74,20 @@ def test_a_box_is_cut_out_upright() -> None:
     pixels[20:40, 30:50], pixels[20:40, 50:70] = 60, 120
     pixels[40:60, 30:50], pixels[40:60, 50:70] = 180, 240
     image = Image.fromarray(pixels)
-    cut = prepare_face(image, FaceSpec("boxes", 40), [70, 20, 70, 60, 30, 60, 30, 20])[:, :, 0].astype(int)
+    cut = align_or_crop(image, AlignmentSpec("boxes", 40), [70, 20, 70, 60, 30, 60, 30, 20])[:, :, 0].astype(int)
     for place, value in (((10, 10), 120), ((10, 30), 240), ((30, 10), 60), ((30, 30), 180)):
         assert cut[place] == pytest.approx(value, abs=3)
-    wide = prepare_face(image, FaceSpec("boxes", 40, coverage=2.0), [30, 20, 70, 20, 70, 60, 30, 60])[:, :, 0]
+    wide = align_or_crop(image, AlignmentSpec("boxes", 40, crop_scale=2.0), [30, 20, 70, 20, 70, 60, 30, 60])[:, :, 0]
     assert wide[15, 15] == pytest.approx(60, abs=3)
     assert wide[3, 20] == 0
-    with pytest.raises(ImageRefused, match="no box is annotated"):
-        prepare_face(image, FaceSpec("boxes", 40), None)
+    with pytest.raises(ImageRejectedError, match="no box is annotated"):
+        align_or_crop(image, AlignmentSpec("boxes", 40), None)
 
 
 def test_the_benchmarks_own_list_of_fgnet(test_data: Path, tmp_path: Path) -> None:
     file = test_data / "facebase" / "FG-Net_aligned.json"
     entries = json.loads(file.read_text())
     samples = FacebaseReader(write(tmp_path, entries, *(row["img_path"].upper() for row in entries))).read()
-    assert (len(samples), len(samples.quarantined)) == (1002, 0)
+    assert (len(samples), len(samples.rejected)) == (1002, 0)
     assert (samples.table["folder"] == samples.table["subject"]).all()
     assert samples.table["subject"].nunique() == 82

@@ -6,18 +6,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agebench.data.audit import audit, same_side
-from agebench.data.lists import parts_of_lists
+from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.protocol import Protocol
+from agebench.data.digests import add_digests, leakage_groups
 from agebench.data.readers import open_reader
-from agebench.data.readers.csv import CSVReader
 from agebench.data.readers.folder import FolderReader
+from agebench.data.readers.table import TableReader
 from agebench.data.readers.utkface import UTKFaceReader
 from agebench.data.samples import Samples
-from agebench.data.splits import split
-from agebench.data.store import add, check
+from agebench.data.splits.split_files import read_split_files
+from agebench.data.splits.splits import make_split
+from agebench.data.storage.importer import import_dataset, verify_dataset
 from agebench.errors import RejectReason, UserError
-from agebench.registry.cards import DatasetCard
-from agebench.registry.protocol import Protocol
 
 NAMES = tuple(f"f{number}.jpg" for number in range(8))
 
@@ -41,7 +41,7 @@ def table(root: Path, text: str, name: str = "labels.csv", encoding: str = "utf-
 
 
 def rejected(samples: Samples) -> list[tuple[str, str]]:
-    return list(zip(samples.quarantined["path"], samples.quarantined["code"], strict=True))
+    return list(zip(samples.rejected["path"], samples.rejected["code"], strict=True))
 
 
 def column(samples: Samples, name: str) -> list[object]:
@@ -53,36 +53,36 @@ def column(samples: Samples, name: str) -> list[object]:
 
 def test_two_ages_of_one_image_are_both_rejected(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, *NAMES[:3]), "path,age\nf0.jpg,11\n./f0.jpg,99\nf1.jpg,20\nf2.jpg,30\nf2.jpg,30\n")
-    samples = CSVReader(root).read()
+    samples = TableReader(root).read()
     assert column(samples, "sample_id") == ["f1.jpg", "f2.jpg"]
     assert rejected(samples) == [
         ("f0.jpg", RejectReason.CONFLICTING_LABELS),
         ("f0.jpg", RejectReason.CONFLICTING_LABELS),
         ("f2.jpg", RejectReason.DUPLICATE_ROW),
     ]
-    assert "two different ages: 11 and 99" in samples.quarantined["reason"][0]
+    assert "two different ages: 11 and 99" in samples.rejected["reason"][0]
 
 
 def test_other_labels_of_one_image_conflict_too(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, *NAMES[:2]), "path,age,gender\nf0.jpg,11,f\nf0.jpg,11,m\nf1.jpg,20,f\nf1.jpg,20,\n")
-    samples = CSVReader(root, ("gender",)).read()
+    samples = TableReader(root, ("gender",)).read()
     assert column(samples, "sample_id") == ["f1.jpg"]
-    assert "two different values of gender: 'female' and 'male'" in samples.quarantined["reason"][0]
+    assert "two different values of gender: 'female' and 'male'" in samples.rejected["reason"][0]
 
 
 def test_an_unlabelled_row_rejects_no_other_of_its_image(tmp_path: Path) -> None:
-    samples = CSVReader(table(pictures(tmp_path, NAMES[0]), "path,age\nf0.jpg,\nf0.jpg,30\n")).read()
+    samples = TableReader(table(pictures(tmp_path, NAMES[0]), "path,age\nf0.jpg,\nf0.jpg,30\n")).read()
     assert column(samples, "age") == [30]
     assert rejected(samples) == [("f0.jpg", RejectReason.NO_AGE)]
 
 
 def test_rows_of_one_image_with_own_ids_are_samples(tmp_path: Path) -> None:
     rows = "".join(f"r{rater}-{name},{name},{20 + rater}\n" for name in NAMES for rater in (1, 2))
-    reader = CSVReader(table(pictures(tmp_path, *NAMES), "sample_id,path,age\n" + rows))
-    samples = audit(reader, reader.read(), name="raters", workers=1)
+    reader = TableReader(table(pictures(tmp_path, *NAMES), "sample_id,path,age\n" + rows))
+    samples = add_digests(reader, reader.read(), name="raters", workers=1)
     assert len(samples) == 2 * len(NAMES)
     for seed in range(5):
-        parts = split(samples, test=0.25, val=0.25, seed=seed)
+        parts = make_split(samples, test=0.25, val=0.25, seed=seed)
         files = [set(part.table["path"]) for part in (parts.train, parts.val, parts.test)]
         assert sum(map(len, files)) == len(NAMES)
 
@@ -93,18 +93,18 @@ def test_lists_name_all_rows_of_an_image(tmp_path: Path) -> None:
     table(root, "\n".join(NAMES[:5]), name="train.txt")
     table(root, "\n".join(f"in/{name}" for name in NAMES[5:]), name="test.txt")
     lists = {"split": {"train": "train.txt", "test": "test.txt"}}
-    samples = CSVReader(root, lists=lists).read()
+    samples = TableReader(root, lists=lists).read()
     assert column(samples, "split") == ["train"] * 10 + ["test"] * 6
     protocol = Protocol(name="own", kind="lists", files={"train": "train.txt", "test": "test.txt"})
-    parts = parts_of_lists(protocol, CSVReader(root).read(), "x", root)
+    parts = read_split_files(protocol, TableReader(root).read(), "x", root)
     assert parts.tolist() == [0] * 10 + [2] * 6
 
 
 def test_own_ids_must_be_there_and_differ(tmp_path: Path) -> None:
     root = pictures(tmp_path, *NAMES[:3])
     with pytest.raises(UserError, match="row 2 has no sample_id"):
-        CSVReader(table(root, "sample_id,path,age\na,f0.jpg,20\n,f1.jpg,30\n")).read()
-    samples = CSVReader(table(root, "sample_id,path,age\na,f0.jpg,20\na,f1.jpg,30\nb,f2.jpg,9\nb,f2.jpg,8\n")).read()
+        TableReader(table(root, "sample_id,path,age\na,f0.jpg,20\n,f1.jpg,30\n")).read()
+    samples = TableReader(table(root, "sample_id,path,age\na,f0.jpg,20\na,f1.jpg,30\nb,f2.jpg,9\nb,f2.jpg,8\n")).read()
     assert column(samples, "path") == ["f0.jpg"]
     assert [code for _, code in rejected(samples)] == ["conflicting-labels", "conflicting-labels", "duplicate-id"]
 
@@ -112,10 +112,10 @@ def test_own_ids_must_be_there_and_differ(tmp_path: Path) -> None:
 def test_parts_of_one_photograph_stay_on_one_side(tmp_path: Path) -> None:
     rows = "f0.jpg,20,0,0,4,4\nf0.jpg,30,4,4,8,8\nf1.jpg,40,0,0,4,4\n"
     root = table(pictures(tmp_path, *NAMES[:2], size=(9, 8)), "path,age,l,t,r,b\n" + rows)
-    reader = CSVReader(root, box=["l", "t", "r", "b"], margin=0)
+    reader = TableReader(root, box=["l", "t", "r", "b"], margin=0)
     # One color: the pixels of all parts of a photograph would be alike, so they are told apart here.
     digests = {"bytes_digest": ["a", "b", "c"], "pixels_digest": ["a", "b", "c"]}
-    groups = same_side(reader.read().table.assign(**digests))
+    groups = leakage_groups(reader.read().table.assign(**digests))
     assert groups[0] == groups[1] != groups[2]
 
 
@@ -125,7 +125,7 @@ def test_parts_of_one_photograph_stay_on_one_side(tmp_path: Path) -> None:
 def test_words_for_unknown_are_no_groups_and_no_person(tmp_path: Path) -> None:
     rows = ["f0.jpg,20,nan,nan,NA", "f1.jpg,30,NaN,None,EU", "f2.jpg,40,dark,7,nan", "f3.jpg,50,light,NA,AS"]
     root = table(pictures(tmp_path, *NAMES[:4]), "path,age,race,subject,region\n" + "\n".join(rows) + "\n")
-    samples = CSVReader(root, ("race", "region")).read()
+    samples = TableReader(root, ("race", "region")).read()
     assert column(samples, "race") == [None, None, "dark", "light"]
     assert column(samples, "subject") == [None, None, "7", None]
     assert column(samples, "region") == ["NA", "EU", None, "AS"]
@@ -133,13 +133,13 @@ def test_words_for_unknown_are_no_groups_and_no_person(tmp_path: Path) -> None:
 
 def test_a_word_for_unknown_that_the_card_explains_is_its_value(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, *NAMES[:2]), "path,age,race\nf0.jpg,20,None\nf1.jpg,20,nan\n")
-    samples = CSVReader(root, ("race",), values={"race": {"None": "no answer"}}).read()
+    samples = TableReader(root, ("race",), values={"race": {"None": "no answer"}}).read()
     assert column(samples, "race") == ["no answer", None]
 
 
 def test_decimal_commas_are_read(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, *NAMES[:2]), "path;age;age_low;age_high\nf0.jpg;57,5;57;58\nf1.jpg;20;19,5;20,5\n")
-    samples = CSVReader(root, separator=";").read()
+    samples = TableReader(root, separator=";").read()
     assert column(samples, "age") == [57.5, 20]
     assert column(samples, "age_low") == [57, 19.5]
 
@@ -147,11 +147,11 @@ def test_decimal_commas_are_read(tmp_path: Path) -> None:
 def test_another_separator_is_named(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, NAMES[0]), "path;age\nf0.jpg;20\n")
     with pytest.raises(UserError, match=r"separated by ';': options\.separator = \";\" on the card"):
-        CSVReader(root).read()
+        TableReader(root).read()
 
 
 def test_names_of_columns_are_stripped(tmp_path: Path) -> None:
-    samples = CSVReader(
+    samples = TableReader(
         table(pictures(tmp_path, NAMES[0]), "path, age ,gender \nf0.jpg ,20 ,male \n"), ("gender",)
     ).read()
     assert (column(samples, "age"), column(samples, "gender")) == ([20], ["male"])
@@ -160,19 +160,19 @@ def test_names_of_columns_are_stripped(tmp_path: Path) -> None:
 def test_a_column_that_stands_twice_is_refused_if_used(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, NAMES[0]), "path,age,note,note,age \nf0.jpg,20,a,b,30\n")
     with pytest.raises(UserError, match="two columns are called 'age'"):
-        CSVReader(root).read()
-    assert column(CSVReader(root, columns={"age": "age.1"}).read(), "age") == [30]
+        TableReader(root).read()
+    assert column(TableReader(root, columns={"age": "age.1"}).read(), "age") == [30]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
 def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
     root = table(pictures(tmp_path, NAMES[0]), "path,age,city\nf0.jpg,20,Bern\nf0.jpg,20,Zürich\n", encoding=encoding)
     with pytest.raises(UserError, match=r"labels\.csv: not UTF-8 text.*save it as UTF-8"):
-        CSVReader(root).read()
+        TableReader(root).read()
     table(root, "path,age\nf0.jpg,20\n")
     table(root, "Zürich.jpg\nf0.jpg\n", name="train.txt", encoding=encoding)
     with pytest.raises(UserError, match=r"train\.txt: not UTF-8 text"):
-        CSVReader(root, table="labels.csv", lists={"split": {"train": "train.txt"}}).read()
+        TableReader(root, table="labels.csv", lists={"split": {"train": "train.txt"}}).read()
 
 
 def test_ranges_that_a_spreadsheet_made_dates_of(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_ranges_that_a_spreadsheet_made_dates_of(tmp_path: Path) -> None:
     root = table(
         pictures(tmp_path, *NAMES), "path,age\n" + "".join(f"f{row}.jpg,{age}\n" for row, age in enumerate(ages))
     )
-    samples = CSVReader(root).read()
+    samples = TableReader(root).read()
     assert list(zip(column(samples, "age_low"), column(samples, "age_high"), strict=True)) == [
         (3, 9),
         (10, 19),
@@ -189,12 +189,12 @@ def test_ranges_that_a_spreadsheet_made_dates_of(tmp_path: Path) -> None:
         (3, 9),
     ]
     assert rejected(samples) == [("f4.jpg", RejectReason.BAD_AGE), ("f5.jpg", RejectReason.BAD_AGE)]
-    assert "spreadsheet" in samples.quarantined["reason"][0]
+    assert "spreadsheet" in samples.rejected["reason"][0]
 
 
 def test_dates_of_birth_are_no_ranges(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, *NAMES[:3]), "path,age\nf0.jpg,1987-03-09\nf1.jpg,1990-02-17\nf2.jpg,33\n")
-    samples = CSVReader(root).read()
+    samples = TableReader(root).read()
     assert column(samples, "age") == [33]
     assert rejected(samples) == [("f0.jpg", RejectReason.BAD_AGE), ("f1.jpg", RejectReason.BAD_AGE)]
 
@@ -204,9 +204,9 @@ def test_ages_with_units(tmp_path: Path) -> None:
     root = table(
         pictures(tmp_path, *NAMES), "path,age\n" + "".join(f"f{row}.jpg,{age}\n" for row, age in enumerate(ages))
     )
-    samples = CSVReader(root).read()
+    samples = TableReader(root).read()
     assert column(samples, "age") == pytest.approx([25, 25, 11 / 12, 1.5, 7, 52 * 7 / 365.25, 30])
-    assert samples.quarantined["reason"].tolist() == ["age 'two' is not a number"]
+    assert samples.rejected["reason"].tolist() == ["age 'two' is not a number"]
 
 
 @pytest.mark.parametrize(
@@ -231,45 +231,45 @@ def test_many_rejected_rows_are_said_first(tmp_path: Path) -> None:
     rows = "".join(f"gone{number}.jpg,30\n" for number in range(40))
     root = table(pictures(tmp_path, *NAMES), "path,age\n" + "".join(f"{name},20\n" for name in NAMES) + rows)
     problem = "40 of 48 rows (83.3 %) are rejected as missing-file (no image file at the path), the first is gone0.jpg"
-    assert add(card(), root).problems[0].startswith(problem)
-    report = check(card())
+    assert import_dataset(card(), root).problems[0].startswith(problem)
+    report = verify_dataset(card())
     assert report.problems[0].startswith(problem)
-    assert report.put_aside == {"missing-file": 40}
-    assert check(card(expected_rejections=["missing-file"])).problems == ()
-    assert check(card(count=len(NAMES))).problems == ()
+    assert report.rejected == {"missing-file": 40}
+    assert verify_dataset(card(expected_rejections=["missing-file"])).problems == ()
+    assert verify_dataset(card(count=len(NAMES))).problems == ()
 
 
 def test_few_rejected_rows_are_good(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(60)]
     root = table(pictures(tmp_path, *names), "path,age\n" + "".join(f"{name},20\n" for name in names) + "gone.jpg,3\n")
-    assert add(card(), root).problems == ()
-    assert check(card()).problems == ()
+    assert import_dataset(card(), root).problems == ()
+    assert verify_dataset(card()).problems == ()
 
 
 def test_another_copy_is_not_taken_for_the_one_there(tmp_path: Path) -> None:
     root = table(pictures(tmp_path, *NAMES[:2]), "path,age\nf0.jpg,11\nf1.jpg,20\n")
-    add(card(), root)
-    assert add(card(), root).already
+    import_dataset(card(), root)
+    assert import_dataset(card(), root).was_present
     with pytest.raises(UserError, match=r"1 values of age changed, the first is 'f0\.jpg': 11 there, 77 in.*--replace"):
-        add(card(), table(root, "path,age\nf0.jpg,77\nf1.jpg,20\n"))
+        import_dataset(card(), table(root, "path,age\nf0.jpg,77\nf1.jpg,20\n"))
     with pytest.raises(UserError, match=r"1 images more and 1 fewer, 'f2\.jpg' is new"):
-        add(card(), table(pictures(root, "f2.jpg"), "path,age\nf0.jpg,11\nf2.jpg,20\n"))
+        import_dataset(card(), table(pictures(root, "f2.jpg"), "path,age\nf0.jpg,11\nf2.jpg,20\n"))
     table(root, "path,age\nf0.jpg,11\nf1.jpg,20\n")
     pictures(root, "f1.jpg", size=(64, 60))
     with pytest.raises(UserError, match=r"1 images changed, the first is 'f1\.jpg'"):
-        add(card(), root)
-    assert not add(card(), root, replace=True).already
-    assert add(card(), root).already
+        import_dataset(card(), root)
+    assert not import_dataset(card(), root, replace=True).was_present
+    assert import_dataset(card(), root).was_present
 
 
 def test_photographs_are_not_taken_for_crops(tmp_path: Path) -> None:
     names = [f"{20 + number}_0_0_2017010914{number:02d}08075.jpg" for number in range(10)]
     wild = card(reader="utkface", faces="none")
-    report = add(wild, pictures(tmp_path / "wild", *names, size=(64, 42)))
+    report = import_dataset(wild, pictures(tmp_path / "wild", *names, size=(64, 42)))
     assert "10 of 10 images looked at are not square, the first is 20_0_0_" in report.problems[0]
     assert 'faces = "detect"' in report.problems[0]
-    assert check(card(reader="utkface", faces="detect")).problems == ()
-    assert add(wild, pictures(tmp_path / "crops", *names, size=(20, 18)), replace=True).problems == ()
+    assert verify_dataset(card(reader="utkface", faces="detect")).problems == ()
+    assert import_dataset(wild, pictures(tmp_path / "crops", *names, size=(20, 18)), replace=True).problems == ()
 
 
 # Options, lists and landmarks
@@ -307,14 +307,14 @@ def test_a_list_is_tied_to_a_folder(tmp_path: Path) -> None:
 def test_landmarks_from_cells_and_from_columns(tmp_path: Path) -> None:
     rows = ["f0.jpg,20,1 2 3 4 5 6.5", 'f1.jpg,30,"[(1,2),(3,4),(5,6)]"', "f2.jpg,40,", "f3.jpg,50,1 2 3"]
     root = table(pictures(tmp_path, *NAMES[:4]), "path,age,landmarks\n" + "\n".join(rows) + "\n")
-    samples = CSVReader(root).read()
+    samples = TableReader(root).read()
     assert samples.table["landmarks"].tolist() == [[1, 2, 3, 4, 5, 6.5], [1, 2, 3, 4, 5, 6], None]
     assert rejected(samples) == [("f3.jpg", RejectReason.BAD_LANDMARKS)]
     table(root, "path,age,lx,ly,rx,ry,nx,ny\nf0.jpg,20,1,2,3,4,5,6\n")
-    samples = CSVReader(root, columns={"landmarks": "{lx} {ly} {rx} {ry} {nx} {ny}"}).read()
+    samples = TableReader(root, columns={"landmarks": "{lx} {ly} {rx} {ry} {nx} {ny}"}).read()
     assert samples.table["landmarks"].tolist() == [[1, 2, 3, 4, 5, 6]]
     with pytest.raises(UserError, match=r"cannot be used with options\.box"):
-        CSVReader(root, columns={"landmarks": "{lx} {ly} {rx} {ry} {nx} {ny}"}, box=["lx", "ly", "nx", "ny"]).read()
+        TableReader(root, columns={"landmarks": "{lx} {ly} {rx} {ry} {nx} {ny}"}, box=["lx", "ly", "nx", "ny"]).read()
 
 
 def test_landmarks_from_files(tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
 from agebench.cli import main
-from agebench.data import store
-from agebench.data.audit import audit
-from agebench.data.images import open_image
-from agebench.data.readers import hub
+from agebench.config.cards.base import DatasetCard
+from agebench.data.digests import add_digests
+from agebench.data.image_io import open_image
+from agebench.data.readers import hf_download
 from agebench.data.readers.huggingface import HuggingFaceReader
 from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
-from agebench.errors import AgebenchError, ImageRefused, UserError
-from agebench.registry.cards import DatasetCard
+from agebench.data.storage import importer
+from agebench.errors import AgebenchError, ImageRejectedError, UserError
 
 AGES = ["0-2", "3-9", "20-29", "more than 70"]
 FEATURES = datasets.Features(
@@ -84,7 +84,7 @@ def colour(reader: HuggingFaceReader, path: str) -> int:
 
 
 def reasons(samples: Samples) -> dict[str, str]:
-    return dict(zip(samples.quarantined["path"], samples.quarantined["reason"], strict=True))
+    return dict(zip(samples.rejected["path"], samples.rejected["reason"], strict=True))
 
 
 def plain(root: Path, images: list[Any], **labels: list[Any]) -> Path:
@@ -116,17 +116,17 @@ def test_workers_get_names_of_files_and_not_images(parquet: Path) -> None:
     content = pickle.dumps(reader)
     assert len(content) < 20_000
     assert colour(pickle.loads(content), samples.table["path"][5]) == 5
-    assert reader.stamp("train/00000000") == reader.stamp("train/00000001")
+    assert reader.version_token("train/00000000") == reader.version_token("train/00000001")
 
 
 def test_a_file_that_changes_is_read_again(parquet: Path) -> None:
     old = HuggingFaceReader(parquet, **OPTIONS)
     assert len(old.read()) == 6
-    stamp = old.stamp("train/00000000")
+    stamp = old.version_token("train/00000000")
     labelled(3, 10).to_parquet(parquet / "data" / "train-00000-of-00001.parquet")
     new = HuggingFaceReader(parquet, **OPTIONS)
     assert column(new.read(), "subject") == ["10", "11", "12", "4", "5"]
-    assert stamp != new.stamp("train/00000000")
+    assert stamp != new.version_token("train/00000000")
 
 
 def test_a_dataset_is_built_once_wherever_it_is_moved_to(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,10 +205,10 @@ def test_addresses_are_refused_unless_the_card_allows_them(tmp_path: Path, monke
     got.write_bytes(picture(7))
     reader = HuggingFaceReader(root, urls=True)
     with monkeypatch.context() as patched:
-        patched.setattr("agebench.data.download.download", lambda url, folder: got)
+        patched.setattr("agebench.data.storage.download.download", lambda url, folder: got)
         assert [colour(reader, path) for path in reader.read().table["path"]] == [7, 7]
     root = plain(tmp_path / "dead", ["http://127.0.0.1:9/a.png"], age=[1])
-    with pytest.raises(ImageRefused, match=r"http://127\.0\.0\.1:9/a\.png: cannot be reached"):
+    with pytest.raises(ImageRejectedError, match=r"http://127\.0\.0\.1:9/a\.png: cannot be reached"):
         HuggingFaceReader(root, urls=True).image_bytes("http://127.0.0.1:9/a.png")
 
 
@@ -254,7 +254,7 @@ def test_unreadable_images_are_counted_and_above_a_limit_stop_the_run(tmp_path: 
     images = [picture(number) for number in range(40)]
     images[3] = images[17] = b"no image"
     reader = HuggingFaceReader(plain(tmp_path / "set", images, age=[30] * 40))
-    samples = audit(reader, reader.read(), name="mine")
+    samples = add_digests(reader, reader.read(), name="mine")
     assert len(samples) == 38
     assert reasons(samples) == dict.fromkeys(
         ["train/00000003", "train/00000017"], "not an image in a format that is read here"
@@ -262,7 +262,7 @@ def test_unreadable_images_are_counted_and_above_a_limit_stop_the_run(tmp_path: 
     images[20:30] = [b"no image"] * 10
     reader = HuggingFaceReader(plain(tmp_path / "set", images, age=[30] * 40))
     with pytest.raises(AgebenchError, match="12 of 40 images cannot be read"):
-        audit(reader, reader.read(), name="mine")
+        add_digests(reader, reader.read(), name="mine")
 
 
 # The hub
@@ -312,41 +312,41 @@ def on_hub(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
 
 def test_get_brings_one_revision_and_remembers_it(on_hub: list[dict[str, Any]]) -> None:
     wanted = card(config="small", revision="a" * 40, splits={"train": "train", "test": "validation"})
-    report = store.get(wanted)
-    assert (report.images, report.already) == (6, False)
+    report = importer.download_dataset(wanted)
+    assert (report.images, report.was_present) == (6, False)
     assert on_hub == [{"name": "me/mine", "config": "small", "revision": "a" * 40}]
     assert json.loads((report.root / "source.json").read_text())["revision"] == "a" * 40
     assert sorted(path.name for path in report.root.rglob("*.arrow")) == ["00000.arrow", "00000.arrow"]
-    reader = store.reader_for(wanted)
+    reader = importer.open_dataset_reader(wanted)
     samples = reader.read()
     assert column(samples, "split") == ["train"] * 4 + ["test"] * 2
     assert [colour(reader, path) for path in samples.table["path"]] == [0, 1, 2, 3, 4, 5]  # type: ignore[arg-type]
-    assert store.get(wanted).already
+    assert importer.download_dataset(wanted).was_present
     assert len(on_hub) == 1
-    assert store.check(wanted).problems == ()
+    assert importer.verify_dataset(wanted).problems == ()
 
 
 def test_another_revision_in_the_cache_is_not_taken_for_the_cards(on_hub: list[dict[str, Any]]) -> None:
     with pytest.raises(AgebenchError, match=f"holds revision {'a' * 40}, the card asks for {'b' * 40}"):
-        store.get(card(revision="b" * 40))
-    assert not store.home_of(card()).exists()
+        importer.download_dataset(card(revision="b" * 40))
+    assert not importer.dataset_dir(card()).exists()
 
 
 def test_a_split_that_the_hub_does_not_have(on_hub: list[dict[str, Any]]) -> None:
     with pytest.raises(UserError, match=r"'me/mine': no split 'exam', there are train, validation"):
-        store.get(card(splits={"test": "exam"}))
-    assert [path.name for path in store.home_of(card()).parent.iterdir()] == [".mine.lock"]
+        importer.download_dataset(card(splits={"test": "exam"}))
+    assert [path.name for path in importer.dataset_dir(card()).parent.iterdir()] == [".mine.lock"]
 
 
 def test_streaming_keeps_small_images(on_hub: list[dict[str, Any]]) -> None:
     wanted = card(streaming=True, side=4)
-    assert store.get(wanted).images == 6
-    reader = store.reader_for(wanted)
+    assert importer.download_dataset(wanted).images == 6
+    reader = importer.open_dataset_reader(wanted)
     samples = reader.read()
     image = open_image(reader.image_bytes(samples.table["path"][4]))
     assert image.size == (4, 4)
     assert column(samples, "age") == [1, 6, 24.5, 80, 1, 6]
-    assert hub.shrunk(b"no image", 4) == b"no image"
+    assert hf_download.downscale_jpeg(b"no image", 4) == b"no image"
 
 
 def test_images_beside_the_table_are_brought_in_and_other_files_are_not(
@@ -362,12 +362,12 @@ def test_images_beside_the_table_are_brought_in_and_other_files_are_not(
     )
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: Builder({"train": part}))
     wanted = DatasetCard(name="mine", title="Mine", reader="huggingface", licence="m", options={"hub": "me/mine"})
-    store.get(wanted)
-    reader = store.reader_for(wanted)
+    importer.download_dataset(wanted)
+    reader = importer.open_dataset_reader(wanted)
     samples = reader.read()
     assert column(samples, "age") == [3]
     assert colour(reader, "train/00000000") == 0  # type: ignore[arg-type]
-    assert "leads out of" in samples.quarantined["reason"][0]
+    assert "leads out of" in samples.rejected["reason"][0]
 
 
 @pytest.mark.parametrize(
@@ -392,15 +392,15 @@ def test_the_hubs_errors_are_sentences(
 
     monkeypatch.setattr(datasets, "load_dataset_builder", fail)
     with pytest.raises(kind, match=message):
-        store.get(card())
-    assert not store.home_of(card()).exists()
+        importer.download_dataset(card())
+    assert not importer.dataset_dir(card()).exists()
 
 
 def test_offline_mode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (datasets.config, hub_constants()):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
     with pytest.raises(AgebenchError, match=r"offline mode is on \(HF_HUB_OFFLINE\)"):
-        store.get(card())
+        importer.download_dataset(card())
 
 
 def hub_constants() -> Any:
@@ -411,7 +411,7 @@ def hub_constants() -> Any:
 
 def test_a_dataset_that_is_not_here_says_how_to_get_it() -> None:
     with pytest.raises(UserError, match="`agebench data get mine` downloads it"):
-        store.locate(card())
+        importer.locate(card())
 
 
 def test_the_list_says_how_to_get_a_hub_dataset(capsys: pytest.CaptureFixture[str]) -> None:

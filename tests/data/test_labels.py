@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from agebench.data.readers.csv import CSVReader
 from agebench.data.readers.folder import FolderReader
+from agebench.data.readers.table import TableReader
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 
@@ -41,7 +41,7 @@ def column(samples: Samples, name: str) -> list[object]:
 
 
 def reasons(samples: Samples) -> dict[str, str]:
-    return dict(zip(samples.quarantined["path"], samples.quarantined["reason"], strict=True))
+    return dict(zip(samples.rejected["path"], samples.rejected["reason"], strict=True))
 
 
 def test_names_tables_and_lists(root: Path) -> None:
@@ -52,7 +52,7 @@ def test_names_tables_and_lists(root: Path) -> None:
     assert column(samples, "gender") == ["male", "male", "female", "female"]
     assert column(samples, "tone") == ["II", "II", "VI", None]
     assert column(samples, "glasses") == ["yes", None, "no", None]
-    assert len(samples.quarantined) == 0
+    assert len(samples.rejected) == 0
 
 
 def test_images_in_no_list_of_the_split_and_lines_without_image_are_put_aside(root: Path) -> None:
@@ -107,14 +107,14 @@ def test_an_unknown_key_joins_nothing(tmp_path: Path) -> None:
     files(tmp_path, "main.csv", text="path,age,subject\n0.jpg,20,a\n1.jpg,30,b\n2.jpg,40,\n3.jpg,50,\n")
     files(tmp_path, "people.csv", text="subject,gender\na,f\nb,f\n,m\n")
     tables = [{"file": "people.csv", "by": "subject"}]
-    samples = CSVReader(tmp_path, table="main.csv", tables=tables).read()
+    samples = TableReader(tmp_path, table="main.csv", tables=tables).read()
     assert column(samples, "gender") == ["female", "female", None, None]
     files(tmp_path, "people.csv", text="subject,gender\na,f\n,m\n,f\n")  # two unknown people: no contradiction
-    samples = CSVReader(tmp_path, table="main.csv", tables=tables).read()
+    samples = TableReader(tmp_path, table="main.csv", tables=tables).read()
     assert column(samples, "gender") == ["female", None, None, None]
     files(tmp_path, "people.csv", text="subject,gender\n,m\n")
     with pytest.raises(UserError, match="fits no image"):
-        CSVReader(tmp_path, table="main.csv", tables=tables).read()
+        TableReader(tmp_path, table="main.csv", tables=tables).read()
 
 
 def test_two_images_that_a_line_may_mean(root: Path) -> None:
@@ -152,13 +152,13 @@ def test_csv_without_header_by_number_and_by_template(tmp_path: Path) -> None:
     files(tmp_path, "labels.txt", text="a  31 m\nb  8  f\n")
     files(tmp_path, "faces/a.jpg", "faces/b.jpg")
     columns = {"path": "faces/{0}.jpg", "age": 1, "gender": 2}
-    samples = CSVReader(tmp_path, table="labels.txt", separator=" ", header=False, columns=columns).read()
+    samples = TableReader(tmp_path, table="labels.txt", separator=" ", header=False, columns=columns).read()
     assert column(samples, "age") == [31, 8]
     assert column(samples, "path") == ["faces/a.jpg", "faces/b.jpg"]
     with pytest.raises(UserError, match="no column '7' for age; there are 0, 1, 2"):
-        CSVReader(tmp_path, table="labels.txt", separator=" ", header=False, columns=columns | {"age": 7}).read()
+        TableReader(tmp_path, table="labels.txt", separator=" ", header=False, columns=columns | {"age": 7}).read()
     with pytest.raises(UserError, match="no column 'no' for path"):
-        CSVReader(
+        TableReader(
             tmp_path, table="labels.txt", separator=" ", header=False, columns=columns | {"path": "{no}.jpg"}
         ).read()
 
@@ -169,7 +169,7 @@ def test_csv_with_any_group_columns_and_lists(tmp_path: Path) -> None:
     files(tmp_path, "train.lst", text="a.jpg\n")
     files(tmp_path, "test.lst", text="b.jpg\n")
     lists = {"split": {"train": "train.lst", "test": "test.lst"}}
-    samples = CSVReader(tmp_path, ("tone", "beard"), lists=lists, values={"beard": {"1": "yes", "*": "no"}}).read()
+    samples = TableReader(tmp_path, ("tone", "beard"), lists=lists, values={"beard": {"1": "yes", "*": "no"}}).read()
     assert column(samples, "beard") == ["yes", "no"]
     assert column(samples, "split") == ["train", "test"]
     assert samples.groups == ("tone", "beard")
@@ -181,13 +181,13 @@ def test_tables_that_should_stand_side_by_side_and_do_not(tmp_path: Path) -> Non
     files(tmp_path, "b.jpg")
     ages = {"file": "ages.txt", "header": False, "columns": {"age": 0}, "by": "row"}
     with pytest.raises(UserError, match=r"'ages\.txt' has 1 rows beside 2"):
-        CSVReader(tmp_path, table="names.txt", header=False, columns={"path": 0}, tables=[ages]).read()
+        TableReader(tmp_path, table="names.txt", header=False, columns={"path": 0}, tables=[ages]).read()
     files(tmp_path, "ages.txt", text="3\n4\n")
-    samples = CSVReader(tmp_path, table="names.txt", header=False, columns={"path": 0}, tables=[ages]).read()
+    samples = TableReader(tmp_path, table="names.txt", header=False, columns={"path": 0}, tables=[ages]).read()
     assert column(samples, "age") == [4]
     assert reasons(samples) == {"a.jpg": "no file 'a.jpg'"}
 
 
 def test_a_table_whose_name_fits_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no table in it whose name is like 'fold_\{fold\}\.txt'"):
-        CSVReader(files(tmp_path, "a.jpg"), table="fold_{fold}.txt").read()
+        TableReader(files(tmp_path, "a.jpg"), table="fold_{fold}.txt").read()

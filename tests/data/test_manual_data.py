@@ -7,17 +7,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from agebench.config.cards.base import DatasetCard, validate_model
 from agebench.data.readers import open_reader
-from agebench.data.readers.ages import age_range
+from agebench.data.readers.age_parsing import age_range
 from agebench.data.readers.folder import compile_pattern
 from agebench.registry.builtin import readers
-from agebench.registry.cards import DatasetCard, validated
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
 
 MANUAL = Path(__file__).parents[2] / "docs" / "data.md"
 TEXT = MANUAL.read_text(encoding="utf-8")
 CARDS = {
-    content["name"]: validated(DatasetCard, content, source=str(MANUAL))
+    content["name"]: validate_model(DatasetCard, content, source=str(MANUAL))
     for content in map(tomllib.loads, re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL))
 }
 
@@ -81,7 +81,7 @@ def test_ranges(text: str) -> None:
 
 def test_the_cards_that_ship_are_listed() -> None:
     manual = "".join(page.read_text(encoding="utf-8") for page in MANUAL.parent.glob("*.md"))
-    assert {name for name in catalogue().datasets.names() if f"`{name}`" not in manual} == set()
+    assert {name for name in load_catalog().datasets.names() if f"`{name}`" not in manual} == set()
 
 
 @pytest.mark.parametrize(("pattern", "path"), re.findall(r"`([^`]*\{age[^`]*\.jpg)` fits\s`([^`]+)`", TEXT))

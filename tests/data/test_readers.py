@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agebench.data.archive import extract
 from agebench.data.readers import Reader, open_reader
-from agebench.data.readers.common import as_text, list_images, top_folder, walk_files
-from agebench.data.readers.csv import CSVReader
+from agebench.data.readers.base import list_images, to_text, top_folder, walk_files
 from agebench.data.readers.fgnet import FGNetReader, read_points
 from agebench.data.readers.folder import FolderReader, compile_pattern
+from agebench.data.readers.table import TableReader
 from agebench.data.readers.utkface import UTKFaceReader
 from agebench.data.samples import Samples
+from agebench.data.storage.archives import extract
 from agebench.errors import UserError
 
 
@@ -30,7 +30,7 @@ def row(samples: Samples, sample_id: str) -> "pd.Series[object]":
 
 
 def reasons(samples: Samples) -> dict[str, str]:
-    return dict(zip(samples.quarantined["path"], samples.quarantined["reason"], strict=True))
+    return dict(zip(samples.rejected["path"], samples.rejected["reason"], strict=True))
 
 
 def points(count: int = 68) -> str:
@@ -70,7 +70,7 @@ def test_a_name_that_is_no_text_is_put_aside(tmp_path: Path) -> None:
         pytest.skip("this file system has Unicode names only")
     samples = FolderReader(tmp_path).read()
     assert samples.table["sample_id"].tolist() == ["a.jpg"]
-    assert samples.quarantined["reason"].tolist() == ["its name is not UTF-8"]
+    assert samples.rejected["reason"].tolist() == ["its name is not UTF-8"]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_the_folder_that_holds_everything(paths: list[str], top: str) -> None:
 
 
 def test_numbers_become_text_without_a_decimal_point() -> None:
-    assert as_text(pd.Series([1.0, None, 3.0])).tolist()[::2] == ["1", "3"]
-    assert as_text(pd.Series([1.0, None])).isna().tolist() == [False, True]
-    assert as_text(pd.Series([0.5, 1.0])).tolist() == ["0.5", "1.0"]
+    assert to_text(pd.Series([1.0, None, 3.0])).tolist()[::2] == ["1", "3"]
+    assert to_text(pd.Series([1.0, None])).isna().tolist() == [False, True]
+    assert to_text(pd.Series([0.5, 1.0])).tolist() == ["0.5", "1.0"]
 
 
 # UTKFace
@@ -170,8 +170,8 @@ def test_any_name_is_a_sample_or_put_aside(
         samples = kind(root).read()
     except UserError:  # where none fits
         return
-    assert {*samples.table["path"], *samples.quarantined["path"]} == {f"{name}.jpg" for name in names}
-    assert len(samples) + len(samples.quarantined) == len(names)
+    assert {*samples.table["path"], *samples.rejected["path"]} == {f"{name}.jpg" for name in names}
+    assert len(samples) + len(samples.rejected) == len(names)
 
 
 # FG-NET
@@ -225,7 +225,7 @@ def test_csv_with_its_own_names_for_everything(tmp_path: Path) -> None:
         "faces/x/a.jpg",
         "faces/y/b.jpg",
     )
-    samples = CSVReader(
+    samples = TableReader(
         root,
         ("gender", "tone"),
         columns={"path": "file", "age": "years", "gender": "sex", "tone": "Tone"},
@@ -247,9 +247,9 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
     root = files(table(tmp_path / "set", text), "a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg")
     (root / "out").symlink_to(tmp_path, target_is_directory=True)
     (root / "labels.csv").write_text(text + "out/secret.jpg,30\n")
-    samples = CSVReader(root).read()
+    samples = TableReader(root).read()
     assert samples.table["sample_id"].tolist() == ["f.jpg"]
-    assert samples.quarantined.set_index("path")["reason"].to_dict() == {
+    assert samples.rejected.set_index("path")["reason"].to_dict() == {
         "a.jpg": "age 'abc' is not a number",
         "b.jpg": "age -3 is outside [0, 120]",
         "c.jpg": "age 200 is outside [0, 120]",
@@ -266,7 +266,7 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
 def test_csv_that_ends_in_a_web_page(tmp_path: Path) -> None:
     root = files(table(tmp_path, "path,age\na.jpg,3\n<html><body>502 Bad Gateway</body></html>\n"), "a.jpg")
     with pytest.raises(UserError, match=r"labels\.csv: holds a web page"):
-        CSVReader(root).read()
+        TableReader(root).read()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_csv_that_ends_in_a_web_page(tmp_path: Path) -> None:
 def test_csv_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
     root = files(table(tmp_path, text), "a.jpg")
     with pytest.raises(UserError) as raised:
-        CSVReader(root).read()
+        TableReader(root).read()
     assert message in str(raised.value)
     assert str(tmp_path / "labels.csv") in str(raised.value)
 
@@ -292,37 +292,37 @@ def test_csv_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> Non
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes("path,age\nJosé.jpg,3\n".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
-        CSVReader(tmp_path).read()
+        TableReader(tmp_path).read()
 
 
 def test_which_table(tmp_path: Path) -> None:
     root = files(tmp_path, "top/one.csv", "top/two.csv", content="path,age\na.jpg,9\n")
     files(root, "top/a.jpg")
     with pytest.raises(UserError, match=r"2 tables \(top/one\.csv, top/two\.csv\); the card's options\.table"):
-        CSVReader(root).read()
+        TableReader(root).read()
     with pytest.raises(UserError, match=r"no table 'three\.csv'"):
-        CSVReader(root, table="three.csv").read()
-    samples = CSVReader(root, table="two.csv").read()
+        TableReader(root, table="three.csv").read()
+    samples = TableReader(root, table="two.csv").read()
     assert samples.table["path"].tolist() == ["top/a.jpg"]
     assert samples.table["sample_id"].tolist() == ["a.jpg"]
-    assert len(CSVReader(root / "top" / "one.csv").read()) == 1
+    assert len(TableReader(root / "top" / "one.csv").read()) == 1
 
 
 def test_values_are_translated(tmp_path: Path) -> None:
     root = files(table(tmp_path, "path,age,gender,race\na.jpg,3,0,B\nb.jpg,4,-1,W\n"), "a.jpg", "b.jpg")
     values = {"gender": {"0": "male", "1": "female", "-1": ""}, "race": {"B": "Black"}}
-    found = CSVReader(root, ("gender", "race"), values=values).read().table
+    found = TableReader(root, ("gender", "race"), values=values).read().table
     assert found["race"].tolist() == ["Black", "W"]
     assert found["gender"].isna().tolist() == [False, True]
     with pytest.raises(UserError, match=r"options\.values names 'tone'"):
-        CSVReader(root, values={"tone": {}}).read()
+        TableReader(root, values={"tone": {}}).read()
 
 
 def test_parquet(tmp_path: Path) -> None:
     files(tmp_path, "a.jpg", "b.jpg")
     content = {"path": ["a.jpg", "b.jpg"], "age": [3, 4], "skin": [1.0, None], "subject": [17, 18]}
     pd.DataFrame(content).to_parquet(tmp_path / "labels.parquet")
-    samples = CSVReader(tmp_path, ("skin",)).read()
+    samples = TableReader(tmp_path, ("skin",)).read()
     assert samples.table["skin"].tolist()[0] == "1"
     assert samples.table["skin"].isna().tolist() == [False, True]
     assert samples.table["subject"].tolist() == ["17", "18"]
@@ -407,7 +407,7 @@ def real(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_of_utkface(real: Path) -> None:
     samples = UTKFaceReader(real / "utk", ("gender", "race")).read()
     assert len(samples) == 23707
-    assert len(samples.quarantined) == 0
+    assert len(samples.rejected) == 0
     assert (samples.table["gender"].isna() | samples.table["race"].isna()).sum() == 3
     assert (samples.table["age"].min(), samples.table["age"].max()) == (1, 116)
 
@@ -416,7 +416,7 @@ def test_all_of_utkface(real: Path) -> None:
 def test_all_of_fgnet(real: Path) -> None:
     samples = FGNetReader(real / "fgnet").read()
     assert len(samples) == 1002
-    assert len(samples.quarantined) == 0
+    assert len(samples.rejected) == 0
     assert samples.table["subject"].nunique() == 82
     assert (samples.table["landmarks"].map(len) == 136).all()
     assert (samples.table["age"].min(), samples.table["age"].max()) == (0, 69)

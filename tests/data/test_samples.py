@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agebench.data.samples import make_samples
+from agebench.data.samples import validate_samples
 from agebench.errors import AgebenchError
 
 
@@ -14,14 +14,14 @@ def table(ages: list[float], **columns: list[str]) -> pd.DataFrame:
 
 @given(st.lists(st.floats(-500, 500), max_size=30))
 def test_every_row_is_a_sample_or_in_quarantine(ages: list[float]) -> None:
-    samples = make_samples(table(ages))
-    assert len(samples) + len(samples.quarantined) == len(ages)
+    samples = validate_samples(table(ages))
+    assert len(samples) + len(samples.rejected) == len(ages)
     assert samples.table["age"].between(0, 120).all()
 
 
 def test_an_impossible_age_is_named() -> None:
-    samples = make_samples(table([30, -3, 200, float("inf")]))
-    assert samples.quarantined["reason"].tolist() == [
+    samples = validate_samples(table([30, -3, 200, float("inf")]))
+    assert samples.rejected["reason"].tolist() == [
         "age -3 is outside [0, 120]",
         "age 200 is outside [0, 120]",
         "age inf is outside [0, 120]",
@@ -38,9 +38,9 @@ def test_an_impossible_age_is_named() -> None:
 )
 def test_a_readers_mistake_is_named(rows: pd.DataFrame, message: str) -> None:
     with pytest.raises(AgebenchError, match=message):
-        make_samples(rows)
+        validate_samples(rows)
 
 
 def test_a_group_that_the_card_names_must_be_there() -> None:
     with pytest.raises(AgebenchError, match="gave no column skin_type"):
-        make_samples(table([1.0]), groups=["skin_type"])
+        validate_samples(table([1.0]), groups=["skin_type"])

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agebench.data.faces import TEMPLATE
+from agebench.data.faces.alignment import TEMPLATE
 from agebench.data.readers.synth import SynthReader
-from agebench.data.synth_face import Conditions, Person, draw_face
+from agebench.data.synthetic.renderer import DomainShift, Person, draw_face
 from agebench.errors import UserError
 
-PLAIN = Person("female", "light", hair=0, iris=1, width=1.0, greys_early=0.0, wrinkles_early=0.0, bald=False)
+PLAIN = Person("female", "light", hair=0, iris=1, width=1.0, graying_rate=0.0, wrinkles_early=0.0, bald=False)
 
 
 def pixels(reader: SynthReader, number: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def pixels(reader: SynthReader, number: int) -> np.ndarray:
 
 
 def drawn(age: float, person: Person = PLAIN, seed: int = 0, **shift: float) -> np.ndarray:
-    image = draw_face(person, age, Conditions(**shift), np.random.default_rng(seed), 100)
+    image = draw_face(person, age, DomainShift(**shift), np.random.default_rng(seed), 100)
     return np.asarray(image).astype(float)
 
 
@@ -27,7 +27,7 @@ def test_the_seed_and_the_number_decide_alone() -> None:
     path = "synth-000007.png"
     assert few.image_bytes(path) == many.image_bytes(path)
     assert few.image_bytes(path) != other.image_bytes(path)
-    assert few.stamp(path) == many.stamp(path) != other.stamp(path)
+    assert few.version_token(path) == many.version_token(path) != other.version_token(path)
 
 
 def test_samples_are_whole() -> None:

@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.data.augment import normalise
+from agebench.config.cards.base import Architecture
 from agebench.errors import AgebenchError, UserError
-from agebench.export import opened, write
-from agebench.export.answers import Answers
-from agebench.export.card import make_card
-from agebench.export.judge import Refused
-from agebench.export.opened import ExportedFile, open_exported
-from agebench.export.speed import measure_speed
-from agebench.export.write import Variant, write_export
+from agebench.estimators.base import AgeEstimates
+from agebench.export import loading, writer
+from agebench.export.accuracy_check import AccuracyCheckFailed
+from agebench.export.base import ExportedFile
+from agebench.export.benchmark import measure_speed
+from agebench.export.card import build_card
+from agebench.export.loading import open_exported
+from agebench.export.writer import ExportVariant, write_export
 from agebench.models import heads
 from agebench.models.age_model import AgeModel, create_model
-from agebench.registry.cards import Architecture
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
+from agebench.training.augmentation import normalize
 
 pytestmark = pytest.mark.slow  # three exporters, some of which take seconds a file
 
@@ -39,14 +40,14 @@ def model_of(head: str) -> tuple[AgeModel, Architecture]:
     torch.manual_seed(0)
     card = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", size=SIZE, head=head)
     model = create_model(card).eval()
-    model.head.prepare(torch.tensor([10.0, 30.0, 80.0]))
+    model.head.init_from_ages(torch.tensor([10.0, 30.0, 80.0]))
     return model, card
 
 
 def write_file(folder: Path, kind: str, head: str = "regression", precision: str = "fp32", **options: Any) -> Path:
     model, architecture = model_of(head)
-    card = make_card(model, architecture, catalogue([]).datasets.get("synth"), {"seed": 0}, METRICS)
-    variant = Variant(kind, precision)
+    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), {"seed": 0}, METRICS)
+    variant = ExportVariant(kind, precision)
     path = folder / variant.file
     write_export(model, architecture, card, path, examples=FACES, variant=variant, **options)
     return path
@@ -68,7 +69,7 @@ def path(request: pytest.FixtureRequest, files: dict[str, Path]) -> Path:
 def expected(head: str, faces: np.ndarray = FACES) -> Any:
     model, card = model_of(head)
     with torch.inference_mode():
-        return model.predict(normalise(torch.from_numpy(faces), card.mean, card.std))
+        return model.predict(normalize(torch.from_numpy(faces), card.mean, card.std))
 
 
 def check(file: ExportedFile, head: str) -> None:
@@ -117,7 +118,7 @@ def test_the_card_travels_inside(path: Path) -> None:
     assert card["model"]["backbone"] == "agebench.tiny"
     assert card["training"]["dataset"] == "synth"
     assert card["figures"] == METRICS
-    assert card["checked"]["max_difference_years"] <= write.TOLERANCE
+    assert card["checked"]["max_difference_years"] <= writer.TOLERANCE
     assert card["format"] == {".ts": "torchscript", ".onnx": "onnx", ".pt2": "pt2"}[path.suffix]
     assert "uint8 RGB" in card["input"]["text"]
     assert card["output"]["ages"] == [0, 100]
@@ -193,7 +194,7 @@ def test_onnx_needs_none(files: dict[str, Path]) -> None:
 
 
 def test_large_files_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "LARGEST_FILE", 100)
+    monkeypatch.setattr(loading, "LARGEST_FILE", 100)
     with pytest.raises(UserError, match="more than an exported model may have"):
         open_exported(path, trusted=True)
 
@@ -237,22 +238,24 @@ def test_torchscript_of_others_is_refused(tmp_path: Path) -> None:
 def test_a_card_that_is_none_is_refused(changed: dict[str, Any], files: dict[str, Path]) -> None:
     card = open_exported(files["onnx"]).card | changed
     with pytest.raises(UserError, match="not one of agebench's"):
-        opened.read_card(files["onnx"], json.dumps(card))
+        loading.read_card(files["onnx"], json.dumps(card))
 
 
 def test_a_card_that_does_not_fit_is_refused_with_the_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, architecture = model_of("regression")
-    card = make_card(model, architecture, catalogue([]).datasets.get("synth"), {}, METRICS)
+    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), {}, METRICS)
     card["output"] |= {"probs": True}
     with pytest.raises(UserError, match=r"does not fit its card.*\(1, 101\).*\(0, 0\)"):
-        write_export(model, architecture, card, tmp_path / "model.ts", examples=FACES, variant=Variant("torchscript"))
+        write_export(
+            model, architecture, card, tmp_path / "model.ts", examples=FACES, variant=ExportVariant("torchscript")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "TOLERANCE", -1.0)
+    monkeypatch.setattr(writer, "TOLERANCE", -1.0)
     with pytest.raises(AgebenchError, match="differs from the trained one"):
         write_file(tmp_path, "torchscript")
     assert list(tmp_path.iterdir()) == []
@@ -283,14 +286,14 @@ def test_speed_is_measured(files: dict[str, Path]) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize(("exact", "kind"), [(True, AgebenchError), (False, Refused)])
+@pytest.mark.parametrize(("exact", "kind"), [(True, AgebenchError), (False, AccuracyCheckFailed)])
 def test_a_file_that_gives_no_numbers_is_refused_and_in_lower_precision_costs_no_other(
     exact: bool, kind: type[AgebenchError]
 ) -> None:
     class Overflowed:
-        def estimate(self, faces: np.ndarray) -> Answers:
-            return Answers(np.full(len(faces), np.nan, np.float32))
+        def estimate(self, faces: np.ndarray) -> AgeEstimates:
+            return AgeEstimates(np.full(len(faces), np.nan, np.float32))
 
     with pytest.raises(AgebenchError, match="no numbers") as told:
-        write.compare(*model_of("regression"), FACES, Overflowed(), exact=exact)  # type: ignore[arg-type]
+        writer.compare(*model_of("regression"), FACES, Overflowed(), exact=exact)  # type: ignore[arg-type]
     assert told.type is kind

@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from agebench.config.cards.base import Architecture
 from agebench.errors import UserError
 from agebench.models import weights
 from agebench.models.age_model import create_model
 from agebench.models.backbones import create_backbone
 from agebench.models.checkpoint_file import read_file
 from agebench.models.weights import digests, load_pretrained
-from agebench.registry.cards import Architecture
-from agebench.registry.catalogue import catalogue
+from agebench.registry.catalog import load_catalog
 
 CARD = Architecture(name="r", title="R", backbone="resnet10t", size=64)
-LITE = catalogue().models.get("efficientnet_lite0").architecture
+LITE = load_catalog().models.get("efficientnet_lite0").architecture
 
 
 def backbone() -> torch.nn.Module:

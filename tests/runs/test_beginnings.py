@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from agebench.cli import main
-from agebench.engine import train
-from agebench.engine.events import Console
-from agebench.errors import Diverged
-from agebench.files import atomic, is_temporary
-from agebench.runs import pipeline
-from agebench.runs.folder import RunFolder
+from agebench.errors import TrainingDivergedError
+from agebench.runs import run
+from agebench.runs.run_dir import RunDir
+from agebench.training import trainer
+from agebench.training.callbacks import ConsoleCallback
+from agebench.utils.io import atomic_write, is_temporary
 
 CARD = """
 name = "few"
@@ -53,14 +53,14 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seeds.append(config.seed)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "learn", learn)
+    monkeypatch.setattr(run, "cross_validate", learn)
     return seeds
 
 
 FAILURES: dict[str, tuple[type[BaseException], str]] = {
-    "the model": (Diverged("no"), "initial_model"),
-    "a dataset": (Diverged("no"), "open_dataset"),
-    "the faces": (Diverged("no"), "prepare_faces"),
+    "the model": (TrainingDivergedError("no"), "initial_model"),
+    "a dataset": (TrainingDivergedError("no"), "open_dataset"),
+    "the faces": (TrainingDivergedError("no"), "prepare_faces"),
     "an interruption": (KeyboardInterrupt(), "prepare_faces"),
 }
 
@@ -75,7 +75,7 @@ def test_failed_beginning_blocks_no_other_run(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, step, fail)
+        patched.setattr(run, step, fail)
         assert main(command(cards)) in (1, 130)
     capsys.readouterr()
     assert main(command(cards, "--seed", "7")) == 130
@@ -87,10 +87,10 @@ def test_failed_beginning_blocks_no_other_run(
 
 def test_diverged_first_epoch_blocks_no_other_run(cards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*arguments: Any, **options: Any) -> None:
-        raise Diverged("the loss is nan")
+        raise TrainingDivergedError("the loss is nan")
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.Trainer, "train_epoch", diverge)
+        patched.setattr(trainer.Trainer, "train_epoch", diverge)
         assert main(command(cards)) == 1
     assert (cards.parent / "run" / "checkpoints" / "last.safetensors").exists()
     assert main(command(cards, "--seed", "1")) == 0
@@ -102,7 +102,7 @@ def test_interrupted_beginning_names_no_missing_file(
     def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "initial_model", interrupt)
+    monkeypatch.setattr(run, "initial_model", interrupt)
     assert main(command(cards)) == 130
     assert "config.toml" not in capsys.readouterr().err
 
@@ -139,8 +139,8 @@ def test_full_disk_without_room_for_a_note(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full_disk("few.parquet"))
-        patched.setattr(pipeline, "save_samples", lambda *arguments: None)
-        patched.setattr(RunFolder, "let_continue", lambda self: False)
+        patched.setattr(run, "save_samples", lambda *arguments: None)
+        patched.setattr(RunDir, "let_continue", lambda self: False)
         assert main(command(cards)) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("Add --resume to it.")
 
@@ -155,7 +155,7 @@ def test_continued_run_needs_resume_after_a_person_stopped_it(
         patched.setattr(Path, "replace", full_disk("few.parquet"))
         assert main(command(cards)) == 1
     with monkeypatch.context() as patched:
-        patched.setattr(Console, "__init__", interrupt)
+        patched.setattr(ConsoleCallback, "__init__", interrupt)
         assert main(command(cards)) == 130
     assert main(command(cards)) == 2
     assert "add --resume" in capsys.readouterr().err
@@ -174,14 +174,14 @@ def test_leftovers_of_a_killed_process_are_removed(cards: Path, learned: list[in
 
 def test_is_temporary_knows_the_files_of_atomic(tmp_path: Path) -> None:
     for name in ("a.json", "checkpoints/last.safetensors", "export/model.ts", "no-suffix", ".tar.gz"):
-        with atomic(tmp_path / name) as temporary:
+        with atomic_write(tmp_path / name) as temporary:
             assert is_temporary(temporary)
             temporary.touch()
         assert not is_temporary(tmp_path / name)
 
 
 def test_lock_file_is_not_removed_under_a_waiting_process(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = RunDir(tmp_path / "run")
     with folder.locked():
         before = (folder.path / ".lock").stat().st_ino
     with folder.locked():

@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agebench.config.cards.base import deep_merge
 from agebench.errors import UserError
-from agebench.registry.cards import merge
-from agebench.registry.catalogue import catalogue
-from agebench.runs.config import parse_setting, read_settings, resolve
+from agebench.registry.catalog import load_catalog
+from agebench.runs.config import parse_setting, read_settings, resolve_config
 
-CARDS = catalogue()
+CARDS = load_catalog()
 DATA = {"data": {"train": "utk", "test": ["fgnet"]}}
 
 
 def test_the_models_card_gives_the_rest() -> None:
-    config = resolve(CARDS, [DATA])
+    config = resolve_config(CARDS, [DATA])
     card = CARDS.models.get("efficientnet_lite0")
     assert config.model == card.architecture
     assert config.train == card.train
@@ -28,29 +28,29 @@ def test_later_layers_win() -> None:
         {"train": {"epochs": 9}},
         parse_setting("train.augment.flip=0"),
     ]
-    config = resolve(CARDS, layers)
+    config = resolve_config(CARDS, layers)
     assert (config.train.lr, config.train.epochs, config.train.augment.flip) == (0.5, 9, 0)
 
 
 def test_the_written_config_repeats_the_run(tmp_path: Path) -> None:
-    config = resolve(CARDS, [DATA, {"seed": 3, "model": {"name": "tiny", "head_options": {"loss": "l2"}}}])
+    config = resolve_config(CARDS, [DATA, {"seed": 3, "model": {"name": "tiny", "head_options": {"loss": "l2"}}}])
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
-    assert resolve(CARDS, [read_settings(path)]) == config
+    assert resolve_config(CARDS, [read_settings(path)]) == config
 
 
 def test_another_head_does_not_inherit_options() -> None:
     base = {"head": "regression", "head_options": {"loss": "l2"}}
-    assert merge(base, {"head": "coral"}) == {"head": "coral"}
-    assert merge(base, {"head": "regression"}) == base
+    assert deep_merge(base, {"head": "coral"}) == {"head": "coral"}
+    assert deep_merge(base, {"head": "regression"}) == base
 
 
 @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)))
 def test_merging_with_itself_or_nothing_changes_nothing(table: object) -> None:
     wrapped = {"table": table}
-    assert merge(wrapped, wrapped) == wrapped
-    assert merge(wrapped, {}) == wrapped
-    assert merge({}, wrapped) == wrapped
+    assert deep_merge(wrapped, wrapped) == wrapped
+    assert deep_merge(wrapped, {}) == wrapped
+    assert deep_merge({}, wrapped) == wrapped
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_settings_are_read_as_toml_or_as_text(text: str, expected: object) -> No
 )
 def test_a_wrong_setting_names_key_and_value(layer: dict[str, object], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        resolve(CARDS, [DATA, layer])
+        resolve_config(CARDS, [DATA, layer])
     assert message in str(refused.value)
 
 

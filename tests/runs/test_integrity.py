@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from agebench.cli import main
 from agebench.errors import Damaged, UserError
-from agebench.integrity import checked, kept_digests, read_table
-from agebench.runs.folder import RunFolder
+from agebench.runs.run_dir import RunDir
+from agebench.utils.integrity import checked, kept_digests, read_table
 
 CARD = """
 name = "few"
@@ -82,7 +82,7 @@ def test_digests_cover_what_is_read_again(done: Path) -> None:
 
 
 def test_checked_compares_with_the_manifest(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunDir(tmp_path)
     folder.write_table("predictions/few.parquet", pd.DataFrame({"age": [1.0]}))
     folder.write_json("metrics.json", {"tests": {}})
     folder.write_manifest({"finished": True})
@@ -97,7 +97,7 @@ def test_checked_compares_with_the_manifest(tmp_path: Path) -> None:
 
 def test_read_table_without_digests(tmp_path: Path) -> None:
     """Runs of earlier versions have none."""
-    folder = RunFolder(tmp_path)
+    folder = RunDir(tmp_path)
     folder.write_table("few.parquet", pd.DataFrame({"age": [1.0] * 100}))
     with pytest.raises(Damaged, match="damaged"):
         read_table(tmp_path, "few.parquet", ["age_pred"])

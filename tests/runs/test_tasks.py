@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agebench.cli import main
-from agebench.models.tasks import UNKNOWN, cross_entropy
+from agebench.models.auxiliary_heads import UNKNOWN, cross_entropy
 
 pytestmark = pytest.mark.slow  # each asks a run that is trained for it
 

@@ -31,12 +31,12 @@ class Reader(ABC):
         self.groups = groups
 
     @classmethod
-    def open_source(cls, options: dict[str, Any]) -> str:
+    def download_source(cls, options: dict[str, Any]) -> str:
         """What `fetch` gets for a card with these options, in a few words; empty: nothing, which is the rule."""
         return ""
 
     @classmethod
-    def fetch(cls, target: Path, options: dict[str, Any]) -> None:
+    def download(cls, target: Path, options: dict[str, Any]) -> None:
         """Get the dataset that the options name into the new folder `target`.
 
         Raises:
@@ -65,7 +65,7 @@ class Reader(ABC):
         """Whether the row at `path` has a face: it may be annotated that only a body is seen."""
         return True
 
-    def stamp(self, path: str) -> str:
+    def version_token(self, path: str) -> str:
         """What changes when the image at `path` does; here the file's size and time of change."""
         assert self.root is not None
         try:

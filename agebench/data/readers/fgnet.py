@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from agebench.data.readers import Reader
-from agebench.data.readers.common import finish, list_images, walk_files
+from agebench.data.readers.base import list_images, to_samples, walk_files
 from agebench.data.samples import Rejected, Samples
 from agebench.errors import RejectReason
 
@@ -44,7 +44,7 @@ class FGNetReader(Reader):
                 continue
             rows.append((f"{subject}A{age}{(letter or '').lower()}", path, age, subject, landmarks))
         table = pd.DataFrame(rows, columns=["sample_id", "path", "age", "subject", "landmarks"])
-        return finish(table, put_aside, self.groups, source=str(self.root))
+        return to_samples(table, put_aside, self.groups, source=str(self.root))
 
 
 def read_points(path: Path, count: int = POINTS) -> list[float]:

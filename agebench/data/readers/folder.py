@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from agebench.data.readers.common import list_images, top_folder
-from agebench.data.readers.labels import LabelledReader
+from agebench.config.patterns import Matcher, bounded_matching, compile_pattern
+from agebench.data.readers.base import list_images, top_folder
+from agebench.data.readers.labelled import LabelledReader
 from agebench.data.samples import Rejected, Samples
 from agebench.errors import RejectReason
-from agebench.registry.patterns import Matcher, bounded_matching, compile_pattern
 
 __all__ = ["FolderReader", "compile_pattern"]
 
@@ -62,7 +62,7 @@ class FolderReader(LabelledReader):
                     labels.append({"sample_id": path[skip:], "path": path, **found})
         names = grammars[0].groupindex if grammars else ["age"]
         table = pd.DataFrame(labels, columns=["sample_id", "path", *names])
-        return self.complete(table, put_aside, source=str(self.root))
+        return self.join_label_tables(table, put_aside, source=str(self.root))
 
 
 def _by_pattern(grammars: list[re.Pattern[str]], path: str, match: Matcher) -> dict[str, str] | None:

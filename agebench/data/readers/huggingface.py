@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from agebench.data.readers.arrow import SPLITS, data_files, open_data
-from agebench.data.readers.common import VOCABULARY, PathFault, check_paths
-from agebench.data.readers.hub import HubSource, fetch_from_hub
-from agebench.data.readers.labels import LabelledReader, PutAside
-from agebench.data.readers.tables import KNOWN, our_columns
+from agebench.data.readers.base import VOCABULARY, PathFault, check_paths
+from agebench.data.readers.hf_download import HubSource, fetch_from_hub
+from agebench.data.readers.hf_files import SPLITS, data_files, open_data
+from agebench.data.readers.labelled import LabelledReader, RejectedRows
+from agebench.data.readers.table_io import STANDARD_COLUMNS, rename_columns
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import AgebenchError, ImageRefused, RejectReason, UserError
-from agebench.paths import cache_home
+from agebench.errors import AgebenchError, ImageRejectedError, RejectReason, UserError
+from agebench.utils.paths import cache_home
 
 _ROW = re.compile(r"([^/]+)/(\d{8,})")
 
@@ -32,7 +32,7 @@ class HuggingFaceReader(LabelledReader):
         hub: the dataset's id on the hub, for `agebench data get`.
         config: its configuration, where it has several.
         revision: the commit that is meant.
-        streaming: see `agebench.data.readers.hub.HubSource`.
+        streaming: see `agebench.data.readers.hf_download.HubSource`.
         side: see `streaming`.
         splits: our split -> the source's, e.g. `test = "validation"`; other splits are left out. Empty: by their names, and a
             dataset of one split has none.
@@ -73,13 +73,13 @@ class HuggingFaceReader(LabelledReader):
             raise UserError(f"options.splits: '{min(unknown)}' is none of train, val, test")
 
     @classmethod
-    def open_source(cls, options: dict[str, Any]) -> str:
+    def download_source(cls, options: dict[str, Any]) -> str:
         """The hub's dataset, if the card names one."""
         return f"hub dataset '{options['hub']}'" if options.get("hub") else ""
 
     @classmethod
-    def fetch(cls, target: Path, options: dict[str, Any]) -> None:
-        """Get the card's revision through the `datasets` library, see `agebench.data.readers.hub`."""
+    def download(cls, target: Path, options: dict[str, Any]) -> None:
+        """Get the card's revision through the `datasets` library, see `agebench.data.readers.hf_download`."""
         fetch_from_hub(target, cls(None, **options).source)
 
     def read(self) -> Samples:
@@ -91,41 +91,41 @@ class HuggingFaceReader(LabelledReader):
         """
         assert self.root is not None
         source = str(self.root)
-        put_aside: PutAside = []
+        put_aside: RejectedRows = []
         parts = []
         for split, data in self._data.items():
             rows, aside = self._rows(split, data, f"{source} ({split})" if len(self._data) > 1 else source)
             parts.append(rows)
             put_aside += aside
         own_ids = "sample_id" in self.columns
-        return self.complete(pd.concat(parts, ignore_index=True), put_aside, source=source, own_ids=own_ids)
+        return self.join_label_tables(pd.concat(parts, ignore_index=True), put_aside, source=source, own_ids=own_ids)
 
     def image_bytes(self, path: str) -> bytes:
         """The encoded image: a row of the table, a file, or what stands at an address.
 
         Raises:
-            ImageRefused: nothing can be had from the address.
+            ImageRejectedError: nothing can be had from the address.
         """
         if (match := _ROW.fullmatch(path)) and match[1] in self._data:
             value = self._images[match[1]][int(match[2])].column(0)[0].as_py()
             return bytes(value["bytes"] if isinstance(value, dict) else value)
         if _is_url(path):
-            from agebench.data.download import download
+            from agebench.data.storage.download import download
 
             folder = cache_home() / "urls" / hashlib.sha256(path.encode()).hexdigest()
             try:
                 return download(path, folder).read_bytes()
             except AgebenchError as error:  # one dead address among many ends no run
-                raise ImageRefused(str(error), RejectReason.UNREACHABLE_URL) from error
+                raise ImageRejectedError(str(error), RejectReason.UNREACHABLE_URL) from error
         return super().image_bytes(path)
 
-    def stamp(self, path: str) -> str:
+    def version_token(self, path: str) -> str:
         """Changes with the data files, or with the image's own file; never for an address."""
         if _ROW.fullmatch(path):
             return self._stamp
-        return path if _is_url(path) else super().stamp(path)
+        return path if _is_url(path) else super().version_token(path)
 
-    def _rows(self, split: str, data: Any, source: str) -> tuple[pd.DataFrame, PutAside]:
+    def _rows(self, split: str, data: Any, source: str) -> tuple[pd.DataFrame, RejectedRows]:
         """One split's rows with path and labels, and those without a usable image."""
         assert self.root is not None
         image = self._image_column(data, source)
@@ -134,7 +134,7 @@ class HuggingFaceReader(LabelledReader):
         columns = {name: column for name, column in self.columns.items() if name != "image"}
         elsewhere = self.tables or {"age_low", "age_high"} <= set(columns)
         needed = tuple(name for name in ("age", *self.groups) if name not in self.lists and not elsewhere)
-        rows = our_columns(content, {}, columns, (*KNOWN, *self.groups), needed, source=source)
+        rows = rename_columns(content, {}, columns, (*STANDARD_COLUMNS, *self.groups), needed, source=source)
         rows = rows.drop(columns="path", errors="ignore")
         paths, faults = self._paths(split, data.data.column(image), source)
         ours = self._our_split(split)
@@ -250,7 +250,7 @@ class HuggingFaceReader(LabelledReader):
     @cached_property
     def _stamp(self) -> str:
         paths = [path for part in self._files.values() for path in part]
-        state = [(path, super(HuggingFaceReader, self).stamp(path)) for path in sorted(paths)]
+        state = [(path, super(HuggingFaceReader, self).version_token(path)) for path in sorted(paths)]
         return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 

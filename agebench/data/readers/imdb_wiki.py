@@ -7,22 +7,22 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from agebench.data.readers.common import PathFault
-from agebench.data.readers.csv import FAULT, CSVReader
+from agebench.data.readers.base import PathFault
+from agebench.data.readers.table import FAULT, TableReader
 from agebench.errors import RejectReason
 
 # Matlab counts days from the year 0, Python from the year 1.
 _MATLAB_OFFSET = 366
 
 
-class IMDBWikiReader(CSVReader):
+class IMDBWikiReader(TableReader):
     """The set's own struct: date of birth as a day number, the year of the photograph, gender 1 for male and 0 for female.
 
     The age is that at the middle of the year of the photograph, in whole years. Rows in which the owners' detector found
     no face (score -inf) are put aside. Columns: gender, subject (the celebrity's name).
     """
 
-    needed: ClassVar[tuple[str, ...]] = ("path",)
+    required_columns: ClassVar[tuple[str, ...]] = ("path",)
 
     def __init__(self, root: Path | None, groups: tuple[str, ...] = (), *, table: str = "", **options: Any) -> None:
         columns: dict[str, str | int] = {
@@ -35,7 +35,7 @@ class IMDBWikiReader(CSVReader):
         columns |= {"face_score": "face_score", **options.pop("columns", {})}
         super().__init__(root, groups, table=table, columns=columns, **options)
 
-    def derived(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def derive_columns(self, rows: pd.DataFrame) -> pd.DataFrame:
         """`rows` with the age, which is no number where there is no face or no date."""
         days = pd.to_numeric(rows["dob"], errors="coerce").to_numpy()
         taken = pd.to_numeric(rows["photo_taken"], errors="coerce").to_numpy()

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from agebench.data.readers import Reader
-from agebench.data.samples import Samples, make_samples
-from agebench.data.synth_face import HAIR, IRIS, SKIN, Conditions, Person, draw_face
+from agebench.data.samples import Samples, validate_samples
+from agebench.data.synthetic.renderer import HAIR, IRIS, SKIN, DomainShift, Person, draw_face
 from agebench.errors import UserError
 
 # Raise it when the same numbers give another picture than before.
 VERSION = 1
-PICTURES_EACH = 2
+IMAGES_PER_PERSON = 2
 BIAS_GROUPS = {"gender": ("female", "male"), "race": tuple(SKIN)}
 
 
@@ -78,12 +78,12 @@ class SynthReader(Reader):
             known = ", ".join(f"{name}={member}" for name, members in BIAS_GROUPS.items() for member in members)
             raise UserError(f"synth: bias_group = {bias_group!r}: must be empty or one of {known}")
         self.count, self.seed, self.size = count, seed, size
-        self.conditions = Conditions(blur, lighting, palette)
+        self.conditions = DomainShift(blur, lighting, palette)
         self.bias_column, self.bias_value, self.bias_strength = column, group, bias_strength
 
     def read(self) -> Samples:
         """All samples; nothing is drawn yet."""
-        return make_samples(self._table, groups=self.groups, source="synth")
+        return validate_samples(self._table, groups=self.groups, source="synth")
 
     def image_bytes(self, path: str) -> bytes:
         """The picture as PNG, drawn when it is first asked for.
@@ -94,13 +94,13 @@ class SynthReader(Reader):
         name = path.removesuffix(".png").removeprefix("synth-")
         if not name.isdigit() or int(name) >= self.count:
             raise FileNotFoundError(2, "no such picture", path)
-        place = _place(self.stamp(path), path)
+        place = _place(self.version_token(path), path)
         if not place:
             place.append(self._draw(int(name)))
         return place[0]
 
     def _draw(self, number: int) -> bytes:
-        person = self._person(number // PICTURES_EACH)
+        person = self._person(number // IMAGES_PER_PERSON)
         generator = np.random.default_rng([self.seed, 2, number])
         age = float(self._table["age"].iloc[number])
         chance = generator.uniform(1, 90)
@@ -110,7 +110,7 @@ class SynthReader(Reader):
         draw_face(person, age, self.conditions, generator, self.size).save(file, "PNG", compress_level=1)
         return file.getvalue()
 
-    def stamp(self, path: str) -> str:
+    def version_token(self, path: str) -> str:
         """Changes with any option but the number of pictures."""
         options = (
             VERSION,
@@ -126,7 +126,7 @@ class SynthReader(Reader):
     @cached_property
     def _table(self) -> pd.DataFrame:
         numbers = np.arange(self.count)
-        people = numbers // PICTURES_EACH
+        people = numbers // IMAGES_PER_PERSON
         persons = [self._person(person) for person in range(int(people[-1]) + 1)]
         return pd.DataFrame(
             {
@@ -154,7 +154,7 @@ class SynthReader(Reader):
             hair=int(generator.integers(0, len(HAIR) if tone == "light" else 2)),
             iris=int(generator.integers(0, len(IRIS))) if tone == "light" else 0,
             width=float(generator.normal(1, 0.04)),
-            greys_early=float(generator.normal(0, 4)),
+            graying_rate=float(generator.normal(0, 4)),
             wrinkles_early=float(generator.normal(0, 3)),
             bald=bool(generator.random() < 0.15),
         )

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 
 from agebench.data.readers import Reader
-from agebench.data.readers.common import finish, list_images
+from agebench.data.readers.base import list_images, to_samples
 from agebench.data.samples import Rejected, Samples
 from agebench.errors import RejectReason
 
@@ -40,4 +40,4 @@ class UTKFaceReader(Reader):
                 age, gender, race, _ = match.groups()
                 rows.append((stem, path, age, GENDER.get(gender), RACE.get(race)))
         table = pd.DataFrame(rows, columns=["sample_id", "path", "age", "gender", "race"])
-        return finish(table, put_aside, self.groups, source=str(self.root))
+        return to_samples(table, put_aside, self.groups, source=str(self.root))

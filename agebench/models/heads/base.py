@@ -42,7 +42,7 @@ class Head(nn.Module, ABC):
         self.in_features = in_features
         self.ages = ages
 
-    def prepare(self, ages: Tensor) -> None:
+    def init_from_ages(self, ages: Tensor) -> None:
         """See the training set's ages (N,) once, before training: a head may set its scale or its biases by them."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Head(nn.Module, ABC):
     def decode(self, logits: Tensor) -> AgeEstimate:
         """What the logits (B, out_features) say."""
 
-    def wide(self, logits: Tensor) -> Tensor:
+    def upcast(self, logits: Tensor) -> Tensor:
         """At least float32, whatever autocast made of them."""
         return logits if logits.dtype == torch.float64 else logits.float()
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead
+from agebench.models.heads._distribution import DistributionHead
 
 
 class ClassificationHead(DistributionHead):

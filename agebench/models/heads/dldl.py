@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import FAINTEST, DistributionHead
+from agebench.models.heads._distribution import MIN_LOG_WEIGHT, DistributionHead
 
 
 class DLDLHead(DistributionHead):
@@ -30,7 +30,7 @@ class DLDLHead(DistributionHead):
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
         """Return the KL divergence (B,) from normal densities at the whole ages, normalized to sum to 1."""
         squared_distance = (self.grid.to(age.dtype) - age[:, None]) ** 2
-        target = (squared_distance / (-2 * self.sigma**2)).clamp(min=FAINTEST).log_softmax(dim=1)
+        target = (squared_distance / (-2 * self.sigma**2)).clamp(min=MIN_LOG_WEIGHT).log_softmax(dim=1)
         return (target.exp() * (target - log_probs)).sum(dim=1)
 
 

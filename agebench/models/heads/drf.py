@@ -77,7 +77,7 @@ class DRFHead(Head):
         self.register_buffer("seen_ages", torch.zeros(remembered))
         self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # faces, batches
 
-    def prepare(self, ages: Tensor) -> None:
+    def init_from_ages(self, ages: Tensor) -> None:
         """The leaves start at the quantiles of the training ages."""
         levels = (torch.arange(self.leaves, device=ages.device) + 0.5) / self.leaves
         self.mean.copy_(torch.quantile(ages, levels.to(ages.dtype)).repeat(self.trees, 1))
@@ -100,7 +100,7 @@ class DRFHead(Head):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean negative log-likelihood of the trees (eq. 4). In training it also remembers the batch, and updates the leaves."""
-        logits = self.wide(logits)
+        logits = self.upcast(logits)
         if self.training and torch.is_grad_enabled():
             self._remember(logits.detach(), age)
         joint = self.routes(logits).clamp(min=1e-30).log() + self._log_density(age.to(logits.dtype))

@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
+from agebench.models.heads._standardized import StandardizedHead
 from agebench.models.heads.base import AgeEstimate
-from agebench.models.heads.scaled import ScaledHead
 
 # Of the log variance, in standard deviations of the training ages: about 0.2 to 4,000 years for a spread of 20.
 LOG_VARIANCE = (-9.0, 10.0)
 
 
-class GaussianHead(ScaledHead):
+class GaussianHead(StandardizedHead):
     """Negative log-likelihood of a normal distribution; with `beta` its variance-weighted form.
 
     Its two outputs are the standardised mean and the log variance.
@@ -37,7 +37,7 @@ class GaussianHead(ScaledHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean of ((mean - age)^2 / variance + log variance) / 2, times variance^beta held constant."""
-        logits = self.wide(logits)
+        logits = self.upcast(logits)
         mean, log_variance = logits[:, 0], logits[:, 1].clamp(LOG_VARIANCE[0], LOG_VARIANCE[1])
         target = self.standardised(age, logits)
         likelihood = ((mean - target) ** 2 * (-log_variance).exp() + log_variance) / 2

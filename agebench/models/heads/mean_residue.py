@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead
+from agebench.models.heads._distribution import DistributionHead
 
 # Keeps the logarithm finite; the official code's constant.
 EPSILON = 1e-3
@@ -49,7 +49,7 @@ class MeanResidueHead(DistributionHead):
 
     def metrics(self, logits: Tensor, age: Tensor) -> dict[str, Tensor]:
         """The mean K."""
-        residue = self._in_residue(self.wide(logits).softmax(dim=1), self.inside(age))
+        residue = self._in_residue(self.upcast(logits).softmax(dim=1), self.clamp_ages(age))
         return {"k": (1 - residue).sum(dim=1).mean()}
 
     def _in_residue(self, probs: Tensor, age: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead
+from agebench.models.heads._distribution import DistributionHead
 
 
 class MeanVarianceHead(DistributionHead):

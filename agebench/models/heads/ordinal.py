@@ -96,7 +96,7 @@ class ORCNNHead(OrdinalHead):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("weights", torch.ones(self.out_features))
 
-    def prepare(self, ages: Tensor) -> None:
+    def init_from_ages(self, ages: Tensor) -> None:
         """Start from the shares of training ages above each threshold; count the ages for `importance`."""
         with torch.no_grad():
             self.linear.bias.copy_(self.shares_above(ages).logit())
@@ -110,13 +110,13 @@ class ORCNNHead(OrdinalHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Binary cross-entropy summed over the questions, mean over the batch."""
-        logits = self.wide(logits)
+        logits = self.upcast(logits)
         each = F.binary_cross_entropy_with_logits(logits, self.levels(age, logits), reduction="none")
         return (each * self.weights.to(logits.dtype)).sum(dim=1).mean()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
         """Years."""
-        return AgeEstimate(self.age_of(self.wide(logits).sigmoid()), None, None)
+        return AgeEstimate(self.age_of(self.upcast(logits).sigmoid()), None, None)
 
 
 class CORALHead(OrdinalHead):
@@ -136,7 +136,7 @@ class CORALHead(OrdinalHead):
         nn.init.normal_(self.weight.weight, std=0.01)
         self.bias = nn.Parameter(torch.linspace(4, -4, self.out_features) / BIAS_SCALE)
 
-    def prepare(self, ages: Tensor) -> None:
+    def init_from_ages(self, ages: Tensor) -> None:
         """Start from the shares of training ages above each threshold."""
         with torch.no_grad():
             self.bias.copy_(self.shares_above(ages).logit() / BIAS_SCALE)
@@ -147,13 +147,13 @@ class CORALHead(OrdinalHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Binary cross-entropy summed over the questions, mean over the batch."""
-        logits = self.wide(logits)
+        logits = self.upcast(logits)
         levels = self.levels(age, logits)
         return F.binary_cross_entropy_with_logits(logits, levels, reduction="none").sum(dim=1).mean()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
         """Years, probabilities and their standard deviation."""
-        return self.with_probs(self.wide(logits).sigmoid().cummin(dim=1)[0])
+        return self.with_probs(self.upcast(logits).sigmoid().cummin(dim=1)[0])
 
 
 class CORNHead(OrdinalHead):
@@ -172,7 +172,7 @@ class CORNHead(OrdinalHead):
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def prepare(self, ages: Tensor) -> None:
+    def init_from_ages(self, ages: Tensor) -> None:
         """Start from the conditional shares of the training ages."""
         above = self.shares_above(ages)
         before = torch.cat([torch.ones_like(above[:1]), above[:-1]])
@@ -185,7 +185,7 @@ class CORNHead(OrdinalHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Binary cross-entropy over all pairs of a face and a question that applies to it."""
-        logits = self.wide(logits)
+        logits = self.upcast(logits)
         levels = self.levels(age, logits)
         applies = torch.cat([torch.ones_like(levels[:, :1]), levels[:, :-1]], dim=1)
         each = F.binary_cross_entropy_with_logits(logits, levels, reduction="none")
@@ -193,4 +193,4 @@ class CORNHead(OrdinalHead):
 
     def decode(self, logits: Tensor) -> AgeEstimate:
         """Years, probabilities and their standard deviation."""
-        return self.with_probs(self.wide(logits).sigmoid().cumprod(dim=1))
+        return self.with_probs(self.upcast(logits).sigmoid().cumprod(dim=1))

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agebench.models.heads._standardized import StandardizedHead
 from agebench.models.heads.base import AgeEstimate
-from agebench.models.heads.scaled import ScaledHead
 
 
-class QuantileHead(ScaledHead):
+class QuantileHead(StandardizedHead):
     """Pinball loss at chosen quantiles; they cannot cross, because each is the one below plus something positive.
 
     Its outputs are the middle quantile, standardised, and the steps outwards before they are made positive.
@@ -59,7 +59,7 @@ class QuantileHead(ScaledHead):
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         """Mean pinball loss over batch and quantiles, of standardised ages."""
-        logits = self.wide(logits)
+        logits = self.upcast(logits)
         error = self.standardised(age, logits)[:, None] - self.curve(logits)
         return (self.levels.to(logits.dtype) * error + (-error).relu()).mean()
 

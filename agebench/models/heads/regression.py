@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from agebench.models.heads._standardized import StandardizedHead
 from agebench.models.heads.base import AgeEstimate
-from agebench.models.heads.scaled import ScaledHead
 
 
-class RegressionHead(ScaledHead):
+class RegressionHead(StandardizedHead):
     """A linear unit for the age in standard deviations of the training set's ages.
 
     Args:

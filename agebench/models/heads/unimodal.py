@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads.distribution import DistributionHead
+from agebench.models.heads._distribution import DistributionHead
 
 # Years squared: a distribution that is one single age would have no variance to divide by.
 VARIANCE_FLOOR = 1e-3

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agebench.cli import main
-from agebench.testing import check_dataset, check_head, check_model
+from agebench.plugins.testing import check_dataset, check_head, check_model
 
 
 def test_the_contracts_are_kept() -> None:

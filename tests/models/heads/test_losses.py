@@ -151,7 +151,7 @@ def test_unimodal_punishes_what_rises_away_from_the_age() -> None:
 
 def test_gaussian_is_torchs() -> None:
     made = head("gaussian", beta=0.0)
-    made.prepare(torch.tensor([0.0, 20.0]))
+    made.init_from_ages(torch.tensor([0.0, 20.0]))
     logits = logits_for(made)
     target = (AGE.double() - made.centre) / made.scale
     torch.testing.assert_close(made.loss(logits, AGE), F.gaussian_nll_loss(logits[:, 0], target, logits[:, 1].exp()))
@@ -160,7 +160,7 @@ def test_gaussian_is_torchs() -> None:
 def test_quantiles_do_not_cross_and_find_the_quantiles() -> None:
     made = head("quantile", quantiles=[0.1, 0.5, 0.9])
     sample = torch.rand(4000, generator=GENERATOR, dtype=torch.float64) * 20
-    made.prepare(sample.float())
+    made.init_from_ages(sample.float())
     made.double()
     logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.02)

@@ -7,43 +7,43 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.data.faces import FaceSpec, prepare_face
-from agebench.data.images import open_image
-from agebench.engine.events import Events
-from agebench.engine.loader import FaceSet
-from agebench.engine.predict import predict
-from agebench.engine.train import Trainer
+from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
+from agebench.data.image_io import open_image
 from agebench.models import heads
 from agebench.models.age_model import create_model
-from agebench.registry.cards import Architecture, Augment, Recipe
+from agebench.training.callbacks import Callback
+from agebench.training.dataloader import FaceDataset
+from agebench.training.prediction import predict
+from agebench.training.trainer import Trainer
 
 STILL = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
 
 
 @pytest.fixture(scope="module")
-def faces(test_data: Path) -> FaceSet:
+def faces(test_data: Path) -> FaceDataset:
     pixels, ages = [], []
     with tarfile.open(test_data / "UTKFace.tar.gz") as archive:
         for number, member in enumerate(archive):
             if number % 350 == 300 and len(ages) < 64:
                 file = archive.extractfile(member)
                 assert file is not None
-                pixels.append(prepare_face(open_image(file.read()), FaceSpec("none", 32)))
+                pixels.append(align_or_crop(open_image(file.read()), AlignmentSpec("none", 32)))
                 ages.append(float(Path(member.name).name.split("_")[0]))
     assert max(ages) <= 100  # what the heads can say
-    return FaceSet(np.stack(pixels), np.arange(64), np.array(ages, dtype=np.float32))
+    return FaceDataset(np.stack(pixels), np.arange(64), np.array(ages, dtype=np.float32))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in heads.names() if name != "mine"])
-def test_a_head_learns_64_faces_by_heart(name: str, faces: FaceSet, tmp_path: Path) -> None:
+def test_a_head_learns_64_faces_by_heart(name: str, faces: FaceDataset, tmp_path: Path) -> None:
     card = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", head=name, size=32)
     recipe = Recipe(epochs=150, batch_size=32, lr=4e-3, weight_decay=0, warmup=0.1, augment=STILL)
     torch.manual_seed(0)
     model = create_model(card)
-    model.head.prepare(torch.from_numpy(faces.ages))
+    model.head.init_from_ages(torch.from_numpy(faces.ages))
     trainer = Trainer(model, card, recipe, seed=0, device=torch.device("cpu"), folder=tmp_path)
     for epoch in range(1, recipe.epochs + 1):
-        trainer.train_epoch(faces, epoch, Events())
+        trainer.train_epoch(faces, epoch, Callback())
     ages = predict(model, faces, card, torch.device("cpu")).age
     assert np.abs(ages - faces.ages).mean() < 1

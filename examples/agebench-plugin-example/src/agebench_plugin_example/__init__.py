@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from agebench.registry.cards import DatasetCard, read_table, validated
-from agebench.registry.external import ExternalCard
+from agebench.config.cards.base import DatasetCard, read_toml_file, validate_model
+from agebench.config.cards.external import ExternalCard
 
 _HERE = Path(__file__).parent
-DISCS = validated(DatasetCard, read_table(_HERE / "discs.toml"), source=str(_HERE / "discs.toml"))
-RULER = validated(ExternalCard, read_table(_HERE / "ruler.toml"), source=str(_HERE / "ruler.toml"))
+DISCS = validate_model(DatasetCard, read_toml_file(_HERE / "discs.toml"), source=str(_HERE / "discs.toml"))
+RULER = validate_model(ExternalCard, read_toml_file(_HERE / "ruler.toml"), source=str(_HERE / "ruler.toml"))

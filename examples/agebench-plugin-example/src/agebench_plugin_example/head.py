@@ -14,7 +14,7 @@ class LogHead(Head):
         self.out_features = 1
         self.linear = nn.Linear(in_features, 1)
 
-    def prepare(self, ages: Tensor) -> None:
+    def init_from_ages(self, ages: Tensor) -> None:
         """Start at the middle of the training ages."""
         with torch.no_grad():
             self.linear.bias.fill_(float(torch.log1p(ages.float()).mean()))

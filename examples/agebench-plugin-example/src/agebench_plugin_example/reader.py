@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from agebench.data.readers import Reader
-from agebench.data.samples import Samples, make_samples
+from agebench.data.samples import Samples, validate_samples
 
 SIDE = 64
 SHADES = {"dark": 40, "light": 120}
@@ -49,7 +49,7 @@ class DiscReader(Reader):
                 "subject": [f"{number // 3:03}" for number in range(self.count)],
             }
         )
-        return make_samples(table, groups=self.groups, source="example-discs")
+        return validate_samples(table, groups=self.groups, source="example-discs")
 
     def image_bytes(self, path: str) -> bytes:
         """A PNG: a bright disc on a ground, with a little noise."""
@@ -62,6 +62,6 @@ class DiscReader(Reader):
         Image.fromarray(pixels.astype(np.uint8)).save(encoded, "PNG")
         return encoded.getvalue()
 
-    def stamp(self, path: str) -> str:
+    def version_token(self, path: str) -> str:
         """The path says all, so the image changes only with it."""
         return path

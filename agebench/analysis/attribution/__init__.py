@@ -1,0 +1,1 @@
+"""Attribution maps: which pixels an estimated age depends on."""

@@ -1,0 +1,1 @@
+"""Exploratory analysis of datasets."""

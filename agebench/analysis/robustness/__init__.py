@@ -1,0 +1,1 @@
+"""Robustness of estimators to image corruptions."""

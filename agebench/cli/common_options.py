@@ -1,0 +1,92 @@
+"""Options that several commands share."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agebench.registry.catalog import Catalog
+
+
+def add_registry(parser: argparse.ArgumentParser) -> None:
+    """--registry DIR, repeatable."""
+    parser.add_argument(
+        "--registry",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="one more folder with datasets/*.toml and models/*.toml (repeatable; also AGEBENCH_REGISTRY)",
+    )
+
+
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """--exclude FILE, repeatable."""
+    parser.add_argument(
+        "--exclude",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a CSV of sample_ids to leave out, as `agebench data audit` writes (repeatable)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """What answers, and how faces are found for it; `agebench predict` and `agebench demo` share it."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
+    )
+    parser.add_argument(
+        "--faces",
+        choices=["detect", "none"],
+        default="detect",
+        help="detect: find and align every face (default); none: each image is one face, framed like the training faces",
+    )
+    parser.add_argument(
+        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
+    )
+    parser.add_argument(
+        "--search",
+        metavar="PIXELS",
+        type=int,
+        default=0,
+        help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
+    )
+    parser.add_argument(
+        "--level", type=float, metavar="SHARE", help="of true ages that the intervals are to hold (default: 0.9)"
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument(
+        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
+    )
+
+
+def check_seed(arguments: argparse.Namespace) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        UserError: --seed is negative.
+    """
+    from agebench.errors import UserError
+
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: give 0 or more")
+
+
+def load_cards(arguments: argparse.Namespace) -> "Catalog":
+    """All cards that this call can see."""
+    from agebench.registry.catalog import load_catalog
+
+    return load_catalog(arguments.registry)
+
+
+def path_or_url(text: str) -> Path | str:
+    """A folder, or a URL as it stands: a path would lose one of its slashes."""
+    return text if "://" in text else Path(text)

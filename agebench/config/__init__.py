@@ -1,0 +1,1 @@
+"""Typed configuration: cards of datasets, models and suites."""

@@ -1,0 +1,1 @@
+"""Typed cards of datasets, models and suites."""

@@ -1,0 +1,166 @@
+"""Cards of models that are not ours: what they take, what they say, and how they are called."""
+
+import shlex
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from agebench.config.cards.base import Name, _Card
+from agebench.errors import UserError
+
+
+class ExternalInput(_Card):
+    """What a model wants to see: the face on the template, as numbers."""
+
+    size: int = Field(default=112, ge=16, le=1024, description="side of the square input, pixels")
+    coverage: float = Field(
+        default=1.0, gt=0.2, le=4, description="framing: 1 is that of UTKFace's crops, 1.5 shows half as much again"
+    )
+    channels: Literal["rgb", "bgr", "grey"] = Field(
+        default="rgb", description="order of the channels; mean and std are in this order too"
+    )
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    dtype: Literal["float32", "float16", "uint8"] = Field(
+        default="float32",
+        description="float16: computed in float32, then rounded; uint8: the bytes as they are, without value_range, mean and std",
+    )
+    value_range: tuple[float, float] = Field(default=(0.0, 1.0), description="what black and white become at first")
+    mean: tuple[float, ...] = Field(default=(0.0,), description="then subtracted, one a channel or one for all")
+    std: tuple[float, ...] = Field(default=(1.0,), description="then divided by, one a channel or one for all")
+
+    @model_validator(mode="after")
+    def _widths(self) -> Self:
+        allowed = {1} if self.channels == "grey" else {1, 3}
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in allowed:
+                raise ValueError(f"{key} has {len(values)} numbers; it takes one, or one for each channel")
+        if 0 in self.std:
+            raise ValueError("std must not be 0")
+        return self
+
+
+class ExternalOutput(_Card):
+    """What a model says, and how to read an age from it."""
+
+    kind: Literal["age", "distribution"] = "age"
+    name: str = Field(
+        default="",
+        description="of several outputs the one to read: its name, or its number from 0; empty: the only one",
+    )
+    column: int | None = Field(
+        default=None,
+        ge=0,
+        # Left out of config.toml while unset, so that earlier tests keep their config.
+        exclude_if=lambda value: value is None,
+        description="of kind age: where the output has several numbers a face, the one that is the age, counted from 0",
+    )
+    scale: float = Field(default=1.0, description="of kind age: years = offset + scale * output")
+    offset: float = 0.0
+    ages: tuple[float, ...] = Field(
+        default=(), description="of kind distribution: the age that each class stands for; empty: 0, 1, 2, …"
+    )
+    logits: bool = Field(default=False, description="of kind distribution: a softmax is still to be taken")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _number_as_text(cls, name: object) -> object:
+        return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+
+    @model_validator(mode="after")
+    def _column_of_an_age(self) -> Self:
+        if self.column is not None and self.kind != "age":
+            raise ValueError('column is for kind = "age"; a distribution is read by its ages')
+        return self
+
+
+class ExternalCard(_Card):
+    """A model that agebench did not train: a file, a Python callable or a command, benchmarked by the same runner."""
+
+    name: Name
+    kind: Literal["external"] = "external"
+    title: str
+    format: Literal["torchscript", "onnx", "torch-export", "callable", "command"]
+    source: str = Field(
+        min_length=1,
+        description="a file (beside the card, or `package:path/in/it` of an installed package); for a callable "
+        "`package.module:function` or `file.py:function`; for a command its line, with {input}, {output} and {here}",
+    )
+    input: ExternalInput = ExternalInput()
+    output: ExternalOutput = ExternalOutput()
+    batch_size: int = Field(default=64, ge=1, description="faces a call; 1 for files that were exported for one")
+    timeout: float = Field(
+        default=600.0, gt=0, description="seconds: of a callable for one batch, of a command for a whole test set"
+    )
+    training_data: str = Field(
+        default="unknown",
+        min_length=1,
+        description="what it was trained on, in words; where these begin with `unknown`, every report says so",
+    )
+    trained_on: tuple[Name, ...] = Field(
+        default=(), description="datasets here, some of whose images are known to have been in its training"
+    )
+    licence: str
+    homepage: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _reference(self) -> Self:
+        if self.format == "callable" and not all(self.source.rpartition(":")[::2]):
+            raise ValueError(
+                f"source = {self.source!r}: write a callable as package.module:function or file.py:function"
+            )
+        if self.format == "command" and not ("{input}" in self.source and "{output}" in self.source):
+            raise ValueError(f"source = {self.source!r}: a command names {{input}} and {{output}}, the CSV files")
+        if self.format == "command":
+            shlex.split(self.source)  # raises ValueError where a quotation is left open
+            if self.output.column is not None:
+                raise ValueError(
+                    "output.column is for files and callables; the CSV of a command has a column named age"
+                )
+        return self
+
+    @property
+    def size(self) -> int:
+        """Side of the square input, pixels; where a trained model's card has it too."""
+        return self.input.size
+
+    @property
+    def bodies(self) -> bool:
+        """Whether a body is shown beside the face, as a trained model's card may ask; not to external ones."""
+        return False
+
+    @property
+    def letterbox(self) -> bool:
+        """Whether annotated boxes of faces are fitted into black; external models see faces on the template."""
+        return False
+
+    @property
+    def mask_bodies(self) -> bool:
+        """Whether faces are blackened in bodies; external models see none."""
+        return False
+
+    def located(self, folder: Path) -> "ExternalCard":
+        """Return the same card with its source resolved from `folder`, which holds the card's file.
+
+        Raises:
+            UserError: the source begins with `~name` and there is no such user.
+        """
+        if self.format == "command":
+            return self.model_copy(update={"source": self.source.replace("{here}", str(folder))})
+        path, colon, function = self.source.rpartition(":") if self.format == "callable" else (self.source, "", "")
+        if self.format == "callable" and not path.endswith(".py"):
+            return self
+        if self.format != "callable" and self.in_package() is not None:
+            return self
+        try:
+            source = folder / Path(path).expanduser()
+        except RuntimeError as error:  # of `~name/…`, where there is no such user
+            raise UserError(f"source = {self.source!r}: {str(error).rstrip('.')}; write the path without ~") from None
+        return self.model_copy(update={"source": f"{source}{colon}{function}"})
+
+    def in_package(self) -> tuple[str, str] | None:
+        """(package, path within it), where the source is a file of an installed package."""
+        package, colon, path = self.source.partition(":")
+        named = len(package) > 1 and all(part.isidentifier() for part in package.split("."))
+        return (package, path) if colon and path and named else None

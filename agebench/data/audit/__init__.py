@@ -1,0 +1,1 @@
+"""Dataset audits: duplicates, contradictory labels, image quality."""

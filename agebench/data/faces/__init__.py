@@ -1,0 +1,1 @@
+"""Face alignment, crops, regions, the face cache."""

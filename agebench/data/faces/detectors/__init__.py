@@ -1,0 +1,1 @@
+"""Face detectors: the contract and the built-in detector."""

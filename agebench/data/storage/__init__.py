@@ -1,0 +1,1 @@
+"""Dataset storage: archives, downloads, imports, verification."""

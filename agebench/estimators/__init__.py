@@ -1,0 +1,1 @@
+"""Age estimators behind one interface: trained runs, exported files, external models."""

@@ -1,0 +1,122 @@
+"""A command that maps image paths to ages: a CSV in, a CSV out."""
+
+import csv
+import math
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from agebench.config.cards.external import ExternalCard
+from agebench.estimators.external.io_spec import ExternalModelError, ExternalOutputBatch
+
+
+def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) -> ExternalOutputBatch:
+    """Write the faces as PNG files, run the command once, read what it says.
+
+    The command gets a CSV with the column `path`, and writes one with the columns `path`, `age` and, if it likes, `std`,
+    in any order. {input} and {output} in its line stand for the two files.
+
+    Args:
+        card: the model's.
+        pixels: (M, S, S, 3) uint8 RGB.
+        rows: (N,) the rows of `pixels` that are asked for.
+
+    Raises:
+        ExternalModelError: it failed, took too long, or left out a face; the message says which.
+    """
+    with tempfile.TemporaryDirectory(prefix="agebench-") as name:
+        folder = Path(name)
+        paths = [str(folder / "faces" / f"{number:06}.png") for number in range(len(rows))]
+        (folder / "faces").mkdir()
+        for path, row in zip(paths, rows, strict=True):
+            Image.fromarray(pixels[row]).save(path, compress_level=1)
+        with (folder / "faces.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["path"], *([path] for path in paths)])
+        _run(card, folder / "faces.csv", folder / "ages.csv")
+        return _read(card, folder / "ages.csv", paths)
+
+
+def _run(card: ExternalCard, source: Path, target: Path) -> None:
+    words = [word.replace("{input}", str(source)).replace("{output}", str(target)) for word in shlex.split(card.source)]
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            raise ExternalModelError(
+                f"model '{card.name}': {words[0]} cannot be started: {error.strerror or error}"
+            ) from error
+        try:
+            code = process.wait(card.timeout)
+        except subprocess.TimeoutExpired:
+            raise ExternalModelError(
+                f"model '{card.name}': {words[0]} did not end within {card.timeout:g} s; mend it, or raise `timeout` on its card"
+            ) from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with what it started itself
+                process.wait()
+        if code:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
+            last = next(
+                (line for line in reversed(said.read().decode(errors="replace").splitlines()) if line.strip()), ""
+            )
+            raise ExternalModelError(
+                f"model '{card.name}': {words[0]} ended with exit code {code}: {last.strip() or 'it said nothing'}"
+            )
+
+
+def _read(card: ExternalCard, file: Path, paths: list[str]) -> ExternalOutputBatch:
+    found: dict[str, tuple[float, float | None]] = {}
+    try:
+        with file.open(newline="", encoding="utf-8") as handle:
+            table = csv.DictReader(handle)
+            missing = {"path", "age"} - set(table.fieldnames or [])
+            if missing:
+                raise ExternalModelError(
+                    f"model '{card.name}': its CSV has no column {' and no '.join(sorted(missing))}; there are: "
+                    f"{', '.join(table.fieldnames or ['none'])}"
+                )
+            for row in table:
+                std = row.get("std")
+                found[row["path"]] = (
+                    _number(card, row, "age"),
+                    _number(card, row, "std") if std not in (None, "") else None,
+                )
+    except FileNotFoundError:
+        raise ExternalModelError(f"model '{card.name}': the command ended and wrote no {{output}}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ExternalModelError(f"model '{card.name}': what it wrote is no CSV: {error}") from error
+    left_out = [path for path in paths if path not in found]
+    if left_out:
+        raise ExternalModelError(
+            f"model '{card.name}' answers for {len(paths) - len(left_out)} of {len(paths)} images, the first without an answer "
+            f"is {Path(left_out[0]).name}; it must write one row an image, with the path as it was given"
+        )
+    ages = np.array([found[path][0] for path in paths])
+    stds = [found[path][1] for path in paths]
+    std = np.array([value for value in stds if value is not None])
+    return ExternalOutputBatch(
+        card.output.offset + card.output.scale * ages,
+        None,
+        std * abs(card.output.scale) if len(std) == len(stds) else None,
+    )
+
+
+def _number(card: ExternalCard, row: dict[str, str], column: str) -> float:
+    try:
+        value = float(row[column])
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ExternalModelError(
+            f"model '{card.name}': {column} of {Path(str(row['path'])).name} is {row[column]!r}, not a finite number"
+        )
+    return value

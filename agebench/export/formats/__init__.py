@@ -1,0 +1,1 @@
+"""Exported file formats: TorchScript, ONNX, torch.export."""

@@ -1,0 +1,1 @@
+"""Inference on unlabeled images: prediction, annotation, demonstration, hub."""

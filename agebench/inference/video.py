@@ -1,0 +1,179 @@
+"""Videos and cameras, frame by frame, by PyAV. A video comes from a stranger: what it may be and how large is bounded."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from agebench.errors import UserError
+from agebench.inference.input_sources import camera_number
+
+# Pixels of a frame: 8K has 33 million, and one such frame takes 100 MB as RGB.
+MAX_FRAME = 36_000_000
+# Containers of one file. Playlists and scripts, which name other files or addresses, are not among them.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame.
+
+    Attributes:
+        number: from 0.
+        time: seconds from the start.
+        pixels: (H, W, 3) uint8 RGB, upright.
+    """
+
+    number: int
+    time: float
+    pixels: np.ndarray
+
+
+class Video:
+    """An open video or camera; use `open_video`.
+
+    Attributes:
+        name: as it was given.
+        rate: frames a second that it says it has.
+        count: how many frames it says it has; None where it does not say.
+        damaged: pieces that could not be decoded and were passed over, so far.
+    """
+
+    def __init__(self, name: str, container: Any) -> None:
+        self.name = name
+        self._container = container
+        if not container.streams.video:
+            raise UserError(f"{name}: no video stream in it, only {_kinds(container)}")
+        self._stream = container.streams.video[0]
+        self._refuse_large(self._stream.codec_context.width, self._stream.codec_context.height)
+        self._stream.thread_type = "AUTO"
+        # Frames may grow in the middle: the decoder itself refuses them before it makes room.
+        self._stream.codec_context.options = {"max_pixels": str(MAX_FRAME)}
+        self.rate = Fraction(self._stream.average_rate or 25)
+        self.count: int | None = self._stream.frames or None
+        self.damaged = 0
+
+    def frames(self, limit: int | None = None) -> Iterator[Frame]:
+        """The frames in order, at most `limit`; damaged ones are passed over and counted.
+
+        Raises:
+            UserError: not one frame can be decoded, or a frame is too large.
+        """
+        number = -1
+        for number, frame in enumerate(islice(self._decoded(), limit)):
+            self._refuse_large(frame.width, frame.height)
+            pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            time = frame.time if frame.time is not None else float(number / self.rate)
+            yield Frame(number, time, np.ascontiguousarray(pixels))
+        if number < 0:
+            raise UserError(f"{self.name}: not one frame of its video can be decoded")
+
+    def _decoded(self) -> Iterator[Any]:
+        from av.error import FFmpegError
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError:  # the file breaks off: what came before it is good
+                self.damaged += 1
+                return
+            if packet is None:
+                return
+            try:
+                yield from packet.decode()
+            except FFmpegError:
+                self.damaged += 1
+
+    def _refuse_large(self, width: int, height: int) -> None:
+        if width * height > MAX_FRAME:
+            raise UserError(
+                f"{self.name}: frames of {width} x {height} pixels are more than the {MAX_FRAME // 1_000_000} million allowed"
+            )
+
+
+@contextmanager
+def open_video(name: str) -> Iterator[Video]:
+    """A video file, or `camera:0`.
+
+    Raises:
+        UserError: PyAV is not installed, no such camera, not a video, no video stream in it, frames too large.
+    """
+    av = _av()
+    number = camera_number(name)
+    try:
+        if number is not None:
+            container = av.open(*_camera(number))
+        else:
+            whitelist = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+            container = av.open(str(Path(name).resolve()), container_options=whitelist, metadata_errors="replace")
+    except OSError as error:  # PyAV's errors are among these
+        reason = (error.strerror or str(error)).split(": '")[0]
+        if number is not None:
+            raise UserError(
+                f"{name}: no camera answers there: {reason}; is one connected, and may this user open it?"
+            ) from error
+        raise UserError(f"{name}: not a video that can be read: {reason}") from error
+    except ValueError as error:
+        raise UserError(f"{name}: not a video that can be read: {error}") from error
+    with container:
+        yield Video(name, container)
+
+
+class VideoWriter:
+    """Frames as an H.264 file; made when the first one comes, for its size."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self._container = _av().open(str(path), "w", format="mp4")
+        self._rate = rate
+        self._stream: Any = None
+
+    def write(self, picture: Image.Image) -> None:
+        """One frame more. All get the size of the first, made even: the format has half the colours."""
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"preset": "veryfast"})
+            self._stream.width, self._stream.height = (max(2, side - side % 2) for side in picture.size)
+            self._stream.pix_fmt = "yuv420p"
+        size = (self._stream.width, self._stream.height)
+        picture = picture if picture.size == size else picture.resize(size)
+        frame = _av().VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+def _camera(number: int) -> tuple[str, str, str]:
+    """File, mode and format of a camera, for `av.open`."""
+    system = platform.system()
+    if system == "Linux":
+        return f"/dev/video{number}", "r", "video4linux2"
+    if system == "Darwin":
+        return str(number), "r", "avfoundation"
+    raise UserError(f"camera:{number}: cameras can be read on Linux and macOS only; record a video and give that")
+
+
+def _kinds(container: Any) -> str:
+    kinds = sorted({stream.type for stream in container.streams})
+    return " and ".join(kinds) if kinds else "nothing"
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(
+            "videos and cameras need a package that is not installed: pip install 'agebench[video]'"
+        ) from error
+    av.logging.set_level(av.logging.PANIC)
+    return av

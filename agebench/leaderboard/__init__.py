@@ -1,0 +1,1 @@
+"""Result records, their verification, and the leaderboard."""

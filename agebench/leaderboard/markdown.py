@@ -1,0 +1,313 @@
+"""Records to one page: by training set and test set, with intervals, ranks, fairness, cost and what to beware of."""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import pandas as pd
+
+from agebench.config.cards.base import PublishedResult
+from agebench.leaderboard.ranking import Ranking, RankingResult, rank_systems
+from agebench.leaderboard.systems import (
+    System,
+    baseline_mae,
+    caveats,
+    excludes,
+    failure_to_process_counts,
+    group_into_systems,
+    has_leakage,
+    has_other_images,
+    images_per_second,
+    is_subset,
+    largest_gap,
+    pool_seeds,
+    robustness_summary,
+    test_sets,
+    worst_group,
+)
+from agebench.reports.formatting import (
+    DASH,
+    escape_markdown,
+    format_ci,
+    format_count,
+    format_number,
+    group_name,
+    join_words,
+    latex_escaped,
+    markdown_table,
+    sanitize,
+)
+from agebench.utils.io import csv_text
+
+__all__ = ["group_into_systems", "leaderboard", "pool_seeds", "result_matrix", "test_sets"]
+
+HOME, LEAK, PARTIAL, OTHER = "°", "‡", "†", "≠"
+LEGEND = (
+    "In parentheses: images tested, of all images of the test set that the system was not trained or validated on. "
+    f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test are "
+    f"trained on. {PARTIAL} images were left out (`--exclude`, or a copy that lacks some): never ranked. {OTHER} other images "
+    "or labels than most systems were tested on."
+)
+_LEFT = ["left"] * 7
+_NAMED = 10  # so many systems without a place are named
+
+
+def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> str:
+    """The whole page as Markdown, of the systems that `rows_of` makes of records."""
+    tests = test_sets(rows)
+    parts = [
+        "# Leaderboard",
+        "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
+        "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
+        f"{LEGEND} `agebench reproduce RECORD` runs any row again.",
+        _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
+        "## Ranks",
+        _ranks(rows),
+        "## For whom it is worse",
+        "The group with the largest MAE among those with enough images, and the largest gap between groups at equal ages. "
+        "A difference is shown where the test of every seed finds it more than chance.",
+        _fairness(rows),
+        "## What it takes, and what to beware of",
+        "Images/s are those of the first run's machine, answers alone (none where a head was given the kept features of a "
+        "frozen backbone); an image without an answer is one that could not be read, or of which no face could be prepared.",
+        _conditions(rows),
+    ]
+    stressed = _stress(rows)
+    if stressed:
+        parts += [
+            "## On worse photographs",
+            "The error on faces that are blurred, covered, turned, darkened, … (`agebench stress`), divided by that on the "
+            "same faces as they are.",
+            stressed,
+        ]
+    others = list(published)
+    if others:
+        parts += [
+            "## Published elsewhere",
+            "Not run here: other splits, faces and training data stand behind each of these figures.",
+            _published(others),
+        ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def result_matrix(rows: Sequence[System], tests: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as plain text, of the table of systems against test sets; the last rows are the medians' floors."""
+    table = [
+        [
+            sanitize(row.train or "not here"),
+            sanitize(row.name),
+            str(len(row.seeds)),
+            *(_cell(row, test) if test in row.tests else DASH for test in tests),
+        ]
+        for row in rows
+    ]
+    table += [
+        [
+            sanitize(train),
+            "always the median age of the training set",
+            DASH,
+            *(format_number(of.get(test)) for test in tests),
+        ]
+        for train, of in baseline_mae(rows).items()
+    ]
+    return ["trained on", "system", "seeds", *map(sanitize, tests)], table
+
+
+def matrix_csv(rows: Sequence[System]) -> str:
+    """The table of systems against test sets as CSV: plain text, and no cell that a spreadsheet evaluates."""
+    headers, table = result_matrix(rows, test_sets(rows))
+    return csv_text(pd.DataFrame(table, columns=headers))
+
+
+def matrix_latex(rows: Sequence[System]) -> str:
+    """The table of systems against test sets as a LaTeX tabular, for the package booktabs."""
+    headers, table = result_matrix(rows, test_sets(rows))
+    lines = [" & ".join(map(latex_escaped, cells)) + r" \\" for cells in (headers, *table)]
+    columns = "llr" + "r" * (len(headers) - 3)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Sequence[str]) -> str:
+    # Of a row, only the names of its training set and of the system come from elsewhere.
+    cells = [[*map(escape_markdown, row[:2]), *row[2:]] for row in rows]
+    return markdown_table([*map(escape_markdown, headers)], cells, align=align)
+
+
+def _cell(row: System, test: str) -> str:
+    return f"{format_ci(row.metric(test))}{caveat_symbol(row, test)} ({tested_of(row, test)})"
+
+
+def tested_of(row: System, test: str) -> str:
+    """`4,742 of 4,742`: images tested, of those that could have been.
+
+    Over seeds that differ, the smallest to the largest, and `all 4,741 to 4,742` where none left any out; `?` where the
+    record does not tell.
+    """
+    tested = row.tested(test)
+    numbers, possible = [seed.n for seed in tested], [seed.of for seed in tested if seed.of is not None]
+    if numbers == possible and len(set(numbers)) > 1:
+        return f"all {_span(numbers)}"
+    return f"{_span(numbers)} of {_span(possible) if len(possible) == len(tested) else '?'}"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
+
+
+def caveat_symbol(row: System, test: str) -> str:
+    """Return the symbols that a figure must not be read without; `LEGEND` has their meaning."""
+    home = test == row.train
+    partial = any(map(excludes, row.records)) or is_subset(row, test)
+    return (
+        HOME * home
+        + LEAK * (home and any(map(has_leakage, row.records)))
+        + PARTIAL * partial
+        + OTHER * (not partial and has_other_images(row, test))
+    )
+
+
+def system_label(row: System) -> str:
+    """A system and its training set, for tables that do not have a column for it."""
+    return f"{escape_markdown(row.name)} ({escape_markdown(row.train or 'not trained here')})"
+
+
+RANKS = (
+    "Systems are ranked only beside systems that were tested on the same images, as far as records tell (by the dataset's "
+    "fingerprint and the number of images in every group), and where one was tested on a held-out part of its own training "
+    f"set ({HOME}), only beside others that held out that same part. Where a ranking has tests of both kinds, the mean rank is "
+    "over both. A place is one more than the number of systems shown to be better."
+)
+
+
+def describe_ranks(found: RankingResult) -> list[str]:
+    """What can be said of the order: a sentence or two for each ranking, and one for who has no place."""
+    said = [_ranking_in_words(ranking, number) for number, ranking in enumerate(found.rankings, 1)]
+    if not found.rankings:
+        said.append("A ranking needs three systems that share two tests at least; there are none.")
+    elif found.left_out:
+        more = len(found.left_out) - _NAMED
+        named = [*map(system_label, found.left_out[:_NAMED]), *[f"{more} more"] * (more > 0)]
+        said.append(
+            "Without a place, as fewer than two others were tested on all the same images (another seed holds out another "
+            f"part), or as their figures flatter: {join_words(named)}."
+        )
+    return said
+
+
+def _ranking_in_words(ranking: Ranking, number: int) -> str:
+    first = [row for row, _, place in ranking.entries if place == 1]
+    best = ranking.entries[0][0]
+    return (
+        f"Ranking {number}: {len(ranking.entries)} systems on {join_words([_tested(best, test) for test in ranking.tests])}. Mean "
+        f"ranks closer than {ranking.critical:.2f} cannot be told apart (Nemenyi, 5 %). By that, "
+        f"{_all_or(len(first) - 1, len(ranking.entries) - 1)} share the first place with {system_label(best)}."
+    )
+
+
+def _tested(row: System, test: str) -> str:
+    """A test set with its mark and how many images each seed was tested on."""
+    numbers = sorted({entry["n"] for entry in row.test_entries(test)})
+    several = (
+        f"{format_count(numbers[0])} to {format_count(numbers[-1])}" if len(numbers) > 1 else format_count(numbers[0])
+    )
+    return f"{escape_markdown(test)}{caveat_symbol(row, test)} ({several} images{' by seed' * (len(row.images(test)) > 1)})"
+
+
+def _all_or(some: int, of: int) -> str:
+    return f"{'both' if of == 2 else f'all {of}'} others" if some == of else f"{some} of the other {of} systems"
+
+
+def _ranks(rows: Sequence[System]) -> str:
+    found = rank_systems(rows)
+    tables = [
+        markdown_table(
+            ["place", "system", "mean rank"],
+            [[str(place), system_label(row), f"{rank:.2f}"] for row, rank, place in ranking.entries],
+            align=["right", "left", "right"],
+        )
+        for ranking in found.rankings
+    ]
+    blocks = zip_longest(describe_ranks(found), tables)
+    return "\n\n".join([RANKS, *(part for block in blocks for part in block if part)])
+
+
+def _fairness(rows: Sequence[System]) -> str:
+    table = []
+    for row in rows:
+        for test in row.tests:
+            worst, gap = worst_group(row, test), largest_gap(row, test)
+            if worst is None or gap is None:
+                continue
+            grouping, group, mae = worst
+            shown = DASH if gap.shown is None else "shown" if gap.shown else "not shown"
+            ends = " above ".join(escape_markdown(group_name(gap.grouping, end)) for end in (gap.worst, gap.best))
+            if len(gap.worst_groups) > 1:
+                ends += f"; any of {len(gap.worst_groups)} may be worst"
+            table.append(
+                [
+                    system_label(row),
+                    escape_markdown(test),
+                    f"{escape_markdown(group_name(grouping, group))} {format_ci(mae)}",
+                    f"{format_ci(gap.difference)} ({ends})",
+                    shown,
+                ]
+            )
+    return markdown_table(
+        ["system", "test set", "worst group", "largest gap at equal ages", "difference"], table, align=_LEFT[:5]
+    )
+
+
+def _conditions(rows: Sequence[System]) -> str:
+    table = []
+    for row in rows:
+        model, speed = row.records[0].get("model") or {}, images_per_second(row)
+        lost, read = failure_to_process_counts(row)
+        table.append(
+            [
+                system_label(row),
+                DASH if not model.get("parameters") else f"{model['parameters'] / 1e6:.1f} million",
+                DASH if speed is None else f"{speed:,.0f}",
+                escape_markdown(model.get("weights") or DASH),
+                f"{format_count(lost)} of {format_count(read)}" if read else DASH,
+                escape_markdown(join_words(caveats(row)) or "none"),
+            ]
+        )
+    headers = ["system", "parameters", "images/s", "started from", "without an answer", "beware"]
+    return markdown_table(headers, table, align=["left", "right", "right", "left", "right", "left"])
+
+
+def _stress(rows: Sequence[System]) -> str:
+    table = [
+        [system_label(row), escape_markdown(test), format_ci(of.relative_error), str(of.corruptions), str(of.strengths)]
+        for row in rows
+        for test, of in robustness_summary(row).items()
+    ]
+    headers = ["system", "test set", "× the error", "corruptions", "strengths of each"]
+    return markdown_table(headers, table, align=["left", "left", *["right"] * 3]) if table else ""
+
+
+def _published(rows: Sequence[PublishedResult]) -> str:
+    table = [
+        [
+            escape_markdown(row.train),
+            escape_markdown(row.test),
+            escape_markdown(row.system),
+            escape_markdown(row.metric),
+            f"{row.value:g}",
+            escape_markdown("; ".join(filter(None, [row.protocol, row.note]))),
+            escape_markdown(row.citation),
+        ]
+        for row in rows
+    ]
+    return markdown_table(["trained on", "tested on", "system", "figure", "value", "how", "source"], table, align=_LEFT)

@@ -1,0 +1,168 @@
+"""Estimates beside a record: who was taken to be how old, without a label and without a name that tells one."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agebench.config.cards.base import DatasetCard
+from agebench.data.digests import add_digests
+from agebench.data.samples import Samples, dataset_fingerprint
+from agebench.data.storage.importer import locate, needs_files, open_dataset_reader
+from agebench.errors import DatasetNotFoundError, UserError
+from agebench.metrics.prediction_format import FOLD
+from agebench.registry.builtin import heads, readers
+from agebench.registry.catalog import Catalog
+from agebench.utils.integrity import read_table
+from agebench.utils.io import atomic_write
+from agebench.utils.text import did_you_mean
+
+
+def pseudonym_keys(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    """(n,) a number for each row of audited samples, that only who has the image can work out.
+
+    File names will not do: those of UTKFace and FG-NET tell the age, and a hash of so few names is soon guessed.
+    """
+    words = zip(table["sample_id"], table["bytes_digest"], strict=True)
+    digests = (hashlib.sha256(f"{name}\n{image}".encode()).digest()[:8] for name, image in words)
+    return np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
+
+
+def estimates_of(run: Path, test: str) -> pd.DataFrame | None:
+    """key, age_pred and, where there are any, age_std and which fold's model answered; by key.
+
+    None for a run that did not keep its samples' digests.
+    """
+    # Of several folds, all samples stand in one file.
+    names = [f"samples/{test}-{part}.parquet" for part in ("test", "folds")]
+    samples = next((read_table(run, name) for name in names if (run / name).exists()), None)
+    if samples is None or "bytes_digest" not in samples:
+        return None
+    made = read_table(run, f"predictions/{test}.parquet")
+    return pseudonymize(made, samples)
+
+
+def pseudonymize(predictions: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """Predictions without labels, their names made keys; `samples` are audited ones."""
+    kept = ["sample_id", *(name for name in ("age_pred", "age_std", FOLD) if name in predictions)]
+    table = predictions[kept].merge(samples[["sample_id", "bytes_digest"]], on="sample_id", validate="many_to_one")
+    table.insert(0, "key", pseudonym_keys(table))
+    for column in ("age_pred", "age_std"):
+        # Networks answer in float32: half the size, and not one bit lost.
+        if column in table and (table[column].astype(np.float32) == table[column]).all():
+            table[column] = table[column].astype(np.float32)
+    if FOLD in table:  # the folds' own order is kept by that of the categories
+        table[FOLD] = pd.Categorical(table[FOLD], categories=table[FOLD].unique())
+    by = ["key", FOLD] if FOLD in table else ["key"]
+    return table.drop(columns=["sample_id", "bytes_digest"]).sort_values(by, ignore_index=True)
+
+
+def estimates_digest(table: pd.DataFrame) -> str:
+    """SHA-256 of the keys and their estimates, whatever wrote the file."""
+    ordered = table.sort_values(["key", FOLD] if FOLD in table else ["key"])
+    content = ordered["key"].to_numpy("<u8").tobytes() + ordered["age_pred"].to_numpy("<f8").tobytes()
+    folds = "\n".join(ordered[FOLD].astype("str")) if FOLD in table else ""
+    return hashlib.sha256(content + folds.encode()).hexdigest()
+
+
+def write_estimates(path: Path, table: pd.DataFrame) -> None:
+    """One Parquet file, as small as it gets."""
+    with atomic_write(path) as temporary:
+        table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def read_estimates(path: Path) -> pd.DataFrame:
+    """What `write_estimates` wrote.
+
+    Raises:
+        UserError: it is damaged, or something else.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {error}") from error
+    if not {"key", "age_pred"} <= set(table) or table["key"].dtype != np.uint64:
+        raise UserError(f"{path}: holds no estimates: a column 'key' of uint64 and a column 'age_pred' are expected")
+    if table.duplicated(["key", FOLD] if FOLD in table else ["key"]).any():
+        raise UserError(f"{path}: an image stands twice in it")
+    if not np.isfinite(pd.to_numeric(table["age_pred"], errors="coerce")).all():
+        raise UserError(f"{path}: an estimate is not a finite number")
+    return table
+
+
+class LocalDatasets:
+    """The datasets that stand on this machine, each read and audited once, when it is first asked for."""
+
+    def __init__(self, catalogue: Catalog) -> None:
+        self._cards = catalogue.datasets
+        self._read: dict[str, Samples | None] = {}
+
+    def samples(self, name: str) -> Samples | None:
+        """The audited samples; None where there is no card of that name, or no data."""
+        if name not in self._read:
+            self._read[name] = None
+            if name in self._cards.names():
+                card = self._cards.get(name)
+                try:
+                    locate(card)
+                    reader = open_dataset_reader(card)
+                    self._read[name] = add_digests(reader, reader.read(), name=card.name)
+                except DatasetNotFoundError:
+                    pass
+        return self._read[name]
+
+    def fingerprint(self, name: str) -> str | None:
+        """Of the samples, None where there are none."""
+        samples = self.samples(name)
+        return None if samples is None else dataset_fingerprint(samples)
+
+    def unknown(self, record: Mapping[str, Any]) -> Iterator[str]:
+        """A sentence for each dataset of a record that has no card here."""
+        tests = record.get("metrics", {}).get("tests", {})
+        for name in dict.fromkeys([*filter(None, [record.get("metrics", {}).get("train")]), *tests]):
+            if name not in self._cards.names():
+                close = did_you_mean(name, self._cards.names())
+                yield f"there is no dataset called '{name}'{close}; --registry DIR names a folder that has its card"
+
+
+def join_labels(estimates: pd.DataFrame, samples: Samples) -> pd.DataFrame | None:
+    """Predictions as a run has them, labels and groups and all: fold by fold, in the dataset's order.
+
+    The order matters: resamples are drawn by row. None where an image is missing.
+    """
+    table = samples.table.assign(key=pseudonym_keys(samples.table))
+    given = [name for name in ("age_low", "age_high", "subject", *samples.groups) if name in table]
+    labels = table[["key", "sample_id", "age", *dict.fromkeys(given)]]
+    folds = estimates[FOLD].astype("category").cat.categories if FOLD in estimates else [None]
+    parts = [estimates if fold is None else estimates[estimates[FOLD] == fold] for fold in folds]
+    kept = pd.concat([labels.merge(part, on="key", validate="one_to_one") for part in parts], ignore_index=True)
+    if len(kept) < len(estimates):
+        return None
+    if FOLD in kept:
+        kept[FOLD] = kept[FOLD].astype("str")
+    return kept.drop(columns="key").astype({"age_pred": np.float64})
+
+
+def describe_dataset(card: DatasetCard) -> dict[str, Any]:
+    """For a record: what of a card decides a figure, under what terms, and whether others can get the data."""
+    kept = {"title", "reader", "options", "faces", "landmark_points", "count", "licence", "citation"}
+    reachable = bool(card.url or card.homepage or card.how_to_get) or not needs_files(card)
+    return card.model_dump(mode="json", include=kept) | {"public": reachable}
+
+
+def plugins_of(head: str | None, described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """For a record: where the head and the readers come from that are not agebench's own, with their package's version."""
+    asked = [(heads, head), *((readers, str(of["reader"])) for of in described.values())]
+    found = {}
+    for registry, name in asked:
+        if name is None or name not in registry.names():
+            continue
+        origin = registry.origin(name)
+        package = origin.rpartition(" of ")[2] if " of " in origin else ""
+        if not origin.startswith("agebench."):
+            found[f"{registry.kind} {name}"] = f"{origin} {version(package)}" if package else origin
+    return found

@@ -1,0 +1,85 @@
+"""Systems in order, as far as there is one."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from agebench.leaderboard.systems import System
+from agebench.metrics.comparison import critical_difference
+
+_FEWEST_TESTS, _FEWEST_SYSTEMS = 2, 3
+_critical_difference = cache(critical_difference)
+# A test set, whether it is the held-out part of the system's own training set, and whose images.
+Test = tuple[str, bool, frozenset[Hashable]]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Systems that were tested on the same images, by their mean rank over the test sets.
+
+    Attributes:
+        tests: the test sets. Each is a part of their own training set to all of these systems, or to none.
+        critical: mean ranks that lie closer than this cannot be told apart (Nemenyi, 5 %).
+        places: (row, mean rank, place), by rank. The place is one more than how many systems are shown to be better, so that
+            systems which cannot be told apart from the best share the first.
+    """
+
+    tests: list[str]
+    critical: float
+    entries: list[tuple[System, float, int]]
+
+
+@dataclass(frozen=True)
+class RankingResult:
+    """All that can be ranked.
+
+    Attributes:
+        rankings: every system stands in one at most; the largest first.
+        left_out: systems that share their tests with too few others, or whose figures are none of unseen faces.
+    """
+
+    rankings: list[Ranking]
+    left_out: list[System]
+
+
+def rank_systems(rows: Sequence[System]) -> RankingResult:
+    """Each system among those that have all the tests of a ranking, on the same images and in the same role."""
+    had = {row: _tests(row) for row in rows if not row.has_no_rank}
+    rankings = []
+    while (shared := _shared_by_most(list(had.values()))) is not None:
+        group = [row for row in rows if shared <= had.get(row, frozenset())]
+        rankings.append(_ranked(group, [test for test in group[0].tests if test in {name for name, *_ in shared}]))
+        for row in group:
+            del had[row]
+    ranked = {row for of in rankings for row, *_ in of.entries}
+    return RankingResult(rankings, [row for row in rows if row not in ranked])
+
+
+def _tests(row: System) -> frozenset[Test]:
+    with_figure = [test for test in row.tests if row.metric(test).get("value") is not None]
+    return frozenset((test, test == row.train, row.images(test)) for test in with_figure)
+
+
+def _shared_by_most(had: Sequence[frozenset[Test]]) -> frozenset[Test] | None:
+    """The tests of some system that most systems have, of several such the most tests; None where too few share any."""
+    alike = Counter(had)
+    sharing = {
+        tests: sum(count for others, count in alike.items() if tests <= others)
+        for tests in alike
+        if len(tests) >= _FEWEST_TESTS
+    }
+    most = max(sharing, key=lambda tests: (sharing[tests], len(tests)), default=None)
+    return most if most is not None and sharing[most] >= _FEWEST_SYSTEMS else None
+
+
+def _ranked(rows: Sequence[System], tests: list[str]) -> Ranking:
+    maes = pd.DataFrame({test: [row.metric(test)["value"] for row in rows] for test in tests})
+    mean = maes.rank().mean(axis=1).to_numpy(float)
+    critical = _critical_difference(len(rows), len(tests))
+    better = np.searchsorted(np.sort(mean), mean - critical, side="left")
+    order = np.argsort(mean, kind="stable")
+    return Ranking(tests, critical, [(rows[place], float(mean[place]), int(better[place]) + 1) for place in order])

@@ -1,0 +1,223 @@
+"""Result records: one JSON a run, with everything that its figures depend on, and a way to check it."""
+
+import gc
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.protocol import DEFAULT
+from agebench.errors import UserError
+from agebench.leaderboard.published_estimates import (
+    describe_dataset,
+    estimates_digest,
+    estimates_of,
+    plugins_of,
+    write_estimates,
+)
+from agebench.utils.integrity import checked, read_table
+from agebench.utils.io import is_temporary, write_json
+
+SCHEMA = 1
+# what the folder of a reproduction begins with: its outcome may differ, and that is no fault of the record
+REPRODUCTION_PREFIX = "again-"
+_MANIFEST = (
+    "agebench",
+    "versions",
+    "git",
+    "seed",
+    "hardware",
+    "train",
+    "model",
+    "faces",
+    "protocol",
+    "excluded",
+    "samples",
+    "epochs",
+    "best_epoch",
+    "timings",
+)
+
+
+def make_record(
+    run: Path, cards: Mapping[str, DatasetCard] | None = None, initial: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The record of a finished run.
+
+    Args:
+        run: its folder.
+        cards: of its datasets, as far as they are known; what decides a figure is taken over.
+        initial: digests of the weights that it started from, for a run whose manifest has none.
+
+    Raises:
+        UserError: no finished run stands there, or one of its files cannot be read.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run}: no such folder; `agebench results add` takes the folder of a finished run")
+    manifest, metrics = _json(run / "manifest.json"), _json(checked(run, "metrics.json"))
+    if not manifest.get("finished"):
+        raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
+    settings = _settings(checked(run, "config.toml"))
+    digest = hashlib.sha256(settings.encode()).hexdigest()
+    datasets = {name: describe_dataset(card) for name, card in (cards or {}).items()}
+    predictions = {}
+    for name in metrics["tests"]:
+        estimates = estimates_of(run, name)
+        predictions[name] = {"sha256": predictions_digest(read_predictions(run, name))}
+        if estimates is not None:
+            predictions[name]["estimates_sha256"] = estimates_digest(estimates)
+    # The same settings on another machine give other figures: what came out is part of the name, so that both are kept.
+    outcome = hashlib.sha256(json.dumps(predictions, sort_keys=True).encode()).hexdigest()
+    record = {
+        "schema": SCHEMA,
+        "id": f"{_stem(metrics, manifest)}-{digest[:8]}-{outcome[:8]}",
+        "config": tomllib.loads(settings),
+        "config_sha256": digest,
+        **{key: manifest[key] for key in _MANIFEST if key in manifest},
+        "datasets": datasets,
+        "plugins": plugins_of(manifest["model"].get("head"), datasets),
+        "metrics": metrics,
+        "predictions": predictions,
+        **({"stress": stress} if (stress := _stress_of(run)) else {}),
+    }
+    if initial and "initial" not in record["model"]:
+        record["model"] = {**record["model"], "initial": dict(initial)}
+    return record | {"sha256": content_hash(record)}
+
+
+def write_record(
+    run: Path,
+    folder: Path,
+    cards: Mapping[str, DatasetCard] | None = None,
+    initial: Mapping[str, str] | None = None,
+) -> Path:
+    """`make_record` into `folder/<id>.json`: a file a run, so that records of different people merge.
+
+    Where a dataset's card allows it, what was estimated for each image goes to `estimates_file`, without any label.
+    """
+    record = make_record(run, cards, initial)
+    path = folder / f"{record['id']}.json"
+    for name in record["metrics"]["tests"]:
+        estimates = estimates_of(run, name)
+        if estimates is not None and cards and name in cards and cards[name].estimates_public:
+            write_estimates(estimates_file(path, name), estimates)
+    write_json(path, record)
+    return path
+
+
+def estimates_file(record: Path, test: str) -> Path:
+    """Where a record's estimates for a test set lie: reports/predictions/<id>/<test>.parquet beside reports/results/<id>.json."""
+    return record.parent.parent / "predictions" / record.stem / f"{test}.parquet"
+
+
+def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
+    """All records of a folder, by file.
+
+    Raises:
+        UserError: no such folder, or a file is no JSON.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of records; `agebench results add RUN` makes the first")
+    # A thousand records are ten million values that all stay: looking for garbage among them is time lost.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return {path: _json(path) for path in sorted(folder.glob("*.json")) if not is_temporary(path)}
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """One record, unchecked.
+
+    Raises:
+        UserError: no such file, or it is no JSON.
+    """
+    return _json(path)
+
+
+def runs_by_config(folder: Path) -> dict[str, Path]:
+    """`config_sha256` -> run, of all runs in a folder, less those that only repeat what a record says."""
+    return {
+        hashlib.sha256(config.read_bytes()).hexdigest(): config.parent
+        for config in sorted(folder.glob("*/config.toml"))
+        if not config.parent.name.startswith(REPRODUCTION_PREFIX)
+    }
+
+
+def _stress_of(run: Path) -> dict[str, Any]:
+    """Test set -> what `agebench stress` found of this run, without its groups and curves."""
+    found = [_json(path) for path in sorted((run / "stress").glob("*.json")) if not is_temporary(path)]
+    return {of["test"]: {key: of[key] for key in ("n", "summary", "clean", "method")} for of in found}
+
+
+def predictions_digest(table: pd.DataFrame) -> str:
+    """SHA-256 of who was predicted what, whatever wrote the file."""
+    rows = table[["sample_id", "age", "age_pred"]].sort_values(["sample_id", "age_pred"])
+    return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
+
+
+def content_hash(record: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a record but the seal itself."""
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _stem(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    model = manifest["model"]
+    if metrics["train"] is None:
+        return f"{model['name']}-on-{'-'.join(metrics['tests'])}"
+    protocol = (metrics.get("protocol") or {}).get("name", DEFAULT)
+    home = metrics["train"] if protocol == DEFAULT else f"{metrics['train']}-{protocol}"
+    return f"{home}-{model['name']}-{model['head']}-s{manifest['seed']}"
+
+
+def read_predictions(run: Path, test: str) -> pd.DataFrame:
+    """Read what a run predicted for a test set.
+
+    Raises:
+        UserError: no such file, or it is damaged.
+    """
+    file = predictions_file(run, test)
+    if not file.exists():
+        raise UserError(f"{file}: missing; without its predictions the figures of this run cannot be checked")
+    return read_table(run, file.relative_to(run).as_posix())
+
+
+def predictions_file(run: Path, test: str) -> Path:
+    """Where a run keeps what it predicted for a test set."""
+    return run / "predictions" / f"{test}.parquet"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; records are made of runs' folders by `agebench results add RUN`"
+        ) from None
+    except RecursionError:
+        raise UserError(
+            f"{path}: not a readable JSON file: it is nested too deeply; a record that `agebench results add RUN` makes is not"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable JSON file: {error}") from error
+
+
+def _settings(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a readable TOML file: {error}") from error
+    return text
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} stands in it, which is no number; where there is none, JSON has null")

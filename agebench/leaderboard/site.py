@@ -1,0 +1,201 @@
+"""The leaderboard as one page that needs no server and asks nothing of the network."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from agebench._version import __version__
+from agebench.config.cards.base import PublishedResult
+from agebench.leaderboard.markdown import LEGEND, RANKS, caveat_symbol, describe_ranks, tested_of
+from agebench.leaderboard.ranking import rank_systems
+from agebench.leaderboard.systems import (
+    UNKNOWN,
+    UNRANKED,
+    Figure,
+    System,
+    baseline_mae,
+    caveats,
+    failure_to_process_counts,
+    images_per_second,
+    largest_gap,
+    pool_seeds,
+    robustness_summary,
+    test_sets,
+    worst_group,
+)
+from agebench.reports.formatting import group_name, sanitize
+from agebench.utils.io import write_text
+
+_WEB = Path(__file__).parent / "web"
+_SHOWN = ("mae", "rmse", "bias", "cs5")
+# Left out of a run's facts: shown elsewhere, or of no use to a reader.
+_ELSEWHERE = ("name", "title", "head", "size", "parameters", "initial")
+
+
+def write_site(folder: Path, rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> Path:
+    """`folder/index.html`: table, heatmap, plots and a view of every system, in one file."""
+    path = folder / "index.html"
+    write_text(path, page(rows, published))
+    return path
+
+
+def page(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> str:
+    """The page's HTML.
+
+    All that comes from records and cards goes in as JSON, in which no character can end the element that holds it; the
+    script puts it on the page as text, never as markup.
+    """
+    content = json.dumps(site_data(rows, published), separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        content = content.replace(character, f"\\u{ord(character):04x}")
+    html = _asset("page.html")
+    for name, text in (("style", _asset("style.css")), ("script", _asset("site.js")), ("data", content)):
+        before, after = html.split(f"<!--{name}-->", 1)
+        html = before + text + after
+    return html
+
+
+def site_data(rows: Sequence[System], published: Iterable[PublishedResult]) -> dict[str, Any]:
+    """What the page shows. A figure is [value, low, high], ends None where there is no interval."""
+    found = rank_systems(rows)
+    places = {
+        row: (number, place, round(rank, 2))
+        for number, ranking in enumerate(found.rankings, 1)
+        for row, rank, place in ranking.entries
+    }
+    return {
+        "agebench": __version__,
+        "tests": test_sets(rows),
+        "legend": _plain(LEGEND).replace("`", ""),
+        "unfit": [UNKNOWN, *sorted(UNRANKED)],
+        "ranks": [RANKS, *map(_plain, describe_ranks(found))],
+        "systems": [_system(row, *places.get(row, (None, None, None))) for row in rows],
+        "floors": baseline_mae(rows),
+        "published": [row.model_dump(mode="json") for row in published],
+    }
+
+
+def _system(row: System, ranking: int | None, place: int | None, rank: float | None) -> dict[str, Any]:
+    first = row.records[0]
+    model = first.get("model") or {}
+    lost, read = failure_to_process_counts(row)
+    speed = images_per_second(row)
+    return {
+        "name": sanitize(row.name),
+        "label": sanitize(model.get("head") or model.get("name") or row.name),
+        "train": row.train and sanitize(row.train),
+        "seeds": len(row.seeds),
+        "ranking": ranking,
+        "place": place,
+        "rank": rank,
+        "tests": {test: _test(row, test) for test in row.tests},
+        "parameters": model.get("parameters"),
+        "speed": speed and round(speed, 1),
+        "stress": {
+            test: [*_numbers(of.relative_error), of.corruptions, of.strengths]
+            for test, of in robustness_summary(row).items()
+        },
+        "lost": lost,
+        "read": read,
+        "flags": caveats(row),
+        "runs": [_run(record) for record in row.records],
+        "facts": _facts(first),
+        "citation": sanitize(first["config"].get("model", {}).get("citation") or model.get("citation") or ""),
+        "config": _config(first),
+    }
+
+
+def _test(row: System, test: str) -> dict[str, Any]:
+    entries = row.test_entries(test)
+    worst, gap = worst_group(row, test), largest_gap(row, test)
+    return {
+        "n": entries[0]["n"],
+        "subjects": entries[0].get("subjects"),
+        "tested": tested_of(row, test),
+        "mark": caveat_symbol(row, test),
+        **{key: _numbers(row.metric(test, key)) for key in _SHOWN},
+        "worst": worst and [sanitize(group_name(*worst[:2])), *_numbers(worst[2])],
+        "gap": gap
+        and [
+            f"{sanitize(group_name(gap.grouping, gap.worst))} above {sanitize(group_name(gap.grouping, gap.best))}"
+            + (f"; any of {len(gap.worst_groups)} may be worst" if len(gap.worst_groups) > 1 else ""),
+            *_numbers(gap.difference),
+        ],
+        "gapShown": gap and gap.shown,
+        "groups": {
+            sanitize(group_name(grouping, grouping)): [
+                _group(grouping, name, [entry["groups"].get(grouping, {}).get(name, {}) for entry in entries])
+                for name in groups
+            ]
+            for grouping, groups in (entries[0].get("groups") or {}).items()
+        },
+    }
+
+
+def _group(grouping: str, name: str, several: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """[name, n, whether it is large enough to be ranked, MAE, bias]."""
+    mae, bias = (pool_seeds([of.get(key) or {} for of in several]) for key in ("mae", "bias"))
+    first = several[0]
+    return [
+        sanitize(group_name(grouping, name)),
+        first.get("n"),
+        bool(first.get("ranked")),
+        _numbers(mae),
+        _numbers(bias),
+    ]
+
+
+def _run(record: Mapping[str, Any]) -> dict[str, Any]:
+    tests = record["metrics"]["tests"]
+    return {
+        "id": sanitize(record["id"]),
+        "seed": record["config"].get("seed"),
+        "mae": {name: _numbers(test["overall"].get("mae") or {}) for name, test in tests.items()},
+    }
+
+
+def _facts(record: Mapping[str, Any]) -> list[list[str]]:
+    """What a figure depends on, as (name, value) in words."""
+    model, hardware = record.get("model") or {}, record.get("hardware") or {}
+    faces, initial = record.get("faces") or {}, model.get("initial") or {}
+    facts: list[tuple[str, object]] = [
+        *((key.replace("_", " "), value) for key, value in model.items() if key not in _ELSEWHERE),
+        ("digest of the initial weights", initial.get("sha256")),
+        ("of these the backbone's", initial.get("backbone_sha256")),
+        ("faces", f"{faces.get('size')} px, coverage {faces.get('coverage')}" if faces else ""),
+        *((f"faces of {name}", how) for name, how in (faces.get("datasets") or {}).items()),
+        *((f"fingerprint of {name}", of.get("fingerprint")) for name, of in (record.get("samples") or {}).items()),
+        *((f"terms of {name}", of.get("licence")) for name, of in (record.get("datasets") or {}).items()),
+        *((record.get("plugins") or {}).items()),
+        ("epochs", record.get("epochs")),
+        ("machine", ", ".join(f"{key} {value}" for key, value in hardware.items())),
+        ("agebench", record.get("agebench")),
+        ("commit", record.get("git")),
+        ("versions", ", ".join(f"{key} {value}" for key, value in (record.get("versions") or {}).items())),
+    ]
+    return [[sanitize(name), sanitize(value)] for name, value in facts if value not in (None, "", {}, [])]
+
+
+def _config(record: Mapping[str, Any]) -> str:
+    try:
+        return tomli_w.dumps(record["config"])
+    except (TypeError, ValueError):  # a record by another hand: None has no place in TOML
+        return json.dumps(record["config"], indent=2)
+
+
+def _numbers(figure: Figure) -> list[float | None]:
+    return [None if figure.get(end) is None else round(figure[end], 4) for end in ("value", "low", "high")]
+
+
+def _plain(markdown: str) -> str:
+    """Our own sentences, without the escapes that Markdown wants."""
+    for character in "\\`*[]|~$_":
+        markdown = markdown.replace(f"\\{character}", character)
+    return markdown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def _asset(name: str) -> str:
+    return (_WEB / name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Metrics, confidence intervals, subgroup comparisons; needs no torch."""

@@ -1,0 +1,134 @@
+"""Figures of targets beside age, such as gender: how often the right class was named, and for whom less often."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
+from agebench.metrics.clustered_rates import row_clusters
+from agebench.metrics.confidence_intervals import exact_at_edges, metric_values
+from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
+from agebench.metrics.metric_specs import FigureKey
+from agebench.metrics.prediction_format import PRED, canonical
+
+
+def evaluate_tasks(
+    table: pd.DataFrame,
+    tasks: Sequence[str],
+    *,
+    groups: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{"tasks": task -> its figures} for metrics.json; {} without tasks. Shares, each with its 95 % bootstrap interval.
+
+    Each task has n (labelled images), unknown (images without a label), majority (the share of the commonest class: what
+    always naming it would score), accuracy, balanced_accuracy (the mean over classes of the share that was recognised),
+    classes (class -> n, recall) and groups (grouping -> group -> n, ranked, accuracy, balanced_accuracy).
+
+    Args:
+        table: predictions with the columns TASK and TASK_pred of each task, age, and where there are any subject and groups.
+        tasks: names of columns.
+        groups: the columns to group by, as in `evaluate`; a task's own column is shown by its classes instead.
+        resamples: bootstrap samples; 0: no intervals.
+        seed: of these.
+    """
+    table = canonical(table)
+    found = {name: _one(table, name, groups, resamples, seed) for name in tasks}
+    return {"tasks": found} if found else {}
+
+
+def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+    known = table[name].notna() if name in table else pd.Series(False, index=table.index)
+    labelled = table[known].reset_index(drop=True)
+    entry: dict[str, Any] = {"n": len(labelled), "unknown": int((~known).sum())}
+    if not len(labelled):
+        return entry
+    true = labelled[name].astype("str").to_numpy(object)
+    codes, classes = pd.factorize(true, sort=True)
+    hits = (true == labelled[name + PRED].astype("str").to_numpy(object)).astype(np.float32)
+    clusters = row_clusters(labelled)
+    shown = [age_bands(labelled["age"].to_numpy(float)), *_others(labelled, name, groups)]
+    every = _figures(hits, codes, list(classes), shown, clusters, resamples, seed)
+    counts = np.bincount(codes)
+    return {
+        **entry,
+        "majority": float(counts.max() / counts.sum()),
+        "accuracy": every["accuracy",],
+        "balanced_accuracy": every["balanced_accuracy",],
+        "classes": {
+            str(label): {"n": int(counts[place]), "recall": every[str(label), "recall"]}
+            for place, label in enumerate(classes)
+        },
+        "groups": {
+            grouping.name: {
+                group: {
+                    "n": int(n),
+                    "ranked": bool(n >= MIN_GROUP),
+                    "accuracy": every[grouping.name, group, "accuracy"],
+                    "balanced_accuracy": every[grouping.name, group, "balanced_accuracy"],
+                }
+                for group, n in zip(grouping.names, grouping.counts, strict=True)
+            }
+            for grouping in shown
+        },
+    }
+
+
+def _others(table: pd.DataFrame, name: str, groups: Sequence[str]) -> list[Grouping]:
+    return [made for made in groupings(table, groups) if name not in made.name.split("*")]
+
+
+def _figures(
+    hits: Floats,
+    codes: Ints,
+    classes: list[str],
+    shown: Sequence[Grouping],
+    clusters: Ints,
+    resamples: int,
+    seed: int,
+) -> dict[FigureKey, dict[str, float | None]]:
+    """All figures by key: overall, of each class, then of each group; see `_shares` for their order."""
+    of_class = np.eye(len(classes), dtype=np.float32)[codes]
+    sampler = ClusterBootstrap(
+        np.hstack([of_class, of_class * hits[:, None]]),
+        [np.zeros(len(hits), dtype=np.int64), *(grouping.codes for grouping in shown)],
+        clusters,
+    )
+    keys: list[FigureKey] = [("accuracy",), ("balanced_accuracy",), *((str(label), "recall") for label in classes)]
+    for grouping in shown:
+        for metric in ("accuracy", "balanced_accuracy"):
+            keys += [(grouping.name, group, metric) for group in grouping.names]
+
+    def statistic(sums: Sequence[Floats]) -> Floats:
+        whole, balanced, recalls = _shares(sums[0])
+        parts = [whole, balanced, recalls[0]]
+        for of in sums[1:]:
+            parts += _shares(of)[:2]
+        return np.concatenate(parts)
+
+    every = metric_values(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
+    sizes = _sizes(keys, codes, classes, shown, clusters)
+    return {key: exact_at_edges(of, sizes[key]) for key, of in every.items()}
+
+
+def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Sums (sets, 2 C, b) -> accuracy and balanced accuracy (sets, b), and each class's share recognised (sets, C, b)."""
+    width = sums.shape[1] // 2
+    count, hit = sums[:, :width], sums[:, width:]
+    recalls = hit / count
+    present = count > 0
+    balanced = np.where(present, recalls, 0).sum(axis=1) / present.sum(axis=1)
+    return hit.sum(axis=1) / count.sum(axis=1), balanced, recalls
+
+
+def _sizes(
+    keys: Sequence[FigureKey], codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints
+) -> dict[FigureKey, int]:
+    """How many clusters stand behind each figure."""
+    sizes = [int(clusters.max()) + 1] * 2 + Grouping("", tuple(classes), codes).cluster_counts(clusters).tolist()
+    for grouping in shown:
+        sizes += grouping.cluster_counts(clusters).tolist() * 2
+    return dict(zip(keys, sizes, strict=True))

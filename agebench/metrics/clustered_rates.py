@@ -1,0 +1,80 @@
+"""Rates over images, some of which are of one person: their intervals count what the images are worth."""
+
+import numpy as np
+import pandas as pd
+
+from agebench.metrics.bootstrap import Flags, Floats, Ints, encode_clusters
+from agebench.metrics.confidence_intervals import clopper_pearson, metric_value
+
+
+def row_clusters(table: pd.DataFrame) -> Ints:
+    """`cluster_codes` of a table, which may have the column `subject`."""
+    return encode_clusters(table["subject"].to_numpy(object) if "subject" in table else None, len(table))
+
+
+def subject_codes(table: pd.DataFrame) -> Ints | None:
+    """(n,) whose image each row is, 0, 1, …; a row of an unknown subject is a person's; None where no subject is known."""
+    return row_clusters(table) if "subject" in table and table["subject"].notna().any() else None
+
+
+def clustered_rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> dict[str, float | None]:
+    """The share of `hits` (n,) `among` (n,) with its Clopper-Pearson interval, narrower n where clusters repeat themselves."""
+    everyone = np.zeros(len(hits), dtype=np.int64)
+    return group_rates(hits, among, everyone, 1, clusters)[0]
+
+
+def group_rates(
+    hits: Flags, among: Flags, codes: Ints, n_groups: int, clusters: Ints | None = None
+) -> list[dict[str, float | None]]:
+    """Compute `rate` for every group at once; the work does not grow with the number of groups.
+
+    Args:
+        hits: (n,) what is counted.
+        among: (n,) rows that count.
+        codes: (n,) group of each row, 0, 1, …, n_groups - 1; -1 for none.
+        n_groups: how many groups there are.
+        clusters: (n,) whose image each row is.
+    """
+    rows = np.flatnonzero(among & (codes >= 0))
+    groups, is_hit = codes[rows], hits[rows]
+    n, count = np.bincount(groups, minlength=n_groups), np.bincount(groups, is_hit, minlength=n_groups)
+    designs = design_effects(is_hit, groups, n_groups, None if clusters is None else clusters[rows])
+    low, high = clopper_pearson(count / designs, n / designs)
+    shares = count / np.maximum(n, 1)
+    return [
+        metric_value(share, *ends) if size else metric_value(np.nan)
+        for size, share, *ends in zip(n, shares, low, high, strict=True)
+    ]
+
+
+def design_effect(hits: Flags, clusters: Ints | None = None) -> float:
+    """How many of the n >= 1 images count as one: see `design_effects`, of one group."""
+    return float(design_effects(hits, np.zeros(len(hits), dtype=np.int64), 1, clusters)[0])
+
+
+def design_effects(hits: Flags, groups: Ints, n_groups: int, clusters: Ints | None = None) -> Floats:
+    """Compute for each group how many images count as one (n_groups,); 1 for an empty group.
+
+    The variance of the share of `hits` over that of n people's images, never below 1 (Korn and Graubard 1998, "Confidence
+    intervals for proportions with small expected number of positive counts estimated from survey data").
+
+    Args:
+        hits: (n,) what is counted.
+        groups: (n,) group of each row, 0, 1, ….
+        n_groups: how many groups there are.
+        clusters: (n,) whose image each row is; None: every row is a person's.
+    """
+    if clusters is None or not len(hits):
+        return np.ones(n_groups)
+    n = np.bincount(groups, minlength=n_groups)
+    shares = np.bincount(groups, hits, minlength=n_groups) / np.maximum(n, 1)
+    n_clusters = int(clusters.max()) + 1
+    pairs, pair = np.unique(groups * n_clusters + clusters.astype(np.int64), return_inverse=True)
+    persons = np.bincount(pairs // n_clusters, minlength=n_groups)
+    residuals = np.bincount(pair, hits - shares[groups])
+    squares = np.bincount(pairs // n_clusters, residuals**2, minlength=n_groups)
+    # No spread between or within people to learn from: one image a person is what counts.
+    is_flat = (persons <= 1) | (persons == n) | (shares == 0) | (shares == 1)
+    with np.errstate(all="ignore"):
+        effects = np.maximum(persons / (persons - 1) * squares / (n * shares * (1 - shares)), 1)
+        return np.where(n == 0, 1.0, np.where(is_flat, n / persons, effects))

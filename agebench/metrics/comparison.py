@@ -1,0 +1,324 @@
+"""Two or more systems on the same images: is one better, or is no difference shown?"""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from agebench.errors import UserError
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, encode_clusters, t_quantile_draws
+from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, IntervalKind, json_number, metric_values
+from agebench.metrics.fairness import SIGNIFICANT, holm
+from agebench.metrics.metric_specs import FigureKey
+
+# What a difference must be to matter, and how surely a study should show it.
+RELEVANT, POWER = 0.1, 0.8
+_FEWEST = 30
+
+
+@dataclass(frozen=True)
+class PairedErrors:
+    """Absolute errors of several systems on the images that all of them have.
+
+    Attributes:
+        names: the systems.
+        errors: for each system (seeds, n), years.
+        clusters: (n,) rows of one subject.
+        subjects: whether the clusters are subjects.
+        left_out: images that not all systems have.
+    """
+
+    names: tuple[str, ...]
+    errors: tuple[Floats, ...]
+    clusters: Ints
+    subjects: bool
+    left_out: int
+
+
+def align_systems(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missing: bool = False) -> PairedErrors:
+    """The systems' errors on their common images.
+
+    Args:
+        systems: name -> predictions, one table a seed.
+        allow_missing: use the common images although some system lacks others.
+
+    Raises:
+        UserError: fewer than two systems, images that are not common, or labels that disagree.
+    """
+    if len(systems) < 2:
+        raise UserError("a comparison needs at least two systems")
+    tables = [(name, table) for name, several in systems.items() for table in several]
+    common = pd.Index(tables[0][1]["sample_id"])
+    for _, table in tables[1:]:
+        common = common[common.isin(table["sample_id"])]
+    everything = len(pd.unique(pd.concat([table["sample_id"] for _, table in tables])))
+    # Ordered by their ids, so that no interval depends on the order of rows in a file.
+    common = common[np.argsort(pd.util.hash_array(common.to_numpy(object), categorize=False), kind="stable")]
+    if not len(common):
+        raise UserError(f"{' and '.join(systems)} have no images in common")
+    if len(common) < everything and not allow_missing:
+        fewest = min(tables, key=lambda item: len(item[1]))
+        raise UserError(
+            f"only {len(common)} of {everything} images have an estimate of every system ('{fewest[0]}' has {len(fewest[1])}); "
+            "--allow missing compares on those"
+        )
+    aligned = {
+        name: [table.set_index("sample_id").loc[common] for table in several] for name, several in systems.items()
+    }
+    first = next(iter(aligned.values()))[0]
+    for name, several in aligned.items():
+        for table in several:
+            differing = np.flatnonzero(table["age"].to_numpy() != first["age"].to_numpy())
+            if len(differing):
+                sample = common[differing[0]]
+                ours, theirs = first["age"].iloc[differing[0]], table["age"].iloc[differing[0]]
+                raise UserError(
+                    f"'{name}' has {theirs:g} as the age of '{sample}', another system {ours:g}: not the same labels"
+                )
+    labels = next(
+        (t for several in aligned.values() for t in several if "subject" in t and t["subject"].notna().any()), None
+    )
+    clusters = encode_clusters(None if labels is None else labels["subject"].to_numpy(object), len(common))
+    errors = tuple(
+        np.stack([np.abs(t["age_pred"].to_numpy(float) - t["age"].to_numpy(float)) for t in several])
+        for several in aligned.values()
+    )
+    return PairedErrors(tuple(systems), errors, clusters, labels is not None, everything - len(common))
+
+
+def compare_systems(
+    paired: PairedErrors, *, resamples: int = 1000, seed: int = 0, interval: IntervalKind = "bca"
+) -> dict[str, Any]:
+    """Every pair of systems: the difference in MAE with its paired 95 % interval, tests, and what it would take to know.
+
+    Several seeds of a system: its MAE is their mean, and the interval holds the spread of trainings too, see `_seed_spread`. A
+    system with one seed is compared as it is.
+
+    Args:
+        paired: see `pair`.
+        resamples: bootstrap samples.
+        seed: of them.
+        interval: `bca` or `percentile`; always `percentile` where a system has several seeds.
+
+    Returns:
+        n, subjects (clusters, or None), left_out, systems (name -> seeds, mae), pairs: [{a, b, difference (MAE of a minus that
+        of b), p (bootstrap), p_holm, shown, better, images_for_0.1 (None for systems that never differ), verdict}].
+    """
+    counts = [len(of) for of in paired.errors]
+    pairs = list(itertools.combinations(range(len(paired.names)), 2))
+    features = np.vstack([np.ones((1, len(paired.clusters))), *paired.errors]).T
+
+    def maes(sums: Sequence[Floats]) -> Floats:
+        return np.asarray(sums[0][0, 1:] / sums[0][0, :1])
+
+    groups = [np.zeros(len(features), dtype=np.int64)]
+    apart = ClusterBootstrap(features, groups, paired.clusters).replicates(maes, resamples=resamples, seed=seed)
+    images_only, spread = _systems(apart, counts), _seed_spread(paired)
+    keys: list[FigureKey] = [(name, "mae") for name in paired.names]
+    keys += [(paired.names[a], paired.names[b], "difference") for a, b in pairs]
+    contrasts = np.vstack([np.eye(len(counts)), *(_contrast(a, b, len(counts)) for a, b in pairs)])
+    rng = np.random.default_rng(seed)
+    resampled = contrasts @ images_only.resampled
+    trained = np.array([1 / count if count > 1 else 0.0 for count in counts])
+    for row, contrast in zip(resampled, contrasts, strict=True):
+        row += spread.error * np.sqrt(contrast**2 @ trained) * t_quantile_draws(spread.freedom + 1, len(row), rng)
+    found = Replicates(
+        contrasts @ images_only.value, resampled, contrasts @ images_only.jackknife, images_only.clusters
+    )
+    # The seeds' heavy-tailed part has no skewness to correct, and makes a correction of the images' part unsteady.
+    every = metric_values(keys, found, interval if max(counts) == 1 else "percentile")
+    rows = []
+    for place, (a, b) in enumerate(pairs):
+        replicates = found.resampled[len(counts) + place]
+        image_error = float(np.std(_contrast(a, b, len(counts)) @ images_only.resampled)) if len(replicates) else np.nan
+        rows.append(
+            {
+                "a": paired.names[a],
+                "b": paired.names[b],
+                "difference": every[paired.names[a], paired.names[b], "difference"],
+                "p": _bootstrap_p(replicates),
+                f"images_for_{RELEVANT:g}": None
+                if _identical(paired, a, b)
+                else _images_needed(image_error, len(features)),
+            }
+        )
+    identical = {(paired.names[a], paired.names[b]) for a, b in pairs if _identical(paired, a, b)}
+    _judge(rows, len(features), identical)
+    return {
+        "n": len(features),
+        "subjects": int(paired.clusters.max()) + 1 if paired.subjects else None,
+        "left_out": paired.left_out,
+        "systems": {
+            name: {"seeds": count, "mae": every[name, "mae"]} for name, count in zip(paired.names, counts, strict=True)
+        },
+        "pairs": rows,
+    }
+
+
+def _contrast(a: int, b: int, count: int) -> Floats:
+    row = np.zeros(count)
+    row[a], row[b] = 1, -1
+    return row
+
+
+def _systems(apart: Replicates, counts: Sequence[int]) -> Replicates:
+    """Each system's mean over its seeds, with the spread of the images alone."""
+    starts = np.cumsum([0, *counts[:-1]])
+    sizes = np.array(counts)
+
+    def means(figures: Floats) -> Floats:
+        result: Floats = np.add.reduceat(figures, starts, axis=0) / sizes[:, None]
+        return result
+
+    value = means(apart.value[:, None])[:, 0]
+    return Replicates(value, means(apart.resampled), means(apart.jackknife), apart.clusters)
+
+
+@dataclass(frozen=True)
+class _SeedSpread:
+    """Standard deviation of the MAE over trainings of one system, years, and its degrees of freedom."""
+
+    error: float
+    freedom: int
+
+
+def _seed_spread(paired: PairedErrors) -> _SeedSpread:
+    """Pool the spread over seeds of all systems: two or three seeds of one system show too little of it.
+
+    The MAEs of seeds also differ because each seed errs differently on the few images that there are. The bootstrap of the
+    images holds that part, so it is subtracted here.
+    """
+    squares, noise, freedom = 0.0, 0.0, 0
+    count = int(paired.clusters.max()) + 1
+    for errors in paired.errors:
+        seeds, n = errors.shape
+        if seeds < 2:
+            continue
+        means = errors.mean(axis=1)
+        squares += float(np.sum((means - means.mean()) ** 2))
+        freedom += seeds - 1
+        # What is left of an error after its seed's and its image's mean: the interaction of both.
+        own = errors - errors.mean(axis=0) - (means - means.mean())[:, None]
+        by_cluster = np.array([np.bincount(paired.clusters, row, minlength=count) for row in own])
+        noise += float(np.sum(by_cluster**2)) / n**2
+    if not freedom:
+        return _SeedSpread(0.0, 0)
+    return _SeedSpread(float(np.sqrt(max(squares - noise, 0.0) / freedom)), freedom)
+
+
+def _identical(paired: PairedErrors, a: int, b: int) -> bool:
+    """Whether two systems have the same mean error on every image, but for rounding."""
+    return bool(np.allclose(paired.errors[a].mean(axis=0), paired.errors[b].mean(axis=0), rtol=0, atol=1e-9))
+
+
+def _bootstrap_p(replicates: Floats) -> float | None:
+    """Twice the smaller share of replicates on either side of 0."""
+    if not len(replicates):
+        return None
+    side = min(np.sum(replicates <= 0), np.sum(replicates >= 0))
+    return float(min(1.0, 2 * (1 + side) / (1 + len(replicates))))
+
+
+def _images_needed(spread: float, n: int) -> int | None:
+    """Images of this kind by which a difference of RELEVANT years is shown at 5 % with a power of 80 %.
+
+    From the standard error that n images gave: it falls with the root of their number.
+    """
+    if json_number(spread) is None:
+        return None
+    reach = stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2) + stats.norm.ppf(POWER)
+    # With fewer images the standard error is not normal, and the formula says nothing.
+    return max(_FEWEST, int(np.ceil(n * (reach * spread / RELEVANT) ** 2)))
+
+
+def _judge(rows: list[dict[str, Any]], n: int, identical: Collection[tuple[str, str]]) -> None:
+    if all(row["p"] is not None for row in rows):
+        for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+            row["p_holm"] = adjusted
+    for row in rows:
+        row["shown"] = row.get("p_holm") is not None and row["p_holm"] < SIGNIFICANT
+        value = row["difference"]["value"]
+        row["better"] = (row["a"] if value < 0 else row["b"]) if row["shown"] else None
+        row["verdict"] = _IDENTICAL if (row["a"], row["b"]) in identical else _verdict(row, n)
+
+
+_IDENTICAL = "no difference: their errors are the same on every image"
+
+
+def _verdict(row: dict[str, Any], n: int) -> str:
+    if row["shown"]:
+        worse = row["b"] if row["better"] == row["a"] else row["a"]
+        return f"{row['better']} is better than {worse} by {abs(row['difference']['value']):.2f} years"
+    needed = row[f"images_for_{RELEVANT:g}"]
+    if needed is None:
+        return "not tested, for want of resamples"
+    if needed <= n:
+        return f"no difference shown; {needed:,} images would do to show {RELEVANT:g} years, and there are {n:,}"
+    return f"no difference shown; to show {RELEVANT:g} years about {needed:,} images would be needed, there are {n:,}"
+
+
+def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = CONFIDENCE_LEVEL) -> dict[str, Any]:
+    """Friedman's test over datasets, and Nemenyi's critical difference of mean ranks.
+
+    Demšar 2006, "Statistical comparisons of classifiers over multiple data sets", section 3.2.2.
+
+    Args:
+        maes: dataset -> system -> MAE, years; every dataset has every system.
+        level: of the critical difference.
+
+    Returns:
+        datasets, systems, ranks (system -> mean rank, 1 is best), friedman ({statistic, p}), critical_difference, nemenyi (pairs
+        with p), groups (systems whose ranks are within the critical difference).
+
+    Raises:
+        UserError: fewer than three systems or two datasets, or a system without a dataset.
+    """
+    table = pd.DataFrame({dataset: dict(of) for dataset, of in maes.items()}).T
+    datasets, systems = table.shape
+    if datasets < 2 or systems < 3:
+        raise UserError(
+            f"Friedman's test needs three systems on two datasets at least; there are {systems} on {datasets}"
+        )
+    if table.isna().to_numpy().any():
+        raise UserError("Friedman's test needs every system on every dataset")
+    ranks = table.rank(axis=1).mean().sort_values()
+    statistic, p = stats.friedmanchisquare(*(table[column] for column in table))
+    unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
+    critical = critical_difference(systems, datasets, level=level)
+    nemenyi = [
+        {
+            "a": a,
+            "b": b,
+            "p": float(stats.studentized_range.sf(abs(ranks[a] - ranks[b]) / unit * np.sqrt(2), systems, np.inf)),
+        }
+        for a, b in itertools.combinations(ranks.index, 2)
+    ]
+    return {
+        "datasets": list(maes),
+        "systems": list(ranks.index),
+        "ranks": {name: float(rank) for name, rank in ranks.items()},
+        "friedman": {"statistic": json_number(statistic), "p": json_number(p)},
+        "critical_difference": critical,
+        "nemenyi": nemenyi,
+        "groups": _cliques(ranks, critical),
+    }
+
+
+def critical_difference(systems: int, datasets: int, *, level: float = CONFIDENCE_LEVEL) -> float:
+    """Nemenyi's: mean ranks over `datasets` that lie closer cannot be told apart. Demšar 2006, section 3.2.2."""
+    unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
+    return float(stats.studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
+
+
+def _cliques(ranks: "pd.Series[float]", critical: float) -> list[list[str]]:
+    """Largest runs of neighbouring ranks (ascending) within the critical difference, of two systems at least."""
+    groups: list[list[str]] = []
+    for start in range(len(ranks)):
+        group = [str(name) for name, rank in ranks.iloc[start:].items() if rank - ranks.iloc[start] <= critical]
+        if len(group) > 1 and not any(set(group) <= set(other) for other in groups):
+            groups.append(group)
+    return groups

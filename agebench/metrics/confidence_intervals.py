@@ -1,0 +1,128 @@
+"""Intervals: percentile and BCa from bootstrap replicates, Wilson and Clopper-Pearson for rates."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from agebench.metrics.bootstrap import Floats, Replicates
+from agebench.metrics.metric_specs import FigureKey, metric_of
+
+IntervalKind = Literal["bca", "percentile"]
+CONFIDENCE_LEVEL = 0.95
+_TIED = 2e-6
+
+
+def bootstrap_interval(
+    found: Replicates, kind: IntervalKind = "bca", level: float = CONFIDENCE_LEVEL
+) -> tuple[Floats, Floats]:
+    """Lower and upper ends, each (K,), NaN where there are no replicates; each interval contains its point value.
+
+    `percentile` takes the quantiles of the replicates. `bca` shifts them for the bias of the median of the replicates and
+    for skewness, the acceleration coming from the jackknife (Efron 1987, "Better bootstrap confidence intervals").
+    Both reach a little further with few clusters
+    (Hesterberg 2015, "What teachers should know about the bootstrap": the expanded percentile interval).
+    """
+    value, resampled = found.value, found.resampled
+    low, high = np.full(len(value), np.nan), np.full(len(value), np.nan)
+    if not resampled.shape[1]:
+        return low, high
+    # The bootstrap's spread is that of n, not n - 1, and its quantiles the normal's, not Student's.
+    reach = stats.t.ppf((1 + level) / 2, found.clusters - 1) * (found.clusters / (found.clusters - 1)) ** 0.5
+    # Of two clusters the upper tail is 1 but for rounding, and its quantile would be infinite.
+    tails = np.minimum(special.ndtr(np.array([-reach, reach])), np.nextafter(1, 0))
+    levels = np.broadcast_to(tails, (len(value), 2)) if kind == "percentile" else _bca_levels(found, tails)
+    ordered = np.sort(resampled, axis=1)  # NaN goes to the end.
+    count = (~np.isnan(ordered)).sum(axis=1)  # Infinite replicates are an open end.
+    known = np.isfinite(value) & (count > 0)
+    for side, ends in enumerate((low, high)):
+        place = np.clip(levels[known, side] * (count[known] - 1), 0, count[known] - 1)
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, count[known] - 1)
+        rows = np.flatnonzero(known)
+        fraction = place - below
+        with np.errstate(invalid="ignore"):
+            between = ordered[rows, below] * (1 - fraction) + ordered[rows, above] * fraction
+        ends[known] = np.where(np.isinf(ordered[rows, above]), ordered[rows, above], between)
+    # A figure on the edge of what it can be (a CS of 1) may have all its replicates to one side.
+    return np.fmin(low, np.where(known, value, np.nan)), np.fmax(high, np.where(known, value, np.nan))
+
+
+def _bca_levels(found: Replicates, tails: Floats) -> Floats:
+    value = found.value[:, None]
+    finite = ~np.isnan(found.resampled)
+    # Ties count half: with whole-year predictions many replicates equal the point value. Replicates are summed in single
+    # precision, so a tie is equal to its precision only.
+    tied = np.abs(found.resampled - value) <= _TIED * np.abs(value)
+    below = ((found.resampled < value) & finite & ~tied).sum(axis=1) + 0.5 * (tied & finite).sum(axis=1)
+    count = np.maximum(finite.sum(axis=1), 1)
+    shift = special.ndtri(np.clip(below / count, 0.5 / count, 1 - 0.5 / count))[:, None]
+    known = np.isfinite(found.jackknife)
+    left_out = np.where(known, found.jackknife, 0.0)
+    mean = left_out.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    change = np.where(known, mean - left_out, 0.0)
+    spread = np.maximum((change**2).sum(axis=1), 1e-100)
+    acceleration = (change**3).sum(axis=1) / (6 * spread**1.5)
+    moved = shift + special.ndtri(tails)[None, :]
+    levels: Floats = special.ndtr(shift + moved / (1 - acceleration[:, None] * moved))
+    return levels
+
+
+def metric_value(value: float, low: float = np.nan, high: float = np.nan) -> dict[str, float | None]:
+    """A figure as metrics.json has it; None where a number is not defined."""
+    return {"value": json_number(value), "low": json_number(low), "high": json_number(high)}
+
+
+def json_number(value: float) -> float | None:
+    """`value` as JSON can have it: None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def metric_values(
+    keys: Sequence[FigureKey], found: Replicates, kind: IntervalKind = "bca"
+) -> dict[FigureKey, dict[str, float | None]]:
+    """Return each figure with its 95 % interval, clipped to the values that its metric can have."""
+    low, high = bootstrap_interval(found, kind)
+    metrics = [metric_of(key) for key in keys]
+    limits = [metric.lower for metric in metrics], [metric.upper for metric in metrics]
+    with np.errstate(invalid="ignore"):
+        ends = np.clip(low, *limits), np.clip(high, *limits)
+    return {key: metric_value(*three) for key, *three in zip(keys, found.value, *ends, strict=True)}
+
+
+def wilson(hits: NDArray[Any], n: NDArray[Any], level: float = CONFIDENCE_LEVEL) -> tuple[Floats, Floats]:
+    """Wilson's score interval of hits/n, elementwise; NaN where n = 0 (Wilson 1927)."""
+    z = special.ndtri((1 + level) / 2)
+    with np.errstate(all="ignore"):
+        rate = hits / n
+        centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+        return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def clopper_pearson(hits: NDArray[Any], n: NDArray[Any], level: float = CONFIDENCE_LEVEL) -> tuple[Floats, Floats]:
+    """The exact interval of hits/n, elementwise; NaN where n = 0 (Clopper and Pearson 1934). hits need not be whole."""
+    hits, n = np.asarray(hits, float), np.asarray(n, float)
+    tail = (1 - level) / 2
+    with np.errstate(all="ignore"):
+        low = np.where(hits > 0, stats.beta.ppf(tail, hits, n - hits + 1), 0.0)
+        high = np.where(hits < n, stats.beta.ppf(1 - tail, hits + 1, n - hits), 1.0)
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def exact_at_edges(share: dict[str, float | None], clusters: int) -> dict[str, float | None]:
+    """Return a share of exactly 0 or 1 with its exact interval, any other as it is.
+
+    The resamples of such a share are all the same, so the bootstrap claims to be certain.
+
+    Args:
+        share: value, low and high; one without an interval stays without.
+        clusters: people, or else images, behind the share.
+    """
+    value = share["value"]
+    if value not in (0, 1) or share["low"] is None:
+        return share
+    low, high = clopper_pearson(np.array([value * clusters]), np.array([clusters]))
+    return metric_value(value, low[0], high[0])

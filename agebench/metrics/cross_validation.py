@@ -1,0 +1,76 @@
+"""Predictions of several folds -> one entry of metrics.json: figures over all images, never the mean of small folds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agebench.metrics.auxiliary_targets import evaluate_tasks
+from agebench.metrics.evaluate import evaluate, evaluate_seeds
+from agebench.metrics.prediction_format import FOLD
+
+
+def evaluate_folds(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
+    """As `evaluate`, for a table in which `tested_in` may say which fold's model answered.
+
+    Where each image was tested once, all images are one test set. Where every fold was asked about the same images, the
+    folds are like seeds: figures are means over them, intervals hierarchical (`evaluate_seeds`). Where folds share some of
+    their images, each answer counts, and all answers about one subject (or else image) are resampled together.
+
+    Args:
+        table: predictions; without `tested_in` this is `evaluate`.
+        how: groups, train_ages, resamples, seed, interval: see `evaluate`.
+
+    Returns:
+        As `evaluate`, and of several folds `folds`: each one's name, n and MAE, and the mean and standard deviation of these.
+    """
+    if FOLD not in table:
+        return evaluate(table, **how)
+    apart = [part.drop(columns=FOLD).reset_index(drop=True) for _, part in table.groupby(FOLD, sort=False)]
+    whole = table.drop(columns=FOLD).reset_index(drop=True)
+    images = whole["sample_id"].nunique()
+    if images == len(whole):
+        entry = evaluate(whole, **how)
+    elif all(len(part) == images for part in apart):
+        entry = evaluate_seeds(apart, **how)
+    else:
+        entry = _answers(whole, **how)
+    maes = [float((part["age_pred"] - part["age"]).abs().mean()) for part in apart]
+    entry["folds"] = {
+        "names": [str(name) for name in table[FOLD].unique()],
+        "n": [len(part) for part in apart],
+        "mae": maes,
+        "mean": float(np.mean(maes)),
+        "sd": float(np.std(maes, ddof=1)),
+    }
+    return entry
+
+
+def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -> dict[str, Any]:
+    """As `evaluate_tasks`, for a table in which `tested_in` may say which fold's model answered.
+
+    Each answer counts, and so does `n`; all answers about one subject (or else image) are resampled together. The spread
+    between the folds' models is in the interval of no task.
+    """
+    if FOLD not in table:
+        return evaluate_tasks(table, tasks, **how)
+    whole = table.drop(columns=FOLD).reset_index(drop=True)
+    again = whole["sample_id"].duplicated().any()
+    return evaluate_tasks(whole.assign(subject=_people(whole)) if again else whole, tasks, **how)
+
+
+def _people(table: pd.DataFrame) -> "pd.Series[Any]":
+    """What is resampled together: a subject's answers, or else an image's."""
+    own = "image " + table["sample_id"].astype("str")
+    return table["subject"].astype("object").where(table["subject"].notna(), own) if "subject" in table else own
+
+
+def _answers(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
+    known = "subject" in table and table["subject"].notna().any()
+    entry = evaluate(table.assign(subject=_people(table)), **how)
+    entry["subjects"] = int(table["subject"].nunique()) if known else None
+    entry["method"]["resampled"] = "subjects" if known else "images"
+    images = table["sample_id"].nunique()
+    entry["notes"].append(f"{images} images, tested {len(table) / images:.2g} times each on average")
+    return entry

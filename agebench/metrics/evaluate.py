@@ -1,0 +1,333 @@
+"""One test set's predictions -> its entry of metrics.json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.metrics import point
+from agebench.metrics.analytic_intervals import (
+    HEAVY_TAIL,
+    Spread,
+    cell_mean_spread,
+    log_replicates,
+    quantile_replicates,
+    rmse_spread,
+    tail_index,
+    with_rows,
+)
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, pool_seeds
+from agebench.metrics.clustered_rates import row_clusters, subject_codes
+from agebench.metrics.confidence_intervals import IntervalKind, exact_at_edges, metric_value, metric_values
+from agebench.metrics.gaps import GroupComparison, compare_groups, gap_results
+from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings, year_codes
+from agebench.metrics.metric_specs import SPECS, FigureKey, Unit
+from agebench.metrics.point import CS_LEVELS, MetricFeatures
+from agebench.metrics.prediction_format import canonical_order
+
+# How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
+# numbers rows by their ids. Records say which they have; those without a number have 1.
+VERSION = 2
+_IN_GROUPS = ("mae", "bias", "rmse", "cs5")
+
+
+def evaluate(
+    table: pd.DataFrame,
+    *,
+    groups: Sequence[str] = (),
+    train_ages: tuple[float, float] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalKind = "bca",
+    minimum: int = MIN_GROUP,
+    version: int = VERSION,
+) -> dict[str, Any]:
+    """All figures of one test set, each with its 95 % bootstrap interval, ready for JSON (None where undefined).
+
+    The bootstrap resamples subjects where `subject` is known, else images. Shares (CS@k) lie between 0 and 1.
+
+    Args:
+        table: predictions as `check_predictions` gives them: age, age_pred, and where there are any subject, age_low and
+            age_high (the label is a range), label_std (the label's standard deviation), group columns.
+        groups: the columns to group by, or crossings 'a*b'; gender*race joins by itself when both are there.
+        train_ages: (lowest, highest) age in the training set, for the MAE within it.
+        resamples: bootstrap samples, and shuffles of the tests; 0: no intervals, no tests.
+        seed: of both.
+        interval: `bca` or `percentile`.
+        minimum: groups with fewer rows are shown but neither ranked nor compared.
+        version: of the order of resampling; 1 numbers the rows as they come, for records made before `VERSION` 2.
+
+    Returns:
+        n, subjects, overall, cs, groups, gaps, unknown (rows of no known group, by grouping), train_ages, method, undercovering
+        (figures of `overall` whose intervals cover less than 95 %), notes.
+
+    Raises:
+        UserError: a group column is not there.
+    """
+    return evaluate_seeds(
+        [table],
+        groups=groups,
+        train_ages=train_ages,
+        resamples=resamples,
+        seed=seed,
+        interval=interval,
+        minimum=minimum,
+        version=version,
+    )
+
+
+def evaluate_seeds(
+    tables: Sequence[pd.DataFrame],
+    *,
+    groups: Sequence[str] = (),
+    train_ages: tuple[float, float] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalKind = "bca",
+    minimum: int = MIN_GROUP,
+    version: int = VERSION,
+) -> dict[str, Any]:
+    """As `evaluate`, for one system trained from several seeds: every figure is the mean over them.
+
+    The intervals are hierarchical percentile intervals: seeds vary, and subjects (or images) within. `seeds` holds each seed's
+    overall figures, their mean and standard deviation.
+
+    Args:
+        tables: predictions, one table a seed, all of the same images; labels and groups are read from the first.
+        groups: see `evaluate`, like all that follow.
+        train_ages: see there.
+        resamples: see there.
+        seed: see there.
+        interval: of a single table; see there.
+        minimum: see there.
+        version: see there.
+
+    Raises:
+        UserError: the tables are not of the same images, or a group column is not there.
+    """
+    tables = _same_images(tables)
+    order = canonical_order(tables[0]) if version > 1 else None
+    if order is not None:
+        tables = [one.take(order).reset_index(drop=True) for one in tables]
+    table = tables[0]
+    several = [point.make_features(one, train_ages) for one in tables]
+    whose, clusters = subject_codes(table), row_clusters(table)
+    made = groupings(table, groups)
+    errors = np.mean([features.column("abs") for features in several], axis=0)
+    compared = [compare_groups(table, grouping, minimum) for grouping in made]
+    plan = _Plan(several, [age_bands(table["age"].to_numpy(float)), *made], compared)
+    sampler = plan.sampler(table, clusters)
+    apart = sampler.replicates(plan.statistic, resamples=resamples, seed=seed)
+    if apart.resampled.shape[1]:
+        apart = plan.refined(apart, year_codes(table["age"].to_numpy(float)), clusters)
+    found = pool_seeds(apart, len(tables), seed)
+    if len(tables) > 1:
+        interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
+    every = metric_values(plan.keys(), found, interval)
+    entry: dict[str, Any] = {
+        "n": len(table),
+        "subjects": None if whose is None else int(table["subject"].nunique()),
+        "overall": _overall(plan, every, clusters),
+        "cs": [every["overall", f"cs{level}"]["value"] for level in CS_LEVELS],
+        "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
+        "gaps": gap_results(
+            compared,
+            every,
+            dict(zip(plan.keys(), found.resampled, strict=True)),
+            errors,
+            clusters,
+            permutations=resamples,
+            seed=seed,
+        ),
+        "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
+        "train_ages": None if train_ages is None else list(train_ages),
+        "method": _method(found, interval, whose is not None, seed),
+        "undercovering": _undercovering(several) if found.resampled.shape[1] else [],
+        "notes": _notes(table, plan.shown, minimum),
+    }
+    if train_ages is not None:
+        entry["overall"]["mae_within_train_ages"]["n"] = int(several[0].column("n_inside").sum())
+    if len(tables) > 1:
+        entry["seeds"] = _seeds_table(plan, apart.value.reshape(len(tables), -1))
+    return entry
+
+
+class _Plan:
+    """Which figures there are, in which order: their names, and their values from sums."""
+
+    def __init__(
+        self, several: Sequence[MetricFeatures], shown: Sequence[Grouping], compared: Sequence[GroupComparison]
+    ) -> None:
+        self.several = several
+        self.shown = shown
+        self.compared = compared
+        ones = np.ones((1, several[0].values.shape[1], 1))
+        with np.errstate(all="ignore"):
+            whole = tuple(point.overall_only_metrics(several[0], ones))
+        self.overall_names = (*point.PER_GROUP_METRICS, *whole, "balanced_mae", "balanced_mae_bands")
+
+    def sampler(self, table: pd.DataFrame, clusters: Ints) -> ClusterBootstrap:
+        """Gives the sums that `statistic` wants; over single years and strata, of n and abs alone."""
+        width = self.several[0].values.shape[1]
+        return ClusterBootstrap(
+            np.hstack([features.values for features in self.several])
+            if len(self.several) > 1
+            else self.several[0].values,
+            [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in self.shown)],
+            clusters,
+            fine=[year_codes(table["age"].to_numpy(float)), *(one.cells for one in self.compared)],
+            fine_columns=[place * width + column for place in range(len(self.several)) for column in point.MAE_COLUMNS],
+        )
+
+    def refined(self, apart: Replicates, ages: Ints, clusters: Ints) -> Replicates:
+        """Replace the replicates of figures whose bootstrap intervals are too narrow; see `analytic`."""
+        rows_of = {key: row for row, key in enumerate(self.keys())}
+        whole = np.zeros(len(clusters), dtype=np.int64)
+        for seed, features in enumerate(self.several):
+            errors, squares = features.column("abs"), features.column("square")
+            spreads: dict[FigureKey, Spread] = {
+                ("overall", "balanced_mae"): cell_mean_spread(errors, ages, clusters),
+                ("overall", "balanced_mae_bands"): cell_mean_spread(errors, self.shown[0].codes, clusters),
+                ("overall", "rmse"): rmse_spread(squares, whole, clusters, 1),
+            }
+            rows = [rows_of[key] for key in spreads]
+            parts = [*spreads.values()]
+            for grouping in self.shown:
+                rows += [rows_of[grouping.name, group, "rmse"] for group in grouping.names]
+                parts.append(rmse_spread(squares, grouping.codes, clusters, len(grouping.names)))
+            spread = Spread(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("errors", "freedom")))
+            places = np.array(rows) + seed * len(rows_of)
+            apart = with_rows(apart, places, log_replicates(apart.value[places], apart.resampled[places], spread))
+            for name, level in point.QUANTILES.items():
+                place = np.array([rows_of["overall", name] + seed * len(rows_of)])
+                replicates = quantile_replicates(
+                    errors, features.ordered_errors, level, clusters, apart.resampled[place[0]]
+                )
+                apart = with_rows(apart, place, replicates[None])
+        return apart
+
+    def keys(self) -> list[FigureKey]:
+        keys: list[FigureKey] = [("overall", name) for name in self.overall_names]
+        for grouping in self.shown:
+            keys += [(grouping.name, group, metric) for group in grouping.names for metric in _IN_GROUPS]
+        return [*keys, *(key for one in self.compared for key in one.figure_keys())]
+
+    def statistic(self, sums: Sequence[Floats]) -> Floats:
+        """Figures (seeds * K, b) from the sums of each grouping; K in the order of `keys`."""
+        coarse = 1 + len(self.shown)
+        wide, narrow = self.several[0].values.shape[1], len(point.MAE_COLUMNS)
+        return np.concatenate(
+            [
+                self._one(
+                    features,
+                    [of[:, place * wide : (place + 1) * wide] for of in sums[:coarse]],
+                    [of[:, place * narrow : (place + 1) * narrow] for of in sums[coarse:]],
+                )
+                for place, features in enumerate(self.several)
+            ]
+        )
+
+    def _one(self, features: MetricFeatures, coarse: Sequence[Floats], fine: Sequence[Floats]) -> Floats:
+        total, *by_group = coarse
+        by_year, *by_cell = fine
+        parts = [point.per_group_metrics(features, total)[0]]
+        parts += [values[None] for values in point.overall_only_metrics(features, total).values()]
+        parts += [point.mean_over_sets(features, of)[None] for of in (by_year, by_group[0])]
+        plain = [point.per_group_metrics(features, of, _IN_GROUPS) for of in by_group]
+        parts += [of.reshape(-1, of.shape[2]) for of in plain]
+        parts += [one.metric_values(features, cells) for one, cells in zip(self.compared, by_cell, strict=True)]
+        return np.concatenate(parts)
+
+
+def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The tables, rows in the order of the first.
+
+    Raises:
+        UserError: they are not of the same images.
+    """
+    first = tables[0]
+    if len(tables) == 1:
+        return [first]
+    ids = pd.Index(first["sample_id"])
+    aligned = [first]
+    for place, table in enumerate(tables[1:], start=2):
+        order = pd.Index(table["sample_id"]).get_indexer(ids)
+        if len(table) != len(first) or (order < 0).any():
+            raise UserError(
+                f"seed {place} has {len(table)} predictions and lacks {int((order < 0).sum())} of the {len(first)} images of "
+                "the first; seeds are of the same images"
+            )
+        aligned.append(first.assign(age_pred=table["age_pred"].to_numpy()[order]))
+    return aligned
+
+
+def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
+    counts = grouping.counts
+    n_clusters = grouping.cluster_counts(clusters)
+    table: dict[str, Any] = {}
+    for place, group in enumerate(grouping.names):
+        row: dict[str, Any] = {"n": int(counts[place]), "ranked": bool(counts[place] >= minimum)}
+        row |= {name: every[grouping.name, group, name] for name in _IN_GROUPS}
+        even = every.get((grouping.name, group, "mae_standardised"))
+        if even is not None:
+            row["mae_standardised"] = even
+        row["cs5"] = exact_at_edges(row["cs5"], int(n_clusters[place]))
+        if n_clusters[place] < 2:
+            # One person alone shows no spread: an interval would have no width and mean nothing.
+            row |= {name: metric_value(row[name]["value"]) for name in _IN_GROUPS}
+        table[group] = row
+    return table
+
+
+def _overall(plan: _Plan, every: dict[FigureKey, Any], clusters: Ints) -> dict[str, Any]:
+    """Figures of all images; shares of 0 or 1 have exact intervals."""
+    overall = {name: every["overall", name] for name in plan.overall_names}
+    features = plan.several[0]
+    people = int(clusters.max()) + 1
+    with_range = len(np.unique(clusters[features.column("n_range") > 0])) if "range_hit" in overall else 0
+    for name in overall:
+        if SPECS[name].unit is Unit.SHARE:
+            overall[name] = exact_at_edges(overall[name], with_range if name == "range_hit" else people)
+    return overall
+
+
+def _undercovering(several: Sequence[MetricFeatures]) -> list[str]:
+    """Figures whose intervals do not reach 95 % with errors of this kind."""
+    return ["rmse"] if min(tail_index(features.ordered_errors) for features in several) < HEAVY_TAIL else []
+
+
+def _seeds_table(plan: _Plan, values: Floats) -> dict[str, Any]:
+    """Each seed's overall figures (seeds, K), their mean and standard deviation."""
+    table: dict[str, Any] = {"count": len(values), "figures": {}}
+    for place, name in enumerate(plan.overall_names):
+        of = values[:, place]
+        if np.isfinite(of).all():
+            row = {"values": [float(value) for value in of], "mean": float(of.mean()), "sd": float(of.std(ddof=1))}
+            table["figures"][name] = row
+    return table
+
+
+def _method(found: Replicates, interval: IntervalKind, subjects: bool, seed: int) -> dict[str, Any]:
+    return {
+        "interval": interval,
+        "level": 0.95,
+        "resamples": int(found.resampled.shape[1]),
+        "resampled": "subjects" if subjects else "images",
+        "seed": seed,
+        "version": VERSION,
+    }
+
+
+def _notes(table: pd.DataFrame, shown: Sequence[Grouping], minimum: int) -> list[str]:
+    notes = []
+    if table["age"].nunique() == 1:
+        notes.append(f"every label is {table['age'].iloc[0]:g} years: R2 and correlations are not defined")
+    for grouping in shown[1:]:
+        small = [name for name, n in zip(grouping.names, grouping.counts, strict=True) if n < minimum]
+        if small:
+            notes.append(f"{grouping.name}: fewer than {minimum} images, shown but not ranked: {', '.join(small)}")
+        if grouping.unknown:
+            notes.append(f"{grouping.name}: unknown for {grouping.unknown} images, which stand in no group")
+    return notes

@@ -1,0 +1,154 @@
+"""What can be promised of a single answer, and how the promise held on the tests: interval, age gate, errors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.metrics.age_gates import DEFAULT_CHALLENGE_MARGIN, age_gates
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats
+from agebench.metrics.clustered_rates import row_clusters, subject_codes
+from agebench.metrics.confidence_intervals import metric_values
+from agebench.metrics.groups import age_bands
+from agebench.metrics.point import is_within, quantile, signed_error
+from agebench.metrics.uncertainty import calibration_units, conformal, min_calibration_size
+
+
+class CalibrationError(UserError):
+    """Nothing is there, or too little, that intervals could be calibrated on; the message says what is missing."""
+
+
+def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
+    """The split-conformal interval for new faces, and its coverage on test sets.
+
+    Args:
+        calibration: predictions on the validation part, see `check_predictions`.
+        tests: test set -> predictions.
+        level: the share of true ages that the interval is to hold, between 0 and 1.
+
+    Returns:
+        level, radius (years; of a `scaled` one, standard deviations), scaled, n (images), people (whose, None where that is not
+        known: then the promise is for an image of the same kind, else for one of a new person), coverage (test -> n, value,
+        low, high).
+
+    Raises:
+        UserError: no such level.
+        CalibrationError: too few validation images, or people on them, to promise it.
+    """
+    if not 0 < level < 1:
+        raise UserError(f"--level {level:g}: must lie between 0 and 1, e.g. 0.9")
+    needed = min_calibration_size(level)
+    if calibration_units(calibration) < needed:
+        of, unit = (
+            ("", "")
+            if subject_codes(calibration) is None
+            else (f" of {calibration_units(calibration)} people", " people")
+        )
+        raise CalibrationError(
+            f"--level {level:g}: cannot be promised from {len(calibration)} validation images{of}; it needs {needed} or more{unit}"
+        )
+    own = conformal(calibration, calibration, levels=[level])
+    radius = own["levels"][f"{level:g}"]["radius"]
+    coverage = {}
+    for name, table in tests.items():
+        found = conformal(calibration, table, levels=[level])["levels"][f"{level:g}"]
+        coverage[name] = {"n": len(table), **found["coverage"]}
+    return {
+        "level": level,
+        "radius": radius,
+        "scaled": own["scaled"],
+        "n": own["n_calibration"],
+        "people": own["people_calibration"],
+        "coverage": coverage,
+    }
+
+
+def gate_error_rates(
+    tests: Mapping[str, pd.DataFrame], threshold: int, challenge: float | None = None
+) -> dict[str, Any]:
+    """How often an age gate errs, on each test set.
+
+    Args:
+        tests: test set -> predictions.
+        threshold: the legal age.
+        challenge: an estimate of at least this counts as over-age; default: 7 years above the threshold.
+
+    Returns:
+        threshold, challenge, tests (test -> n_under, fpr, n_over, fnr, each rate with its interval); a test set with nobody
+        below the threshold, or nobody above it, has None.
+
+    Raises:
+        UserError: a challenge age below the threshold, or no number.
+    """
+    challenge = float(threshold + DEFAULT_CHALLENGE_MARGIN if challenge is None else challenge)
+    if not np.isfinite(challenge):
+        raise UserError(f"--challenge {challenge:g}: must be an age, e.g. {threshold + DEFAULT_CHALLENGE_MARGIN}")
+    if challenge < threshold:
+        raise UserError(
+            f"--challenge {challenge:g} lies below --threshold {threshold}: the challenge age is the threshold or more, or most "
+            "people just below the threshold pass"
+        )
+    return dict(_gates(tests, threshold, [challenge])[f"{challenge:g}"])
+
+
+def gate_error_rate_grid(tests: Mapping[str, pd.DataFrame], threshold: int) -> dict[str, Any]:
+    """Challenge age -> `gate_promise`, for every whole challenge age up to 15 years above the threshold."""
+    return _gates(tests, threshold, [float(threshold + margin) for margin in range(16)])
+
+
+def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequence[float]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        f"{challenge:g}": {"threshold": threshold, "challenge": challenge, "tests": {}} for challenge in challenges
+    }
+    for name, table in tests.items():
+        gate = age_gates(table, legal_ages=[threshold], challenges=challenges).get(str(threshold))
+        for key, promise in found.items():
+            counts = {count: gate[count] for count in ("n_under", "n_over")} if gate else {}
+            promise["tests"][name] = counts | gate["challenge"][key] if gate else None
+    return found
+
+
+def error_by_estimated_age(
+    tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """How far off estimates are, by the age that was estimated, in whole years: of a face that is asked about, no more is known.
+
+    Args:
+        tests: test set -> predictions.
+        resamples: bootstrap samples behind the intervals.
+        seed: of them.
+
+    Returns:
+        test -> band of the estimate ('0-12', …) -> n, mae and p95_ae (what 95 % of the absolute errors are below), years.
+    """
+    return {name: _errors_by_estimate(table, resamples, seed) for name, table in tests.items() if len(table)}
+
+
+def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    bands = age_bands(np.round(table["age_pred"].to_numpy(float)))
+    error = np.abs(signed_error(table))
+    ordered = [np.sort(error[bands.codes == code]) for code in range(len(bands.names))]
+    reach = np.array([float(quantile(of, 0.95)) for of in ordered])
+    below = is_within(error, reach[bands.codes]).astype(float)
+    share = np.bincount(bands.codes, below) / bands.counts
+
+    def statistic(sums: Sequence[Floats]) -> Floats:
+        n, summed, inside = (sums[0][:, column] for column in range(3))
+        # As in `metrics.whole`: a quantile moves against the share of errors below it.
+        moved = 0.95 - (inside / n - share[:, None])
+        far = [
+            np.where(np.isfinite(at), quantile(of, np.nan_to_num(at)), np.nan)
+            for of, at in zip(ordered, moved, strict=True)
+        ]
+        return np.concatenate([summed / n, np.stack(far)])
+
+    clusters = row_clusters(table)
+    sampler = ClusterBootstrap(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
+    keys = [(band, metric) for metric in ("mae", "p95_ae") for band in bands.names]
+    every = metric_values(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
+    return {
+        band: {"n": int(n), **{metric: every[band, metric] for metric in ("mae", "p95_ae")}}
+        for band, n in zip(bands.names, bands.counts, strict=True)
+    }

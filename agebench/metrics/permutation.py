@@ -1,0 +1,143 @@
+"""Shuffles of group labels for permutation tests, where several rows may be of one unit (images of one person)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from agebench.metrics.bootstrap import Flags, Floats, Ints
+
+
+class PermutationData(NamedTuple):
+    """Rows whose labels are to be shuffled.
+
+    Attributes:
+        values: (n,) what differs or not: errors, or 0 and 1.
+        labels: (n,) groups, 0, 1, ….
+        stratum: (n,) of ages, 0, 1, ….
+        units: (n,) whose rows they are, dense.
+    """
+
+    values: Floats
+    labels: Ints
+    stratum: Ints
+    units: Ints
+
+    def where(self, chosen: Flags) -> "PermutationData":
+        """The rows of `chosen` (n,) alone."""
+        return PermutationData(*(column[chosen] for column in self))
+
+
+def has_mixed_labels(labels: Ints, units: Ints) -> Flags:
+    """(U,) whether a unit's rows hold more than one label."""
+    low, high = np.full(int(units.max()) + 1, labels.max()), np.zeros(int(units.max()) + 1, labels.dtype)
+    np.minimum.at(low, units, labels)
+    np.maximum.at(high, units, labels)
+    mixed: Flags = low < high
+    return mixed
+
+
+@dataclass(frozen=True)
+class LabelPermutations:
+    """The rows, brought down to few items that hold one label at a time: parts of whole units, single rows, and what never moves.
+
+    If errors do not depend on the label, given whose they are and the stratum, then these are exchangeable, and nothing else is:
+
+    - among units of one label each, in about the same stratum, their labels: units are independent and of one kind;
+    - in a unit of several labels (a person with and without glasses), the labels of its rows of one stratum. What the rows
+      share, they share under every label. Carried to another unit they would change what part of that the gap holds.
+
+    So a unit that holds several labels, but never two in one stratum, stays as it is: a change with age cannot be told from age
+    there. This is the restricted permutation of Winkler et al. 2015, "Multi-level block permutation", NeuroImage 123.
+
+    Attributes:
+        sums: (I,) the sum of each item's values.
+        counts: (I,) its rows.
+        units: (I,) its unit; the items of one-label units come first, ordered by unit.
+        single: how many items are of units with one label.
+        places: (R,) unit and stratum, ascending, of the single rows that are shuffled within units; these items follow.
+        moved: how many labels a shuffle moves.
+    """
+
+    sums: Floats
+    counts: Floats
+    units: Ints
+    single: int
+    places: Ints
+    moved: int
+    _strata: int
+    _label: Ints  # of each unit
+    _parts: tuple[Ints, Ints]  # unit and stratum of each part of a unit of one label
+    _blocks: list[Ints]  # such units, by stratum
+    _rows: tuple[Ints, Ints, Ints]  # label, stratum and place to be shuffled in, ascending, of the rows of other units
+    _still: Ints  # cells of what never moves
+
+    @property
+    def observed(self) -> Ints:
+        """The cell of each item (I,) under the labels as they are."""
+        unit, stratum = self._parts
+        row_label, row_stratum, _ = self._rows
+        whole = self._label[unit] * self._strata + stratum
+        return np.concatenate([whole, row_label * self._strata + row_stratum, self._still])
+
+    def cells(self, rng: np.random.Generator) -> Ints:
+        """One shuffle: the cell, label * strata + stratum, of each item (I,)."""
+        label = self._label.copy()
+        for block in self._blocks:
+            label[block] = rng.permutation(self._label[block])
+        unit, stratum = self._parts
+        whole = label[unit] * self._strata + stratum
+        row_label, row_stratum, place = self._rows
+        if not len(place) + len(self._still):
+            return whole
+        # Sorted by place and, within one, by chance.
+        order = np.argsort(place + rng.random(len(place)))
+        return np.concatenate([whole, row_label[order] * self._strata + row_stratum, self._still])
+
+
+def make_permutations(rows: PermutationData, strata: int) -> LabelPermutations:
+    """How the labels of `rows` are to be shuffled; `strata` is how many strata there are."""
+    values, labels, stratum, units = rows
+    mixed = has_mixed_labels(labels, units)
+    label = np.zeros(len(mixed), labels.dtype)
+    label[units] = labels
+    inside = ~mixed[units]
+    home = np.round(np.bincount(units, stratum) / np.bincount(units)).astype(np.int64)
+    pairs, pair = np.unique(units[inside] * strata + stratum[inside], return_inverse=True)
+    whole = np.flatnonzero(~mixed)
+    order = whole[np.argsort(home[whole], kind="stable")]
+    blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
+    mixed_rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
+    moved, fixed = mixed_rows[moving], mixed_rows[~moving]
+    size = (int(labels.max()) + 1) * strata
+    fixed_cells, which = np.unique(units[fixed] * size + labels[fixed] * strata + stratum[fixed], return_inverse=True)
+    several = [np.bincount(pair, values[inside]), values[moved], np.bincount(which, values[fixed])]
+    counts = [np.bincount(pair), np.ones(len(moved)), np.bincount(which)]
+    return LabelPermutations(
+        sums=np.concatenate(several),
+        counts=np.concatenate(counts).astype(float),
+        units=np.concatenate([pairs // strata, units[moved], fixed_cells // size]),
+        single=len(pairs),
+        places=place[moving],
+        moved=len(whole) + len(moved),
+        _strata=strata,
+        _label=label,
+        _parts=(pairs // strata, pairs % strata),
+        _blocks=blocks,
+        _rows=(labels[moved], stratum[moved], place[moving]),
+        _still=fixed_cells % size,
+    )
+
+
+def _within(values: Floats, labels: Ints, places: Ints, rows: Ints) -> tuple[Ints, Ints, Flags]:
+    """`rows` by place; their places; and which of them a shuffle moves: those of a place with two labels and two values."""
+    rows = rows[np.argsort(places[rows], kind="stable")]
+    place = places[rows]
+    if not len(rows):
+        return rows, place, np.zeros(0, dtype=bool)
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    sizes = np.diff(starts, append=len(rows))
+    moving = np.ones(len(starts), dtype=bool)
+    for of in (labels[rows], values[rows]):
+        moving &= np.minimum.reduceat(of, starts) < np.maximum.reduceat(of, starts)
+    return rows, place, np.repeat(moving, sizes)

@@ -1,0 +1,92 @@
+"""Predictions: one row an image, what a model said beside what is true. Made here or by anyone."""
+
+import numpy as np
+import pandas as pd
+
+from agebench.errors import UserError
+from agebench.utils.table_cells import as_numbers
+
+_PIECE = 1_000_000
+REQUIRED = ("sample_id", "age", "age_pred")
+# What a run writes beside labels: NAME_pred and NAME_prob of a target beside age, and which fold's model answered.
+PRED, PROB, FOLD = "_pred", "_prob", "tested_in"
+# What else in a table of predictions is no label that sorts people.
+_NO_GROUPS = {
+    *("sample_id", "path", "age", "age_low", "age_high", "age_std", "label_std", "p", "subject", "split"),
+    *("landmarks", "bbox"),
+    FOLD,
+}
+
+
+def is_group_candidate(column: str) -> bool:
+    """Whether a column is a label that people may be grouped by unasked: no age, no id, and nothing that a model answered."""
+    return column not in _NO_GROUPS and not column.endswith((PRED, PROB))
+
+
+def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd.DataFrame:
+    """`table` with `sample_id` as text and `age`, `age_pred` (and `age_std`) as float64.
+
+    Columns: sample_id, age (years), age_pred (years), optional age_std (years) and p (list, one probability an age), then
+    group columns, and `subject` where there are identities.
+
+    Raises:
+        UserError: a column is missing, an id stands twice, or a value is no finite number; the message names the row.
+    """
+    missing = [column for column in REQUIRED if column not in table]
+    if missing:
+        raise UserError(f"{source}: no column {', '.join(missing)}; there are: {', '.join(map(str, table.columns))}")
+    if not len(table):
+        raise UserError(f"{source}: no rows")
+    table = table.assign(sample_id=table["sample_id"].astype("str"))
+    if not ids_unique(table["sample_id"]):
+        twice = table.loc[table["sample_id"].duplicated(), "sample_id"]
+        raise UserError(f"{source}: sample_id '{twice.iloc[0]}' stands twice")
+    for column in ("age", "age_pred", "age_std"):
+        if column not in table:
+            continue
+        numbers = as_numbers(table[column])
+        bad = ~np.isfinite(numbers.to_numpy())
+        if bad.any():
+            row = table[bad].iloc[0]
+            raise UserError(
+                f"{source}: {column} of '{row['sample_id']}' is {format_cell(row[column])}, not a finite number"
+            )
+        table[column] = numbers
+    return table
+
+
+def ids_unique(ids: "pd.Series[str]") -> bool:
+    """Whether no id stands twice; of a long column, only hashes are held beside it."""
+    hashes = np.empty(len(ids), np.uint64)
+    for start in range(0, len(ids), _PIECE):
+        piece = slice(start, start + _PIECE)
+        hashes[piece] = pd.util.hash_array(ids.iloc[piece].to_numpy(object), categorize=False)
+    hashes.sort()
+    return bool((hashes[1:] != hashes[:-1]).all()) or not ids.duplicated().any()
+
+
+def format_cell(value: object) -> str:
+    """A cell as a person would write it: text in quotes, numbers without their numpy type."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def canonical_order(table: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.int64]] | None":
+    """Return the order of rows by a hash of `sample_id`; None without that column.
+
+    Resampling and shuffling number the rows: in this order their draws, and so the ends of intervals, do not depend on
+    the order of rows in a file.
+    """
+    if "sample_id" not in table:
+        return None
+    keys = pd.util.hash_array(table["sample_id"].to_numpy(object), categorize=False)
+    order = np.argsort(keys, kind="stable")
+    if (np.diff(keys[order]) == 0).any():
+        # One image with several answers: those are ordered by what they are.
+        order = np.lexsort((table["age_pred"].to_numpy(float), table["age"].to_numpy(float), keys))
+    return order.astype(np.int64)
+
+
+def canonical(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table in `canonical_order`."""
+    order = canonical_order(table)
+    return table if order is None else table.take(order).reset_index(drop=True)

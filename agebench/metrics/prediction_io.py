@@ -1,0 +1,384 @@
+"""Predictions and labels from files that anyone made: CSV or Parquet, columns by name, joined on sample_id."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from agebench.errors import UserError
+from agebench.metrics.prediction_format import check_predictions, format_cell, ids_unique
+from agebench.utils.table_cells import UNKNOWN, UNKNOWN_WORD_OF_R, as_numbers, not_utf8, unknown_words
+from agebench.utils.text import did_you_mean
+
+MismatchKind = Literal["missing", "extra", "duplicates"]
+FAULTS: tuple[MismatchKind, ...] = ("missing", "extra", "duplicates")
+Match = Literal["id", "name", "stem"]
+MATCHES: tuple[Match, ...] = ("id", "name", "stem")
+_TEXT = ("sample_id", "subject")
+# Where predictions and labels stand in a file each, these columns of ours are renamed in the one file only: `--col age_pred=age`
+# leaves the labels their age. Other columns are renamed wherever they are.
+_PREDICTED = frozenset({"age_pred", "age_std", "p"})
+_LABELLED = frozenset({"age", "age_low", "age_high", "label_std"})
+# What `agebench predict` writes beside an estimate: where the face is, and its interval. No labels that people are grouped by.
+_FACE_COLUMNS = ("face", "x0", "y0", "x1", "y1", "low", "high")
+_AGES = (0.0, 120.0)
+_ABSURD = 1e6  # years; squares of what is far beyond are no numbers any more
+# In columns of numbers all of them are missing values; text is looked at again, because NA may be a region there.
+_NULLS = sorted(UNKNOWN | {UNKNOWN_WORD_OF_R})
+
+
+@dataclass(frozen=True)
+class JoinedPredictions:
+    """Predictions beside their labels, and what did not match.
+
+    Attributes:
+        table: as `check_predictions` gives it.
+        missing: labels without a prediction, which are left out: failures to process.
+        extra: predictions without a label, left out.
+        duplicates: further rows of an id that stood before, left out.
+    """
+
+    table: pd.DataFrame
+    missing: int = 0
+    extra: int = 0
+    duplicates: int = 0
+
+
+def column_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`['age_pred=estimate']` -> {'age_pred': 'estimate'}: our name to the file's.
+
+    Raises:
+        UserError: not of the form NAME=COLUMN.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not (ours and equals and theirs):
+            raise UserError(f"--col {pair}: write it as NAME=COLUMN, e.g. --col age_pred=estimate")
+        columns[ours] = theirs
+    return columns
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A CSV (.csv, .tsv, .txt; also .gz) or Parquet file, its columns renamed to ours where `columns` maps them.
+
+    Arrow reads the file in blocks and hands its memory over: a large file is in memory once. Text that stands for an unknown
+    value is NA; the word NA itself only where no value is called so, see `agebench.utils.table_cells`.
+
+    Raises:
+        UserError: no such file, not a table, or an empty one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    columns = columns or {}
+    kind = "Parquet" if path.suffix.lower() in (".parquet", ".pq") else "CSV"
+    try:
+        content = pa.parquet.read_table(path) if kind == "Parquet" else _read_csv(path, columns)
+    except (pa.ArrowException, OSError) as error:
+        if kind == "CSV":
+            _refuse_encoding(path)
+        raise UserError(f"{path}: not a readable {kind} file: {str(error).splitlines()[0]}") from error
+    if kind == "CSV" and any(_is_binary(field.type) for field in content.schema):
+        _refuse_encoding(path)
+    back = {theirs: ours for ours, theirs in columns.items()}
+    names = [back.get(name.strip(), name.strip()) for name in content.column_names]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"{path}: the column '{twice}' stands twice; name another with --col {twice}=COLUMN or drop one"
+        )
+    table: pd.DataFrame = content.rename_columns(names).to_pandas(split_blocks=True, self_destruct=True)
+    for column in table:
+        table[column] = _without_unknown(table[column], unknown_words(str(column)))
+    return table
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Whether Arrow took a column's text for bytes, as it does where the text is not UTF-8."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _refuse_encoding(path: Path) -> None:
+    """Raise a UserError that names the line where a file is not UTF-8 text; nothing where it is."""
+    with pa.input_stream(str(path)) as stream:
+        fault = not_utf8(stream)
+    if fault:
+        raise UserError(f"{path}: {fault}")
+
+
+def _without_unknown(column: "pd.Series[Any]", words: frozenset[str]) -> "pd.Series[Any]":
+    """A column of text whose words for an unknown value are NA; any other column as it is."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        named = [value for value in column.cat.categories if isinstance(value, str) and value.strip() in words]
+        return column.cat.remove_categories(named) if named else column
+    if pd.api.types.is_string_dtype(column.dtype) or column.dtype == object:
+        is_unknown = column.isin(list(words))
+        return column.mask(is_unknown) if is_unknown.any() else column
+    return column
+
+
+def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
+    with pa.input_stream(str(path)) as stream:  # Decompresses by the name's ending.
+        start = stream.read(65536)
+    if b"\0" in start:
+        _refuse_encoding(path)
+    try:
+        start.partition(b"\n")[0].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _refuse_encoding(path)
+    head = start.decode("utf-8-sig", errors="replace").split("\n", 1)[0]
+    parse = pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count))
+    # Ids that look like numbers stay as they are written: '066525' is not 66525.
+    text = {columns.get(name, name): pa.string() for name in _TEXT}
+
+    def convert(types: Mapping[str, pa.DataType]) -> pa.csv.ConvertOptions:
+        return pa.csv.ConvertOptions(
+            column_types={**types, **text},
+            strings_can_be_null=False,
+            null_values=_NULLS,
+            # Text of few values, as groups have, becomes numbers that point to it.
+            auto_dict_encode=True,
+            auto_dict_max_cardinality=50,
+        )
+
+    try:
+        # To guess a type from all rows, Arrow keeps all text beside the values. So the first block says the types…
+        with pa.csv.open_csv(path, parse_options=parse, convert_options=convert({})) as stream:
+            known = {field.name: field.type for field in stream.schema if not pa.types.is_null(field.type)}
+        return pa.csv.read_csv(path, parse_options=parse, convert_options=convert(known))
+    except pa.ArrowInvalid:  # … and all rows do where they do not fit.
+        return pa.csv.read_csv(path, parse_options=parse, convert_options=convert({}))
+
+
+def read_predictions(
+    predictions: Path,
+    labels: Path | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    allow: Collection[MismatchKind] = (),
+    match: Match = "id",
+) -> JoinedPredictions:
+    """Predictions, with the labels of a second file where there is one, joined on sample_id.
+
+    Args:
+        predictions: sample_id, age_pred and, without `labels`, age; optional age_std, p, group columns, subject.
+        labels: sample_id, age and whatever else is known; its columns win over those of `predictions`.
+        columns: our names -> the files'; with `labels`, `age_pred`, `age_std` and `p` in the predictions only, and ages
+            in the labels only.
+        match: join by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its ending.
+        allow: faults that are counted and left out instead of refused.
+
+    Raises:
+        UserError: see `read_table`; a column is missing, ids do not match or stand twice, values are no ages.
+    """
+    columns = columns or {}
+    apart = labels is not None
+    table = read_table(predictions, {ours: name for ours, name in columns.items() if not (apart and ours in _LABELLED)})
+    if set(_FACE_COLUMNS) <= set(table):
+        empty = ["age_std"] if "age_std" in table and table["age_std"].isna().all() else []  # a head that gives none
+        table = table.drop(columns=[*_FACE_COLUMNS, *empty, "error"], errors="ignore")
+    if labels is None:
+        _mapped(columns, [table], [predictions])
+        _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")
+        table, unanswered = _answered(table, allow)
+        table, duplicates = _unique(table, predictions, allow)
+        return JoinedPredictions(validate_file(table, predictions), missing=unanswered, duplicates=duplicates)
+    truth = read_table(labels, {ours: name for ours, name in columns.items() if ours not in _PREDICTED})
+    _mapped(columns, [table, truth], [predictions, labels])
+    _require(table, ("sample_id", "age_pred"), predictions, "")
+    _require(truth, ("sample_id", "age"), labels, "")
+    table, _ = _answered(table, allow)  # their labels find no prediction, and are counted so
+    table, twice = _unique(table, predictions, allow)
+    truth, twice_labelled = _unique(truth, labels, allow)
+    keys = [_match_keys(part["sample_id"], match, path) for part, path in ((table, predictions), (truth, labels))]
+    places = pd.Index(keys[0]).get_indexer(pd.Index(keys[1]))
+    missing, found = int((places < 0).sum()), int((places >= 0).sum())
+    extra = len(table) - found
+    if not found:
+        raise UserError(
+            f"{predictions} and {labels} have no sample_id in common: "
+            f"'{table['sample_id'].iloc[0]}' there, '{truth['sample_id'].iloc[0]}' here{_way_out(table, truth, match)}"
+        )
+    _refuse(
+        "missing", missing, f"{missing} of the {len(truth)} labelled images have no prediction in {predictions}", allow
+    )
+    _refuse("extra", extra, f"{extra} of the {len(table)} predictions have no label in {labels}", allow)
+    own = [column for column in table if column not in truth]
+    joined = truth[places >= 0].reset_index(drop=True)
+    joined = pd.concat([joined, table[own].iloc[places[places >= 0]].reset_index(drop=True)], axis=1)
+    return JoinedPredictions(validate_file(joined, predictions), missing, extra, twice + twice_labelled)
+
+
+def _answered(table: pd.DataFrame, allow: Collection[MismatchKind]) -> tuple[pd.DataFrame, int]:
+    """Where missing predictions are allowed, `table` less the rows without an estimate, and how many these are."""
+    empty = table["age_pred"].isna()
+    if "missing" not in allow or not empty.any() or empty.all():
+        return table, 0
+    return table[~empty].reset_index(drop=True), int(empty.sum())
+
+
+def _match_keys(ids: "pd.Series[str]", match: Match, path: Path) -> "pd.Series[str]":
+    """What rows are joined by.
+
+    Raises:
+        UserError: two ids of a file have the same name.
+    """
+    if match == "id":
+        return ids
+    keys = ids.str.replace("\\", "/").str.rpartition("/")[2]
+    if match == "stem":
+        keys = keys.str.replace(r"(?<=.)\.[A-Za-z0-9]{1,5}$", "", regex=True)
+    twice = keys.duplicated(keep=False)
+    if twice.any():
+        first, second = ids[keys == keys[twice].iloc[0]].iloc[:2]
+        raise UserError(
+            f"{path}: --match {match}: '{first}' and '{second}' have the same {match}; the ids cannot be matched so"
+        )
+    return keys
+
+
+def _way_out(table: pd.DataFrame, truth: pd.DataFrame, match: Match) -> str:
+    """The other way to match that joins most rows, as the end of a message."""
+    joined: dict[Match, int] = {}
+    for other in MATCHES:
+        with suppress(UserError):
+            keys = [_match_keys(part["sample_id"], other, Path()) for part in (table, truth)]
+            joined[other] = int(keys[1].isin(keys[0]).sum())
+    best = max(joined, key=lambda other: joined[other], default=match)
+    if joined.get(best):
+        return f". --match {best} joins {joined[best]} of {len(truth)} labels, by the file's {best}"
+    return ". Name the column of ids that both files have with --col sample_id=COLUMN"
+
+
+def validate_file(table: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """`check_predictions`, and what can only be wrong in a file of unknown origin.
+
+    Raises:
+        UserError: an age that none can have, a range upside down, text where numbers belong, or no lists where lists do.
+    """
+    table = check_predictions(table, source=str(source))
+    for column in ("age_low", "age_high", "label_std"):
+        if column in table:
+            table[column] = _numbers(table, column, source)
+    for column in ("age", "age_low", "age_high"):
+        if column in table:
+            outside = (table[column] < _AGES[0]) | (table[column] > _AGES[1])
+            _refuse_row(table, outside, source, column, "outside [0, 120] years")
+    if {"age_low", "age_high"} <= set(table.columns):
+        _refuse_row(table, table["age_low"] > table["age_high"], source, "age_low", "above age_high")
+    for column in ("age_std", "label_std"):
+        if column in table:
+            _refuse_row(table, table[column] < 0, source, column, "below 0")
+    for column in ("age_pred", "age_std", "label_std"):
+        if column in table:
+            _refuse_row(table, table[column].abs() > _ABSURD, source, column, "which is no number of years")
+    _lists(table, str(source))
+    for name in table["subject"].dropna().head(1) if "subject" in table else ():
+        if not pd.api.types.is_hashable(name):
+            raise UserError(f"{source}: the column subject holds lists or structs; it takes one name a person")
+    return table
+
+
+def _lists(table: pd.DataFrame, source: str) -> "list[NDArray[Any]]":
+    """The column `p`, an array a row; [] where there is none.
+
+    Raises:
+        UserError: it holds something else than lists of numbers.
+    """
+    rows = [np.asarray([] if row is None else row) for row in table.get("p", ())]
+    for name, row in zip(table["sample_id"], rows, strict=False):
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "fiu"):
+            raise UserError(
+                f"{source}: column p of '{name}' is not a list of numbers, one probability an age; such lists stand in "
+                "Parquet files. Give the column another name, or leave it out"
+            )
+    return rows
+
+
+def probabilities(table: pd.DataFrame, source: str = "predictions") -> NDArray[np.float64] | None:
+    """The column `p` as (n, A), each row summing to 1; None where there is none.
+
+    Raises:
+        UserError: no lists of numbers, rows of different lengths, negative entries, or sums that are not 1.
+    """
+    if "p" not in table:
+        return None
+    rows = _lists(table, source)
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise UserError(
+            f"{source}: the lists in column p have different lengths: {', '.join(map(str, sorted(lengths)))}"
+        )
+    values = np.stack(rows).astype(np.float64)
+    sums = values.sum(axis=1)
+    # Half precision has three digits; a hundred of them may be 2 % off together.
+    bad = (values < 0).any(axis=1) | ~(np.abs(sums - 1) < 0.05)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        what = f"column p of '{table['sample_id'].iloc[row]}' sums to {sums[row]:.3g} or has a negative entry"
+        raise UserError(f"{source}: {what}; probabilities are 0 or more and sum to 1")
+    normalised: NDArray[np.float64] = values / sums[:, None]
+    return normalised
+
+
+def _mapped(columns: Mapping[str, str] | None, tables: Sequence[pd.DataFrame], paths: Sequence[Path]) -> None:
+    names = sorted({str(name) for table in tables for name in table})
+    for ours, theirs in (columns or {}).items():
+        if ours not in names:
+            where = " or ".join(map(str, paths))
+            raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{did_you_mean(theirs, names)}")
+
+
+def _require(table: pd.DataFrame, names: Sequence[str], path: Path, way_out: str) -> None:
+    missing = [name for name in names if name not in table]
+    if missing:
+        hint = f"name it with --col {missing[0]}=COLUMN"
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; there are: {', '.join(map(str, table.columns))}; "
+            + (f"{hint}, or give {way_out}" if way_out else hint)
+        )
+    if not len(table):
+        raise UserError(f"{path}: no rows")
+
+
+def _unique(table: pd.DataFrame, path: Path, allow: Collection[MismatchKind]) -> tuple[pd.DataFrame, int]:
+    unnamed = table["sample_id"].isna()
+    if unnamed.any():
+        raise UserError(f"{path}: row {int(np.flatnonzero(unnamed)[0]) + 1} has no sample_id")
+    table["sample_id"] = table["sample_id"].astype("str")
+    count = 0
+    if not ids_unique(table["sample_id"]):
+        twice = table["sample_id"].duplicated()
+        count = int(twice.sum())
+        first = table.loc[twice, "sample_id"].iloc[0]
+        _refuse("duplicates", count, f"{path}: {count} rows repeat an id, the first is '{first}'", allow)
+        table = table[~twice]
+    return table, count
+
+
+def _refuse(fault: MismatchKind, count: int, sentence: str, allow: Collection[MismatchKind]) -> None:
+    if count and fault not in allow:
+        raise UserError(f"{sentence}; --allow {fault} leaves them out and counts them")
+
+
+def _numbers(table: pd.DataFrame, column: str, source: Path) -> "pd.Series[float]":
+    numbers = as_numbers(table[column])
+    _refuse_row(
+        table, (numbers.isna() & table[column].notna()) | np.isinf(numbers), source, column, "not a finite number"
+    )
+    return numbers
+
+
+def _refuse_row(table: pd.DataFrame, bad: "pd.Series[bool]", source: Path, column: str, what: str) -> None:
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise UserError(f"{source}: {column} of '{row['sample_id']}' is {format_cell(row[column])}, {what}")

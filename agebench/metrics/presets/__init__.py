@@ -1,0 +1,1 @@
+"""Metric layouts of published evaluations."""

@@ -1,0 +1,105 @@
+"""Everything that can be said of predictions in a file: one metrics.json."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from agebench.metrics.age_gates import LEGAL_AGES, age_gates
+from agebench.metrics.confidence_intervals import IntervalKind
+from agebench.metrics.evaluate import evaluate_seeds
+from agebench.metrics.groups import MIN_GROUP
+from agebench.metrics.prediction_format import is_group_candidate
+from agebench.metrics.prediction_io import JoinedPredictions
+from agebench.metrics.presets.nist_fate import nist
+from agebench.metrics.uncertainty import conformal, uncertainty
+
+# A column with more values than this sorts no one: ids, dates, measurements.
+_MOST_VALUES = 20
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What to compute, and how.
+
+    Attributes:
+        groups: columns and crossings; None: every label that sorts rows into 2 to 20 groups, see `group_columns`.
+        train_ages: (lowest, highest) age in the training set.
+        resamples: bootstrap samples, and shuffles of the tests.
+        seed: of both.
+        interval: `bca` or `percentile`.
+        minimum: rows of a group that is ranked.
+        legal_ages: of the age gates.
+        challenges: challenge ages; none: the legal age, and 7 years more.
+        preset: `nist` adds the layout of FATE AEV.
+        first_age: what the first entry of `p` stands for.
+    """
+
+    groups: tuple[str, ...] | None = None
+    train_ages: tuple[float, float] | None = None
+    resamples: int = 1000
+    seed: int = 0
+    interval: IntervalKind = "bca"
+    minimum: int = MIN_GROUP
+    legal_ages: tuple[int, ...] = LEGAL_AGES
+    challenges: tuple[float, ...] = ()
+    preset: Literal["", "nist"] = ""
+    first_age: int = 0
+
+
+def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """The labels beside predictions that sort their rows into 2 to 20 groups."""
+    names = (str(column) for column in table if is_group_candidate(str(column)))
+    return tuple(name for name in names if 2 <= _values(table[name]) <= _MOST_VALUES)
+
+
+def _values(column: "pd.Series[Any]") -> int:
+    try:
+        return column.nunique()
+    except TypeError:  # lists and structs, which sort no one
+        return 0
+
+
+def score_predictions(
+    name: str, seeds: Sequence[JoinedPredictions], options: ScoreOptions, calibration: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """The structure of metrics.json for one test set.
+
+    Args:
+        name: the test set's.
+        seeds: one system's predictions, one table a seed. Age gates and uncertainty are those of the first.
+        options: what to compute.
+        calibration: predictions on the validation part, for conformal intervals.
+
+    Raises:
+        UserError: a column is missing, or the seeds are not of the same images.
+    """
+    tables = [joined.table for joined in seeds]
+    table = tables[0]
+    groups = group_columns(table) if options.groups is None else options.groups
+    entry = evaluate_seeds(
+        tables,
+        groups=groups,
+        train_ages=options.train_ages,
+        resamples=options.resamples,
+        seed=options.seed,
+        interval=options.interval,
+        minimum=options.minimum,
+    )
+    entry["not_scored"] = {
+        "missing": max(joined.missing for joined in seeds),
+        "extra": max(joined.extra for joined in seeds),
+        "duplicates": max(joined.duplicates for joined in seeds),
+    }
+    entry["age_gates"] = age_gates(table, legal_ages=options.legal_ages, challenges=options.challenges, groups=groups)
+    doubt = uncertainty(
+        table, first_age=options.first_age, resamples=options.resamples, seed=options.seed, interval=options.interval
+    )
+    if doubt is not None:
+        entry["uncertainty"] = doubt
+    if calibration is not None:
+        entry["conformal"] = conformal(calibration, table, groups=groups)
+    if options.preset == "nist":
+        entry["nist"] = nist(table, resamples=options.resamples, seed=options.seed, interval=options.interval)
+    return {"schema": 1, "train": None, "tests": {name: entry}}

@@ -1,0 +1,1 @@
+"""Plugin authoring: package templates, contract checks, the pytest plugin."""

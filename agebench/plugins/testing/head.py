@@ -1,0 +1,132 @@
+"""The contract of heads: `agebench.models.heads.Head`."""
+
+import warnings
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agebench.models import heads
+from agebench.models.heads import AgeEstimate, Head
+from agebench.plugins.testing.violation import violation
+
+FEATURES, BATCH = 16, 12
+
+
+def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **options: Any) -> str:
+    """Check a head, by name or by class, against the contract in `agebench.models.heads.base.Head`; returns what was checked.
+
+    Raises:
+        ContractViolation: at the first breach, in one sentence.
+    """
+    kind = heads.heads.get(head) if isinstance(head, str) else head
+    name = head if isinstance(head, str) else head.__name__
+    _require(
+        isinstance(kind, type) and issubclass(kind, Head),
+        name,
+        "is no subclass of agebench.models.heads.Head: derive it from there",
+    )
+    torch.manual_seed(0)
+    made = kind(FEATURES, ages, **options)
+    made.init_from_ages(torch.linspace(float(ages[0]), float(ages[1]), 50))
+    made.eval()
+    features, age = torch.randn(BATCH, FEATURES), torch.linspace(float(ages[0]), float(ages[1]), BATCH)
+    logits = made(features)
+    width = (BATCH, made.out_features)
+    _require(
+        logits.shape == width,
+        name,
+        f"forward gives {tuple(logits.shape)} for {BATCH} faces; it must be (B, out_features) = {width}",
+    )
+    # Lazily: what follows a breach may not even run.
+    for problem in chain(_loss(made, logits, age), _decode(made, logits), _script(made, features)):
+        raise violation("head", name, problem)
+    return f"loss, decoding and TorchScript, for ages {ages[0]} to {ages[1]}"
+
+
+def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
+    loss = head.loss(logits, age)
+    if loss.shape != torch.Size([]) or not loss.is_floating_point():
+        yield f"loss has the shape {tuple(loss.shape)}; it must be one number, the mean over the batch"
+    order = torch.randperm(len(age))
+    if not torch.allclose(head.loss(logits[order], age[order]), loss, rtol=1e-4):
+        yield "loss depends on the order of the batch; every face must count alike"
+    each = torch.stack([head.loss(logits[row : row + 1], age[row : row + 1]) for row in range(len(age))])
+    if not torch.isfinite(each).all():
+        yield "loss of a batch of one face is not finite"
+    for extreme in (-1e4, 1e4):
+        wild = torch.full_like(logits, extreme) * torch.randn_like(logits).sign()
+        wild.requires_grad_()
+        value = head.loss(wild, age)
+        value.backward()  # type: ignore[no-untyped-call]
+        if not torch.isfinite(value) or wild.grad is None or not torch.isfinite(wild.grad).all():
+            yield f"loss or its gradient is not finite for logits of {extreme:g}; use log_softmax, logsigmoid or a clamp"
+    half = head.loss(logits.bfloat16(), age)
+    if half.dtype == torch.bfloat16 or not torch.isclose(half.float(), loss.float(), rtol=0.05, atol=0.05):
+        yield "loss computes in bfloat16 where the logits are; make them float32 first"
+    fractional = head.loss(logits, (age + 0.5).clamp(max=float(head.ages[1])))
+    if not torch.isfinite(fractional):
+        yield "loss of fractional ages is not finite; labels may be the middles of ranges"
+    if not torch.isfinite(head.loss(logits, age + 1000)):
+        yield "loss of an age outside the head's range is not finite; clamp the age or refuse it with a reason"
+    generator = torch.Generator().manual_seed(1)
+    trained = logits.detach().clone().requires_grad_()
+    before = float(head.loss(trained, age).detach())
+    optimiser = torch.optim.Adam([trained], lr=0.05)
+    for _ in range(50):
+        optimiser.zero_grad()
+        rows = torch.randperm(len(age), generator=generator)
+        head.loss(trained[rows], age[rows]).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    if not float(head.loss(trained, age).detach()) < before:
+        yield "fifty steps down its gradient do not lower the loss; does the loss depend on the logits?"
+
+
+def _decode(head: Head, logits: Tensor) -> Iterator[str]:
+    estimate = head.decode(logits)
+    if type(estimate) is not AgeEstimate:
+        yield f"decode gives {type(estimate).__name__}; it must be an AgeEstimate(age, probs, std)"
+        return
+    count, ages = len(logits), head.ages[1] - head.ages[0] + 1
+    if estimate.age.shape != (count,):
+        yield f"decode's age has the shape {tuple(estimate.age.shape)}; it must be (B,) = ({count},)"
+    for extreme in (logits, torch.full_like(logits, 1e4), torch.full_like(logits, -1e4)):
+        found = head.decode(extreme)
+        if not ((found.age >= head.ages[0] - 1e-3) & (found.age <= head.ages[1] + 1e-3)).all():
+            yield f"decode leaves the head's ages {head.ages}: clamp what it says"
+        if found.probs is not None:
+            if found.probs.shape != (count, ages):
+                yield f"decode's probs have the shape {tuple(found.probs.shape)}; they must be (B, A) = ({count}, {ages})"
+            elif (found.probs < -1e-6).any() or not torch.allclose(found.probs.sum(1), torch.ones(count), atol=1e-5):
+                yield "decode's probs are not a distribution: none below 0, and a sum of 1 within 1e-5"
+        if found.std is not None and (found.std.shape != (count,) or not (found.std >= 0).all()):
+            yield "decode's std must be (B,) and nowhere negative"
+
+
+class _Decoding(nn.Module):
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head.decode(self.head(features)).age
+
+
+def _script(head: Head, features: Tensor) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            scripted = torch.jit.script(_Decoding(head))
+        except Exception as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            yield f"forward and decode do not script under TorchScript, so that no export can be made: {reason.strip()}"
+            return
+    if not torch.allclose(scripted(features), head.decode(head(features)).age, atol=1e-4):
+        yield "says something else under TorchScript"
+
+
+def _require(holds: bool, name: str, problem: str) -> None:
+    if not holds:
+        raise violation("head", name, problem)

@@ -1,0 +1,112 @@
+"""The contract of models: what a card describes can be made and trained, or, where it is external, be asked."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from agebench.config.cards.base import ModelCard
+from agebench.config.cards.external import ExternalCard
+from agebench.errors import UserError
+from agebench.estimators.external.base import estimate
+from agebench.estimators.external.io_spec import ExternalModelError
+from agebench.models.age_model import AGES, create_model
+from agebench.models.weights import PACKAGES
+from agebench.plugins.testing.head import check_head
+from agebench.plugins.testing.violation import violation
+from agebench.registry.catalog import load_catalog
+
+FACES = 6
+
+
+def check_model(model: str | ModelCard | ExternalCard) -> str:
+    """Check a model, by name or by card, and its head with it; an external one is asked about a few made-up faces.
+
+    Returns:
+        What was checked.
+
+    Raises:
+        ContractViolation: at the first breach, in one sentence.
+        UserError: an external model's file or package is not on this machine.
+    """
+    card = load_catalog().models.get(model) if isinstance(model, str) else model
+    if isinstance(card, ExternalCard):
+        for problem in _external(card):
+            raise violation("external model", card.name, problem)
+        return (
+            f"asked about {FACES} made-up faces, twice; not checked: the framing (input.coverage = {card.input.coverage:g}), which "
+            "decides the error of many models. Test other ones with --set faces.coverage=1.2"
+        )
+    for problem in _trainable(card):
+        raise violation("model", card.name, problem)
+    check_head(card.head, ages=AGES, **card.head_options)
+    return f"one training step at {card.size} px, and its head"
+
+
+def _trainable(card: ModelCard) -> Iterator[str]:
+    if card.weights and card.weights not in PACKAGES:
+        yield f"weights = {card.weights!r} is none of the packages that agebench can read: {', '.join(PACKAGES)}"
+    torch.manual_seed(0)
+    try:
+        made = create_model(card)
+    except UserError as error:
+        yield f"it cannot be made: {error}"
+        return
+    images, ages = torch.randn(4, card.channels, card.size, card.size), torch.tensor([3.0, 25.0, 48.0, 80.0])
+    made.head.init_from_ages(ages)
+    made.train()
+    logits = made(images)
+    if logits.shape != (4, made.head.out_features):
+        yield f"forward gives {tuple(logits.shape)} for 4 images; it must be (B, head.out_features) = (4, {made.head.out_features})"
+        return
+    made.head.loss(logits, ages).backward()  # type: ignore[no-untyped-call]
+    untrained = [name for name, value in made.named_parameters() if value.requires_grad and value.grad is None]
+    if untrained:
+        yield f"the loss does not reach {len(untrained)} parameters, the first is {untrained[0]}: they would never be trained"
+    made.eval()
+    with torch.inference_mode():
+        age = made.predict(images).age
+        alone = made.predict(images[:1]).age
+    if age.shape != (4,) or not torch.isfinite(age).all():
+        yield f"predict gives ages of the shape {tuple(age.shape)}, or not finite; they must be (B,) = (4,) years"
+    elif not torch.allclose(alone, age[:1], atol=1e-2):
+        yield "the age of a face depends on what else is in its batch, in evaluation mode"
+
+
+def _external(card: ExternalCard) -> Iterator[str]:
+    if not card.licence.strip():
+        yield "the card's licence is empty; write the terms, or `unknown`"
+    faces = synthetic_faces(FACES, card.size)
+    order = np.arange(FACES)
+    try:
+        first = estimate(card, faces, order)
+        second = estimate(card, faces, order[::-1])
+    except ExternalModelError as error:
+        yield str(error)
+        return
+    if not np.allclose(first.age[::-1], second.age, atol=0.05):
+        off = np.abs(first.age[::-1] - second.age).max()
+        yield (
+            f"the same faces in another order get other ages (up to {off:.3g} years): answers must follow the order of the "
+            "faces, each face by itself, with nothing drawn at random"
+        )
+    if (first.age < -20).any() or (first.age > 150).any():
+        yield (
+            f"it says ages from {first.age.min():.4g} to {first.age.max():.4g}, which are no years of people: "
+            "set output.scale and output.offset, or value_range, mean and std of the input"
+        )
+
+
+def synthetic_faces(count: int, size: int) -> np.ndarray:
+    """(count, size, size, 3) uint8: skin-coloured ovals with two eyes, each another."""
+    rng = np.random.default_rng(7)
+    grid = (np.arange(size) + 0.5) / size
+    y, x = np.meshgrid(grid, grid, indexing="ij")
+    faces = np.empty((count, size, size, 3), dtype=np.uint8)
+    for face in faces:
+        face[:] = rng.integers(30, 226, 3)
+        face[((x - 0.5) / 0.36) ** 2 + ((y - 0.5) / 0.46) ** 2 < 1] = rng.integers((120, 80, 60), (246, 206, 186))
+        for eye in (0.3, 0.7):
+            face[(x - eye) ** 2 + (y - 0.38) ** 2 < rng.uniform(0.03, 0.07) ** 2] = rng.integers(0, 90, 3)
+    noise = rng.integers(-8, 9, faces.shape)
+    return np.clip(faces.astype(int) + noise, 0, 255).astype(np.uint8)

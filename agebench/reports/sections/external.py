@@ -1,0 +1,133 @@
+"""What the report of an external model says that no report of a trained one does."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agebench.reports.formatting import (
+    DASH,
+    escape_markdown,
+    format_ci,
+    format_duration,
+    format_number,
+    join_words,
+    markdown_table,
+)
+
+# Below this correlation with age an estimate follows something else, or the model is fed something else than in its training.
+HARDLY = 0.3
+
+
+def describe_external(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """The first paragraphs: what was tested on what, and whether it can have seen these faces before."""
+    model, tests = manifest.get("model") or {}, metrics["tests"]
+    errors = [
+        f"{format_ci((test.get('overall') or {}).get('mae') or {})} years on {escape_markdown(name)}"
+        for name, test in tests.items()
+    ]
+    title = escape_markdown(model.get("title") or model.get("name") or "A model")
+    opening = (
+        f"**{title}**, as it is: nothing was trained here, and every usable image of "
+        f"{join_words([escape_markdown(n) for n in tests])} "
+        f"was asked for. It is on average off by **{join_words(errors)}**."
+    )
+    floors = [
+        f"{format_number(test['baseline_mae'])} years on {escape_markdown(name)}"
+        for name, test in tests.items()
+        if test.get("baseline_mae") is not None
+    ]
+    if floors:
+        opening += f" Always answering the median age of the test set would be off by {join_words(floors)}."
+    return "\n\n".join(filter(None, [opening, cautions(metrics), _contamination(metrics)]))
+
+
+def cautions(metrics: Mapping[str, Any]) -> str:
+    """Warn of an estimator that does no better than a constant, or hardly follows age; empty where none does.
+
+    Of models that were trained here the first paragraph of the report compares with the floor.
+    """
+    if metrics["train"] is not None:
+        return ""
+    words = [_caution(escape_markdown(name), test) for name, test in metrics["tests"].items()]
+    words = list(filter(None, words))
+    if not words:
+        return ""
+    ways = (
+        "A model that is called wrongly looks like this. Compare with its training: the framing (`faces.coverage`), and on the "
+        "card of an external model `value_range`, `mean`, `std`, `channels` and `layout` of `[input]`, and `name`, `column`, "
+        "`scale` and `offset` of `[output]`."
+    )
+    return " ".join([*words, ways])
+
+
+def _caution(name: str, test: Mapping[str, Any]) -> str:
+    overall, floor = test.get("overall") or {}, test.get("baseline_mae")
+    mae, pearson = overall.get("mae") or {}, overall.get("pearson") or {}
+    faults = []
+    if floor is not None and mae.get("value") is not None:
+        if mae["value"] > floor:
+            faults.append(
+                f"is worse than always answering the median age ({format_number(mae['value'])} against "
+                f"{format_number(floor)} years)"
+            )
+        elif (mae.get("high") or mae["value"]) >= floor:
+            faults.append(
+                f"is not shown to be better than always answering the median age ({format_number(floor)} years)"
+            )
+    if "pearson" in overall and (pearson.get("value") is None or pearson["value"] < HARDLY):
+        value = pearson.get("value")
+        how = "does not vary" if value is None else f"hardly correlates with age (Pearson {format_number(value)})"
+        faults.append(how)
+    return f"**On {name} the estimate {join_words(faults)}.**" if faults else ""
+
+
+def _contamination(metrics: Mapping[str, Any]) -> str:
+    where: dict[str, list[str]] = {}
+    for name, test in metrics["tests"].items():
+        where.setdefault(test.get("contamination") or "", []).append(escape_markdown(name))
+    words = []
+    if "known" in where:
+        words.append(
+            f"**Contaminated: it was trained on images of {join_words(where['known'])}**, by its own card. "
+            "The figures there are no test and must not stand beside those of models that had not seen them."
+        )
+    if "validated" in where:
+        words.append(
+            f"**Not independent: its authors watched its training on {join_words(where['validated'])}**, by its card, "
+            "so its weights "
+            "were chosen with these images in sight."
+        )
+    if "unknown" in where:
+        words.append(
+            f"**Is it contaminated? What it was trained on is not known**, so it may have seen images or people of "
+            f"{join_words(where['unknown'])}. Read the figures there as the best that can be the case, not as those "
+            "on unseen faces; "
+            "an error far below that of models known not to have seen them is a reason to ask, not to praise."
+        )
+    if "none stated" in where:
+        words.append(
+            f"By its card it was not trained on {join_words(where['none stated'])}; agebench has no way to check that."
+        )
+    return " ".join(words)
+
+
+def external_table(manifest: Mapping[str, Any]) -> str:
+    """What was called, under which terms, on which machine."""
+    model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
+    machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
+    stages = [f"{key.removesuffix('_s')} {format_duration(value)}" for key, value in times.items() if key != "total_s"]
+    versions = {"agebench": manifest.get("agebench"), **(manifest.get("versions") or {})}
+    digest = model.get("file_sha256")
+    facts = {
+        "form": escape_markdown(model.get("format") or DASH),
+        "source": escape_markdown(model.get("source") or DASH) + (f" (SHA-256 {digest}…)" if digest else ""),
+        "trained on": escape_markdown(model.get("training_data") or DASH),
+        "licence": escape_markdown(model.get("licence") or DASH),
+        "citation": escape_markdown(model.get("citation") or DASH),
+        "machine": escape_markdown(machine),
+        "time": f"{format_duration(times.get('total_s'))}: " + ", ".join(stages),
+        "versions": ", ".join(
+            f"{escape_markdown(name)} {escape_markdown(version)}" for name, version in versions.items() if version
+        ),
+        "commit": escape_markdown(manifest.get("git") or DASH),
+    }
+    return markdown_table(["", ""], [[key, value] for key, value in facts.items()], align=("left", "left"))

@@ -1,0 +1,130 @@
+"""How a run was made, in words and tables: faces, what was used and left out, training and machine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agebench.reports.formatting import (
+    DASH,
+    escape_markdown,
+    format_count,
+    format_duration,
+    markdown_table,
+    settings,
+)
+from agebench.reports.sections.splits import leaks_of
+
+# Every framing that a card may name, after "its faces are".
+ALIGNMENT_NAMES = {
+    "none": "as they come, framed like the template already",
+    "landmarks": "aligned by annotated points",
+    "detect": "found and aligned by a detector",
+    "letterbox": "cut out by their annotated boxes, unaligned, and fitted into black",
+    "boxes": "cut out by their annotated boxes, a framing of their own",
+}
+
+
+def describe_faces(manifest: Mapping[str, Any]) -> str:
+    """How the faces of each dataset came to the template."""
+    faces = manifest.get("faces") or {}
+    ways = [
+        f"{escape_markdown(name)} {ALIGNMENT_NAMES.get(way, escape_markdown(way))}"
+        for name, way in (faces.get("datasets") or {}).items()
+    ]
+    size, coverage = faces.get("size"), faces.get("coverage")
+    text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
+    text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
+    found = (faces.get("detectors") or {}).items()
+    by = "".join(f" Detector of {escape_markdown(name)}: {escape_markdown(each['name'])}." for name, each in found)
+    return (f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}") + _bodies_in_words(faces)
+
+
+def _bodies_in_words(faces: Mapping[str, Any]) -> str:
+    """How many rows of each dataset showed a body, where the model sees bodies."""
+    words = [
+        f" Of {escape_markdown(name)}, {format_count(each['body'])} of {format_count(each['rows'])} rows show a body"
+        + (f", {format_count(each['body_alone'])} of them without a face." if each.get("body_alone") else ".")
+        for name, each in (faces.get("bodies") or {}).items()
+    ]
+    return "".join(words)
+
+
+def describe_samples_used(manifest: Mapping[str, Any]) -> list[str]:
+    """The table of what was used, and a line of reasons for each dataset that lost images."""
+    rows, reasons = [], []
+    for name, found in (manifest.get("samples") or {}).items():
+        dropped = found.get("quarantined") or {}
+        keys = ("read", "train", "val", "test", "duplicates", "in_training_set")
+        rows.append(
+            [
+                escape_markdown(name),
+                *(format_count(found.get(key)) for key in keys),
+                format_count(sum(dropped.values())),
+            ]
+        )
+        if dropped:
+            share = f" ({100 * sum(dropped.values()) / found['read']:.1f} %)" if found.get("read") else ""
+            why = "; ".join(f"{format_count(n)} × {escape_markdown(reason)}" for reason, n in dropped.items())
+            reasons.append(f"- {escape_markdown(name)}, {format_count(sum(dropped.values()))} images{share}: {why}")
+        if found.get("straddling"):
+            reasons.append(
+                f"- {escape_markdown(name)}, {format_count(found['straddling'])} images of the official split, because a copy "
+                "or the same person stands in a later part"
+            )
+    headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
+    rule = (
+        "Every test set was read once."
+        if not manifest.get("train")
+        else (
+            "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
+            if leaks_of(manifest)
+            else "Exact copies and the images of one subject stay on one side of the split; "
+        )
+        + "test images of other sets that the training set holds too are left out. Every test set was read once, after training."
+    )
+    return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
+
+
+def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Network, recipe, machine and time."""
+    model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
+    recipe = config.get("train") or {}
+    parameters = f", {model['parameters'] / 1e6:.1f} million parameters" if model.get("parameters") else ""
+    machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
+    stages = {key.removesuffix("_s"): seconds for key, seconds in times.items() if key.endswith("_s")}
+    speed = times.get("images_per_s")
+    stages.pop("images_per", None)
+    total = stages.pop("total", None)
+    versions = {"agebench": manifest.get("agebench"), **(manifest.get("versions") or {})}
+    facts = {
+        "network": escape_markdown(model.get("backbone") or model.get("name") or DASH) + parameters,
+        "head": ", ".join(
+            filter(None, [escape_markdown(model.get("head") or DASH), settings(model.get("head_options") or {})])
+        ),
+        "beside age": settings(model.get("tasks") or {}),
+        "started from": {"random": "random weights", None: DASH}.get(
+            model.get("weights"), escape_markdown(model.get("weights"))
+        ),
+        "epochs": _epochs(manifest),
+        "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
+        "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
+        "seed": str(manifest.get("seed", DASH)),
+        "machine": escape_markdown(machine) + (f"; {speed:,.0f} images/s in training" if speed else ""),
+        "time": f"{format_duration(total)}: "
+        + ", ".join(f"{escape_markdown(key)} {format_duration(stages[key])}" for key in stages),
+        "versions": ", ".join(
+            f"{escape_markdown(name)} {escape_markdown(version)}" for name, version in versions.items() if version
+        ),
+        "commit": escape_markdown(manifest.get("git") or DASH),
+    }
+    return markdown_table(
+        ["", ""],
+        [[key, value or DASH] for key, value in facts.items() if value or key != "beside age"],
+        align=("left", "left"),
+    )
+
+
+def _epochs(manifest: Mapping[str, Any]) -> str:
+    epochs, folds = format_count(manifest.get("epochs")), (manifest.get("protocol") or {}).get("folds", 1)
+    if folds > 1:
+        return f"{epochs} in each of {folds} folds; of each, the weights with the lowest validation MAE answered"
+    return f"{epochs}; lowest validation MAE in epoch {format_count(manifest.get('best_epoch'))}"

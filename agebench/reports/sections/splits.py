@@ -1,0 +1,75 @@
+"""What a report says of the protocol that a run was divided by, and of what leaks in it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agebench.config.cards.protocol import DEFAULT
+from agebench.reports.formatting import escape_markdown, format_count, format_number, join_words
+
+LEAKY = "‡"
+
+
+def protocol_of(metrics: Mapping[str, Any]) -> str:
+    """The protocol's name; "" for the default one, and where there was none to choose."""
+    name = (metrics.get("protocol") or {}).get("name") or DEFAULT
+    return "" if name == DEFAULT else str(name)
+
+
+def leaks_of(metrics: Mapping[str, Any]) -> dict[str, int]:
+    """`duplicates` and `subjects` on both sides of the protocol's split; empty where nothing leaks."""
+    leaks = (metrics.get("protocol") or {}).get("leaks") or {}
+    return {key: leaks.get(key, 0) for key in ("duplicates", "subjects")} if any(leaks.values()) else {}
+
+
+def test_label(name: str, metrics: Mapping[str, Any]) -> str:
+    """What tables call a test set; the training set's own held-out part is named after its protocol."""
+    if name != metrics["train"]:
+        return escape_markdown(name)
+    return escape_markdown(f"{name} ({protocol_of(metrics) or 'held-out part'})") + (LEAKY if leaks_of(metrics) else "")
+
+
+test_label.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no test
+
+
+def describe_protocol(metrics: Mapping[str, Any]) -> str:
+    """Below a table: how the training set was divided, what leaks, and how many folds stand behind the figures."""
+    home, folds = metrics["train"], (metrics.get("protocol") or {}).get("folds", 1)
+    sentences = []
+    if protocol_of(metrics):
+        often = f" into {folds} folds, each with a model of its own" if folds > 1 else ""
+        sentences.append(
+            f"{escape_markdown(home)} was divided by its protocol {escape_markdown(protocol_of(metrics))}{often}."
+        )
+    return "\n\n".join(filter(None, [" ".join([*sentences, *_folds(metrics)]), describe_leaks(metrics)]))
+
+
+def describe_leaks(metrics: Mapping[str, Any]) -> str:
+    """The warning beside every figure of a leaky protocol; "" where nothing leaks."""
+    leaks = leaks_of(metrics)
+    if not leaks:
+        return ""
+    found = [
+        f"{format_count(leaks['duplicates'])} test images also stand in training or validation"
+        if leaks["duplicates"]
+        else "",
+        f"{format_count(leaks['subjects'])} people of the test are also trained on" if leaks["subjects"] else "",
+    ]
+    return (
+        f"{LEAKY} **This protocol leaks: {join_words(list(filter(None, found)))}.** It was run as published; its "
+        "figures flatter the "
+        "model and are no measure of unseen faces."
+    )
+
+
+def _folds(metrics: Mapping[str, Any]) -> Iterator[str]:
+    for name, test in metrics["tests"].items():
+        folds = test.get("folds")
+        if not folds:
+            continue
+        maes, named = folds["mae"], [escape_markdown(fold) for fold in folds["names"]]
+        best, worst = maes.index(min(maes)), maes.index(max(maes))
+        yield (
+            f"On {escape_markdown(name)} the folds' own MAEs are {format_number(folds['mean'])} on average (standard deviation "
+            f"{format_number(folds['sd'])}; {format_number(maes[best])} in fold {named[best]} to "
+            f"{format_number(maes[worst])} in fold {named[worst]})."
+        )

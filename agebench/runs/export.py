@@ -1,0 +1,212 @@
+"""A finished run's model as files for elsewhere: checked, judged, timed."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agebench.data.samples import Samples
+from agebench.errors import UserError
+from agebench.estimators.external.model_files import need_onnxruntime
+from agebench.estimators.trained import TrainedEstimator
+from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
+from agebench.export.base import ExportedFile
+from agebench.export.benchmark import measure_speed
+from agebench.export.card import build_card
+from agebench.export.formats.onnx import require_onnx
+from agebench.export.loading import open_exported
+from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, write_export
+from agebench.registry.catalog import Catalog
+from agebench.runs.config import RunConfig
+from agebench.runs.datasets import open_dataset
+from agebench.runs.guarantees import deployment_guarantees
+from agebench.runs.loading import load_run, load_test_set
+from agebench.runs.run import prepare_faces
+from agebench.runs.run_dir import RunDir
+from agebench.training.dataloader import FaceDataset, make_face_dataset, subsample_by_age
+from agebench.training.device import hardware_info
+from agebench.utils.integrity import read_table
+from agebench.utils.io import file_digest, write_json
+from agebench.utils.progress import progress
+
+# Faces to compare a file with its model on; and training faces that int8 takes its scales from.
+EXAMPLES, CALIBRATION = 64, 256
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What to write, and how to judge it.
+
+    Attributes:
+        variants: the files.
+        impossible: combinations that were asked for and cannot be had: (file, why).
+        images: how many of each test set lower precisions are judged on, at most; None: all.
+        resamples: of the intervals.
+        seed: of them.
+    """
+
+    variants: tuple[ExportVariant, ...]
+    impossible: tuple[tuple[str, str], ...] = ()
+    images: int | None = None
+    resamples: int = 1000
+    seed: int = 0
+
+
+def plan_exports(
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    *,
+    images: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> ExportPlan:
+    """Every format in every precision, as far as they go together.
+
+    Raises:
+        UserError: an unknown word, nothing that can be had, or a package is missing that they need.
+    """
+    for option, words, known in (("--format", formats, SUFFIXES), ("--precision", precisions, TYPES)):
+        for word in words:
+            if word not in known:
+                raise UserError(f"{option} {word}: there are {', '.join(known)}")
+        if not words:
+            raise UserError(f"{option}: names nothing; there are {', '.join(known)}")
+    every = list(dict.fromkeys(ExportVariant(*both) for both in itertools.product(formats, precisions)))
+    reasons = {variant: UNSUPPORTED.get((variant.kind, variant.precision)) for variant in every}
+    possible = tuple(variant for variant, reason in reasons.items() if not reason)
+    impossible = tuple((variant.file, reason) for variant, reason in reasons.items() if reason)
+    if not possible:
+        raise UserError("; ".join(f"{file}: {why}" for file, why in impossible))
+    if "onnx" in {variant.kind for variant in possible}:
+        require_onnx()
+        need_onnxruntime("what --format onnx writes")
+    return ExportPlan(possible, impossible, images, resamples, seed)
+
+
+def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Path) -> dict[str, Any]:
+    """Write the files to `out`, beside each a JSON of the same name about it.
+
+    Returns:
+        files: what stands in those; refused and impossible: [{file, reason}]; hardware.
+
+    Raises:
+        UserError: no finished run of one model stands there, or one of its datasets does not.
+        AgebenchError: a file says something else than the model.
+    """
+    config, trained = load_finished_run(folder)
+    lower = any(variant.precision != "fp32" for variant in ordered.variants)
+    names = config.data.test if lower else config.data.test[:1]
+    opened = {name: load_test_set(config, folder, catalogue, name) for name in names}
+    tests = {name: _tested(folder, name, *each, ordered.images) for name, each in opened.items()} if lower else {}
+    examples = _pixels(opened[names[0]][1], EXAMPLES)
+    about, home = folder.manifest(), catalogue.datasets.get(config.data.train)
+    card = build_card(trained.model, trained.card, home, about, folder.metrics())
+    card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test)}
+    calibration = None
+    if any(variant.precision == "int8" for variant in ordered.variants):
+        calibration = _pixels(_calibrating(config, folder, catalogue))
+    machine = hardware_info(trained.device)
+    files, refused = [], []
+
+    def judge(file: ExportedFile) -> dict[str, Any]:
+        return check_accuracy(file, tests, resamples=ordered.resamples, seed=ordered.seed)
+
+    for variant in progress(ordered.variants, label="export", unit="file"):
+        path = out / variant.file
+        _beside(path).unlink(missing_ok=True)  # of an earlier file: killed now, it would stand beside another
+        options: dict[str, Any] = {} if variant.precision == "fp32" else {"calibration": calibration, "judge": judge}
+        try:
+            inside = write_export(
+                trained.model, trained.card, card, path, examples=examples, variant=variant, **options
+            )
+        except AccuracyCheckFailed as reason:
+            _remove(path)
+            refused.append({"file": variant.file, "reason": str(reason)})
+            continue
+        files.append(_describe(path, inside, examples, machine))
+        write_json(_beside(path), files[-1])
+    impossible = [{"file": file, "reason": why} for file, why in ordered.impossible]
+    return {"files": files, "refused": refused, "impossible": impossible, "hardware": machine}
+
+
+def load_finished_run(folder: RunDir) -> tuple[RunConfig, TrainedEstimator]:
+    """As `open_trained`, on the CPU, and only of a run that is finished and has one model.
+
+    Raises:
+        UserError: it has not.
+    """
+    if (folder.path / "folds").exists():
+        raise UserError(
+            f"{folder.path}: this run trained a model a fold, and none of them is the run's; export a run of one fold"
+        )
+    config, trained = load_run(folder, "cpu")
+    if not folder.manifest().get("finished"):
+        raise UserError(
+            f"{folder.path}: this run isn't finished, so nothing is known of how good its model is; `agebench run --config "
+            f"{folder.path / 'config.toml'} --out {folder.path} --resume` goes on with it"
+        )
+    return config, trained
+
+
+def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, images: int | None) -> CheckSubset:
+    file = folder.path / "predictions" / f"{name}.parquet"
+    if not file.exists():
+        raise UserError(
+            f"{file}: gone, and without what the model said there is nothing to compare a lower precision with"
+        )
+    said = (
+        read_table(folder.path, f"predictions/{name}.parquet").drop(columns="p", errors="ignore").set_index("sample_id")
+    )
+    ids = samples.table["sample_id"]
+    if len(said) != len(ids) or not ids.isin(said.index).all():
+        raise UserError(
+            f"{file}: predictions of {len(said):,} images, and the dataset '{name}' gives {len(ids):,} of the run's now: it has "
+            "changed since the run"
+        )
+    mae = folder.metrics()["tests"][name]["overall"]["mae"]
+    if mae["low"] is None:
+        raise UserError(
+            f"{folder.path}: its figures have no intervals (evaluate.resamples = 0), and a lower precision is judged by them"
+        )
+    chosen = np.linspace(0, len(ids) - 1, min(images or len(ids), len(ids))).round().astype(int)
+    return CheckSubset(np.asarray(data.pixels[data.rows[chosen]]), said.loc[ids.iloc[chosen]].reset_index(), mae)
+
+
+def _calibrating(config: RunConfig, folder: RunDir, catalogue: Catalog) -> FaceDataset:
+    """Training faces, over all ages."""
+    name = config.data.train
+    dataset = open_dataset(catalogue.datasets.get(name))
+    ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
+    other = ~dataset.samples.table["sample_id"].isin(ids)
+    chosen = dataset.samples.reject(other, "not trained on")
+    faces = prepare_faces(config, dataset, chosen if config.data.exclude else None)
+    trained = faces.drop_rejected(chosen)
+    return subsample_by_age(make_face_dataset(faces, trained), CALIBRATION)
+
+
+def _pixels(data: FaceDataset, count: int | None = None) -> np.ndarray:
+    return np.asarray(data.pixels[data.rows[:count]])
+
+
+def _describe(path: Path, card: dict[str, Any], examples: np.ndarray, machine: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": file_digest(path),
+        **{key: card[key] for key in ("format", "precision", "checked", "accuracy") if key in card},
+        "speed": measure_speed(open_exported(path, trusted=True), examples),
+        "hardware": machine,
+    }
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _remove(path: Path) -> None:
+    """What an earlier call left under a name that was refused now."""
+    path.unlink(missing_ok=True)
+    _beside(path).unlink(missing_ok=True)

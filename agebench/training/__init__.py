@@ -1,0 +1,1 @@
+"""Training: data loading, optimization, checkpoints, distribution over processes."""

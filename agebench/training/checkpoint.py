@@ -1,0 +1,169 @@
+"""Checkpoints: safetensors, atomic, never pickled."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from agebench.errors import Damaged, UserError
+from agebench.utils.io import atomic_write
+
+# Bytes; the largest model that can be trained here takes a twentieth of it. A run's folder may come from anybody.
+MAX_WEIGHTS_BYTES = 8 * 1024**3
+
+
+def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """The model's weights alone, with `about` in the file's header."""
+    _save(path, _plain(model.state_dict()), about)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load what `save_weights` wrote; returns `about`.
+
+    Raises:
+        UserError: no such file, a damaged or far too large one, or one of another model (with the first difference).
+    """
+    check_size(path)
+    tensors, about = _load(path)
+    _fit(path, model, tensors)
+    return about
+
+
+def check_size(path: Path) -> None:
+    """Refuse a file that is far too large for a checkpoint, before anything of it is read.
+
+    Raises:
+        UserError: it is.
+    """
+    if path.is_file() and path.stat().st_size > MAX_WEIGHTS_BYTES:
+        raise UserError(
+            f"{path}: {path.stat().st_size:,} bytes are more than a checkpoint may have ({MAX_WEIGHTS_BYTES:,})"
+        )
+
+
+def check_weights(path: Path, model: nn.Module) -> None:
+    """Whether these are the weights of this model, by the file's header alone: nothing is read or allocated.
+
+    Args:
+        path: the file.
+        model: may be on torch's meta device, where a model has shapes and no memory.
+
+    Raises:
+        UserError: a damaged file, one of another model (with the first difference), or a model that takes more memory beside its
+            weights than a checkpoint may have bytes.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    _compare(path, model, shapes)
+    whole = sum(
+        value.nbytes for value in (*model.parameters(), *model.buffers())
+    )  # buffers: also those that no file holds
+    if whole > MAX_WEIGHTS_BYTES:
+        raise UserError(f"{path}: its model takes {whole:,} bytes; {MAX_WEIGHTS_BYTES:,} are allowed")
+
+
+def save_state(path: Path, model: nn.Module, optimiser: Optimizer, about: dict[str, Any]) -> None:
+    """Everything that training needs to go on, in one file: a kill between two files would leave halves that do not fit."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+    _save(path, _plain(tensors), about)
+
+
+def load_state(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
+    """Load what `save_state` wrote; returns `about`.
+
+    Raises:
+        UserError: a damaged file, or one of another model.
+    """
+    tensors, about = _load(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise _damaged(path, f"it has a tensor called '{name}'")
+        parts[part][rest] = value
+    _fit(path, model, parts["model"])
+    state: dict[int, dict[str, Tensor]] = {}
+    try:
+        for name, value in parts["optimiser"].items():
+            number, _, key = name.partition(".")
+            # In the layout of the weights it belongs to, or every later step would pay for the difference.
+            layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+            state.setdefault(int(number), {})[key] = value.contiguous(memory_format=layout)
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    except (ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+    return about
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        try:
+            text = json.dumps(about)
+            save_file(tensors, temporary, metadata={"agebench": text, "sha256": _digest(tensors, text)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(28 if "No space" in str(error) else 5, str(error)) from error
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        text = metadata.get("agebench", "{}")
+        about = json.loads(text)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    # Checkpoints of earlier versions have no digest.
+    if "sha256" in metadata and metadata["sha256"] != _digest(tensors, text):
+        raise _damaged(path, "its content does not have the SHA-256 that was written with it")
+    if not isinstance(about, dict):
+        raise _damaged(path, f"its metadata are a {type(about).__name__}, not a table")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+    """SHA-256 of all that a checkpoint holds, whatever the order in the file."""
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, reason: object) -> Damaged:
+    return Damaged(
+        f"{path}: not a readable checkpoint: {reason}. Restore it from a copy, or delete the folder {path.parent} and repeat "
+        "the run"
+    )
+
+
+def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    _compare(path, module, {name: tuple(value.shape) for name, value in tensors.items()})
+    with torch.no_grad():
+        module.load_state_dict(tensors)
+
+
+def _compare(path: Path, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    for name in sorted({*own, *shapes}):
+        have, want = (side.get(name, "missing") for side in (shapes, own))
+        if have != want:
+            raise UserError(
+                f"{path}: is a checkpoint of another model: {name} is {have} in the file and {want} in the model"
+            )

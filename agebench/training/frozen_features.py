@@ -1,0 +1,120 @@
+"""Features of faces under a frozen backbone: computed once, shared by all heads, seeds and runs that ask for the same."""
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agebench.config.cards.base import Architecture
+from agebench.data.faces.cache import FaceCache
+from agebench.models.age_model import AgeModel
+from agebench.training.augmentation import normalize
+from agebench.training.dataloader import FaceDataset, iter_batches
+from agebench.training.device import autocast
+from agebench.utils.blocks import Blocks
+from agebench.utils.io import write_error
+from agebench.utils.locks import held
+from agebench.utils.paths import cache_home
+from agebench.utils.progress import progress
+
+BATCH_SIZE = 128
+
+
+class FeatureFlip:
+    """Features -> those of the face, or of its mirror image, as augmentation by flipping would have it."""
+
+    def __init__(self, flip: float) -> None:
+        self.flip = flip
+
+    def __call__(self, features: Tensor, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
+        """(B, views, D) -> (B, D); `share` as for `Augmenter`."""
+        if features.shape[1] == 1:
+            return features[:, 0]
+        number, of = share
+        draws = torch.rand(len(features) * of, generator=generator)[number * len(features) :][: len(features)]
+        mirrored = (draws < self.flip).to(features.device)
+        return torch.where(mirrored[:, None], features[:, 1], features[:, 0])
+
+
+def model_input(batch: Tensor, card: Architecture) -> Tensor:
+    """What the model takes for faces (B, S, S, 3) uint8, or for features (B, views, D), without any random change."""
+    return normalize(batch, card.mean, card.std) if batch.dtype == torch.uint8 else batch[:, 0]
+
+
+def frozen_features(
+    model: AgeModel, faces: FaceCache, card: Architecture, *, mirrored: bool, device: torch.device, precision: str
+) -> FaceCache:
+    """`faces` with (N, views, D) float32 features for pixels: of each face and, where asked, of its mirror image.
+
+    The backbone stops learning, and its batch normalisation keeps the statistics it has. The cache's key covers all that
+    made the features: the backbone's weights, the faces, the normalisation, the kind of device and its precision. A computation
+    that was interrupted continues; of several processes that ask for the same one works, the others wait. What does not have
+    the digest that was written with it is computed again.
+
+    Raises:
+        AgebenchError: the cache cannot be written (a full disk); what was finished is kept.
+    """
+    backbone = model.backbone.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    about = [faces.key, card.backbone, card.mean, card.std, mirrored, device.type, precision, torch.__version__]
+    folder = cache_home() / "features" / f"{faces.key}-{_digest(backbone, about)}"
+    views = 2 if mirrored else 1
+    training = backbone.training
+    backbone.eval()
+    with torch.inference_mode(), autocast(device, precision):
+        width = int(
+            backbone(normalize(torch.from_numpy(np.array(faces.pixels[:1])).to(device), card.mean, card.std)).shape[1]
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder / "lock", "computing features"):
+            blocks = Blocks(folder / "features.f32", len(faces.pixels), views * width * 4, BATCH_SIZE)
+            _complete(blocks, backbone, faces, card, views, device, precision)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        backbone.train(training)
+    features = np.memmap(folder / "features.f32", np.float32, "r", shape=(len(faces.pixels), views, width))
+    return FaceCache(features, faces.row_by_id, faces.rejected, folder.name)
+
+
+def _complete(
+    blocks: Blocks,
+    backbone: nn.Module,
+    faces: FaceCache,
+    card: Architecture,
+    views: int,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Compute the blocks that are unfinished or damaged."""
+    checked = blocks.check(label="checking features")
+    rows = np.array(blocks.rows_in(checked.pending), dtype=np.int64)
+    if checked.n_damaged:
+        print(
+            f"{blocks.file}: {checked.n_damaged} of {len(blocks)} blocks of features are not as they were written; those of "
+            f"{len(rows):,} faces are computed again",
+            file=sys.stderr,
+        )
+    if not len(rows):
+        return
+    pixels = FaceDataset(faces.pixels, np.arange(len(faces.pixels)), np.zeros(len(faces.pixels), np.float32))
+    with torch.inference_mode(), progress(total=len(rows), label="computing features", unit="img") as bar:
+        # Only the last block may be a short one, so the batches are the blocks.
+        for block, (batch, _) in zip(checked.pending, iter_batches(pixels, rows, BATCH_SIZE, device), strict=True):
+            images = normalize(batch, card.mean, card.std)
+            with autocast(device, precision):
+                outputs = [backbone(view) for view in (images, images.flip(3))[:views]]
+            content = torch.stack([output.float() for output in outputs], dim=1).cpu().numpy()
+            blocks.write(block, content.tobytes())
+            bar.update(len(batch))
+
+
+def _digest(backbone: nn.Module, about: list[object]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, value in backbone.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

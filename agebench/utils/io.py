@@ -1,0 +1,252 @@
+"""Files: written so that they are there whole or not at all, and told apart by their digests."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agebench.errors import AgebenchError, DiskFull, UserError
+from agebench.utils.paths import cache_home
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# How `atomic` names its temporary files.
+_LEFTOVER = re.compile(r"\..+\.agebench-[a-z0-9_]{8}\.tmp(\..*)?", re.DOTALL)
+_tidied: set[Path] = set()
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MARKUP = (b"<!doctype", b"<html", b"<?xml")
+# Text that a spreadsheet takes for a formula by its first character; quotes before it are those that `csv_cell` added.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    The temporary file is locked while it is written. One that is not was left by a process that was killed: the first write of
+    this process into a folder removes it.
+
+    Raises:
+        AgebenchError: the disk is full or the folder cannot be written; the message names the file.
+    """
+    path = Path(path)
+    descriptor, temporary = None, None
+    try:
+        if path.exists() and not path.is_file():  # as root, the rename would replace a device
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        descriptor, temporary = _make_temporary(path)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, held by a lock that ends with this process."""
+    while True:
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:60]}.agebench-", suffix=".tmp" + path.suffix
+        )
+        try:
+            if _hold(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(name)):
+                return descriptor, Path(name)
+        except FileNotFoundError:  # another process took it for a leftover before it was locked
+            pass
+        os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    """Lock a file; False where another process holds it. A file system without locks has it done."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed processes, once a process and folder."""
+    if fcntl is None or folder in _tidied:
+        return
+    _tidied.add(folder)
+    for entry in os.scandir(folder):
+        if _LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is at work, or locks are not known
+                os.unlink(entry.path)
+
+
+def check_folder(folder: Path, option: str = "--out") -> None:
+    """Refuse a folder in which no file can be made, before any work is done for it. Nothing is left there.
+
+    Raises:
+        UserError: it cannot be made or written; the message names the option.
+    """
+    _check_output(folder, folder, option)
+
+
+def check_file(path: Path, option: str = "--out") -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        UserError: it is a folder or a device, or its folder cannot be written.
+    """
+    _check_output(path, path.parent, option)
+
+
+def _check_output(output: Path, folder: Path, option: str) -> None:
+    created: list[Path] = []
+    try:
+        if output is not folder and output.exists() and not output.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir()
+            created.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} {output}: cannot be written: {error.strerror or error}; choose another place with {option}"
+        ) from error
+    finally:
+        for path in reversed(created):
+            with suppress(OSError):
+                path.rmdir()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that `atomic` had not finished."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """A file's content, which may also come from a pipe.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it has more than `limit` bytes; not more than that are read.
+    """
+    with path.open("rb") as content:
+        found = content.read(limit + 1)
+    if len(found) > limit:
+        raise UserError(f"{path}: has more than {limit:,} bytes; is it the right file?")
+    return found
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Refuse what stands in the place of a large file: a Git LFS pointer, a web page, nothing.
+
+    Raises:
+        UserError: it is one of these; the message says how to get the file.
+    """
+    try:
+        with path.open("rb") as content:
+            start = content.read(256)
+    except OSError:
+        return  # reported by whoever reads it
+    if start.startswith(_POINTER):
+        raise UserError(
+            f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file"
+        )
+    if start.lstrip().lower().startswith(_MARKUP):
+        raise UserError(f"{path}: holds a web page: its download failed or needs a confirmation; download it again")
+    if not start:
+        raise UserError(f"{path}: is empty; download it again")
+
+
+def write_error(path: Path, error: OSError) -> AgebenchError:
+    """The sentence for a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"{path}: the disk is full. Free some space, or put runs elsewhere with --out and caches with AGEBENCH_CACHE; "
+            "what was finished before is kept, and the same command continues."
+        )
+    hint = "; AGEBENCH_CACHE names another place" if path.is_relative_to(cache_home()) else ""
+    return AgebenchError(f"{path}: cannot be written: {error.strerror or error}{hint}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, UTF-8."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically: indented, keys in the order given, NaN refused (JSON has none)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as a CSV cell that no spreadsheet evaluates.
+
+    Text that begins like a formula gets a leading apostrophe; numbers, also those written as text, stay as they are.
+    `csv_origin` takes the apostrophe off again.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def csv_origin(text: str) -> str:
+    """Return the text that `csv_cell` made a cell of."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def csv_text(table: "pd.DataFrame", *, index: bool = False) -> str:
+    """Return a table as CSV text for people: every cell and header as `csv_cell` has it."""
+    from pandas.api.types import is_numeric_dtype  # not for whoever writes JSON alone
+
+    safe = table.rename(columns=csv_cell, index=csv_cell if index else None)
+    for position, dtype in enumerate(safe.dtypes):
+        if not is_numeric_dtype(dtype):
+            safe.isetitem(position, safe.iloc[:, position].astype("object").map(csv_cell).to_numpy(object))
+    safe.index.names = [csv_cell(name) for name in safe.index.names]
+    return safe.to_csv(index=index)
+
+
+def write_csv(path: Path, table: "pd.DataFrame", *, index: bool = False) -> None:
+    """Write a table as CSV for people, atomically; see `csv_text`."""
+    write_text(path, csv_text(table, index=index))
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

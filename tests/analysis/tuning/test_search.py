@@ -1,0 +1,159 @@
+"""`agebench tune` on a small generated set, through the real command; and its parts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.analysis.tuning import trials as trials_module
+from agebench.analysis.tuning.diagnostics import ema, suggest_lr
+from agebench.cli import main
+
+CARD = """
+name = "few"
+title = "A few generated faces"
+reader = "synth"
+licence = "CC0-1.0"
+faces = "none"
+groups = ["gender", "race"]
+[options]
+count = 150
+seed = 11
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cards")
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "few.toml").write_text(CARD)
+    return folder
+
+
+def command(registry: Path, out: Path, *more: str) -> list[str]:
+    words = ["tune", "--train", "few", "--model", "tiny", "--epochs", "2", "--images", "64", "--trial-epochs", "1"]
+    small = ["--set", "model.size=32", "--set", "train.batch_size=16", "--rates", "0.001,0.01", "--decays", "0,0.05"]
+    return [*words, *small, "--set", "evaluate.resamples=100", "--registry", str(registry), "--out", str(out), *more]
+
+
+@pytest.mark.slow
+def test_the_whole_search(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "search"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # killed in the second trial
+        whole, done = trials_module.fit, []
+        patched.setattr(
+            trials_module,
+            "train",
+            lambda *args, **options: stop() if done else done.append(1) or whole(*args, **options),
+        )
+        assert main(command(registry, out)) == 130
+    assert len(list(out.glob("trials/*/result.json"))) == 1
+    first = next(out.glob("trials/*/result.json")).stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(command(registry, out)) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main(command(registry, out, "--resume", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert min(file.stat().st_mtime_ns for file in out.glob("trials/*/result.json")) == first
+
+    assert found["images"]["trial"] == 64
+    assert {(trial["lr"], trial["weight_decay"]) for trial in found["trials"]} == {
+        (0.001, 0.0), (0.001, 0.05), (0.01, 0.0), (0.01, 0.05)
+    }  # fmt: skip
+    assert found["best"]["val_mae"] == min(trial["val_mae"] for trial in found["trials"])
+    assert len(pd.read_csv(out / "trials.csv")) == 4
+    assert (out / "report.html").stat().st_size > 10_000
+    assert not list(out.glob("trials/*/checkpoints"))
+    assert list(out.glob("tensorboard/untrained/*"))
+
+    # Finished: nothing is done again; other settings are refused.
+    assert main(command(registry, out)) == 0
+    assert "finished" in capsys.readouterr().err
+    assert main(command(registry, out, "--seed", "4")) == 2
+    assert "other settings" in capsys.readouterr().err
+
+    # The config is one that `run` takes, and the long run's weights are tested without training again.
+    before = json.loads((out / "run" / "history.json").read_text())
+    words = [
+        "run",
+        "--config",
+        str(out / "best.toml"),
+        "--out",
+        str(out / "run"),
+        "--resume",
+        "--registry",
+        str(registry),
+    ]
+    assert main(words) == 0
+    assert json.loads((out / "run" / "history.json").read_text()) == before
+    assert (out / "run" / "metrics.json").exists()
+
+
+def test_no_test_image_is_read(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agebench.analysis.tuning.context import prepare_context
+    from agebench.registry.catalog import load_catalog
+    from agebench.runs.config import resolve_config
+
+    cards = load_catalog([registry])
+    config = resolve_config(
+        cards, [{"data": {"train": "few", "test": ["few", "synth"]}, "model": {"name": "tiny", "size": 32}}]
+    )
+    ground = prepare_context(config, cards, tmp_path, images=64)
+    assert ground.division.tests == {}
+    kept = {*ground.division.train.table["sample_id"], *ground.division.val.table["sample_id"]}
+    assert len(kept) == len(ground.division.train) + len(ground.division.val) < 150
+    assert len(ground.subset.train) == 64
+    assert {*ground.subset.train.table["sample_id"]} <= {*ground.division.train.table["sample_id"]}
+
+
+def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna")
+    from agebench.analysis.tuning import search as module
+    from agebench.analysis.tuning.context import prepare_context
+    from agebench.registry.catalog import load_catalog
+    from agebench.runs.config import resolve_config
+
+    cards = load_catalog([registry])
+    config = resolve_config(cards, [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}}])
+    search = module.TuneConfig(images=32, epochs=1, search="optuna", trials=2, run=config)
+    ground = prepare_context(config, cards, tmp_path, images=32)
+    first = module._by_optuna(ground, search, 0.001, lambda _: None)
+    assert module._by_optuna(ground, search, 0.001, lambda _: None) == first
+    assert len(first) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train", "nosuch"], "no dataset called 'nosuch'"),
+        (["--train", "few", "--rates", "fast"], "--rates fast"),
+        (["--train", "few", "--rates=-1"], "out of range"),
+        (["--train", "few", "--images", "3"], "images = 3"),
+        (["--train", "few", "--set", "train.lr=fast"], "train.lr = 'fast'"),
+    ],
+)
+def test_a_mistake_writes_nothing(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    out = tmp_path / "search"
+    assert main(["tune", *words, "--registry", str(registry), "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_range_tests_suggestion() -> None:
+    rates = np.geomspace(1e-6, 1, 100)
+    losses = 3 - 1.5 / (1 + (1e-3 / rates) ** 1.5) + np.where(rates > 0.1, 20 * (rates - 0.1), 0)
+    suggested, falls = suggest_lr(rates, [*losses])
+    assert falls
+    assert 3e-3 < suggested < 3e-2
+    assert not suggest_lr(rates, [*(3 + 0.01 * np.sin(np.arange(100)))])[1]
+    assert ema([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])

@@ -1,0 +1,187 @@
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from agebench.data.faces.alignment import TEMPLATE, AlignmentSpec, align_or_crop, estimate_similarity
+from agebench.data.faces.detectors import dlib
+from agebench.data.image_grid import make_contact_sheet
+from agebench.data.image_io import open_image
+from agebench.errors import ImageRejectedError, UserError
+
+THREE = (0, 1, 2)
+
+
+def photograph(width: int, height: int, points: np.ndarray) -> Image.Image:
+    """A grey picture with a red, a green and a blue disc at the three points."""
+    pixels = np.full((height, width, 3), 90, dtype=np.uint8)
+    rows, columns = np.indices((height, width)) + 0.5
+    for channel, (x, y) in enumerate(points):
+        pixels[(columns - x) ** 2 + (rows - y) ** 2 < (0.035 * np.ptp(points[:, 0])) ** 2 + 9, channel] = 255
+    return Image.fromarray(pixels)
+
+
+def discs(face: np.ndarray) -> np.ndarray:
+    """Where the three discs lie, (3, 2), pixels."""
+    found = []
+    for channel in range(3):
+        weight = np.clip(face[..., channel].astype(float) - face.astype(float).mean(axis=2) - 20, 0, None)
+        rows, columns = np.indices(weight.shape) + 0.5
+        found.append(((weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()))
+    return np.array(found)
+
+
+@given(
+    angle=st.floats(-0.6, 0.6),
+    scale=st.floats(0.8, 5),
+    x=st.floats(-20, 60),
+    y=st.floats(-20, 60),
+)
+def test_a_similarity_is_recovered(angle: float, scale: float, x: float, y: float) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    found = estimate_similarity(TEMPLATE * 112, TEMPLATE * 112 @ turn.T + [x, y])
+    np.testing.assert_allclose(found, np.column_stack([turn, [x, y]]), atol=1e-9)
+
+
+def test_a_mirrored_face_is_not_mirrored_back() -> None:
+    mirrored = TEMPLATE * [-1, 1] + [1, 0]
+    assert np.linalg.det(estimate_similarity(TEMPLATE, mirrored)[:, :2]) > 0
+
+
+@pytest.mark.parametrize(("scale", "angle"), [(1.0, 0.0), (3.7, 0.2), (0.6, -0.4)])
+@pytest.mark.parametrize("coverage", [1.0, 1.4])
+def test_annotated_points_end_on_the_template(scale: float, angle: float, coverage: float) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = (TEMPLATE - 0.5) * 200 @ turn.T + [500, 450]
+    spec = AlignmentSpec("landmarks", 112, coverage, THREE)
+    face = align_or_crop(photograph(1000, 900, points), spec, points.ravel().tolist())
+    assert face.shape == (112, 112, 3)
+    np.testing.assert_allclose(discs(face), spec.template(), atol=0.7)
+
+
+def test_none_keeps_the_frame_whatever_the_shape() -> None:
+    spec = AlignmentSpec("none", 112)
+    square = align_or_crop(photograph(200, 200, TEMPLATE * 200), spec)
+    np.testing.assert_allclose(discs(square), spec.template(), atol=0.5)
+    wide = align_or_crop(photograph(300, 200, TEMPLATE * 200 + [50, 0]), spec)
+    np.testing.assert_allclose(discs(wide), spec.template(), atol=0.5)
+    closer = AlignmentSpec("none", 112, 0.8)
+    np.testing.assert_allclose(
+        discs(align_or_crop(photograph(200, 200, TEMPLATE * 200), closer)), closer.template(), atol=0.7
+    )
+
+
+def test_outside_the_photograph_its_edge_is_repeated() -> None:
+    points = TEMPLATE * 200 - [60, 0]  # a face half out of the picture
+    face = align_or_crop(
+        Image.new("RGB", (140, 200), (10, 200, 30)), AlignmentSpec("landmarks", 64, 1.0, THREE), points.ravel().tolist()
+    )
+    assert (np.abs(face.astype(int) - [10, 200, 30]) <= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "message"),
+    [
+        (None, "no landmarks are annotated"),
+        ([1.0, 2.0, 3.0, 4.0], "2 landmarks are annotated"),
+        ([5.0, 5.0] * 3, "fall together"),
+        ([float("nan")] * 6, "fall together"),
+    ],
+)
+def test_points_that_give_no_face_are_refused(landmarks: list[float] | None, message: str) -> None:
+    with pytest.raises(ImageRejectedError, match=message):
+        align_or_crop(Image.new("RGB", (50, 50)), AlignmentSpec("landmarks", 32, 1.0, THREE), landmarks)
+
+
+def test_a_face_of_absurd_size_is_refused() -> None:
+    with pytest.raises(ImageRejectedError, match="20,000"):
+        align_or_crop(
+            Image.new("RGB", (50, 50)), AlignmentSpec("landmarks", 32, 1.0, THREE), [0, 0, 40_000, 0, 20_000, 30_000]
+        )
+
+
+def test_no_face_is_found_in_none() -> None:
+    with pytest.raises(ImageRejectedError, match="no face found"):
+        align_or_crop(Image.new("RGB", (120, 120), (80, 90, 100)), AlignmentSpec("detect", 64))
+
+
+def test_without_the_extra_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    dlib._dlib.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "dlib", None)
+    with pytest.raises(UserError, match=r"pip install 'agebench\[detect\]'"):
+        align_or_crop(Image.new("RGB", (120, 120)), AlignmentSpec("detect", 64))
+    dlib._dlib.cache_clear()
+
+
+def test_every_setting_is_in_the_key() -> None:
+    specs = [
+        AlignmentSpec("none", 64),
+        AlignmentSpec("none", 65),
+        AlignmentSpec("none", 64, 1.1),
+        AlignmentSpec("landmarks", 64, 1.0, THREE),
+    ]
+    specs += [AlignmentSpec("landmarks", 64, 1.0, (3, 4, 5)), AlignmentSpec("detect", 64)]
+    assert len({repr(spec.key()) for spec in specs}) == len(specs)
+
+
+def test_a_contact_sheet_shows_all_faces() -> None:
+    faces = np.stack([np.full((32, 32, 3), shade, dtype=np.uint8) for shade in (40, 90, 140, 190, 240)])
+    sheet = make_contact_sheet(faces, ["a", "b", "c", "d", "e"], columns=3, template=True)
+    shades = set(np.asarray(sheet)[..., 0].ravel().tolist())
+    assert {40, 90, 140, 190, 240} <= shades
+
+
+@pytest.mark.slow
+def test_the_eyes_of_fgnet_and_utkface_coincide(test_data: Path) -> None:
+    """FG-NET by its own points, UTKFace as it is: medians of the eyes' and the nose's places, looked for in the results."""
+    size = 112
+    with zipfile.ZipFile(test_data / "FGNET.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.lower().endswith(".jpg"))[::9]
+        points = {name.lower(): name for name in archive.namelist() if name.lower().endswith(".pts")}
+        fgnet, residuals = [], []
+        for name in names:
+            text = archive.read(points[name.lower().replace("images", "points").replace(".jpg", ".pts")]).decode()
+            landmarks = [float(word) for word in text.split("{")[1].split("}")[0].split()]
+            spec = AlignmentSpec("landmarks", size, 1.0, (31, 36, 67))
+            fgnet.append(align_or_crop(open_image(archive.read(name)), spec, landmarks))
+            three = np.array(landmarks).reshape(-1, 2)[[31, 36, 67]]
+            matrix = estimate_similarity(spec.template(), three)
+            residuals.append(np.linalg.solve(matrix[:, :2], (three - matrix[:, 2]).T).T - spec.template())
+    typical = np.abs(np.median(residuals, axis=0))
+    assert typical[:2].max() < 2
+    assert typical[2].max() < 2.5  # FG-NET marks the tip of the nose, the template its base
+    utkface = _some_of_utkface(test_data / "UTKFace.tar.gz", 250, size)
+    places = []
+    for faces in (fgnet, utkface):
+        found = []
+        for face in faces:
+            try:
+                found.append(dlib.find_landmarks(Image.fromarray(face).resize((336, 336))) / 3)
+            except ImageRejectedError:
+                continue
+        assert len(found) > 60
+        places.append(np.median(found, axis=0))
+    assert np.abs(places[0] - places[1])[:2].max() < 3
+    assert np.abs(places[1] - TEMPLATE * size).max() < 3
+
+
+def _some_of_utkface(path: Path, count: int, size: int) -> list[np.ndarray]:
+    import tarfile
+
+    faces: list[np.ndarray] = []
+    with tarfile.open(path) as archive:
+        for number, member in enumerate(archive):
+            if number % 7 == 3 and member.isfile():
+                content = archive.extractfile(member)
+                assert content is not None
+                faces.append(
+                    align_or_crop(open_image(io.BytesIO(content.read()).getvalue()), AlignmentSpec("none", size))
+                )
+            if len(faces) == count:
+                break
+    return faces

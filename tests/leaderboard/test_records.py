@@ -1,0 +1,326 @@
+"""Records: made from a run, and found out where they lie."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.cli import main
+from agebench.errors import UserError
+from agebench.leaderboard.records import content_hash, make_record, runs_by_config, write_record
+from agebench.leaderboard.verify import check_record
+from agebench.metrics.evaluate import evaluate
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run's folder, as far as a record needs it."""
+    folder = tmp_path / "runs" / "mine"
+    (folder / "predictions").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    age = rng.integers(5, 70, 300).astype(float)
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"image-{row}" for row in range(300)],
+            "age": age,
+            "age_pred": age + rng.normal(0, 5, 300),
+            "gender": rng.choice(["female", "male"], 300),
+        }
+    )
+    table.to_parquet(folder / "predictions" / "fgnet.parquet")
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3)
+    manifest = {"seed": 3, "agebench": "0.1.0", "model": {"name": "tiny", "head": "coral"}, "finished": True}
+    (folder / "metrics.json").write_text(json.dumps({"schema": 1, "train": "utk", "tests": {"fgnet": entry}}))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "config.toml").write_text("seed = 3\n")
+    return folder
+
+
+def test_a_record_follows_from_its_predictions(run: Path) -> None:
+    record = make_record(run)
+    assert record["id"].startswith("utk-tiny-coral-s3-")
+    assert record["config"] == {"seed": 3}
+    assert list(check_record(record, run)) == []
+    assert list(check_record(json.loads(json.dumps(record)))) == []
+
+
+def test_a_figure_changed_by_hand_is_found_three_times(run: Path) -> None:
+    record = make_record(run)
+    mae = record["metrics"]["tests"]["fgnet"]["overall"]["mae"]
+    mae["value"] -= 1
+    problems = " ".join(check_record(record, run))
+    assert "its seal is broken" in problems
+    assert "lies outside its interval" in problems
+    assert "is not the mean of the age bands'" in problems
+    assert "all images: mae is" in problems
+
+
+def test_a_new_seal_hides_nothing_from_the_predictions(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["groups"]["gender"]["male"]["cs5"]["value"] += 1e-3
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any("gender male: cs5 is" in problem for problem in check_record(make_record(run), run))
+
+
+@pytest.mark.parametrize(("version", "moved", "right"), [(2, 0.02, False), (1, 0.02, True), (1, 0.2, False)])
+def test_ends_of_older_records_are_checked_within_rounding(run: Path, version: int, moved: float, right: bool) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    metrics = json.loads((run / "metrics.json").read_text())
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3, version=version)
+    if version == 1:
+        del entry["method"]["version"]
+    mae = entry["overall"]["mae"]
+    mae["high"] += moved * (mae["high"] - mae["low"])
+    metrics["tests"]["fgnet"] = json.loads(json.dumps(entry))
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert (list(check_record(make_record(run), run)) == []) == right
+
+
+def test_intervals_of_a_later_version_are_refused(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["method"]["version"] = 9
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any("of version 9" in problem for problem in check_record(make_record(run), run))
+
+
+def test_other_predictions_are_found(run: Path) -> None:
+    record = make_record(run)
+    file = run / "predictions" / "fgnet.parquet"
+    table = pd.read_parquet(file)
+    table.loc[7, "age_pred"] += 0.01
+    table.to_parquet(file)
+    assert any("are not those of the record" in problem for problem in check_record(record, run))
+
+
+def test_a_stress_test_of_the_run_goes_with_it_and_must_be_of_it(run: Path) -> None:
+    mae = make_record(run)["metrics"]["tests"]["fgnet"]["overall"]["mae"]
+    stress = {"test": "fgnet", "n": 300, "summary": {}, "clean": {"mae": mae}, "method": {}, "groups": {"age_band": {}}}
+    (run / "stress").mkdir()
+    (run / "stress" / "fgnet.json").write_text(json.dumps(stress))
+    record = make_record(run)
+    assert record["stress"]["fgnet"].keys() == {"n", "summary", "clean", "method"}
+    assert list(check_record(record, run)) == []
+    stress["clean"] = {"mae": mae | {"value": mae["value"] + 1}}
+    (run / "stress" / "fgnet.json").write_text(json.dumps(stress))
+    assert any("the stress test's MAE" in problem for problem in check_record(make_record(run), run))
+
+
+def test_results_add_refuses_an_edited_figure(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["overall"]["cs5"] = {"value": 0.99, "low": 0.98, "high": 1.0}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["results", "add", str(run), "--results", str(tmp_path / "results")]) == 2
+    told = capsys.readouterr().err
+    assert "all images: cs5 is 0.9900 there, and" in told
+    assert f"agebench run --config {run / 'config.toml'} --out DIR" in told
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("n", 299), ("ranked", False)])
+def test_check_compares_the_size_of_groups(key: str, value: Any, run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["groups"]["gender"]["male"][key] = value
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any(f"gender male: {key} is {value} there" in problem for problem in check_record(make_record(run), run))
+
+
+@pytest.mark.parametrize(("end", "moved", "wrong"), [("low", 1e-5, False), ("low", -1e-3, True), ("value", 1e-5, True)])
+def test_check_allows_ends_only_rounding(end: str, moved: float, wrong: bool, run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["tests"]["fgnet"]["groups"]["gender"]["male"]["mae"][end] += moved
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert bool(list(check_record(make_record(run), run))) == wrong
+
+
+def test_results_add_needs_the_predictions(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run / "predictions" / "fgnet.parquet"
+    file.unlink()
+    assert main(["results", "add", str(run)]) == 2
+    assert f"{file}: missing" in capsys.readouterr().err
+    file.write_bytes(b"PAR1")
+    assert main(["results", "add", str(run)]) == 2
+    assert f"{file}: damaged" in capsys.readouterr().err
+
+
+def recorded(run: Path, table: pd.DataFrame, tested: pd.DataFrame, **samples: Any) -> list[str]:
+    """Problems of a run with these predictions, which was to be tested on `tested`; its figures follow from `table`."""
+    table.to_parquet(run / "predictions" / "fgnet.parquet")
+    (run / "samples").mkdir(exist_ok=True)
+    tested.to_parquet(run / "samples" / "fgnet-test.parquet")
+    entry = evaluate(table, groups=["gender"], resamples=100, seed=3)
+    (run / "metrics.json").write_text(json.dumps({"schema": 1, "train": "utk", "tests": {"fgnet": entry}}))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"samples": {"fgnet": samples}}))
+    return list(check_record(make_record(run), run))
+
+
+def test_check_finds_predictions_that_were_dropped(run: Path) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    assert recorded(run, table, table, read=301, quarantined={"no face found": 1}, test=300) == []
+    errors = (table["age_pred"] - table["age"]).abs()
+    kept = table[errors < errors.quantile(0.9)].reset_index(drop=True)
+    told = " ".join(recorded(run, kept, table, read=301, quarantined={"no face found": 1}, test=300))
+    assert "n is 270, and 300 images were to be tested" in told
+    assert "30 of 300 test images have no prediction" in told
+    (told,) = recorded(run, kept, kept, read=301, quarantined={"no face found": 1}, test=270)
+    assert "301 images were read, and 271 tested, trained on or rejected" in told
+
+
+def test_check_finds_repeated_predictions(run: Path) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    best = (table["age_pred"] - table["age"]).abs().nsmallest(20).index
+    (told,) = recorded(run, pd.concat([table, table.loc[best]], ignore_index=True), table)
+    assert "20 predictions are repeated" in told
+
+
+def test_check_finds_labels_that_were_changed(run: Path) -> None:
+    table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
+    flattered = table.assign(age=table["age"].where(table.index > 4, table["age_pred"]))
+    (told,) = recorded(run, flattered, table)
+    assert "5 predictions are of images or labels that samples/ does not have, the first is 'image-0'" in told
+
+
+def test_an_unfinished_run_has_no_record(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
+    with pytest.raises(UserError, match="not finished"):
+        make_record(run)
+
+
+def test_the_command_adds_and_checks(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    assert main(["results", "add", str(run), "--results", str(results)]) == 0
+    check = ["results", "check", "--results", str(results), "--runs", str(run.parent)]
+    assert main(check) == 0
+    told = capsys.readouterr().out
+    assert "1 records, 0 wrong; figures of 1 computed again" in told
+    assert "not computed again" not in told
+    assert main(["results", "check", "--results", str(results)]) == 0
+    assert "1 not computed again" in capsys.readouterr().out
+    assert main(["results", "add", str(run), "--results", str(results), "--json"]) == 0
+    path = write_record(run, results)
+    assert json.loads(capsys.readouterr().out) == {str(run): str(path)}
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    assert main(check) == 1
+    assert "seal is broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[", '{"schema": 1}'])
+def test_what_is_no_record_is_named(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    assert main(["results", "check", "--results", str(tmp_path)]) in (1, 2)
+    told = capsys.readouterr()
+    assert "bad.json" in told.out + told.err
+
+
+def hung(key: str, value: Any) -> Any:
+    """What puts `value` at `key` of a record, the test set's name left out: its keys are joined by dots."""
+
+    def change(record: dict[str, Any]) -> None:
+        *tables, last = key.replace("TEST", "metrics.tests.fgnet").split(".")
+        for name in tables:
+            record = record.setdefault(name, {})
+        record[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id", "../../elsewhere"),
+        ("config.seed", [1]),
+        ("config.data", 3),
+        ("config.model", 3),
+        ("model.name", None),
+        ("model.title", {"a": 1}),
+        ("model.weights", [1]),
+        ("model.parameters", "many"),
+        ("model.parameters", float("nan")),
+        ("model.parameters", 10**400),
+        ("model.initial", "x"),
+        ("metrics.train", [1]),
+        ("TEST.n", "7"),
+        ("TEST.n", float("nan")),
+        ("TEST.overall.mae.value", 10**400),
+        ("TEST.overall.bias.value", float("inf")),
+        ("TEST.baseline_mae", "x"),
+        ("TEST.baseline_mae", float("nan")),
+        ("TEST.groups.gender.male", None),
+        ("TEST.gaps.gender.standardised", 3),
+        ("TEST.gaps.gender.standardised", {"difference": {"value": "x"}}),
+        ("samples", [1]),
+        ("samples.fgnet.quarantined", {"no face found": "y"}),
+        ("timings", [1]),
+        ("timings.predict_s", "x"),
+        ("faces", [1]),
+        ("hardware", "cpu"),
+        ("plugins", [1]),
+        ("datasets", {"utk": 3}),
+        ("stress.fgnet", {"summary": [], "clean": {}}),
+    ],
+)
+def test_what_has_another_shape_is_refused_by_its_key(key: str, value: Any, run: Path) -> None:
+    record = make_record(run)
+    hung(key, value)(record)
+    (problem,) = check_record(record | {"sha256": content_hash(record)})
+    assert f"'{key.replace('TEST', 'metrics.tests.fgnet')}" in problem
+    assert "`agebench results add` gives" in problem
+    assert len(problem) < 300
+
+
+def test_figures_that_only_the_check_looks_at_may_be_anything(run: Path) -> None:
+    for value in ("x", 10**400, [1], None):
+        record = make_record(run)
+        hung("TEST.overall.r2", {"value": value, "low": 0, "high": 1})(record)
+        problems = list(check_record(record | {"sha256": content_hash(record)}))
+        assert len(problems) == (value is not None)
+
+
+def test_keys_that_are_not_known_are_let_in_and_tables_without_end_are_not(run: Path) -> None:
+    record = make_record(run) | {"note": {"by": ["somebody"]}}
+    assert list(check_record(record | {"sha256": content_hash(record)})) == []
+    endless: Any = {}
+    for _ in range(900):
+        endless = {"more": endless}
+    for change in (hung("config.data.more", endless), hung("note", endless)):
+        record = make_record(run)
+        change(record)
+        (problem,) = check_record(record | {"sha256": "0"})
+        assert "levels deep" in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"schema": 1, "epochs": NaN}', "NaN stands in it"),
+        ('{"schema": 1, "epochs": -Infinity}', "-Infinity stands in it"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["leaderboard --out page.md --results .", "results check --results .", "reproduce bad.json"]
+)
+def test_no_file_ends_a_command_without_a_sentence(
+    command: str,
+    content: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.json").write_text(content)
+    assert main(command.split()) == 2
+    told = capsys.readouterr().err
+    assert "bad.json: not a readable JSON file" in told
+    assert said in told
+
+
+def test_a_reproduction_is_no_evidence_against_its_record(run: Path) -> None:
+    shutil.copytree(run, run.parent / "again-mine")
+    assert list(runs_by_config(run.parent).values()) == [run]

@@ -1,0 +1,192 @@
+"""What a leaderboard says of systems, on figures that can be worked out by hand."""
+
+from typing import Any
+
+import pytest
+
+from agebench.leaderboard.markdown import describe_ranks
+from agebench.leaderboard.ranking import rank_systems
+from agebench.leaderboard.systems import (
+    caveats,
+    failure_to_process_counts,
+    group_into_systems,
+    irreproducibility_reasons,
+    largest_gap,
+    worst_group,
+)
+
+
+def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+    group = {"n": 50, "ranked": True}
+    gap = {"worst": "a", "best": "b", "difference": {"value": mae / 10, "low": 0.0, "high": mae}, "p_holm": 0.01}
+    entry = {
+        "n": 100,
+        "overall": {"mae": {"value": mae, "low": mae - 1, "high": mae + 1}},
+        "groups": {
+            "age_band": {"0-12": group | {"mae": {"value": 99.0}}},
+            "side": {
+                "a": group | {"mae": {"value": mae + 1}},
+                "b": group | {"mae": {"value": mae - 1}},
+                "c": {"n": 3, "ranked": False, "mae": {"value": 50.0}},
+            },
+        },
+        "gaps": {"side": {"standardised": gap}},
+    }
+    return {
+        "id": f"{head}-{seed}",
+        "config": {"seed": seed, "head": head},
+        "model": {"name": "m", "head": head},
+        "metrics": {"train": "utk", "tests": {"utk": entry, "fgnet": entry}},
+    } | more
+
+
+def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
+    # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
+    (found,) = rank_systems(group_into_systems([record("a", 3), record("b", 4), record("c", 5)])).rankings
+    assert found.critical == pytest.approx(2.343, abs=0.01)
+    assert [(row.records[0]["id"], rank, place) for row, rank, place in found.entries] == [
+        ("a-0", 1.0, 1),
+        ("b-0", 2.0, 1),
+        ("c-0", 3.0, 1),
+    ]
+    # Of thirteen systems on two sets the ends differ by 12 ranks, and the critical difference is 12.9 … on six sets 7.4.
+    many = [record(chr(97 + place), 3 + place) for place in range(13)]
+    for one in many:
+        one["metrics"]["tests"] |= {f"more{place}": one["metrics"]["tests"]["utk"] for place in range(4)}
+    (found,) = rank_systems(group_into_systems(many)).rankings
+    assert [place for _, _, place in found.entries] == [1] * 8 + [2, 3, 4, 5, 6]
+
+
+def trained_on(train: str, head: str, mae: float, **fingerprints: str) -> dict[str, Any]:
+    one = record(
+        head, mae, id=f"{train}-{head}", samples={name: {"fingerprint": of} for name, of in fingerprints.items()}
+    )
+    one["config"]["train"] = {"set": train}
+    one["metrics"]["train"] = train
+    own = one["metrics"]["tests"]
+    own[train] = own[train] | {"n": 20}
+    return one
+
+
+def test_a_system_is_ranked_only_beside_those_tested_on_the_same_images_in_the_same_role() -> None:
+    whole = {"utk": "11", "fgnet": "22"}
+    records = [trained_on(train, head, mae, **whole) for train in whole for mae, head in enumerate("abc", 3)]
+    found = rank_systems(group_into_systems(records))
+    # On fgnet's own 20 images as on others' 100 the figures are alike: of six systems none stands beside another's kind.
+    assert [{row.train for row, *_ in of.entries} for of in found.rankings] == [{"fgnet"}, {"utk"}]
+    assert [[rank for _, rank, _ in of.entries] for of in found.rankings] == [[1.0, 2.0, 3.0]] * 2
+    said = describe_ranks(found)
+    assert "Ranking 1: 3 systems on utk (100 images) and fgnet° (20 images)." in said[0]
+    assert "Ranking 2: 3 systems on utk° (20 images) and fgnet (100 images)." in said[1]
+
+
+def test_the_same_number_is_not_the_same_images() -> None:
+    def with_women(one: dict[str, Any], women: int) -> dict[str, Any]:
+        for entry in one["metrics"]["tests"].values():
+            entry["groups"] = entry["groups"] | {"gender": {"female": {"n": women}, "male": {"n": 100 - women}}}
+        return one
+
+    alike = [record(head, mae, samples={"utk": {"fingerprint": "11"}}) for mae, head in enumerate("abc", 3)]
+    other_copy = record("d", 1, samples={"utk": {"fingerprint": "33"}})
+    other_part = with_women(record("e", 1, samples={"utk": {"fingerprint": "11"}}), 40)
+    lacks_one = record("f", 1, samples={"utk": {"fingerprint": "11"}})
+    lacks_one["metrics"]["tests"] = {"utk": lacks_one["metrics"]["tests"]["utk"]}
+    no_figure = record("g", 1, samples={"utk": {"fingerprint": "11"}})
+    no_figure["metrics"]["tests"]["utk"] = no_figure["metrics"]["tests"]["utk"] | {"overall": {"mae": {"value": None}}}
+    has_more = record("h", 6, samples={"utk": {"fingerprint": "11"}})
+    has_more["metrics"]["tests"]["third"] = has_more["metrics"]["tests"]["utk"]
+    found = rank_systems(group_into_systems([*alike, other_copy, other_part, lacks_one, no_figure, has_more]))
+    (ranking,) = found.rankings
+    assert [row.records[0]["model"]["head"] for row, *_ in ranking.entries] == ["a", "b", "c", "h"]
+    assert [row.records[0]["model"]["head"] for row in found.left_out] == ["d", "e", "f", "g"]
+    assert "m, d (utk), m, e (utk)" in describe_ranks(found)[-1]
+
+
+def test_too_few_that_share_two_tests_have_no_ranking() -> None:
+    found = rank_systems(group_into_systems([record("a", 3), record("b", 4)]))
+    assert found.rankings == []
+    assert len(found.left_out) == 2
+    (said,) = describe_ranks(found)
+    assert "three systems" in said
+
+
+def test_figures_that_flatter_have_no_place() -> None:
+    leaky = record("d", 1)
+    leaky["metrics"]["protocol"] = {"name": "random", "leaks": {"duplicates": 2, "subjects": 0}}
+    strict = record("e", 6)
+    strict["metrics"]["protocol"] = {"name": "folds", "leaks": {"duplicates": 0, "subjects": 0}}
+    found = rank_systems(group_into_systems([record("a", 3), record("b", 4), leaky, strict]))
+    assert len(found.rankings[0].entries) == 3
+    assert [row.name for row in found.left_out] == ["m, d, protocol random"]
+    assert "leaky protocol" in caveats(found.left_out[0])
+
+
+def test_groups_and_gaps_over_seeds() -> None:
+    (row,) = group_into_systems([record("a", 3, 0), record("a", 5, 1)])
+    grouping, name, mae = worst_group(row, "utk")  # type: ignore[misc]
+    assert (grouping, name, mae["value"]) == ("side", "a", 5.0)  # 4 and 6: neither the age band nor the small group
+    gap = largest_gap(row, "utk")
+    assert gap is not None
+    assert gap.difference["value"] == pytest.approx(0.4)
+    assert gap.shown
+
+
+def test_worst_groups_of_all_seeds_are_told() -> None:
+    records = [record("a", 3, 0), record("a", 5, 1)]
+    for one, names in zip(records, (["a", "b"], ["a", "c"]), strict=True):
+        for gap in one["metrics"]["tests"]["utk"]["gaps"].values():
+            if gap.get("standardised"):
+                gap["standardised"]["worst_groups"] = names
+    gap = largest_gap(group_into_systems(records)[0], "utk")
+    assert gap is not None
+    assert gap.worst_groups == ("a", "b", "c")
+    before = largest_gap(group_into_systems([record("a", 3, 0)])[0], "utk")  # made before the set was recorded
+    assert before is not None
+    assert before.worst_groups == ()
+
+
+def test_a_seed_that_was_run_twice_is_one_seed() -> None:
+    (row,) = group_into_systems([record("a", 3, 0), record("a", 9, 0, id="b-again")])
+    assert row.metric("utk")["value"] == 3
+    assert caveats(row) == ["one seed", "a seed run twice"]
+
+
+def test_one_seed_on_two_test_sets_apart_is_one_row_with_both() -> None:
+    one, other = record("a", 3), record("a", 3, id="b")
+    del one["metrics"]["tests"]["utk"], other["metrics"]["tests"]["fgnet"]
+    (row,) = group_into_systems([one, other])
+    assert sorted(row.tests) == ["fgnet", "utk"]
+    assert caveats(row) == ["one seed"]
+
+
+def test_what_nobody_else_can_get_is_said() -> None:
+    model = {"name": "m", "weights": "file mine.pt"}
+    (row,) = group_into_systems(
+        [record("a", 3, model=model, git="abc+changes", datasets={"x": {"public": False}, "utk": {"public": True}})]
+    )
+    assert irreproducibility_reasons(row) == [
+        "weights from the file mine.pt",
+        "the code was changed",
+        "x is not public",
+    ]
+    (row,) = group_into_systems([record("a", 3, model={"name": "m", "weights": "package p 0.1"}, git="abc")])
+    assert irreproducibility_reasons(row) == []
+
+
+def test_an_image_that_the_training_set_holds_too_is_no_failure() -> None:
+    samples = {"utk": {"read": 100, "quarantined": {"also in the training set": 5, "no face found": 2}}}
+    (row,) = group_into_systems([record("a", 3, samples=samples)])
+    assert failure_to_process_counts(row) == (2, 100)
+
+
+def test_what_nobody_was_asked_about_is_no_failure_either() -> None:
+    reasons = {
+        "excluded by audit.csv": 200,
+        "age … is outside [0, 120]": 5,
+        "age … is outside the protocol's [18, 60)": 300,
+        "nothing says its age": 7,
+        "no face found": 3,
+        "a damaged image: broken data stream": 2,
+    }
+    (row,) = group_into_systems([record("a", 3, samples={"utk": {"read": 1000, "quarantined": reasons}})])
+    assert failure_to_process_counts(row) == (5, 1000)

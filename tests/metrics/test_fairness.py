@@ -1,0 +1,177 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agebench.metrics.fairness import (
+    age_strata,
+    comparable_groups,
+    describe_gap,
+    eligible_groups,
+    group_permutation_test,
+    holm,
+)
+from agebench.metrics.groups import Grouping, age_bands, grouping
+
+
+def two_groups(labels) -> Grouping:
+    return Grouping("g", ("a", "b"), np.asarray(labels))
+
+
+def test_holm_is_statsmodels_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_raises_p_and_keeps_its_order(p):
+    adjusted = holm(p)
+    assert all(p_one <= one <= 1 for p_one, one in zip(p, adjusted, strict=True))
+    assert [adjusted[place] for place in np.argsort(p, kind="stable")] == sorted(adjusted)
+
+
+def test_every_compared_group_stands_in_every_stratum():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 800)
+    years = np.where(labels == 0, rng.integers(0, 60, 800), rng.integers(20, 90, 800))
+    strata = age_strata(years, two_groups(labels), np.array([0, 1]))
+    assert strata.weights.sum() == pytest.approx(1)
+    for place in range(len(strata.ranges)):
+        inside = strata.codes == place
+        assert min(np.bincount(labels[inside], minlength=2)) >= 10
+        low, high = strata.ranges[place]
+        assert ((years[inside] >= low) & (years[inside] <= high)).all()
+    assert (strata.codes[years < 10] == -1).all()
+
+
+def test_groups_that_share_no_ages_are_not_compared():
+    years = np.concatenate([np.arange(200) % 20, 50 + np.arange(200) % 20])
+    groups, strata = comparable_groups(years, two_groups(np.repeat([0, 1], 200)), np.array([0, 1]))
+    assert len(groups) == 0
+    assert strata.ranges == ()
+
+
+def test_the_smallest_group_is_left_out_where_it_alone_prevents_a_comparison():
+    rng = np.random.default_rng(0)
+    codes = np.concatenate([rng.integers(0, 2, 1000), np.full(30, 2)])
+    years = np.concatenate([rng.integers(0, 80, 1000), np.full(30, 40)])
+    groups, strata = comparable_groups(years, Grouping("g", ("a", "b", "c"), codes), np.array([0, 1, 2]))
+    assert groups.tolist() == [0, 1]
+    assert strata.coverage == 1
+
+
+@pytest.mark.parametrize("repeat_images", [1, 4])
+def test_the_permutation_test_keeps_its_size(repeat_images):
+    rejected = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        people = np.repeat(np.arange(100), repeat_images)
+        errors = np.abs(rng.normal(0, 3, 100)[people] + rng.normal(0, 1, len(people)))
+        labels = rng.integers(0, 2, 100)[people]
+        rejected += (
+            group_permutation_test(errors, two_groups(labels), np.array([0, 1]), people, permutations=99, seed=seed)
+            <= 0.05
+        )
+    assert rejected <= 18  # 200 tests at 5 %: more than 18 has a chance of 1 %.
+
+
+@pytest.mark.parametrize("design", ["images", "people", "strata", "limit"])
+def test_equality_test_allows_unequal_spread(design, monkeypatch):
+    # Every group has a mean absolute error of 1; the errors of one group in ten vary, the others hardly.
+    if design == "limit":
+        monkeypatch.setattr("agebench.metrics.fairness._SHUFFLED", 10)
+    rejected = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        images_each = 4 if design == "people" else 1
+        people = np.repeat(np.arange(600), images_each)
+        labels = np.where(np.arange(600) < 60, 0, 1)[people]
+        errors = np.where(labels == 0, rng.gamma(1.5, 1 / 1.5, len(people)), rng.uniform(0.8, 1.2, len(people)))
+        years = rng.integers(20, 40, 600)[people]
+        groups = np.array([0, 1])
+        strata = age_strata(years, two_groups(labels), groups) if design == "strata" else None
+        p = group_permutation_test(
+            errors, two_groups(labels), groups, people, strata, permutations=99, seed=1000 + seed
+        )
+        rejected += p <= 0.05
+    assert rejected <= 12  # 100 tests at 5 %: more than 12 has a chance of 0.1 %; unstudentized, 40 and more.
+
+
+def test_equality_test_of_equal_errors_gives_one():
+    labels = np.arange(200) % 2
+    assert group_permutation_test(np.full(200, 3.0), two_groups(labels), np.array([0, 1]), np.arange(200)) == 1
+
+
+def test_the_limit_agrees_with_the_shuffles(monkeypatch):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 4000)
+    years = rng.integers(0, 60, 4000)
+    errors = rng.gamma(2, 2, 4000) + 0.25 * labels
+    groups = np.array([0, 1])
+    strata = age_strata(years, two_groups(labels), groups)
+    clusters = np.arange(4000) // 2
+
+    def p() -> float:
+        return group_permutation_test(errors, two_groups(labels), groups, clusters, strata, permutations=4000)
+
+    shuffled = p()
+    monkeypatch.setattr("agebench.metrics.fairness._SHUFFLED", 10)
+    assert p() == pytest.approx(shuffled, abs=0.02)
+
+
+def test_groups_are_found_by_column_and_crossing():
+    table = pd.DataFrame({"g": ["x", "y", None, "x"], "r": [1, 1, 2, 2]})
+    crossed = grouping(table, "g*r")
+    assert crossed.names == ("x*1", "x*2", "y*1")
+    assert crossed.codes.tolist() == [0, 2, -1, 1]
+    assert crossed.unknown == 1
+    assert eligible_groups(crossed, 1).tolist() == [0, 1, 2]
+
+
+def test_age_bands_hold_their_completed_years():
+    bands = age_bands(np.array([0, 12.9, 13, 17.99, 70]))
+    assert [bands.names[code] for code in bands.codes] == ["0-12", "0-12", "13-17", "13-17", "65+"]
+
+
+def test_the_verdict_says_when_the_gap_is_one_of_ages():
+    gap = {
+        "difference": {"value": 2.0},
+        "worst": "old",
+        "best": "young",
+        "p_holm": 0.001,
+        "shrinks": True,
+        "flagged": False,
+        "standardised": {"difference": {"value": 0.1}, "worst": "young", "best": "old", "p_holm": 0.7},
+    }
+    assert "mix of ages" in describe_gap(gap)
+    assert "no difference shown" in describe_gap(gap)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 9), st.sampled_from([1, 10, 30]))
+def test_comparable_leaves_out_the_smallest_group_until_half_of_the_rows_are_in_strata(seed, n_groups, minimum):
+    rng = np.random.default_rng(seed)
+    codes = rng.choice(n_groups, 600, p=rng.dirichlet(np.ones(n_groups))) - int(rng.random() < 0.3)
+    years = np.clip(np.round(rng.gamma(3, 10, 600) + 5 * codes), 0, None).astype(int)
+    grouping = Grouping("g", tuple(map(str, range(n_groups))), codes)
+    left = eligible_groups(grouping, minimum)
+    while len(left) > 1 and not age_strata(years, grouping, left).coverage >= 0.5:
+        left = np.delete(left, np.argmin(grouping.counts[left]))
+    groups, strata = comparable_groups(years, grouping, eligible_groups(grouping, minimum))
+    assert groups.tolist() == (left.tolist() if len(left) > 1 else [])
+    assert strata.ranges == (age_strata(years, grouping, left).ranges if len(left) > 1 else ())
+
+
+def test_verdict_names_all_groups_that_may_be_worst():
+    gap = {
+        "difference": {"value": 0.3},
+        "worst": "a",
+        "best": "c",
+        "worst_groups": ["a", "b"],
+        "p_holm": 0.5,
+        "shrinks": False,
+        "flagged": False,
+        "standardised": None,
+    }
+    assert "it may be any of 2 (a, b)" in describe_gap(gap)
+    assert "may be any" not in describe_gap(gap | {"worst_groups": ["a"]})

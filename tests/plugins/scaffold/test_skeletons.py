@@ -1,0 +1,49 @@
+"""What `agebench new` writes works as it stands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agebench.cli import main
+from agebench.errors import UserError
+from agebench.plugins.scaffold import KINDS, write_skeleton
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_skeletons_own_tests_pass(kind: str, tmp_path: Path) -> None:
+    assert main(["new", kind, "my-own.2", "--into", str(tmp_path)]) == 0
+    folder = tmp_path / "agebench-my-own.2"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_placeholder_is_filled(kind: str, tmp_path: Path) -> None:
+    files = write_skeleton(kind, "mine", tmp_path)
+    assert {path.name for path in files} >= {"pyproject.toml", "README.md", "__init__.py", "test_agebench_mine.py"}
+    assert not [path for path in files if "$" in f"{path}{path.read_text()}"]
+
+
+def test_what_was_written_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "head", "written", "--into", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == str(tmp_path / "agebench-written")
+    assert all(Path(file).exists() for file in found["files"])
+    assert found["next"][0].startswith("pip install -e")
+
+
+def test_a_name_that_is_taken_or_impossible_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "head", "coral", "--into", str(tmp_path)]) == 2
+    assert "there is a head called 'coral' already" in capsys.readouterr().err
+    assert main(["new", "head", "My Head", "--into", str(tmp_path)]) == 2
+    assert "cannot be a name" in capsys.readouterr().err
+    write_skeleton("head", "mine", tmp_path)
+    with pytest.raises(UserError, match="is there already"):
+        write_skeleton("model", "mine", tmp_path)

@@ -1,0 +1,86 @@
+"""Runs at a URL: they go on elsewhere, two do not meet, and what could not be sent is not lost."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from agebench.errors import AgebenchError
+from agebench.runs import remote_dir
+from agebench.runs.remote_dir import RemoteDir, RemoteMirror, run_folder
+
+URL = "memory://bucket/runs/one"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(remote_dir, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(remote_dir, "LEASE_S", 0.3)
+    yield
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt), run_folder(URL) as folder:  # noqa: PT012
+        folder.write_json("checkpoints/last.safetensors", {"epoch": 1})
+        while RemoteDir(URL).read("checkpoints/last.safetensors") is None:  # sent while the run works
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    monkeypatch.setenv("AGEBENCH_CACHE", str(tmp_path / "elsewhere"))
+    with run_folder(URL) as folder:
+        assert folder.started()
+        folder.write_json("manifest.json", {"finished": True})
+    assert json.loads(RemoteDir(URL).read("manifest.json") or b"") == {"finished": True}
+    assert set(RemoteDir(URL).names()) == {"checkpoints/last.safetensors", "manifest.json"}
+    mirror = RemoteMirror("memory://bucket/runs")
+    assert (mirror.folder / "one" / "manifest.json").exists()
+    assert not (mirror.folder / "one" / "checkpoints").exists()
+
+
+def test_what_a_run_was_begun_with_is_sent_while_it_works_and_that_it_is_finished_last() -> None:
+    with run_folder(URL) as folder:
+        folder.write_json("manifest.json", {"finished": False})
+        while (sent := RemoteDir(URL).read("manifest.json")) is None:
+            time.sleep(0.01)
+        assert json.loads(sent) == {"finished": False}
+        folder.write_json("manifest.json", {"finished": True})
+        time.sleep(0.1)
+        assert RemoteDir(URL).read("manifest.json") == sent
+    assert json.loads(RemoteDir(URL).read("manifest.json") or b"") == {"finished": True}
+
+
+def test_a_living_holder_keeps_others_out_and_a_dead_one_does_not() -> None:
+    RemoteDir(URL).write(remote_dir.LOCK_LEASE_S, json.dumps({"owner": "far:1:1", "beat": 0}))
+    with run_folder(URL):  # it does not move: its holder is dead
+        pass
+    with run_folder(URL), pytest.raises(AgebenchError, match="another process is working on this run"), run_folder(URL):
+        pass
+
+
+def test_what_could_not_be_sent_is_sent_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError("quota exceeded")
+
+    memory = type(fsspec.filesystem("memory"))
+    refused = pytest.raises(AgebenchError, match="cannot be written: quota exceeded")
+    with monkeypatch.context() as patched, refused, run_folder(URL) as folder:
+        patched.setattr(memory, "put_file", full)
+        folder.write_json("history.json", [1, 2])
+    with run_folder(URL) as folder:
+        assert json.loads((folder.path / "history.json").read_text()) == [1, 2]
+    assert RemoteDir(URL).names() == ["history.json"]
+
+
+def test_on_a_disk_a_file_appears_whole(tmp_path: Path) -> None:
+    with run_folder(f"file://{tmp_path}/far/one") as folder:
+        folder.write_json("metrics.json", {})
+    assert [path.name for path in (tmp_path / "far" / "one").iterdir()] == ["metrics.json"]
+
+
+def test_no_name_leads_out_of_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(memory, "find", lambda self, root: [f"{root}/../../evil", f"{root}/good"])
+    assert RemoteDir(URL).names() == ["good"]

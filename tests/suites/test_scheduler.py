@@ -1,0 +1,99 @@
+"""What is done stays, a killed run stands alone, a budget ends a suite; with an executor that only pretends."""
+
+import json
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from agebench.cli import main
+from agebench.config.cards.base import SuiteCard
+from agebench.registry.catalog import load_catalog
+from agebench.suites import ray_executor
+from agebench.suites.matrix import Job, plan_jobs
+from agebench.suites.scheduler import run_jobs
+from agebench.suites.worker import RunOutcome, RunRequest
+
+
+class Pretender:
+    """Finishes a run in no time, or is killed in it."""
+
+    slots, threads = 3, 1
+
+    def __init__(self, killed: str = "", seconds: float = 1.0) -> None:
+        self.killed, self.seconds, self.asked = killed, seconds, []
+
+    def submit(self, work: RunRequest) -> "Future[RunOutcome]":
+        self.asked.append(work.name)
+        folder = Path(work.out)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / "config.toml").write_text(work.config)
+        (folder / "checkpoints" / "last.safetensors").touch()
+        done: Future[RunOutcome] = Future()
+        if work.name == self.killed:
+            done.set_result(RunOutcome(-9, "epoch 1/2\n", self.seconds))
+            return done
+        manifest = {"finished": True, "timings": {"total_s": self.seconds}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        done.set_result(RunOutcome(0, "", self.seconds))
+        return done
+
+
+def twelve(runs: Path) -> list[Job]:
+    card = SuiteCard(
+        name="twelve", title="T", train=("synth",), test=("synth",), models=("tiny",), seeds=tuple(range(12))
+    )
+    return plan_jobs(card, load_catalog(), runs)
+
+
+def test_a_killed_run_of_twelve_leaves_eleven_and_can_go_on(tmp_path: Path) -> None:
+    jobs = twelve(tmp_path)
+    found = run_jobs(jobs, Pretender(jobs[4].folder.name), registry=[], tell=lambda job, state: None)
+    assert sorted(found.values()) == ["done"] * 11 + ["failed"]
+    assert jobs[4].reason() == "killed by signal 9: epoch 1/2"
+    again = Pretender()
+    run_jobs(jobs, again, registry=[], tell=lambda job, state: None)
+    assert again.asked == [jobs[4].folder.name]
+    assert {job.state() for job in jobs} == {"done"}
+
+
+def test_a_budget_begins_no_more_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    jobs = twelve(tmp_path)
+    found = run_jobs(jobs, Pretender(seconds=60), registry=[], tell=lambda job, state: None, budget_s=240)
+    assert 4 <= len(found) <= 6  # those at work when it was spent go on to their end
+    more = run_jobs(jobs, Pretender(seconds=60), registry=[], tell=lambda job, state: None, budget_s=240)
+    assert set(more) == set(found)
+    run_jobs(jobs, Pretender(seconds=60), registry=[], tell=lambda job, state: None)
+    assert {job.state() for job in jobs} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jobs", "0"], "--jobs 0: give 1 or more"),
+        (["--budget", "-1"], "--budget -1: give a number of hours above 0"),
+        (["--gpus", "1"], "--ray-address and --gpus are for --executor ray"),
+        (["--executor", "ray", "--ray-address", "nonsense"], "write host:port"),
+        (["--executor", "ray", "--ray-address", "127.0.0.1:1"], "nobody answers there"),
+        (["--runs", "nofs://here/runs"], "Protocol not known: nofs"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "run", "smoke", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(ray_executor.importlib.util, "find_spec", lambda name: None)
+    assert main(["suite", "run", "smoke", "--executor", "ray"]) == 2
+    assert "pip install 'agebench[ray]'" in capsys.readouterr().err
+
+
+def test_ten_thousand_runs_are_asked_about_before_they_are_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suites").mkdir()
+    card = 'name = "vast"\ntitle = "V"\ntrain = ["synth"]\ntest = ["synth"]\nmodels = ["tiny"]\n'
+    (tmp_path / "suites" / "vast.toml").write_text(f"{card}seeds = {list(range(10_000))}\n")
+    assert main(["suite", "run", "vast", "--registry", str(tmp_path)]) == 2
+    assert "has 10,000 runs; add --yes" in capsys.readouterr().err

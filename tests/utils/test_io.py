@@ -1,0 +1,51 @@
+"""Files are there whole or not at all, and nothing is left of a process that was killed."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agebench.errors import AgebenchError
+from agebench.utils import io
+from agebench.utils.io import atomic_write, write_text
+
+
+def killed_while_writing(path: Path) -> None:
+    child = os.fork()
+    if not child:
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_atomic_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    killed_while_writing(tmp_path / "figures" / "mae.png")
+    (left,) = (tmp_path / "figures").iterdir()
+    assert left.name.endswith(".tmp.png")
+    write_text(tmp_path / "figures" / "other.txt", "whole")
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["other.txt"]
+
+
+def test_atomic_spares_what_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / ".mine.abcdefgh.tmp.png"
+    foreign.write_text("of another program")
+    with atomic_write(tmp_path / "a.txt") as first:
+        first.write_text("first")
+        monkeypatch.setattr(io, "_tidied", set())  # as another process sees it
+        write_text(tmp_path / "b.txt", "second")
+        assert first.exists()
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert foreign.exists()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_atomic_writes_long_names_and_leaves_no_descriptor(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        write_text(tmp_path / f"{'n' * 200}-{number}.json", "x")
+    with pytest.raises(AgebenchError), atomic_write(tmp_path / "a.txt"):
+        raise OSError(5, "Input/output error")
+    assert len(list(tmp_path.iterdir())) == 20
+    assert len(os.listdir("/proc/self/fd")) == before
