@@ -16,7 +16,8 @@ from agebench.data.readers.utkface import UTKFaceReader
 from agebench.data.samples import Samples
 from agebench.data.splits.split_files import read_split_files
 from agebench.data.splits.splits import make_split
-from agebench.data.storage.importer import import_dataset, verify_dataset
+from agebench.data.storage.importer import import_dataset
+from agebench.data.storage.verify import verify_dataset
 from agebench.errors import RejectReason, UserError
 
 NAMES = tuple(f"f{number}.jpg" for number in range(8))

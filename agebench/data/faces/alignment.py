@@ -11,7 +11,8 @@ from PIL import Image
 from agebench.data.faces import body_crops
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR, Detector, open_detector
 from agebench.data.faces.detectors.dlib import largest_face_landmarks
-from agebench.errors import ImageRejectedError, RejectReason
+from agebench.errors import ImageRejectedError
+from agebench.types import RejectReason
 
 # Image-left eye, image-right eye, nose base as shares of the side, at coverage 1: the framing of UTKFace's 200 px crops
 # (medians of 488 detections in the real set; quartiles lie 3 to 6 px apart).

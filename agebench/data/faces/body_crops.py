@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from agebench.data.samples import Samples
-from agebench.errors import ImageRejectedError, RejectReason, UserError
+from agebench.errors import ImageRejectedError, UserError
+from agebench.types import RejectReason
 
 COLUMNS = ("body_path", "body_bbox")
 FACE, MASKED = "face_bbox", "body_masked"

@@ -25,7 +25,8 @@ from agebench.data.faces.detectors.base import Detector, open_detector
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.errors import AgebenchError, ImageRejectedError, RejectReason, UserError
+from agebench.errors import AgebenchError, ImageRejectedError, UserError
+from agebench.types import RejectReason
 from agebench.utils.blocks import Blocks
 from agebench.utils.io import write_error, write_json
 from agebench.utils.locks import held

@@ -10,7 +10,8 @@ import pandas as pd
 from agebench.data.readers.age_parsing import is_date, resolve_ages
 from agebench.data.readers.patterns import to_text
 from agebench.data.samples import PHOTOGRAPH, Rejected, Samples, rejected_rows, validate_samples
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason
 from agebench.utils.table_cells import UNKNOWN, as_numbers, unknown_words
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -8,7 +8,7 @@ import pandas as pd
 from agebench.data.readers import Reader
 from agebench.data.readers.base import list_images, to_samples, walk_files
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import RejectReason
+from agebench.types import RejectReason
 
 POINTS = 68
 _STEM = re.compile(r"(?P<subject>\d+)A(?P<age>[^a-z]+|.+?)(?P<letter>(?<=\d)[a-z])?", re.IGNORECASE)

@@ -10,7 +10,7 @@ from agebench.config.patterns import Matcher, bounded_matching, compile_pattern
 from agebench.data.readers.base import list_images, top_folder
 from agebench.data.readers.labelled import LabelledReader
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import RejectReason
+from agebench.types import RejectReason
 
 __all__ = ["FolderReader", "compile_pattern"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from agebench.data.readers.base import PathFault
 from agebench.data.readers.table import FAULT, TableReader
-from agebench.errors import RejectReason
+from agebench.types import RejectReason
 
 # Matlab counts days from the year 0, Python from the year 1.
 _MATLAB_OFFSET = 366

@@ -15,7 +15,8 @@ from agebench.data.readers.landmarks import landmark_files, parse_landmarks
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import STANDARD_COLUMNS, ListFile, Table, find_label_tables, read_labels, read_list
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason
 from agebench.utils.table_cells import unknown_words
 
 # Where a table's row comes from: its file's number, its own, how many there are, and the path as it stands there.

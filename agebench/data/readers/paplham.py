@@ -10,7 +10,8 @@ import pandas as pd
 from agebench.data.readers import Reader
 from agebench.data.readers.base import is_image, normalize_labels, to_samples, walk_files
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason
 
 CORNERS = 4
 

@@ -23,7 +23,8 @@ from agebench.data.readers.table_io import (
     read_labels,
 )
 from agebench.data.samples import PHOTOGRAPH, Rejected, Samples
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason
 from agebench.utils.table_cells import as_numbers, unknown_words
 
 __all__ = ["TableReader", "read_label_table"]

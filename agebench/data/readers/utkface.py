@@ -7,7 +7,7 @@ import pandas as pd
 from agebench.data.readers import Reader
 from agebench.data.readers.base import list_images, to_samples
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import RejectReason
+from agebench.types import RejectReason
 
 GENDER = {"0": "male", "1": "female"}
 RACE = {"0": "White", "1": "Black", "2": "Asian", "3": "Indian", "4": "Others"}

