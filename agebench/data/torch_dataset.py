@@ -1,4 +1,4 @@
-"""A torch dataset of prepared faces. The only module of `agebench.data` that imports torch."""
+"""A torch dataset of prepared faces."""
 
 import numpy as np
 import torch

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from agebench.config.cards.base import validate_model
-from agebench.data.faces.body_crops import FACE, MASKED, masks_of, read_boxes
+from agebench.data.faces.body_crops import FACE, MASKED, find_masks, read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.base import check_paths, normalize_labels, to_samples, top_folder, walk_files
 from agebench.data.readers.landmarks import landmark_files, parse_landmarks
@@ -135,7 +135,7 @@ class LabelledReader(Reader):
         own = [self.whole_image(path) for path in rows["path"]]
         elsewhere = rows["body_path"].fillna("") if "body_path" in rows else [""] * len(rows)
         where = [(face, body or face) for face, body in zip(own, elsewhere, strict=True)]
-        masks = masks_of(rows.get(FACE, nothing).tolist(), rows["body_bbox"].tolist(), where)
+        masks = find_masks(rows.get(FACE, nothing).tolist(), rows["body_bbox"].tolist(), where)
         return rows.assign(**{MASKED: pd.Series(masks, index=rows.index, dtype=object)})
 
     def _joined(self, rows: pd.DataFrame, put_aside: RejectedRows, table: Table) -> tuple[pd.DataFrame, RejectedRows]:

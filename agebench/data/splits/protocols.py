@@ -72,7 +72,8 @@ class Folds:
 
     def train_val_samples(self) -> Samples:
         """Return the images that are in train or val of any fold."""
-        return select(self.samples, np.isin(self.assignment, (Split.TRAIN, Split.VAL)).any(axis=0))
+        is_used: np.ndarray = np.isin(self.assignment, (Split.TRAIN, Split.VAL)).any(axis=0)
+        return select(self.samples, is_used)
 
     def count_leaks(self) -> dict[str, int]:
         """Count duplicates and subjects on both sides of the test split, independent of the protocol.

@@ -51,7 +51,7 @@ def read_split_files(protocol: Protocol, samples: Samples, label: str, root: Pat
     Raises:
         UserError: a list does not exist or names images that the dataset lacks, or an image is in two lists.
     """
-    files: dict[str, str] = {**protocol.files}
+    files = {str(name): file for name, file in protocol.files.items()}
     row_by_name = _rows_by_name(samples)
     splits = np.full(len(samples), Split.NONE, dtype=np.int64)
     for split in ASSIGNED:
