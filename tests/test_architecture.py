@@ -9,7 +9,8 @@ import agebench
 
 # From the lowest layer to the highest; packages of one layer do not import one another.
 LAYERS = (
-    ("errors", "types", "_version"),
+    ("types", "_version"),
+    ("errors",),
     ("utils",),
     ("config",),
     ("registry",),

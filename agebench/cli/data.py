@@ -11,7 +11,8 @@ from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
     from agebench.config.cards.base import DatasetCard
-    from agebench.data.storage.importer import ImportReport, VerifyReport
+    from agebench.data.storage.importer import ImportReport
+    from agebench.data.storage.verify import VerifyReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +82,7 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "ImportRe
 
 def _list(arguments: argparse.Namespace) -> int:
     found = load_cards(arguments).datasets
-    from agebench.data.storage.importer import dataset_dir, download_source, needs_files, recover
+    from agebench.data.storage.locate import dataset_dir, download_source, needs_files, recover
     from agebench.utils.paths import data_home
 
     broken = found.broken()
@@ -114,7 +115,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     found = load_cards(arguments).datasets
-    from agebench.data.storage.importer import dataset_dir, needs_files, recover, verify_dataset
+    from agebench.data.storage.locate import dataset_dir, needs_files, recover
+    from agebench.data.storage.verify import verify_dataset
 
     chosen = [found.get(name) for name in arguments.names]
     if not chosen:

@@ -47,9 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.faces < 0:
         raise UserError(f"--faces {arguments.faces}: how many images to look at, 0 or more")
-    from agebench.data.audit.findings import open_audited_dataset, run_audit
+    from agebench.data.audit.run import run_audit
+    from agebench.data.dataset import open_dataset
     from agebench.data.faces.detectors.base import open_detector
-    from agebench.data.storage.importer import locate
+    from agebench.data.storage.locate import locate
     from agebench.reports.audit import audit_summary, counts_table, write_audit
     from agebench.utils.io import check_folder
 
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     for each in (card, *others):  # before hours of work on the first
         locate(each)
     open_detector(arguments.detector)
-    sources = [open_audited_dataset(each) for each in (card, *others)]
+    sources = [open_dataset(each) for each in (card, *others)]
     findings = run_audit(sources[0], sources[1:], faces=arguments.faces, detector=arguments.detector)
     report = write_audit(out, findings, sources)
     if arguments.json:

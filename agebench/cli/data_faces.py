@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--size {arguments.size}: must lie between 16 and 1024 pixels")
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: how many images, 1 or more")
-    from agebench.data.audit.findings import evenly_spaced, open_audited_dataset
+    from agebench.data.dataset import open_dataset
     from agebench.data.faces.cache import load_or_build_face_cache
+    from agebench.data.samples import evenly_spaced
     from agebench.metrics.failure_to_process import failures_to_process
     from agebench.reports.alignment import summary_table, write_faces
     from agebench.utils.io import check_folder
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("faces") / card.name
     check_folder(out)
     spec = config.spec(card, arguments.size)
-    source = open_audited_dataset(card)
+    source = open_dataset(card)
     samples = evenly_spaced(source.samples, arguments.limit)
     faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name)
     figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.rejected), samples.groups)

@@ -12,7 +12,7 @@ import pandas as pd
 from agebench.config.cards.base import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.samples import Samples, dataset_fingerprint
-from agebench.data.storage.importer import locate, needs_files, open_dataset_reader
+from agebench.data.storage.locate import locate, needs_files, open_dataset_reader
 from agebench.errors import DatasetNotFoundError, UserError
 from agebench.metrics.prediction_format import FOLD
 from agebench.registry.builtin import heads, readers

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from agebench._version import __version__
-from agebench.data.splits.splits import SPLITS, Part
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import LocalDatasets, estimates_digest, join_labels, read_estimates
 from agebench.leaderboard.records import (
@@ -25,6 +24,7 @@ from agebench.leaderboard.schema import schema_error
 from agebench.metrics.cross_validation import evaluate_folds
 from agebench.metrics.evaluate import VERSION
 from agebench.metrics.prediction_format import FOLD
+from agebench.types import Split
 
 # What figures lead to that are text, missing, or too large to be any; or groups that the dataset does not have.
 _MISFITS = (AttributeError, KeyError, TypeError, OverflowError, UserError)
@@ -205,7 +205,7 @@ def _tested_samples(run: Path, name: str) -> pd.DataFrame | None:
         table = pd.read_parquet(several)
     except (OSError, ValueError) as error:
         raise UserError(f"{run / 'samples'}: a file of {name} is not readable: {error}") from error
-    tested: pd.DataFrame = table.loc[(table == SPLITS[Part.TEST]).any(axis=1), ["sample_id", "age"]]
+    tested: pd.DataFrame = table.loc[(table == Split.TEST.label).any(axis=1), ["sample_id", "age"]]
     return tested
 
 

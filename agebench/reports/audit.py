@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agebench.data.audit.findings import AuditedDataset, AuditResult
+from agebench.data.audit.report_model import AuditResult
+from agebench.data.dataset import Dataset
 from agebench.data.image_grid import make_contact_sheet, make_tile
 from agebench.reports.formatting import escape_markdown, format_count, join_words, markdown_table
 from agebench.utils.io import atomic_write, write_csv, write_json, write_text
@@ -41,7 +42,7 @@ def audit_summary(findings: AuditResult) -> dict[str, Any]:
     }
 
 
-def write_audit(folder: Path, findings: AuditResult, sources: Sequence[AuditedDataset]) -> Path:
+def write_audit(folder: Path, findings: AuditResult, sources: Sequence[Dataset]) -> Path:
     """Write the tables as CSV, what `agebench run --exclude` takes, contact sheets and report.md; returns the report."""
     tables = {
         "copies": findings.copies,
@@ -142,7 +143,7 @@ def _section(title: str, table: pd.DataFrame, shown: str, order: str, *, by: str
     return f"## {title}{more}\n\n{shown}\n\n{text}" if shown else f"## {title}{more}\n\n{text}"
 
 
-def _sheets(folder: Path, findings: AuditResult, sources: Mapping[str, AuditedDataset]) -> dict[str, str]:
+def _sheets(folder: Path, findings: AuditResult, sources: Mapping[str, Dataset]) -> dict[str, str]:
     """Contact sheets in `folder`/figures: kind -> Markdown that shows it."""
     near = findings.near_duplicates.sort_values("likeness", kind="stable").head(SHOWN)
     conflicts = findings.label_conflicts.drop_duplicates(["sample_id", "other_id"]).head(SHOWN)
@@ -188,12 +189,12 @@ def _draw(path: Path, tiles: list[np.ndarray], labels: list[str], caption: str) 
     return f"![{path.stem}](figures/{path.name})\n\n*{caption}*"
 
 
-def _picture(source: AuditedDataset, sample_id: str) -> np.ndarray:
+def _picture(source: Dataset, sample_id: str) -> np.ndarray:
     table = source.samples.table
     return make_tile(source.reader, str(table.loc[table["sample_id"] == sample_id, "path"].iloc[0]), TILE)
 
 
-def _label(source: AuditedDataset, sample_id: str) -> str:
+def _label(source: Dataset, sample_id: str) -> str:
     row = source.samples.table.set_index("sample_id").loc[sample_id]
     words = [
         f"{row['age']:g}",

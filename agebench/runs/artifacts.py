@@ -17,12 +17,13 @@ from agebench.data.faces.cache import FaceCache
 from agebench.data.reject_reasons import count_codes, count_titles
 from agebench.data.samples import GEOMETRY_COLUMNS, QUARANTINE, Samples, dataset_fingerprint
 from agebench.data.splits.split_files import write_split_files
-from agebench.data.splits.splits import Part, count_exact_duplicates
+from agebench.data.splits.splits import count_exact_duplicates
 from agebench.metrics.prediction_format import PRED, PROB
 from agebench.runs.config import FacesConfig
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.training.prediction import FaceEstimates
+from agebench.types import Split
 from agebench.utils.io import atomic_write
 
 # In a run's folder, and in each fold's: what the model says about the images that validated it, for calibration. Not among
@@ -100,15 +101,15 @@ def samples_metadata(divisions: FoldSplits, audited: Mapping[str, Samples]) -> d
         }
         if name == divisions.train_dataset:
             found[name] |= {
-                "train": round(float((folds.assignment == Part.TRAIN).sum(axis=1).mean())),
-                "val": round(float((folds.assignment == Part.VAL).sum(axis=1).mean())),
+                "train": round(float((folds.assignment == Split.TRAIN).sum(axis=1).mean())),
+                "val": round(float((folds.assignment == Split.VAL).sum(axis=1).mean())),
                 "duplicates": count_exact_duplicates(folds.samples.table),
                 "straddling": folds.n_cross_split_removed,
             }
         if name in divisions.tests:
             own = name == divisions.train_dataset
             tested = (
-                int((folds.assignment == Part.TEST).any(axis=0).sum()) if own else len(divisions.external_tests[name])
+                int((folds.assignment == Split.TEST).any(axis=0).sum()) if own else len(divisions.external_tests[name])
             )
             found[name] |= {"test": tested, "in_training_set": divisions.overlap[name]}
     return found

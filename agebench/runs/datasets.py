@@ -1,32 +1,17 @@
 """The datasets of a run: read, audited, less what is excluded, and divided. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from agebench.config.cards.base import DatasetCard
-from agebench.data.digests import add_digests
+from agebench.data.dataset import Dataset
+from agebench.data.dataset import open_dataset as open_dataset
 from agebench.data.exclusions import drop_excluded
-from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.data.storage.importer import open_dataset_reader
 from agebench.runs.config import RunConfig
 from agebench.runs.splits import FoldSplits, make_run_splits
 
-
-@dataclass(frozen=True)
-class LoadedDataset:
-    """A dataset of the run: its card, its reader and its audited samples."""
-
-    card: DatasetCard
-    reader: Reader
-    samples: Samples
-
-
-def open_dataset(card: DatasetCard) -> LoadedDataset:
-    """Find, read and audit a dataset."""
-    reader = open_dataset_reader(card)
-    return LoadedDataset(card, reader, add_digests(reader, reader.read(), name=card.name))
+# The name in this package for a dataset of the run: its card, its reader and its samples with digests.
+LoadedDataset = Dataset
 
 
 def apply_exclusions(

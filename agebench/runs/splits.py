@@ -79,8 +79,8 @@ class FoldSplits:
             train=own.train,
             val=own.val,
             tests={name: own.test if name == self.train_dataset else self.external_tests[name] for name in self.tests},
-            duplicates=own.duplicates,
-            straddling=own.straddling,
+            duplicates=own.n_duplicates,
+            straddling=own.n_cross_split_removed,
             overlap=self.overlap,
         )
 
@@ -123,7 +123,7 @@ class FoldSplits:
     @property
     def split_scheme(self) -> int | None:
         """The version of the algorithm that drew a part of the training set; None where nothing was drawn."""
-        return SPLIT_SCHEME if self.folds.drawn else None
+        return SPLIT_SCHEME if self.folds.is_random else None
 
 
 def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:

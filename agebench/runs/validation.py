@@ -8,7 +8,7 @@ import pandas as pd
 from agebench.data.digests import add_digests
 from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.samples import Samples
-from agebench.data.storage.importer import open_dataset_reader
+from agebench.data.storage.locate import open_dataset_reader
 from agebench.errors import AgebenchError, Damaged, UserError
 from agebench.estimators.trained import TrainedEstimator
 from agebench.registry.catalog import Catalog

@@ -20,7 +20,7 @@ from agebench.data.digests import add_digests
 from agebench.data.reject_reasons import count_titles
 from agebench.data.samples import Samples
 from agebench.data.splits.splits import SPLITS, count_exact_duplicates, drop_overlapping
-from agebench.data.storage.importer import open_dataset_reader
+from agebench.data.storage.locate import open_dataset_reader
 from agebench.errors import AgebenchError, UserError
 from agebench.metrics.groups import age_bands
 from agebench.runs.config import DataConfig

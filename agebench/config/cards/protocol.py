@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agebench.types import Split
+
 NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"  # names become parts of paths, of which a component has at most 255 bytes
 DEFAULT = "default"
 Part = Literal["train", "val", "test"]
@@ -38,8 +40,9 @@ class FoldAssignment(BaseModel):
         return self
 
     def parts(self) -> dict[str, int]:
-        """Map each value to the number of its part, as `agebench.data.splits.splits.Part` has it."""
-        return {value: part for part, values in enumerate((self.train, self.val, self.test)) for value in values}
+        """Map each value of the column to its split, a value of `agebench.types.Split`."""
+        splits = ((Split.TRAIN, self.train), (Split.VAL, self.val), (Split.TEST, self.test))
+        return {value: split for split, values in splits for value in values}
 
 
 class Protocol(BaseModel):

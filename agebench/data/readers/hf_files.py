@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agebench.data.readers.base import VOCABULARY, is_image, top_folder, walk_files
+from agebench.data.readers.base import is_image, top_folder, walk_files
 from agebench.data.readers.hf_download import import_datasets, read_source
+from agebench.data.readers.vocabulary import VOCABULARY
 from agebench.errors import UserError
 from agebench.utils.io import write_json
 from agebench.utils.paths import cache_home

@@ -9,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from agebench.data.readers.base import VOCABULARY, PathFault, check_paths
+from agebench.data.readers.base import PathFault, check_paths
 from agebench.data.readers.hf_download import HubSource, fetch_from_hub
 from agebench.data.readers.hf_files import SPLITS, data_files, open_data
 from agebench.data.readers.labelled import LabelledReader, RejectedRows
 from agebench.data.readers.table_io import STANDARD_COLUMNS, rename_columns
+from agebench.data.readers.vocabulary import VOCABULARY
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import AgebenchError, ImageRejectedError, RejectReason, UserError
+from agebench.errors import AgebenchError, ImageRejectedError, UserError
+from agebench.types import RejectReason
 from agebench.utils.paths import cache_home
 
 _ROW = re.compile(r"([^/]+)/(\d{8,})")

@@ -10,9 +10,9 @@ import numpy as np
 from agebench.config.cards.base import DatasetCard
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader, open_reader, readers
-from agebench.data.readers.base import VOCABULARY
+from agebench.data.readers.vocabulary import VOCABULARY
 from agebench.data.samples import AGE_LIMITS, COLUMNS, QUARANTINE, Samples
-from agebench.data.storage.importer import dataset_dir
+from agebench.data.storage.locate import dataset_dir
 from agebench.errors import AgebenchError, UserError
 from agebench.plugins.testing.violation import violation
 from agebench.registry.catalog import load_catalog

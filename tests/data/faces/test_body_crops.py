@@ -16,7 +16,7 @@ from agebench.data.faces.body_crops import (
     Body,
     Mask,
     body_boxes,
-    face_boxes_of,
+    face_boxes,
     prepare_body,
     prepare_masked_body,
     read_boxes,
@@ -208,7 +208,7 @@ def test_lagenda_rows_have_faces_bodies_and_masks(tmp_path: Path) -> None:
         (180, 100, 220, 150),
         (10, 0, 290, 239),
     }
-    assert face_boxes_of(samples) == [(60, 20, 100, 70), (200, 20, 240, 70), None]
+    assert face_boxes(samples) == [(60, 20, 100, 70), (200, 20, 240, 70), None]
 
 
 def test_letterboxed_faces_and_bodies_in_the_cache(tmp_path: Path) -> None:

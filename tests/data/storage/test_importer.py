@@ -11,15 +11,10 @@ from PIL import Image
 
 from agebench.cli import main
 from agebench.config.cards.base import DatasetCard
-from agebench.data.storage import importer
-from agebench.data.storage.importer import (
-    dataset_dir,
-    download_dataset,
-    import_dataset,
-    locate,
-    open_dataset_reader,
-    verify_dataset,
-)
+from agebench.data.storage import verify
+from agebench.data.storage.importer import download_dataset, import_dataset
+from agebench.data.storage.locate import dataset_dir, locate, open_dataset_reader
+from agebench.data.storage.verify import verify_dataset
 from agebench.errors import AgebenchError, DatasetNotFoundError, UserError
 
 
@@ -148,7 +143,7 @@ def test_a_copy_without_the_labels_that_the_card_announces(folder: Path) -> None
 
 def test_what_was_put_aside_explains_a_wrong_count(folder: Path) -> None:
     (folder / "40").rename(folder / "400")
-    with pytest.raises(UserError, match=r"2 usable images \(1 put aside, the first: age 400 is outside"):
+    with pytest.raises(UserError, match=r"2 usable images \(1 rejected, the first: age 400 is outside"):
         import_dataset(card(), folder)
 
 
@@ -367,7 +362,7 @@ def test_check_names_what_is_wrong(folder: Path) -> None:
 
 def test_check_opens_a_sample_or_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_dataset(card(), folder)
-    monkeypatch.setattr(importer, "VERIFY_SAMPLE_SIZE", 2)
+    monkeypatch.setattr(verify, "VERIFY_SAMPLE_SIZE", 2)
     assert verify_dataset(card()).decoded == 2
     assert verify_dataset(card(), full=True).decoded == 3
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from agebench.cli import main
-from agebench.data.audit.findings import find_implausible_ages
+from agebench.data.audit.label_checks import find_implausible_ages
 from agebench.data.readers.synth import SynthReader
 
 CARD = """
