@@ -8,16 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agebench.config.cards.base import (
-    CardT,
-    DatasetCard,
-    ModelCard,
-    SuiteCard,
-    deep_merge,
-    read_toml_file,
-    validate_model,
-)
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.model import ModelCard
+from agebench.config.cards.suite import SuiteCard
+from agebench.config.toml_io import ModelT, deep_merge, read_toml, validate_model
 from agebench.errors import UserError
 from agebench.registry.registry import Registry, reason
 from agebench.utils.paths import shipped
@@ -69,11 +64,11 @@ def _check_card(kinds: tuple[type[Any], ...], name: str, item: Any) -> str:
     return ""
 
 
-def _read_cards(folders: Iterable[Path], kind: type[CardT], registry: Registry[CardT]) -> None:
+def _read_cards(folders: Iterable[Path], kind: type[ModelT], registry: Registry[ModelT]) -> None:
     tables: dict[Path, dict[str, Any]] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
         try:
-            tables[path] = read_toml_file(path)
+            tables[path] = read_toml(path)
         except UserError as error:
             registry.register_broken(path.stem, str(error), origin=str(path))
     named = {name: table for table in tables.values() if isinstance(name := table.get("name"), str)}

@@ -8,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError
 from agebench.metrics.cross_validation import evaluate_folds, evaluate_task_folds
 from agebench.metrics.prediction_format import FOLD
-from agebench.runs.config import RunConfig
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.utils.integrity import read_arrow

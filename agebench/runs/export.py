@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agebench.config.run import RunConfig
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators.external.model_files import need_onnxruntime
@@ -20,7 +21,6 @@ from agebench.export.formats.onnx import require_onnx
 from agebench.export.loading import open_exported
 from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, write_export
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig
 from agebench.runs.datasets import open_dataset
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.loading import load_run, load_test_set
@@ -182,7 +182,7 @@ def _calibrating(config: RunConfig, folder: RunDir, catalogue: Catalog) -> FaceD
     ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
     other = ~dataset.samples.table["sample_id"].isin(ids)
     chosen = dataset.samples.reject(other, "not trained on")
-    faces = prepare_faces(config, dataset, chosen if config.data.exclude else None)
+    faces = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
     trained = faces.drop_rejected(chosen)
     return subsample_by_age(make_face_dataset(faces, trained), CALIBRATION)
 

@@ -2,6 +2,8 @@
 
 import torch
 
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.data.splits.splits import drop_overlapping
@@ -10,7 +12,6 @@ from agebench.estimators.trained import TrainedEstimator
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.heads import heads
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.datasets import open_dataset
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
@@ -88,7 +89,7 @@ def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: s
     dataset = open_dataset(catalogue.datasets.get(name))
     chosen = _chosen(folder, config.data.train, name, dataset.samples)
     # The cache of the whole dataset serves every run; with excluded images, whose faces are not prepared, there is none.
-    faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude else None)
+    faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
     kept = faces.drop_rejected(chosen)
     if not len(kept):
         raise UserError(

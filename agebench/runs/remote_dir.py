@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-from agebench.errors import AgebenchError, UserError
+from agebench.errors import AgebenchError, RunLockedError, UserError
 from agebench.runs.run_dir import RunDir
 from agebench.utils.io import atomic_write, write_text
 from agebench.utils.paths import cache_home
@@ -222,13 +222,13 @@ def _leased(remote: RemoteDir, scratch: Path) -> Iterator[str]:
         time.sleep(min(1.0, LEASE_S / 10))
         now = remote.read(LOCK_LEASE_S)
         if now is not None and now != seen:
-            raise AgebenchError(
+            raise RunLockedError(
                 f"{remote.url}: another process is working on this run; wait for it, or choose another --out"
             )
         seen = now
     remote.write(LOCK_LEASE_S, json.dumps({"owner": owner, "beat": 0}))
     if owner.encode() not in (remote.read(LOCK_LEASE_S) or b""):
-        raise AgebenchError(f"{remote.url}: another process is working on this run; wait for it")
+        raise RunLockedError(f"{remote.url}: another process is working on this run; wait for it")
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         yield owner

@@ -17,9 +17,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from agebench._version import __version__
-from agebench.config.cards.base import validate_model
-from agebench.errors import AgebenchError, Damaged, UserError
-from agebench.runs.config import RunConfig, read_settings
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings, validate_model
+from agebench.errors import Damaged, RunLockedError, UserError
+from agebench.runs.manifest import Manifest
 from agebench.utils.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
 from agebench.utils.io import atomic_write, file_digest, is_temporary, write_error, write_json, write_text
 from agebench.utils.progress import step
@@ -194,7 +195,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            raise AgebenchError(
+            raise RunLockedError(
                 f"{self.path}: another process is working on this run; wait for it, or choose another --out"
             ) from None
         except OSError as error:
@@ -225,21 +226,25 @@ class RunDir:
         """The resolved config."""
         write_text(self.path / "config.toml", config.to_toml())
 
-    def write_manifest(self, content: dict[str, Any]) -> None:
-        """Write `content` beside what is known of this program and machine; of a finished run with its files' digests."""
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write manifest.json: `manifest`, the versions of the software, and of a finished run its files' digests.
+
+        Args:
+            manifest: the content that the run determined.
+        """
         versions = {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in TRACKED_PACKAGES},
         }
-        about = {
+        software = {
             "schema": 1,
             "name": self.path.name,
             "agebench": __version__,
             "versions": versions,
             "git": git_commit(),
         }
-        digests = {DIGESTS: kept_digests(self.path)} if content.get("finished") else {}
-        write_json(self.path / MANIFEST, about | content | digests)
+        digests = {DIGESTS: kept_digests(self.path)} if manifest.finished else {}
+        write_json(self.path / MANIFEST, software | manifest.to_json() | digests)
 
     def renew_digest(self, name: str) -> None:
         """Record the digest of a file that was made again, in a manifest that holds digests."""

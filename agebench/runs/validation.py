@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from agebench.config.run import RunConfig
 from agebench.data.digests import add_digests
 from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.samples import Samples
@@ -13,7 +14,7 @@ from agebench.errors import AgebenchError, Damaged, UserError
 from agebench.estimators.trained import TrainedEstimator
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import VALIDATION, predictions_table
-from agebench.runs.config import RunConfig
+from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.training.dataloader import FaceDataset, make_face_dataset
 from agebench.training.prediction import predict
@@ -67,6 +68,8 @@ def _validation_part(config: RunConfig, path: Path, catalogue: Catalog, home: st
         raise UserError(
             f"{home}: {len(ids) - same} of the run's {len(ids)} validation images are not here, or others now"
         )
-    faces = load_or_build_face_cache(reader, part, config.faces.spec_for(card, config.model), name=home, workers=1)
+    faces = load_or_build_face_cache(
+        reader, part, model_alignment_spec(config.faces, card, config.model), name=home, workers=1
+    )
     kept = faces.drop_rejected(part)
     return kept, make_face_dataset(faces, kept)

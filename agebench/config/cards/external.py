@@ -6,11 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agebench.config.cards.base import Name, _Card
+from agebench.config.cards.base import Card, Name
 from agebench.errors import UserError
 
 
-class ExternalInput(_Card):
+class ExternalInput(Card):
     """What a model wants to see: the face on the template, as numbers."""
 
     size: int = Field(default=112, ge=16, le=1024, description="side of the square input, pixels")
@@ -40,7 +40,7 @@ class ExternalInput(_Card):
         return self
 
 
-class ExternalOutput(_Card):
+class ExternalOutput(Card):
     """What a model says, and how to read an age from it."""
 
     kind: Literal["age", "distribution"] = "age"
@@ -74,7 +74,7 @@ class ExternalOutput(_Card):
         return self
 
 
-class ExternalCard(_Card):
+class ExternalCard(Card):
     """A model that agebench did not train: a file, a Python callable or a command, benchmarked by the same runner."""
 
     name: Name
