@@ -95,7 +95,7 @@ def require_unchanged(folder: RunDir, inputs: Inputs) -> None:
     changed = changed_inputs(folder.manifest(), inputs)
     if changed:
         raise UserError(
-            f"{folder.place}: the run was started before {join_words(changed)} changed; restore the earlier state, choose "
+            f"{folder.location}: the run was started before {join_words(changed)} changed; restore the earlier state, choose "
             "another folder with --out, or delete this one"
         )
 

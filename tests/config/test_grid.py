@@ -44,7 +44,10 @@ def test_commas_in_brackets_and_quotes_separate_nothing(text: str, values: list[
         (["train.lr"], "write it as key=value,value"),
         (["train.lr="], "write it as key=value,value"),
         (["seed=1", "seed=2"], "given twice"),
-        ([f"seed={','.join(map(str, range(40)))}", f"train.epochs={','.join(map(str, range(40)))}"], "1,600 combinations"),
+        (
+            [f"seed={','.join(map(str, range(40)))}", f"train.epochs={','.join(map(str, range(40)))}"],
+            "1,600 combinations",
+        ),
     ],
 )
 def test_a_wrong_grid_is_refused(options: list[str], message: str) -> None:
