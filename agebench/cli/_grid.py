@@ -127,4 +127,4 @@ def _summary_table(rows: Sequence[dict[str, Any]]) -> str:
         }
         for row in rows
     ]
-    return tabulate(table, headers="keys", missingval="–", disable_numparse=True)
+    return str(tabulate(table, headers="keys", missingval="–", disable_numparse=True))

@@ -203,13 +203,13 @@ def _end_with_stdin() -> None:
     os._exit(130)
 
 
-def _layers(arguments: argparse.Namespace, point: "GridPoint") -> list[dict[str, Any]]:
+def _layers(arguments: argparse.Namespace, point: "GridPoint | None" = None) -> list[dict[str, Any]]:
     """Return settings in rising order of precedence: the config file, the flags, --set."""
     from agebench.config.toml_io import parse_setting, read_settings
     from agebench.errors import UserError
 
     file = read_settings(arguments.config) if arguments.config else {}
-    if arguments.model or point.sets("model.name"):
+    if arguments.model or (point and point.sets("model.name")):
         # The backbone and recipe of the file's model do not apply to another model.
         file = {key: value for key, value in file.items() if key not in ("model", "train", "pretrained")}
     data = {
@@ -228,7 +228,10 @@ def _layers(arguments: argparse.Namespace, point: "GridPoint") -> list[dict[str,
         "train": {"epochs": arguments.epochs},
     }
     layers = [file, _drop_unset(flags), *(parse_setting(text) for text in arguments.set)]
-    if not any(isinstance(layer.get("data"), dict) and "train" in layer["data"] for layer in [*layers, point.settings]):
+    if not any(
+        isinstance(layer.get("data"), dict) and "train" in layer["data"]
+        for layer in [*layers, point.settings if point else {}]
+    ):
         raise UserError(
             "--train DATASET is missing: which dataset to train on? (Where settings come from a file, the key 'data.train' is "
             "missing.) `agebench list datasets` shows those that can be named"

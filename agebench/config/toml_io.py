@@ -18,21 +18,21 @@ from agebench.utils.io import read_limited
 Settings = dict[str, Any]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-# The largest shipped card has 4 KiB; tomllib reads about 1 MB/s, so that the largest file allowed takes 0.5 s.
+# The largest shipped card has 4 KiB; tomllib reads about 1 MB/s, so the largest allowed file takes 0.5 s.
 MAX_BYTES = 512 * 1024
-# Deeper tables than any card or config has; pydantic, `merge` and `repr` walk tables by recursion.
+# No card or config is nested deeper; pydantic, `deep_merge` and `repr` traverse tables recursively.
 MAX_DEPTH = 32
-_INT64 = 2**63  # TOML requires integers of 64 bits, and nothing here counts further
+_INT64 = 2**63  # TOML requires integers of 64 bits
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PROBLEMS = 5  # problems of one file in its message
 
-# A value in a message: long enough for any that a person wrote, short where a file holds megabytes.
+# Values in messages: long enough for any that a user wrote, short for files of megabytes.
 _value_repr = reprlib.Repr()
 _value_repr.maxstring = _value_repr.maxother = 200
 _value_repr.maxlevel = 3
 
-# Strings and comments, closed or not, so that the scan for dotted keys is linear in the file's length.
+# Strings and comments, closed or not, so that the search for dotted keys takes linear time.
 _QUOTED = re.compile(
     r'"""(?:\\.|[^\\])*?(?:"""|\Z)' r"|'''.*?(?:'''|\Z)" r'|"(?:\\.|[^"\\\n])*+"?' r"|'[^'\n]*+'?" r"|\#[^\n]*+",
     re.DOTALL,
@@ -41,14 +41,14 @@ _KEY = re.compile(r"[\w.\- \t]+")
 
 
 def read_toml(path: Path, *, kind: str = "card") -> dict[str, Any]:
-    """Return the content of a TOML file.
+    """Read a TOML file.
 
     Args:
         path: the file.
-        kind: what the file is called in messages.
+        kind: the name of the file's kind in messages.
 
     Raises:
-        UserError: the file is not a regular file, cannot be read, is no TOML, or exceeds the limits of this module.
+        UserError: the path is no regular file, cannot be read, is no TOML, or exceeds the limits of this module.
     """
     try:
         status = path.stat()
@@ -64,10 +64,13 @@ def read_toml(path: Path, *, kind: str = "card") -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the table that `text` describes.
+    """Parse TOML.
+
+    Args:
+        text: the content of a TOML file.
 
     Raises:
-        ValueError: `text` is no TOML, or exceeds the limits of this module; the message names the reason.
+        ValueError: `text` is no TOML, or exceeds the limits of this module.
     """
     # tomllib's time grows with the cube of the number of dots in a key.
     if any(key.count(".") >= MAX_DEPTH for key in _KEY.findall(_QUOTED.sub("q", text))):
@@ -85,20 +88,20 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _check_values(table: dict[str, Any]) -> None:
-    """Refuse what TOML can express and nothing here can use.
+    """Refuse values that TOML allows and agebench does not support.
 
     Raises:
         ValueError: nesting deeper than `MAX_DEPTH`, integers beyond 64 bits, NaN or infinity.
     """
-    waiting: list[tuple[str, Any, int]] = [("", table, 0)]
-    while waiting:
-        key, value, depth = waiting.pop()
+    stack: list[tuple[str, Any, int]] = [("", table, 0)]
+    while stack:
+        key, value, depth = stack.pop()
         if depth > MAX_DEPTH:
             raise ValueError(f"tables or lists are nested more than {MAX_DEPTH} levels deep")
         if isinstance(value, dict):
-            waiting += [(name, inner, depth + 1) for name, inner in value.items()]
+            stack += [(name, inner, depth + 1) for name, inner in value.items()]
         elif isinstance(value, list):
-            waiting += [(key, inner, depth + 1) for inner in value]
+            stack += [(key, inner, depth + 1) for inner in value]
         elif isinstance(value, int) and not -_INT64 <= value < _INT64:
             raise ValueError(f"{key[:80]!r} holds an integer of more than 64 bits")
         elif isinstance(value, float) and not math.isfinite(value):
@@ -148,7 +151,12 @@ def parse_setting(text: str, *, option: str = "--set") -> Settings:
 
 
 def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, table by table; neither is changed. A head's options go when the head does."""
+    """Merge two tables recursively; neither is changed. Another head drops the base's `head_options`.
+
+    Args:
+        base: the table with lower precedence.
+        over: the table with higher precedence.
+    """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -159,19 +167,24 @@ def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def validate_model(kind: type[ModelT], content: dict[str, Any], *, source: str) -> ModelT:
-    """`kind` made from `content`; `source` names where the content came from.
+    """Validate a table as a pydantic model.
+
+    Args:
+        kind: the model class.
+        content: the table.
+        source: where the table comes from, for messages.
 
     Raises:
-        UserError: the first wrong key or value, and what would be right.
+        UserError: keys or values are wrong; the message lists the first `MAX_PROBLEMS` and the valid keys.
     """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        sentences = [_explain(kind, problem) for problem in problems[:MAX_PROBLEMS]]
+        messages = [_explain(kind, problem) for problem in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
-            sentences.append(f"and {len(problems) - MAX_PROBLEMS:,} more problems")
-        raise UserError(f"{source}: " + "; ".join(sentences)) from error
+            messages.append(f"and {len(problems) - MAX_PROBLEMS:,} more problems")
+        raise UserError(f"{source}: " + "; ".join(messages)) from error
 
 
 def _explain(kind: type[BaseModel], problem: Any) -> str:
@@ -184,14 +197,14 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
         close = difflib.get_close_matches(location[-1][:100], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key '{key}'; {hint}"
-    if problem["type"] == "value_error":  # a rule between keys: the whole table would hide the reason
+    if problem["type"] == "value_error":  # a rule between keys: printing the whole table would hide the reason
         return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
     return f"{key} = {_value_repr.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _fields(kind: type[BaseModel], location: list[str]) -> list[str]:
     for part in location:
-        if part.isdigit():  # a place in a list of tables
+        if part.isdigit():  # an index into a list of tables
             continue
         annotation: Any = kind.model_fields[part].annotation
         if get_origin(annotation) is tuple:

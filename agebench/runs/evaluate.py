@@ -84,11 +84,10 @@ def evaluate_model(
         model=model.record,
         faces=faces_metadata(data.cards, config.model, config.faces, faces),
         samples=tests_metadata(tests, data.samples),
-        **({"limit": config.data.limit} if config.data.limit else {}),
-        **({"excluded": data.exclusions} if data.exclusions else {}),
         inputs=input_digests(config, data),
         finished=False,
     )
+    manifest.record_left_out(config.data.limit, data.exclusions)
     folder.write_manifest(manifest)
     metrics, predictions = {}, {}
     for name, test in tests.items():

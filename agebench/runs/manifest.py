@@ -52,17 +52,31 @@ class FacesRecord(_ManifestTable):
     detectors: dict[str, str] = Field(default_factory=dict, description="dataset -> detector and its version")
 
 
-class ModelRecord(BaseModel):
-    """The model of a run: its card's facts, and the origin of its weights. External models have keys of their own."""
-
-    model_config = ConfigDict(extra="allow")
+class ModelRecord(_ManifestTable):
+    """The model of a run or test: facts of its card, and the origin of its weights."""
 
     name: str
     title: str
-    weights: str = ""
-    weights_source: dict[str, str] = Field(default_factory=dict, description="kind and identifier of the weights")
-    initial: dict[str, str] = Field(default_factory=dict, description="digests of the initial weights")
+    kind: str = Field(default="", description="external or published; unset: trained by the run")
+    size: int = Field(default=0, description="side of the input, pixels")
+    citation: str = ""
+    # of networks
+    backbone: str = ""
+    head: str = ""
+    head_options: dict[str, Any] = Field(default_factory=dict)
+    tasks: dict[str, float] = Field(default_factory=dict, description="auxiliary target -> weight in the loss")
+    classes: dict[str, list[str]] = Field(default_factory=dict, description="auxiliary target -> classes")
     parameters: int = 0
+    weights: str = Field(default="", description="origin of the initial weights, in words")
+    weights_source: dict[str, str] = Field(default_factory=dict, description="kind and identifier of that origin")
+    initial: dict[str, str] = Field(default_factory=dict, description="digests of the initial weights")
+    # of models that the test did not train
+    format: str = ""
+    source: str = ""
+    file_sha256: str = ""
+    training_data: str = ""
+    trained_on: list[str] = Field(default_factory=list)
+    licence: str = ""
 
 
 class ExportRecord(_ManifestTable):
@@ -89,6 +103,18 @@ class Manifest(_ManifestTable):
     epochs: int = 0
     timings: dict[str, float] = Field(default_factory=dict, description="stage -> seconds; images_per_s in training")
     finished: bool = False
+
+    def record_left_out(self, limit: int, exclusions: dict[str, ExclusionList]) -> None:
+        """Record the images that --limit and --exclude left out; nothing where neither was given.
+
+        Args:
+            limit: the largest number of images of each dataset; 0: all.
+            exclusions: file of --exclude -> its effect.
+        """
+        if limit:
+            self.limit = limit
+        if exclusions:
+            self.excluded = exclusions
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of manifest.json, with the fields that were set."""

@@ -167,12 +167,11 @@ class Experiment:
             model=model_metadata(config, self.model, self.weights, self.initial_digests),
             faces=faces_metadata(data.cards, config.model, config.faces, self.faces),
             protocol=self.splits.protocol(),
-            **({"limit": config.data.limit} if config.data.limit else {}),
-            **({"excluded": data.exclusions} if data.exclusions else {}),
             samples=samples_metadata(self.splits, data.samples),
             inputs=self.inputs,
             finished=False,
         )
+        self.manifest.record_left_out(config.data.limit, data.exclusions)
         self.folder.write_manifest(self.manifest)
 
     def train_and_predict(self) -> None:
@@ -448,15 +447,16 @@ def model_metadata(
         initial_digests: digests of the initial weights, before auxiliary heads were added.
     """
     keys = {"name", "title", "backbone", "head", "head_options", "size", "tasks"}
-    classes = {name: list(values) for name, values in model.classes.items()}
-    return ModelRecord(
+    record = ModelRecord(
         **config.model.model_dump(mode="json", include=keys),
-        **({"classes": classes} if classes else {}),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=str(weights),
         weights_source=weights.record(),
         initial=initial_digests,
     )
+    if model.classes:
+        record.classes = {name: list(values) for name, values in model.classes.items()}
+    return record
 
 
 def example_crops(faces: dict[str, FaceCache], split: RunSplits, count: int = 64) -> np.ndarray:

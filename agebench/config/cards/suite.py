@@ -8,14 +8,14 @@ from agebench.config.cards.base import Card, Name
 
 
 class Variant(Card):
-    """One way to do all runs of a suite."""
+    """A variation of all runs of a suite."""
 
     name: Name
     settings: dict[str, Any]
 
 
 class PublishedResult(Card):
-    """A figure that somebody else published: it may stand beside ours, named as theirs."""
+    """A metric value from a publication; tables mark it as published."""
 
     system: str
     train: str
@@ -28,9 +28,9 @@ class PublishedResult(Card):
 
 
 class SuiteCard(Card):
-    """A benchmark of many runs: every training set x protocol x model x head x variant x seed, each tested on every test set.
+    """A benchmark: training sets x protocols x models x heads x variants x seeds, each tested on every test set.
 
-    Or of none: a table of published figures alone.
+    A suite without runs is a table of published values.
     """
 
     name: Name
@@ -38,23 +38,23 @@ class SuiteCard(Card):
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    heads: tuple[str, ...] = Field(default=(), description="empty: each model's own")
+    heads: tuple[str, ...] = Field(default=(), description="empty: each model's default")
     protocols: tuple[str, ...] = Field(default=(), description="of the training sets; empty: the default one")
     seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="laid over every run's settings, as --config does"
+        default_factory=dict, description="override every run's defaults, as --config does"
     )
     variants: tuple[Variant, ...] = Field(
-        default=(), description="each laid over the settings in turn: what is varied, one factor at a time"
+        default=(), description="each overrides the settings in turn, to vary one factor at a time"
     )
     budget_hours: float | None = Field(
-        default=None, gt=0, description="of all its runs together: no run is begun beyond it"
+        default=None, gt=0, description="total time of all runs; no run is started beyond it"
     )
     published: tuple[PublishedResult, ...] = ()
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> "SuiteCard":
+    def _is_not_empty(self) -> "SuiteCard":
         matrix = (self.train, self.test, self.models)
         if any(matrix) != all(matrix) or not (any(matrix) or self.published):
-            raise ValueError("a suite needs train, test and models, or published figures")
+            raise ValueError("a suite needs train, test and models, or published values")
         return self
