@@ -31,20 +31,22 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_experiment_options(parser: argparse.ArgumentParser, *, dry_run: bool = True) -> None:
+def add_experiment_options(parser: argparse.ArgumentParser, *, grid: bool = True, dry_run: bool = True) -> None:
     """Add --grid, --limit and --dry-run, which `run`, `test` and `suite` share.
 
     Args:
         parser: the command's parser.
+        grid: whether the command has --grid.
         dry_run: whether the command has --dry-run.
     """
-    parser.add_argument(
-        "--grid",
-        metavar="KEY=VALUES",
-        action="append",
-        default=[],
-        help="run once for each value, e.g. train.lr=1e-3,1e-4; repeat the option for every combination",
-    )
+    if grid:
+        parser.add_argument(
+            "--grid",
+            metavar="KEY=VALUES",
+            action="append",
+            default=[],
+            help="run once for each value, e.g. train.lr=1e-3,1e-4; repeat the option for every combination",
+        )
     parser.add_argument(
         "--limit",
         metavar="N",

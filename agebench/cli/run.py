@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 Broadcast = Callable[[Callable[[], bool]], bool]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -> None:
     """Add the options of `agebench run`.
 
     Args:
         parser: the command's parser.
+        is_search: whether the command searches for a recipe: it has no --grid and no --dry-run.
     """
     parser.add_argument("--train", metavar="DATASET", help="the dataset to train and validate on")
     parser.add_argument(
@@ -88,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--end-with-stdin", action="store_true", help="end when standard input does: for programs that start runs"
     )
-    add_experiment_options(parser)
+    add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
     add_registry(parser)
     add_json(parser)
 
