@@ -26,6 +26,12 @@ class DiskFull(AgebenchError):
     """A file could not be written because the disk is full; what was finished before is kept."""
 
 
+class RunLockedError(AgebenchError):
+    """Another process works on the same run. Exit code 75 (EX_TEMPFAIL): the same command may succeed later."""
+
+    exit_code = 75
+
+
 class TrainingDivergedError(AgebenchError):
     """Training has left the finite numbers; the message says where, and what to try."""
 

@@ -31,6 +31,34 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_experiment_options(parser: argparse.ArgumentParser, *, grid: bool = True, dry_run: bool = True) -> None:
+    """Add --grid, --limit and --dry-run, which `run`, `test` and `suite` share.
+
+    Args:
+        parser: the command's parser.
+        grid: whether the command has --grid.
+        dry_run: whether the command has --dry-run.
+    """
+    if grid:
+        parser.add_argument(
+            "--grid",
+            metavar="KEY=VALUES",
+            action="append",
+            default=[],
+            help="run once for each value, e.g. train.lr=1e-3,1e-4; repeat the option for every combination",
+        )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=int,
+        help="use a random subset of N images of each dataset, stratified by age band; such runs are never ranked",
+    )
+    if dry_run:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print the settings, the datasets and the folder, and run nothing"
+        )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

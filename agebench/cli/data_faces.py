@@ -33,8 +33,9 @@ def add_action(actions: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, write the report, print failures by group."""
     from agebench.config.cards.base import deep_merge, validate_model
+    from agebench.config.run import FacesConfig
+    from agebench.config.toml_io import parse_setting
     from agebench.errors import UserError
-    from agebench.runs.config import FacesConfig, parse_setting
 
     card = load_cards(arguments).datasets.get(arguments.name)
     settings: dict[str, Any] = {}
@@ -52,11 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.data.samples import evenly_spaced
     from agebench.metrics.failure_to_process import failures_to_process
     from agebench.reports.alignment import summary_table, write_faces
+    from agebench.runs.resolve import alignment_spec
     from agebench.utils.io import check_folder
 
     out = arguments.out or Path("faces") / card.name
     check_folder(out)
-    spec = config.spec(card, arguments.size)
+    spec = alignment_spec(config, card, arguments.size)
     source = open_dataset(card)
     samples = evenly_spaced(source.samples, arguments.limit)
     faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name)

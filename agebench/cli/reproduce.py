@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _again(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespace) -> None:
-    from agebench.runs.config import RunConfig
+    from agebench.config.run import RunConfig
 
     with folder.locked():
         if isinstance(config, RunConfig):

@@ -11,7 +11,7 @@ from agebench.cli.common_options import load_cards
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench run`, and those of the search."""
-    run_command.add_arguments(parser)
+    run_command.add_arguments(parser, is_search=True)
     search = parser.add_argument_group(
         "search",
         "Choices are made on the validation part; --test only goes into the config that is written at the end.",

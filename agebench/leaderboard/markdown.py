@@ -44,8 +44,8 @@ HOME, LEAK, PARTIAL, OTHER = "°", "‡", "†", "≠"
 LEGEND = (
     "In parentheses: images tested, of all images of the test set that the system was not trained or validated on. "
     f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test are "
-    f"trained on. {PARTIAL} images were left out (`--exclude`, or a copy that lacks some): never ranked. {OTHER} other images "
-    "or labels than most systems were tested on."
+    f"trained on. {PARTIAL} images were left out (`--exclude`, `--limit`, or a copy that lacks some): never ranked. "
+    f"{OTHER} other images or labels than most systems were tested on."
 )
 _LEFT = ["left"] * 7
 _NAMED = 10  # so many systems without a place are named

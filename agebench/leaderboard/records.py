@@ -36,6 +36,7 @@ _MANIFEST = (
     "model",
     "faces",
     "protocol",
+    "limit",
     "excluded",
     "samples",
     "epochs",

@@ -6,6 +6,7 @@ from typing import Any
 
 from agebench.config.cards.base import validate_model
 from agebench.config.cards.external import ExternalCard
+from agebench.config.evaluate import ExternalConfig
 from agebench.data.samples import dataset_fingerprint
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import describe_dataset
@@ -13,9 +14,9 @@ from agebench.leaderboard.records import predictions_digest
 from agebench.leaderboard.verify import check_record
 from agebench.registry.catalog import Catalog
 from agebench.runs.config import RunConfig, read_settings
-from agebench.runs.datasets import apply_exclusions, open_dataset, split_train_dataset
-from agebench.runs.external_config import ExternalConfig
+from agebench.runs.datasets import open_run_data, split_train_dataset
 from agebench.runs.run_dir import RunDir
+from agebench.types import WeightsSource
 from agebench.utils.integrity import read_table
 
 IDENTICAL, INSIDE, OUTSIDE = "identical", "inside the interval", "outside the interval"
@@ -74,8 +75,8 @@ def input_differences(
     """
     from agebench.runs.run import initial_model  # loads torch
 
-    datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-    samples, _ = apply_exclusions(datasets, config.data.exclude)
+    data = open_run_data(config, catalogue)
+    datasets, samples = data.datasets, data.samples
     for name, dataset in datasets.items():
         card = dataset.card
         theirs = record.get("datasets", {}).get(name, {})
@@ -98,7 +99,7 @@ def input_differences(
                 f"with scheme {recorded_scheme or 'none'}, so other images train and test"
             )
         model, weights = initial_model(config)
-        if weights != record["model"].get("weights"):
+        if not weights.is_same(WeightsSource.of_model(record["model"])):
             yield f"the initial weights come from {weights}, in the record from {record['model'].get('weights')}"
         there = record["model"].get("initial")
         here_digests = digests(model, model.backbone)
@@ -175,4 +176,4 @@ def initial_weight_digests(run: Path) -> dict[str, str] | None:
         made, weights = initial_model(config)
     except UserError:
         return None
-    return digests(made, made.backbone) if weights == model["weights"] else None
+    return digests(made, made.backbone) if weights.is_same(WeightsSource.of_model(model)) else None

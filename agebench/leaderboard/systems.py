@@ -13,6 +13,7 @@ from scipy import stats
 from agebench.data import reject_reasons
 from agebench.metrics.fairness import SIGNIFICANT
 from agebench.reports.formatting import join_words
+from agebench.types import WeightsKind, WeightsSource
 
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
@@ -224,8 +225,10 @@ def _most_common(copies: Mapping[Copy, int]) -> Copy:
 
 
 def excludes(record: Mapping[str, Any]) -> bool:
-    """Whether images were left out by `--exclude`."""
+    """Return whether images were left out by `--exclude` or `--limit`."""
     lists = record.get("excluded")
+    if (record["config"].get("data") or {}).get("limit"):
+        return True
     if isinstance(lists, Mapping):
         return any(not isinstance(of, Mapping) or of.get("images") != 0 for of in lists.values())
     return bool((record["config"].get("data") or {}).get("exclude"))
@@ -367,7 +370,7 @@ def _flags(row: System) -> list[str]:
     model = row.records[0].get("model") or {}
     tests = [test for record in row.records for test in record["metrics"]["tests"].values()]
     found = {
-        "random start": model.get("weights") == "random",
+        "random start": WeightsSource.of_model(model).kind is WeightsKind.RANDOM,
         "one seed": len(row.seeds) == 1 and row.train is not None,
         LEAKY: any(map(has_leakage, row.records)),
         UNKNOWN: any(test.get("contamination") == "unknown" for test in tests),
@@ -410,9 +413,9 @@ def irreproducibility_reasons(row: System) -> list[str]:
     found = []
     for record in row.records:
         model = record.get("model") or {}
-        weights = str(model.get("weights") or "")
-        if weights.startswith("file "):
-            found.append(f"weights from the {weights}")
+        weights = WeightsSource.of_model(model)
+        if weights.kind is WeightsKind.FILE:
+            found.append(f"weights from the {model.get('weights')}")
         if model.get("file_sha256") and not str(model.get("source")).startswith("package:"):
             found.append("the model is a file of somebody's")
         if str(record.get("git") or "").endswith("+changes"):

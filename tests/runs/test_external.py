@@ -101,7 +101,7 @@ def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys:
     assert "nothing is done again" in capsys.readouterr().err
     (registry / "models" / "theirs.py").write_text(CODE + "# another model\n")
     assert main(command(registry, out)) == 2
-    assert "was begun before the model's file changed" in capsys.readouterr().err
+    assert "was started before the model's file changed" in capsys.readouterr().err
 
 
 def test_excluded_images_are_not_prepared_and_marked(

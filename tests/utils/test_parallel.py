@@ -101,8 +101,8 @@ def process_of(numbers: Any) -> int:
 
 PIPELINE = """
 from pathlib import Path
-from agebench.registry.catalog import Catalog, load_catalog
-from agebench.runs.config import resolve_config
+from agebench.registry.catalog import load_catalog
+from agebench.runs.resolve import resolve_config
 from agebench.runs.run_dir import RunDir
 from agebench.runs.run import run
 
@@ -112,8 +112,8 @@ settings = {"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny",
 settings |= {"train": {"epochs": 1}, "evaluate": {"resamples": 100}}
 folder = RunDir(Path("run"))
 with folder.locked():
-    metrics = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
-print("images", metrics["tests"]["few"]["n"])
+    result = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
+print("images", result.metrics["tests"]["few"]["n"])
 """
 CARD = """
 name = "few"

@@ -12,7 +12,7 @@ from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.registry.catalog import Catalog
 from agebench.runs.config import RunConfig
-from agebench.runs.datasets import apply_exclusions, open_dataset, split_train_dataset
+from agebench.runs.datasets import RunData, apply_exclusions, open_dataset, split_train_dataset
 from agebench.runs.provenance import Inputs, input_digests, require_unchanged
 from agebench.runs.run import initial_model, prepare_faces
 from agebench.runs.run_dir import RunDir
@@ -70,7 +70,7 @@ def prepare_context(config: RunConfig, catalogue: Catalog, home: Path, *, images
     name = config.data.train
     if config.train.freeze:
         raise UserError(f"train.freeze = {config.train.freeze}: a search is for whole models; leave it out here")
-    dataset = open_dataset(catalogue.datasets.get(name))
+    dataset = open_dataset(catalogue.datasets.get(name), limit=config.data.limit, seed=config.seed)
     own = config.model_copy(update={"data": config.data.model_copy(update={"test": (name,)})})
     samples, excluded = apply_exclusions({name: dataset}, config.data.exclude, complete=False)
     divisions = split_train_dataset(own, dataset, samples)
@@ -78,7 +78,7 @@ def prepare_context(config: RunConfig, catalogue: Catalog, home: Path, *, images
         raise UserError(
             f"the protocol '{config.data.protocol}' has {len(divisions)} folds; search on one division: leave --protocol out"
         )
-    inputs = input_digests(own, {name: dataset}, samples, excluded, divisions)
+    inputs = input_digests(own, RunData({name: dataset}, samples, excluded), divisions)
     # Kept where the long run will stand: who goes on from there to the tests compares it, too.
     require_unchanged(RunDir(home / "run", str(home)), inputs)
     faces = prepare_faces(config, dataset, samples[name])

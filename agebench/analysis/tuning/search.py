@@ -24,6 +24,7 @@ from agebench.analysis.tuning.trials import (
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.catalog import Catalog
 from agebench.runs.config import RunConfig
+from agebench.runs.manifest import Manifest
 from agebench.runs.run import add_tasks, fit, initial_model
 from agebench.runs.run_dir import RunDir
 from agebench.utils.io import write_csv, write_json, write_text
@@ -70,7 +71,7 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
     ground = prepare_context(config.run, catalogue, folder, images=config.images)
     write_text(folder / SETTINGS, config.to_toml())
     if not RunDir(folder / "run").manifest():
-        RunDir(folder / "run").write_manifest({"finished": False, "inputs": ground.inputs})
+        RunDir(folder / "run").write_manifest(Manifest(inputs=ground.inputs, finished=False))
     steps = _Steps(folder, say)
     found = {
         "untrained": steps.once("untrained", lambda: diagnostics.check_initial_loss(ground)),

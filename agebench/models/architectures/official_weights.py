@@ -19,12 +19,13 @@ from agebench.models.architectures.checkpoint_io import (
 from agebench.models.architectures.mivolo import GENDERS, MiVOLO
 from agebench.models.architectures.swinface import BRANCHES, SwinFace
 from agebench.models.heads.minmax_regression import MinMaxRegressionHead
+from agebench.types import WeightsKind, WeightsSource
 
 SWINFACE_PARTS = ("backbone", "fam", "tss", "om")
 Places = list[tuple[str, slice]] | None
 
 
-def load_published(model: AgeModel, card: Architecture, path: Path) -> str:
+def load_published(model: AgeModel, card: Architecture, path: Path) -> WeightsSource:
     """Load their authors' weights into a model of the zoo; returns what was taken from where, for the manifest.
 
     Raises:
@@ -41,7 +42,7 @@ def load_published(model: AgeModel, card: Architecture, path: Path) -> str:
         holds = {"swinface": "SwinFace", "mivolo": "MiVOLO"}.get(kind, "neither MiVOLO nor SwinFace")
         raise UserError(f"{path}: holds {holds}, not what '{card.name}' is; it has the keys {_keys(content)}")
     done = (_load_swinface if kind == "swinface" else _load_mivolo)(model, content, str(path))
-    return f"its authors' weights, file {path.name}: {done}"
+    return WeightsSource(WeightsKind.PUBLISHED, path.name, done)
 
 
 def _load_swinface(model: AgeModel, content: dict[str, Any], source: str) -> str:

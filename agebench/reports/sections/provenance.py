@@ -38,6 +38,21 @@ def describe_faces(manifest: Mapping[str, Any]) -> str:
     return (f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}") + _bodies_in_words(faces)
 
 
+def describe_limit(manifest: Mapping[str, Any]) -> str:
+    """Return the warning of a run on a subset of its datasets (`--limit`); "" for a run on all images.
+
+    Args:
+        manifest: the content of manifest.json.
+    """
+    limit = manifest.get("limit")
+    if not limit:
+        return ""
+    return (
+        f"**Subset: `--limit` kept at most {format_count(limit)} images of each dataset, a random sample stratified by age band. "
+        "These results are for trying things out: they are not comparable with results on all images, and are never ranked.**"
+    )
+
+
 def _bodies_in_words(faces: Mapping[str, Any]) -> str:
     """How many rows of each dataset showed a body, where the model sees bodies."""
     words = [

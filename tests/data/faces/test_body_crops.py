@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from agebench.config.cards.base import Augment
+from agebench.config.run import FacesConfig
 from agebench.data.digests import add_digests
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.body_crops import (
@@ -26,7 +27,7 @@ from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.readers.table import TableReader
 from agebench.errors import ImageRejectedError, UserError
 from agebench.registry.catalog import load_catalog
-from agebench.runs.config import FacesConfig
+from agebench.runs.resolve import model_alignment_spec
 from agebench.training.augmentation import Augmenter, normalize
 
 STILL = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
@@ -270,10 +271,10 @@ def test_mivolo_prepares_as_its_authors_unless_told_otherwise() -> None:
     card = load_catalog().datasets.get("lagenda")
     for name, bodies in (("mivolo-d1", True), ("volo-d1", False)):
         model = load_catalog().models.get(name).architecture
-        spec = FacesConfig().spec_for(card, model)
+        spec = model_alignment_spec(FacesConfig(), card, model)
         assert (spec.letterbox, spec.mask_bodies, spec.bodies) == (True, bodies, bodies)
-        assert not FacesConfig(mode="detect").spec_for(card, model).letterbox
+        assert not model_alignment_spec(FacesConfig(mode="detect"), card, model).letterbox
         plain = model.model_copy(update={"letterbox": False, "mask_bodies": False})
         assert plain.model_dump(mode="json")["letterbox"] is False
-        assert not FacesConfig().spec_for(card, plain).letterbox
-    assert not FacesConfig().spec_for(card, load_catalog().models.get("tiny").architecture).letterbox
+        assert not model_alignment_spec(FacesConfig(), card, plain).letterbox
+    assert not model_alignment_spec(FacesConfig(), card, load_catalog().models.get("tiny").architecture).letterbox

@@ -209,9 +209,9 @@ def test_lists_that_name_what_is_not_there_or_twice(tmp_path: Path) -> None:
     [
         ({"kind": "folds"}, "folds need either k or column"),
         ({"kind": "folds", "k": 3, "splits": [{"train": [1], "test": [2]}]}, "splits need column"),
-        ({"kind": "folds", "column": "x", "splits": [{"train": [1], "test": [1]}]}, "'1' stands in two parts"),
-        ({"kind": "official", "k": 3}, "k means nothing for kind 'official'"),
-        ({"kind": "lists", "files": {"train": "/etc/passwd", "test": "b"}}, "leads out of its folder"),
+        ({"kind": "folds", "column": "x", "splits": [{"train": [1], "test": [1]}]}, "'1' is in two splits"),
+        ({"kind": "official", "k": 3}, "k does not apply to kind 'official'"),
+        ({"kind": "lists", "files": {"train": "/etc/passwd", "test": "b"}}, "is outside of its folder"),
         ({"kind": "lists", "files": {"train": "a"}}, "need files for train and test"),
         ({"kind": "holdout", "ages_from": 9, "ages_below": 9}, "ages_from must be less than ages_below"),
         ({"kind": "holdout", "name": "default"}, "two protocols are called 'default'"),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from agebench.cli import main
 from agebench.config.cards.base import DatasetCard
+from agebench.config.run import FacesConfig
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.faces.detectors.base import Detection, Detector, detectors
@@ -17,7 +18,7 @@ from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError, ImageRejectedError
 from agebench.plugins.testing import ContractViolation, check_detector
-from agebench.runs.config import FacesConfig
+from agebench.runs.resolve import alignment_spec
 
 BOX, POINTS = (20.0, 20.0, 90.0, 90.0), np.array([[35.0, 40], [75, 40], [55, 70]])
 
@@ -143,9 +144,9 @@ def test_the_detector_is_part_of_the_cache_s_key() -> None:
 
 def test_the_setting_wins_over_the_card() -> None:
     card = DatasetCard(name="x", title="x", reader="folder", licence="x", detector="test-middle")
-    assert FacesConfig().spec(card, 64).detector == "test-middle"
-    assert FacesConfig(detector="dlib").spec(card, 64).detector == "dlib"
-    assert FacesConfig(mode="none").spec(card, 64).mode == "none"
+    assert alignment_spec(FacesConfig(), card, 64).detector == "test-middle"
+    assert alignment_spec(FacesConfig(detector="dlib"), card, 64).detector == "dlib"
+    assert alignment_spec(FacesConfig(mode="none"), card, 64).mode == "none"
 
 
 @pytest.fixture
