@@ -26,6 +26,10 @@ def _unset(value: Any) -> bool:
     return not value
 
 
+def _is_one(value: float) -> bool:
+    return value == 1
+
+
 class _Card(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -131,6 +135,11 @@ class Augment(_Card):
     # Only of models that see bodies; left out of config.toml while unset, so that earlier runs stay what they are.
     drop_face: Probability = Field(default=0.0, exclude_if=_unset, description="share of faces blackened beside a body")
     drop_body: Probability = Field(default=0.0, exclude_if=_unset, description="share of bodies blackened")
+    # Excluded while off, so that the config and the hash of older runs stay the same.
+    erase: Probability = Field(default=0.0, exclude_if=_unset, description="share of images with one random box erased")
+    rand_augment: float = Field(
+        default=0.0, ge=0, le=10, exclude_if=_unset, description="magnitude of two random operations per image"
+    )
 
 
 class Recipe(_Card):
@@ -157,7 +166,36 @@ class Recipe(_Card):
         # It came later: where it says nothing, it is not written, so that older runs keep their config and their name.
         exclude_if=lambda value: not value,
     )
+    # Excluded while off, so that the config and the hash of older runs stay the same.
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=_unset,
+        description="decay of the weights' moving average, which is evaluated",
+    )
+    accumulate_steps: int = Field(
+        default=1, ge=1, exclude_if=_is_one, description="batches whose gradients make one optimizer step"
+    )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, exclude_if=_is_one, description="factor of the learning rate per layer below the head"
+    )
+    mixup: float = Field(default=0.0, ge=0, exclude_if=_unset, description="alpha of the Beta distribution of mixup")
+    cutmix: float = Field(default=0.0, ge=0, exclude_if=_unset, description="alpha of the Beta distribution of CutMix")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, exclude_if=_unset, description="std, in years, of the normal label of a cross-entropy head"
+    )
+    flip_tta: bool = Field(
+        default=False, exclude_if=_unset, description="estimates average the image and its mirror image"
+    )
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _frozen_backbone_excludes(self) -> "Recipe":
+        keys = [key for key in ("mixup", "cutmix", "layer_decay") if key in self.model_dump()]
+        if self.freeze and keys:
+            raise ValueError(f'{keys[0]} changes nothing that freeze = "backbone" trains; leave one of the two out')
+        return self
 
     @model_validator(mode="after")
     def _frozen_sees_no_other_change(self) -> "Recipe":
