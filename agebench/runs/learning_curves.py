@@ -20,9 +20,9 @@ class LearningCurveCallback(ConsoleCallback):
         self._picture, self._history = folder / "figures" / "learning-curves.png", history
         self._drawn = time.perf_counter()
 
-    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
+    def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
         """Draw, where it is time."""
-        super().epoch_done(entry, epochs)
+        super().on_epoch_end(entry, epochs)
         if time.perf_counter() - self._drawn < REFRESH_INTERVAL_S:
             return
         figure = learning_curves(self._history, COLORS[0])

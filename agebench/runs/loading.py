@@ -66,6 +66,7 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:
     """With random weights, and with the tasks that it learned."""
     model = create_model(config.model)
+    model.flip_tta = config.train.flip_tta
     for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
         model.add_task(task, classes)
     return model

@@ -43,7 +43,7 @@ from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
 from agebench.training.prediction import FaceEstimates, predict
-from agebench.training.trainer import History, Trainer
+from agebench.training.trainer import History, Trainer, configure_model
 
 
 def run(config: RunConfig, catalogue: Catalog, folder: RunDir, *, quiet: bool = False) -> dict[str, Any]:
@@ -123,6 +123,7 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = create_model(config.model)
     _refuse_frozen_answers(config, model)
+    configure_model(model, config.train)
     if not config.pretrained:
         return model, "random"
     if config.model.backbone in architectures.NAMES:
@@ -230,7 +231,8 @@ def model_inputs(
     recipe = config.train
     if not recipe.freeze:
         return faces
-    options: dict[str, Any] = {"mirrored": recipe.augment.flip > 0, "device": device, "precision": recipe.precision}
+    mirrored = recipe.augment.flip > 0 or recipe.flip_tta
+    options: dict[str, Any] = {"mirrored": mirrored, "device": device, "precision": recipe.precision}
     with folder.timed("features_s"):
         return {name: frozen_features(model, kept, config.model, **options) for name, kept in faces.items()}
 

@@ -72,39 +72,69 @@ def check_weights(path: Path, model: nn.Module) -> None:
         raise UserError(f"{path}: its model takes {whole:,} bytes; {MAX_WEIGHTS_BYTES:,} are allowed")
 
 
-def save_state(path: Path, model: nn.Module, optimiser: Optimizer, about: dict[str, Any]) -> None:
-    """Everything that training needs to go on, in one file: a kill between two files would leave halves that do not fit."""
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    metadata: dict[str, Any],
+    average: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write all that a resume needs into one file, because a kill between two files would leave halves that do not fit.
+
+    Args:
+        path: the file.
+        model: the model.
+        optimizer: its optimizer.
+        metadata: JSON values for the header of the file.
+        average: the state dict of the averaged weights; None without an average.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
-    _save(path, _plain(tensors), about)
+    tensors |= {f"average.{name}": value for name, value in (average or {}).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+    _save(path, _plain(tensors), metadata)
 
 
-def load_state(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
-    """Load what `save_state` wrote; returns `about`.
+def load_state(
+    path: Path, model: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """Load a file of `save_state`; return its metadata.
+
+    Args:
+        path: the file.
+        model: the model, which receives the weights.
+        optimizer: its optimizer, which receives its state.
+        average: the state dict of the averaged weights, which is overwritten; None without an average.
 
     Raises:
-        UserError: a damaged file, or one of another model.
+        UserError: the file is damaged, or belongs to another model or to a training with another average.
     """
-    tensors, about = _load(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+    tensors, metadata = _load(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "average": {}}
     for name, value in tensors.items():
-        part, _, rest = name.partition(".")
+        part, _, key = name.partition(".")
         if part not in parts:
             raise _damaged(path, f"it has a tensor called '{name}'")
-        parts[part][rest] = value
+        parts[part][key] = value
     _fit(path, model, parts["model"])
+    if {name: value.shape for name, value in parts["average"].items()} != {
+        name: value.shape for name, value in (average or {}).items()
+    }:
+        raise _damaged(path, "its averaged weights (train.ema_decay) are not those of this training")
+    with torch.no_grad():
+        for name, value in parts["average"].items():
+            (average or {})[name].copy_(value)
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for name, value in parts["optimiser"].items():
-            number, _, key = name.partition(".")
-            # In the layout of the weights it belongs to, or every later step would pay for the difference.
+            index, _, key = name.partition(".")
+            # The layout of the weight, because a difference would slow down every later step.
             layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-            state.setdefault(int(number), {})[key] = value.contiguous(memory_format=layout)
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            state.setdefault(int(index), {})[key] = value.contiguous(memory_format=layout)
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (ValueError, KeyError) as error:
         raise _damaged(path, error) from error
-    return about
+    return metadata
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -24,24 +24,46 @@ BATCH_SIZE = 128
 
 
 class FeatureFlip:
-    """Features -> those of the face, or of its mirror image, as augmentation by flipping would have it."""
+    """Augmentation by flipping for features: those of the face or of its mirror image.
+
+    Args:
+        flip: the probability of the mirror image.
+    """
 
     def __init__(self, flip: float) -> None:
         self.flip = flip
 
-    def __call__(self, features: Tensor, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
-        """(B, views, D) -> (B, D); `share` as for `Augmenter`."""
+    def __call__(self, features: Tensor, generator: torch.Generator, batch_slice: tuple[int, int] = (0, 1)) -> Tensor:
+        """Return one view (B, D) of each face.
+
+        Args:
+            features: (B, views, D).
+            generator: a CPU generator, the source of all draws.
+            batch_slice: (k, n): `features` is the k-th of n equal shards of a batch.
+        """
         if features.shape[1] == 1:
             return features[:, 0]
-        number, of = share
-        draws = torch.rand(len(features) * of, generator=generator)[number * len(features) :][: len(features)]
+        index, n_shards = batch_slice
+        draws = torch.rand(len(features) * n_shards, generator=generator)[index * len(features) :][: len(features)]
         mirrored = (draws < self.flip).to(features.device)
         return torch.where(mirrored[:, None], features[:, 1], features[:, 0])
 
 
-def model_input(batch: Tensor, card: Architecture) -> Tensor:
-    """What the model takes for faces (B, S, S, 3) uint8, or for features (B, views, D), without any random change."""
-    return normalize(batch, card.mean, card.std) if batch.dtype == torch.uint8 else batch[:, 0]
+def model_views(batch: Tensor, card: Architecture, *, mirrored: bool = False) -> list[Tensor]:
+    """Return the model's inputs for a batch without augmentation: the faces, then their mirror images where asked.
+
+    Args:
+        batch: (B, S, S, C) uint8 faces, or (B, views, D) features of a frozen backbone.
+        card: the normalization of the faces.
+        mirrored: whether to add the mirror images; features then need two views.
+
+    Returns:
+        One or two tensors, (B, C, S, S) float32 or (B, D).
+    """
+    if batch.dtype != torch.uint8:
+        return list(batch.unbind(1)[: 2 if mirrored else 1])
+    images = normalize(batch, card.mean, card.std)
+    return [images, images.flip(3)] if mirrored else [images]
 
 
 def frozen_features(

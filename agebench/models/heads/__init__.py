@@ -3,10 +3,10 @@
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.models.heads.base import AgeEstimate, Head
+from agebench.models.heads.base import AgeEstimate, Head, average_estimates
 from agebench.registry.builtin import heads
 
-__all__ = ["AgeEstimate", "Head", "create", "heads", "names"]
+__all__ = ["AgeEstimate", "Head", "average_estimates", "create", "heads", "names"]
 
 
 def names() -> list[str]:

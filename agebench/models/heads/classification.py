@@ -11,6 +11,8 @@ class ClassificationHead(DistributionHead):
     Rothe, Timofte, Van Gool: DEX. ICCV workshops 2015, eq. 1. Decoding by the median as in Paplham & Franc, CVPR 2024.
     """
 
+    has_cross_entropy = True
+
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
         """Return the cross-entropy of each face, (B,)."""
         return self.cross_entropy(log_probs, age)

@@ -36,6 +36,9 @@ class DRFHead(Head):
         TypeError: fewer than one tree, a depth outside of 2 to 24, or fewer units than inner nodes of a tree.
     """
 
+    # The loss collects each batch for the update of the leaves: a mixed face has no single age.
+    supports_mixing = False
+
     chosen: Tensor
     mean: Tensor
     variance: Tensor

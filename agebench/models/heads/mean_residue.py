@@ -27,6 +27,8 @@ class MeanResidueHead(DistributionHead):
         options: see `DistributionHead`.
     """
 
+    has_cross_entropy = True
+
     def __init__(
         self,
         in_features: int,

@@ -21,6 +21,8 @@ class MeanVarianceHead(DistributionHead):
         options: see `DistributionHead`.
     """
 
+    has_cross_entropy = True
+
     def __init__(
         self,
         in_features: int,
