@@ -40,7 +40,7 @@ class DistributionHead(Head):
     ) -> None:
         super().__init__(in_features, ages)
         if decode not in DECODINGS:
-            raise TypeError(f"decode = {decode!r}: one of {', '.join(DECODINGS)}")
+            raise TypeError(f"decode = {decode!r}: must be one of {', '.join(DECODINGS)}")
         self.register_buffer("grid", age_grid(ages), persistent=False)
         self.out_features = ages[1] - ages[0] + 1
         self.decoding = decode
