@@ -53,7 +53,9 @@ class AgeModel(nn.Module):
         self.classes[name] = tuple(classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of the age head, followed by those of each auxiliary target in the order of `classes`.
+        """Return the logits of the age head and of each auxiliary target.
+
+        Auxiliary targets follow in the order of `classes`.
 
         Args:
             images: (B, C, S, S) float, normalized; or features (B, D) of a frozen backbone.
@@ -68,11 +70,17 @@ class AgeModel(nn.Module):
         return torch.cat([logits, *(task(features) for task in self.tasks)], dim=1)
 
     def split(self, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Split logits of `forward` into the age's (B, head.out_features) and each auxiliary target's (B, classes)."""
+        """Split the logits of `forward`.
+
+        Returns:
+            The logits of the age (B, head.out_features), and of each auxiliary target (B, classes).
+        """
         return split_logits(logits, self.head.out_features, self.classes)
 
     def losses(self, logits: Tensor, age: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the unweighted mean loss of the age, named `age`, and of each auxiliary target under its name.
+        """Return the mean losses of the age and of each auxiliary target.
+
+        The losses are unweighted; that of the age is named `age`.
 
         Args:
             logits: (B, F), from `forward`.
@@ -104,13 +112,18 @@ class AgeModel(nn.Module):
         return average_estimates(*estimates), {name: (first[name] + second[name]) / 2 for name in first}
 
     def predict(self, images: Tensor) -> AgeEstimate:
-        """Predict ages from normalized images (B, C, S, S). The caller sets evaluation and inference mode."""
+        """Predict ages from normalized images (B, C, S, S).
+
+        The caller sets evaluation and inference mode.
+        """
         views = [images, images.flip(3)] if self.flip_tta else [images]
         return self.decode([self(view) for view in views])[0]
 
 
 def create_model(card: Architecture, *, ages: tuple[int, int] = AGES) -> AgeModel:
-    """Create the model of a card with random weights; `agebench.models.weights` loads others.
+    """Create the model of a card with random weights.
+
+    `agebench.models.weights` loads pretrained weights.
 
     Args:
         card: backbone, head, head options and input.

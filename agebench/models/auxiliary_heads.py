@@ -1,4 +1,7 @@
-"""Auxiliary targets: classes such as gender, trained by cross-entropy on the features of the age."""
+"""Auxiliary targets: classes such as gender, trained by cross-entropy.
+
+They share the features of the age.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -13,10 +16,13 @@ UNKNOWN = -1
 
 @runtime_checkable
 class SupportsAuxiliaryTargets(Protocol):
-    """A backbone with its own layers for auxiliary targets, as whole architectures have; others get a linear layer."""
+    """A backbone with its own layers for auxiliary targets.
+
+    Whole architectures have them; other backbones get a linear layer per target.
+    """
 
     def add_task(self, name: str, classes: Sequence[str]) -> nn.Module:
-        """Add an auxiliary target; return the module from features (B, F) to its logits (B, len(classes)).
+        """Add an auxiliary target; return the module from features to its logits.
 
         The call may append columns to the features; the first columns remain those of the age.
 

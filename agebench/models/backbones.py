@@ -1,4 +1,4 @@
-"""Backbones: all timm architectures, `agebench.tiny`, and the architectures of `agebench.models.architectures`."""
+"""Backbones: those of timm, `agebench.tiny` and published architectures."""
 
 import torch
 from torch import nn
@@ -43,7 +43,10 @@ def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.M
 
 
 def _create(name: str, size: int) -> nn.Module:
-    """Create a timm network; transformers need the image's size, and convolutional networks do not accept the argument."""
+    """Create a timm network.
+
+    Transformers need the image's size; convolutional networks do not accept the argument.
+    """
     import timm
 
     try:
@@ -53,7 +56,10 @@ def _create(name: str, size: int) -> nn.Module:
 
 
 def _pooled_features(backbone: nn.Module, size: int) -> int:
-    """Return the measured width of the features; timm's `num_features` is that before a hidden layer of the head."""
+    """Return the measured width of the features.
+
+    timm's `num_features` is the width before a hidden layer of the head.
+    """
     with torch.no_grad():
         features = backbone.eval()(torch.zeros(1, 3, size, size))
     backbone.train()

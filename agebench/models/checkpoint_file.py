@@ -62,7 +62,9 @@ def read_file(path: Path) -> Any:
 
 
 def refuse_not_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    """Reject weights with NaN or infinity; training from them would look like too high a learning rate.
+    """Reject weights with NaN or infinity.
+
+    Training from them would look like too high a learning rate.
 
     Args:
         weights: name -> tensor.
@@ -86,7 +88,7 @@ def first_line(error: Exception) -> str:
 
 
 def _refused_names(path: Path) -> list[str]:
-    """Return the rejected classes and functions of a checkpoint; none if torch cannot list them."""
+    """Return the rejected classes and functions of a checkpoint, if listable."""
     try:
         with torch.serialization.safe_globals(PLAIN):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))

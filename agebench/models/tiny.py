@@ -1,4 +1,4 @@
-"""A backbone for tests and demonstrations: an epoch of 1,000 faces of 64 px takes seconds."""
+"""A backbone for tests: an epoch of 1,000 faces of 64 px takes seconds."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ MODULES_PER_LAYER = 3  # convolution, normalization, activation
 
 
 class TinyCNN(nn.Module):
-    """Five strided 3x3 convolutions and an average over positions: about 250,000 parameters.
+    """Five strided 3x3 convolutions and an average: about 250,000 parameters.
 
     Args:
         widths: output channels of the convolutions.
@@ -28,7 +28,7 @@ class TinyCNN(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def group_matcher(self) -> Callable[[str], int]:
-        """Return the function from a parameter's name to its layer, as timm's networks define it."""
+        """Return the function from a parameter's name to its layer, as in timm."""
         return lambda name: int(name.split(".")[1]) // MODULES_PER_LAYER
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Pretrained weights of backbones: from timm's hub, a file or an installed package, never silently random."""
+"""Pretrained weights of backbones, never silently random.
+
+They come from timm's hub, a file or an installed package.
+"""
 
 import hashlib
 import importlib
@@ -65,7 +68,9 @@ def _is_installed(package: str) -> bool:
 
 
 def digests(model: nn.Module, backbone: nn.Module) -> dict[str, str]:
-    """Return the SHA-256 digests of names, shapes and values of all weights, and of the backbone's alone.
+    """Return SHA-256 digests of all weights and of the backbone's alone.
+
+    A digest covers names, shapes and values.
 
     Args:
         model: the whole model.

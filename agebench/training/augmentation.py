@@ -1,4 +1,4 @@
-"""Random changes of training images, a whole batch at once, on the training device."""
+"""Random changes of training images, batched, on the training device."""
 
 import math
 from dataclasses import dataclass
@@ -221,7 +221,7 @@ def draw_operations(count: int, generator: torch.Generator) -> OperationDraw:
 
 
 def rand_augment(images: Tensor, draw: OperationDraw, magnitude: float) -> Tensor:
-    """Return the images after two random operations each, all of one magnitude (RandAugment).
+    """Return the images after two random operations each (RandAugment).
 
     Cubuk, Zoph, Shlens, Le: RandAugment: Practical automated data augmentation with a reduced search space. CVPR workshops
     2020. The operations and their ranges are the paper's, without Identity and without Equalize, which has no cheap batched form.

@@ -65,7 +65,10 @@ class Callback(Protocol):
 
 
 class NullCallback:
-    """A callback that does nothing; also a base class for callbacks that need only some of the hooks."""
+    """A callback that does nothing.
+
+    It is also a base class for callbacks that need only some of the hooks.
+    """
 
     def on_step(self, state: TrainState) -> None:
         """Do nothing."""
@@ -78,7 +81,9 @@ class NullCallback:
 
 
 class ConsoleCallback:
-    """A progress bar on a terminal, one line per epoch elsewhere, and TensorBoard scalars and images.
+    """Progress on standard error, and TensorBoard scalars and images.
+
+    Progress is a bar on a terminal, and one line per epoch elsewhere.
 
     Args:
         folder: the folder of the TensorBoard files.
@@ -124,7 +129,9 @@ class ConsoleCallback:
             self._writer.add_scalar(f"train/{name}", value, state.step)
 
     def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
-        """Write some validation faces with true and predicted age, the same faces after every epoch.
+        """Write some validation faces with true and predicted age.
+
+        The faces are the same after every epoch.
 
         Args:
             data: the validation faces.

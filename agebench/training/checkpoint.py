@@ -62,7 +62,9 @@ def check_size(path: Path) -> None:
 
 
 def check_weights(path: Path, model: nn.Module) -> None:
-    """Check that a file contains the weights of a model, by its header alone, without reading or allocating tensors.
+    """Check by its header that a file contains the weights of a model.
+
+    No tensor is read or allocated.
 
     Args:
         path: the file.
@@ -90,7 +92,9 @@ def save_state(
     metadata: dict[str, Any],
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write all that a resume needs into one file, because a kill between two files would leave halves that do not fit.
+    """Write all that a resume needs into one file.
+
+    A kill between two files would leave halves that do not match.
 
     Args:
         path: the file.

@@ -81,7 +81,9 @@ def derive_seed(*parts: int | str) -> int:
 def iter_batches(
     data: FaceDataset, order: np.ndarray, size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of a dataset on a device; a thread gathers the next batch from the cache meanwhile.
+    """Yield batches of a dataset on a device.
+
+    A thread gathers the next batch from the cache meanwhile.
 
     Args:
         data: the dataset.

@@ -47,7 +47,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def set_deterministic() -> None:
-    """Use torch's deterministic kernels, so that a seed gives the same result on the same machine."""
+    """Use torch's deterministic kernels.
+
+    A seed then gives the same result on the same machine.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
     # A debugging aid that costs a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""Distributed training: each batch is sharded across processes, and the results match those of a single process.
+"""Distributed training: each batch is sharded across processes.
+
+The results match those of a single process.
 
 The launcher (`accelerate launch`, `torchrun`) sets RANK, WORLD_SIZE and MASTER_ADDR. In a single process the functions of this
 module have no effect.
@@ -39,7 +41,7 @@ def get_world_size() -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Run the body of the `with` statement in a process group with the other processes of the run, if there are any.
+    """Join the process group of the run for the body of the `with` statement.
 
     Raises:
         AgebenchError: the other processes cannot be reached.
@@ -70,7 +72,9 @@ def local_rank() -> int:
 
 
 def local_device(name: str) -> str:
-    """Return the device of this process in a run over several processes; in a single process, `name`.
+    """Return the device of this process in a run over several processes.
+
+    In a single process it is `name`.
 
     Args:
         name: a device name; `auto` and `cuda` become the GPU of this process, or `auto` the CPU without GPUs.
@@ -81,7 +85,9 @@ def local_device(name: str) -> str:
 
 
 def broadcast_from_main(decide: Callable[[], Result]) -> Result:
-    """Run a function on rank 0 and return its result, or raise its exception, on all processes.
+    """Run a function on rank 0; return its result on all processes.
+
+    All processes raise its exception.
 
     Args:
         decide: the function.
@@ -165,7 +171,9 @@ def gather_rows(shard: Sequence[np.ndarray | None], count: int) -> list[np.ndarr
 
 
 def gather_batch(shard: Tensor) -> Tensor:
-    """Return the shards of all processes, concatenated; gradients flow back to this process's shard.
+    """Return the concatenated shards of all processes.
+
+    Gradients flow back to this process's shard.
 
     Every process computes the loss of the whole batch, and DDP averages over the processes. The gradient therefore equals that of
     a single process, also if the loss is not a mean over images.
@@ -213,7 +221,10 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
 
 
 def sync_batch_stats() -> AbstractContextManager[Any]:
-    """Return the context of forward passes in training: batch statistics and dropout of the whole batch."""
+    """Return the context of forward passes in training.
+
+    Batch statistics and dropout are those of the whole batch.
+    """
     return nullcontext() if get_world_size() == 1 else _WholeBatchMode()
 
 

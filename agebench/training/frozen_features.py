@@ -1,4 +1,7 @@
-"""Features of a frozen backbone, computed once and shared by all heads, seeds and runs with the same key."""
+"""Features of a frozen backbone, computed once and cached.
+
+All heads, seeds and runs with the same key share them.
+"""
 
 import hashlib
 import json
@@ -50,7 +53,9 @@ class FeatureFlip:
 
 
 def model_views(batch: Tensor, card: Architecture, *, mirrored: bool = False) -> list[Tensor]:
-    """Return the model's inputs for a batch without augmentation: the faces, then their mirror images where asked.
+    """Return the model's inputs for a batch, without augmentation.
+
+    The faces come first, then their mirror images.
 
     Args:
         batch: (B, S, S, C) uint8 faces, or (B, views, D) features of a frozen backbone.

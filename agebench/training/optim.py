@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, layer-wise learning rates and the moving average of the weights."""
+"""Optimizers, learning rates and the moving average of the weights."""
 
 import math
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def create_optimizer(model: AgeModel, recipe: Recipe) -> Optimizer:
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of each parameter group to `lr` times the group's `lr_scale`.
+    """Set the learning rate of each parameter group to `lr` times its `lr_scale`.
 
     Args:
         optimizer: an optimizer of `create_optimizer`.
@@ -89,7 +89,9 @@ def backbone_layers(backbone: nn.Module) -> dict[str, int]:
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the learning rate of an optimizer step, a pure function, so that a resumed run needs no scheduler state.
+    """Return the learning rate of an optimizer step.
+
+    It is a pure function, so that a resumed run needs no scheduler state.
 
     one-cycle: from lr/25 up to lr along a half cosine, then down to lr/250,000 (Smith & Topin 2017, in the form of torch's
     OneCycleLR). cosine: a linear warm-up from 0, then a half cosine down to 0.
@@ -115,7 +117,9 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 
 class WeightAverage:
-    """An exponential moving average of a model's parameters and batch-normalization statistics.
+    """An exponential moving average of a model's weights.
+
+    It covers parameters and batch-normalization statistics.
 
     After n updates the next one weighs the average by min(decay, (1 + n) / (10 + n)), so that the initial weights do not
     dominate a short training. Other buffers are copied.

@@ -1,4 +1,7 @@
-"""Training over the face cache; model selection uses the validation split of the training set alone."""
+"""Training over the face cache.
+
+Model selection uses the validation split of the training set alone.
+"""
 
 import math
 import time
@@ -55,7 +58,9 @@ class History:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, on the training device. A run over several processes holds its shard of the faces and ages.
+    """One batch, on the training device.
+
+    In a run over several processes, each holds its shard of the faces and ages.
 
     Attributes:
         faces: (B / processes, S, S, C) uint8 faces, or (B / processes, views, D) features of a frozen backbone.
@@ -217,7 +222,10 @@ class Trainer:
         return self.history
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
-        """Return a context with the weights to evaluate in the model: the averaged ones with `ema_decay`."""
+        """Return a context in which the model has the weights to evaluate.
+
+        With `ema_decay` these are the averaged weights.
+        """
         return nullcontext() if self.average is None else self.average.applied()
 
     def train_epoch(self, training: FaceDataset, epoch: int, callback: Callback) -> dict[str, float]:
@@ -261,7 +269,9 @@ class Trainer:
         return {"epoch": epoch, **means, "lr": lr, "images_per_s": n_images / seconds, "seconds": seconds}
 
     def training_step(self, batch: Batch) -> StepOutput:
-        """Compute the loss of one batch; the caller does the backward pass and the optimizer step.
+        """Compute the loss of one batch.
+
+        The caller does the backward pass and the optimizer step.
 
         Args:
             batch: the faces, ages and labels, and the seed of all random decisions.

@@ -1,4 +1,7 @@
-"""Published architectures, re-implemented from the papers and the shapes of the authors' weights."""
+"""Published architectures, re-implemented from the papers.
+
+Their tensors have the shapes of the authors' weights.
+"""
 
 import importlib
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""Read published checkpoints without running pickled code, and map them name by name onto our modules."""
+"""Read published checkpoints and map them name by name onto our modules.
+
+Pickled code is never run.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +38,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def state_dict(content: dict[str, Any], key: str, source: str) -> dict[str, Tensor]:
-    """Return a state dict of a checkpoint, without the prefix of data-parallel training.
+    """Return a state dict of a checkpoint.
+
+    The prefix of data-parallel training is removed from its names.
 
     Args:
         content: the checkpoint.

@@ -1,4 +1,4 @@
-"""MiVOLO (Kuprashevich and Tolstykh 2023): age and gender from a face, a body, or both, through one VOLO-D1.
+"""MiVOLO (Kuprashevich and Tolstykh 2023): age and gender from face and body.
 
 Face and body have separate patch embeddings. With both, each attends to the other by cross-attention, and the transformer
 processes one combined map. Without bodies the network is a VOLO-D1 with one output for age and two logits for gender.
@@ -93,12 +93,18 @@ class FaceBodyStem(nn.Module):
         self.face, self.body, self.cross = Stem(), Stem(), CrossAttention()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return patches (B, 192, 28, 28) of images (B, 6, 224, 224), the face's channels first."""
+        """Return patches (B, 192, 28, 28).
+
+        Args:
+            images: (B, 6, 224, 224), the face's channels first.
+        """
         return self.cross(self.face(images[:, :3]), self.body(images[:, 3:]))  # type: ignore[no-any-return]
 
 
 class TokenClassifierHead(nn.Module):
-    """A classifier of all tokens: the logits of the class token plus half the highest of the patch tokens, per logit.
+    """A classifier of all tokens.
+
+    Each logit is that of the class token plus half the highest of the patch tokens.
 
     Args:
         features: width of a token.
@@ -118,7 +124,9 @@ class TokenClassifierHead(nn.Module):
 
 
 class MiVOLO(nn.Module):
-    """Normalized images (B, 3 or 6, 224, 224) -> scaled age (B, 1), followed by the logits of each auxiliary target.
+    """MiVOLO-D1, or VOLO-D1 without bodies.
+
+    Normalized images (B, 3 or 6, 224, 224) -> scaled age (B, 1), followed by the logits of each auxiliary target.
 
     A missing face or body is a black image, normalized like the others.
 
@@ -154,17 +162,27 @@ class MiVOLO(nn.Module):
         self._n_logits = 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the scaled age and auxiliary logits (B, 1 + logits) of images (B, 3 or 6, 224, 224)."""
+        """Return scaled age and auxiliary logits (B, 1 + logits).
+
+        Args:
+            images: (B, 3 or 6, 224, 224), normalized.
+        """
         tokens = self.tokens(images)
         return torch.cat([self.answers[name](tokens) for name in self._outputs], dim=1)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Return normalized tokens (B, 1 + 196, 384), the class token first, of images (B, 3 or 6, 224, 224)."""
+        """Return normalized tokens (B, 1 + 196, 384), the class token first.
+
+        Args:
+            images: (B, 3 or 6, 224, 224), normalized.
+        """
         patches = self.embed(images).permute(0, 2, 3, 1)
         return self.trunk.norm(self.trunk.forward_cls(self.trunk.forward_tokens(patches)))  # type: ignore[no-any-return]
 
     def add_task(self, name: str, classes: Sequence[str]) -> nn.Module:
-        """Add an auxiliary target; gender uses the published classifier, others get a new one on the same tokens.
+        """Add an auxiliary target.
+
+        Gender uses the published classifier; others get a new one on the same tokens.
 
         Args:
             name: the target, e.g. "gender".

@@ -1,4 +1,4 @@
-"""Maps from the tensor names of the official MiVOLO and SwinFace checkpoints to ours."""
+"""Maps from the tensor names of MiVOLO and SwinFace checkpoints to ours."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ Targets = list[tuple[str, slice]] | None
 
 
 def load_published(model: AgeModel, card: Architecture, path: Path) -> str:
-    """Load the authors' weights into MiVOLO or SwinFace; return their origin, for the manifest.
+    """Load the authors' weights; return their origin, for the manifest.
 
     Args:
         model: the model, which receives the weights.

@@ -1,4 +1,6 @@
-"""SwinFace (Qin et al., IEEE TCSVT 2023): one Swin-T with attention over levels and channels for each group of tasks.
+"""SwinFace (Qin et al., IEEE TCSVT 2023): a Swin-T for several facial tasks.
+
+Each group of tasks has its own attention over levels and channels.
 
 Eleven branches use the features of all four stages. The names below are those of the authors' 42 outputs; the age and the
 auxiliary targets of a run are computed and trained, and the weights of the others do not change.
@@ -50,7 +52,7 @@ GENDERS = ("female", "male")  # CelebA's attribute is `Male`
 
 
 class ChannelGate(nn.Module):
-    """Channel attention from mean and maximum of each channel (CBAM, Woo et al. 2018, section 3).
+    """Channel attention from mean and maximum (CBAM, Woo et al. 2018, section 3).
 
     Args:
         channels: number of channels.
@@ -94,7 +96,9 @@ class Branch(nn.Module):
 
 
 class SwinFace(nn.Module):
-    """Images (B, 3, 112, 112) in [-1, 1] -> features of the age branch (B, 512), then logits of each auxiliary target.
+    """The backbone of SwinFace.
+
+    Images (B, 3, 112, 112) in [-1, 1] -> features of the age branch (B, 512), then logits of each auxiliary target.
 
     Attributes:
         trunk: timm's Swin-T with patches of 2 pixels.
@@ -137,7 +141,11 @@ class SwinFace(nn.Module):
         self.branches[AGE_BRANCH].requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return age features and auxiliary logits (B, 512 + logits) of images (B, 3, 112, 112)."""
+        """Return age features and auxiliary logits (B, 512 + logits).
+
+        Args:
+            images: (B, 3, 112, 112) in [-1, 1].
+        """
         maps = self.levels(images)[0]
         logits = [self.outputs[name](self.branches[branch](maps)) for branch, name in self._targets]
         return torch.cat([self.branches[AGE_BRANCH](maps), *logits], dim=1)
@@ -165,7 +173,11 @@ class SwinFace(nn.Module):
         return torch.cat([F.avg_pool2d(level, level.shape[2] // side) for level in maps], dim=1), features
 
     def embedding(self, images: Tensor) -> Tensor:
-        """Return recognition embeddings (B, 512) of images (B, 3, 112, 112), to be compared by their cosine."""
+        """Return recognition embeddings (B, 512), to be compared by their cosine.
+
+        Args:
+            images: (B, 3, 112, 112) in [-1, 1].
+        """
         return self._embed(self.levels(images)[1])
 
     def everything(self, images: Tensor) -> dict[str, Tensor]:

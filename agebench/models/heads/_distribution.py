@@ -14,7 +14,7 @@ DECODINGS = ("expectation", "median", "mode")
 
 
 class DistributionHead(Head):
-    """A linear layer with one logit per age; softmax converts the logits to probabilities.
+    """A linear layer and a softmax over whole ages.
 
     Labels outside the head's range are clamped to it; a fractional label lies between two classes.
 
@@ -63,7 +63,7 @@ class DistributionHead(Head):
             self.linear.bias.copy_((smoothed.mean(dim=0) + 1e-4).log())
 
     def smooth_labels(self, std: float) -> None:
-        """Train from now on with a normal distribution around each label in `cross_entropy`.
+        """Use a normal distribution around each label in `cross_entropy`.
 
         Args:
             std: standard deviation of the distribution, years.
@@ -119,7 +119,12 @@ class DistributionHead(Head):
         return (probs * self.grid.to(probs.dtype)).sum(dim=1)
 
     def variance(self, probs: Tensor, mean: Tensor) -> Tensor:
-        """Return the variances (B,), years squared, of the distributions (B, A) with the means (B,)."""
+        """Return the variances (B,), years squared, of distributions.
+
+        Args:
+            probs: (B, A) probabilities of the whole ages.
+            mean: (B,) means of the distributions, years.
+        """
         return (probs * (self.grid.to(probs.dtype) - mean[:, None]) ** 2).sum(dim=1)
 
     def cross_entropy(self, log_probs: Tensor, age: Tensor) -> Tensor:

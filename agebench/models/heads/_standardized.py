@@ -1,4 +1,4 @@
-"""Base class of the heads that predict numbers in standard deviations of the training ages."""
+"""Base class of the heads that predict standardized ages."""
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class StandardizedHead(Head):
         self.register_buffer("scale", torch.tensor((ages[1] - ages[0]) / 12**0.5))
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Set center and scale to mean and standard deviation of the ages in the training set.
+        """Set center and scale to mean and standard deviation of the ages.
 
         The untrained head then predicts approximately the mean age.
 
@@ -46,7 +46,12 @@ class StandardizedHead(Head):
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
     def standardize(self, age: Tensor, like: Tensor) -> Tensor:
-        """Return the ages (B,) in standard deviations from the mean training age, in the precision of `like`."""
+        """Return ages in standard deviations from the mean training age.
+
+        Args:
+            age: (B,) float years.
+            like: a tensor of the precision to return.
+        """
         return (age.to(like.dtype) - self.centre) / self.scale
 
     def to_years(self, standardized: Tensor) -> Tensor:

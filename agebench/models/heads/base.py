@@ -49,7 +49,9 @@ class Head(nn.Module, ABC):
         self.ages = ages
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Set scale or biases from the ages of the training set. Called once, before training.
+        """Set scale or biases from the ages of the training set.
+
+        Called once, before training.
 
         Args:
             ages: (N,) float years.
@@ -102,7 +104,11 @@ class Head(nn.Module, ABC):
 
 
 def age_grid(ages: tuple[int, int]) -> Tensor:
-    """Return the whole ages (A,) of the classes, float32, for the first and the last age in `ages`."""
+    """Return the whole ages (A,) of the classes, float32.
+
+    Args:
+        ages: first and last age, both included.
+    """
     return torch.arange(ages[0], ages[1] + 1, dtype=torch.float32)
 
 

@@ -6,7 +6,9 @@ from agebench.models.heads._distribution import DistributionHead
 
 
 class ClassificationHead(DistributionHead):
-    """Cross-entropy over whole ages; the expectation decodes as in DEX, and the median minimizes the expected error.
+    """Cross-entropy over whole ages.
+
+    The expectation decodes as in DEX, and the median minimizes the expected error.
 
     Rothe, Timofte, Van Gool: DEX. ICCV workshops 2015, eq. 1. Decoding by the median as in Paplham & Franc, CVPR 2024.
     """

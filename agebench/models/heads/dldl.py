@@ -28,7 +28,9 @@ class DLDLHead(DistributionHead):
         self.sigma = sigma
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Return the KL divergence (B,) from normal densities at the whole ages, normalized to sum to 1.
+        """Return the KL divergence (B,) from the label distributions.
+
+        Labels are normal densities at the whole ages, normalized to sum to 1.
 
         Args:
             log_probs: (B, A) log probabilities of the classes.

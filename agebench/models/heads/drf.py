@@ -94,7 +94,13 @@ class DRFHead(Head):
         return self.linear(features)  # type: ignore[no-any-return]
 
     def routes(self, logits: Tensor) -> Tensor:
-        """Return the probabilities (B, T, leaves) of the leaves for logits (B, units); each tree sums to 1 (eq. 1, 2)."""
+        """Return the probabilities (B, T, leaves) of the leaves (eq. 1, 2).
+
+        Those of each tree sum to 1.
+
+        Args:
+            logits: (B, units), from `forward`.
+        """
         left = logits.sigmoid()[:, self.chosen]
         reached = torch.ones_like(left[:, :, :1])
         first, width = 0, 1
@@ -120,7 +126,11 @@ class DRFHead(Head):
         return -joint.logsumexp(dim=2).mean()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
-        """Return mean and standard deviation of the mixture of all trees (eq. 10) for logits (B, units)."""
+        """Return mean and standard deviation of the mixture of all trees (eq. 10).
+
+        Args:
+            logits: (B, units), from `forward`.
+        """
         routes = self.routes(logits.to(self.mean.dtype)) / self.trees
         mean = (routes * self.mean).sum(dim=[1, 2])
         variance = (routes * (self.variance + (self.mean - mean[:, None, None]) ** 2)).sum(dim=[1, 2])

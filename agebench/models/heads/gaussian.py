@@ -10,7 +10,9 @@ LOG_VARIANCE_RANGE = (-9.0, 10.0)
 
 
 class GaussianHead(StandardizedHead):
-    """Negative log-likelihood of a normal distribution, weighted by its variance ** `beta`.
+    """Negative log-likelihood of a normal distribution.
+
+    The loss of each face is weighted by variance ** `beta`.
 
     The two outputs are the standardized mean and its log variance.
 
@@ -36,7 +38,9 @@ class GaussianHead(StandardizedHead):
         self.beta = beta
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Return the mean of ((mean - age)^2 / variance + log variance) / 2, times variance^beta without gradient.
+        """Return the mean weighted negative log-likelihood.
+
+        The loss of a face is ((mean - age)^2 / variance + log variance) / 2, times variance^beta without gradient.
 
         Args:
             logits: (B, 2), from `forward`.

@@ -1,4 +1,4 @@
-"""Mean-variance loss: cross-entropy plus penalties on mean and variance of the distribution."""
+"""Mean-variance loss: cross-entropy plus penalties on mean and variance."""
 
 from typing import Any
 

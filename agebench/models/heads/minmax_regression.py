@@ -1,4 +1,4 @@
-"""Regression of the age, scaled by the range of the training ages, as published systems store it."""
+"""Regression of the age, scaled by the range of the training ages."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,9 @@ from agebench.models.heads.base import AgeEstimate, Head
 
 
 class MinMaxRegressionHead(Head):
-    """One output x with age = x * (oldest - youngest) + center (Kuprashevich and Tolstykh 2023).
+    """One output x with age = x * (oldest - youngest) + center.
+
+    Kuprashevich and Tolstykh: MiVOLO: Multi-input Transformer for Age and Gender Estimation. 2023.
 
     In training the center is the mean age of the training set. Published weights have their own: MiVOLO's is the middle of its
     range, (min_age + max_age) / 2 (`AgeGenderDataset.set_ages_min_max` of WildChlamydia/MiVOLO).
@@ -42,7 +44,9 @@ class MinMaxRegressionHead(Head):
         self.register_buffer("high", torch.tensor(float(ages[1])))
 
     def publish(self, youngest: float, oldest: float, mean: float) -> None:
-        """Set the scale of published weights. Decoded ages are no longer clamped, as in their authors' code.
+        """Set the scale of published weights.
+
+        Decoded ages are no longer clamped, as in the authors' code.
 
         Args:
             youngest: lowest age of their training, years.
@@ -55,7 +59,9 @@ class MinMaxRegressionHead(Head):
         self.high.fill_(torch.inf)
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Set the scale to the training ages. The scale of published weights does not change, because they depend on it.
+        """Set the scale to the training ages.
+
+        The scale of published weights does not change, because they depend on it.
 
         Args:
             ages: (N,) float years.
@@ -81,6 +87,9 @@ class MinMaxRegressionHead(Head):
         return F.mse_loss(predicted, target) if self.kind == "l2" else F.l1_loss(predicted, target)
 
     def decode(self, logits: Tensor) -> AgeEstimate:
-        """Return ages in years for x (B, 1), clamped to the head's range unless the weights are published ones."""
+        """Return ages in years for x (B, 1).
+
+        They are clamped to the head's range unless the weights are published ones.
+        """
         age = self.upcast(logits)[:, 0] * self.spread + self.centre
         return AgeEstimate(torch.minimum(torch.maximum(age, self.low), self.high), None, None)

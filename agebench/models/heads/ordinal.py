@@ -1,4 +1,4 @@
-"""Ordinal regression by K - 1 binary classifiers 'older than k': OR-CNN, CORAL and CORN."""
+"""Ordinal regression by binary classifiers: OR-CNN, CORAL and CORN."""
 
 import torch
 import torch.nn.functional as F
@@ -51,12 +51,19 @@ class OrdinalHead(Head):
         return (age.to(like.dtype)[:, None] > self.grid[:-1].to(like.dtype)).to(like.dtype)
 
     def fraction_above(self, ages: Tensor) -> Tensor:
-        """Return the fraction (K - 1,) of the ages (N,) above each threshold, clamped away from 0 and 1."""
+        """Return the fractions (K - 1,) of ages (N,) above each threshold.
+
+        They are clamped away from 0 and 1.
+        """
         fraction = (ages[:, None] > self.grid[:-1]).float().mean(dim=0)
         return fraction.clamp(0.5 / len(ages), 1 - 0.5 / len(ages))
 
     def decode_age(self, above: Tensor) -> Tensor:
-        """Return the ages (B,), years, for probabilities (B, K - 1) of being above each threshold."""
+        """Return the ages (B,), years.
+
+        Args:
+            above: (B, K - 1) probabilities of being above each threshold.
+        """
         count = above.sum(dim=1) if self.decoding == "expectation" else (above > 0.5).to(above.dtype).sum(dim=1)
         return count + float(self.ages[0])
 
@@ -74,7 +81,9 @@ class OrdinalHead(Head):
 
 
 class ORCNNHead(OrdinalHead):
-    """Independent classifiers, one linear unit each. They can contradict each other, so that there is no distribution.
+    """Independent classifiers, one linear unit each.
+
+    They can contradict each other, so that there is no distribution.
 
     Niu, Zhou, Wang, Gao, Hua: Ordinal Regression with Multiple Output CNN for Age Estimation. CVPR 2016, eq. 2 to 4.
 
@@ -106,7 +115,9 @@ class ORCNNHead(OrdinalHead):
         self.register_buffer("weights", torch.ones(self.out_features))
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Set the biases to the fractions of training ages above each threshold, and the weights for `importance`.
+        """Set the biases to the fractions of training ages above each threshold.
+
+        Also set the weights for `importance`.
 
         Args:
             ages: (N,) float years.
@@ -122,7 +133,7 @@ class ORCNNHead(OrdinalHead):
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Return the binary cross-entropy, summed over the classifiers and averaged over the batch.
+        """Return the mean over the batch of the summed binary cross-entropies.
 
         Args:
             logits: (B, K - 1), from `forward`.
@@ -138,7 +149,7 @@ class ORCNNHead(OrdinalHead):
 
 
 class CORALHead(OrdinalHead):
-    """One direction in feature space and K - 1 biases, so that the classifiers are consistent.
+    """Consistent classifiers: one direction in feature space and K - 1 biases.
 
     Cao, Mirjalili, Raschka: Rank consistent ordinal regression for neural networks. Pattern Recognition Letters 2020,
     eq. 3 to 5. `forward` sorts the biases in decreasing order: they decrease at the optimum (theorem 1), and sorting
@@ -170,11 +181,15 @@ class CORALHead(OrdinalHead):
             self.bias.copy_(self.fraction_above(ages).logit() / BIAS_SCALE)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (B, K - 1), decreasing along each row, for features (B, in_features)."""
+        """Return logits (B, K - 1), decreasing along each row.
+
+        Args:
+            features: (B, in_features).
+        """
         return self.weight(self.dropout(features)) + self.bias_scale * self.bias.sort(descending=True)[0]  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Return the binary cross-entropy, summed over the classifiers and averaged over the batch.
+        """Return the mean over the batch of the summed binary cross-entropies.
 
         Args:
             logits: (B, K - 1), from `forward`.
@@ -190,7 +205,7 @@ class CORALHead(OrdinalHead):
 
 
 class CORNHead(OrdinalHead):
-    """Conditional classifiers: is the face older than k, given that it is older than k - 1?
+    """Conditional classifiers: older than k, given older than k - 1?
 
     The products of their probabilities cannot increase.
 
@@ -214,7 +229,7 @@ class CORNHead(OrdinalHead):
         nn.init.zeros_(self.linear.bias)
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Set the biases to the conditional fractions of training ages above each threshold.
+        """Set the biases to the conditional fractions of the training ages.
 
         Args:
             ages: (N,) float years.
@@ -229,7 +244,9 @@ class CORNHead(OrdinalHead):
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Return the mean binary cross-entropy over all pairs of a face and a classifier whose condition it fulfills.
+        """Return the mean binary cross-entropy.
+
+        The mean is over all pairs of a face and a classifier whose condition it fulfills.
 
         Args:
             logits: (B, K - 1), from `forward`.

@@ -11,7 +11,9 @@ from agebench.models.heads.base import AgeEstimate
 
 
 class QuantileHead(StandardizedHead):
-    """Pinball loss at several quantiles, which cannot cross: neighbors differ by a positive step.
+    """Pinball loss at several quantiles, which cannot cross.
+
+    Neighboring quantiles differ by a positive step.
 
     The outputs are the standardized median, and the outward steps before softplus makes them positive.
 

@@ -8,7 +8,9 @@ from agebench.models.heads._distribution import MIN_LOG_WEIGHT, DistributionHead
 
 
 class SORDHead(DistributionHead):
-    """Cross-entropy to softmax(-distance): the loss of a wrong age increases with its distance.
+    """Cross-entropy to softmax(-distance).
+
+    The loss of a wrong age increases with its distance from the label.
 
     Diaz & Marathe: Soft Labels for Ordinal Regression. CVPR 2019, eq. 1 and 2.
 
