@@ -188,7 +188,7 @@ def faces_metadata(
     """
     specs = {name: alignment_spec(config, card, model.size) for name, card in cards.items()}
     modes = {name: faces[name].mode or spec.mode for name, spec in specs.items()}
-    detectors = {name: specs[name].summary()["detector"] for name, mode in modes.items() if mode == "detect"}
+    detectors = {name: specs[name].summary()["detector"] or {} for name, mode in modes.items() if mode == "detect"}
     record = FacesRecord(
         size=model.size,
         coverage=config.coverage,

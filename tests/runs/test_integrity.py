@@ -190,7 +190,7 @@ def test_best_of_another_epoch_is_refused(run: Path, cards: Path, capsys: pytest
     best = run / "checkpoints" / "best.safetensors"
     rewritten(best, {"agebench": '{"epoch": 77}'})
     assert main(command(cards, run, "--resume")) == 2
-    assert "holds weights of epoch 77" in one_line(capsys)
+    assert "contains the weights of epoch 77" in one_line(capsys)
 
 
 def test_config_that_is_no_text(run: Path, cards: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
 
     cut = tmp_path / "cut"
     with monkeypatch.context() as patched:
-        patched.setattr(ConsoleCallback, "epoch_done", interrupt)
+        patched.setattr(ConsoleCallback, "on_epoch_end", interrupt)
         assert main(command(registry, cut)) == 130
     assert f"--out {cut} --resume" in capsys.readouterr().err
     assert main(command(registry, cut)) == 2

@@ -84,6 +84,7 @@ def select_methods(
         UserError: a method that was asked for cannot explain this head or this backbone; the message says which can.
     """
     model = copy.deepcopy(trained.model).eval()
+    model.flip_tta = False  # a map explains the image itself, not the mean with its mirror image
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]  # or what a hook has seen is overwritten

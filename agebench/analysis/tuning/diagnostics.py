@@ -17,7 +17,7 @@ from agebench.training.augmentation import Augmenter, normalize
 from agebench.training.callbacks import ConsoleCallback
 from agebench.training.dataloader import FaceDataset, derive_seed, epoch_order, iter_batches, subsample_by_age
 from agebench.training.device import autocast
-from agebench.training.optim import create_optimizer
+from agebench.training.optim import create_optimizer, set_learning_rate
 from agebench.training.prediction import predict
 from agebench.training.trainer import Trainer
 
@@ -26,6 +26,16 @@ OVERFIT_SUBSET_SIZE = 64  # images
 FEWEST, STEPS = 1e-6, 100  # of the range test: its first rate, and how many
 LAST = {"adamw": 1.0, "sgd": 10.0}
 _NO_CHANGE = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
+
+
+_NO_REGULARIZATION = {
+    "ema_decay": 0.0,
+    "accumulate_steps": 1,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "label_smoothing": 0.0,
+    "flip_tta": False,
+}
 
 
 def check_initial_loss(ground: SearchContext) -> dict[str, Any]:
@@ -87,6 +97,7 @@ def overfit_small_subset(ground: SearchContext, *, epochs: int = 60) -> dict[str
             "weight_decay": 0.0,
             "schedule": "cosine",
             "warmup": 0.1,
+            **_NO_REGULARIZATION,
         }
     )
     folder = ground.home / "by-heart"
@@ -145,8 +156,7 @@ def lr_range_test(ground: SearchContext) -> dict[str, Any]:
     writer = SummaryWriter(str(ground.home / "tensorboard" / "range-test"))
     for step, (faces, ages) in enumerate(iter_batches(training, order, size, ground.device)):
         torch.manual_seed(derive_seed(seed, "range", step))
-        for group in optimiser.param_groups:
-            group["lr"] = float(rates[step])
+        set_learning_rate(optimiser, float(rates[step]))
         images = augment(faces, torch.Generator().manual_seed(derive_seed(seed, "range", step)))
         with autocast(ground.device, recipe.precision):
             logits = model(images)

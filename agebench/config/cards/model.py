@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 from agebench.config.cards.base import Card, Name, NonNegative, Probability, Std, is_unset
 
 
+def _is_one(value: float) -> bool:
+    return value == 1
+
+
 class Augment(Card):
     """Random augmentation of training images; magnitude 0 switches an operation off."""
 
@@ -23,6 +27,13 @@ class Augment(Card):
         default=0.0, exclude_if=is_unset, description="share of faces blackened beside a body"
     )
     drop_body: Probability = Field(default=0.0, exclude_if=is_unset, description="share of bodies blackened")
+    # Excluded while off, so that the config and the hash of older runs stay the same.
+    erase: Probability = Field(
+        default=0.0, exclude_if=is_unset, description="share of images with one random box erased"
+    )
+    rand_augment: float = Field(
+        default=0.0, ge=0, le=10, exclude_if=is_unset, description="magnitude of two random operations per image"
+    )
 
 
 class Recipe(Card):
@@ -51,7 +62,38 @@ class Recipe(Card):
         # Left out of config.toml while unset, so that older runs keep their config and their name.
         exclude_if=lambda value: not value,
     )
+    # Excluded while off, so that the config and the hash of older runs stay the same.
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=is_unset,
+        description="decay of the weights' moving average, which is evaluated",
+    )
+    accumulate_steps: int = Field(
+        default=1, ge=1, exclude_if=_is_one, description="batches whose gradients make one optimizer step"
+    )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, exclude_if=_is_one, description="factor of the learning rate per layer below the head"
+    )
+    mixup: float = Field(default=0.0, ge=0, exclude_if=is_unset, description="alpha of the Beta distribution of mixup")
+    cutmix: float = Field(
+        default=0.0, ge=0, exclude_if=is_unset, description="alpha of the Beta distribution of CutMix"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, exclude_if=is_unset, description="std, in years, of the normal label of a cross-entropy head"
+    )
+    flip_tta: bool = Field(
+        default=False, exclude_if=is_unset, description="estimates average the image and its mirror image"
+    )
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _frozen_backbone_excludes(self) -> "Recipe":
+        keys = [key for key in ("mixup", "cutmix", "layer_decay") if key in self.model_dump()]
+        if self.freeze and keys:
+            raise ValueError(f'{keys[0]} changes nothing that freeze = "backbone" trains; leave one of the two out')
+        return self
 
     @model_validator(mode="after")
     def _frozen_backbone_allows_flip_only(self) -> "Recipe":
