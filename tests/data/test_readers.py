@@ -299,7 +299,9 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
 def test_which_table(tmp_path: Path) -> None:
     root = files(tmp_path, "top/one.csv", "top/two.csv", content="path,age\na.jpg,9\n")
     files(root, "top/a.jpg")
-    with pytest.raises(UserError, match=r"2 tables \(top/one\.csv, top/two\.csv\)\. Name the table on the card: options\.table"):
+    with pytest.raises(
+        UserError, match=r"2 tables \(top/one\.csv, top/two\.csv\)\. Name the table on the card: options\.table"
+    ):
         TableReader(root).read()
     with pytest.raises(UserError, match=r"no table 'three\.csv'"):
         TableReader(root, table="three.csv").read()
