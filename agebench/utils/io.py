@@ -34,7 +34,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds, remove it otherwise.
+    """Yield a temporary path beside `path`.
+
+    Rename it to `path` when the block succeeds, remove it otherwise.
 
     The temporary file is locked while it is written. An unlocked one was left by a killed process; the first write of this
     process to a folder removes it.

@@ -49,7 +49,10 @@ def held(path: Path, purpose: str) -> Iterator[None]:
 
 
 def lock_owner(path: Path) -> str:
-    """Return a description of the process that holds the lock at `path`; empty if it is unknown."""
+    """Return a description of the process that holds the lock at `path`.
+
+    Empty if it is unknown.
+    """
     try:
         with _owner_file(path).open(encoding="utf-8", errors="replace") as file:
             return printable(file.read(MAX_OWNER))

@@ -21,7 +21,9 @@ def data_home() -> Path:
 
 
 def cache_home(*, lasting: bool = False) -> Path:
-    """Return the folder of reproducible files (faces, digests): `AGEBENCH_CACHE`, or the platform's cache folder.
+    """Return the folder of reproducible files such as faces and digests.
+
+    It is `AGEBENCH_CACHE`, or the platform's cache folder.
 
     If it cannot be written, a temporary folder replaces it until this process ends, and a line on standard error names
     `AGEBENCH_CACHE`. Child processes use the same folder.
@@ -71,7 +73,9 @@ def _remove_cache(folder: Path, owner: int) -> None:
 
 
 def shipped(folder: str) -> Path:
-    """Return a top-level folder that ships with agebench: beside the package in a checkout, inside it in a wheel.
+    """Return a top-level folder that ships with agebench.
+
+    It is beside the package in a checkout, and inside it in a wheel.
 
     Args:
         folder: path from the top level, such as `registry` or `benchmarks/suites`.

@@ -24,7 +24,9 @@ _lock = threading.RLock()  # protects the stack and the bars
 
 
 class Progress(Generic[Item]):
-    """Work that is counted or timed; iterate over it, or use it as a context manager and call `update`.
+    """Work that is counted or timed.
+
+    Iterate over it, or use it as a context manager and call `update`.
 
     A thread displays it, so that one long step is as visible as many short ones.
 
@@ -184,7 +186,10 @@ def progress(
 
 
 def step(label: str) -> Progress[Any]:
-    """Create the progress of an uncounted step, a context manager that displays the label and the elapsed time."""
+    """Create the progress of an uncounted step, a context manager.
+
+    It displays the label and the elapsed time.
+    """
     return Progress(label=label, unit="")
 
 
@@ -234,7 +239,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class AboveProgress:
-    """A stream that removes the bar from the terminal before it writes; other attributes are those of the wrapped stream.
+    """A stream that removes the bar from the terminal before it writes.
+
+    Other attributes are those of the wrapped stream.
 
     Attributes:
         raw_stream: the wrapped stream.

@@ -7,7 +7,9 @@ _MAX_NAMES = 100  # names in one error message: all plugins, but not all images 
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return the end of an error message about an unknown name: similar names, or else the first 100 names.
+    """Return the end of an error message about an unknown name.
+
+    It contains similar names, or else the first 100 names.
 
     Args:
         name: the unknown name.

@@ -33,7 +33,9 @@ class Reader(ABC):
 
     @classmethod
     def download_source(cls, options: dict[str, Any]) -> str:
-        """Describe the public source that `download` uses; empty if there is none, as for most readers.
+        """Describe the public source that `download` uses.
+
+        Empty if there is none, as for most readers.
 
         Args:
             options: the card's `[options]`.
@@ -55,7 +57,9 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self) -> Samples:
-        """Read all samples without decoding images; unusable rows are in `Samples.rejected` with their reasons.
+        """Read all samples without decoding images.
+
+        Unusable rows are in `Samples.rejected` with their reasons.
 
         Raises:
             UserError: `root` has another format. The message names the file and the value.
@@ -74,7 +78,10 @@ class Reader(ABC):
         return (self.root / path).read_bytes()
 
     def whole_image(self, path: str) -> str:
-        """Return the path of the whole image; it differs from `path` if the row is a part of an image."""
+        """Return the path of the whole image.
+
+        It differs from `path` if the row is a part of an image.
+        """
         return path
 
     def shows_face(self, path: str) -> bool:

@@ -36,7 +36,9 @@ _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ t]00:00:00(?:\.0+)?)?|(\d{1
 def resolve_ages(
     table: pd.DataFrame, values: dict[str, str], open_ages: Sequence[float], *, source: str
 ) -> pd.DataFrame:
-    """Convert age ranges: `age_low` and `age_high` are the ends, both inclusive, and `age` is the midpoint.
+    """Convert age ranges to their ends and midpoints.
+
+    `age_low` and `age_high` are the ends, both inclusive, and `age` is the midpoint.
 
     Args:
         table: `age` as text or numbers, or only `age_low` and `age_high`.
@@ -80,7 +82,9 @@ def resolve_ages(
 
 
 def age_range(text: str, open_ages: Sequence[float] = (), *, source: str = "age") -> tuple[float, float] | None:
-    """Parse a range such as `(25, 32)`, `25-32`, `25 to 32`, `more than 70`, `70+`, `under 3` or `9-Mar`.
+    """Parse an age range.
+
+    Examples: `(25, 32)`, `25-32`, `25 to 32`, `more than 70`, `70+`, `under 3`, `9-Mar`.
 
     `more than 70` starts at 70, because the ranges of datasets are adjacent (60-69, more than 70); `under 3` ends at 2.
 

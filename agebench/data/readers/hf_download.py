@@ -165,7 +165,9 @@ def _is_part_of_dataset(path: str, hub: str) -> bool:
 
 
 def downscale_jpeg(encoded: bytes, side: int) -> bytes:
-    """Reduce an image to a JPEG; an image that is small enough, or cannot be decoded, stays unchanged.
+    """Reduce an image to a JPEG.
+
+    An image that is small enough, or cannot be decoded, stays unchanged.
 
     Args:
         encoded: content of the image file.

@@ -19,7 +19,9 @@ SPLITS = {**{name: name for name in VOCABULARY["split"]}, "dev": "validation", "
 
 
 def data_files(root: Path) -> dict[str, list[str]]:
-    """List the data files of a folder by split: Arrow files, else Parquet files, else images and their metadata.
+    """List the data files of a folder by split.
+
+    These are Arrow files, else Parquet files, else images and their metadata.
 
     Args:
         root: the dataset's folder.

@@ -24,7 +24,9 @@ _ROW = re.compile(r"([^/]+)/(\d{8,})")
 
 
 class HuggingFaceReader(LabelledReader):
-    """Reader for Parquet or Arrow files, or an image folder (with or without `metadata.csv` or `.jsonl`).
+    """Reader for Parquet or Arrow files, or an image folder.
+
+    An image folder may have a `metadata.csv`, `.jsonl` or `.parquet`.
 
     Images are read one by one and by index, from memory-mapped Arrow files or from their own files. A sample_id is the
     image's path, or split and row: `train/00000012`.
@@ -98,7 +100,9 @@ class HuggingFaceReader(LabelledReader):
         fetch_from_hub(target, cls(None, **options).source)
 
     def read(self) -> Samples:
-        """Read all rows; reject those without an image, or whose image is missing or outside the folder.
+        """Read all rows.
+
+        Reject those without an image, or whose image is missing or outside the folder.
 
         Raises:
             UserError: a file, column or split is missing, a file is damaged, images are URLs and the card does not allow

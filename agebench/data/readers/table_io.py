@@ -181,7 +181,9 @@ def _separator_hint(content: pd.DataFrame) -> str:
 
 
 def read_label_table(file: Path, separator: str = "", *, header: bool = True, struct: str = "") -> pd.DataFrame:
-    """Read a table: CSV and other text as text, Parquet and MATLAB structs with their own types.
+    """Read a label table.
+
+    CSV and other text is read as text, Parquet and MATLAB structs with their own types.
 
     Args:
         file: the file.

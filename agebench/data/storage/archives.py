@@ -24,7 +24,10 @@ _DAMAGE_ERRORS = (tarfile.ReadError, zipfile.BadZipFile, zlib.error, lzma.LZMAEr
 
 
 class CorruptArchiveError(UserError):
-    """The archive is truncated or damaged, or the file is not an archive; another download may help."""
+    """The archive is truncated or damaged, or the file is not an archive.
+
+    Another download may help.
+    """
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,10 @@ class Canvas:
         return np.clip((1 - distance) * sharp + 0.5, 0, 1)
 
     def stroke(self, x: float, y: float, half_length: float, bend: float, width: float, tilt: float = 0.0) -> Pixels:
-        """Return a soft mask of a line with center (x, y), displaced by `bend` at its ends; `tilt` in radians."""
+        """Return a soft mask of a line with center (x, y), displaced by `bend` at its ends.
+
+        `tilt` in radians.
+        """
         cosine, sine = math.cos(tilt), math.sin(tilt)
         along = (self.u - x) * cosine + (self.v - y) * sine
         across = (self.v - y) * cosine - (self.u - x) * sine - bend * (along / half_length) ** 2
