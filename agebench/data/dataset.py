@@ -43,7 +43,9 @@ class Dataset:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Usable samples, one row per image; columns as in `Samples.table`: sample_id, path, age (years), gender, ….
+        """Usable samples, one row per image.
+
+        The columns are those of `Samples.table`: sample_id, path, age (years), gender, ….
 
         The frame is shared with the dataset; copy it before changing it.
         """

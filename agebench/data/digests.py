@@ -38,7 +38,9 @@ class _ImageDigests(NamedTuple):
 
 
 def add_digests(reader: Reader, samples: Samples, *, name: str, workers: int | None = None) -> Samples:
-    """Add the columns `bytes_digest` and `pixels_digest` (hexadecimal SHA-256), and reject unreadable images.
+    """Add SHA-256 digests of bytes and pixels, and reject unreadable images.
+
+    The new columns are `bytes_digest` and `pixels_digest`, hexadecimal.
 
     Digests are cached by path and version token (size and modification time), so an image is only read again after it
     changed.

@@ -19,7 +19,9 @@ _ORIENTATION = 274  # the EXIF tag
 
 
 def open_image(encoded: bytes) -> Image.Image:
-    """Decode an image to RGB, upright by its EXIF orientation; gray, palette, CMYK, 16-bit and alpha images are converted.
+    """Decode an image to RGB, upright by its EXIF orientation.
+
+    Gray, palette, CMYK, 16-bit and alpha images are converted.
 
     Args:
         encoded: content of the image file.

@@ -134,7 +134,9 @@ def count_titles(quarantined: pd.DataFrame) -> dict[str, int]:
 
 
 def titles(quarantined: pd.DataFrame) -> "pd.Series[str]":
-    """Return the title of each row's reason; the detail if it names the list that excluded the image.
+    """Return the title of each row's reason.
+
+    The detail if it names the list that excluded the image.
 
     Args:
         quarantined: rejected images, as `Samples.rejected`.

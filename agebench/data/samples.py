@@ -162,7 +162,10 @@ def evenly_spaced(samples: Samples, limit: int | None) -> Samples:
 
 
 def dataset_fingerprint(samples: Samples) -> str:
-    """Return 16 hexadecimal digits that change with any image or label of samples with digests."""
+    """Return 16 hexadecimal digits that identify samples with digests.
+
+    They change with any image or label.
+    """
     columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY_COLUMNS, "path")]
     table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]

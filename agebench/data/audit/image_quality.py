@@ -68,7 +68,7 @@ def find_face_count_problems(dataset: Dataset, rows: np.ndarray, detector: str, 
     value = np.array(counts, dtype=np.float64)
     problem = np.where(value == 0, "no face", "several faces")
     problems = pd.DataFrame({"sample_id": table["sample_id"].to_numpy(), "problem": problem, "value": value})
-    return problems[value != 1].sort_values("value", ascending=False, kind="stable")
+    return problems[problems["value"] != 1].sort_values("value", ascending=False, kind="stable")
 
 
 def _count_faces(reader: Reader, detector: Detector, name: str, paths: Sequence[str]) -> list[int]:

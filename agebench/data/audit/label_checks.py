@@ -51,7 +51,9 @@ def find_label_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFra
 
 
 def find_implausible_ages(table: pd.DataFrame) -> pd.DataFrame:
-    """Find ages far from the subject's other ages, outside their own range, or hardly ever reached.
+    """Find implausible ages.
+
+    These are ages far from the subject's other ages, outside their own range, or hardly ever reached.
 
     Args:
         table: the samples of one dataset.

@@ -29,7 +29,9 @@ class AffineTransform:
 
     @classmethod
     def of_crop(cls, crop: tuple[float, float, float, float], mirrored: bool) -> "AffineTransform":
-        """Return the transform for a first image that is the cropped, and then optionally mirrored, second image.
+        """Return the transform between an image and its crop.
+
+        The first image is the second one, cropped and then optionally mirrored.
 
         Args:
             crop: top, bottom, left and right, as shares of the side.

@@ -15,7 +15,9 @@ PAIR = ("dataset", "sample_id", "other_dataset", "other_id")
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Findings of an audit, one table per kind; every row names its images by dataset and sample_id.
+    """Findings of an audit, one table per kind.
+
+    Every row names its images by dataset and sample_id.
 
     Attributes:
         name: name of the audited dataset.

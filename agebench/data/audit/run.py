@@ -28,7 +28,9 @@ def run_audit(
     detector: str = DEFAULT_DETECTOR,
     workers: int | None = None,
 ) -> AuditResult:
-    """Compare every image of a dataset with all its other images and those of other datasets, and check its labels.
+    """Audit a dataset.
+
+    Every image is compared with all its other images and those of other datasets, and its labels are checked.
 
     Args:
         dataset: the dataset to audit.

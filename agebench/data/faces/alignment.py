@@ -64,11 +64,14 @@ class AlignmentSpec:
 
     @property
     def channels(self) -> int:
-        """Number of channels: RGB of the face and, with `bodies`, RGB of the body; a missing one is black."""
+        """Number of channels: RGB of the face and, with `bodies`, RGB of the body.
+
+        A missing one is black.
+        """
         return 6 if self.bodies else 3
 
     def key(self) -> dict[str, object]:
-        """Return everything except the image that determines the pixels, as JSON for the key of the face cache."""
+        """Return the settings that determine the pixels, as JSON for the face cache."""
         key: dict[str, object] = {"version": VERSION, "mode": self.mode, "size": self.size, "coverage": self.crop_scale}
         if self.mode == "landmarks":
             key["points"] = self.landmark_points
@@ -91,14 +94,19 @@ class AlignmentSpec:
         return {"mode": self.mode, "size": self.size, "coverage": self.crop_scale, "detector": detector}
 
     def template(self) -> np.ndarray:
-        """Return (3, 2) output positions of the eyes and the nose base, pixels (x, y); pixel centers are at +0.5."""
+        """Return (3, 2) output positions of the eyes and the nose base, pixels (x, y).
+
+        Pixel centers are at +0.5.
+        """
         return ((TEMPLATE - 0.5) / self.crop_scale + 0.5) * self.size
 
 
 def align_or_crop(
     image: Image.Image, spec: AlignmentSpec, landmarks: Sequence[float] | None = None, detector: Detector | None = None
 ) -> np.ndarray:
-    """Align the face in an image, or crop the image, as a spec defines; pixels outside the image repeat its edge.
+    """Align the face in an image, or crop the image, as a spec defines.
+
+    Pixels outside the image repeat its edge.
 
     Args:
         image: an upright RGB image.
@@ -146,7 +154,9 @@ def align_face(image: Image.Image, spec: AlignmentSpec, points: np.ndarray) -> n
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the rotation, scale and translation that map points to points with the least squared error.
+    """Estimate the similarity transform that maps points to points.
+
+    It minimizes the squared error of rotation, scale and translation.
 
     Umeyama (1991) in the plane, without reflections: points as complex numbers, target = a * source + b.
 

@@ -91,7 +91,9 @@ def face_boxes(samples: Samples) -> list[Box | None]:
 def find_masks(
     faces: Sequence[Box | None], bodies: Sequence[Box | None], images: Sequence[tuple[str, str]]
 ) -> list[tuple[Mask, ...]]:
-    """Determine the regions to blacken in each body: its own face, and overlapping faces and bodies of other people.
+    """Determine the regions to blacken in each body.
+
+    These are the person's own face, and overlapping faces and bodies of other people.
 
     Args:
         faces: (N,) face box of each row.
@@ -217,7 +219,9 @@ def shown_halves(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prepare_body(image: Image.Image, box: Sequence[float] | None, size: int) -> np.ndarray:
-    """Crop and letterbox a body: as large as it fits, with its aspect ratio, centered on black.
+    """Crop and letterbox a body.
+
+    The body is as large as it fits, keeps its aspect ratio, and is centered on black.
 
     Args:
         image: the image of the body.

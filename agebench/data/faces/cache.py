@@ -72,7 +72,10 @@ class FaceCache:
         return samples.reject(reasons.notna(), reasons.fillna("").astype("str"), codes.astype("str"))
 
     def digest(self, count: int = 256) -> str:
-        """Return the SHA-256 of `count` faces, evenly spaced by name; it changes with framing, decoding and images."""
+        """Return the SHA-256 of `count` faces, evenly spaced by name.
+
+        It changes with framing, decoding and images.
+        """
         ids = sorted(self.row_by_id)
         ids = ids[:: max(1, len(ids) // count)][:count]
         return hashlib.sha256(b"".join(self.pixels[self.row_by_id[name]].tobytes() for name in ids)).hexdigest()

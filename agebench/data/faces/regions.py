@@ -39,7 +39,9 @@ def region_boxes(name: str, coverage: float) -> tuple[Box, ...]:
 
 
 def parse_box(text: str) -> Box:
-    """Parse a box such as `0,0,0.2,0.2`: left, top, right, bottom as shares of the image's side.
+    """Parse a box such as `0,0,0.2,0.2`.
+
+    The numbers are left, top, right, bottom as shares of the image's side.
 
     Args:
         text: four numbers between 0 and 1, separated by commas.

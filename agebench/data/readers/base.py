@@ -165,7 +165,9 @@ def check_paths(
 
 
 def top_folder(files: Sequence[str]) -> str:
-    """Return the deepest folder that contains all files, with a trailing slash; empty for the root.
+    """Return the deepest folder that contains all files.
+
+    It ends in a slash, and is empty for the root.
 
     Archives usually have one top folder and extracted copies usually lack it; names relative to this folder are the same
     in both.

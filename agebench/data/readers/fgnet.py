@@ -16,14 +16,19 @@ _PTS = re.compile(r"version:\s*1\s+n_points:\s*(?P<count>\d+)\s*\{(?P<numbers>[^
 
 
 class FGNetReader(Reader):
-    """Reader for photographs and landmark files, in folders of any name; upper and lower case are equal.
+    """Reader for photographs and landmark files, in folders of any name.
+
+    Upper and lower case are equal.
 
     Columns: subject, landmarks (68 points in FG-NET's order, a flat list of 136 floats; None for an image without a landmark
     file). The source annotates neither gender nor race. A sample_id has the form `001A43a`.
     """
 
     def read(self) -> Samples:
-        """Read all images; reject those whose name has another form or whose landmark file is damaged."""
+        """Read all images.
+
+        Reject those whose name has another form or whose landmark file is damaged.
+        """
         images, rejected = list_images(self.root)
         assert self.root is not None
         landmark_files = {

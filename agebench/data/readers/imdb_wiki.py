@@ -16,7 +16,9 @@ _MATLAB_OFFSET = 366
 
 
 class IMDBWikiReader(TableReader):
-    """Reader for the dataset's struct: date of birth (day number), year of the photograph, gender (1 male, 0 female).
+    """Reader for the dataset's struct in a MATLAB file.
+
+    The struct has the date of birth (day number), the year of the photograph, and the gender (1 male, 0 female).
 
     The age is that in the middle of the year of the photograph, in completed years. Rows in which the owners' detector found
     no face (score -inf) are rejected. Columns: gender, subject (the celebrity's name).

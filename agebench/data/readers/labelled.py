@@ -64,7 +64,9 @@ class LabelledReader(Reader):
     def join_label_tables(
         self, rows: pd.DataFrame, rejected: RejectedRows, *, source: str, own_ids: bool = False
     ) -> Samples:
-        """Add the labels of further tables and lists, translate them, and convert the rows to Samples.
+        """Complete, translate and convert the rows of a reader to Samples.
+
+        The labels of further tables and lists are added first.
 
         Args:
             rows: `sample_id`, `path` and the labels of the reader itself.
@@ -274,7 +276,9 @@ class _ImageIndex:
                 self._by_name.setdefault(text, []).append(row)
 
     def find(self, line: str, field: str, *, images: str = "", source: str) -> int | None:
-        """Find the image that a line of a list names: by path, then by file name with or without suffix.
+        """Find the image that a line of a list names.
+
+        Images are matched by path, then by file name with or without suffix.
 
         Args:
             line: the whole line.

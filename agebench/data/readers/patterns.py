@@ -10,7 +10,10 @@ __all__ = ["PLACE", "compile_pattern", "format_template", "to_text"]
 
 
 def to_text(column: "pd.Series[Any]") -> "pd.Series[str]":
-    """Convert a column to stripped text, NA for unknown values; whole numbers have no decimal point."""
+    """Convert a column to stripped text, NA for unknown values.
+
+    Whole numbers have no decimal point.
+    """
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
     return column.astype("str").where(column.notna()).str.strip()

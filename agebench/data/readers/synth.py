@@ -26,7 +26,9 @@ def _cache_slot(version_token: str, path: str) -> list[bytes]:
 
 
 class SynthReader(Reader):
-    """Reader for synthetic faces: two images per person at different ages, rendered when they are read.
+    """Reader for synthetic faces, which are rendered when they are read.
+
+    There are two images per person, at different ages.
 
     Image i depends on the seed and i only. The column `race` is the skin tone: light, medium, dark.
 

@@ -134,7 +134,9 @@ class TableReader(LabelledReader):
         return rows, rejected
 
     def derive_columns(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Add columns that are computed from others; a hook for formats whose ages must be computed.
+        """Add columns that are computed from others.
+
+        A hook for formats whose ages must be computed.
 
         Args:
             rows: the table in agebench's columns.
@@ -145,7 +147,9 @@ class TableReader(LabelledReader):
         return rows
 
     def image_bytes(self, path: str) -> bytes:
-        """Read the encoded image; with `box`, the part of the face as PNG, or the whole image if the path names no part.
+        """Read an encoded image.
+
+        With `box`, it is the part of the face as PNG, or the whole image if the path names no part.
 
         Args:
             path: path of the image, from the samples' column `path`.
@@ -179,7 +183,10 @@ class TableReader(LabelledReader):
         return path.rpartition("#")[0] + "#" if self.box else path
 
     def shows_face(self, path: str) -> bool:
-        """Return whether the row shows a face; with `box`, it may be a person whose face is hidden."""
+        """Return whether the row shows a face.
+
+        With `box`, it may be a person whose face is hidden.
+        """
         return not (self.box and path.rpartition("#")[2].startswith(_BODY))
 
     def version_token(self, path: str) -> str:

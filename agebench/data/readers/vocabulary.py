@@ -22,7 +22,9 @@ _UNTRANSLATED = ("sample_id", "path", "age", "age_low", "age_high", "bbox", "lan
 def normalize_labels(
     table: pd.DataFrame, values: dict[str, dict[str, str]], *, open_ages: Sequence[float] = (), source: str
 ) -> pd.DataFrame:
-    """Translate labels to agebench's vocabulary, by the card's `[options.values.COLUMN]` and then by `VOCABULARY`.
+    """Translate labels to agebench's vocabulary.
+
+    The card's `[options.values.COLUMN]` is applied first, then `VOCABULARY`.
 
     Args:
         table: labels of any type; `path` and `sample_id` stay unchanged.

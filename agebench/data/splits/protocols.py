@@ -59,12 +59,15 @@ class Folds:
         return DatasetSplits(train, val, test, n_duplicates, self.n_cross_split_removed)
 
     def keep(self, samples: Samples) -> "Folds":
-        """Return these folds restricted to the rows of `samples`, which must be a subset of this object's samples."""
+        """Return these folds restricted to a subset of their samples."""
         is_kept = self.samples.table["sample_id"].isin(samples.table["sample_id"]).to_numpy()
         return replace(self, samples=samples, assignment=self.assignment[:, is_kept])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image and one column per fold: train, val, test, or NA for an image in no split."""
+        """Return the split names, one row per image and one column per fold.
+
+        The names are train, val and test; NA for an image in no split.
+        """
         columns = [f"fold {name}" if name else "part" for name in self.names]
         dtype = pd.CategoricalDtype(list(SPLITS))
         names = [pd.Categorical.from_codes(list(splits), dtype=dtype) for splits in self.assignment]
@@ -72,11 +75,13 @@ class Folds:
 
     def train_val_samples(self) -> Samples:
         """Return the images that are in train or val of any fold."""
-        is_used: np.ndarray = np.isin(self.assignment, (Split.TRAIN, Split.VAL)).any(axis=0)
-        return select(self.samples, is_used)
+        is_used = (self.assignment == Split.TRAIN) | (self.assignment == Split.VAL)
+        return select(self.samples, is_used.any(axis=0))
 
     def count_leaks(self) -> dict[str, int]:
-        """Count duplicates and subjects on both sides of the test split, independent of the protocol.
+        """Count duplicates and subjects on both sides of the test split.
+
+        The counts are independent of the protocol.
 
         Returns:
             `duplicates`: test images that are also in train or val of their fold (same bytes or pixels), each counted

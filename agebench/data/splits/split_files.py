@@ -92,7 +92,9 @@ def _add_rows_of_same_image(rows: np.ndarray, names: "pd.Series[str]", samples: 
 
 
 def write_split_files(folder: Path, folds: "Folds") -> None:
-    """Write train.csv, valid.csv and test.csv, or for several folds one folds.csv with a column per fold.
+    """Write the splits as CSV files.
+
+    One fold gives train.csv, valid.csv and test.csv; several folds give one folds.csv with a column per fold.
 
     Args:
         folder: an existing folder.

@@ -83,7 +83,9 @@ def make_split(samples: Samples, *, test: float, val: float, seed: int, source: 
 def assign_splits(
     table: pd.DataFrame, *, test: float, val: float, seed: int, source: str = "dataset"
 ) -> SplitAssignment:
-    """Assign every row to a split as `make_split` does; rows that are left out get `Split.NONE`.
+    """Assign every row to a split as `make_split` does.
+
+    Rows that are left out get `Split.NONE`.
 
     Args:
         table: samples with digests, one row per image.
@@ -124,7 +126,9 @@ def assign_splits(
 
 
 def drop_unassigned(samples: Samples, column: str = "split") -> Samples:
-    """Reject the samples without an official split; keep all samples if the dataset has no official split.
+    """Reject the samples without an official split.
+
+    Keep all samples if the dataset has no official split.
 
     An empty cell neither invalidates the official split of the other images nor is it filled at random.
 
@@ -247,7 +251,9 @@ def encode_split_names(names: "pd.Series[str]", source: str) -> np.ndarray:
 
 
 def drop_cross_split_duplicates(splits: np.ndarray, groups: np.ndarray) -> int:
-    """Remove rows whose group also has rows in a later split, so that the test split stays complete.
+    """Remove rows whose group also has rows in a later split.
+
+    This keeps the test split complete.
 
     Args:
         splits: (N,) values of `Split`; removed rows become `Split.NONE`, in place.
@@ -266,7 +272,9 @@ def drop_cross_split_duplicates(splits: np.ndarray, groups: np.ndarray) -> int:
 def carve_out_val(
     splits: np.ndarray, groups: np.ndarray, ages: np.ndarray, val: float, rng: np.random.Generator
 ) -> bool:
-    """Move a share of the training rows to validation, by group, if no row is in the val split.
+    """Move a share of the training rows to validation, by group.
+
+    Nothing is moved if a row is in the val split.
 
     Args:
         splits: (N,) values of `Split`, changed in place.

@@ -38,7 +38,9 @@ def open_copy(card: DatasetCard, root: Path | None) -> Reader:
 
 
 def read_copy(card: DatasetCard, root: Path, *, source: str = "", allow_partial: bool = False) -> Samples:
-    """Read the samples of a copy, and require the labels and the number of images that the card specifies.
+    """Read the samples of a copy, and require that it is complete.
+
+    A complete copy has the labels and the number of images that the card specifies.
 
     Args:
         card: the dataset's card.

@@ -86,7 +86,9 @@ def import_dataset(
 
 
 def download_dataset(card: DatasetCard, *, allow_partial: bool = False) -> ImportReport:
-    """Download a dataset from the public source on its card and import it; an existing good copy is kept.
+    """Download a dataset from the public source on its card and import it.
+
+    An existing good copy is kept.
 
     Args:
         card: the dataset's card.

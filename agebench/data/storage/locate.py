@@ -14,12 +14,18 @@ from agebench.utils.paths import data_home
 
 
 def dataset_dir(card: DatasetCard) -> Path:
-    """Return the folder for a dataset's files: a folder of the dataset's name under `AGEBENCH_DATA`."""
+    """Return the folder for a dataset's files, which need not exist.
+
+    It is a folder of the dataset's name under `AGEBENCH_DATA`.
+    """
     return data_home() / card.name
 
 
 def needs_files(card: DatasetCard) -> bool:
-    """Return whether the dataset is read from files; a synthetic one is rendered when it is read."""
+    """Return whether the dataset is read from files.
+
+    A synthetic one is rendered when it is read.
+    """
     reader_class: type[Reader] = readers.get(card.reader)
     return reader_class.needs_files
 
@@ -37,7 +43,9 @@ def access_instructions(card: DatasetCard) -> str:
 
 
 def locate(card: DatasetCard) -> Path | None:
-    """Return the folder (or linked table) that contains a dataset; None for a dataset that needs no files.
+    """Return the folder (or linked table) that contains a dataset.
+
+    None for a dataset that needs no files.
 
     Args:
         card: the dataset's card.
@@ -65,7 +73,9 @@ def locate(card: DatasetCard) -> Path | None:
 
 
 def recover(card: DatasetCard) -> None:
-    """Restore a copy that an interrupted import had moved, and remove the staging folders of interrupted imports.
+    """Restore a copy that an interrupted import had moved.
+
+    The staging folders of interrupted imports are removed.
 
     An import that is still running is left alone. A possibly only copy is never deleted. A restored copy is reported on
     standard error.

@@ -25,7 +25,10 @@ def lock_file(home: Path) -> Path:
 
 
 def staging_folders(home: Path) -> list[Path]:
-    """List the staging folders of the dataset folder `home`, finished or not, without those of a dataset `NAME.x`."""
+    """List the staging folders of the dataset folder `home`.
+
+    Those of a dataset `NAME.x` are not included.
+    """
     pattern = re.compile(rf"\.{re.escape(home.name)}\.[^.]+\.adding")
     try:
         return sorted(path for path in home.parent.iterdir() if pattern.fullmatch(path.name))
@@ -39,7 +42,9 @@ def path_exists(path: Path) -> bool:
 
 
 def settle(card: DatasetCard, home: Path, staging: Path) -> None:
-    """Remove a staging folder; restore a copy first if an import stopped between its two renames.
+    """Remove a staging folder.
+
+    Restore a copy first if an import stopped between its two renames.
 
     The new copy is used if it was checked and can be read, else the old one. The caller holds the dataset's lock.
 

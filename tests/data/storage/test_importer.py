@@ -325,7 +325,7 @@ def test_get_without_an_open_source_says_how_else() -> None:
 
 
 def test_get_refuses_another_file_than_the_cards(archive: Path) -> None:
-    with pytest.raises(AgebenchError, match=r"its SHA-256 is .*, the card says 0000"):
+    with pytest.raises(AgebenchError, match=r"its SHA-256 is .*, but the card specifies 0000"):
         download_dataset(card(url=archive.as_uri(), sha256="0" * 64))
     with pytest.raises(DatasetNotFoundError):
         locate(card())

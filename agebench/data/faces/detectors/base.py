@@ -38,7 +38,9 @@ class Detection:
 
 
 class Detector(ABC):
-    """Face detector. It is created without arguments and can be pickled; the first `detect` loads its model.
+    """Face detector. It is created without arguments and can be pickled.
+
+    The first `detect` loads its model.
 
     Attributes:
         packages: installed packages that determine the detections; their versions are part of the face cache's key.

@@ -21,7 +21,10 @@ UPSAMPLE_BELOW = 600
 
 
 class DlibDetector(Detector):
-    """Histograms of oriented gradients (King, 2015); detects frontal and nearly frontal faces of at least 40 pixels."""
+    """Histograms of oriented gradients (King, 2015).
+
+    Detects frontal and nearly frontal faces of at least 40 pixels.
+    """
 
     packages = PACKAGES
 
