@@ -206,10 +206,9 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 def _show(folder: Any, arguments: argparse.Namespace) -> int:
     from agebench.reports.run import summary
 
-    metrics = folder.metrics()
     if arguments.json:
-        print(json.dumps(metrics, indent=2))
+        print(json.dumps(folder.metrics(), indent=2))
     else:
-        print(summary(metrics))
+        print(summary(folder.path))
         print(f"\nreport: {folder.path / 'report.md'}")
     return 0

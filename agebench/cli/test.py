@@ -77,5 +77,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from agebench.reports.run import summary
 
-        print(f"{config.model.title}\n\n{summary(folder.metrics())}\n\nreport: {folder.path / 'report.md'}")
+        print(f"{config.model.title}\n\n{summary(folder.path)}\n\nreport: {folder.path / 'report.md'}")
     return 0

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from agebench.errors import AgebenchError
 from agebench.metrics.cross_validation import evaluate_folds, evaluate_task_folds
 from agebench.metrics.prediction_format import FOLD
+from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.runs.config import RunConfig
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
@@ -18,7 +19,7 @@ from agebench.utils.integrity import read_arrow
 from agebench.utils.io import atomic_write
 
 
-def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> dict[str, Any]:
+def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> MetricsFile:
     """The folds' predictions to figures, both kept: predictions/<test>.parquet and metrics.json."""
     trained = [division.train.table["age"] for division in divisions]
     protocol, found = divisions.protocol(), {}
@@ -31,7 +32,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> di
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
-        figures |= evaluate_task_folds(
+        tasks = evaluate_task_folds(
             table,
             list(config.model.targets),
             groups=divisions[0].tests[name].groups,
@@ -43,11 +44,14 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> di
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
         )
-        found[name] = figures | {"baseline_mae": float((table["age"] - own).abs().mean())}
+        changes: dict[str, Any] = {"baseline_mae": float((table["age"] - own).abs().mean())}
+        if tasks:
+            changes["tasks"] = tasks
         if name == divisions.train_dataset and any(protocol["leaks"].values()):
-            found[name]["leaks"] = protocol["leaks"]
-    metrics = {"schema": 1, "train": divisions.train_dataset, "protocol": protocol, "tests": found}
-    folder.write_json("metrics.json", metrics)
+            changes["leaks"] = protocol["leaks"]
+        found[name] = figures.model_copy(update=changes)
+    metrics = MetricsFile(train=divisions.train_dataset, protocol=ProtocolSummary.model_validate(protocol), tests=found)
+    folder.write_json("metrics.json", metrics.to_json())
     return metrics
 
 

@@ -14,6 +14,7 @@ from agebench.errors import UserError
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
+from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import Catalog
 from agebench.reports.run import write_report
 from agebench.runs.artifacts import (
@@ -58,7 +59,7 @@ def evaluate_model(
     catalogue: Catalog,
     folder: RunDir,
     device: torch.device,
-) -> dict[str, Any]:
+) -> MetricsFile:
     """Test on every usable image of each dataset; returns metrics.json's content.
 
     Raises:
@@ -97,12 +98,15 @@ def evaluate_model(
             "seed": config.seed,
         }
         with folder.timed("evaluate_s"):
-            found[name] = evaluate(table, **settings) | {"contamination": tested.contamination(name)}
-            found[name] |= evaluate_tasks(table, list(tested.classes), **settings)
-            # The floor of a test without a training set: the constant that errs least here, which no model is told.
-            found[name]["baseline_mae"] = float((table["age"] - table["age"].median()).abs().mean())
+            changes: dict[str, Any] = {
+                "training_overlap": tested.contamination(name),
+                # The baseline of a test without a training set: the constant with the smallest error here.
+                "baseline_mae": float((table["age"] - table["age"].median()).abs().mean()),
+            }
+            tasks = evaluate_tasks(table, list(tested.classes), **settings)
+            found[name] = evaluate(table, **settings).model_copy(update=changes | ({"tasks": tasks} if tasks else {}))
     write_error_gallery(folder, answers, faces)
-    metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
+    metrics = record_failures(folder, MetricsFile(train=None, tests=found), audited, faces)
     about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
     folder.write_manifest(about | {"finished": False})
     write_report(folder.path)

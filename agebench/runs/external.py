@@ -6,6 +6,7 @@ from agebench.config.cards.external import ExternalCard
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.estimators.external.base import estimate
+from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import Catalog
 from agebench.runs.evaluate import EvaluatedModel, evaluate_model
 from agebench.runs.external_config import ExternalConfig
@@ -15,7 +16,7 @@ from agebench.training.device import resolve_device
 from agebench.training.prediction import FaceEstimates
 
 
-def run_external(config: ExternalConfig, catalogue: Catalog, folder: RunDir) -> dict[str, Any]:
+def run_external(config: ExternalConfig, catalogue: Catalog, folder: RunDir) -> MetricsFile:
     """Test an external model on every usable image of each dataset; returns metrics.json's content.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any
 from agebench.config.cards.base import Training
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
+from agebench.metrics.schema import MetricsFile
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.architectures.official_weights import load_published
 from agebench.registry.catalog import Catalog
@@ -20,7 +21,7 @@ from agebench.training.prediction import FaceEstimates, predict
 GENDERS = ("female", "male")
 
 
-def run_published(config: PublishedConfig, catalogue: Catalog, folder: RunDir) -> dict[str, Any]:
+def run_published(config: PublishedConfig, catalogue: Catalog, folder: RunDir) -> MetricsFile:
     """Test published weights on every usable image of each dataset; returns metrics.json's content.
 
     Raises:

@@ -14,6 +14,7 @@ from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.export.card import build_card
 from agebench.export.writer import ExportVariant, write_export
+from agebench.metrics.schema import MetricsFile
 from agebench.models import architectures
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets
@@ -46,7 +47,7 @@ from agebench.training.prediction import FaceEstimates, predict
 from agebench.training.trainer import History, Trainer
 
 
-def run(config: RunConfig, catalogue: Catalog, folder: RunDir, *, quiet: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, catalogue: Catalog, folder: RunDir, *, quiet: bool = False) -> MetricsFile:
     """Do the run in its folder, or what is left of it; returns metrics.json's content.
 
     Raises:
@@ -88,7 +89,7 @@ def run(config: RunConfig, catalogue: Catalog, folder: RunDir, *, quiet: bool = 
     folder.write_manifest(about | {"finished": False})
     history = cross_validate(config, folder, model, divisions, inputs, device, quiet=quiet)
     if distributed.get_rank():
-        return {}  # the first of several processes writes down what all of them did
+        return MetricsFile()  # the first of several processes writes down what all of them did
     with folder.timed("evaluate_s"):
         metrics = record_failures(folder, evaluate_run(config, folder, divisions), samples, faces)
         write_error_gallery(
@@ -97,7 +98,7 @@ def run(config: RunConfig, catalogue: Catalog, folder: RunDir, *, quiet: bool = 
     if len(divisions) == 1:  # of several folds no model is the run's
         with folder.timed("export_s"):
             examples = example_crops(faces, divisions[0])
-            card = build_card(model, config.model, datasets[config.data.train].card, about, metrics)
+            card = build_card(model, config.model, datasets[config.data.train].card, about, metrics.to_json())
             card |= {"promises": deployment_guarantees(folder, divisions.train_dataset, divisions.tests)}
             file = ExportVariant("torchscript")
             written = write_export(
