@@ -2,9 +2,9 @@
 
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from agebench.errors import UserError
 from agebench.metrics.schema import (
@@ -25,19 +25,10 @@ from agebench.reports.formatting import sanitize
 _MAX_LEVELS = 20
 
 
-def _with_mae(overall: dict[str, MetricValue]) -> dict[str, MetricValue]:
-    if overall.get("mae", MetricValue()).value is None:
-        raise ValueError("overall has no mae with a value")
-    return overall
-
-
-RecordOverall = Annotated[dict[str, MetricValue], AfterValidator(_with_mae)]
-
-
 class RecordTest(TestResult):
-    """The metrics of one test set in a record, which must have an MAE and groups."""
+    """The metrics of one test set in a record."""
 
-    overall: RecordOverall
+    overall: dict[str, MetricValue]
     groups: dict[str, dict[str, GroupMetrics]]
 
 
@@ -176,10 +167,12 @@ class Record(ResultModel):
     git: Any = None
     _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    @property
-    def is_trained_here(self) -> bool:
-        """Whether the model was trained by the run."""
-        return self.metrics.train is not None
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Parse a record that `schema_error` accepts."""
+        record = cls.model_validate(content)
+        record._settings = dict(content["config"])
+        return record
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -200,13 +193,7 @@ def parse_record(content: Mapping[str, Any], source: object = "the record") -> R
     problem = schema_error(content)
     if problem is not None:
         raise UserError(f"{source}: {problem}")
-    return _parse(content)
-
-
-def _parse(content: Mapping[str, Any]) -> Record:
-    record = Record.model_validate(content)
-    record._settings = dict(content["config"])
-    return record
+    return Record.from_json(content)
 
 
 def schema_error(content: Mapping[str, Any]) -> str | None:
@@ -215,10 +202,11 @@ def schema_error(content: Mapping[str, Any]) -> str | None:
     if deep is not None:
         return f"{_its(deep)}: it is nested more than {_MAX_LEVELS} levels deep"
     try:
-        Record.model_validate(content)
+        tests = Record.model_validate(content).metrics.tests
     except ValidationError as error:
         return _sentence(error.errors(include_url=False, include_context=False)[0])
-    return None
+    without = next((name for name, test in tests.items() if test.metric("mae").value is None), None)
+    return None if without is None else f"{_its(f'metrics.tests.{without}.overall')}: it has no 'mae' with a value"
 
 
 def _sentence(problem: Any) -> str:

@@ -7,7 +7,16 @@ fields; these names are the validation aliases declared here with `_renamed`, so
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from agebench.errors import UserError
 
@@ -104,6 +113,16 @@ class Gap(GroupDifference):
         "explained_by_age", "shrinks", None, description="whether over a tenth of the raw gap is gone at equal ages"
     )
     flagged: bool | None = Field(None, description="whether the test shows a difference, at equal ages where possible")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_bare_difference(cls, content: Any) -> Any:
+        """Complete early files of schema 1, whose gap at equal ages is the difference alone."""
+        even = content.get("standardised") if isinstance(content, dict) else None
+        if not isinstance(even, dict) or "value" not in even:
+            return content
+        ends = {end: content.get(end) for end in ("worst", "best")}
+        return content | {"standardised": {"difference": even, **ends}}
 
 
 class GateRates(ResultModel):
@@ -473,6 +492,25 @@ class TestResult(ResultModel):
     nist: NistFateResult | None = None
     failure_to_process: FailureToProcess | None = None
     tasks: dict[str, TaskMetrics] = Field({}, description="auxiliary target -> metrics")
+
+    @field_validator(
+        "overall",
+        "cs",
+        "groups",
+        "gaps",
+        "n_unknown",
+        "undercovering",
+        "notes",
+        "age_gates",
+        "tasks",
+        mode="before",
+    )
+    @classmethod
+    def _null_is_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read null as an empty table or list, and leave out gaps that are null."""
+        if info.field_name == "gaps" and isinstance(value, dict):
+            return {name: gap for name, gap in value.items() if gap is not None}
+        return type(cls.model_fields[info.field_name or ""].default)() if value is None else value
 
     def metric(self, name: str) -> MetricValue:
         """Return the overall metric `name`, an undefined value where it was not computed."""

@@ -49,9 +49,8 @@ def test_no_difference_is_said_to_be_none_in_95_of_100():
 
 
 def test_the_needed_images_show_the_difference_with_a_power_of_80_percent():
-    needed = compare_systems(align_systems({"a": [system(1, n=4000)], "b": [system(2, n=4000)]})).pairs[0][
-        "images_for_0.1"
-    ]
+    paired = align_systems({"a": [system(1, n=4000)], "b": [system(2, n=4000)]})
+    needed = compare_systems(paired).pairs[0].images_needed
     # Two independent folded normals of spread 4: the difference has a standard deviation of 4 sqrt(2 (1 - 2 / pi)).
     assert needed == pytest.approx((2.8016 * 4 * np.sqrt(2 * (1 - 2 / np.pi)) / 0.1) ** 2, rel=0.1)
 
@@ -123,7 +122,7 @@ def test_ranks_over_datasets_agree_with_scikit_posthocs():
     theirs = posthocs.posthoc_nemenyi_friedman(table)
     assert found.nemenyi
     for row in found.nemenyi:
-        assert row.p == pytest.approx(theirs.loc[row["a"], row["b"]], abs=1e-3)
+        assert row.p == pytest.approx(theirs.loc[row.a, row.b], abs=1e-3)
     # Demšar 2006, table 5: q for four systems at 5 % is 2.569.
     assert found.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 9)), abs=0.001)
     for group in found.groups:

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from agebench.errors import UserError
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_format import check_predictions
+from agebench.metrics.schema import MetricsFile, MetricValue, TestResult
 
 PUBLISHED = {
     ("or-cnn", 0): (2.87, 4.08),
@@ -34,19 +36,19 @@ def made(n: int = 400, *, seed: int = 0, harm: float = 0.0, subjects: int | None
     return table
 
 
-def values(entry: dict) -> dict[str, float | None]:
+def values(entry: TestResult) -> dict[str, float | None]:
     found = {f"overall/{name}": figure.value for name, figure in entry.overall.items()}
     for grouping, groups in entry.groups.items():
         for group, row in groups.items():
-            found |= {f"{grouping}/{group}/{name}": f.value for name, f in row.items() if isinstance(f, dict)}
+            found |= {f"{grouping}/{group}/{name}": f.value for name, f in row if isinstance(f, MetricValue)}
     return found
 
 
-def intervals(found: object) -> list[dict]:
-    if isinstance(found, dict):
-        inner = [interval for part in found.values() for interval in intervals(part)]
-        return [found, *inner] if {"value", "low", "high"} <= set(found) else inner
-    return []
+def intervals(found: object) -> list[MetricValue]:
+    if isinstance(found, MetricValue):
+        return [found]
+    parts = found.values() if isinstance(found, dict) else dict(found).values() if isinstance(found, BaseModel) else []
+    return [interval for part in parts for interval in intervals(part)]
 
 
 tables = st.builds(
@@ -121,7 +123,7 @@ def test_row_order_and_doubling_change_no_point_figure(table, random):
     shuffled = values(evaluate(table.iloc[order], groups=["gender", "race"], resamples=0, minimum=2))
     doubled = evaluate(pd.concat([table, table]), groups=["gender", "race"], resamples=0, minimum=4)
     assert shuffled == pytest.approx(before, nan_ok=True)
-    plain = {name: value for name, value in values(doubled).items() if not name.endswith("mae_standardised")}
+    plain = {name: value for name, value in values(doubled).items() if not name.endswith("age_standardized_mae")}
     assert plain == pytest.approx({name: before[name] for name in plain}, nan_ok=True)
 
 
@@ -129,7 +131,10 @@ def test_row_order_and_doubling_change_no_point_figure(table, random):
 @given(tables)
 def test_intervals_contain_the_value_and_json_takes_the_entry(table):
     entry = evaluate(table, groups=["gender", "race"], train_ages=(20, 50), resamples=50, minimum=5)
-    json.dumps(entry, allow_nan=False)
+    assert (
+        MetricsFile.from_json({"tests": {"a": json.loads(json.dumps(entry.to_json(), allow_nan=False))}}).tests["a"]
+        == entry
+    )
     shown = intervals(entry)
     assert len(shown) > 50
     for figure in shown:
@@ -147,7 +152,8 @@ def test_intervals_contain_the_value_and_json_takes_the_entry(table):
 def test_a_group_alone_gives_the_overall_figure(table):
     row = evaluate(table.assign(gender="female"), groups=["gender"], resamples=20)
     for name in ("mae", "bias", "rmse", "cs5"):
-        assert row.groups["gender"]["female"][name] == pytest.approx(row.overall[name])
+        ours, theirs = getattr(row.groups["gender"]["female"], name), row.overall[name]
+        assert ours.to_json() == pytest.approx(theirs.to_json())
     assert row.gaps == {}
 
 
@@ -190,9 +196,9 @@ def test_a_group_of_one_has_a_value_and_no_interval():
 def test_a_share_of_one_is_not_certain():
     table = made(60)
     entry = evaluate(table.assign(age_pred=table.age + 1), groups=["gender"])
-    for row in (entry.overall, entry.groups["gender"]["female"]):
-        assert row.cs5.value == row.cs5.ci_high == 1
-        assert 0.8 < row.cs5.ci_low < 0.96
+    for cs5 in (entry.overall["cs5"], entry.groups["gender"]["female"].cs5):
+        assert cs5.value == cs5.ci_high == 1
+        assert 0.8 < cs5.ci_low < 0.96
 
 
 def test_one_row_has_figures_and_no_intervals():
@@ -305,7 +311,7 @@ def test_intervals_do_not_depend_on_row_order():
     table = made(300, seed=3, subjects=40).assign(sample_id=[f"i{row}" for row in range(300)])
     mixed = table.sample(frac=1, random_state=1).reset_index(drop=True)
     first, second = (evaluate(rows, groups=["gender", "race"], resamples=100) for rows in (table, mixed))
-    assert json.dumps(first) == json.dumps(second)
+    assert json.dumps(first.to_json()) == json.dumps(second.to_json())
 
 
 def test_shares_of_one_have_exact_intervals():

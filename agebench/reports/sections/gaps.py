@@ -50,7 +50,7 @@ def _gap_text(grouping: str, gap: Gap, raw: str) -> str:
     text += f" At equal ages{where}: {at_equal_ages}"
     if _shown(even) not in (None, shown):
         text += "; a difference is shown" if _shown(even) else "; no difference is shown"
-    if shown is not False and gap.explained_by_age:
+    if shown is not False and _is_explained(gap, even):
         text += ". So part of the raw gap comes from the groups' different ages, not from the model"
     return text + "."
 
@@ -70,3 +70,10 @@ def _difference(grouping: str, gap: GroupDifference) -> str:
 def _shown(gap: GroupDifference) -> bool | None:
     """Return whether the test shows a difference; None where there was no test."""
     return None if gap.adjusted_p is None else gap.adjusted_p < SIGNIFICANT
+
+
+def _is_explained(gap: Gap, even: GroupDifference) -> bool:
+    """Return whether the ages explain part of the raw gap; estimated where that was not recorded."""
+    if gap.explained_by_age is not None or even.difference.value is None or gap.difference.value is None:
+        return bool(gap.explained_by_age)
+    return even.difference.value < 0.9 * gap.difference.value

@@ -84,7 +84,7 @@ def test_child_online_safety_has_its_ages() -> None:
     assert found.fnr_above.value == pytest.approx(((said >= 17) & (said < 23))[children].mean())
     assert found.fpr_below.value == pytest.approx(accepted[below].mean())
     assert found.fpr_above.value == pytest.approx(accepted[above].mean())
-    assert [found[key].ages for key in ("mae", "tpr", "fpr_below", "fpr_above")] == [
+    assert [getattr(found, key).ages for key in ("mae", "tpr", "fpr_below", "fpr_above")] == [
         [13, 16],
         [13, 16],
         [8, 12],
