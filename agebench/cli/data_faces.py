@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     samples = evenly_spaced(source.samples, arguments.limit)
     faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name)
     figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.rejected), samples.groups)
-    about = {"dataset": card.name, **spec.summary(), "failure_to_process": figures}
+    about = {"dataset": card.name, **spec.summary(), "failure_to_process": figures.to_json()}
     report = write_faces(out, about, source.reader, samples, faces)
     print(
         json.dumps(about | {"report": str(report)}, indent=2)

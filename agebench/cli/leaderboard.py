@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.errors import UserError
     from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex
     from agebench.leaderboard.records import read_records
+    from agebench.leaderboard.schema import parse_record
     from agebench.leaderboard.verify import check_record
     from agebench.utils.io import check_file, check_folder, write_text
 
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{path}: {problem}; `agebench results check` says more")
     if not records:
         raise UserError(f"{arguments.results}: no record in it; `agebench results add RUN` makes one")
-    rows = group_into_systems(records.values())
+    rows = group_into_systems(parse_record(record, path) for path, record in records.items())
     published = catalogue.suites.get(arguments.published).published
     if arguments.site:
         from agebench.leaderboard.site import write_site

@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace, plan: "PlannedRun[RunConfig]", catalog: 
     else:
         from agebench.reports.run import summary
 
-        print(f"{summary(finished.metrics)}\n\nreport: {finished.report}")
+        print(f"{summary(finished.report.parent)}\n\nreport: {finished.report}")
     return 0
 
 

@@ -4,11 +4,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agebench.cli.common_options import add_json, check_seed
 
 if TYPE_CHECKING:
+    from agebench.metrics.schema import MetricsFile
     from agebench.metrics.scoring import ScoreOptions
 
 
@@ -156,11 +157,11 @@ def check_resampling(arguments: argparse.Namespace) -> None:
         raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
 
 
-def print_metrics(metrics: dict[str, Any], arguments: argparse.Namespace) -> int:
+def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> int:
     """Print the figures, and where they were written."""
     from agebench.reports.sections.evaluation import score_text
 
-    print(json.dumps(metrics, indent=2, allow_nan=False) if arguments.json else score_text(metrics))
+    print(json.dumps(metrics.to_json(), indent=2, allow_nan=False) if arguments.json else score_text(metrics))
     if arguments.out:
         print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
     return 0

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from agebench.reports.run import summary
 
-        print(f"{plan.config.model.title}\n\n{summary(finished.metrics)}\n\nreport: {finished.report}")
+        print(f"{plan.config.model.title}\n\n{summary(finished.report.parent)}\n\nreport: {finished.report}")
     return 0
 
 

@@ -210,14 +210,14 @@ def _ranking_in_words(ranking: Ranking, number: int) -> str:
     best = ranking.entries[0][0]
     return (
         f"Ranking {number}: {len(ranking.entries)} systems on {join_words([_tested(best, test) for test in ranking.tests])}. Mean "
-        f"ranks closer than {ranking.critical:.2f} cannot be told apart (Nemenyi, 5 %). By that, "
+        f"ranks closer than {ranking.critical:.2f} are not distinguishable (Nemenyi, 5 %). By that, "
         f"{_all_or(len(first) - 1, len(ranking.entries) - 1)} share the first place with {system_label(best)}."
     )
 
 
 def _tested(row: System, test: str) -> str:
     """A test set with its mark and how many images each seed was tested on."""
-    numbers = sorted({entry["n"] for entry in row.test_entries(test)})
+    numbers = sorted({entry.n for entry in row.test_entries(test)})
     several = (
         f"{format_count(numbers[0])} to {format_count(numbers[-1])}" if len(numbers) > 1 else format_count(numbers[0])
     )
@@ -271,14 +271,14 @@ def _fairness(rows: Sequence[System]) -> str:
 def _conditions(rows: Sequence[System]) -> str:
     table = []
     for row in rows:
-        model, speed = row.records[0].get("model") or {}, images_per_second(row)
+        model, speed = row.records[0].model, images_per_second(row)
         lost, read = failure_to_process_counts(row)
         table.append(
             [
                 system_label(row),
-                DASH if not model.get("parameters") else f"{model['parameters'] / 1e6:.1f} million",
+                DASH if not model.parameters else f"{model.parameters / 1e6:.1f} million",
                 DASH if speed is None else f"{speed:,.0f}",
-                escape_markdown(model.get("weights") or DASH),
+                escape_markdown(model.weights or DASH),
                 f"{format_count(lost)} of {format_count(read)}" if read else DASH,
                 escape_markdown(join_words(caveats(row)) or "none"),
             ]

@@ -60,7 +60,7 @@ def rank_systems(rows: Sequence[System]) -> RankingResult:
 
 
 def _tests(row: System) -> frozenset[Test]:
-    with_figure = [test for test in row.tests if row.metric(test).get("value") is not None]
+    with_figure = [test for test in row.tests if row.metric(test).value is not None]
     return frozenset((test, test == row.train, row.images(test)) for test in with_figure)
 
 
@@ -77,7 +77,7 @@ def _shared_by_most(had: Sequence[frozenset[Test]]) -> frozenset[Test] | None:
 
 
 def _ranked(rows: Sequence[System], tests: list[str]) -> Ranking:
-    maes = pd.DataFrame({test: [row.metric(test)["value"] for row in rows] for test in tests})
+    maes = pd.DataFrame({test: [row.metric(test).value for row in rows] for test in tests})
     mean = maes.rank().mean(axis=1).to_numpy(float)
     critical = _critical_difference(len(rows), len(tests))
     better = np.searchsorted(np.sort(mean), mean - critical, side="left")

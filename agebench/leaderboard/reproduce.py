@@ -12,6 +12,7 @@ from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import describe_dataset
 from agebench.leaderboard.records import predictions_digest
 from agebench.leaderboard.verify import check_record
+from agebench.metrics.schema import MetricsFile, MetricValue
 from agebench.registry.catalog import Catalog
 from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.datasets import open_run_data, split_train_dataset
@@ -138,19 +139,25 @@ def environment_differences(record: Mapping[str, Any], manifest: Mapping[str, An
 
 def reproduction_verdicts(record: Mapping[str, Any], run: Path) -> dict[str, dict[str, Any]]:
     """Test set -> {verdict, mae, there: the record's figure}, of the run that repeated it."""
-    metrics = RunDir(run).metrics()
+    recorded = MetricsFile.from_json(record["metrics"])
+    metrics = MetricsFile.from_json(RunDir(run).metrics())
     found = {}
-    for name, test in record["metrics"]["tests"].items():
-        there, here = test["overall"]["mae"], metrics["tests"][name]["overall"]["mae"]
+    for name, test in recorded.tests.items():
+        there, here = test.metric("mae"), metrics.tests[name].metric("mae")
         digest = predictions_digest(read_table(run, f"predictions/{name}.parquet"))
         if digest == record["predictions"].get(name, {}).get("sha256"):
             verdict = IDENTICAL
-        elif None not in (there.get("low"), there.get("high")) and there["low"] <= here["value"] <= there["high"]:
+        elif _is_inside(here.value, there):
             verdict = INSIDE
         else:
             verdict = OUTSIDE
-        found[name] = {"verdict": verdict, "mae": here, "there": there}
+        found[name] = {"verdict": verdict, "mae": here.to_json(), "there": there.to_json()}
     return found
+
+
+def _is_inside(value: float | None, interval: MetricValue) -> bool:
+    low, high = interval.ci_low, interval.ci_high
+    return value is not None and low is not None and high is not None and low <= value <= high
 
 
 def worst_verdict(found: Mapping[str, Mapping[str, Any]]) -> str:

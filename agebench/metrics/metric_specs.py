@@ -57,7 +57,7 @@ _ERRORS = (
     "balanced_mae",
     "balanced_mae_bands",
     "mae_within_train_ages",
-    "mae_standardised",
+    "age_standardized_mae",
     "range_mae",
     "crps",
     "width",

@@ -10,6 +10,7 @@ from agebench.data.faces.cache import FaceCache
 from agebench.data.image_grid import make_contact_sheet, make_tile
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
+from agebench.metrics.schema import FailureToProcess
 from agebench.reports.formatting import escape_markdown, format_count, markdown_table
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.utils.io import atomic_write, write_csv, write_json, write_text
@@ -19,7 +20,7 @@ SHOWN, FAILED = 32, 64
 
 def summary_table(about: Mapping[str, Any]) -> str:
     """What the command line prints."""
-    found = about["failure_to_process"]
+    found = FailureToProcess.model_validate(about["failure_to_process"])
     return "\n\n".join([_method(about), describe_failures(about["dataset"], found), *failures_tables(found)])
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from agebench.metrics.schema import ComparisonFile, MetricsFile
 from agebench.reports.formatting import picture
 from agebench.reports.plots import run
 from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures, score_figures
@@ -13,27 +13,27 @@ from agebench.reports.sections.evaluation import compare_text, score_text
 from agebench.utils.io import write_json, write_text
 
 
-def write_score(folder: Path, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.DataFrame]) -> None:
     """metrics.json, report.md and figures/ of scored predictions.
 
     Args:
         folder: made where it is not there.
-        metrics: the structure of metrics.json.
+        metrics: the content of metrics.json.
         tables: test set -> its predictions, for the figures.
     """
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics.to_json())
     drawn = run.plot_tests(folder, score_figures(metrics, tables), run.CAPTIONS | CAPTIONS)
     _write(folder / "report.md", "# Age estimates, scored", score_text(metrics), drawn)
 
 
-def write_comparison(folder: Path, result: Mapping[str, Any]) -> None:
+def write_comparison(folder: Path, result: ComparisonFile) -> None:
     """comparison.json, comparison.md and figures/.
 
     Args:
         folder: made where it is not there.
-        result: `tests` (name -> what `compare` gives) and, over several test sets, `across`.
+        result: the content of comparison.json.
     """
-    write_json(folder / "comparison.json", result)
+    write_json(folder / "comparison.json", result.to_json())
     drawn = run.plot_tests(folder, comparison_figures(result), CAPTIONS)
     _write(folder / "comparison.md", "# Systems compared", compare_text(result), drawn)
 

@@ -3,9 +3,11 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tabulate import tabulate
+
+from agebench.metrics.schema import GroupMetrics, MetricValue
 
 DASH = "–"
 MIN_GROUP = 30  # groups with fewer images are shown, not ranked
@@ -14,18 +16,33 @@ MIN_GROUP = 30  # groups with fewer images are shown, not ranked
 _MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
-def format_ci(figure: Mapping[str, Any] | None, *, digits: int = 2, percent: bool = False, sign: bool = False) -> str:
-    """`4.52 [4.40, 4.63]`; a dash where there is no value, no brackets where there is no interval; an open end is ∞.
+class Sized(Protocol):
+    """The metrics of a group that has a minimum size."""
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+
+    @property
+    def eligible(self) -> bool | None:
+        """Whether it has enough images to be compared; None where that was not recorded."""
+
+
+def format_ci(
+    metric: MetricValue | Mapping[str, Any] | None, *, digits: int = 2, percent: bool = False, sign: bool = False
+) -> str:
+    """Format a metric with its interval, as `4.52 [4.40, 4.63]`.
 
     Args:
-        figure: `value`, `low` and `high`, each of which may be None or missing.
-        digits: decimals.
-        percent: the figure is a share of 1 and shown as `55.8 % [54.4, 57.2]`.
-        sign: show a plus too.
+        metric: the metric, or the JSON of one. Without a value the result is a dash, without an interval it has no brackets.
+        digits: number of decimals.
+        percent: multiply by 100 and format as `55.8 % [54.4, 57.2]`.
+        sign: also write a plus sign.
     """
-    figure = figure or {}
+    metric = metric if isinstance(metric, MetricValue) else MetricValue.model_validate(metric or {})
     value, low, high = (
-        format_number(figure.get(key), digits=digits, percent=percent, sign=sign) for key in ("value", "low", "high")
+        format_number(number, digits=digits, percent=percent, sign=sign)
+        for number in (metric.value, metric.ci_low, metric.ci_high)
     )
     if value == DASH:
         return DASH
@@ -102,9 +119,9 @@ def group_name(grouping: str, group: str) -> str:
     return group.replace("*", " × ") if "*" in grouping else group
 
 
-def is_below_min_n(entry: Mapping[str, Any]) -> bool:
-    """Whether a group has too few images to be ranked."""
-    return not entry.get("ranked", (entry.get("n") or 0) >= MIN_GROUP)
+def is_below_min_n(group: Sized) -> bool:
+    """Return whether a group has too few images to be compared."""
+    return not (group.n >= MIN_GROUP if group.eligible is None else group.eligible)
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -133,18 +150,16 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, ali
     return made
 
 
-def group_table(heading: str, entries: Mapping[str, Any]) -> str:
-    """One row a group of metrics.json: n, MAE, at equal ages where that is known, bias and CS@5."""
-    even = any(entry.get("mae_standardised") for entry in entries.values())
+def group_table(heading: str, groups: Mapping[str, GroupMetrics]) -> str:
+    """Format one row per group: n, MAE, age-standardized MAE where known, bias and CS@5."""
+    standardized = any(group.age_standardized_mae for group in groups.values())
     rows = []
-    for group, entry in entries.items():
-        shown = escape_markdown(group_name(heading, group)) + (" (too few to rank)" if is_below_min_n(entry) else "")
-        row = [shown, format_count(entry.get("n")), format_ci(entry.get("mae"))]
-        row += [format_ci(entry.get("mae_standardised"))] * even
-        row += [
-            format_ci(entry.get("bias"), sign=True),
-            format_ci(entry.get("cs5"), digits=1, percent=True),
-        ]
+    for name, group in groups.items():
+        label = escape_markdown(group_name(heading, name)) + (" (too few to rank)" if is_below_min_n(group) else "")
+        row = [label, format_count(group.n), format_ci(group.mae)]
+        row += [format_ci(group.age_standardized_mae)] * standardized
+        row += [format_ci(group.bias, sign=True), format_ci(group.cs5, digits=1, percent=True)]
         rows.append(row)
-    headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)", *["MAE at equal ages"] * even]
+    headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)"]
+    headers += ["MAE at equal ages"] * standardized
     return markdown_table([*headers, "bias (years)", "CS@5"], rows)

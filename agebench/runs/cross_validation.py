@@ -11,13 +11,14 @@ from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError
 from agebench.metrics.cross_validation import evaluate_folds, evaluate_task_folds
 from agebench.metrics.prediction_format import FOLD
+from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.utils.integrity import read_arrow
 from agebench.utils.io import atomic_write
 
 
-def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> dict[str, Any]:
+def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> MetricsFile:
     """Compute the metrics of every test set over all folds, and write them to metrics.json.
 
     Args:
@@ -36,7 +37,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> di
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
-        figures |= evaluate_task_folds(
+        tasks = evaluate_task_folds(
             table,
             list(config.model.targets),
             groups=divisions[0].tests[name].groups,
@@ -48,11 +49,14 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> di
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
         )
-        found[name] = figures | {"baseline_mae": float((table["age"] - own).abs().mean())}
+        changes: dict[str, Any] = {"baseline_mae": float((table["age"] - own).abs().mean())}
+        if tasks:
+            changes["tasks"] = tasks
         if name == divisions.train_dataset and any(protocol["leaks"].values()):
-            found[name]["leaks"] = protocol["leaks"]
-    metrics = {"schema": 1, "train": divisions.train_dataset, "protocol": protocol, "tests": found}
-    folder.write_json("metrics.json", metrics)
+            changes["leaks"] = protocol["leaks"]
+        found[name] = figures.model_copy(update=changes)
+    metrics = MetricsFile(train=divisions.train_dataset, protocol=ProtocolSummary.model_validate(protocol), tests=found)
+    folder.write_json("metrics.json", metrics.to_json())
     return metrics
 
 

@@ -15,6 +15,7 @@ from agebench.errors import UserError
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
+from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import (
     faces_metadata,
@@ -102,11 +103,14 @@ def evaluate_model(
             "seed": config.seed,
         }
         with folder.timed("evaluate_s"):
-            metrics[name] = evaluate(table, **settings) | {"contamination": model.contamination(name)}
-            metrics[name] |= evaluate_tasks(table, list(model.classes), **settings)
-            # The baseline of a test without a training set: the test set's own median age, which no model is given.
-            metrics[name]["baseline_mae"] = float((table["age"] - table["age"].median()).abs().mean())
-    content = {"schema": 1, "train": None, "tests": metrics}
+            changes: dict[str, Any] = {
+                "training_overlap": model.contamination(name),
+                # The baseline of a test without a training set: the test set's own median age, which no model is given.
+                "baseline_mae": float((table["age"] - table["age"].median()).abs().mean()),
+            }
+            tasks = evaluate_tasks(table, list(model.classes), **settings)
+            metrics[name] = evaluate(table, **settings).model_copy(update=changes | ({"tasks": tasks} if tasks else {}))
+    content = MetricsFile(train=None, tests=metrics)
     return evaluate_and_report(folder, manifest, content, lambda: predictions, data.samples, faces)
 
 

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.metrics.failure_to_process import failures_to_process
+from agebench.metrics.schema import MetricsFile
 from agebench.reports.run import write_report
 from agebench.runs.error_gallery import write_error_gallery
 from agebench.runs.manifest import Manifest
 from agebench.runs.run_dir import RunDir
-
-Metrics = dict[str, Any]  # the content of metrics.json
 
 
 @dataclass(frozen=True)
@@ -29,19 +27,19 @@ class RunResult:
     """
 
     path: Path
-    metrics: Metrics
+    metrics: MetricsFile
     manifest: Manifest
 
 
 def evaluate_and_report(
     folder: RunDir,
     manifest: Manifest,
-    metrics: Metrics,
+    metrics: MetricsFile,
     predictions: Callable[[], Mapping[str, pd.DataFrame]],
     samples: Mapping[str, Samples],
     faces: Mapping[str, FaceCache],
     *,
-    export: Callable[[Metrics], None] = lambda metrics: None,
+    export: Callable[[MetricsFile], None] = lambda metrics: None,
 ) -> RunResult:
     """Complete the metrics, write the error gallery and the report, and mark the run as finished.
 
@@ -56,7 +54,7 @@ def evaluate_and_report(
     """
     with folder.timed("evaluate_s"):
         metrics = add_failures_to_process(metrics, samples, faces)
-        folder.write_json("metrics.json", metrics)
+        folder.write_json("metrics.json", metrics.to_json())
         write_error_gallery(folder, predictions(), faces)
     export(metrics)
     manifest.timings = folder.timings | manifest.timings | {"total_s": round(sum(folder.timings.values()), 1)}
@@ -69,8 +67,8 @@ def evaluate_and_report(
 
 
 def add_failures_to_process(
-    metrics: Metrics, samples: Mapping[str, Samples], faces: Mapping[str, FaceCache]
-) -> Metrics:
+    metrics: MetricsFile, samples: Mapping[str, Samples], faces: Mapping[str, FaceCache]
+) -> MetricsFile:
     """Return `metrics` with `failure_to_process` of each test set, measured on all images of that dataset.
 
     Face preparation is independent of training, so all images count and not only the held-out ones.
@@ -81,8 +79,9 @@ def add_failures_to_process(
         faces: dataset -> prepared faces.
     """
     tests = {}
-    for name, test in metrics["tests"].items():
+    for name, test in metrics.tests.items():
         table = samples[name].table
         is_failure = table["sample_id"].isin(faces[name].rejected)
-        tests[name] = test | {"failure_to_process": failures_to_process(table, is_failure, samples[name].groups)}
-    return metrics | {"tests": tests}
+        failures = failures_to_process(table, is_failure, samples[name].groups)
+        tests[name] = test.model_copy(update={"failure_to_process": failures})
+    return metrics.model_copy(update={"tests": tests})

@@ -181,7 +181,7 @@ def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, imag
             "changed since the run"
         )
     mae = folder.metrics()["tests"][name]["overall"]["mae"]
-    if mae["low"] is None:
+    if mae["ci_low"] is None:
         raise UserError(
             f"{folder.path}: its figures have no intervals (evaluate.resamples = 0), and a lower precision is judged by them"
         )

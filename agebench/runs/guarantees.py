@@ -48,8 +48,14 @@ def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> di
     """
     tables = tables_of_tests(folder, home, tests)
     guarantees: dict[str, Any] = {
-        "gates": {str(age): gate_error_rate_grid(tables, age) for age in LEGAL_AGES},
-        "errors": error_by_estimated_age(tables),
+        "gates": {
+            str(age): {key: gate.to_json() for key, gate in gate_error_rate_grid(tables, age).items()}
+            for age in LEGAL_AGES
+        },
+        "errors": {
+            test: {band: errors.to_json() for band, errors in bands.items()}
+            for test, bands in error_by_estimated_age(tables).items()
+        },
     }
     if (folder.path / VALIDATION).exists():
         calibration = read_table(folder.path, VALIDATION)
@@ -57,7 +63,7 @@ def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> di
         for level in LEVELS:
             if calibration_units(calibration) >= min_calibration_size(level):
                 interval = conformal_interval(calibration, tables, level)
-                guarantees["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **interval}
+                guarantees["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **interval.to_json()}
     return guarantees
 
 

@@ -16,6 +16,7 @@ from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.export.card import build_card
 from agebench.export.writer import ExportVariant, write_export
+from agebench.metrics.schema import MetricsFile
 from agebench.models import architectures
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets
@@ -31,7 +32,7 @@ from agebench.runs.artifacts import (
 )
 from agebench.runs.cross_validation import concat_fold_predictions, evaluate_run
 from agebench.runs.datasets import AnyConfig, RunData, open_run_data, split_train_dataset
-from agebench.runs.evaluation import Metrics, RunResult, evaluate_and_report
+from agebench.runs.evaluation import RunResult, evaluate_and_report
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.learning_curves import LearningCurveCallback
 from agebench.runs.manifest import ExportRecord, Inputs, Manifest, ModelRecord, TrainingSet
@@ -72,7 +73,7 @@ def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = Fa
     experiment.write_manifest()
     experiment.train_and_predict()
     if distributed.get_rank():  # only the first of several processes evaluates and writes
-        return RunResult(folder.path, {}, experiment.manifest)
+        return RunResult(folder.path, MetricsFile(), experiment.manifest)
     return experiment.evaluate_and_report()
 
 
@@ -199,12 +200,12 @@ class Experiment:
             **({"export": self.export} if n_folds == 1 else {}),
         )
 
-    def export(self, metrics: Metrics) -> None:
+    def export(self, metrics: MetricsFile) -> None:
         """Export the best model as TorchScript, with a card and its deployment guarantees."""
         variant, card = ExportVariant("torchscript"), self.config.model
         with self.folder.timed("export_s"):
             train_card = self.data.cards[self.config.data.train]
-            content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics)
+            content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
             content |= {"promises": deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)}
             path, examples = self.folder.path / "export" / variant.file, example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)

@@ -20,6 +20,7 @@ from agebench._version import __version__
 from agebench.config.run import RunConfig
 from agebench.config.toml_io import read_settings, validate_model
 from agebench.errors import Damaged, RunLockedError, UserError
+from agebench.metrics.schema import MetricsFile
 from agebench.runs.manifest import Manifest
 from agebench.utils.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
 from agebench.utils.io import atomic_write, file_digest, is_temporary, write_error, write_json, write_text
@@ -92,7 +93,7 @@ class RunDir:
                 f"{self.path / 'metrics.json'}: holds no figures, though the run is finished. Delete {MANIFEST} beside it, "
                 "and the run's command with --resume writes them again"
             )
-        return metrics
+        return MetricsFile.from_json(metrics, self.path / "metrics.json").to_json() if metrics else metrics
 
     def config(self) -> RunConfig:
         """Return the run's settings.

@@ -117,8 +117,8 @@ def test_the_cards_figures_are_the_runs(run: Path, made: Path) -> None:
     mae = next(one for one in read if one.metric_type == "mae")
     own = RunDir(run).metrics()["tests"]["few"]["overall"]["mae"]
     assert mae.metric_value == round(own["value"], 4)
-    assert f"95 % interval {own['low']:.3f} to {own['high']:.3f}" in mae.metric_name
-    assert f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" in (made / "README.md").read_text()
+    assert f"95 % interval {own['ci_low']:.3f} to {own['ci_high']:.3f}" in mae.metric_name
+    assert f"{own['value']:.2f} [{own['ci_low']:.2f}, {own['ci_high']:.2f}]" in (made / "README.md").read_text()
 
 
 def test_the_card_says_for_whom_it_is_worse_and_what_it_is_not_for(made: Path) -> None:

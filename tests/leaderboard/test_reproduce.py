@@ -224,7 +224,7 @@ def test_a_figure_outside_the_interval_is_a_verdict(home: Path) -> None:
     for other, step in ((near, 0.0), (far, 50.0)):
         other["predictions"]["few"]["sha256"] = "others"
         mae = other["metrics"]["tests"]["few"]["overall"]["mae"]
-        mae.update({end: mae[end] + step for end in ("value", "low", "high")})
+        mae.update({end: mae[end] + step for end in ("value", "ci_low", "ci_high")})
     found = [reproduce.reproduction_verdicts(of, home / "runs" / "mine") for of in (record, near, far)]
     assert [reproduce.worst_verdict(of) for of in found] == ["identical", "inside the interval", "outside the interval"]
     assert found[2]["other"]["verdict"] == "identical"

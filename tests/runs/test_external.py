@@ -243,7 +243,7 @@ def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) ->
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["fgnet"]
     assert figures["n"] == 1002
     assert figures["overall"]["mae"]["value"] == pytest.approx(3.86, abs=0.02)
-    assert figures["contamination"] == "unknown"
+    assert figures["training_overlap"] == "unknown"
 
 
 @pytest.mark.parametrize(

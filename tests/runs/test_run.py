@@ -94,13 +94,13 @@ def test_a_run_leaves_everything_that_it_promises(done: Path) -> None:
 
 def test_figures_follow_from_predictions(done: Path) -> None:
     metrics = json.loads((done / "metrics.json").read_text())
-    assert metrics["schema"] == 1
+    assert metrics["schema"] == 2
     assert metrics["train"] == "few"
     for name in ("few", "other"):
         table = pd.read_parquet(done / "predictions" / f"{name}.parquet")
         mae = metrics["tests"][name]["overall"]["mae"]
         assert mae["value"] == pytest.approx((table["age_pred"] - table["age"]).abs().mean())
-        assert mae["low"] < mae["value"] < mae["high"]
+        assert mae["ci_low"] < mae["value"] < mae["ci_high"]
         assert metrics["tests"][name]["n"] == len(table)
         assert {"gender", "race"} <= metrics["tests"][name]["groups"].keys()
 

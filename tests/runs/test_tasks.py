@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_predictions(done: Path) -> None:
         assert found["balanced_accuracy"]["value"] == pytest.approx(recalls.mean())
         assert found["classes"]["female"]["recall"]["value"] == pytest.approx(recalls["female"])
         assert found["majority"] == pytest.approx(table["gender"].value_counts(normalize=True).max())
-        assert 0 <= found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"] <= 1
+        assert 0 <= found["accuracy"]["ci_low"] <= found["accuracy"]["value"] <= found["accuracy"]["ci_high"] <= 1
     groups = metrics["tests"]["few"]["tasks"]["gender"]["groups"]
     assert set(groups) == {"age_band", "race"}
     by_race = pd.read_parquet(done / "predictions" / "few.parquet").groupby("race", observed=True)

@@ -161,7 +161,8 @@ def _means(values: Floats, clusters: Ints, resamples: int = 1000) -> list[dict[s
     found = ClusterBootstrap(features, [whole], clusters).replicates(
         lambda sums: sums[0][0, 1:] / sums[0][0, :1], resamples=resamples, seed=0
     )
-    return list(metric_values([(str(idx), "mean_change") for idx in range(len(values))], found).values())
+    means = metric_values([(str(idx), "mean_change") for idx in range(len(values))], found).values()
+    return [{"value": mean.value, "low": mean.ci_low, "high": mean.ci_high} for mean in means]
 
 
 def format_verdict(entry: dict[str, Any]) -> str:

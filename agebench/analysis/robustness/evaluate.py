@@ -115,7 +115,11 @@ def robustness_metrics(
     sets = [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in shown)]
     features = plan.features(answers, table["age"].to_numpy(float))
     found = ClusterBootstrap(features, sets, clusters).replicates(plan.statistic, resamples=resamples, seed=seed)
-    every = iter(metric_values(plan.keys(1 + sum(len(grouping.names) for grouping in shown)), found).values())
+    keys = plan.keys(1 + sum(len(grouping.names) for grouping in shown))
+    every = iter(
+        {"value": metric.value, "low": metric.ci_low, "high": metric.ci_high}
+        for metric in metric_values(keys, found).values()
+    )
     whole = plan.entry(every)
     consistency = {name: whole["conditions"].pop(name) for name in CONSISTENCY_TRANSFORMS}
     return {

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from agebench.metrics.bootstrap import ClusterBootstrap
 from agebench.metrics.clustered_rates import row_clusters
 from agebench.metrics.confidence_intervals import bootstrap_interval
+from agebench.metrics.schema import MetricsFile
 from agebench.reports.plots.run import label
 from agebench.reports.plots.style import GRAY, group_colors
 from agebench.utils.integrity import read_arrow
@@ -24,14 +24,14 @@ _LOSS = " and loss (negative log-likelihood of the true age)"
 _WIDTH, _STEP, _LEAST, _MOST_GROUPS, _RESAMPLES = 9.0, 5, 10, 7, 300
 
 
-def error_curves(folder: Path, metrics: Mapping[str, Any], palette: Mapping[str, str]) -> dict[str, tuple[Figure, str]]:
+def error_curves(folder: Path, metrics: MetricsFile, palette: Mapping[str, str]) -> dict[str, tuple[Figure, str]]:
     """`errors-0` of the first test set, and so on: the figure and its caption. Test sets without predictions have none."""
     found = {}
-    for place, (name, test) in enumerate(metrics["tests"].items()):
+    for place, (name, test) in enumerate(metrics.tests.items()):
         file = folder / "predictions" / f"{name}.parquet"
         if file.exists():
             table = with_loss(folder, f"predictions/{name}.parquet")
-            groupings = [key for key in test.get("groups") or {} if key in table and key != "age_band"][:3]
+            groupings = [key for key in test.groups if key in table and key != "age_band"][:3]
             caption = CAPTION.format(loss=_LOSS if "loss" in table else "")
             found[f"errors-{place}"] = (plot_error_curves(name, table, groupings, palette[name]), caption)
     return found

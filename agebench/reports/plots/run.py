@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from agebench.metrics.schema import GroupMetrics, MetricsFile, MetricValue, TestResult
 from agebench.reports.formatting import MIN_GROUP, format_number, group_name, is_below_min_n, sanitize
 from agebench.reports.plots.splits import ages_of_parts
 from agebench.reports.plots.style import COLORS, GRAY
@@ -35,8 +36,6 @@ CAPTIONS = {
     "learning": "Loss, MAE, learning rate and speed by epoch; the weights of the circled epoch were kept.",
     "scatter": f"Every point is an image (from {_DENSE:,} images on: the darker, the more). On the dashed line the model is right.",
 }
-
-Test = Mapping[str, Any]
 
 
 def dataset_colors(train: str | None, tests: Iterable[str]) -> dict[str, str]:
@@ -73,7 +72,7 @@ def band_ages(band: str) -> tuple[float, float]:
     return low, float(found[2]) + 1 if found[2] else low + 20
 
 
-def plot_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def plot_run(folder: Path, metrics: MetricsFile, history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Write every figure that a run has into its `figures/`.
 
     Args:
@@ -84,19 +83,20 @@ def plot_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping
     Returns:
         Name of each figure that was drawn -> its caption; `groups-0` is of the first test set.
     """
-    files = {name: f"predictions/{name}.parquet" for name in metrics["tests"]}
+    files = {name: f"predictions/{name}.parquet" for name in metrics.tests}
     predictions = {
         name: read_table(folder, file, ["age", "age_pred"]) for name, file in files.items() if (folder / file).exists()
     }
-    learning = learning_curves(history, dataset_colors(metrics["train"], ())[metrics["train"]]) if history else None
+    blue = next(iter(dataset_colors(metrics.train or "", ["-"]).values()))
+    learning = learning_curves(history, blue) if history else None
     more = {"learning-curves": learning, "ages-of-parts": ages_of_parts(folder)}
     return plot_tests(folder, figures_of_tests(metrics, predictions) | more, CAPTIONS)
 
 
-def figures_of_tests(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
+def figures_of_tests(metrics: MetricsFile, predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
     """The figures that every metrics.json has, with predictions (age, age_pred) of a test set where they are known."""
-    tests = metrics["tests"]
-    palette = dataset_colors(metrics.get("train"), tests)
+    tests = metrics.tests
+    palette = dataset_colors(metrics.train, tests)
     return {
         "scatter": scatter(predictions, tests, palette) if predictions else None,
         "error-by-age": error_by_age(tests, predictions, palette),
@@ -113,7 +113,9 @@ def plot_tests(folder: Path, made: Mapping[str, Figure | None], captions: Mappin
     return {name: captions[name.partition("-")[0]] for name in drawn}
 
 
-def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure:
+def scatter(
+    predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, TestResult], palette: Mapping[str, str]
+) -> Figure:
     """Predicted against true age, one panel a test set; points, or a density where there are many.
 
     Args:
@@ -131,7 +133,7 @@ def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], 
     for axes, (name, table) in zip(grid, predictions.items(), strict=False):
         _panel(axes, table["age"].to_numpy(float), table["age_pred"].to_numpy(float), palette[name])
         axes.plot([low, high], [low, high], color="black", lw=0.8, ls="--")
-        mae = ((tests[name].get("overall") or {}).get("mae") or {}).get("value")
+        mae = tests[name].metric("mae").value
         axes.set_title(f"{label(name, 26)}\nn = {len(table):,}, MAE {format_number(mae)} years", fontsize=10)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel="true age (years)")
         axes.set_ylabel("predicted age (years)")
@@ -156,18 +158,14 @@ def _panel(axes: Axes, age: np.ndarray, predicted: np.ndarray, colour: str) -> N
 
 
 def error_by_age(
-    tests: Mapping[str, Test], predictions: Mapping[str, pd.DataFrame], palette: Mapping[str, str]
+    tests: Mapping[str, TestResult], predictions: Mapping[str, pd.DataFrame], palette: Mapping[str, str]
 ) -> Figure | None:
     """MAE and bias by true age: the bands' figures with 95 % intervals, behind them the mean over five years of age.
 
     Intervals of bands with few images may leave the frame: they would flatten all others. None without bands.
     """
     found = {
-        name: {
-            band: entry
-            for band, entry in ((test.get("groups") or {}).get("age_band") or {}).items()
-            if _BAND.fullmatch(band)
-        }
+        name: {band: entry for band, entry in test.groups.get("age_band", {}).items() if _BAND.fullmatch(band)}
         for name, test in tests.items()
     }
     bands = sorted({band for groups in found.values() for band in groups}, key=band_ages)
@@ -184,7 +182,7 @@ def error_by_age(
                 axes.plot(*_running_mean(predictions[name], key), color=palette[name], lw=2, alpha=0.35)
             nudge = (place - (len(found) - 1) / 2) * min(1.2, 4 / len(found))
             for band, entry in groups.items():
-                _point(axes, middles[band] + nudge, entry.get(key), palette[name], hollow=is_below_min_n(entry))
+                _point(axes, middles[band] + nudge, getattr(entry, key), palette[name], hollow=is_below_min_n(entry))
         axes.set_title(title, fontsize=11)
         axes.set(ylabel="years", ylim=_reach([entry for groups in found.values() for entry in groups.values()], key))
         axes.grid(axis="y", alpha=0.3)
@@ -207,20 +205,21 @@ def _running_mean(table: pd.DataFrame, key: str, reach: float = 2.0) -> tuple[np
     return years, np.where(n >= MIN_GROUP, (sums[last] - sums[first]) / np.maximum(n, 1), np.nan)
 
 
-def cumulative_scores(tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure | None:
+def cumulative_scores(tests: Mapping[str, TestResult], palette: Mapping[str, str]) -> Figure | None:
     """CS@k of every test set, with 95 % intervals where there are any. None where no test set has the scores."""
-    shown = {name: test for name, test in tests.items() if test.get("cs")}
+    shown = {name: test for name, test in tests.items() if test.cs}
     if not shown:
         return None
     figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     for name, test in shown.items():
-        levels = np.arange(len(test["cs"]))
+        levels = np.arange(len(test.cs))
         axes.plot(
-            levels, 100 * np.array(test["cs"], float), "o-", ms=4, color=palette[name], clip_on=False, label=label(name)
+            levels, 100 * np.array(test.cs, float), "o-", ms=4, color=palette[name], clip_on=False, label=label(name)
         )
-        scores = [(test.get("overall") or {}).get(f"cs{level}") or {} for level in levels]
-        low, high = (100 * np.array([score.get(end) for score in scores], float) for end in ("low", "high"))
+        scores = [test.metric(f"cs{level}") for level in levels]
+        low = 100 * np.array([score.ci_low for score in scores], float)
+        high = 100 * np.array([score.ci_high for score in scores], float)
         axes.fill_between(levels, low, high, color=palette[name], alpha=0.15, lw=0)
     axes.set_title("Cumulative score: CS@k, the share of images that are off by at most k years", fontsize=11)
     axes.set(xlabel="k (years)", ylabel="CS@k (% of images)", ylim=(0, 100))
@@ -231,13 +230,13 @@ def cumulative_scores(tests: Mapping[str, Test], palette: Mapping[str, str]) -> 
     return figure
 
 
-def groups(name: str, test: Test, colour: str) -> Figure | None:
+def groups(name: str, test: TestResult, colour: str) -> Figure | None:
     """MAE of every group, as it is and at equal ages, with 95 % intervals; small groups hollow. None without groups."""
-    found = {key: entries for key, entries in (test.get("groups") or {}).items() if key != "age_band" and entries}
+    found = {key: entries for key, entries in test.groups.items() if key != "age_band" and entries}
     rows = [(grouping, group, entry) for grouping, entries in found.items() for group, entry in entries.items()]
     if not rows:
         return None
-    largest = sorted(rows, key=lambda row: -(row[2].get("n") or 0))[:_MOST_GROUPS]
+    largest = sorted(rows, key=lambda row: -row[2].n)[:_MOST_GROUPS]
     rows = [row for row in rows if row in largest]
     figure = Figure(figsize=(_WIDTH, 1.3 + 0.27 * (len(rows) + len(found))), layout="constrained")
     axes = figure.subplots()
@@ -247,20 +246,20 @@ def groups(name: str, test: Test, colour: str) -> Figure | None:
         if not row or grouping != rows[row - 1][0]:
             headings.append(len(labels))
             labels.append(label(group_name(grouping, grouping)))
-        even = entry.get("mae_standardised")
+        even = entry.age_standardized_mae
         nudge = 0.14 if even else 0.0
-        _point(axes, len(labels) - nudge, entry.get("mae"), colour, hollow=is_below_min_n(entry), flat=True)
+        _point(axes, len(labels) - nudge, entry.mae, colour, hollow=is_below_min_n(entry), flat=True)
         _point(axes, len(labels) + nudge, even, GRAY, flat=True, marker="D", hollow=is_below_min_n(entry))
-        labels.append(f"{label(group_name(grouping, group))} (n = {entry.get('n') or 0:,})")
+        labels.append(f"{label(group_name(grouping, group))} (n = {entry.n:,})")
     axes.set_yticks(range(len(labels)), labels)
     for place in headings:
         axes.get_yticklabels()[place].set_fontweight("bold")
-    overall = ((test.get("overall") or {}).get("mae") or {}).get("value")
+    overall = test.metric("mae").value
     if overall is not None:
         axes.axvline(overall, color="black", lw=0.8, ls="--")
     axes.set(
         ylim=(len(labels) - 0.4, -0.6),
-        xlim=_reach([entry for _, _, entry in rows], "mae", "mae_standardised", zero=False),
+        xlim=_reach([entry for _, _, entry in rows], "mae", "age_standardized_mae", zero=False),
     )
     axes.set_title(f"{label(name)}: MAE by group (dashed: all images, {format_number(overall)})", fontsize=11)
     axes.set_xlabel("mean absolute error (years), 95 % interval")
@@ -299,7 +298,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], colour: str) -> Figure
 def _point(
     axes: Axes,
     place: float,
-    figure: Mapping[str, Any] | None,
+    metric: MetricValue | None,
     colour: str,
     *,
     hollow: bool = False,
@@ -307,22 +306,22 @@ def _point(
     marker: str = "o",
 ) -> None:
     """A figure and its interval at `place` along x, or, lying `flat`, along y. Nothing where there is no value."""
-    if not figure or figure.get("value") is None:
+    if metric is None or metric.value is None:
         return
-    if figure.get("low") is not None and figure.get("high") is not None:
-        ends, places = [figure["low"], figure["high"]], [place, place]
+    if metric.ci_low is not None and metric.ci_high is not None:
+        ends, places = [metric.ci_low, metric.ci_high], [place, place]
         axes.plot(*((ends, places) if flat else (places, ends)), color=colour, lw=1.5)
-    spot = (figure["value"], place) if flat else (place, figure["value"])
+    spot = (metric.value, place) if flat else (place, metric.value)
     axes.plot(*spot, marker, ms=5.5 if marker == "o" else 4, color=colour, mfc="white" if hollow else colour, zorder=3)
 
 
-def _reach(entries: Sequence[Mapping[str, Any]], *keys: str, zero: bool = True) -> tuple[float | None, float | None]:
+def _reach(entries: Sequence[GroupMetrics], *keys: str, zero: bool = True) -> tuple[float | None, float | None]:
     """Limits of an axis that hold every value, the intervals of groups that are not small and, with `zero`, the zero."""
     inside = [0.0] if zero else []
     some_large = not all(map(is_below_min_n, entries))
     for entry in entries:
-        ends = ("value",) if some_large and is_below_min_n(entry) else ("value", "low", "high")
-        found = [(entry.get(key) or {}).get(end) for key in keys for end in ends]
+        ends = ("value",) if some_large and is_below_min_n(entry) else ("value", "ci_low", "ci_high")
+        found = [getattr(getattr(entry, key) or MetricValue(), end) for key in keys for end in ends]
         inside += [value for value in found if value is not None]
     if not inside:
         return None, None
@@ -331,9 +330,9 @@ def _reach(entries: Sequence[Mapping[str, Any]], *keys: str, zero: bool = True) 
     return low - margin * (low != 0 or not zero), high + margin * (high != 0 or not zero)
 
 
-def _legend(figure: Figure, tests: Mapping[str, Test], palette: Mapping[str, str]) -> None:
+def _legend(figure: Figure, tests: Mapping[str, TestResult], palette: Mapping[str, str]) -> None:
     """One line of names above the panels, with n."""
-    names = [f"{label(name)} (n = {test.get('n') or 0:,})" for name, test in tests.items()]
+    names = [f"{label(name)} (n = {test.n:,})" for name, test in tests.items()]
     marks = [Line2D([], [], color=palette[name], marker="o", lw=1.5) for name in tests]
     columns = 3 if max(map(len, names)) <= 30 else 2
     figure.legend(marks, names, loc="outside upper center", ncols=columns, frameon=False)
