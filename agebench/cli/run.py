@@ -1,4 +1,4 @@
-"""`agebench run`: the main job."""
+"""`agebench run`: train a model and test it."""
 
 import argparse
 import json
@@ -43,22 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
         "--test",
         metavar="DATASET",
         action="append",
-        help="a dataset to test on (repeatable); the training set's name means its held-out part",
+        help="a dataset to test on (repeatable); the training set's name selects its held-out split",
     )
     parser.add_argument(
         "--protocol",
         metavar="NAME",
-        help="how the training set is divided, see `agebench info DATASET` (default: default)",
+        help="the split protocol of the training set, see `agebench info DATASET` (default: default)",
     )
     add_exclude(parser)
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
-    parser.add_argument("--head", metavar="NAME", help="another head than the card's")
+    parser.add_argument("--head", metavar="NAME", help="replace the head of the model card")
     parser.add_argument(
         "--task",
         metavar="NAME[=WEIGHT]",
         action="append",
         default=[],
-        help="learn a further label beside age, as gender; its weight in the loss is 1 (repeatable)",
+        help="train an auxiliary target, such as gender; its default weight in the loss is 1 (repeatable)",
     )
     parser.add_argument(
         "--pretrained",
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
         "--no-pretrained", dest="pretrained", action="store_const", const="", help="start from random weights"
     )
     parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, metavar="N", help="decides the split, the start and the order (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of splits, initial weights and image order (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)"
@@ -85,9 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
         type=path_or_url,
         help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument(
-        "--end-with-stdin", action="store_true", help="end when standard input does: for programs that start runs"
+        "--end-with-stdin", action="store_true", help="exit when stdin is closed (used by the suite runner)"
     )
     add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
     add_registry(parser)

@@ -48,22 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(action)
     for action in (plan, work):
         action.add_argument(
-            "--budget", type=float, metavar="HOURS", help="another budget than the suite's: no run is begun beyond it"
+            "--budget", type=float, metavar="HOURS", help="replace the suite's budget: no run is started beyond it"
         )
     work.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster"
     )
     work.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: as many as there is room for)"
+        "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: the capacity of the cluster)"
     )
     work.add_argument("--cpus", type=int, metavar="N", help="cores for each run (default: those of a host / --jobs)")
     work.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs for each run, on Ray (default: 0)")
     work.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="of a Ray cluster: host:port, ray://host:port, auto (default: none, a local one)",
+        help="address of a Ray cluster: host:port, ray://host:port, auto (default: a temporary local cluster)",
     )
-    work.add_argument("--yes", action="store_true", help=f"also do more than {_MANY:,} runs")
+    work.add_argument("--yes", action="store_true", help=f"allow more than {_MANY:,} runs")
 
 
 def run(arguments: argparse.Namespace) -> int:

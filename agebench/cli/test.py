@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     parser.add_argument("--model", metavar="NAME", help="a model card, see `agebench list models`")
+    parser.add_argument("--pretrained", metavar="FILE", help="the checkpoint that the authors of a zoo model published")
     parser.add_argument(
-        "--pretrained", metavar="FILE", help="of a model of the zoo, which is not external: its authors' checkpoint"
+        "--test", metavar="DATASET", action="append", help="a dataset; all of its images are tested (repeatable)"
     )
-    parser.add_argument("--test", metavar="DATASET", action="append", help="a dataset, the whole of it (repeatable)")
     add_exclude(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, … (default: auto)")

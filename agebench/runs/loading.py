@@ -33,21 +33,23 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
         UserError: the folder contains no trained run or no checkpoint, or the checkpoint is damaged or of another model.
     """
     if not (folder.path / "config.toml").exists():
-        raise UserError(f"{folder.path}: no run stands here (no config.toml); give the folder that `agebench run` made")
+        raise UserError(
+            f"{folder.path}: the folder contains no run (no config.toml); give the folder of an `agebench run`"
+        )
     data = read_settings(folder.path / "config.toml").get("data", {})
     if isinstance(data, dict) and "train" not in data:
         raise UserError(
-            f"{folder.path}: this run tests a model that is not ours and keeps no checkpoint; only models that "
-            "`agebench run` trained can be opened"
+            f"{folder.path}: this run tests an external model and has no checkpoint; only models that `agebench run` "
+            "trained can be opened"
         )
     config = folder.config()
     checkpoint = folder.checkpoints / "best.safetensors"
     if not checkpoint.exists():
         raise UserError(
-            f"{checkpoint}: no such checkpoint: the run was not trained to its first epoch's end, or its checkpoints were "
-            f"deleted; `agebench run --config {folder.path / 'config.toml'} --out DIR` makes it again"
+            f"{checkpoint}: no such checkpoint: the run completed no epoch, or its checkpoints were deleted; "
+            f"`agebench run --config {folder.path / 'config.toml'} --out DIR` repeats the run"
         )
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     if config.model.bodies:
         raise UserError(
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
@@ -60,8 +62,8 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
     model = _model(config, folder)
     check_size(checkpoint)
     load_weights(checked(folder.path, "checkpoints/best.safetensors"), model)
-    model = model.to(place).eval()
-    return config, TrainedEstimator(model, config.model, place, config.train.precision, config.faces.coverage)
+    model = model.to(torch_device).eval()
+    return config, TrainedEstimator(model, config.model, torch_device, config.train.precision, config.faces.coverage)
 
 
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:
@@ -97,30 +99,30 @@ def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: s
     chosen = _test_samples(folder, config.data.train, name, dataset.samples)
     # The cache of the complete dataset serves every run; images that are left out are not prepared.
     faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
-    kept = faces.drop_rejected(chosen)
-    if not len(kept):
+    remaining = faces.drop_rejected(chosen)
+    if not len(remaining):
         raise UserError(
             f"--test {name}: no image is left to look at: of {len(dataset.samples):,}, {len(chosen):,} are not in the training "
             f"set and none of these has a face; does `faces` on the card of '{name}' fit?"
         )
-    return kept, make_face_dataset(faces, kept)
+    return remaining, make_face_dataset(faces, remaining)
 
 
 def _test_samples(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
-    tested = folder.path / "samples" / f"{name}-test.parquet"
-    if tested.exists():
-        ids = read_table(folder.path, f"samples/{tested.name}", ["sample_id"])["sample_id"]
+    test_file = folder.path / "samples" / f"{name}-test.parquet"
+    if test_file.exists():
+        ids = read_table(folder.path, f"samples/{test_file.name}", ["sample_id"])["sample_id"]
         return samples.reject(~samples.table["sample_id"].isin(ids), "not in the run's test part")
-    seen = [
+    train_val = [
         Samples(read_table(folder.path, name))
         for part in ("train", "val")
         if (folder.path / (name := f"samples/{home}-{part}.parquet")).exists()
     ]
-    if not seen:
+    if not train_val:
         raise UserError(
             f"{folder.path}: samples/ is missing, so the training images cannot be determined and the test set cannot be "
             "de-duplicated against them"
         )
-    left, _ = drop_overlapping(samples, seen)
-    people = {person for part in seen if name == home for person in part.table["subject"].dropna()}
-    return left.reject(left.table["subject"].isin(people), "their person is in the training set")
+    remaining, _ = drop_overlapping(samples, train_val)
+    subjects = {subject for part in train_val if name == home for subject in part.table["subject"].dropna()}
+    return remaining.reject(remaining.table["subject"].isin(subjects), "their person is in the training set")

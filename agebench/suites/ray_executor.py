@@ -129,7 +129,7 @@ def _require_reachable(address: str) -> None:
         raise UserError(f"--ray-address {address}: something answers there, but as no Ray cluster does") from None
     except OSError as error:
         raise UserError(
-            f"--ray-address {address}: nobody answers there ({error.strerror or error}). Start a cluster with `ray start --head`, "
+            f"--ray-address {address}: cannot connect ({error.strerror or error}). Start a cluster with `ray start --head`, "
             "or leave the option out for one on this machine"
         ) from error
 

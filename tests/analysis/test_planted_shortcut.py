@@ -199,4 +199,4 @@ def test_without_a_checkpoint(home: Path, capsys: pytest.CaptureFixture[str]) ->
     finally:
         best.with_suffix(".away").rename(best)
     assert main(["stress", str(home), "--test", "marked"]) == 2
-    assert "no run stands here" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err

@@ -168,7 +168,7 @@ def test_what_is_no_finished_run_of_one_model(
     export: Any, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export("--format", "torchscript", run=tmp_path) == 2
-    assert "no run stands here" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     (tmp_path / "checkpoints").symlink_to(done / "checkpoints")
     (tmp_path / "config.toml").write_text((done / "config.toml").read_text())
     (tmp_path / "manifest.json").write_text('{"finished": false}')

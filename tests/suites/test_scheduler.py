@@ -74,7 +74,7 @@ def test_a_budget_begins_no_more_and_a_larger_one_goes_on(tmp_path: Path) -> Non
         (["--budget", "-1"], "--budget -1: give a number of hours above 0"),
         (["--gpus", "1"], "--ray-address and --gpus are for --executor ray"),
         (["--executor", "ray", "--ray-address", "nonsense"], "write host:port"),
-        (["--executor", "ray", "--ray-address", "127.0.0.1:1"], "nobody answers there"),
+        (["--executor", "ray", "--ray-address", "127.0.0.1:1"], "cannot connect"),
         (["--runs", "nofs://here/runs"], "Protocol not known: nofs"),
     ],
 )
