@@ -234,7 +234,7 @@ def rand_augment(images: Tensor, draw: OperationDraw, magnitude: float) -> Tenso
     level = magnitude / MAX_MAGNITUDE
     for slot in range(OPERATIONS_PER_IMAGE):
         operation = draw.operation[:, slot]
-        for index in operation.unique().tolist():
+        for index in sorted(set(operation.tolist())):
             rows = (operation == index).nonzero()[:, 0]
             sign = draw.sign[rows, slot].to(images.device)
             rows = rows.to(images.device)
@@ -259,7 +259,7 @@ def apply_photometric(images: Tensor, name: str, level: float, sign: Tensor) -> 
         sign: (B,) -1 or 1, whether a factor falls below 1 or rises above it.
     """
     if name == "posterize":  # 8 to 4 bits remain
-        step = 2 ** round(4 * level)
+        step = 2.0 ** round(4 * level)
         return (images / step).floor() * step
     if name == "solarize":
         return torch.where(images >= 256 * (1 - level), 255 - images, images)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,12 +80,13 @@ def backbone_layers(backbone: nn.Module) -> dict[str, int]:
     """
     from timm.models import group_parameters  # late: importing timm takes seconds
 
-    if not hasattr(backbone, "group_matcher"):
+    group_matcher: Any = getattr(backbone, "group_matcher", None)
+    if group_matcher is None:
         raise UserError(
             f"train.layer_decay: the backbone {type(backbone).__name__} does not define layers (timm's group_matcher). Leave "
             "layer_decay out"
         )
-    layers = group_parameters(backbone, backbone.group_matcher(), reverse=True)
+    layers = group_parameters(backbone, group_matcher(), reverse=True)
     return {f"backbone.{name}": layer for name, layer in layers.items()}
 
 

@@ -131,8 +131,8 @@ class SwinFace(nn.Module):
                 if name != "age"  # the head of the age model
             }
         )
-        for module in (self.recognition, self.spare, self.outputs):
-            module.apply(_small_start)
+        for layers in (self.recognition, self.spare, self.outputs):
+            layers.apply(_small_start)
         self._targets: list[tuple[int, str]] = []  # branch and output of each auxiliary target
         self._n_columns = WIDTH
         # Branches without labels and the trunk's last norm, which only recognition uses, cannot be trained here.
