@@ -208,7 +208,7 @@ def test_lists_that_name_what_is_not_there_or_twice(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"kind": "folds"}, "folds need either k or column"),
-        ({"kind": "folds", "k": 3, "splits": [{"train": [1], "test": [2]}]}, "splits need column"),
+        ({"kind": "folds", "k": 3, "splits": [{"train": [1], "test": [2]}]}, "splits need the column"),
         ({"kind": "folds", "column": "x", "splits": [{"train": [1], "test": [1]}]}, "'1' is in two splits"),
         ({"kind": "official", "k": 3}, "k does not apply to kind 'official'"),
         ({"kind": "lists", "files": {"train": "/etc/passwd", "test": "b"}}, "is outside of its folder"),
