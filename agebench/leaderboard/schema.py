@@ -1,13 +1,14 @@
 """Schema of result records. Records come from untrusted sources and are validated once, when they are loaded."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from agebench.errors import UserError
 from agebench.metrics.schema import (
+    MAX_MAGNITUDE,
     Count,
     GroupMetrics,
     Leaks,
@@ -101,7 +102,7 @@ class RecordFaces(ResultModel):
 class RecordTimings(ResultModel):
     """Durations, seconds."""
 
-    predict_s: Annotated[Number, Field(ge=0)] | None = None
+    predict_s: Annotated[Number, Field(ge=0, le=MAX_MAGNITUDE)] | None = None
     features_s: Any = None
 
 
@@ -205,8 +206,31 @@ def schema_error(content: Mapping[str, Any]) -> str | None:
         tests = Record.model_validate(content).metrics.tests
     except ValidationError as error:
         return _sentence(error.errors(include_url=False, include_context=False)[0])
-    without = next((name for name, test in tests.items() if test.metric("mae").value is None), None)
-    return None if without is None else f"{_its(f'metrics.tests.{without}.overall')}: it has no 'mae' with a value"
+    for name, test in tests.items():
+        if test.metric("mae").value is None:
+            return f"{_its(f'metrics.tests.{name}.overall')}: it has no 'mae' with a value"
+        large = next((key for key, metric in _used_metrics(test) if not _is_drawable(metric)), None)
+        if large is not None:
+            return f"{_its(f'metrics.tests.{name}.{large}')}: it has a number beyond {MAX_MAGNITUDE:g}"
+    return None
+
+
+def _used_metrics(test: TestResult) -> Iterator[tuple[str, MetricValue]]:
+    """Yield the metrics that the leaderboard combines and draws, each with its key."""
+    yield from ((f"overall.{name}", test.metric(name)) for name in ("mae", "rmse", "bias", "cs5"))
+    for grouping, groups in test.groups.items():
+        for name, group in groups.items():
+            yield f"groups.{grouping}.{name}.mae", group.mae
+            yield f"groups.{grouping}.{name}.bias", group.bias
+    for grouping, gap in test.gaps.items():
+        if gap.age_standardized is not None:
+            yield f"gaps.{grouping}.age_standardized.difference", gap.age_standardized.difference
+    yield "baseline_mae", MetricValue(value=test.baseline_mae)
+
+
+def _is_drawable(metric: MetricValue) -> bool:
+    ends = (metric.value, metric.ci_low, metric.ci_high)
+    return all(end is None or abs(end) <= MAX_MAGNITUDE for end in ends)
 
 
 def _sentence(problem: Any) -> str:

@@ -21,8 +21,8 @@ from pydantic import (
 from agebench.errors import UserError
 
 SCHEMA = 2
-MAX_MAGNITUDE = 10**12  # larger numbers are no results: they overflow when combined or drawn
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-MAX_MAGNITUDE, le=MAX_MAGNITUDE)]
+MAX_MAGNITUDE = 10**12  # larger numbers in untrusted files are no results: they overflow when combined or drawn
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_MAGNITUDE)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 # A data set's name becomes part of a path.
