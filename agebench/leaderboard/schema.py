@@ -50,7 +50,7 @@ class RecordConfig(ResultModel):
     """A record's config, as far as it is used by name; `Record.settings` has all of it."""
 
     seed: int | None = None
-    data: dict[str, Any] = Field({}, description="data sets and splits")
+    data: dict[str, Any] = Field(default={}, description="data sets and splits")
     model: RecordConfigModel = RecordConfigModel()
     train: dict[str, Any] | None = None
 
@@ -75,13 +75,15 @@ class RecordModel(ResultModel):
 class RecordSamples(ResultModel):
     """Numbers of images of one data set."""
 
-    read: Count | None = Field(None, description="images, rejected ones included")
+    read: Count | None = Field(default=None, description="images, rejected ones included")
     train: Count | None = None
     val: Count | None = None
     test: Count | None = None
-    quarantined: dict[str, Count] | None = Field(None, description="schema 1: reason in words -> rejected images")
-    rejected: dict[str, Count] | None = Field(None, description="`RejectReason` -> rejected images")
-    fingerprint: str | None = Field(None, description="digest of the audited samples")
+    quarantined: dict[str, Count] | None = Field(
+        default=None, description="schema 1: reason in words -> rejected images"
+    )
+    rejected: dict[str, Count] | None = Field(default=None, description="`RejectReason` -> rejected images")
+    fingerprint: str | None = Field(default=None, description="digest of the audited samples")
 
 
 class RecordExcluded(ResultModel):
@@ -109,7 +111,9 @@ class RecordTimings(ResultModel):
 class RobustnessMetrics(ResultModel):
     """The summary of a robustness test."""
 
-    relative_error: MetricValue | None = Field(None, description="error on corrupted faces over that on the originals")
+    relative_error: MetricValue | None = Field(
+        default=None, description="error on corrupted faces over that on the originals"
+    )
     corruptions: list[str] | None = None
     strengths: Count | None = None
 
@@ -153,12 +157,12 @@ class Record(ResultModel):
     sha256: str
     config_sha256: str | None = None
     excluded: dict[str, RecordExcluded] | None = None
-    samples: dict[str, RecordSamples] = Field({}, description="data set -> numbers of images")
+    samples: dict[str, RecordSamples] = Field(default={}, description="data set -> numbers of images")
     faces: RecordFaces = RecordFaces()
     timings: RecordTimings | None = None
     protocol: ProtocolSummary | None = None
     leaks: Leaks | None = None
-    datasets: dict[str, RecordDataset] = Field({}, description="data set -> its card")
+    datasets: dict[str, RecordDataset] = Field(default={}, description="data set -> its card")
     stress: dict[str, RecordStress] | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None

@@ -70,20 +70,20 @@ def write_report(folder: Path) -> Path:
         "## By age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
-        "## For whom it is worse",
+        "## Subgroup performance",
         *_fairness(metrics, drawn),
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
-        "## How the faces were prepared",
+        "## Face preparation",
         describe_faces(manifest),
-        "## What was left out, and why",
+        "## Excluded images",
         *describe_samples_used(manifest),
         drawn.get("ages-of-parts", ""),
-        "## What was called" if external else "## How it was trained",
+        "## Model" if external else "## Training",
         external_table(manifest) if external else training_table(manifest, config),
         drawn.get("learning-curves", ""),
-        "## How to repeat it",
+        "## Reproducing this run",
         "In this folder, with the same datasets on the machine:",
         f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
@@ -243,7 +243,7 @@ def _subgroups(test: TestResult) -> dict[str, dict[str, GroupMetrics]]:
 
 def _error_analysis(folder: Path, metrics: MetricsFile) -> list[str]:
     """Curves of error and loss by age and group, and where the worst predictions stand."""
-    parts = ["## Where it errs"]
+    parts = ["## Error analysis"]
     for name, (figure, caption) in error_curves(folder, metrics, dataset_colors(metrics.train, metrics.tests)).items():
         save(figure, folder / "figures" / f"{name}.png")
         parts.append(picture(name, caption))
