@@ -37,7 +37,7 @@ class RecordMetrics(MetricsFile):
     """The metrics of a record."""
 
     train: str | None
-    tests: dict[Name, RecordTest]
+    tests: dict[Name, RecordTest]  # type: ignore[assignment]  # a narrower model of the same keys
 
 
 class RecordConfigModel(ResultModel):

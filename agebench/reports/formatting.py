@@ -115,7 +115,7 @@ def latex_escaped(name: object) -> str:
 
 
 def group_name(grouping: str, group: str) -> str:
-    """A crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is somebody's letter."""
+    """Format a crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is part of the name."""
     return group.replace("*", " × ") if "*" in grouping else group
 
 

@@ -1,4 +1,4 @@
-"""Figures of metrics.json as Markdown: read on a page, or in a terminal as it is."""
+"""The metrics of metrics.json and comparison.json as Markdown."""
 
 from collections.abc import Mapping
 
