@@ -62,7 +62,7 @@ def pseudonymize(predictions: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFra
 
 
 def estimates_digest(table: pd.DataFrame) -> str:
-    """SHA-256 of the keys and their estimates, whatever wrote the file."""
+    """Compute the SHA-256 of keys and estimates, independent of the file format."""
     ordered = table.sort_values(["key", FOLD] if FOLD in table else ["key"])
     content = ordered["key"].to_numpy("<u8").tobytes() + ordered["age_pred"].to_numpy("<f8").tobytes()
     folds = "\n".join(ordered[FOLD].astype("str")) if FOLD in table else ""

@@ -23,9 +23,9 @@ class Ranking:
 
     Attributes:
         tests: the test sets. Each is a part of their own training set to all of these systems, or to none.
-        critical: mean ranks that lie closer than this cannot be told apart (Nemenyi, 5 %).
+        critical: critical difference of mean ranks (Nemenyi, 5 %).
         places: (row, mean rank, place), by rank. The place is one more than how many systems are shown to be better, so that
-            systems which cannot be told apart from the best share the first.
+            systems that are not distinguishable from the best share the first.
     """
 
     tests: list[str]

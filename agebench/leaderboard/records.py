@@ -1,4 +1,4 @@
-"""Result records: one JSON a run, with everything that its figures depend on, and a way to check it."""
+"""Result records: one JSON file per run, with everything that its metrics depend on."""
 
 import gc
 import hashlib
@@ -161,7 +161,7 @@ def _stress_of(run: Path) -> dict[str, Any]:
 
 
 def predictions_digest(table: pd.DataFrame) -> str:
-    """SHA-256 of who was predicted what, whatever wrote the file."""
+    """Compute the SHA-256 of sample ids, ages and predictions, independent of the file format."""
     rows = table[["sample_id", "age", "age_pred"]].sort_values(["sample_id", "age_pred"])
     return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
 

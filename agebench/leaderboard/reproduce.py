@@ -1,4 +1,4 @@
-"""A run again, from its record alone, and how near it comes."""
+"""Reproduction of a run from its record, and the comparison of both."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,7 +54,7 @@ def config_of(
 
 
 def _external(settings: dict[str, Any], catalogue: Catalog) -> ExternalConfig:
-    """A record from a stranger runs no code of the stranger's: the model is the one whose card stands here."""
+    """Build the config with the local card of the model: an untrusted record must not run its own code."""
     theirs = settings.get("model") or {}
     card = catalogue.models.get(str(theirs.get("name")))
     if not isinstance(card, ExternalCard):

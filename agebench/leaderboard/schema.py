@@ -1,13 +1,14 @@
 """Schema of result records. Records come from untrusted sources and are validated once, when they are loaded."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from agebench.errors import UserError
 from agebench.metrics.schema import (
+    MAX_MAGNITUDE,
     Count,
     GroupMetrics,
     Leaks,
@@ -37,7 +38,7 @@ class RecordMetrics(MetricsFile):
     """The metrics of a record."""
 
     train: str | None
-    tests: dict[Name, RecordTest]
+    tests: dict[Name, RecordTest]  # type: ignore[assignment]  # a narrower model of the same keys
 
 
 class RecordConfigModel(ResultModel):
@@ -50,7 +51,7 @@ class RecordConfig(ResultModel):
     """A record's config, as far as it is used by name; `Record.settings` has all of it."""
 
     seed: int | None = None
-    data: dict[str, Any] = Field({}, description="data sets and splits")
+    data: dict[str, Any] = Field(default={}, description="data sets and splits")
     model: RecordConfigModel = RecordConfigModel()
     train: dict[str, Any] | None = None
 
@@ -81,13 +82,15 @@ class RecordModel(ResultModel):
 class RecordSamples(ResultModel):
     """Numbers of images of one data set."""
 
-    read: Count | None = Field(None, description="images, rejected ones included")
+    read: Count | None = Field(default=None, description="images, rejected ones included")
     train: Count | None = None
     val: Count | None = None
     test: Count | None = None
-    quarantined: dict[str, Count] | None = Field(None, description="schema 1: reason in words -> rejected images")
-    rejected: dict[str, Count] | None = Field(None, description="`RejectReason` -> rejected images")
-    fingerprint: str | None = Field(None, description="digest of the audited samples")
+    quarantined: dict[str, Count] | None = Field(
+        default=None, description="schema 1: reason in words -> rejected images"
+    )
+    rejected: dict[str, Count] | None = Field(default=None, description="`RejectReason` -> rejected images")
+    fingerprint: str | None = Field(default=None, description="digest of the audited samples")
 
 
 class RecordExcluded(ResultModel):
@@ -108,14 +111,16 @@ class RecordFaces(ResultModel):
 class RecordTimings(ResultModel):
     """Durations, seconds."""
 
-    predict_s: Annotated[Number, Field(ge=0)] | None = None
+    predict_s: Annotated[Number, Field(ge=0, le=MAX_MAGNITUDE)] | None = None
     features_s: Any = None
 
 
 class RobustnessMetrics(ResultModel):
     """The summary of a robustness test."""
 
-    relative_error: MetricValue | None = Field(None, description="error on corrupted faces over that on the originals")
+    relative_error: MetricValue | None = Field(
+        default=None, description="error on corrupted faces over that on the originals"
+    )
     corruptions: list[str] | None = None
     strengths: Count | None = None
 
@@ -159,12 +164,12 @@ class Record(ResultModel):
     sha256: str
     config_sha256: str | None = None
     excluded: dict[str, RecordExcluded] | None = None
-    samples: dict[str, RecordSamples] = Field({}, description="data set -> numbers of images")
+    samples: dict[str, RecordSamples] = Field(default={}, description="data set -> numbers of images")
     faces: RecordFaces = RecordFaces()
     timings: RecordTimings | None = None
     protocol: ProtocolSummary | None = None
     leaks: Leaks | None = None
-    datasets: dict[str, RecordDataset] = Field({}, description="data set -> its card")
+    datasets: dict[str, RecordDataset] = Field(default={}, description="data set -> its card")
     stress: dict[str, RecordStress] | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
@@ -212,8 +217,31 @@ def schema_error(content: Mapping[str, Any]) -> str | None:
         tests = Record.model_validate(content).metrics.tests
     except ValidationError as error:
         return _sentence(error.errors(include_url=False, include_context=False)[0])
-    without = next((name for name, test in tests.items() if test.metric("mae").value is None), None)
-    return None if without is None else f"{_its(f'metrics.tests.{without}.overall')}: it has no 'mae' with a value"
+    for name, test in tests.items():
+        if test.metric("mae").value is None:
+            return f"{_its(f'metrics.tests.{name}.overall')}: it has no 'mae' with a value"
+        large = next((key for key, metric in _used_metrics(test) if not _is_drawable(metric)), None)
+        if large is not None:
+            return f"{_its(f'metrics.tests.{name}.{large}')}: it has a number beyond {MAX_MAGNITUDE:g}"
+    return None
+
+
+def _used_metrics(test: TestResult) -> Iterator[tuple[str, MetricValue]]:
+    """Yield the metrics that the leaderboard combines and draws, each with its key."""
+    yield from ((f"overall.{name}", test.metric(name)) for name in ("mae", "rmse", "bias", "cs5"))
+    for grouping, groups in test.groups.items():
+        for name, group in groups.items():
+            yield f"groups.{grouping}.{name}.mae", group.mae
+            yield f"groups.{grouping}.{name}.bias", group.bias
+    for grouping, gap in test.gaps.items():
+        if gap.age_standardized is not None:
+            yield f"gaps.{grouping}.age_standardized.difference", gap.age_standardized.difference
+    yield "baseline_mae", MetricValue(value=test.baseline_mae)
+
+
+def _is_drawable(metric: MetricValue) -> bool:
+    ends = (metric.value, metric.ci_low, metric.ci_high)
+    return all(end is None or abs(end) <= MAX_MAGNITUDE for end in ends)
 
 
 def _sentence(problem: Any) -> str:

@@ -1,4 +1,4 @@
-"""Records grouped into systems, and what a leaderboard says of each: error, fairness, cost, and what to beware of."""
+"""Records grouped into systems, with each system's metrics, cost and caveats."""
 
 import json
 import math
@@ -354,7 +354,7 @@ def failure_to_process_counts(row: System) -> tuple[int, int]:
 
 
 def images_per_second(row: System) -> float | None:
-    """How fast its first run answered, on whatever machine that was; None where the head alone did, on kept features."""
+    """Return the prediction speed of the first run; None where the head alone ran, on cached features."""
     first = row.records[0]
     timings = first.timings
     seconds = None if timings is None or "features_s" in timings.model_fields_set else timings.predict_s
@@ -445,7 +445,7 @@ def is_subset(row: System, test: str) -> bool:
 
 
 def irreproducibility_reasons(row: System) -> list[str]:
-    """What of a system nobody else can get: its figures cannot be reproduced from public parts."""
+    """Return the parts of a system that are not public, so that its metrics cannot be reproduced."""
     found = []
     for record in row.records:
         model = record.model
@@ -462,7 +462,7 @@ def irreproducibility_reasons(row: System) -> list[str]:
 def has_leakage(record: Record) -> bool:
     """Return whether test images or people are trained on, by the run, its metrics or one of its test sets."""
     tests = record.metrics.tests.values()
-    protocols = [part.protocol for part in (record, record.metrics, *tests)]
+    protocols = [record.protocol, record.metrics.protocol, *(test.protocol for test in tests)]
     leaks: list[Leaks | None] = [record.leaks, record.metrics.leaks, *(test.leaks for test in tests)]
     leaks += [protocol.leaks for protocol in protocols if protocol is not None]
     return any(any(part.values()) if isinstance(part, dict) else bool(part) for part in leaks)

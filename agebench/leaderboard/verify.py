@@ -1,4 +1,4 @@
-"""Whether a record holds together: its seal, figures that contradict one another, figures computed again."""
+"""Verification of records: the seal, contradictions between metrics, and metrics computed again."""
 
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -136,7 +136,7 @@ def check_estimates(content: Mapping[str, Any], path: Path, present: LocalDatase
 
 
 def _contradictions(test: TestResult) -> Iterator[str]:
-    """Yield contradictions within the metrics, whatever the predictions were."""
+    """Yield contradictions within the metrics, independent of the predictions."""
     overall = [("all images", test.overall)]
     groups = [(where, _set_fields(group)) for where, group in _each_group(test)]
     for where, metrics in [*overall, *groups]:

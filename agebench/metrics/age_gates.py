@@ -1,4 +1,4 @@
-"""Age gates: who is let through at a legal age when a machine guesses it.
+"""Error rates of age gates that decide by an estimated age.
 
 The rule under test is NIST's (Hanaoka et al. 2024, NIST IR 8525, "Face Analysis Technology Evaluation: Age Estimation and
 Verification", the Challenge-25 task): a person counts as over-age when the estimate is at least the challenge age T. A
@@ -29,7 +29,7 @@ LEGAL_AGES = (13, 16, 18, 21)
 TARGET_FPRS = (0.01, 0.001)
 # Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.
 DEFAULT_CHALLENGE_MARGIN = 7
-# Images that pass, from so many on, show a design effect.
+# With at least this many passing images the design effect can be estimated.
 _TELLING = 20
 
 
@@ -47,7 +47,7 @@ def age_gates(
 
     Args:
         table: predictions, see `check_predictions`.
-        legal_ages: thresholds; those with nobody on one side are left out.
+        legal_ages: legal ages, years; ages with images on one side only are left out.
         challenges: challenge ages T, tried for each legal age where not below it; default: the legal age, and 7 years more.
         groups: group columns, or crossings.
 

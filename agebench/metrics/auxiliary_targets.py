@@ -1,4 +1,4 @@
-"""Figures of targets beside age, such as gender: how often the right class was named, and for whom less often."""
+"""Metrics of auxiliary targets such as gender: accuracy overall, by class and by group."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Two or more systems on the same images: is one better, or is no difference shown?"""
+"""Paired comparison of systems on the same images."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
@@ -328,7 +328,7 @@ def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = 
 
 
 def critical_difference(systems: int, datasets: int, *, level: float = CONFIDENCE_LEVEL) -> float:
-    """Nemenyi's: mean ranks over `datasets` that lie closer cannot be told apart. Demšar 2006, section 3.2.2."""
+    """Compute Nemenyi's critical difference of mean ranks (Demšar 2006, section 3.2.2)."""
     unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
     return float(stats.studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
 

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 from agebench.metrics.bootstrap import Floats, Replicates
 from agebench.metrics.metric_specs import FigureKey, metric_of
-from agebench.metrics.schema import MAX_MAGNITUDE, IntervalKind, MetricValue
+from agebench.metrics.schema import IntervalKind, MetricValue
 
 __all__ = [
     "CONFIDENCE_LEVEL",
@@ -86,8 +86,8 @@ def metric_value(value: float, low: float = np.nan, high: float = np.nan) -> Met
 
 
 def json_number(value: float) -> float | None:
-    """Return `value` for JSON: None for NaN, infinity and numbers beyond `MAX_MAGNITUDE`."""
-    return float(value) if abs(value) <= MAX_MAGNITUDE else None
+    """Return `value` for JSON: None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None
 
 
 def metric_values(

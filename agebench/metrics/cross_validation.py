@@ -1,4 +1,4 @@
-"""Predictions of several folds -> one entry of metrics.json: figures over all images, never the mean of small folds."""
+"""Metrics over the predictions of several folds: computed over all images, never as the mean of small folds."""
 
 from collections.abc import Sequence
 from typing import Any

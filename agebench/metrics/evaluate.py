@@ -1,4 +1,4 @@
-"""One test set's predictions -> its entry of metrics.json."""
+"""Compute all metrics for the predictions on one test set."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Failure to process: in how many images no face could be prepared, and whether that falls on some groups more than on others."""
+"""Failure to process: rates of images without a prepared face, and their differences between groups."""
 
 from collections.abc import Sequence
 

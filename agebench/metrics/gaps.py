@@ -1,4 +1,4 @@
-"""The gaps between groups as metrics.json has them: raw and at equal ages, with intervals and a test each."""
+"""Gaps between groups: raw and at equal ages, with intervals and a test each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""What can be promised of a single answer, and how the promise held on the tests: interval, age gate, errors."""
+"""Per-prediction guarantees and their empirical validity on the test sets.
+
+They are the conformal interval, age-gate error rates, and errors by estimated age.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -21,8 +21,8 @@ from pydantic import (
 from agebench.errors import UserError
 
 SCHEMA = 2
-MAX_MAGNITUDE = 10**12  # larger numbers are no results: they overflow when combined or drawn
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-MAX_MAGNITUDE, le=MAX_MAGNITUDE)]
+MAX_MAGNITUDE = 10**12  # larger numbers in untrusted files are no results: they overflow when combined or drawn
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=MAX_MAGNITUDE)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 # A data set's name becomes part of a path.
@@ -49,10 +49,12 @@ class ResultModel(BaseModel):
 class MetricValue(ResultModel):
     """A metric's value with its 95 % confidence interval, in the metric's own unit (see `metric_specs`)."""
 
-    value: Number | None = Field(None, description="point value; None where it is undefined")
+    value: Number | None = Field(default=None, description="point value; None where it is undefined")
     ci_low: Number | None = _renamed("ci_low", "low", None, description="lower end of the 95 % confidence interval")
     ci_high: Number | None = _renamed("ci_high", "high", None, description="upper end; None with `ci_low`: open")
-    n: Count | None = Field(None, description="images behind the value, where they are not those of the whole entry")
+    n: Count | None = Field(
+        default=None, description="images behind the value, where they are not those of the whole entry"
+    )
 
     @property
     def has_interval(self) -> bool:
@@ -66,14 +68,14 @@ _UNDEFINED = MetricValue()
 class GroupMetrics(ResultModel):
     """Metrics of one group of images."""
 
-    n: Count = Field(0, description="images")
+    n: Count = Field(default=0, description="images")
     eligible: bool | None = _renamed(
         "eligible", "ranked", None, description="whether it has enough images to be compared"
     )
-    mae: MetricValue = Field(_UNDEFINED, description="mean absolute error, years")
-    bias: MetricValue = Field(_UNDEFINED, description="mean of predicted minus true age, years")
-    rmse: MetricValue = Field(_UNDEFINED, description="root mean squared error, years")
-    cs5: MetricValue = Field(_UNDEFINED, description="share of images with an error of at most five years")
+    mae: MetricValue = Field(default=_UNDEFINED, description="mean absolute error, years")
+    bias: MetricValue = Field(default=_UNDEFINED, description="mean of predicted minus true age, years")
+    rmse: MetricValue = Field(default=_UNDEFINED, description="root mean squared error, years")
+    cs5: MetricValue = Field(default=_UNDEFINED, description="share of images with an error of at most five years")
     age_standardized_mae: MetricValue | None = _renamed(
         "age_standardized_mae", "mae_standardised", None, description="directly age-standardized MAE, years"
     )
@@ -82,14 +84,18 @@ class GroupMetrics(ResultModel):
 class GroupDifference(ResultModel):
     """The largest difference in MAE between the groups of one grouping, and its test."""
 
-    difference: MetricValue = Field(_UNDEFINED, description="MAE of `worst` minus MAE of `best`, years")
-    ratio: MetricValue = Field(_UNDEFINED, description="MAE of `worst` over MAE of `best`")
-    worst: str | None = Field(None, description="group with the largest MAE")
-    best: str | None = Field(None, description="group with the smallest MAE")
-    worst_groups: list[str] | None = Field(None, description="groups that may have the largest MAE, largest first")
-    excess: dict[str, MetricValue] | None = Field(None, description="group -> its MAE minus the mean of all, years")
-    p: Number | None = Field(None, description="p value of the permutation test of equal MAEs")
-    p_holm: Number | None = Field(None, description="p value after Holm's correction over all groupings")
+    difference: MetricValue = Field(default=_UNDEFINED, description="MAE of `worst` minus MAE of `best`, years")
+    ratio: MetricValue = Field(default=_UNDEFINED, description="MAE of `worst` over MAE of `best`")
+    worst: str | None = Field(default=None, description="group with the largest MAE")
+    best: str | None = Field(default=None, description="group with the smallest MAE")
+    worst_groups: list[str] | None = Field(
+        default=None, description="groups that may have the largest MAE, largest first"
+    )
+    excess: dict[str, MetricValue] | None = Field(
+        default=None, description="group -> its MAE minus the mean of all, years"
+    )
+    p: Number | None = Field(default=None, description="p value of the permutation test of equal MAEs")
+    p_holm: Number | None = Field(default=None, description="p value after Holm's correction over all groupings")
 
     @property
     def adjusted_p(self) -> float | None:
@@ -100,9 +106,9 @@ class GroupDifference(ResultModel):
 class AgeStandardizedGap(GroupDifference):
     """The difference at equal ages: MAEs are directly standardized to one age distribution."""
 
-    groups: list[str] | None = Field(None, description="groups that share enough ages to be compared")
-    coverage: Number | None = Field(None, description="share of images that lie in the common age strata")
-    ages: list[list[int]] | None = Field(None, description="first and last completed year of every stratum")
+    groups: list[str] | None = Field(default=None, description="groups that share enough ages to be compared")
+    coverage: Number | None = Field(default=None, description="share of images that lie in the common age strata")
+    ages: list[list[int]] | None = Field(default=None, description="first and last completed year of every stratum")
 
 
 class Gap(GroupDifference):
@@ -112,7 +118,9 @@ class Gap(GroupDifference):
     explained_by_age: bool | None = _renamed(
         "explained_by_age", "shrinks", None, description="whether over a tenth of the raw gap is gone at equal ages"
     )
-    flagged: bool | None = Field(None, description="whether the test shows a difference, at equal ages where possible")
+    flagged: bool | None = Field(
+        default=None, description="whether the test shows a difference, at equal ages where possible"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -128,8 +136,8 @@ class Gap(GroupDifference):
 class GateRates(ResultModel):
     """Error rates of an age gate at one challenge age."""
 
-    fpr: MetricValue = Field(_UNDEFINED, description="share of under-age images that pass")
-    fnr: MetricValue = Field(_UNDEFINED, description="share of images of legal age that are refused")
+    fpr: MetricValue = Field(default=_UNDEFINED, description="share of under-age images that pass")
+    fnr: MetricValue = Field(default=_UNDEFINED, description="share of images of legal age that are refused")
 
 
 class CountedGateRates(GateRates):
@@ -149,9 +157,9 @@ class AgeGateRate(ResultModel):
 class RequiredChallengeAge(MetricValue):
     """The lowest challenge age (years) that holds a false positive rate."""
 
-    n_needed: Count = Field(0, description="under-age images that are needed to show the rate")
-    people: Count | None = Field(None, description="people on the under-age images, where known")
-    n_effective: Count | None = Field(None, description="images of as many people that the images are worth")
+    n_needed: Count = Field(default=0, description="under-age images that are needed to show the rate")
+    people: Count | None = Field(default=None, description="people on the under-age images, where known")
+    n_effective: Count | None = Field(default=None, description="images of as many people that the images are worth")
 
 
 class DetCurve(ResultModel):
@@ -168,8 +176,12 @@ class GateResult(ResultModel):
     n_under: Count
     n_over: Count
     challenge: dict[str, GateRates] = {}
-    by_age: dict[str, dict[str, AgeGateRate]] = Field({}, description="challenge age -> true age in years -> rate")
-    by_group: dict[str, dict[str, dict[str, CountedGateRates]]] = Field({}, description="… -> grouping -> group")
+    by_age: dict[str, dict[str, AgeGateRate]] = Field(
+        default={}, description="challenge age -> true age in years -> rate"
+    )
+    by_group: dict[str, dict[str, dict[str, CountedGateRates]]] = Field(
+        default={}, description="… -> grouping -> group"
+    )
     required: dict[str, RequiredChallengeAge] = _renamed(
         "required", "needed", {}, description="target false positive rate -> challenge age that holds it"
     )
@@ -231,7 +243,9 @@ class ConformalResult(ResultModel):
     """Split-conformal intervals, calibrated on the validation part."""
 
     n_calibration: Count = Field(description="calibration images")
-    people_calibration: Count | None = Field(None, description="people on them; None where subjects are unknown")
+    people_calibration: Count | None = Field(
+        default=None, description="people on them; None where subjects are unknown"
+    )
     scaled: bool = Field(description="whether radii are multiples of the predicted standard deviation")
     levels: dict[str, ConformalLevel]
 
@@ -243,7 +257,7 @@ class ConformalInterval(ResultModel):
     radius: Annotated[Number, Field(ge=0)]
     scaled: bool
     n: Count = Field(description="calibration images")
-    people: Count | None = Field(None, description="people on them; None where subjects are unknown")
+    people: Count | None = Field(default=None, description="people on them; None where subjects are unknown")
     coverage: dict[str, MetricValue] = Field(description="test set -> share of labels inside")
 
 
@@ -267,8 +281,8 @@ class CellAverage(MetricValue):
     """An average over cells of sex and age, with the ages that it is taken at."""
 
     ages: list[int] = Field(description="first and last completed year")
-    cells: Count | None = Field(None, description="cells with images")
-    of_cells: Count | None = Field(None, description="cells that NIST has")
+    cells: Count | None = Field(default=None, description="cells with images")
+    of_cells: Count | None = Field(default=None, description="cells that NIST has")
 
 
 class NistGroup(ResultModel):
@@ -337,9 +351,9 @@ class NistFateResult(NistErrors):
 class FailureRate(ResultModel):
     """Images in which no face could be prepared."""
 
-    n: Count = Field(0, description="images")
+    n: Count = Field(default=0, description="images")
     failed: Count = 0
-    rate: MetricValue = Field(_UNDEFINED, description="share that failed, with Wilson's interval")
+    rate: MetricValue = Field(default=_UNDEFINED, description="share that failed, with Wilson's interval")
 
 
 class GroupFailureRate(FailureRate):
@@ -357,7 +371,7 @@ class FailureGap(ResultModel):
     best: str
     difference: Number
     p: Number = Field(description="p value of the permutation test of equal rates")
-    p_holm: Number = Field(1.0, description="p value after Holm's correction over all groupings")
+    p_holm: Number = Field(default=1.0, description="p value after Holm's correction over all groupings")
 
 
 class FailureToProcess(FailureRate):
@@ -390,9 +404,9 @@ class TaskMetrics(ResultModel):
 
     n: Count = Field(description="labeled images")
     n_unknown: Count = _renamed("n_unknown", "unknown", 0, description="images without a label")
-    majority: Number | None = Field(None, description="share of the most frequent class")
+    majority: Number | None = Field(default=None, description="share of the most frequent class")
     accuracy: MetricValue = _UNDEFINED
-    balanced_accuracy: MetricValue = Field(_UNDEFINED, description="mean recall over classes")
+    balanced_accuracy: MetricValue = Field(default=_UNDEFINED, description="mean recall over classes")
     classes: dict[str, ClassRecall] = {}
     groups: dict[str, dict[str, TaskGroupMetrics]] = {}
 
@@ -406,9 +420,9 @@ class BootstrapMethod(ResultModel):
     interval: IntervalKind
     level: Number = 0.95
     resamples: int
-    resampled: str = Field("images", description="`subjects` or `images`")
+    resampled: str = Field(default="images", description="`subjects` or `images`")
     seed: int = Field(ge=0)
-    version: int = Field(1, description="of the method; files without a version have 1")
+    version: int = Field(default=1, description="of the method; files without a version have 1")
 
 
 class SeedMetric(ResultModel):
@@ -439,9 +453,9 @@ class FoldSummary(ResultModel):
 class NotScored(ResultModel):
     """Rows of a prediction file that have no part in the metrics."""
 
-    missing: Count = Field(0, description="labeled images without a prediction")
-    extra: Count = Field(0, description="predictions without a label")
-    duplicates: Count = Field(0, description="repeated rows")
+    missing: Count = Field(default=0, description="labeled images without a prediction")
+    extra: Count = Field(default=0, description="predictions without a label")
+    duplicates: Count = Field(default=0, description="repeated rows")
 
 
 Leaks = dict[str, Count] | bool
@@ -455,7 +469,7 @@ class ProtocolSummary(ResultModel):
     name: str = ""
     split_scheme: Count | None = None
     folds: Count | None = None
-    leaks: Leaks | None = Field(None, description="`duplicates` and `subjects` on both sides of the split")
+    leaks: Leaks | None = Field(default=None, description="`duplicates` and `subjects` on both sides of the split")
 
 
 class TestResult(ResultModel):
@@ -464,17 +478,17 @@ class TestResult(ResultModel):
     __test__: ClassVar[bool] = False  # no test case, in spite of its name
 
     n: Count = Field(description="images")
-    subjects: Count | None = Field(None, description="people, where they are known")
-    overall: dict[str, MetricValue] = Field({}, description="metric name -> value over all images")
-    cs: list[Number | None] = Field([], description="cumulative score at 0, 1, … 10 years")
-    groups: dict[str, dict[str, GroupMetrics]] = Field({}, description="grouping -> group -> metrics")
-    gaps: dict[str, Gap] = Field({}, description="grouping -> gap")
+    subjects: Count | None = Field(default=None, description="people, where they are known")
+    overall: dict[str, MetricValue] = Field(default={}, description="metric name -> value over all images")
+    cs: list[Number | None] = Field(default=[], description="cumulative score at 0, 1, … 10 years")
+    groups: dict[str, dict[str, GroupMetrics]] = Field(default={}, description="grouping -> group -> metrics")
+    gaps: dict[str, Gap] = Field(default={}, description="grouping -> gap")
     n_unknown: dict[str, Count] = _renamed("n_unknown", "unknown", {}, description="grouping -> images without a group")
     train_ages: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     method: BootstrapMethod | None = None
-    undercovering: list[str] = Field([], description="metrics whose intervals cover less than 95 %")
+    undercovering: list[str] = Field(default=[], description="metrics whose intervals cover less than 95 %")
     notes: list[str] = []
-    baseline_mae: Number | None = Field(None, description="MAE of the median-age baseline, years")
+    baseline_mae: Number | None = Field(default=None, description="MAE of the median-age baseline, years")
     training_overlap: str | None = _renamed(
         "training_overlap",
         "contamination",
@@ -486,12 +500,12 @@ class TestResult(ResultModel):
     seeds: SeedSummary | None = None
     folds: FoldSummary | None = None
     not_scored: NotScored | None = None
-    age_gates: dict[str, GateResult] = Field({}, description="legal age -> rates")
+    age_gates: dict[str, GateResult] = Field(default={}, description="legal age -> rates")
     uncertainty: UncertaintyResult | None = None
     conformal: ConformalResult | None = None
     nist: NistFateResult | None = None
     failure_to_process: FailureToProcess | None = None
-    tasks: dict[str, TaskMetrics] = Field({}, description="auxiliary target -> metrics")
+    tasks: dict[str, TaskMetrics] = Field(default={}, description="auxiliary target -> metrics")
 
     @field_validator(
         "overall",
@@ -520,7 +534,7 @@ class TestResult(ResultModel):
 class MetricsFile(ResultModel):
     """The content of a metrics.json."""
 
-    train: str | None = Field(None, description="training set; None for a model that was not trained here")
+    train: str | None = Field(default=None, description="training set; None for a model that was not trained here")
     protocol: ProtocolSummary | None = None
     leaks: Leaks | None = None
     tests: dict[str, TestResult] = {}
@@ -561,7 +575,7 @@ class PairComparison(ResultModel):
     b: str
     difference: MetricValue = Field(description="MAE of a minus MAE of b, years")
     p: Number | None = Field(description="bootstrap p value; None without resamples")
-    p_holm: Number | None = Field(None, description="p value after Holm's correction over all pairs")
+    p_holm: Number | None = Field(default=None, description="p value after Holm's correction over all pairs")
     shown: bool = Field(description="whether a difference is shown")
     better: str | None = Field(description="the better system where a difference is shown")
     images_needed: Count | None = Field(description="images that would show a difference of 0.1 years")

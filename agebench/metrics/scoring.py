@@ -1,4 +1,4 @@
-"""Everything that can be said of predictions in a file: one metrics.json."""
+"""Compute the content of metrics.json for a prediction file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from agebench.metrics.presets.nist_fate import nist
 from agebench.metrics.schema import MetricsFile, NotScored
 from agebench.metrics.uncertainty import conformal, uncertainty
 
-# A column with more values than this sorts no one: ids, dates, measurements.
+# A column with more values than this holds ids, dates or measurements, not groups.
 _MOST_VALUES = 20
 
 

@@ -1,4 +1,4 @@
-"""What `agebench score` and `agebench compare` leave behind: JSON, Markdown and figures."""
+"""Output files of `agebench score` and `agebench compare`: JSON, Markdown and figures."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -115,7 +115,7 @@ def latex_escaped(name: object) -> str:
 
 
 def group_name(grouping: str, group: str) -> str:
-    """A crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is somebody's letter."""
+    """Format a crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is part of the name."""
     return group.replace("*", " × ") if "*" in grouping else group
 
 
@@ -161,5 +161,5 @@ def group_table(heading: str, groups: Mapping[str, GroupMetrics]) -> str:
         row += [format_ci(group.bias, sign=True), format_ci(group.cs5, digits=1, percent=True)]
         rows.append(row)
     headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)"]
-    headers += ["MAE at equal ages"] * standardized
+    headers += ["age-standardized MAE"] * standardized
     return markdown_table([*headers, "bias (years)", "CS@5"], rows)

@@ -2,11 +2,12 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
+from agebench.metrics.metric_specs import SPECS, Better, Unit
 from agebench.metrics.schema import GroupMetrics, MetricsFile, MetricValue, TestResult
 from agebench.reports.formatting import (
     escape_markdown,
@@ -33,29 +34,19 @@ from agebench.reports.sections.provenance import (
 from agebench.reports.sections.splits import describe_protocol, test_label
 from agebench.utils.io import write_text
 
-_Columns = dict[str, tuple[str, dict[str, Any]]]
-
 _TESTED = (
     "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is. Its "
     "interval allows for that choice: it holds for all pairs of groups at once (figures made before that have the interval of "
     "the two groups alone). Whether groups differ at all, a permutation test says (p, Holm-corrected over the groupings). "
     "Groups with few images are shown, but not compared."
 )
-# Key of `overall` -> column, and how its figures are written.
-_SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}
-_ACROSS: _Columns = {
-    "mae": ("MAE (years)", {}),
-    "rmse": ("RMSE (years)", {}),
-    "bias": ("bias (years)", {"sign": True}),
-    "cs5": _SCORES["cs5"],
-}
-_FURTHER: _Columns = {
-    "median_ae": ("median error", {}),
-    "p95_ae": ("95th percentile", {}),
-    "balanced_mae_bands": ("MAE, each age band alike", {}),
-    "mae_within_train_ages": ("MAE within training ages", {}),
-    "r2": ("R²", {"digits": 3}),
-    "pearson": ("Pearson", {"digits": 3}),
+_SCORES = ("cs1", "cs3", "cs5", "cs10")
+_ACROSS = ("mae", "rmse", "bias", "cs5")
+_FURTHER = ("median_ae", "p95_ae", "balanced_mae_bands", "mae_within_train_ages", "r2", "pearson")
+# How the values of a unit are written.
+_FORMATS: dict[Unit, dict[str, Any]] = {
+    Unit.SHARE: {"digits": 1, "percent": True},
+    Unit.NONE: {"digits": 3},
 }
 
 
@@ -85,20 +76,20 @@ def write_report(folder: Path) -> Path:
         "## By age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
-        "## For whom it is worse",
+        "## Subgroup performance",
         *_fairness(metrics, drawn),
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
-        "## How the faces were prepared",
+        "## Face preparation",
         describe_faces(manifest),
-        "## What was left out, and why",
+        "## Excluded images",
         *describe_samples_used(manifest),
         drawn.get("ages-of-parts", ""),
-        "## What was called" if external else "## How it was trained",
+        "## Model" if external else "## Training",
         external_table(manifest) if external else training_table(manifest, config),
         drawn.get("learning-curves", ""),
-        "## How to repeat it",
+        "## Reproducing this run",
         "In this folder, with the same datasets on the machine:",
         f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
@@ -145,24 +136,27 @@ def cross_dataset_table(metrics: MetricsFile) -> str:
     return _overall_table(metrics, _ACROSS, **floor)
 
 
-def _overall_table(metrics: MetricsFile, columns: _Columns, **more: list[str]) -> str:
-    """One row a test set, its figures of all images; columns that no test set has are left out."""
+def _overall_table(metrics: MetricsFile, names: Sequence[str], **more: list[str]) -> str:
+    """Format one row per test set with the overall metrics `names`; columns without any value are left out."""
     tests = metrics.tests
-    shown = {
-        key: column
-        for key, column in columns.items()
-        if key == "mae" or any(key in test.overall for test in tests.values())
-    }
+    shown = [name for name in names if name == "mae" or any(name in test.overall for test in tests.values())]
+    if not shown:
+        return ""
     rows = [
         [
             test_label(name, metrics),
             format_count(test.n),
-            *(format_ci(test.metric(key), **style) for key, (_, style) in shown.items()),
-            *(column[place] for column in more.values()),
+            *(_format(test, key) for key in shown),
+            *(column[row] for column in more.values()),
         ]
-        for place, (name, test) in enumerate(tests.items())
+        for row, (name, test) in enumerate(tests.items())
     ]
-    return markdown_table(["test set", "n", *(title for title, _ in shown.values()), *more], rows) if shown else ""
+    return markdown_table(["test set", "n", *(SPECS[name].header for name in shown), *more], rows)
+
+
+def _format(test: TestResult, name: str) -> str:
+    spec = SPECS[name]
+    return format_ci(test.metric(name), sign=spec.better is Better.ZERO, **_FORMATS.get(spec.unit, {}))
 
 
 def _in_words(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
@@ -255,7 +249,7 @@ def _subgroups(test: TestResult) -> dict[str, dict[str, GroupMetrics]]:
 
 def _error_analysis(folder: Path, metrics: MetricsFile) -> list[str]:
     """Curves of error and loss by age and group, and where the worst predictions stand."""
-    parts = ["## Where it errs"]
+    parts = ["## Error analysis"]
     for name, (figure, caption) in error_curves(folder, metrics, dataset_colors(metrics.train, metrics.tests)).items():
         save(figure, folder / "figures" / f"{name}.png")
         parts.append(picture(name, caption))

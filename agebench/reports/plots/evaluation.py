@@ -26,9 +26,9 @@ _MOST_ROWS = 40
 
 CAPTIONS = {
     "gates": "Age gates: errors by the estimate from which a person passes.",
-    "uncertainty": "Left: what intervals cover against what they promise. Right: MAE when doubtful images are put aside.",
+    "uncertainty": "Left: observed against nominal coverage. Right: MAE when the most uncertain images are rejected.",
     "differences": "Difference in MAE with 95 % intervals; blue: shown after Holm's correction.",
-    "critical": "Mean ranks over test sets; systems under one bar cannot be told apart (Nemenyi).",
+    "critical": "Mean ranks over test sets; systems under one bar are not distinguishable (Nemenyi).",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a report says of targets beside age."""
+"""The report section on auxiliary targets."""
 
 from collections.abc import Mapping
 

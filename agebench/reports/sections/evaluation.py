@@ -1,8 +1,9 @@
-"""Figures of metrics.json as Markdown: read on a page, or in a terminal as it is."""
+"""The metrics of metrics.json and comparison.json as Markdown."""
 
 from collections.abc import Mapping
 
 from agebench.metrics.fairness import SIGNIFICANT, describe_gap
+from agebench.metrics.metric_specs import SPECS, Unit
 from agebench.metrics.schema import (
     CellAverage,
     ComparisonFile,
@@ -23,22 +24,22 @@ from agebench.metrics.schema import (
 )
 from agebench.reports.formatting import DASH, escape_markdown, format_ci, group_table, markdown_table
 
-_OVERALL = {
-    "mae": "MAE",
-    "balanced_mae": "MAE, mean over ages",
-    "balanced_mae_bands": "MAE, mean over age bands",
-    "mae_within_train_ages": "MAE within the training ages",
-    "rmse": "RMSE",
-    "bias": "bias",
-    "median_ae": "median absolute error",
-    "p95_ae": "95th percentile of it",
-    "range_mae": "distance to the label's range",
-    "epsilon_error": "epsilon-error",
-    "r2": "R²",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-}
-_SHARES = {"cs1": "CS@1", "cs3": "CS@3", "cs5": "CS@5", "cs10": "CS@10", "range_hit": "within the label's range"}
+_OVERALL = (
+    "mae",
+    "balanced_mae",
+    "balanced_mae_bands",
+    "mae_within_train_ages",
+    "rmse",
+    "bias",
+    "median_ae",
+    "p95_ae",
+    "range_mae",
+    "epsilon_error",
+    "r2",
+    "pearson",
+    "spearman",
+)
+_SHARES = ("cs1", "cs3", "cs5", "cs10", "range_hit")
 
 
 def years(figure: MetricValue | None, *, sign: bool = False) -> str:
@@ -115,13 +116,13 @@ _TAILS = (
 def _overall(entry: TestResult) -> str:
     overall = entry.overall
     rows = []
-    for key, label in _OVERALL.items():
+    for key in _OVERALL:
         if key in overall:
-            unitless = key in ("r2", "pearson", "spearman", "epsilon_error")
+            unitless = SPECS[key].unit is Unit.NONE
             figure = format_ci(overall[key], digits=3 if unitless else 2, sign=key == "bias")
             mark = UNDERCOVERS if key in entry.undercovering else ""
-            rows.append([label if unitless else f"{label} (years)", figure + mark])
-    rows += [[label, percent(overall[key])] for key, label in _SHARES.items() if key in overall]
+            rows.append([SPECS[key].header, figure + mark])
+    rows += [[SPECS[key].header, percent(overall[key])] for key in _SHARES if key in overall]
     if entry.seeds:
         of = entry.seeds.metrics["mae"]
         values = ", ".join(f"{value:.2f}" for value in of.values)

@@ -1,4 +1,4 @@
-"""What the report of an external model says that no report of a trained one does."""
+"""Report sections for external models."""
 
 from collections.abc import Mapping
 from typing import Any

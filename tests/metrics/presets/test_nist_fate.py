@@ -7,6 +7,7 @@ import pytest
 from agebench.errors import UserError
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.presets.nist_fate import mean_rate, nist
+from agebench.metrics.schema import MetricsFile
 from agebench.reports.sections.evaluation import score_text
 
 REGIONS = ["E Africa", "E Asia", "E Europe", "S Asia", "SE Asia", "W Africa"]
@@ -108,8 +109,8 @@ def test_all_ages_keep_the_figures_of_the_test_set() -> None:
 def test_nist_text_states_ages_and_missing_cells() -> None:
     table = faces(3000)
     table = table[~((table.gender == "male") & (np.floor(table.age) == 30))].drop(columns="region")
-    entry = {"nist": nist(table, resamples=0)}
-    text = score_text({"tests": {"x": evaluate(table, resamples=0) | entry}})
+    entry = evaluate(table, resamples=0).model_copy(update={"nist": nist(table, resamples=0)})
+    text = score_text(MetricsFile(tests={"x": entry}))
     assert "| MAE (mean over cells of sex and age) | 18-30 |" in re.sub(" +", " ", text)
     assert "| Child online safety (13-16), false positives (estimated 13 to 16) | 17-22 |" in re.sub(" +", " ", text)
     assert "25 of 26" in text
