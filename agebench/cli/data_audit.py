@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.data.audit.findings import open_audited_dataset, run_audit
     from agebench.data.faces.detectors.base import open_detector
     from agebench.data.storage.importer import locate
-    from agebench.reports.audit import audit_summary, counts_table, write_audit
+    from agebench.reports.audit import audit_summary, counts_text, write_audit
     from agebench.utils.io import check_folder
 
     out = arguments.out or Path("audits") / arguments.name
@@ -64,5 +64,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(audit_summary(findings) | {"report": str(report)}, indent=2))
     else:
-        print(f"{counts_table(findings)}\n\nreport: {report}")
+        print(f"{counts_text(findings)}\n\nreport: {report}")
     return 0
