@@ -62,11 +62,11 @@ def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = (
         _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
         _ranks(rows),
-        "## For whom it is worse",
+        "## Subgroup performance",
         "The group with the largest MAE among those with enough images, and the largest gap between groups at equal ages. "
         "A difference is shown where the test of every seed finds it more than chance.",
         _fairness(rows),
-        "## What it takes, and what to beware of",
+        "## Cost and caveats",
         "Images/s are those of the first run's machine, answers alone (none where a head was given the kept features of a "
         "frozen backbone); an image without an answer is one that could not be read, or of which no face could be prepared.",
         _conditions(rows),
@@ -74,7 +74,7 @@ def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = (
     stressed = _stress(rows)
     if stressed:
         parts += [
-            "## On worse photographs",
+            "## Robustness",
             "The error on faces that are blurred, covered, turned, darkened, … (`agebench stress`), divided by that on the "
             "same faces as they are.",
             stressed,
@@ -82,7 +82,7 @@ def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = (
     others = list(published)
     if others:
         parts += [
-            "## Published elsewhere",
+            "## Reported elsewhere",
             "Not run here: other splits, faces and training data stand behind each of these figures.",
             _published(others),
         ]

@@ -138,7 +138,7 @@ def group_table(heading: str, entries: Mapping[str, Any]) -> str:
     even = any(entry.get("mae_standardised") for entry in entries.values())
     rows = []
     for group, entry in entries.items():
-        shown = escape_markdown(group_name(heading, group)) + (" (too few to rank)" if is_below_min_n(entry) else "")
+        shown = escape_markdown(group_name(heading, group)) + (" (n < 30)" if is_below_min_n(entry) else "")
         row = [shown, format_count(entry.get("n")), format_ci(entry.get("mae"))]
         row += [format_ci(entry.get("mae_standardised"))] * even
         row += [
@@ -146,5 +146,5 @@ def group_table(heading: str, entries: Mapping[str, Any]) -> str:
             format_ci(entry.get("cs5"), digits=1, percent=True),
         ]
         rows.append(row)
-    headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)", *["MAE at equal ages"] * even]
+    headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)", *["age-standardized MAE"] * even]
     return markdown_table([*headers, "bias (years)", "CS@5"], rows)

@@ -1,4 +1,4 @@
-"""The report of one run: report.md and its figures, from what the run wrote down."""
+"""The report of one run: report.md, report.html and figures, built from the files of the run."""
 
 import json
 import tomllib
@@ -17,6 +17,7 @@ from agebench.reports.formatting import (
     markdown_table,
     picture,
 )
+from agebench.reports.markdown import write_markdown
 from agebench.reports.plots.errors import error_curves
 from agebench.reports.plots.run import dataset_colors, plot_run, save
 from agebench.reports.sections.auxiliary_targets import task_parts
@@ -25,7 +26,6 @@ from agebench.reports.sections.failures import describe_failures, failures_table
 from agebench.reports.sections.gaps import describe_gap
 from agebench.reports.sections.provenance import describe_faces, describe_samples_used, training_table
 from agebench.reports.sections.splits import describe_protocol, test_label
-from agebench.utils.io import write_text
 
 _Columns = dict[str, tuple[str, dict[str, Any]]]
 
@@ -46,7 +46,7 @@ _ACROSS: _Columns = {
 _FURTHER: _Columns = {
     "median_ae": ("median error", {}),
     "p95_ae": ("95th percentile", {}),
-    "balanced_mae_bands": ("MAE, each age band alike", {}),
+    "balanced_mae_bands": ("MAE, macro-averaged over age bands", {}),
     "mae_within_train_ages": ("MAE within training ages", {}),
     "r2": ("R²", {"digits": 3}),
     "pearson": ("Pearson", {"digits": 3}),
@@ -54,7 +54,7 @@ _FURTHER: _Columns = {
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.md` and `figures/` into a run's folder; returns the report.
+    """Write `report.md`, `report.html` and `figures/` into a run's folder.
 
     Every number comes from metrics.json, manifest.json and config.toml; only scatter and error curves read predictions.
 
@@ -77,29 +77,27 @@ def write_report(folder: Path) -> Path:
         drawn.get("cumulative-scores", ""),
         _overall_table(metrics, _FURTHER),
         drawn.get("scatter", ""),
-        "## By age",
+        "## Performance by age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
-        "## For whom it is worse",
+        "## Subgroup performance",
         *_fairness(metrics, drawn),
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
-        "## How the faces were prepared",
+        "## Face alignment",
         describe_faces(manifest),
-        "## What was left out, and why",
+        "## Excluded images",
         *describe_samples_used(manifest),
         drawn.get("ages-of-parts", ""),
-        "## What was called" if external else "## How it was trained",
+        "## External model" if external else "## Training",
         external_table(manifest) if external else training_table(manifest, config),
         drawn.get("learning-curves", ""),
-        "## How to repeat it",
+        "## Reproducing this run",
         "In this folder, with the same datasets on the machine:",
         f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
-    report = folder / "report.md"
-    write_text(report, "\n\n".join(part for part in parts if part) + "\n")
-    return report
+    return write_markdown(folder, "\n\n".join(part for part in parts if part) + "\n")
 
 
 def summary(run: Path | Mapping[str, Any]) -> str:
@@ -121,7 +119,7 @@ def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
     """
     floors = {name: test.get("baseline_mae") for name, test in metrics["tests"].items()}
     floor = (
-        {"MAE of the median": [format_number(value) for value in floors.values()]}
+        {"median-age baseline MAE": [format_number(value) for value in floors.values()]}
         if set(floors.values()) - {None}
         else {}
     )
@@ -201,7 +199,7 @@ def _method(metrics: Mapping[str, Any]) -> str:
     return (
         f"In brackets: 95 % bootstrap intervals, resampling {join_words(drawn)}. Bias: predicted less true. CS@5: the share of "
         "images that are off by at most five years."
-        + f" MAE of the median: of always answering the {'training' if metrics['train'] else 'test'} set's median age."
+        + f" Median-age baseline MAE: of always predicting the {'training' if metrics['train'] else 'test'} set's median age."
     )
 
 
@@ -234,7 +232,7 @@ def _fairness(metrics: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]
 
 def _error_analysis(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
     """Curves of error and loss by age and group, and where the worst predictions stand."""
-    parts = ["## Where it errs"]
+    parts = ["## Error analysis"]
     for name, (figure, caption) in error_curves(
         folder, metrics, dataset_colors(metrics["train"], metrics["tests"])
     ).items():

@@ -37,7 +37,16 @@ LOCK = ".lock"
 _CONTINUES = ".continues"
 # What a run leaves before its first epoch is done.
 _BEGINNING = (
-    *("config.toml", "manifest.json", "metrics.json", "history.json", "validation.parquet", "report.md", _CONTINUES),
+    *(
+        "config.toml",
+        "manifest.json",
+        "metrics.json",
+        "history.json",
+        "validation.parquet",
+        "report.md",
+        "report.html",
+        _CONTINUES,
+    ),
     *("samples", "lists", "predictions", "checkpoints", "folds", "tensorboard", "figures", "private", "export"),
 )
 # The stages of `timings`, as progress names them.

@@ -90,9 +90,9 @@ def test_what_stress_does_is_shown_over_the_seeds_that_met_the_same() -> None:
     assert (found.corruptions, found.strengths) == (2, 5)
     assert found.relative_error == pytest.approx({"value": 1.3})
     page = leaderboard(group_into_systems(records))
-    assert "## On worse photographs" in page
+    assert "## Robustness" in page
     assert "1.30" in page
-    assert "On worse photographs" not in leaderboard(group_into_systems([record("a", 5)]))
+    assert "## Robustness" not in leaderboard(group_into_systems([record("a", 5)]))
 
 
 def test_what_could_not_be_processed_counts_on_every_test_set_of_a_system() -> None:
@@ -132,7 +132,7 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     write_json(tmp_path / "results" / "a.json", record("a", 3))
     words = ["leaderboard", "--results", str(tmp_path / "results")]
     assert main([*words, "--out", str(tmp_path / "page.md")]) == 0
-    assert "Published elsewhere" in (tmp_path / "page.md").read_text()
+    assert "Reported elsewhere" in (tmp_path / "page.md").read_text()
     assert main([*words, "--format", "csv"]) == 0
     assert capsys.readouterr().out.startswith("trained on,system,seeds,utk,fgnet")
     assert main([*words, "--format", "latex"]) == 0

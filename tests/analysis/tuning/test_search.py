@@ -51,7 +51,7 @@ def test_the_whole_search(
         whole, done = trials_module.fit, []
         patched.setattr(
             trials_module,
-            "train",
+            "fit",
             lambda *args, **options: stop() if done else done.append(1) or whole(*args, **options),
         )
         assert main(command(registry, out)) == 130
