@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from agebench.reports.formatting import escape_markdown, markdown_table, sanitize
+from agebench.reports.plots.style import styled
 from agebench.utils.io import atomic_write, write_text
 
 _DPI = 110
@@ -113,6 +114,7 @@ def code(text: str) -> Span:
     return Span(text, "code")
 
 
+@styled
 def figure_block(name: str, figure: Figure | None, caption: str) -> FigureBlock | None:
     """Render a matplotlib figure as a PNG block.
 

@@ -14,7 +14,7 @@ from agebench.analysis.robustness import operators
 from agebench.metrics.groups import Grouping
 from agebench.reports.formatting import format_number, group_name
 from agebench.reports.plots.run import label
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, GRAY, styled
 
 BLUE, VERMILLION = COLORS[:2]
 DIVERGING_CMAP = LinearSegmentedColormap.from_list("signed", [BLUE, "#FFFFFF", VERMILLION])
@@ -30,6 +30,7 @@ CAPTIONS = {
 }
 
 
+@styled
 def plot_examples(looked: AttributionResult, title: str) -> Figure:
     """A row a face: the face, and the signed map of every method over it."""
     methods = looked.summary["methods"]
@@ -49,6 +50,7 @@ def plot_examples(looked: AttributionResult, title: str) -> Figure:
     return figure
 
 
+@styled
 def plot_mean_maps(looked: AttributionResult, grouping: Grouping, title: str) -> Figure | None:
     """A row a group: its mean face, and every method's mean map on one scale. None where no group has enough faces.
 
@@ -82,11 +84,12 @@ def plot_mean_maps(looked: AttributionResult, grouping: Grouping, title: str) ->
     return figure
 
 
+@styled
 def plot_sanity(looked: AttributionResult, title: str) -> Figure:
     """A row a method: face, map, map of a random network, deletion and insertion."""
     methods = looked.summary["methods"]
     figure = Figure(figsize=(10.4, 0.7 + 2.15 * len(methods)), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     grid = figure.subplots(len(methods), 5, squeeze=False, width_ratios=[1, 1, 1, 1.5, 1.5])
     place = len(looked.checked) // 2
     face = looked.faces[looked.checked[place]]
@@ -104,7 +107,7 @@ def plot_sanity(looked: AttributionResult, title: str) -> Figure:
         line[2].set_title(f"random weights\nrank corr. {_interval(rho)}", fontsize=8)
         for axes, way in zip(line[3:], ("deletion", "insertion"), strict=True):
             _curve(axes, way, entry["sanity"][way])
-    grid[0][3].legend(fontsize=7, frameon=False)
+    grid[0][3].legend(fontsize=7)
     return figure
 
 
@@ -126,12 +129,12 @@ def _curve(axes: Axes, way: str, entry: dict[str, Any]) -> None:
     axes.set_ylabel("answer moves by (years)", fontsize=8)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.3)
+    axes.grid(True)
 
 
 def _grid(rows: int, columns: int, title: str) -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=(_SIDE * columns + 1.0, _SIDE * rows + 1.0), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     grid = [list(line) for line in figure.subplots(rows, columns, squeeze=False)]
     for line in grid:
         for axes in line:

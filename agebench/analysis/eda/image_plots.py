@@ -11,9 +11,10 @@ from agebench.analysis.eda.image_stats import IMAGE_STATS, mean_face_by_group
 from agebench.analysis.eda.label_plots import FIGURE_WIDTH, plot_violin
 from agebench.analysis.eda.profile import UNKNOWN, DatasetProfile, age_band_codes, group_columns, labels_or_unknown
 from agebench.reports.plots.run import label
-from agebench.reports.plots.style import GRAY, group_colors
+from agebench.reports.plots.style import GRAY, group_colors, styled
 
 
+@styled
 def plot_sample_grid(found: DatasetProfile, columns: int = 8) -> Figure | None:
     """Random images, whole, with their labels. None where none could be opened."""
     thumbs, table = found.pictures.thumbnails, found.pictures.table
@@ -27,6 +28,7 @@ def plot_sample_grid(found: DatasetProfile, columns: int = 8) -> Figure | None:
     return tile_images([*thumbs], labels, min(columns, len(thumbs)), title)
 
 
+@styled
 def tile_images(tiles: Sequence[np.ndarray | None], labels: Sequence[str], columns: int, title: str) -> Figure:
     """Pictures (S, S, 3) in rows, each below its label; None leaves a place empty."""
     rows = -(-len(tiles) // columns)
@@ -41,10 +43,11 @@ def tile_images(tiles: Sequence[np.ndarray | None], labels: Sequence[str], colum
             axes.imshow(tile, extent=(left, left + side, top + side, top), interpolation="bilinear")
         axes.text(left + side / 2, top - 0.04, text, ha="center", va="bottom", fontsize=8)
     axes.set(xlim=(-0.04, max(width, 5.4)), ylim=(rows * (side + head), 0), aspect="equal")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     return figure
 
 
+@styled
 def plot_image_stats(found: DatasetProfile) -> Figure | None:
     """Size, brightness, contrast, sharpness and colour of the sampled images. None where none could be opened."""
     table = found.pictures.table
@@ -68,7 +71,7 @@ def plot_image_stats(found: DatasetProfile) -> Figure | None:
         axes.set(xlabel=unit.rstrip(")"), ylabel="images")
         axes.xaxis.label.set_fontsize(8)
     _brightness_by_group(panels[5], found)
-    figure.suptitle(f"{label(found.card.title)}: a random sample of {len(table):,} images", fontsize=11)
+    figure.suptitle(f"{label(found.card.title)}: a random sample of {len(table):,} images")
     return figure
 
 
@@ -90,6 +93,7 @@ def _brightness_by_group(axes: Axes, found: DatasetProfile) -> None:
     axes.yaxis.label.set_fontsize(8)
 
 
+@styled
 def plot_mean_faces(found: DatasetProfile) -> Figure | None:
     """The mean face of every age band, of women and of men where that is known. None where faces must be detected first."""
     faces, table = found.pictures.faces, found.pictures.table

@@ -13,7 +13,7 @@ from agebench.analysis.eda.distances import MAX_AGE, age_histogram
 from agebench.analysis.eda.profile import UNKNOWN, DatasetProfile, crosstab, group_columns, labels_or_unknown
 from agebench.data.splits.splits import SPLITS
 from agebench.reports.plots.run import label
-from agebench.reports.plots.style import GRAY, group_colors
+from agebench.reports.plots.style import GRAY, group_colors, styled
 from agebench.reports.plots.style import SPLIT_COLORS as PART_COLOURS
 
 FIGURE_WIDTH = 9.0  # inches
@@ -21,6 +21,7 @@ _MOST_GROUPS = 12  # groups of one grouping with a violin or a pyramid of their 
 _FEW = 30  # fewer images have no shape: they are shown as points
 
 
+@styled
 def plot_histograms(found: DatasetProfile) -> Figure:
     """Images by year of age, and by group."""
     groups = group_columns(found.samples)[:4]
@@ -32,11 +33,9 @@ def plot_histograms(found: DatasetProfile) -> Figure:
     upper.bar(np.arange(last + 1), counts[: last + 1], width=0.9, color=GRAY)
     median = float(found.table["age"].median())
     upper.axvline(median, color="black", ls="--", lw=1)
-    upper.set_title(
-        f"{label(found.card.title)}: age (n = {len(found.table):,}; dashed: median, {median:g} years)", fontsize=11
-    )
+    upper.set_title(f"{label(found.card.title)}: age (n = {len(found.table):,}; dashed: median, {median:g} years)")
     upper.set(xlabel="age (years, a bar a year)", ylabel="images", xlim=(-1, last + 1))
-    upper.grid(axis="y", alpha=0.3)
+    upper.grid(axis="y")
     for place, column in enumerate(groups):
         axes = below.add_subplot(1, len(groups), place + 1)
         _bars(axes, column, found.summary["groups"][column])
@@ -53,10 +52,11 @@ def _bars(axes: Axes, column: str, counts: Mapping[str, int]) -> None:
     axes.set_yticks(places, [label(name, 18) for name, _ in shown])
     axes.set(xlabel="images", ylim=(len(shown) - 0.4, -0.6), xlim=(0, max(count for _, count in shown) * 1.25))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.set_title(f"{label(column)} (n = {sum(counts.values()):,})", fontsize=11)
+    axes.set_title(f"{label(column)} (n = {sum(counts.values()):,})")
     axes.spines[["top", "right"]].set_visible(False)
 
 
+@styled
 def plot_crosstab(found: DatasetProfile, one: str, other: str) -> Figure:
     """A cross-tabulation: counts, and the share of each row."""
     table = crosstab(found.table, one, other).iloc[:_MOST_GROUPS, :_MOST_GROUPS]
@@ -76,13 +76,12 @@ def plot_crosstab(found: DatasetProfile, one: str, other: str) -> Figure:
         range(len(table)),
         [f"{label(name, 16)} ({n:,})" for name, n in zip(table.index, counts.sum(axis=1), strict=True)],
     )
-    axes.set_title(
-        f"{label(one)} × {label(other)}: images, and their share of the row (n = {len(found.table):,})", fontsize=11
-    )
+    axes.set_title(f"{label(one)} × {label(other)}: images, and their share of the row (n = {len(found.table):,})")
     axes.tick_params(length=0)
     return figure
 
 
+@styled
 def plot_age_violins(found: DatasetProfile) -> Figure | None:
     """Age by group: the shape (violin), median, quartiles and whiskers (box). None without groups."""
     groups = group_columns(found.samples)[:4]
@@ -96,8 +95,8 @@ def plot_age_violins(found: DatasetProfile) -> Figure | None:
             plot_violin(axes, place, values, palette[name])
         axes.set_xticks(range(len(ages)), [f"{label(name, 16)}\nn = {len(values):,}" for name, values in ages.items()])
         axes.set(ylabel="age (years)", ylim=(0, None), xlim=(-0.6, len(ages) - 0.4))
-        axes.set_title(f"{label(found.card.title)}: age by {label(column)}", fontsize=11)
-        axes.grid(axis="y", alpha=0.3)
+        axes.set_title(f"{label(found.card.title)}: age by {label(column)}")
+        axes.grid(axis="y")
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -117,6 +116,7 @@ def plot_violin(axes: Axes, place: int, values: np.ndarray, colour: str) -> None
     )  # fmt: skip
 
 
+@styled
 def plot_population_pyramids(found: DatasetProfile) -> Figure | None:
     """Women to the left, men to the right, five years of age a bar; for all and for every race. None without gender."""
     table = found.table
@@ -156,6 +156,7 @@ def plot_population_pyramids(found: DatasetProfile) -> Figure | None:
     return figure
 
 
+@styled
 def plot_splits(found: DatasetProfile) -> Figure | None:
     """Ages of train, val and test side by side, and the groups' shares in each. None where there is no division."""
     if "note" in found.summary["parts"]:
@@ -174,7 +175,7 @@ def plot_splits(found: DatasetProfile) -> Figure | None:
         axes.axvline(ages.median(), color="black", ls="--", lw=1)
         axes.set_title(f"{part} (n = {len(ages):,}, median {ages.median():g})", fontsize=10)
         axes.set(xlabel="age (years)")
-        axes.grid(axis="y", alpha=0.3)
+        axes.grid(axis="y")
         if place == 0:
             axes.set_ylabel("% of the part")
     for place, column in enumerate(groups):
@@ -209,9 +210,10 @@ def _shares(axes: Axes, column: str, counts: Mapping[str, Mapping[str, int]], pa
     axes.set_xticks(range(len(names)), [label(name, 12) for name in names], fontsize=9 if len(names) < 5 else 8)
     axes.set_title(f"{label(column)}: {', '.join(label(key) for key in counts)}", fontsize=10)
     axes.set_ylabel("% of each")
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(axis="y")
 
 
+@styled
 def plot_comparison(first: DatasetProfile, second: DatasetProfile, palette: Mapping[str, str]) -> Figure:
     """Two datasets: their ages, as shares and cumulated, and the groups that both know."""
     shared = [column for column in group_columns(first.samples) if column in group_columns(second.samples)][:3]
@@ -233,11 +235,11 @@ def plot_comparison(first: DatasetProfile, second: DatasetProfile, palette: Mapp
     right.set(xlabel="age (years)", ylabel="% of images up to this age", xlim=(0, last), ylim=(0, 101))
     right.set_title("cumulated", fontsize=10)
     for axes in (left, right):
-        axes.grid(alpha=0.3)
+        axes.grid(True)
     for place, column in enumerate(shared):
         counts_of = {of.card.name: of.summary["groups"][column] for of in (first, second)}
         _shares(below.add_subplot(1, len(shared), place + 1), column, counts_of, palette)
-    above.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    above.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure: Figure = above.figure
     return figure
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from agebench.analysis.robustness.corruptions import Corruption, CorruptionContext, to_float_images, to_uint8
 from agebench.reports.formatting import format_number, group_name
 from agebench.reports.plots.run import label
-from agebench.reports.plots.style import COLORS, GRAY, group_colors
+from agebench.reports.plots.style import COLORS, GRAY, group_colors, styled
 from agebench.training.dataloader import FaceDataset, derive_seed
 
 _WIDTH = 9.0  # inches
@@ -30,6 +30,7 @@ CAPTIONS = {
 }
 
 
+@styled
 def plot_examples(
     data: FaceDataset, row: int, corruptions: Sequence[Corruption], coverage: float, title: str, *, seed: int = 0
 ) -> Figure:
@@ -38,7 +39,7 @@ def plot_examples(
     columns = 1 + max(len(corruption.severities) for corruption in corruptions)
     half = -(-len(corruptions) // 2)  # two corruptions side by side
     figure = Figure(figsize=(_WIDTH * 1.25, 0.93 * half + 0.4), layout="constrained")
-    figure.suptitle(f"{title}: one face (true age {data.ages[row]:g}) under every corruption", fontsize=11)
+    figure.suptitle(f"{title}: one face (true age {data.ages[row]:g}) under every corruption")
     grid = figure.subplots(half, 2 * columns, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")
@@ -55,6 +56,7 @@ def plot_examples(
     return figure
 
 
+@styled
 def plot_overview(found: Mapping[str, Any], title: str) -> Figure:
     """Relative error of every corruption with its interval, the worst on top, and the mean of all."""
     rows = sorted(found["corruptions"].items(), key=lambda row: row[1]["relative"]["value"])
@@ -66,13 +68,14 @@ def plot_overview(found: Mapping[str, Any], title: str) -> Figure:
     axes.axvline(1, color="black", lw=0.8)
     axes.axvline(summary["value"], color=COLORS[1], lw=1.2, ls="--")
     axes.set_yticks(range(len(rows)), [_plain(entry["title"]) for _, entry in rows])
-    axes.set_title(f"{title}: relative error {_written(summary)} on average (dashed; n = {found['n']:,})", fontsize=11)
+    axes.set_title(f"{title}: relative error {_written(summary)} on average (dashed; n = {found['n']:,})")
     axes.set(xlabel="MAE, mean over five strengths, divided by the MAE on the faces as they are; 95 % interval")
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="x")
     return figure
 
 
+@styled
 def plot_curves(found: Mapping[str, Any], title: str, colour: str) -> Figure:
     """MAE and bias against strength, a panel a corruption."""
     figure, grid = _panels(len(found["corruptions"]))
@@ -85,12 +88,13 @@ def plot_curves(found: Mapping[str, Any], title: str, colour: str) -> Figure:
         _strengths(axes, entry)
     marks = [Line2D([], [], color=colour, marker="o", ms=4), Line2D([], [], color=GRAY, ls="--", marker="o", ms=4)]
     names = ["MAE", "bias: predicted − true"]
-    figure.legend(marks, names, loc="outside upper right", ncols=2, frameon=False)
-    figure.suptitle(f"{title}: error against strength (n = {found['n']:,})", fontsize=11, x=0.02, ha="left")
+    figure.legend(marks, names, loc="outside upper right", ncols=2)
+    figure.suptitle(f"{title}: error against strength (n = {found['n']:,})", x=0.02, ha="left")
     _share_axes(figure, grid, "years")
     return figure
 
 
+@styled
 def plot_by_group(found: Mapping[str, Any], grouping: str, title: str) -> Figure | None:
     """MAE against strength of every group of a grouping; None where fewer than two are large enough."""
     entries = {name: entry for name, entry in found["groups"][grouping].items() if entry["ranked"]}
@@ -105,13 +109,14 @@ def plot_by_group(found: Mapping[str, Any], grouping: str, title: str) -> Figure
     grid[0].set_ylim(bottom=0)  # last: the axis is shared, and from here on it is fixed
     marks = [Line2D([], [], color=palette[group], marker="o", ms=4) for group in entries]
     names = [f"{label(group_name(grouping, group), 20)} (n = {entry['n']:,})" for group, entry in entries.items()]
-    figure.legend(marks, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(marks, names, loc="outside lower center", ncols=4, fontsize=8)
     heading = _grouping(grouping)
-    figure.suptitle(f"{title}: MAE against strength, by {heading}", fontsize=11, x=0.02, ha="left")
+    figure.suptitle(f"{title}: MAE against strength, by {heading}", x=0.02, ha="left")
     _share_axes(figure, grid, "MAE (years)")
     return figure
 
 
+@styled
 def plot_groups(found: Mapping[str, Any], title: str) -> Figure | None:
     """A table of relative errors, groups by corruptions; None without groups."""
     rows = [
@@ -151,7 +156,7 @@ def plot_groups(found: Mapping[str, Any], title: str) -> Figure | None:
     starts = [place for place in range(len(rows)) if not place or rows[place][0] != rows[place - 1][0]]
     for place in starts:
         axes.axhline(place + 0.5, color="black", lw=1)
-    axes.set_title(f"{title}: MAE under corruption, as a multiple of the group's own clean MAE", fontsize=11)
+    axes.set_title(f"{title}: MAE under corruption, as a multiple of the group's own clean MAE")
     ticks = np.arange(-math.floor(reach), math.floor(reach) + 1)
     bar = figure.colorbar(drawn, ax=axes, ticks=ticks, shrink=0.8, pad=0.01)
     bar.ax.set_yticklabels([f"× {2.0**tick:g}" for tick in ticks])
@@ -187,7 +192,7 @@ def _strengths(axes: Axes, entry: Mapping[str, Any]) -> None:
     axes.set_title(_heading(entry["title"]), fontsize=8)
     axes.set_xticks(range(len(entry["strengths"]) + 1), ["none", *(f"{strength:g}" for strength in entry["strengths"])])
     axes.tick_params(labelsize=7)
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(axis="y")
 
 
 def _bar(axes: Axes, place: float, figure: Mapping[str, Any], colour: str) -> None:

@@ -13,7 +13,7 @@ from agebench.metrics.bootstrap import ClusterBootstrap
 from agebench.metrics.clustered_rates import row_clusters
 from agebench.metrics.confidence_intervals import bootstrap_interval
 from agebench.reports.plots.run import label
-from agebench.reports.plots.style import GRAY, group_colors
+from agebench.reports.plots.style import GRAY, group_colors, styled
 from agebench.utils.integrity import read_arrow
 
 CAPTION = (
@@ -53,6 +53,7 @@ def with_loss(folder: Path, name: str) -> pd.DataFrame:
     return table
 
 
+@styled
 def plot_error_curves(name: str, table: pd.DataFrame, groupings: list[str], colour: str) -> Figure:
     """A row for all images and for every grouping, a column for the error and one for the loss where there is one."""
     measures = {"error": "MAE (years)", "loss": "mean loss (nats)"} if "loss" in table else {"error": "MAE (years)"}
@@ -73,12 +74,12 @@ def plot_error_curves(name: str, table: pd.DataFrame, groupings: list[str], colo
             ]
             axes.set(ylabel=unit, xlabel="true age (years)")
             axes.set_title(f"{label(name)}: {unit.partition(' (')[0]}, {label(title)}", fontsize=10)
-            axes.grid(alpha=0.3)
+            axes.grid(True)
             axes.tick_params(labelbottom=True)
             if measure == "error" and max(tops) > 0:
                 axes.set_ylim(0, (1.1 + 0.13 * (len(parts_of) // 2)) * max(tops))  # room for the legend
         if title != "all images":
-            line[0].legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+            line[0].legend(fontsize=8, ncols=2, loc="upper left")
     return figure
 
 

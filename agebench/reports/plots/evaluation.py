@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agebench.reports.plots.run import figures_of_tests, label
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, GRAY, styled
 
 BLUE, VERMILLION = COLORS[:2]
 _WIDTH = 9.0  # inches
@@ -46,6 +46,7 @@ def comparison_figures(result: Mapping[str, Any]) -> dict[str, Figure | None]:
     return made
 
 
+@styled
 def gates(found: Mapping[str, Any]) -> Figure:
     """False positive and false negative rate of every legal age over challenge ages, one panel each."""
     count = len(found)
@@ -72,6 +73,7 @@ def gates(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
+@styled
 def doubt(found: Mapping[str, Any]) -> Figure:
     """Reliability diagram (left), error against rejection (right)."""
     figure, (left, right) = _figure(3.0, columns=2)
@@ -93,6 +95,7 @@ def doubt(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
+@styled
 def differences(name: str, found: Mapping[str, Any]) -> Figure:
     """A forest plot: MAE of a minus MAE of b, with its interval."""
     pairs = found["pairs"][:_MOST_ROWS]
@@ -103,11 +106,12 @@ def differences(name: str, found: Mapping[str, Any]) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(pairs)), [f"{label(row['a'])} − {label(row['b'])}" for row in pairs])
     axes.set(xlabel="difference in MAE (years); left of 0 the first is better", ylim=(len(pairs) - 0.5, -0.5))
-    axes.set_title(label(name), fontsize=11)
+    axes.set_title(label(name))
     axes.grid(axis="y", visible=False)
     return figure
 
 
+@styled
 def critical_difference(across: Mapping[str, Any]) -> Figure:
     """Demšar's diagram: systems on an axis of mean ranks, bars over those within the critical difference."""
     names, ranks = across["systems"], across["ranks"]

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from agebench.reports.formatting import MIN_GROUP, format_number, group_name, is_below_min_n, sanitize
 from agebench.reports.plots.splits import ages_of_parts
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, GRAY, styled
 from agebench.utils.integrity import read_table
 from agebench.utils.io import atomic_write
 
@@ -45,6 +45,7 @@ def dataset_colors(train: str | None, tests: Iterable[str]) -> dict[str, str]:
     return {name: COLORS[place % len(COLORS)] for place, name in enumerate(names)}
 
 
+@styled
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     figure.set_dpi(_DPI)
@@ -113,6 +114,7 @@ def plot_tests(folder: Path, made: Mapping[str, Figure | None], captions: Mappin
     return {name: captions[name.partition("-")[0]] for name in drawn}
 
 
+@styled
 def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure:
     """Predicted against true age, one panel a test set; points, or a density where there are many.
 
@@ -155,6 +157,7 @@ def _panel(axes: Axes, age: np.ndarray, predicted: np.ndarray, colour: str) -> N
     axes.figure.colorbar(drawn, ax=axes, label="images in a square year", shrink=0.7, format="%d")
 
 
+@styled
 def error_by_age(
     tests: Mapping[str, Test], predictions: Mapping[str, pd.DataFrame], palette: Mapping[str, str]
 ) -> Figure | None:
@@ -185,9 +188,9 @@ def error_by_age(
             nudge = (place - (len(found) - 1) / 2) * min(1.2, 4 / len(found))
             for band, entry in groups.items():
                 _point(axes, middles[band] + nudge, entry.get(key), palette[name], hollow=is_below_min_n(entry))
-        axes.set_title(title, fontsize=11)
+        axes.set_title(title)
         axes.set(ylabel="years", ylim=_reach([entry for groups in found.values() for entry in groups.values()], key))
-        axes.grid(axis="y", alpha=0.3)
+        axes.grid(axis="y")
     lower.axhline(0, color="black", lw=0.8)
     lower.set_xticks(list(middles.values()), bands)
     lower.set(xlabel="true age (years)", xlim=(band_ages(bands[0])[0], band_ages(bands[-1])[1]))
@@ -207,6 +210,7 @@ def _running_mean(table: pd.DataFrame, key: str, reach: float = 2.0) -> tuple[np
     return years, np.where(n >= MIN_GROUP, (sums[last] - sums[first]) / np.maximum(n, 1), np.nan)
 
 
+@styled
 def cumulative_scores(tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure | None:
     """CS@k of every test set, with 95 % intervals where there are any. None where no test set has the scores."""
     shown = {name: test for name, test in tests.items() if test.get("cs")}
@@ -222,15 +226,16 @@ def cumulative_scores(tests: Mapping[str, Test], palette: Mapping[str, str]) -> 
         scores = [(test.get("overall") or {}).get(f"cs{level}") or {} for level in levels]
         low, high = (100 * np.array([score.get(end) for score in scores], float) for end in ("low", "high"))
         axes.fill_between(levels, low, high, color=palette[name], alpha=0.15, lw=0)
-    axes.set_title("Cumulative score: CS@k, the share of images that are off by at most k years", fontsize=11)
+    axes.set_title("Cumulative score: CS@k, the share of images that are off by at most k years")
     axes.set(xlabel="k (years)", ylabel="CS@k (% of images)", ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
+    axes.grid(True)
     _legend(figure, shown, palette)
     return figure
 
 
+@styled
 def groups(name: str, test: Test, colour: str) -> Figure | None:
     """MAE of every group, as it is and at equal ages, with 95 % intervals; small groups hollow. None without groups."""
     found = {key: entries for key, entries in (test.get("groups") or {}).items() if key != "age_band" and entries}
@@ -262,13 +267,14 @@ def groups(name: str, test: Test, colour: str) -> Figure | None:
         ylim=(len(labels) - 0.4, -0.6),
         xlim=_reach([entry for _, _, entry in rows], "mae", "mae_standardised", zero=False),
     )
-    axes.set_title(f"{label(name)}: MAE by group (dashed: all images, {format_number(overall)})", fontsize=11)
+    axes.set_title(f"{label(name)}: MAE by group (dashed: all images, {format_number(overall)})")
     axes.set_xlabel("mean absolute error (years), 95 % interval")
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="x")
     return figure
 
 
+@styled
 def learning_curves(history: Sequence[Mapping[str, Any]], colour: str) -> Figure | None:
     """Loss, MAE, learning rate and speed by epoch. None where no epoch is recorded."""
     if not history:
@@ -288,11 +294,11 @@ def learning_curves(history: Sequence[Mapping[str, Any]], colour: str) -> Figure
             training = np.array([entry.get("train_mae") for entry in history], float)
             if np.isfinite(training).any():
                 axes.plot(epochs, training, "s--", ms=size, color=GRAY, label="training, while it learns")
-                axes.legend(frameon=False, fontsize=8)
-        axes.set_title(title, fontsize=11)
+                axes.legend(fontsize=8)
+        axes.set_title(title)
         axes.set(xlabel="epoch", ylabel=unit, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
+        axes.grid(True)
     return figure
 
 
@@ -336,4 +342,4 @@ def _legend(figure: Figure, tests: Mapping[str, Test], palette: Mapping[str, str
     names = [f"{label(name)} (n = {test.get('n') or 0:,})" for name, test in tests.items()]
     marks = [Line2D([], [], color=palette[name], marker="o", lw=1.5) for name in tests]
     columns = 3 if max(map(len, names)) <= 30 else 2
-    figure.legend(marks, names, loc="outside upper center", ncols=columns, frameon=False)
+    figure.legend(marks, names, loc="outside upper center", ncols=columns)
