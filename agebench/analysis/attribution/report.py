@@ -86,8 +86,8 @@ def _blocks(summary: Mapping[str, Any]) -> list[Block]:
         *(Paragraph(f"Note: {note}.") for note in summary["notes"]),
     ]
     small_groups = [
-        f"{name} ({format_count(entry['n'])})"
-        for groups in next(iter(methods.values()))["groups"].values()
+        f"{group_name(grouping, name)} ({format_count(entry['n'])})"
+        for grouping, groups in next(iter(methods.values()))["groups"].items()
         for name, entry in groups.items()
         if not entry["shown"]
     ]

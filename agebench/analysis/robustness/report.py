@@ -20,7 +20,7 @@ from agebench.reports.document import (
     strong,
     write_document,
 )
-from agebench.reports.formatting import format_ci, format_count, format_number, join_words
+from agebench.reports.formatting import format_ci, format_count, format_number, group_name, join_words
 from agebench.reports.plots.run import label
 from agebench.reports.plots.style import COLORS
 from agebench.training.dataloader import FaceDataset
@@ -107,8 +107,8 @@ def robustness_text(metrics: Mapping[str, Any]) -> str:
 def _blocks(metrics: Mapping[str, Any]) -> list[Block]:
     ordered = sorted(metrics["corruptions"].items(), key=lambda item: -item[1]["relative"]["value"])
     small_groups = [
-        f"{name} ({format_count(entry['n'])})"
-        for groups in metrics["groups"].values()
+        f"{group_name(grouping, name)} ({format_count(entry['n'])})"
+        for grouping, groups in metrics["groups"].items()
         for name, entry in groups.items()
         if not entry["ranked"]
     ]
