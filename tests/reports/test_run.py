@@ -192,6 +192,9 @@ def test_every_picture_that_is_shown_exists(folder: Path, rendered: None) -> Non
         name.removesuffix(".png") for name in shown
     }
     assert sorted(shown) == sorted(file.name for file in (folder / "figures").iterdir())
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(shown)
+    assert page.count("<tr>") == sum(line.startswith("|") and not line.startswith("|:") for line in text.splitlines())
     for name in shown:
         with Image.open(folder / "figures" / name) as image:
             assert image.format == "PNG"

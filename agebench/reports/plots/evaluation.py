@@ -1,4 +1,4 @@
-"""Further figures of scored predictions and of comparisons: age gates, doubt, differences, ranks."""
+"""Figures of evaluations and comparisons: age gates, uncertainty, differences and ranks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,26 +9,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agebench.reports.plots.run import figures_of_tests, label
-from agebench.reports.plots.style import COLORS, GRAY, styled
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, styled
 
 BLUE, VERMILLION = COLORS[:2]
-_WIDTH = 9.0  # inches
-_MOST_ROWS = 40
+_MAX_PAIRS = 40
 
 CAPTIONS = {
-    "gates": "Age gates: errors by the estimate from which a person passes.",
-    "uncertainty": "Left: what intervals cover against what they promise. Right: MAE when doubtful images are put aside.",
-    "differences": "Difference in MAE with 95 % intervals; blue: shown after Holm's correction.",
-    "critical": "Mean ranks over test sets; systems under one bar cannot be told apart (Nemenyi).",
+    "gates": "Age gates: error rates by challenge age.",
+    "uncertainty": "Left: observed and nominal coverage of intervals. Right: MAE when uncertain images are rejected.",
+    "differences": "Difference in MAE with 95 % intervals; blue: significant after Holm's correction.",
+    "critical": "Mean ranks over test sets; systems under one bar do not differ significantly (Nemenyi).",
 }
 
 
 def score_figures(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
-    """All figures of scored test sets; `gates-0` is of the first.
+    """Plot the figures of scored test sets.
 
     Args:
-        metrics: the structure of metrics.json.
-        predictions: test set -> age and age_pred, in years.
+        metrics: the content of metrics.json.
+        predictions: the tables of `age` and `age_pred` in years by test set.
+
+    Returns:
+        The figures by name, such as `gates-0` for the first test set; a figure is None if its data are missing.
     """
     made = figures_of_tests(metrics, predictions)
     for place, entry in enumerate(metrics["tests"].values()):
@@ -38,7 +40,7 @@ def score_figures(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataF
 
 
 def comparison_figures(result: Mapping[str, Any]) -> dict[str, Figure | None]:
-    """The figures of a comparison: every test set's differences, and the ranks over test sets."""
+    """Plot the differences on each test set, and the ranks over test sets."""
     made: dict[str, Figure | None] = {
         f"differences-{place}": differences(name, found) for place, (name, found) in enumerate(result["tests"].items())
     }
@@ -48,25 +50,25 @@ def comparison_figures(result: Mapping[str, Any]) -> dict[str, Figure | None]:
 
 @styled
 def gates(found: Mapping[str, Any]) -> Figure:
-    """False positive and false negative rate of every legal age over challenge ages, one panel each."""
+    """Plot false positive and false negative rates by challenge age, one panel per legal age."""
     count = len(found)
     figure, axes = _figure(0.4 + 2.5 * ((count + 1) // 2), columns=min(count, 2), rows=(count + 1) // 2)
     panels = np.atleast_1d(axes).ravel()
     for axis, (legal, gate) in zip(panels, found.items(), strict=False):
         det = gate["det"]
-        axis.plot(det["challenge"], 100 * np.asarray(det["fpr"]), color=VERMILLION, label="under-age passed (FPR)")
+        axis.plot(det["challenge"], 100 * np.asarray(det["fpr"]), color=VERMILLION, label="underage passed (FPR)")
         axis.plot(
             det["challenge"], 100 * np.asarray(det["fnr"]), color=BLUE, linestyle="--", label="of age refused (FNR)"
         )
         for challenge, rates in gate["challenge"].items():
-            for name, colour in (("fpr", VERMILLION), ("fnr", BLUE)):
+            for name, color in (("fpr", VERMILLION), ("fnr", BLUE)):
                 value, spread = _errorbars([rates[name]])
                 axis.errorbar(
-                    [float(challenge)], 100 * value, yerr=100 * spread, fmt="o", color=colour, markersize=4, capsize=2
+                    [float(challenge)], 100 * value, yerr=100 * spread, fmt="o", color=color, markersize=4, capsize=2
                 )
         axis.axvline(float(legal), color=GRAY, linewidth=0.9, linestyle=":")
         axis.set_title(f"legal age {legal}: {gate['n_under']:,} under, {gate['n_over']:,} over", fontsize=9)
-        axis.set(xlabel="passes from this estimate on (years)", ylabel="% of images", ylim=(-2, 102))
+        axis.set(xlabel="challenge age (years)", ylabel="% of images", ylim=(-2, 102))
     for axis in panels[count:]:
         axis.set_visible(False)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -75,7 +77,7 @@ def gates(found: Mapping[str, Any]) -> Figure:
 
 @styled
 def doubt(found: Mapping[str, Any]) -> Figure:
-    """Reliability diagram (left), error against rejection (right)."""
+    """Plot a reliability diagram (left) and the error against the rejection rate (right)."""
     figure, (left, right) = _figure(3.0, columns=2)
     left.plot([0, 100], [0, 100], color="black", linewidth=0.8)
     reliability = found["reliability"]
@@ -86,26 +88,28 @@ def doubt(found: Mapping[str, Any]) -> Figure:
         color=BLUE,
         markersize=3,
     )
-    left.set(xlabel="interval promises (%)", ylabel="covers (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    left.set(
+        xlabel="nominal coverage (%)", ylabel="observed coverage (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal"
+    )
     rejection = found["rejection"]
     right.plot(100 * np.asarray(rejection["kept"]), rejection["mae"], color=BLUE)
-    right.axhline(rejection["area_random"], color=GRAY, linewidth=0.9, linestyle="--", label="rejecting at random")
-    right.set(xlabel="images kept (%), least doubtful first", ylabel="MAE (years)", ylim=(0, None))
+    right.axhline(rejection["area_random"], color=GRAY, linewidth=0.9, linestyle="--", label="random rejection")
+    right.set(xlabel="images kept (%), most certain first", ylabel="MAE (years)", ylim=(0, None))
     right.legend()
     return figure
 
 
 @styled
 def differences(name: str, found: Mapping[str, Any]) -> Figure:
-    """A forest plot: MAE of a minus MAE of b, with its interval."""
-    pairs = found["pairs"][:_MOST_ROWS]
+    """Plot the differences in MAE between pairs of systems with their intervals (forest plot)."""
+    pairs = found["pairs"][:_MAX_PAIRS]
     figure, axes = _figure(0.9 + 0.32 * len(pairs))
     for place, row in enumerate(pairs):
         value, spread = _errorbars([row["difference"]])
         axes.errorbar(value, [place], xerr=spread, fmt="o", color=BLUE if row["shown"] else GRAY, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(pairs)), [f"{label(row['a'])} − {label(row['b'])}" for row in pairs])
-    axes.set(xlabel="difference in MAE (years); left of 0 the first is better", ylim=(len(pairs) - 0.5, -0.5))
+    axes.set(xlabel="difference in MAE (years); below 0 the first is better", ylim=(len(pairs) - 0.5, -0.5))
     axes.set_title(label(name))
     axes.grid(axis="y", visible=False)
     return figure
@@ -113,7 +117,7 @@ def differences(name: str, found: Mapping[str, Any]) -> Figure:
 
 @styled
 def critical_difference(across: Mapping[str, Any]) -> Figure:
-    """Demšar's diagram: systems on an axis of mean ranks, bars over those within the critical difference."""
+    """Plot a critical difference diagram (Demšar 2006): mean ranks, and bars over systems that do not differ."""
     names, ranks = across["systems"], across["ranks"]
     half = (len(names) + 1) // 2
     figure, axes = _figure(1.3 + 0.24 * half + 0.12 * len(across["groups"]))
@@ -152,7 +156,7 @@ def _errorbars(found: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarr
 
 
 def _figure(height: float, *, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(_WIDTH, max(height, 1.4)), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, max(height, 1.4)), layout="constrained")
     axes = figure.subplots(rows, columns)
     for axis in np.atleast_1d(axes).ravel():
         _style(axis)
