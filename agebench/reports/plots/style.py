@@ -13,9 +13,8 @@ UNKNOWN = "#BBBBBB"
 SPLIT_COLORS = {"train": COLORS[0], "val": COLORS[4], "test": COLORS[2]}
 
 FIGURE_WIDTH = 9.0  # inches: the width of a page, at which 10 pt text is easy to read
-RC_PARAMS = {"axes.titlesize": 11, "figure.titlesize": 11, "grid.alpha": 0.3, "legend.frameon": False}
 # Decorator of functions that build or draw a figure. Ticks and grid lines are created when a figure is drawn.
-styled = mpl.rc_context(RC_PARAMS)
+styled = mpl.rc_context({"axes.titlesize": 11, "figure.titlesize": 11, "grid.alpha": 0.3, "legend.frameon": False})
 
 # Groups that many datasets share keep their color in every figure. The colors are not meant to depict people.
 _FIXED_COLORS = {
