@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.data.dataset import open_dataset
     from agebench.data.faces.detectors.base import open_detector
     from agebench.data.storage.locate import locate
-    from agebench.reports.audit import audit_summary, counts_table, write_audit
+    from agebench.reports.audit import audit_summary, counts_text, write_audit
     from agebench.utils.io import check_folder
 
     out = arguments.out or Path("audits") / arguments.name
@@ -65,5 +65,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(audit_summary(findings) | {"report": str(report)}, indent=2))
     else:
-        print(f"{counts_table(findings)}\n\nreport: {report}")
+        print(f"{counts_text(findings)}\n\nreport: {report}")
     return 0

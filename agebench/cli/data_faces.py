@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.data.faces.cache import load_or_build_face_cache
     from agebench.data.samples import evenly_spaced
     from agebench.metrics.failure_to_process import failures_to_process
-    from agebench.reports.alignment import summary_table, write_faces
+    from agebench.reports.alignment import summary_text, write_alignment_report
     from agebench.runs.resolve import alignment_spec
     from agebench.utils.io import check_folder
 
@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name)
     figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.rejected), samples.groups)
     about = {"dataset": card.name, **spec.summary(), "failure_to_process": figures.to_json()}
-    report = write_faces(out, about, source.reader, samples, faces)
+    report = write_alignment_report(out, about, source.reader, samples, faces)
     print(
         json.dumps(about | {"report": str(report)}, indent=2)
         if arguments.json
-        else f"{summary_table(about)}\n\nreport: {report}"
+        else f"{summary_text(about)}\n\nreport: {report}"
     )
     return 0

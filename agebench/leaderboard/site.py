@@ -1,4 +1,4 @@
-"""The leaderboard as one page that needs no server and asks nothing of the network."""
+"""The leaderboard as one HTML page that needs neither a server nor a network."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from agebench._version import __version__
 from agebench.config.cards.base import PublishedResult
@@ -37,30 +39,43 @@ _ELSEWHERE = ("name", "title", "head", "size", "parameters", "initial")
 
 
 def write_site(folder: Path, rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> Path:
-    """`folder/index.html`: table, heatmap, plots and a view of every system, in one file."""
+    """Write `folder/index.html`: table, heatmap, plots and a view of every system, in one file.
+
+    Args:
+        folder: the folder of the page; it is created if it is missing.
+        rows: the systems.
+        published: results that were reported elsewhere.
+
+    Returns:
+        The path of the page.
+    """
     path = folder / "index.html"
     write_text(path, page(rows, published))
     return path
 
 
 def page(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> str:
-    """The page's HTML.
+    """Render the page.
 
-    All that comes from records and cards goes in as JSON, in which no character can end the element that holds it; the
-    script puts it on the page as text, never as markup.
+    The content of records and cards is embedded as JSON, in which `tojson` escapes every character that could end its
+    element; the script inserts it as text, never as markup.
+
+    Args:
+        rows: the systems.
+        published: results that were reported elsewhere.
+
+    Returns:
+        The page's HTML.
     """
-    content = json.dumps(site_data(rows, published), separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        content = content.replace(character, f"\\u{ord(character):04x}")
-    html = _asset("page.html")
-    for name, text in (("style", _asset("style.css")), ("script", _asset("site.js")), ("data", content)):
-        before, after = html.split(f"<!--{name}-->", 1)
-        html = before + text + after
-    return html
+    environment = Environment(
+        loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return environment.get_template("page.html.jinja").render(asset=_asset, data=site_data(rows, published))
 
 
 def site_data(rows: Sequence[System], published: Iterable[PublishedResult]) -> dict[str, Any]:
-    """What the page shows. A figure is [value, low, high], ends None where there is no interval."""
+    """Return the page's content; a metric value is [value, low, high], with None for an unknown end."""
     found = rank_systems(rows)
     places = {
         row: (number, place, round(rank, 2))
@@ -198,5 +213,6 @@ def _plain(markdown: str) -> str:
     return markdown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def _asset(name: str) -> str:
-    return (_WEB / name).read_text(encoding="utf-8")
+def _asset(name: str) -> Markup:
+    """Read a style sheet or script of this package, which the template inserts unescaped."""
+    return Markup((_WEB / name).read_text(encoding="utf-8"))

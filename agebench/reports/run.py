@@ -1,4 +1,4 @@
-"""The report of one run: report.md and its figures, from what the run wrote down."""
+"""The report of one run: report.md, report.html and figures, built from the files of the run."""
 
 import json
 import tomllib
@@ -19,6 +19,7 @@ from agebench.reports.formatting import (
     markdown_table,
     picture,
 )
+from agebench.reports.markdown import write_markdown
 from agebench.reports.plots.errors import error_curves
 from agebench.reports.plots.run import dataset_colors, plot_run, save
 from agebench.reports.sections.auxiliary_targets import task_parts
@@ -32,7 +33,6 @@ from agebench.reports.sections.provenance import (
     training_table,
 )
 from agebench.reports.sections.splits import describe_protocol, test_label
-from agebench.utils.io import write_text
 
 _TESTED = (
     "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is. Its "
@@ -51,7 +51,7 @@ _FORMATS: dict[Unit, dict[str, Any]] = {
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.md` and `figures/` into a run's folder; returns the report.
+    """Write `report.md`, `report.html` and `figures/` into a run's folder.
 
     Every number comes from metrics.json, manifest.json and config.toml; only scatter and error curves read predictions.
 
@@ -73,7 +73,7 @@ def write_report(folder: Path) -> Path:
         drawn.get("cumulative-scores", ""),
         _overall_table(metrics, _FURTHER),
         drawn.get("scatter", ""),
-        "## By age",
+        "## Performance by age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
         "## Subgroup performance",
@@ -81,21 +81,19 @@ def write_report(folder: Path) -> Path:
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
-        "## Face preparation",
+        "## Face alignment",
         describe_faces(manifest),
         "## Excluded images",
         *describe_samples_used(manifest),
         drawn.get("ages-of-parts", ""),
-        "## Model" if external else "## Training",
+        "## External model" if external else "## Training",
         external_table(manifest) if external else training_table(manifest, config),
         drawn.get("learning-curves", ""),
         "## Reproducing this run",
         "In this folder, with the same datasets on the machine:",
         f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
-    report = folder / "report.md"
-    write_text(report, "\n\n".join(part for part in parts if part) + "\n")
-    return report
+    return write_markdown(folder, "\n\n".join(part for part in parts if part) + "\n")
 
 
 def read_metrics(folder: Path) -> MetricsFile:
@@ -129,7 +127,7 @@ def cross_dataset_table(metrics: MetricsFile) -> str:
     """
     floors = {name: test.baseline_mae for name, test in metrics.tests.items()}
     floor = (
-        {"MAE of the median": [format_number(value) for value in floors.values()]}
+        {"median-age baseline MAE": [format_number(value) for value in floors.values()]}
         if set(floors.values()) - {None}
         else {}
     )
@@ -212,7 +210,7 @@ def _method(metrics: MetricsFile) -> str:
     return (
         f"In brackets: 95 % bootstrap intervals, resampling {join_words(drawn)}. Bias: predicted less true. CS@5: the share of "
         "images that are off by at most five years."
-        + f" MAE of the median: of always answering the {'training' if metrics.train else 'test'} set's median age."
+        + f" Median-age baseline MAE: of always predicting the {'training' if metrics.train else 'test'} set's median age."
     )
 
 

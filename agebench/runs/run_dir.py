@@ -39,7 +39,16 @@ LOCK = ".lock"
 _CONTINUES = ".continues"
 # Files and folders of a run whose first epoch is not complete.
 _UNTRAINED_FILES = (
-    *("config.toml", "manifest.json", "metrics.json", "history.json", "validation.parquet", "report.md", _CONTINUES),
+    *(
+        "config.toml",
+        "manifest.json",
+        "metrics.json",
+        "history.json",
+        "validation.parquet",
+        "report.md",
+        "report.html",
+        _CONTINUES,
+    ),
     *("samples", "lists", "predictions", "checkpoints", "folds", "tensorboard", "figures", "private", "export"),
 )
 # Stage of `timings` -> its name in progress messages.

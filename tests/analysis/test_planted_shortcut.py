@@ -151,7 +151,7 @@ def test_explain_leaves_its_pictures_and_says_which_groups_are_small(home: Path,
     figures = {file.name for file in (home / "run" / "explain" / "figures").iterdir()}
     assert {"marked-faces.png", "marked-mean-0.png", "marked-sanity.png"} <= figures
     text = (home / "run" / "explain" / "marked.md").read_text()
-    assert "Too few faces for a mean map" in text
+    assert "too few faces for a mean map" in text
     assert not list((home / "run").rglob("*.tmp*"))
 
 

@@ -153,7 +153,7 @@ def test_in_a_browser_it_sorts_filters_and_opens_a_run(chromium: Any, site: Path
     assert page.evaluate("document.activeElement.textContent") == "MAE on fgnet"  # the keyboard stays where it was
     assert sum("°‡" in cell for cell in visit.column("MAE on fgnet")) == 1
 
-    page.get_by_label("without leaks").check()
+    page.get_by_label("hide systems with leakage").check()
     assert page.get_by_role("status").inner_text() == "4 of 5 systems"
     page.get_by_label("Find").fill("coral")
     assert page.get_by_role("status").inner_text() == "1 of 5 systems"

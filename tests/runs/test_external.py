@@ -208,7 +208,7 @@ def test_a_test_compares_with_the_median(
     assert metrics["tests"]["few"]["baseline_mae"] == pytest.approx(floor)
     for text in (capsys.readouterr().out, (tmp_path / "run" / "report.md").read_text()):
         assert re.search(said, text)
-        assert "MAE of the median" in text
+        assert "median-age baseline MAE" in text
 
 
 def test_what_score_refuses_is_refused(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,15 @@ def test_a_run_leaves_everything_that_it_promises(done: Path) -> None:
     manifest = json.loads((done / "manifest.json").read_text())
     assert manifest["finished"] is True
     for name in (
-        *("config.toml", "metrics.json", "history.json", "report.md", "export/model.ts", "samples/few-train.parquet"),
+        *(
+            "config.toml",
+            "metrics.json",
+            "history.json",
+            "report.md",
+            "report.html",
+            "export/model.ts",
+            "samples/few-train.parquet",
+        ),
         *(
             "samples/few-val.parquet",
             "samples/few-test.parquet",

@@ -91,7 +91,7 @@ def test_figures_are_those_of_the_predictions(done: Path) -> None:
 
 def test_the_report_says_it_and_the_manifest_keeps_it(done: Path) -> None:
     report = (done / "report.md").read_text()
-    assert "## What it says beside age" in report
+    assert "## Other attributes" in report
     assert "balanced accuracy" in report
     assert "| gender: female" in report
     manifest = json.loads((done / "manifest.json").read_text())

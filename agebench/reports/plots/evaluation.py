@@ -1,4 +1,4 @@
-"""Further figures of scored predictions and of comparisons: age gates, doubt, differences, ranks."""
+"""Figures of evaluations and comparisons: age gates, uncertainty, differences and ranks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,11 +18,10 @@ from agebench.metrics.schema import (
     UncertaintyResult,
 )
 from agebench.reports.plots.run import figures_of_tests, label
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, styled
 
 BLUE, VERMILLION = COLORS[:2]
-_WIDTH = 9.0  # inches
-_MOST_ROWS = 40
+_MAX_PAIRS = 40
 
 CAPTIONS = {
     "gates": "Age gates: errors by the estimate from which a person passes.",
@@ -55,6 +54,7 @@ def comparison_figures(result: ComparisonFile) -> dict[str, Figure | None]:
     return made
 
 
+@styled
 def gates(found: Mapping[str, GateResult]) -> Figure:
     """False positive and false negative rate of every legal age over challenge ages, one panel each."""
     count = len(found)
@@ -68,10 +68,10 @@ def gates(found: Mapping[str, GateResult]) -> Figure:
                 det.challenge, 100 * np.asarray(det.fnr), color=BLUE, linestyle="--", label="of age refused (FNR)"
             )
         for challenge, rates in gate.challenge.items():
-            for rate, colour in ((rates.fpr, VERMILLION), (rates.fnr, BLUE)):
+            for rate, color in ((rates.fpr, VERMILLION), (rates.fnr, BLUE)):
                 value, spread = _errorbars([rate])
                 axis.errorbar(
-                    [float(challenge)], 100 * value, yerr=100 * spread, fmt="o", color=colour, markersize=4, capsize=2
+                    [float(challenge)], 100 * value, yerr=100 * spread, fmt="o", color=color, markersize=4, capsize=2
                 )
         axis.axvline(float(legal), color=GRAY, linewidth=0.9, linestyle=":")
         axis.set_title(f"legal age {legal}: {gate.n_under:,} under, {gate.n_over:,} over", fontsize=9)
@@ -82,6 +82,7 @@ def gates(found: Mapping[str, GateResult]) -> Figure:
     return figure
 
 
+@styled
 def doubt(found: UncertaintyResult) -> Figure:
     """Reliability diagram (left), error against rejection (right)."""
     figure, (left, right) = _figure(3.0, columns=2)
@@ -103,9 +104,10 @@ def doubt(found: UncertaintyResult) -> Figure:
     return figure
 
 
+@styled
 def differences(name: str, found: ComparisonResult) -> Figure:
     """A forest plot: MAE of a minus MAE of b, with its interval."""
-    pairs = found.pairs[:_MOST_ROWS]
+    pairs = found.pairs[:_MAX_PAIRS]
     figure, axes = _figure(0.9 + 0.32 * len(pairs))
     for place, row in enumerate(pairs):
         value, spread = _errorbars([row.difference])
@@ -118,6 +120,7 @@ def differences(name: str, found: ComparisonResult) -> Figure:
     return figure
 
 
+@styled
 def critical_difference(across: RankComparison) -> Figure:
     """Demšar's diagram: systems on an axis of mean ranks, bars over those within the critical difference."""
     names, ranks = across.systems, across.ranks
@@ -158,7 +161,7 @@ def _errorbars(metrics: Sequence[MetricValue]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _figure(height: float, *, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(_WIDTH, max(height, 1.4)), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, max(height, 1.4)), layout="constrained")
     axes = figure.subplots(rows, columns)
     for axis in np.atleast_1d(axes).ravel():
         _style(axis)

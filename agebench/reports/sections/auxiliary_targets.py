@@ -33,7 +33,7 @@ def task_parts(metrics: MetricsFile) -> list[str]:
         parts.append(f"No labels of it in {join_words(without)}, so nothing can be said there." if without else "")
         for name, of in labelled.items():
             parts += [f"{escape_markdown(name)}, by group:", _by_group(task, of)]
-    return ["## What it says beside age", _METHOD, *parts] if parts else []
+    return ["## Other attributes", _METHOD, *parts] if parts else []
 
 
 def _overall(tests: Mapping[str, TaskMetrics], home: str | None) -> str:
@@ -64,7 +64,7 @@ def _by_group(task: str, of: TaskMetrics) -> str:
     for grouping, entries in of.groups.items():
         for group, metrics in entries.items():
             name = f"{group_name(grouping, grouping)}: {group_name(grouping, group)}".replace("age_band", "age")
-            shown = escape_markdown(name) + (" (too few to rank)" if is_below_min_n(metrics) else "")
+            shown = escape_markdown(name) + (" (n < 30)" if is_below_min_n(metrics) else "")
             shares = (
                 format_ci(share, digits=1, percent=True) for share in (metrics.accuracy, metrics.balanced_accuracy)
             )

@@ -49,7 +49,7 @@ def failures_tables(failures: FailureToProcess) -> list[str]:
             continue
         rows = [
             [
-                escape_markdown(group_name(grouping, group)) + (" (too few to rank)" if is_below_min_n(entry) else ""),
+                escape_markdown(group_name(grouping, group)) + (" (n < 30)" if is_below_min_n(entry) else ""),
                 format_count(entry.n),
                 format_count(entry.failed),
                 format_ci(entry.rate, percent=True),

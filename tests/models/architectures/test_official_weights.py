@@ -199,7 +199,7 @@ def test_their_weights_are_scored_by_the_command(tmp_path: Path) -> None:
     assert main([*words, *more]) == 0
     report = (tmp_path / "run" / "report.md").read_text()
     assert "its authors' weights, file theirs.pth.tar: 456 of 473 tensors loaded" in report
-    assert "## What it says beside age" in report
+    assert "## Other attributes" in report
     assert (
         main(["test", "--config", str(tmp_path / "run" / "config.toml"), *more]) == 0
     )  # the same again: nothing to do

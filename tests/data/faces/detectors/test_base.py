@@ -165,7 +165,8 @@ def test_data_faces_reports_failures_by_group(
     words = ["data", "faces", "few", *cards, "--limit", "40", "--size", "64", "--out", str(out)]
     assert main([*words, "--set", "faces.mode=detect", "--set", "faces.detector=test-middle"]) == 0
     assert "every one of 40 images" in capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == {"report.md", "faces.json", "failed.csv", "before-after.png"}
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names == {"report.md", "report.html", "faces.json", "failed.csv", "figures/before-after.png"}
     assert pd.read_csv(out / "failed.csv").empty
 
 
