@@ -26,9 +26,18 @@ _MIN_IMAGES, _MAX_GROUPS, _RESAMPLES = 10, 7, 300
 
 
 def error_curves(folder: Path, metrics: MetricsFile, palette: Mapping[str, str]) -> dict[str, tuple[Figure, str]]:
-    """`errors-0` of the first test set, and so on: the figure and its caption. Test sets without predictions have none."""
-    found = {}
-    for place, (name, test) in enumerate(metrics.tests.items()):
+    """Plot the errors of each test set with predictions.
+
+    Args:
+        folder: the folder of the run.
+        metrics: the run's metrics.
+        palette: the color of each dataset by name.
+
+    Returns:
+        The figures and their captions by name: `errors-0` for the first test set, and so on.
+    """
+    figures = {}
+    for index, (name, test) in enumerate(metrics.tests.items()):
         file = folder / "predictions" / f"{name}.parquet"
         if file.exists():
             table = with_loss(folder, f"predictions/{name}.parquet")
