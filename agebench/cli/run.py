@@ -204,11 +204,13 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(folder: Any, arguments: argparse.Namespace) -> int:
+    from agebench.metrics.schema import MetricsFile
     from agebench.reports.run import summary
 
+    metrics = folder.metrics()
     if arguments.json:
-        print(json.dumps(folder.metrics(), indent=2))
+        print(json.dumps(metrics, indent=2))
     else:
-        print(summary(folder.path))
+        print(summary(MetricsFile.from_json(metrics)))
         print(f"\nreport: {folder.path / 'report.md'}")
     return 0

@@ -75,7 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(folder.metrics(), indent=2))
     else:
+        from agebench.metrics.schema import MetricsFile
         from agebench.reports.run import summary
 
-        print(f"{config.model.title}\n\n{summary(folder.path)}\n\nreport: {folder.path / 'report.md'}")
+        print(
+            f"{config.model.title}\n\n{summary(MetricsFile.from_json(folder.metrics()))}\n\nreport: {folder.path / 'report.md'}"
+        )
     return 0
