@@ -9,7 +9,7 @@ import agebench
 
 # From the lowest layer to the highest; packages of one layer do not import one another.
 LAYERS = (
-    ("errors", "types", "_version"),
+    ("errors", "types", "_version", "_deprecated"),
     ("utils",),
     ("config",),
     ("registry",),
@@ -27,7 +27,7 @@ LAYERS = (
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 # Entry points stand above the layers and may import any of them lazily.
-ENTRY_POINTS = {"__init__", "__main__", "_deprecated"}
+ENTRY_POINTS = {"__init__", "__main__"}
 PACKAGE = Path(agebench.__file__).parent
 SOURCES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path

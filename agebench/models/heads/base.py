@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from agebench._deprecated import renamed_methods
+
 
 class AgeEstimate(NamedTuple):
     """What a head says about a batch of B faces; all float32.
@@ -21,6 +23,7 @@ class AgeEstimate(NamedTuple):
     std: Tensor | None
 
 
+@renamed_methods(prepare="init_from_ages", wide="upcast")
 class Head(nn.Module, ABC):
     """Features (B, in_features) -> logits (B, out_features) -> age.
 
