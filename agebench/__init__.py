@@ -3,15 +3,19 @@
 The public names below are loaded on first use, so that `import agebench` needs neither torch nor pandas.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from agebench import _deprecated
 from agebench._version import __version__
 
+TYPE_CHECKING = False  # typing is not imported, which takes as long as all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from agebench.api.data import Dataset, audit, explore, list_datasets, load_dataset
     from agebench.api.experiments import EvalResult, RunResult, evaluate, leaderboard, run, stress
     from agebench.api.models import create_model, list_heads, list_models, load, load_estimator

@@ -4,15 +4,20 @@ A finder at the front of `sys.meta_path` serves the old module paths, and adds o
 Nothing is imported before an old path or name is used.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import ModuleType
-from typing import Any, TypeVar
 
-ClassT = TypeVar("ClassT", bound=type)
+TYPE_CHECKING = False  # typing is not imported, which takes as long as all the rest of `import agebench`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
+    from typing import Any, TypeVar
+
+    ClassT = TypeVar("ClassT", bound=type)
 
 # Old module -> new module. The submodules of an old package are found by the longest entry that is a prefix of their path.
 MODULES = {
