@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agebench.cli._help import add_renamed
+
 if TYPE_CHECKING:
     from agebench.registry.catalog import Catalog
 
@@ -43,7 +45,9 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--align",
         "--faces",
         choices=["detect", "none"],
         default="detect",
@@ -52,19 +56,30 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--detect-size",
         "--search",
         metavar="PIXELS",
         type=int,
         default=0,
         help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
     )
-    parser.add_argument(
-        "--level", type=float, metavar="SHARE", help="of true ages that the intervals are to hold (default: 0.9)"
+    add_renamed(
+        parser,
+        "--coverage",
+        "--level",
+        type=float,
+        metavar="SHARE",
+        help="of true ages that the intervals are to hold (default: 0.9)",
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    parser.add_argument(
-        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
+    add_renamed(
+        parser,
+        "--allow-code-execution",
+        "--trusted",
+        action="store_true",
+        help="open an exported file whose code runs when it is opened",
     )
 
 

@@ -18,14 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions of `agebench data`, and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    add = actions.add_parser("add", help="import an archive or a folder that you have")
+    add = actions.add_parser("import", aliases=["add"], help="import an archive or a folder that you have")
     add.add_argument("name", help="the dataset's card, see `agebench list datasets`")
     add.add_argument("path", type=Path, help="a tar or zip archive, or a folder")
     add.add_argument("--link", action="store_true", help="leave the folder where it is and point to it")
     add.add_argument("--replace", action="store_true", help="also replace a good copy that is there")
     add.set_defaults(act=_add)
 
-    get = actions.add_parser("get", help="download a dataset whose card names an open source")
+    get = actions.add_parser("download", aliases=["get"], help="download a dataset whose card names an open source")
     get.add_argument("name", help="the dataset's card")
     get.set_defaults(act=_get)
     for action in (add, get):
@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="which datasets are here, and where")
     listing.set_defaults(act=_list)
 
-    check = actions.add_parser("check", help="read labels again, open images; exit code 1 if anything is wrong")
+    check = actions.add_parser(
+        "verify", aliases=["check"], help="read labels again, open images; exit code 1 if anything is wrong"
+    )
     check.add_argument("names", nargs="*", metavar="NAME", help="datasets; none: all that are here")
     check.add_argument("--full", action="store_true", help="open every image, not a sample of 200")
     check.set_defaults(act=_check)

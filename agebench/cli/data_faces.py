@@ -11,7 +11,7 @@ from agebench.cli.common_options import load_cards
 def add_action(actions: Any) -> argparse.ArgumentParser:
     """The action and its options."""
     parser: argparse.ArgumentParser = actions.add_parser(
-        "faces", help="find and align the faces; failures by group, and pictures before and after"
+        "align", aliases=["faces"], help="find and align the faces; failures by group, and pictures before and after"
     )
     parser.add_argument("name", help="the dataset")
     parser.add_argument("--size", type=int, default=112, metavar="PX", help="side of the prepared faces (default: 112)")

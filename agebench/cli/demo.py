@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.demo.session import DemoSession
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
 
-    if arguments.search < 0:
-        raise UserError(f"--search {arguments.search}: must be 0 or more")
+    if arguments.detect_size < 0:
+        raise UserError(f"--detect-size {arguments.detect_size}: must be 0 or more")
     if not arguments.host:
         raise UserError("--host: names no address; 127.0.0.1 is this machine alone")
     if arguments.port is not None and not 0 < arguments.port < 65536:
@@ -44,13 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.detector:
         open_detector(arguments.detector)
     with load(
-        arguments.model, trusted=arguments.trusted, device=arguments.device, cards=load_cards(arguments)
+        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
-        if arguments.level is not None:
-            predictor.interval(arguments.level)  # asked for, it is refused where it cannot be promised
-        level = DEFAULT_COVERAGE if arguments.level is None else arguments.level
-        demo = DemoSession(predictor, level=level, detector=arguments.detector, search=arguments.search)
-        place = {"host": arguments.host, "port": arguments.port, "framing": arguments.faces}
+        if arguments.coverage is not None:
+            predictor.interval(arguments.coverage)  # asked for, it is refused where it cannot be promised
+        level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
+        demo = DemoSession(predictor, level=level, detector=arguments.detector, search=arguments.detect_size)
+        place = {"host": arguments.host, "port": arguments.port, "framing": arguments.align}
         with _ended_by_signals(), serve(demo, **place) as address:
             print(json.dumps({"address": address}) if arguments.json else f"{address} (Ctrl-C ends it)", flush=True)
             if arguments.host not in LOOPBACK:

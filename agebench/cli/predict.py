@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
 
 if TYPE_CHECKING:
@@ -25,7 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help=".csv, .json or .parquet (default: CSV on standard output)"
     )
-    parser.add_argument("--draw", metavar="DIR", type=Path, help="write pictures and videos with boxes and ages")
+    add_renamed(
+        parser,
+        "--annotate-dir",
+        "--draw",
+        metavar="DIR",
+        type=Path,
+        help="write pictures and videos with boxes and ages",
+    )
     parser.add_argument("--threshold", type=int, metavar="AGE", help="decide who is over this age")
     parser.add_argument(
         "--challenge",
@@ -34,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the estimate from which on (default: 7 years above the threshold)",
     )
     parser.add_argument("--frames", type=int, metavar="N", help="of a video or camera, only the first N")
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--detect-every",
         "--every",
         type=int,
         metavar="N",
@@ -61,32 +71,32 @@ def run(arguments: argparse.Namespace) -> int:
 
         check_suffix(arguments.out)
         check_file(arguments.out)
-    if arguments.draw is not None:
-        check_folder(arguments.draw, "--draw")
+    if arguments.annotate_dir is not None:
+        check_folder(arguments.annotate_dir, "--annotate-dir")
     from agebench.inference.batch_predict import PredictOptions, predict_all
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
     from agebench.inference.writers import output_columns
 
     with load(
-        arguments.model, trusted=arguments.trusted, device=arguments.device, cards=load_cards(arguments)
+        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
-        level = DEFAULT_COVERAGE if arguments.level is None else arguments.level
-        interval = _interval(predictor, level, asked=arguments.level is not None)
+        level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
+        interval = _interval(predictor, level, asked=arguments.coverage is not None)
         gate = predictor.gate(arguments.threshold, arguments.challenge) if arguments.threshold is not None else None
         for promise, words in ((interval, format_interval), (gate, format_gate)):
             if promise:
                 print(words(promise), file=sys.stderr)
         job = PredictOptions(
-            faces=arguments.faces,
+            faces=arguments.align,
             level=level if interval else None,
             detector=arguments.detector,
-            search=arguments.search,
+            search=arguments.detect_size,
             workers=arguments.workers,
             challenge=gate["challenge"] if gate else None,
-            draw=arguments.draw,
+            draw=arguments.annotate_dir,
             frames=arguments.frames,
-            every=arguments.every,
+            every=arguments.detect_every,
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         about = {"model": arguments.model, "interval": interval, "gate": gate}
@@ -103,10 +113,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if arguments.challenge is not None and arguments.threshold is None:
         raise UserError("--challenge decides who is over an age: which one? --threshold 18")
-    for name, least in (("search", 0), ("frames", 1), ("every", 1), ("workers", 1), ("threshold", 1)):
+    for name, least in (("detect_size", 0), ("frames", 1), ("detect_every", 1), ("workers", 1), ("threshold", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
-            raise UserError(f"--{name} {value}: must be {least} or more")
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
 
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agebench.cli._help import add_renamed
 from agebench.cli._messages import print_already_finished
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
@@ -15,8 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("record", type=Path, metavar="RECORD", help="a file of reports/results")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/again-<id>)")
     parser.add_argument("--device", metavar="NAME", help="another device than the record's setting")
-    parser.add_argument(
-        "--anyway", action="store_true", help="run although data, cards or weights differ from the record's"
+    add_renamed(
+        parser,
+        "--force",
+        "--anyway",
+        action="store_true",
+        help="run although data, cards or weights differ from the record's",
     )
     add_registry(parser)
     add_json(parser)
@@ -37,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     differing = list(reproduce.input_differences(record, config, catalogue))
     for difference in differing:
         print(f"differs: {difference}", file=sys.stderr)
-    if differing and not arguments.anyway:
+    if differing and not arguments.force:
         raise AgebenchError(
             f"{arguments.record}: what goes in is not what the record says, so its figures cannot be expected; "
-            "--anyway runs all the same"
+            "--force runs it all the same"
         )
     if finished:
         print_already_finished(folder, config, catalogue, folder.path)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, check_seed
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--p-first-age",
         "--first-age",
         type=int,
         default=0,
@@ -180,5 +183,5 @@ def _options(arguments: argparse.Namespace) -> "ScoreOptions":
         legal_ages=tuple(arguments.legal_age or LEGAL_AGES),
         challenges=tuple(arguments.challenge or ()),
         preset=arguments.preset,
-        first_age=arguments.first_age,
+        first_age=arguments.p_first_age,
     )
