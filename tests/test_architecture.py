@@ -94,3 +94,9 @@ def test_metrics_imports_no_torch() -> None:
             for alias in node.names
         }
         assert not {name for name in names if name.split(".")[0] in ("torch", "timm", "torchvision")}, path
+
+
+def test_the_architecture_page_names_every_package() -> None:
+    page = (PACKAGE.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    packages = {[*module.split("."), "__init__"][1] for module in SOURCES}
+    assert not {name for name in packages if f"`{name}`" not in page and not name.startswith("_")}
