@@ -60,8 +60,7 @@ class ScoreReport:
 
     @property
     def _entry(self) -> views.TestMetrics:
-        entry: views.TestMetrics = self.metrics["tests"][self.name]
-        return entry
+        return views.test_entry(self.metrics, self.name)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the overall metrics, one row a metric: value, ci_low, ci_high, n."""
@@ -85,9 +84,11 @@ class ComparisonReport:
     """Several systems compared on the same images.
 
     Attributes:
+        name: name of the test set.
         result: content of comparison.json.
     """
 
+    name: str
     result: Mapping[str, Any]
 
     @cached_property
@@ -102,8 +103,7 @@ class ComparisonReport:
 
     @property
     def _entry(self) -> views.TestMetrics:
-        entry: views.TestMetrics = next(iter(self.result["tests"].values()))
-        return entry
+        return views.test_entry(self.result, self.name)
 
     def to_frame(self) -> pd.DataFrame:
         """Return `pairs`."""
@@ -254,7 +254,7 @@ def compare(
         systems[system] = [validate_file(_table(shared | {"age_pred": row}), Path(system)) for row in seeds]
     paired = align_systems(systems, allow_missing=False)
     entry = compare_systems(paired, resamples=resamples, seed=seed, interval=interval)
-    return ComparisonReport({"schema": 1, "tests": {name: entry}})
+    return ComparisonReport(name, {"schema": 1, "tests": {name: entry}})
 
 
 def _check_resampling(resamples: int, seed: int, min_group: int = 1) -> None:

@@ -24,6 +24,18 @@ class MetricValue(NamedTuple):
     n: int
 
 
+def test_entry(metrics: Any, name: str) -> TestMetrics:
+    """Return the entry of one test set, as stored in metrics.json.
+
+    Args:
+        metrics: content of metrics.json or comparison.json: a mapping, or a model with `to_json`.
+        name: name of the test set.
+    """
+    content: Mapping[str, Any] = metrics.to_json() if hasattr(metrics, "to_json") else metrics
+    entry: TestMetrics = content["tests"][name]
+    return entry
+
+
 def overall_metrics(entry: TestMetrics) -> dict[str, MetricValue]:
     """Return the metrics of all images, by name."""
     return {name: _metric_value(raw, entry["n"]) for name, raw in entry["overall"].items()}
@@ -44,7 +56,7 @@ def group_frame(entry: TestMetrics) -> pd.DataFrame:
     rows = {}
     for grouping, groups in entry["groups"].items():
         for group, raw in groups.items():
-            row: dict[str, Any] = {"n": raw["n"], "eligible": raw["ranked"]}
+            row: dict[str, Any] = {"n": raw["n"], "eligible": raw.get("eligible", raw.get("ranked"))}
             for name, value in raw.items():
                 if _is_metric(value):
                     row |= _columns(name, _metric_value(value, raw["n"]))
@@ -71,7 +83,7 @@ def gate_frame(entry: TestMetrics) -> pd.DataFrame:
     """Return one row an age gate, indexed by (legal_age, challenge_age): counts, and false positive and negative rates."""
     rows = {}
     for legal_age, gate in entry["age_gates"].items():
-        for challenge_age, rates in gate["challenge"].items():
+        for challenge_age, rates in gate.get("challenge", {}).items():
             row: dict[str, Any] = {"n_under": gate["n_under"], "n_over": gate["n_over"]}
             for name, n in (("fpr", gate["n_under"]), ("fnr", gate["n_over"])):
                 if _is_metric(rates.get(name)):
@@ -109,12 +121,15 @@ def metric_row(raw: Mapping[str, Any], n: int = 0) -> dict[str, float]:
 
 
 def _is_metric(raw: object) -> bool:
-    return isinstance(raw, Mapping) and "value" in raw
+    return isinstance(raw, Mapping) and ("value" in raw or "ci_low" in raw)
 
 
 def _metric_value(raw: Mapping[str, Any], n: int) -> MetricValue:
-    value, low, high = (float("nan") if (x := raw.get(key)) is None else float(x) for key in ("value", "low", "high"))
-    return MetricValue(value, low, high, int(raw.get("n", n)))
+    ends = {**{"ci_low": raw.get("low"), "ci_high": raw.get("high")}, **raw}  # schema 1 has low and high
+    value, low, high = (
+        float("nan") if ends.get(key) is None else float(ends[key]) for key in ("value", "ci_low", "ci_high")
+    )
+    return MetricValue(value, low, high, int(raw.get("n") or n))
 
 
 def _columns(name: str, value: MetricValue) -> dict[str, float]:
