@@ -204,7 +204,7 @@ def run(
         protocol: name of the training dataset's split protocol; None: its default.
         tasks: further labels to learn, such as gender, or a mapping of labels to their weights in the loss.
         pretrained: False: random weights; True: pretrained weights of the backbone; or a source of weights. None: as the
-            card says.
+            card specifies.
         epochs: number of training epochs.
         exclude: CSV files of sample ids to exclude.
         seed: seed of the split, of the initial weights and of the order of images.

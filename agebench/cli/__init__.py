@@ -145,14 +145,14 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"agebench: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone (`agebench list | head`); keep Python from complaining at exit.
+        # The reader of the output ended (`agebench list | head`); avoid an error message at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("agebench: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        # An unbuffered stream keeps nothing that a flush could fail on: a line more shows whether it was the stream.
+        # An unbuffered stream has nothing to flush; writing one more line shows whether the stream failed.
         if isinstance(error, OSError) and not _flushed("\n"):
             return 1
         if not _is_short_of_memory(error):
@@ -171,7 +171,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Have standard output take every character, and nothing else open where a standard stream is closed."""
+    """Let standard output take every character, and reopen closed standard streams on the null device."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -186,7 +186,11 @@ def _open_standard_streams() -> None:
 
 
 def _flushed(more: str = "") -> bool:
-    """Whether all that was printed, and `more`, could be written; says so where not."""
+    """Flush standard output; return False, with a message, if it cannot be written.
+
+    Args:
+        more: text to write first.
+    """
     try:
         sys.stdout.write(more)
         sys.stdout.flush()
@@ -200,7 +204,7 @@ def _flushed(more: str = "") -> bool:
 
 
 def _memory_limit() -> str:
-    """For a message: the limit of this process's address space, "" where there is none."""
+    """Return the limit of this process's address space as the end of a message; "" without a limit."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -210,14 +214,14 @@ def _memory_limit() -> str:
 
 
 def _is_short_of_memory(error: Exception) -> bool:
-    """Whether an error is one of lacking memory; libraries raise all kinds where the address space is limited."""
+    """Return whether an error means lack of memory; libraries raise various types if the address space is limited."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return bool(_memory_limit()) and isinstance(error, RuntimeError | ImportError | OSError | SystemError)
 
 
 def _suggestion(word: str) -> str:
-    """Return the end of the message about an unknown command: the closest one, by meaning or by letters."""
+    """Return the end of the message about an unknown command: the closest command, by meaning or by spelling."""
     word = word.lower()
     close = (
         [SYNONYMS[word]]

@@ -1,4 +1,4 @@
-"""What all parsers share: option groups, examples, hidden and renamed options, suggestions for misspelled words."""
+"""Parts of all parsers: option groups, examples, hidden and renamed options, suggestions for misspelled words."""
 
 import argparse
 import sys

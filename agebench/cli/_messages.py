@@ -1,4 +1,4 @@
-"""What is said of a run that is finished already."""
+"""Messages that several commands print."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def print_already_finished(folder: "RunDir", config: "AnyConfig", catalogue: "Catalog", where: Path | str) -> None:
-    """That a finished run is not done again; where its data or weights are others than they were, an error says so."""
+    """Report that a finished run is not repeated; raise an error if its data or weights changed."""
     from agebench.runs.provenance import InputTracker
 
-    unseen = InputTracker(catalogue).refuse_changed(folder, config)
-    doubt = f" Whether its data are still the same is not known: {unseen}" if unseen else ""
-    print(f"{where} holds this run, finished; nothing is done again.{doubt}", file=sys.stderr)
+    unverified = InputTracker(catalogue).refuse_changed(folder, config)
+    note = f" Its data cannot be verified: {unverified}" if unverified else ""
+    print(f"{where} contains this run, finished; nothing is repeated.{note}", file=sys.stderr)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_registry(parser: argparse.ArgumentParser) -> None:
-    """--registry DIR, repeatable."""
+    """Add --registry DIR, repeatable."""
     parser.add_argument(
         "--registry",
         metavar="DIR",
@@ -23,23 +23,23 @@ def add_registry(parser: argparse.ArgumentParser) -> None:
 
 
 def add_exclude(parser: argparse.ArgumentParser) -> None:
-    """--exclude FILE, repeatable."""
+    """Add --exclude FILE, repeatable."""
     parser.add_argument(
         "--exclude",
         metavar="FILE",
         action="append",
         default=[],
-        help="a CSV of sample_ids to leave out, as `agebench data audit` writes (repeatable)",
+        help="a CSV of sample_ids to exclude, as `agebench data audit` writes (repeatable)",
     )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
+    """Add --json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """What answers, and how faces are found for it; `agebench predict` and `agebench demo` share it."""
+    """Add the model, and how faces are found for it: options of `agebench predict` and `agebench demo`."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -54,7 +54,10 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         help="detect: find and align every face (default); none: each image is one face, framed like the training faces",
     )
     parser.add_argument(
-        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
+        "--detector",
+        metavar="NAME",
+        default="",
+        help="face detector, see `agebench list detectors` (default: the model's)",
     )
     add_renamed(
         parser,
@@ -63,7 +66,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         type=int,
         default=0,
-        help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
+        help="detect faces in images reduced to this side: faster, but small faces are missed (default: 0, full size)",
     )
     add_renamed(
         parser,
@@ -71,7 +74,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         "--level",
         type=float,
         metavar="SHARE",
-        help="of true ages that the intervals are to hold (default: 0.9)",
+        help="share of true ages inside the intervals (default: 0.9)",
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
     add_renamed(
@@ -84,7 +87,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 
 def check_seed(arguments: argparse.Namespace) -> None:
-    """Refuse a seed that no generator takes.
+    """Reject a negative seed.
 
     Raises:
         UserError: --seed is negative.
@@ -96,12 +99,12 @@ def check_seed(arguments: argparse.Namespace) -> None:
 
 
 def load_cards(arguments: argparse.Namespace) -> "Catalog":
-    """All cards that this call can see."""
+    """Load the cards that this call can name."""
     from agebench.registry.catalog import load_catalog
 
     return load_catalog(arguments.registry)
 
 
 def path_or_url(text: str) -> Path | str:
-    """A folder, or a URL as it stands: a path would lose one of its slashes."""
+    """Return a path, or a URL as text: a path would lose one of its slashes."""
     return text if "://" in text else Path(text)

@@ -46,7 +46,7 @@ def test_add_list_check(registry: Path, faces: Path, capsys: pytest.CaptureFixtu
     line = next(line for line in out.splitlines() if line.startswith("mine"))
     assert code == 0
     assert "missing" in line
-    assert line.endswith("  agebench data add mine PATH")
+    assert line.endswith("  agebench data import mine PATH")
 
     code, out, _ = call(capsys, "add", "mine", faces, "--registry", registry)
     assert code == 0

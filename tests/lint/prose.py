@@ -31,7 +31,7 @@ _PATTERN = re.compile("|".join(f"(?P<w{i}>\\b(?:{words})\\b)" for i, words in en
 _HINTS = list(WORDS.values())
 # A docstring's first line is an imperative or a noun phrase.
 _OPENING = re.compile(r'^[rRbBuU]*"""(What|Who|Whose|Whether|Where|How|Of|As|That|Likewise)\b')
-_CODE = re.compile(r"`[^`]*`|\]\([^)]*\)|https?://\S+")
+_CODE = re.compile(r"`[^`]*`|\{[^{}]*\}|\]\([^)]*\)|https?://\S+")
 
 
 def files() -> list[Path]:
