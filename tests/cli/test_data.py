@@ -84,7 +84,7 @@ def test_check_says_what_is_wrong_and_exits_with_one(
 def test_check_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "check")
     assert code == 0
-    assert "no dataset is here yet" in out
+    assert "no dataset is on this machine yet" in out
     code, _, err = call(capsys, "check", "utk")
     assert code == 2
     assert "agebench data add utk PATH" in err
