@@ -140,7 +140,7 @@ def renamed_methods(**new_names: str) -> Callable[[ClassT], ClassT]:
                     _warn(f"{cls.__module__}.{cls.__qualname__}.{old}", new, stacklevel=4)
                     setattr(cls, new, vars(cls)[old])
 
-        base.__init_subclass__ = classmethod(init_subclass)  # type: ignore[assignment]
+        base.__init_subclass__ = classmethod(init_subclass)  # type: ignore[assignment, arg-type]
         for old, new in new_names.items():
             setattr(base, old, _forwarding_method(base.__qualname__, old, new))
         return base
@@ -194,7 +194,7 @@ class _Finder:
             return None
         replacement = _new_module(name)
         if replacement is not None:
-            return ModuleSpec(name, _OldModuleLoader(replacement), is_package=True)
+            return ModuleSpec(name, _OldModuleLoader(replacement), is_package=True)  # type: ignore[arg-type]
         if name not in _UNCHANGED:
             return None
         spec = PathFinder.find_spec(name, path, target)
