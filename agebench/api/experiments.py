@@ -451,7 +451,7 @@ def _card_of(predictor: Predictor) -> ExternalCard:
             "title": str(model.get("title") or card.get("title") or name),
             "format": "callable",
             "source": f"agebench:{name}",
-            "input": {"size": spec.size, "coverage": spec.coverage},
+            "input": {"size": spec.size, "coverage": spec.crop_scale},
             "training_data": trained_on or "unknown",
             "trained_on": (trained_on,) if trained_on else (),
             "licence": str(card.get("licence") or "not stated"),
