@@ -1,4 +1,4 @@
-"""Messages of several commands."""
+"""Messages that several commands print."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`agebench compare`: systems on the same images."""
+"""`agebench compare`: compare systems on the same images."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench compare`."""
+    """Add the options of `agebench compare`."""
     parser.add_argument(
         "systems",
         nargs="+",
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, compare on every test set that all systems have, print."""
+    """Read predictions, compare systems on their common test sets, and print."""
     import numpy as np
 
     from agebench.errors import UserError
@@ -88,7 +88,7 @@ def _named(text: str) -> tuple[str, list[Path]]:
 def _tests(
     named: list[tuple[str, list[Path]]], arguments: argparse.Namespace
 ) -> "dict[str, dict[str, list[pd.DataFrame]]]":
-    """Test set -> system -> predictions, one table a seed."""
+    """Return test set -> system -> predictions, one table for each seed."""
     from agebench.errors import UserError
     from agebench.metrics.prediction_io import column_map, read_predictions
 

@@ -171,7 +171,7 @@ def test_the_command_takes_an_address(
     server: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (80, 80), (150, 120, 100)).save(tmp_path / "face.png")
-    assert main(["predict", f"hf://me/ages@{COMMIT}", str(tmp_path / "face.png"), "--faces", "none", "--json"]) == 0
+    assert main(["predict", f"hf://me/ages@{COMMIT}", str(tmp_path / "face.png"), "--align", "none", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["faces"]
     assert row["low"] < row["age"] < row["high"]
 

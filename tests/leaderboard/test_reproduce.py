@@ -201,7 +201,7 @@ def test_reproduce_of_an_old_split_scheme_says_so(
     assert again(home, record_in(reports), tmp_path / "again") == 1
     error = capsys.readouterr().err
     assert "differs: the split scheme has changed: this agebench divides few by scheme 2" in error
-    assert "--anyway runs all the same" in error
+    assert "--force runs it all the same" in error
     assert not (tmp_path / "again").exists()
 
 

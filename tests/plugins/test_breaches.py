@@ -113,7 +113,7 @@ def test_a_good_dataset_passes() -> None:
 @pytest.mark.parametrize(
     ("reader", "keys", "message"),
     [
-        ("test-doubled", {}, "sample_id 'a' stands twice"),
+        ("test-doubled", {}, "sample_id 'a' occurs twice"),
         ("test-ancient", {}, "ages are not all float64 within"),
         ("test-absolute", {}, "path '/home/me/a.png' is not relative"),
         ("test-foreign", {}, "gender 'm' is none of female, male"),
@@ -132,7 +132,7 @@ def test_a_good_dataset_passes() -> None:
         ("test-good", {"count": 3}, "5 samples, but the card's count is 3"),
         ("test-good", {"licence": " "}, "licence is empty"),
         ("test-good", {"faces": "landmarks"}, "needs three landmark_points"),
-        ("csv", {}, "nobody learns from the card how to get the data"),
+        ("csv", {}, "the card does not describe how to get the data"),
     ],
 )
 def test_a_dataset_that_breaks_its_contract(reader: str, keys: dict[str, Any], message: str) -> None:

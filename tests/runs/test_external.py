@@ -98,7 +98,7 @@ def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys:
     assert "training set's median" not in report
     assert (out / "figures" / "scatter.png").exists()
     assert main(command(registry, out)) == 0
-    assert "nothing is done again" in capsys.readouterr().err
+    assert "nothing is repeated" in capsys.readouterr().err
     (registry / "models" / "theirs.py").write_text(CODE + "# another model\n")
     assert main(command(registry, out)) == 2
     assert "was started before the model's file changed" in capsys.readouterr().err

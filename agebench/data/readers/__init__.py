@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from agebench._deprecated import renamed_methods
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.registry.builtin import readers
@@ -15,6 +16,7 @@ __all__ = ["Reader", "open_reader", "option_names", "readers"]
 _COMMON_PARAMETERS = ("self", "root", "groups")
 
 
+@renamed_methods(open_source="download_source", fetch="download", stamp="version_token")
 class Reader(ABC):
     """Base class of readers: one dataset in one source format.
 

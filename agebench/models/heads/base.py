@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from agebench._deprecated import renamed_methods
 from agebench.errors import UserError
 
 
@@ -23,6 +24,7 @@ class AgeEstimate(NamedTuple):
     std: Tensor | None
 
 
+@renamed_methods(prepare="init_from_ages", wide="upcast")
 class Head(nn.Module, ABC):
     """Features (B, in_features) -> logits (B, out_features) -> age.
 

@@ -89,9 +89,9 @@ def plot_error_curves(name: str, table: pd.DataFrame, groupings: list[str], colo
         ("all images", {"all": table}, {"all": color})
     ]
     for grouping in groupings:
-        groups = {str(key): rows_of_group for key, rows_of_group in table.groupby(table[grouping].astype("object"))}
-        largest = sorted(groups, key=lambda key: -len(groups[key]))[:_MAX_GROUPS]
-        rows.append((grouping, {key: groups[key] for key in sorted(largest)}, group_colors(groups)))
+        by_group = {str(key): rows_of_group for key, rows_of_group in table.groupby(table[grouping].astype("object"))}
+        largest = sorted(by_group, key=lambda key: -len(by_group[key]))[:_MAX_GROUPS]
+        rows.append((grouping, {key: by_group[key] for key in sorted(largest)}, group_colors(by_group)))
     figure = Figure(figsize=(FIGURE_WIDTH, 2.9 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(measures), squeeze=False, sharex=True)
     for line, (title, groups, colors) in zip(grid, rows, strict=True):
