@@ -66,10 +66,10 @@ MODULES = {
 NAMES: dict[str, dict[str, str]] = {
     "agebench.testing.breach": {"ContractBroken": "ContractViolation", "breach": "violation"},
     "agebench.registry.cards": {
-        "Published": "PublishedResult",
-        "merge": "deep_merge",
-        "read_table": "read_toml_file",
-        "validated": "validate_model",
+        "Published": "agebench.config.cards.suite:PublishedResult",
+        "merge": "agebench.config.toml_io:deep_merge",
+        "read_table": "agebench.config.toml_io:read_toml",
+        "validated": "agebench.config.toml_io:validate_model",
     },
     "agebench.registry.catalogue": {"Catalogue": "Catalog", "catalogue": "load_catalog"},
     "agebench.registry.plugins": {"suggest": "agebench.utils.text:did_you_mean"},
@@ -81,7 +81,10 @@ NAMES: dict[str, dict[str, str]] = {
         "find_faces": "detect_faces",
     },
     "agebench.data.detect": {"largest_points": "largest_face_landmarks"},
-    "agebench.data.readers.common": {"finish": "to_samples", "translate": "normalize_labels"},
+    "agebench.data.readers.common": {
+        "finish": "to_samples",
+        "translate": "agebench.data.readers.vocabulary:normalize_labels",
+    },
     "agebench.data.readers.csv": {"CSVReader": "TableReader"},
     "agebench.data.readers.labels": {"PutAside": "RejectedRows"},
     "agebench.data.readers.tables": {

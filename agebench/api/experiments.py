@@ -13,17 +13,19 @@ from agebench.api import views
 from agebench.api.models import AgeFunction, CallableEstimator, load_estimator
 from agebench.api.scoring import ScoreReport
 from agebench.config.cards.external import ExternalCard
+from agebench.config.evaluate import ExternalConfig
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings
 from agebench.errors import UserError
 from agebench.inference.predictor import Predictor
 from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import Catalog, load_catalog
-from agebench.runs.config import RunConfig, read_settings, resolve_config
-from agebench.runs.external_config import ExternalConfig, resolve_external
+from agebench.runs.resolve import resolve_config, resolve_external
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import PublishedResult
+    from agebench.config.cards.suite import PublishedResult
     from agebench.leaderboard.systems import System
 
 logger = logging.getLogger(__name__)

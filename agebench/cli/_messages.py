@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_already_finished(folder: "RunDir", config: "AnyConfig", catalogue: "Catalog", where: Path | str) -> None:
-    """Print that a finished run is not repeated.
+    """Report that a finished run is not repeated.
 
     Args:
         folder: the run's folder.
@@ -24,6 +24,6 @@ def print_already_finished(folder: "RunDir", config: "AnyConfig", catalogue: "Ca
     """
     from agebench.runs.provenance import InputTracker
 
-    unknown = InputTracker(catalogue).refuse_changed(folder, config)
-    note = f" Whether its data are still the same is not known: {unknown}" if unknown else ""
-    print(f"{where} holds this run, finished; nothing is done again.{note}", file=sys.stderr)
+    unverified = InputTracker(catalogue).refuse_changed(folder, config)
+    note = f" Its data cannot be verified: {unverified}" if unverified else ""
+    print(f"{where} contains this run, finished; nothing is repeated.{note}", file=sys.stderr)

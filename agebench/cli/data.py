@@ -10,7 +10,7 @@ from agebench.cli import data_audit, data_faces
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import DatasetCard
+    from agebench.config.cards.dataset import DatasetCard
     from agebench.data.storage.importer import ImportReport
     from agebench.data.storage.verify import VerifyReport
 

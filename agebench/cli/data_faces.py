@@ -32,9 +32,8 @@ def add_action(actions: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Align the faces, write the report, print failures by group."""
-    from agebench.config.cards.base import deep_merge, validate_model
     from agebench.config.run import FacesConfig
-    from agebench.config.toml_io import parse_setting
+    from agebench.config.toml_io import deep_merge, parse_setting, validate_model
     from agebench.errors import UserError
 
     card = load_cards(arguments).datasets.get(arguments.name)

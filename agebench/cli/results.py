@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import DatasetCard
+    from agebench.config.cards.dataset import DatasetCard
     from agebench.registry.catalog import Catalog
 
 

@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve the settings, search, print the best recipe."""
-    from agebench.config.cards.base import validate_model
+    from agebench.config.toml_io import validate_model
     from agebench.errors import UserError
-    from agebench.runs.config import resolve_config
+    from agebench.runs.resolve import resolve_config
 
     catalogue = load_cards(arguments)
     given = {

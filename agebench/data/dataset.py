@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.cache import load_or_build_face_cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.models.age_model import AgeModel
 from agebench.models.heads import AgeEstimate
 from agebench.training.device import autocast

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.models.heads import AgeEstimate, Head, average_estimates
 
 

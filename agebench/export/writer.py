@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError
 from agebench.export.accuracy_check import AccuracyCheckFailed
 from agebench.export.base import INPUT_SIDE_RANGE, ExportedFile, SaveFn

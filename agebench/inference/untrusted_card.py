@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from agebench.config.cards.base import validate_model
+from agebench.config.toml_io import validate_model
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_json_table
 

@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 import pandas as pd
 
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.ranking import Ranking, RankingResult, rank_systems
 from agebench.leaderboard.systems import (
     System,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.samples import Samples, dataset_fingerprint
 from agebench.data.storage.locate import locate, needs_files, open_dataset_reader

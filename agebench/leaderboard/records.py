@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import DEFAULT
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import (

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agebench.config.cards.base import validate_model
 from agebench.config.cards.external import ExternalCard
 from agebench.config.evaluate import ExternalConfig
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings, validate_model
 from agebench.data.samples import dataset_fingerprint
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import describe_dataset
@@ -14,7 +15,6 @@ from agebench.leaderboard.records import predictions_digest
 from agebench.leaderboard.verify import check_record
 from agebench.metrics.schema import MetricsFile, MetricValue
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.datasets import open_run_data, split_train_dataset
 from agebench.runs.run_dir import RunDir
 from agebench.types import WeightsSource

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from agebench._version import __version__
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.markdown import LEGEND, RANKS, caveat_symbol, describe_ranks, tested_of
 from agebench.leaderboard.ranking import rank_systems
 from agebench.leaderboard.schema import Record

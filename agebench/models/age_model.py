@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models import heads
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets, cross_entropy, split_logits

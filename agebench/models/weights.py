@@ -21,7 +21,7 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub.utils import logging as hub_logging
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models.checkpoint_file import first_line, read_file, refuse_not_finite
 from agebench.types import WeightsKind, WeightsSource

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import DatasetCard, ModelCard
+    from agebench.config.cards.dataset import DatasetCard
     from agebench.config.cards.external import ExternalCard
+    from agebench.config.cards.model import ModelCard
     from agebench.data.faces.detectors.base import Detection, Detector
     from agebench.data.readers import Reader
     from agebench.data.readers.base import list_images, to_samples

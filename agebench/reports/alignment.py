@@ -11,6 +11,7 @@ from agebench.data.faces.cache import FaceCache
 from agebench.data.image_grid import make_contact_sheet, make_tile
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
+from agebench.metrics.schema import FailureToProcess
 from agebench.reports.document import (
     Block,
     Document,
@@ -76,7 +77,7 @@ def write_alignment_report(
 
 
 def _summary_blocks(summary: Mapping[str, Any]) -> list[Block]:
-    failures = summary["failure_to_process"]
+    failures = FailureToProcess.model_validate(summary["failure_to_process"])
     sections = [describe_failures(summary["dataset"], failures), *failures_tables(failures)]
     return [_describe_method(summary), *parse_markdown("\n\n".join(sections))]
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
 
 # RGB -> luma and the two chroma axes of YIQ (FCC NTSC, 1953). Saturation scales the chroma plane, hue rotates it.
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])

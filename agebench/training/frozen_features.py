@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from agebench.config.cards.base import Recipe
+from agebench.config.cards.model import Recipe
 from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.models.age_model import AgeModel
 from agebench.training import distributed
 from agebench.training.dataloader import FaceDataset, iter_batches

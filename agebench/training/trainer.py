@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture, Recipe
+from agebench.config.cards.model import Architecture, Recipe
 from agebench.errors import Damaged, TrainingDivergedError, UserError
 from agebench.models.age_model import AgeModel
 from agebench.training import distributed

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agebench.config.cards.base import ModelCard, Recipe
+from agebench.config.cards.model import ModelCard, Recipe
 from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import create_model
 from agebench.registry.catalog import load_catalog

@@ -44,7 +44,7 @@ def test_arrays_table_and_command_line_agree(table: pd.DataFrame, tmp_path: Path
     assert of_table.metrics == of_arrays.metrics
     written_mae = written["tests"]["test"]["overall"]["mae"]
     assert tuple(of_table.overall["mae"])[:3] == pytest.approx(tuple(written_mae.values())[:3])
-    assert written["tests"]["test"]["groups"].keys() == of_table.metrics["tests"]["test"]["groups"].keys()
+    assert written["tests"]["test"]["groups"].keys() == of_table.metrics.tests["test"].groups.keys()
 
 
 def test_report_views(table: pd.DataFrame, tmp_path: Path) -> None:

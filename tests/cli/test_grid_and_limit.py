@@ -59,7 +59,7 @@ def test_grid_leaves_a_folder_for_each_value(cards: Path, capsys: pytest.Capture
         assert counts["rejected"] == {"excluded": 30}
         assert "never ranked" in (Path(row["run"]) / "report.md").read_text()
     assert main(words) == 0  # finished runs are not repeated
-    assert "finished; nothing is done again" in capsys.readouterr().err
+    assert "finished; nothing is repeated" in capsys.readouterr().err
 
 
 def test_a_failed_value_stops_no_other(cards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +67,9 @@ def test_a_failed_value_stops_no_other(cards: Path, capsys: pytest.CaptureFixtur
     words = run_args(cards, "--grid", "pretrained=nosuch.pt,other.pt", "--out", str(out), "--json")
     assert main(words) == 1
     rows = json.loads(capsys.readouterr().out)["runs"]
-    assert [row["error"] for row in rows] == [f"{name}.pt: no such weights file" for name in ("nosuch", "other")]
+    assert [row["error"] for row in rows] == [
+        f"{name}.pt: the weights file does not exist" for name in ("nosuch", "other")
+    ]
     assert [row["metrics"] for row in rows] == [None, None]
 
 

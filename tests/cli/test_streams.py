@@ -82,7 +82,7 @@ def test_config_that_is_no_config(source: str, capsys: pytest.CaptureFixture[str
 
 
 def test_endless_exclude_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("agebench.data.exclusions._LARGEST", 1 << 20)
+    monkeypatch.setattr("agebench.data.exclusions._MAX_BYTES", 1 << 20)
     assert main(["run", "--train", "synth", "--model", "tiny", "--exclude", "/dev/zero"]) == 2
     assert "/dev/zero: has more than 1,048,576 bytes" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import Protocol
 from agebench.data.digests import add_digests, leakage_groups
 from agebench.data.readers import open_reader

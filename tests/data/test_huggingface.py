@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.image_io import open_image
 from agebench.data.readers import hf_download
@@ -417,7 +417,7 @@ def test_a_dataset_that_is_not_here_says_how_to_get_it() -> None:
 def test_the_list_says_how_to_get_a_hub_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fairface-hub"))
-    assert line.endswith("missing             agebench data get fairface-hub")
+    assert line.endswith("missing    agebench data download fairface-hub")
 
 
 @pytest.mark.slow

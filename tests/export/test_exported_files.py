@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.base import AgeEstimates
 from agebench.export import base, loading, writer

@@ -371,7 +371,7 @@ def test_few_frames_are_held(every: int) -> None:
     finder = face_extraction.FaceExtractor(AlignmentSpec("detect", SIZE, 1.0), every=every)
     how = predictor._division("memory", finder, 64)
     assert how["chunk"] == every
-    assert how["workers"] * how["ahead"] * every <= max(32, every)
+    assert how["workers"] * how["prefetch"] * every <= max(32, every)
     assert (how["workers"] > 1) == (every <= 16)
     assert predictor._division("memory", finder, 1)["workers"] == 1
     assert predictor._division("picture", finder, 64)["workers"] == 1

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard import systems
 from agebench.leaderboard.markdown import leaderboard, matrix_csv, matrix_latex, pool_seeds
 from agebench.leaderboard.records import content_hash
@@ -152,7 +152,7 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     value, low, high = system["tests"]["utk"]["mae"]
     assert low < value < high
     assert main([*words, "--format", "csv", "--json"]) == 2
-    assert "both go to standard output" in capsys.readouterr().err
+    assert "both write to standard output" in capsys.readouterr().err
 
 
 def test_a_record_that_does_not_hold_is_on_no_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

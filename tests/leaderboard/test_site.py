@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard import systems
 from agebench.leaderboard.records import content_hash
 from agebench.leaderboard.schema import Record

@@ -38,7 +38,7 @@ def test_intervals_hold_the_figure_and_are_wider_by_person() -> None:
     people = error_by_estimated_age({"a": table}, resamples=300)["a"]["25-34"]
     for figure in ("mae", "p95_ae"):
         for of in (whole, people):
-            assert of[figure].ci_low <= of[figure].value <= of[figure].ci_high
+            assert getattr(of, figure).ci_low <= getattr(of, figure).value <= getattr(of, figure).ci_high
     assert people.mae.ci_high - people.mae.ci_low > 2 * (whole.mae.ci_high - whole.mae.ci_low)
 
 

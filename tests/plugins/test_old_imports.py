@@ -48,7 +48,8 @@ def test_old_imports_work_and_warn() -> None:
 
 
 def test_old_name_is_the_new_object() -> None:
-    from agebench.config.cards.base import DatasetCard, validate_model
+    from agebench.config.cards.dataset import DatasetCard
+    from agebench.config.toml_io import validate_model
 
     cards = pytest.importorskip("agebench.registry.cards")
     assert cards.DatasetCard is DatasetCard

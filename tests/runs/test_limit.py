@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from agebench.data.samples import Samples, validate_samples
+from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.systems import excludes
 from agebench.metrics.groups import age_bands
 from agebench.runs.datasets import limit_samples
@@ -40,5 +41,18 @@ def test_a_large_or_no_limit_keeps_all(limit: int, samples: Samples) -> None:
 
 
 def test_a_limited_record_is_never_ranked() -> None:
-    assert excludes({"config": {"data": {"limit": 100}}})
-    assert not excludes({"config": {"data": {}}})
+    limited, whole = (
+        parse_record(
+            {
+                "id": "a",
+                "config": {"data": data},
+                "model": {"name": "m", "head": "coral"},
+                "metrics": {"train": "utk", "tests": {}},
+                "sha256": "",
+                "predictions": {},
+            }
+        )
+        for data in ({"limit": 100}, {})
+    )
+    assert excludes(limited)
+    assert not excludes(whole)

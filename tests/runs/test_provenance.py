@@ -149,12 +149,12 @@ def test_a_suite_shows_what_changed_and_does_not_take_it_for_done(here: Path) ->
     for job in plan_jobs(card, cards, here / "runs", settings):
         folder = RunDir(job.folder)
         folder.write_config(job.config)
-        assert job.present is not None
-        folder.write_json("manifest.json", {"finished": True, "inputs": job.present._inputs(job.config)})
+        assert job.inputs is not None
+        folder.write_json("manifest.json", {"finished": True, "inputs": job.inputs._inputs(job.config)})
         assert job.state() == "done"
     change(here, "list")
     for job in plan_jobs(card, cards, here / "runs", settings):
-        assert job.state() == "changed"
+        assert job.state() == "stale"
         assert "the --exclude list ex.csv changed" in job.reason()
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
 from agebench.training.augmentation import (
     MAX_FACTOR_CHANGE,
     OPERATIONS,

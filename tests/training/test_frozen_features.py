@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import AgeModel, create_model
 from agebench.training import frozen_features as module

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.errors import UserError
 from agebench.models import heads
 from agebench.models.age_model import AgeModel, create_model

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.errors import AgebenchError, UserError
 from agebench.models.age_model import create_model
 from agebench.training.callbacks import NullCallback, TrainState

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader

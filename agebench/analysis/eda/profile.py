@@ -15,7 +15,8 @@ from agebench.analysis.eda.distances import (
     wasserstein_null_quantile,
 )
 from agebench.analysis.eda.image_stats import ImageSample, sample_images
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.run import DataConfig
 from agebench.data.digests import add_digests
 from agebench.data.reject_reasons import count_titles
 from agebench.data.samples import Samples
@@ -23,7 +24,6 @@ from agebench.data.splits.splits import SPLITS, count_exact_duplicates, drop_ove
 from agebench.data.storage.locate import open_dataset_reader
 from agebench.errors import AgebenchError, UserError
 from agebench.metrics.groups import age_bands
-from agebench.runs.config import DataConfig
 from agebench.runs.splits import make_run_splits
 
 UNKNOWN = "unknown"

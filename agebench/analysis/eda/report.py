@@ -15,7 +15,7 @@ from agebench.analysis.eda.profile import (
     duplicates_with_conflicting_age,
     profile_dataset,
 )
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.errors import UserError
 from agebench.reports.document import BulletList, Document, Heading, Paragraph, TableBlock, figure_block, write_document
 from agebench.reports.formatting import DASH, format_count, join_words

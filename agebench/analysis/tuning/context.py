@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from agebench.config.run import RunConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig
 from agebench.runs.datasets import RunData, apply_exclusions, open_dataset, split_train_dataset
 from agebench.runs.provenance import Inputs, input_digests, require_unchanged
 from agebench.runs.run import initial_model, prepare_faces

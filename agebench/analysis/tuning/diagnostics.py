@@ -10,7 +10,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from agebench.analysis.tuning.context import SearchContext
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
 from agebench.data.image_grid import make_contact_sheet
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import Augmenter, normalize

@@ -21,9 +21,9 @@ from agebench.analysis.tuning.trials import (
     run_trial,
     statistically_tied_trials,
 )
+from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig
 from agebench.runs.manifest import Manifest
 from agebench.runs.run import add_tasks, fit, initial_model
 from agebench.runs.run_dir import RunDir

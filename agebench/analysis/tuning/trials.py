@@ -12,8 +12,8 @@ import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
 from agebench.analysis.tuning.context import SearchContext
+from agebench.config.run import RunConfig
 from agebench.errors import TrainingDivergedError
-from agebench.runs.config import RunConfig
 from agebench.runs.run import add_tasks, fit, initial_model
 from agebench.runs.run_dir import RunDir
 from agebench.training.prediction import predict

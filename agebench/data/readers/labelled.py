@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from agebench.config.cards.base import validate_model
+from agebench.config.toml_io import validate_model
 from agebench.data.faces.body_crops import FACE, MASKED, find_masks, read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.base import check_paths, to_samples, top_folder, walk_files

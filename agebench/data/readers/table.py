@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from agebench.config.cards.base import validate_model
+from agebench.config.toml_io import validate_model
 from agebench.data.faces.body_crops import FACE, MIN_BODY, NO_FACE, read_boxes
 from agebench.data.image_io import open_image
 from agebench.data.readers.base import PathFault, check_paths, top_folder, walk_files

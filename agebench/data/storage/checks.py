@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.image_io import FORMATS
 from agebench.data.readers import Reader, open_reader
 from agebench.data.reject_reasons import TITLES, count_codes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.readers import Reader, readers
 from agebench.data.readers.base import walk_files
 from agebench.data.readers.patterns import to_text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.readers import Reader, readers
 from agebench.data.storage.checks import open_copy
 from agebench.data.storage.staging import lock_file, settle, staging_folders

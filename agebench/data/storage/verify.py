@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
 from agebench.data.reject_reasons import count_codes

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.models.architectures.checkpoint_io import (

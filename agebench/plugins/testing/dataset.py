@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.vocabulary import VOCABULARY

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from agebench.config.cards.base import ModelCard
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.model import ModelCard
 from agebench.errors import UserError
 from agebench.estimators.external.base import estimate
 from agebench.estimators.external.io_spec import ExternalModelError

@@ -17,7 +17,7 @@ from agebench.analysis.robustness.corruptions import (
     to_uint8,
 )
 from agebench.analysis.robustness.report import pick_example_face
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.data.faces.regions import region_boxes, region_mask
 from agebench.errors import UserError
 from agebench.estimators.trained import TrainedEstimator

@@ -95,7 +95,7 @@ def test_what_was_planted_is_found(planted: Path, tmp_path: Path, capsys: pytest
     ("words", "message"),
     [
         (("utk",), "agebench data add utk PATH"),
-        (("synth", "--against", "synth"), "held against itself anyway"),
+        (("synth", "--against", "synth"), "always compared with itself"),
         (("synth", "--against", "nosuch"), "no dataset called 'nosuch'"),
         (("synth", "--faces", "9", "--detector", "dlb"), "did you mean 'dlib'?"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
 from agebench.config.run import FacesConfig
 from agebench.data.digests import add_digests
 from agebench.data.faces.alignment import AlignmentSpec

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agebench.config.cards.base import DatasetCard, validate_model
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import Protocol
+from agebench.config.toml_io import validate_model
 from agebench.data.samples import Samples, validate_samples
 from agebench.data.splits.protocols import Folds, make_folds
 from agebench.data.splits.split_files import write_split_files

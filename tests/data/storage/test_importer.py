@@ -10,7 +10,7 @@ from filelock import FileLock
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.storage import verify
 from agebench.data.storage.importer import download_dataset, import_dataset
 from agebench.data.storage.locate import dataset_dir, locate, open_dataset_reader

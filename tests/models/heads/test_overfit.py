@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.image_io import open_image
 from agebench.models import heads

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.run import FacesConfig
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.faces.cache import load_or_build_face_cache
@@ -84,7 +84,7 @@ BROKEN = {
     Swapped: "the eye on the image's left",
     Boxes: "gives tuple where a face should be",
     Everywhere: "there is none",
-    Restless: "at random",
+    Restless: "must be deterministic",
     NeedsMore: "cannot be made without arguments",
     int: "is no subclass of",
 }
