@@ -15,21 +15,43 @@ SLOW = {"run", "evaluate", "stress", "explore", "audit"}
 RESULTS = Path(__file__).parents[2] / "reports" / "results"
 FUNCTIONS = [name for name in ab.__all__ if name[0].islower()]
 
-# One script a line of the API; `folder` is an empty folder, `run_folder` a run on synth.
+# A dataset that is small enough for a line to run several times.
+CARD = """
+name = "few"
+title = "Few"
+reader = "synth"
+licence = "CC0-1.0"
+labels = ["age", "gender", "subject"]
+groups = ["gender"]
+faces = "none"
+[options]
+count = 90
+seed = 11
+size = 64
+"""
+# One script a line of the API; `folder` is an empty folder.
 LINES = {
     "list": "assert ab.list_datasets() and ab.list_models() and ab.list_heads()",
-    "load_dataset": "d = ab.load_dataset('synth-shift'); assert len(d.to_torch()) == len(d.frame); d.image(0)",
+    "load_dataset": "d = ab.load_dataset('few'); assert len(d.to_torch()) == len(d.frame); d.image(0)",
     "create_model": "assert ab.create_model('tiny', head='coral').head.out_features",
     "score": "assert ab.score([20, 30, 40], [21, 31, 41], resamples=100).overall['mae'].value == 1",
     "compare": "ab.compare({'a': [1, 2, 3], 'b': [2, 2, 4]}, [1, 2, 3], resamples=100).pairs",
     "leaderboard": f"assert len(ab.leaderboard({str(RESULTS)!r}).to_frame())",
-    "explore": "assert ab.explore('synth-shift', out=folder / 'explore').report.exists()",
-    "audit": "assert ab.audit('synth-shift', out=folder / 'audit').report.exists()",
-    "run": "assert ab.run(train='synth', model='tiny', epochs=1, device='cpu', out=folder / 'run').report.exists()",
-    "evaluate": "ab.evaluate(lambda x: [40.0] * len(x), datasets='synth-shift', device='cpu', out=folder / 'test')",
+    "explore": "assert ab.explore('few', out=folder / 'explore').report.exists()",
+    "audit": "assert ab.audit('few', out=folder / 'audit').report.exists()",
+    "run": "assert ab.run(train='few', model='tiny', epochs=1, device='cpu', out=folder / 'run').report.exists()",
+    "evaluate": "ab.evaluate(lambda x: [40.0] * len(x), datasets='few', device='cpu', out=folder / 'test')",
 }
 QUICK = ["list", "create_model", "score", "compare"]
 ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LINES]
+
+
+@pytest.fixture(autouse=True)
+def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("registry")
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "few.toml").write_text(CARD)
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +104,7 @@ def test_notebook(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     notebook = nbformat.v4.new_notebook()
     lines = ["import agebench as ab", f"from pathlib import Path; folder = Path({str(tmp_path)!r})"]
-    show = ["ab.score([20, 30, 40], [21, 31, 41], resamples=0)", "ab.load_dataset('synth-shift')"]
+    show = ["ab.score([20, 30, 40], [21, 31, 41], resamples=0)", "ab.load_dataset('few')"]
     notebook.cells = [nbformat.v4.new_code_cell(line) for line in [*lines, *LINES.values(), *show]]
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     for cell in notebook.cells[-2:]:
