@@ -133,7 +133,7 @@ def test_other_estimates_are_found(home: Path, reports: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda test: test.pop("method"), "do not have the shape that metrics.json has"),
+        (lambda test: test.pop("method"), "it does not have the method of its intervals"),
         (lambda test: test["method"].update(resamples=10**9), "are not computed again"),
     ],
 )

@@ -113,7 +113,7 @@ settings |= {"train": {"epochs": 1}, "evaluate": {"resamples": 100}}
 folder = RunDir(Path("run"))
 with folder.locked():
     result = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
-print("images", result.metrics["tests"]["few"]["n"])
+print("images", result.metrics.tests["few"].n)
 """
 CARD = """
 name = "few"

@@ -426,7 +426,8 @@ def test_float16_is_what_the_model_takes(files: dict[str, Path], faces: np.ndarr
 def test_a_torchscript_file_gives_no_warning(files: dict[str, Path], faces: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ask(card(format="torchscript", source=str(files["torchscript"])), faces)
+        ages = ask(card(format="torchscript", source=str(files["torchscript"])), faces)
+    assert len(ages) == len(faces)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ NONE = {"norm.weight": torch.zeros(2)}  # what is refused before its tensors are
         (
             "volo-d1",
             lambda: official.mivolo(bodies=False, state_dict=NONE, min_age=99),
-            "min_age = 99 is not below max_age = 95",
+            "min_age = 99 must be below max_age = 95",
         ),
         ("volo-d1", lambda: [1, 2], "a checkpoint is a dictionary"),
         ("volo-d1", lambda: official.mivolo(bodies=False, state_dict={"norm.weight": "x"}), "is a str, not a tensor"),
