@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/installed
-# What the user has not said, stays in this folder.
+# Unless the user sets AGEBENCH_CACHE, caches stay in this repository.
 export AGEBENCH_CACHE ?= $(CURDIR)/.cache
 
 .PHONY: demo test test-fast browser lint clean
@@ -24,7 +24,7 @@ browser:
 	echo "no Chromium, and it cannot be installed here: the pages are not tested in a browser"
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/lint/prose.py && $(BIN)/mypy
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agebench needs Python 3.11 or later; say which with PYTHON=python3.12")'

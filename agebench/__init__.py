@@ -1,29 +1,85 @@
-"""agebench: how good is an age estimator on faces it was not trained for, and can one believe the number?"""
+"""agebench: benchmark facial age estimators across datasets, with subgroup metrics and confidence intervals.
 
-from typing import TYPE_CHECKING
+The public names below are loaded on first use, so that `import agebench` needs neither torch nor pandas.
+"""
 
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+from agebench import _deprecated
 from agebench._version import __version__
 
+TYPE_CHECKING = False  # typing is not imported, which takes as long as all the rest
 if TYPE_CHECKING:
-    from pathlib import Path
+    from typing import Any
 
-    from agebench.inference.predictor import Predictor
+    from agebench.api.data import Dataset, audit, explore, list_datasets, load_dataset
+    from agebench.api.experiments import EvalResult, RunResult, evaluate, leaderboard, run, stress
+    from agebench.api.models import create_model, list_heads, list_models, load, load_estimator
+    from agebench.api.scoring import ComparisonReport, ScoreReport, compare, score
 
-__all__ = ["__version__", "load"]
+__all__ = [
+    "ComparisonReport",
+    "Dataset",
+    "EvalResult",
+    "RunResult",
+    "ScoreReport",
+    "__version__",
+    "audit",
+    "compare",
+    "create_model",
+    "evaluate",
+    "explore",
+    "leaderboard",
+    "list_datasets",
+    "list_heads",
+    "list_models",
+    "load",
+    "load_dataset",
+    "load_estimator",
+    "run",
+    "score",
+    "stress",
+]
+
+_MODULES = {
+    "data": ("Dataset", "audit", "explore", "list_datasets", "load_dataset"),
+    "experiments": ("EvalResult", "RunResult", "evaluate", "leaderboard", "run", "stress"),
+    "models": ("create_model", "list_heads", "list_models", "load", "load_estimator"),
+    "scoring": ("ComparisonReport", "ScoreReport", "compare", "score"),
+}
+_LAZY = {name: f"agebench.api.{module}" for module, names in _MODULES.items() for name in names}
+
+_deprecated.install()
 
 
-def load(model: "str | Path", *, trusted: bool = False, device: str = "auto") -> "Predictor":
-    """Open a model that estimates ages: `agebench.load("runs/mine").predict(["photo.jpg"])`.
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'agebench' has no attribute '{name}'")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
-    Args:
-        model: the folder of a finished run, an exported file, the name of an external model's card, or
-            hf://OWNER/NAME@COMMIT, what `agebench push` put on the Hugging Face hub.
-        trusted: whether files whose code runs when they are opened may be opened.
-        device: `auto`, `cpu`, `cuda`, …
 
-    Raises:
-        UserError: nothing of that kind, or a run that is not finished.
-    """
-    from agebench.inference.predictor import load as open_model
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-    return open_model(model, trusted=trusted, device=device)
+
+class _CallableModule(ModuleType):
+    """A subpackage whose name is also a public function: calling it calls the function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return __getattr__(self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """The package; a subpackage that the import system binds under a public function's name stays callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _LAZY and type(value) is ModuleType:
+            value.__class__ = _CallableModule
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

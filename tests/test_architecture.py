@@ -9,7 +9,8 @@ import agebench
 
 # From the lowest layer to the highest; packages of one layer do not import one another.
 LAYERS = (
-    ("errors", "types", "_version"),
+    ("types", "_version", "_deprecated"),
+    ("errors",),
     ("utils",),
     ("config",),
     ("registry",),
@@ -27,7 +28,7 @@ LAYERS = (
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 # Entry points stand above the layers and may import any of them lazily.
-ENTRY_POINTS = {"__init__", "__main__", "_deprecated"}
+ENTRY_POINTS = {"__init__", "__main__"}
 PACKAGE = Path(agebench.__file__).parent
 SOURCES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
@@ -94,3 +95,9 @@ def test_metrics_imports_no_torch() -> None:
             for alias in node.names
         }
         assert not {name for name in names if name.split(".")[0] in ("torch", "timm", "torchvision")}, path
+
+
+def test_the_architecture_page_names_every_package() -> None:
+    page = (PACKAGE.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    packages = {[*module.split("."), "__init__"][1] for module in SOURCES}
+    assert not {name for name in packages if f"`{name}`" not in page and not name.startswith("_")}

@@ -12,7 +12,7 @@ import pytest
 from agebench.cli import main
 from agebench.cli import run as run_command
 from agebench.registry.catalog import load_catalog
-from agebench.runs.config import resolve_config
+from agebench.runs.resolve import resolve_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

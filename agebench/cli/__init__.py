@@ -1,4 +1,5 @@
-"""The front door. One small file a command; each is imported only when it is called."""
+# PYTHON_ARGCOMPLETE_OK
+"""The command line. One small file a command; a command's module is imported only when it is called."""
 
 import argparse
 import difflib
@@ -7,55 +8,60 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agebench._version import __version__
+from agebench.cli._help import Parser, complete
 from agebench.errors import AgebenchError, UserError
 from agebench.utils.progress import above_progress, printable, step
 from agebench.utils.terminal import printable_streams
 
-# Command -> what it does. The command stands in `agebench.cli.<command>`: `add_arguments(parser)` and `run(arguments)`,
-# which returns the exit code.
+# Command -> summary. Module `agebench.cli.<command>` has `add_arguments(parser)` and `run(arguments)`, which returns the
+# exit code.
 COMMANDS = {
-    "run": "train on one dataset, test on others, write the figures and the report",
-    "test": "test a model that is not ours (a file, a callable, a command) on the same faces",
-    "suite": "many runs: plan them, do what is not done, see what stands",
-    "results": "records of runs: make them, check that their figures hold",
-    "reproduce": "a run again, from its record alone: identical, inside the interval, or outside?",
-    "leaderboard": "records as one table, with fairness, cost and what to beware of",
-    "list": "the datasets, models, suites, heads, readers and detectors there are",
-    "info": "one card in full",
-    "data": "add, get, list, check or audit datasets on this machine, look at their faces",
-    "check": "whether plugins keep their contracts: datasets, models, heads, detectors",
-    "new": "a working skeleton of a dataset, a model, a head or a detector: card, code and test",
-    "explore": "a dataset before training: labels, groups, splits, pictures; or two of them compared",
-    "tune": "step by step to a recipe: sanity check, overfitting, learning rate, weight decay, the long run",
-    "explain": "where a trained model looks: heatmaps of the predicted age, with their sanity checks",
-    "stress": "how much worse a trained model gets as photographs get worse",
-    "predict": "ages for images, folders, videos and cameras, with intervals; as a table or drawn",
-    "demo": "a page on this machine: upload, camera, ages with intervals and what they are worth",
-    "export": "a trained model as one file for elsewhere: TorchScript, ONNX or torch.export, checked, judged and timed",
-    "push": "a finished run on the Hugging Face hub, with a card that says its figures",
-    "score": "figures of predictions in a file: intervals, fairness, age gates, uncertainty",
-    "compare": "systems on the same images: is a difference shown?",
+    "run": "train on one dataset, test on others, write metrics and a report",
+    "test": "test an external model (a file, a Python callable, a command) on the same faces",
+    "suite": "plan and execute the runs of a benchmark, and show their state",
+    "results": "make records of runs, and verify their metrics",
+    "reproduce": "repeat a run from its record: identical, inside the interval, or outside?",
+    "leaderboard": "write the table of all records, with fairness, cost and caveats",
+    "list": "list datasets, models, suites, heads, readers and detectors",
+    "info": "print one card in full",
+    "data": "import, download, list, verify, audit or align the datasets on this machine",
+    "check": "check the contracts of plugins: datasets, models, heads, detectors",
+    "new": "create the skeleton of a dataset, model, head or detector: card, code and test",
+    "explore": "profile a dataset before training: labels, groups, splits, images; or compare two",
+    "tune": "search a training recipe: diagnostics, learning rate, weight decay, a long run",
+    "explain": "compute attribution maps of the predicted age, with sanity checks",
+    "stress": "measure the error of a trained model on corrupted images",
+    "predict": "estimate ages in images, folders, videos and cameras, with intervals",
+    "demo": "serve a local web page: upload or camera, ages with intervals",
+    "export": "write a trained model as one file: TorchScript, ONNX or torch.export, verified and timed",
+    "push": "upload a finished run to the Hugging Face hub, with a model card",
+    "score": "compute metrics of predictions in a file: intervals, fairness, age gates, uncertainty",
+    "compare": "compare systems on the same images, paired",
 }
+
+# Command -> its other name.
+ALIASES = {"test": "evaluate", "stress": "robustness", "explain": "attribute"}
 
 # Words of other programs -> the command that does it here.
 SYNONYMS = {
     "train": "run",
     "fit": "run",
     "finetune": "run",
-    "evaluate": "test",
     "eval": "test",
     "benchmark": "suite",
     "bench": "suite",
     "metrics": "score",
     "diff": "compare",
-    "download": "data get",
-    "get": "data get",
-    "add": "data add",
+    "download": "data download",
+    "get": "data download",
+    "add": "data import",
+    "import": "data import",
     "audit": "data audit",
-    "faces": "data faces",
+    "faces": "data align",
+    "align": "data align",
     "dataset": "data",
     "datasets": "list datasets",
     "models": "list models",
@@ -69,7 +75,6 @@ SYNONYMS = {
     "app": "demo",
     "upload": "push",
     "publish": "push",
-    "robustness": "stress",
     "heatmap": "explain",
     "record": "results",
     "records": "results",
@@ -91,23 +96,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(argv)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(
+def build_parser(commands: Iterable[str]) -> argparse.ArgumentParser:
+    """Build the parser of the command line.
+
+    Args:
+        commands: names of the commands whose modules are loaded; all others have no options.
+
+    Returns:
+        The parser; `run` of its result is the command's function.
+    """
+    parser = Parser(
         prog="agebench",
         description="Cross-dataset benchmark of facial age estimators.",
-        epilog="`agebench COMMAND --help` says more.",
+        epilog="`agebench COMMAND --help` shows the options and examples of a command.\nmanual: README.md",
     )
     parser.add_argument("--version", action="version", version=f"agebench {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    argv = [*(sys.argv[1:] if argv is None else argv)]  # not list(): once `agebench list` ran, that is its module
-    wanted = next((word for word in argv if not word.startswith("-")), None)
+    actions = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    loaded = set(commands)
     for name, summary in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary, description=_sentence(summary))
-        if name == wanted:
+        aliases = [ALIASES[name]] if name in ALIASES else []
+        subparser = actions.add_parser(name, aliases=aliases, help=summary, description=_sentence(summary))
+        if loaded & {name, *aliases}:
             module = importlib.import_module(f"agebench.cli.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    if wanted is not None and wanted not in COMMANDS:
+            complete(subparser, name)
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    argv = [*(sys.argv[1:] if argv is None else argv)]  # not list(): once `agebench list` ran, that is its module
+    wanted = next((word for word in argv if not word.startswith("-")), None)
+    completing = "_ARGCOMPLETE" in os.environ
+    parser = build_parser(COMMANDS if completing else [wanted] if wanted else [])
+    if completing:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    if wanted is not None and wanted not in {*COMMANDS, *ALIASES.values()}:
         print(f"agebench: no command '{printable(wanted[:80])}'{_suggestion(wanted)}", file=sys.stderr)
         return UserError.exit_code
     arguments = parser.parse_args(argv)
@@ -119,14 +145,14 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"agebench: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone (`agebench list | head`); keep Python from complaining at exit.
+        # The reader of the output ended (`agebench list | head`); avoid an error message at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("agebench: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        # An unbuffered stream keeps nothing that a flush could fail on: a line more shows whether it was the stream.
+        # An unbuffered stream has nothing to flush; writing one more line shows whether the stream failed.
         if isinstance(error, OSError) and not _flushed("\n"):
             return 1
         if not _is_short_of_memory(error):
@@ -145,7 +171,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Have standard output take every character, and nothing else open where a standard stream is closed."""
+    """Let standard output take every character, and reopen closed standard streams on the null device."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -160,7 +186,11 @@ def _open_standard_streams() -> None:
 
 
 def _flushed(more: str = "") -> bool:
-    """Whether all that was printed, and `more`, could be written; says so where not."""
+    """Flush standard output; return False, with a message, if it cannot be written.
+
+    Args:
+        more: text to write first.
+    """
     try:
         sys.stdout.write(more)
         sys.stdout.flush()
@@ -174,7 +204,7 @@ def _flushed(more: str = "") -> bool:
 
 
 def _memory_limit() -> str:
-    """For a message: the limit of this process's address space, "" where there is none."""
+    """Return the limit of this process's address space as the end of a message; "" without a limit."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -184,15 +214,19 @@ def _memory_limit() -> str:
 
 
 def _is_short_of_memory(error: Exception) -> bool:
-    """Whether an error is one of lacking memory; libraries raise all kinds where the address space is limited."""
+    """Return whether an error means lack of memory; libraries raise various types if the address space is limited."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return bool(_memory_limit()) and isinstance(error, RuntimeError | ImportError | OSError | SystemError)
 
 
 def _suggestion(word: str) -> str:
-    """Return the end of the message about an unknown command: the closest one, by meaning or by letters."""
+    """Return the end of the message about an unknown command: the closest command, by meaning or by spelling."""
     word = word.lower()
-    close = [SYNONYMS[word]] if word in SYNONYMS else difflib.get_close_matches(word[:80], COMMANDS, n=2, cutoff=0.6)
+    close = (
+        [SYNONYMS[word]]
+        if word in SYNONYMS
+        else difflib.get_close_matches(word[:80], [*COMMANDS, *ALIASES.values()], n=2, cutoff=0.6)
+    )
     hint = f"did you mean {' or '.join(f'`agebench {name}`' for name in close)}? " if close else ""
     return f"; {hint}`agebench --help` lists the commands"

@@ -1,4 +1,4 @@
-"""What is said of a run that is finished already."""
+"""Messages that several commands print."""
 
 import sys
 from pathlib import Path
@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agebench.registry.catalog import Catalog
-    from agebench.runs.provenance import AnyConfig
+    from agebench.runs.datasets import AnyConfig
     from agebench.runs.run_dir import RunDir
 
 
 def print_already_finished(folder: "RunDir", config: "AnyConfig", catalogue: "Catalog", where: Path | str) -> None:
-    """That a finished run is not done again; where its data or weights are others than they were, an error says so."""
+    """Report that a finished run is not repeated.
+
+    Args:
+        folder: the run's folder.
+        config: the run's settings.
+        catalogue: the cards of the datasets.
+        where: the folder or URL, for the message.
+
+    Raises:
+        UserError: the run's data or weights have changed since it was made.
+    """
     from agebench.runs.provenance import InputTracker
 
-    unseen = InputTracker(catalogue).refuse_changed(folder, config)
-    doubt = f" Whether its data are still the same is not known: {unseen}" if unseen else ""
-    print(f"{where} holds this run, finished; nothing is done again.{doubt}", file=sys.stderr)
+    unverified = InputTracker(catalogue).refuse_changed(folder, config)
+    note = f" Its data cannot be verified: {unverified}" if unverified else ""
+    print(f"{where} contains this run, finished; nothing is repeated.{note}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`agebench check NAME`: does a plugin keep its contract?"""
+"""`agebench check NAME`: check the contracts of plugins."""
 
 import argparse
 import json
@@ -7,28 +7,26 @@ from agebench.cli.common_options import add_json, add_registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench check`."""
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="datasets, models, heads, detectors; none: every one there is"
-    )
+    """Add the options of `agebench check`."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets, models, heads, detectors; none: all")
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the checks; exit code 1 if one is broken."""
+    """Run the checks; return 1 if a contract is violated."""
     from agebench.errors import AgebenchError
     from agebench.plugins.testing import ContractViolation, find_checks
 
     rows = []
     for check in find_checks(arguments.names, arguments.registry):
         try:
-            said, good = check.run(), True
+            message, passed = check.run(), True
         except (ContractViolation, AgebenchError) as error:
-            said, good = str(error), False
-        rows.append({"kind": check.kind, "name": check.name, "good": good, "says": said})
+            message, passed = str(error), False
+        rows.append({"kind": check.kind, "name": check.name, "good": passed, "says": message})
         if not arguments.json:
-            print(f"{check.kind} {check.name}: good ({said})" if good else f"broken: {said}", flush=True)
+            print(f"{check.kind} {check.name}: good ({message})" if passed else f"broken: {message}", flush=True)
     if arguments.json:
         print(json.dumps(rows, indent=2))
     return 0 if all(row["good"] for row in rows) else 1

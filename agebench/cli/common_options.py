@@ -4,12 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agebench.cli._help import add_renamed
+
 if TYPE_CHECKING:
     from agebench.registry.catalog import Catalog
 
 
 def add_registry(parser: argparse.ArgumentParser) -> None:
-    """--registry DIR, repeatable."""
+    """Add --registry DIR, repeatable."""
     parser.add_argument(
         "--registry",
         metavar="DIR",
@@ -21,55 +23,99 @@ def add_registry(parser: argparse.ArgumentParser) -> None:
 
 
 def add_exclude(parser: argparse.ArgumentParser) -> None:
-    """--exclude FILE, repeatable."""
+    """Add --exclude FILE, repeatable."""
     parser.add_argument(
         "--exclude",
         metavar="FILE",
         action="append",
         default=[],
-        help="a CSV of sample_ids to leave out, as `agebench data audit` writes (repeatable)",
+        help="a CSV of sample_ids to exclude, as `agebench data audit` writes (repeatable)",
     )
 
 
+def add_experiment_options(parser: argparse.ArgumentParser, *, grid: bool = True, dry_run: bool = True) -> None:
+    """Add --grid, --limit and --dry-run, which `run`, `test` and `suite` share.
+
+    Args:
+        parser: the command's parser.
+        grid: whether the command has --grid.
+        dry_run: whether the command has --dry-run.
+    """
+    if grid:
+        parser.add_argument(
+            "--grid",
+            metavar="KEY=VALUES",
+            action="append",
+            default=[],
+            help="run once for each value, e.g. train.lr=1e-3,1e-4; repeat the option for every combination",
+        )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=int,
+        help="use a random subset of N images of each dataset, stratified by age band; such runs are never ranked",
+    )
+    if dry_run:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print the settings, the datasets and the folder, and run nothing"
+        )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
+    """Add --json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """What answers, and how faces are found for it; `agebench predict` and `agebench demo` share it."""
+    """Add the model, and how faces are found for it: options of `agebench predict` and `agebench demo`."""
     parser.add_argument(
         "model",
         metavar="MODEL",
         help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--align",
         "--faces",
         choices=["detect", "none"],
         default="detect",
         help="detect: find and align every face (default); none: each image is one face, framed like the training faces",
     )
     parser.add_argument(
-        "--detector", metavar="NAME", default="", help="what finds the faces, see `agebench list detectors`"
+        "--detector",
+        metavar="NAME",
+        default="",
+        help="face detector, see `agebench list detectors` (default: the model's)",
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--detect-size",
         "--search",
         metavar="PIXELS",
         type=int,
         default=0,
-        help="find faces sooner: larger pictures are reduced to this side to look for them; smaller faces are missed",
+        help="detect faces in images reduced to this side: faster, but small faces are missed (default: 0, full size)",
     )
-    parser.add_argument(
-        "--level", type=float, metavar="SHARE", help="of true ages that the intervals are to hold (default: 0.9)"
+    add_renamed(
+        parser,
+        "--coverage",
+        "--level",
+        type=float,
+        metavar="SHARE",
+        help="share of true ages inside the intervals (default: 0.9)",
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    parser.add_argument(
-        "--trusted", action="store_true", help="open an exported file whose code runs when it is opened"
+    add_renamed(
+        parser,
+        "--allow-code-execution",
+        "--trusted",
+        action="store_true",
+        help="open an exported file whose code runs when it is opened",
     )
 
 
 def check_seed(arguments: argparse.Namespace) -> None:
-    """Refuse a seed that no generator takes.
+    """Reject a negative seed.
 
     Raises:
         UserError: --seed is negative.
@@ -81,12 +127,12 @@ def check_seed(arguments: argparse.Namespace) -> None:
 
 
 def load_cards(arguments: argparse.Namespace) -> "Catalog":
-    """All cards that this call can see."""
+    """Load the cards that this call can name."""
     from agebench.registry.catalog import load_catalog
 
     return load_catalog(arguments.registry)
 
 
 def path_or_url(text: str) -> Path | str:
-    """A folder, or a URL as it stands: a path would lose one of its slashes."""
+    """Return a path, or a URL as text: a path would lose one of its slashes."""
     return text if "://" in text else Path(text)

@@ -1,4 +1,4 @@
-"""`agebench compare`: systems on the same images."""
+"""`agebench compare`: compare systems on the same images."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench compare`."""
+    """Add the options of `agebench compare`."""
     parser.add_argument(
         "systems",
         nargs="+",
@@ -30,9 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, compare on every test set that all systems have, print."""
+    """Read predictions, compare systems on their common test sets, and print."""
+    import numpy as np
+
     from agebench.errors import UserError
     from agebench.metrics.comparison import align_systems, compare_systems, friedman_nemenyi
+    from agebench.metrics.schema import ComparisonFile
     from agebench.utils.io import check_folder
 
     check_resampling(arguments)
@@ -47,24 +50,26 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("a comparison needs two systems at least: agebench compare A=a.csv B=b.csv")
     tests = _tests(named, arguments)
     missing = "missing" in arguments.allow
-    result: dict[str, object] = {"schema": 1, "tests": {}}
     found = {}
     for test, systems in tests.items():
         paired = align_systems(systems, allow_missing=missing)
         found[test] = compare_systems(
             paired, resamples=arguments.resamples, seed=arguments.seed, interval=arguments.interval
         )
-    result["tests"] = found
+    result = ComparisonFile(tests=found)
     if len(tests) > 1 and len(names) > 2:
-        maes = {test: {name: row["mae"]["value"] for name, row in of["systems"].items()} for test, of in found.items()}
-        result["across"] = friedman_nemenyi(maes)
+        maes = {
+            test: {name: np.nan if row.mae.value is None else row.mae.value for name, row in compared.systems.items()}
+            for test, compared in found.items()
+        }
+        result = ComparisonFile(tests=found, across=friedman_nemenyi(maes))
     if arguments.out:
         from agebench.reports.evaluation import write_comparison
 
         write_comparison(arguments.out, result)
     from agebench.reports.sections.evaluation import compare_text
 
-    print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else compare_text(result))
+    print(json.dumps(result.to_json(), indent=2, allow_nan=False) if arguments.json else compare_text(result))
     if arguments.out:
         print(f"report: {arguments.out / 'comparison.md'}", file=sys.stderr)
     return 0
@@ -83,7 +88,7 @@ def _named(text: str) -> tuple[str, list[Path]]:
 def _tests(
     named: list[tuple[str, list[Path]]], arguments: argparse.Namespace
 ) -> "dict[str, dict[str, list[pd.DataFrame]]]":
-    """Test set -> system -> predictions, one table a seed."""
+    """Return test set -> system -> predictions, one table for each seed."""
     from agebench.errors import UserError
     from agebench.metrics.prediction_io import column_map, read_predictions
 

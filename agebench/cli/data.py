@@ -1,4 +1,4 @@
-"""`agebench data add|get|list|check|audit|faces`: the datasets on this machine."""
+"""`agebench data import|download|list|verify|audit|align`: the datasets on this machine."""
 
 import argparse
 import dataclasses
@@ -10,34 +10,37 @@ from agebench.cli import data_audit, data_faces
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import DatasetCard
-    from agebench.data.storage.importer import ImportReport, VerifyReport
+    from agebench.config.cards.dataset import DatasetCard
+    from agebench.data.storage.importer import ImportReport
+    from agebench.data.storage.verify import VerifyReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions of `agebench data`, and their options."""
+    """Add the actions of `agebench data` and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    add = actions.add_parser("add", help="import an archive or a folder that you have")
+    add = actions.add_parser("import", aliases=["add"], help="import an archive or a folder")
     add.add_argument("name", help="the dataset's card, see `agebench list datasets`")
     add.add_argument("path", type=Path, help="a tar or zip archive, or a folder")
-    add.add_argument("--link", action="store_true", help="leave the folder where it is and point to it")
-    add.add_argument("--replace", action="store_true", help="also replace a good copy that is there")
+    add.add_argument("--link", action="store_true", help="link to the folder instead of copying it")
+    add.add_argument("--replace", action="store_true", help="replace an existing valid copy")
     add.set_defaults(act=_add)
 
-    get = actions.add_parser("get", help="download a dataset whose card names an open source")
+    get = actions.add_parser("download", aliases=["get"], help="download a dataset whose card names an open source")
     get.add_argument("name", help="the dataset's card")
     get.set_defaults(act=_get)
     for action in (add, get):
         action.add_argument(
-            "--allow-partial", action="store_true", help="accept another number of images than the card says"
+            "--allow-partial", action="store_true", help="accept another number of images than the card specifies"
         )
 
-    listing = actions.add_parser("list", help="which datasets are here, and where")
+    listing = actions.add_parser("list", help="list the datasets on this machine")
     listing.set_defaults(act=_list)
 
-    check = actions.add_parser("check", help="read labels again, open images; exit code 1 if anything is wrong")
-    check.add_argument("names", nargs="*", metavar="NAME", help="datasets; none: all that are here")
+    check = actions.add_parser(
+        "verify", aliases=["check"], help="read labels and open images; exit code 1 if a problem is found"
+    )
+    check.add_argument("names", nargs="*", metavar="NAME", help="datasets; none: all on this machine")
     check.add_argument("--full", action="store_true", help="open every image, not a sample of 200")
     check.set_defaults(act=_check)
 
@@ -48,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the action."""
+    """Execute the action."""
     return int(arguments.act(arguments))
 
 
@@ -72,16 +75,16 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "ImportRe
         _print_json(report)
         return 0
     for problem in report.problems:
-        print(f"{card.name} is not good: {problem}")
-    aside = f", {report.rejected} put aside (see `agebench data check {card.name}`)" if report.rejected else ""
+        print(f"{card.name} is not valid: {problem}")
+    rejected = f", {report.rejected} rejected (see `agebench data verify {card.name}`)" if report.rejected else ""
     state = "was there already" if report.was_present else "added"
-    print(f"{card.title} {state}: {report.images} images{aside}\n{_where(report.root)}\nlicence: {card.licence}")
+    print(f"{card.title} {state}: {report.images} images{rejected}\n{_where(report.root)}\nlicence: {card.licence}")
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
     found = load_cards(arguments).datasets
-    from agebench.data.storage.importer import dataset_dir, download_source, needs_files, recover
+    from agebench.data.storage.locate import dataset_dir, download_source, needs_files, recover
     from agebench.utils.paths import data_home
 
     broken = found.broken()
@@ -91,13 +94,13 @@ def _list(arguments: argparse.Namespace) -> int:
         home = dataset_dir(card)
         recover(card)
         if not needs_files(card):
-            state, where = "made as it is read", ""
+            state, where = "generated", ""
         elif home.exists():
             state, where = "here", _where(home)
         else:
             state, where = (
                 "missing",
-                f"agebench data get {name}" if download_source(card) else f"agebench data add {name} PATH",
+                f"agebench data download {name}" if download_source(card) else f"agebench data import {name} PATH",
             )
         rows.append({"name": name, "title": card.title, "images": card.count, "state": state, "where": where})
     if arguments.json:
@@ -114,7 +117,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     found = load_cards(arguments).datasets
-    from agebench.data.storage.importer import dataset_dir, needs_files, recover, verify_dataset
+    from agebench.data.storage.locate import dataset_dir, needs_files, recover
+    from agebench.data.storage.verify import verify_dataset
 
     chosen = [found.get(name) for name in arguments.names]
     if not chosen:
@@ -126,7 +130,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(reports)
     elif not reports:
-        print("no dataset is here yet; `agebench data list` shows how to get them")
+        print("no dataset is on this machine yet; `agebench data list` shows how to get one")
     else:
         _print_checks(reports)
     return 1 if any(report.problems for report in reports) else 0
@@ -142,8 +146,8 @@ def _print_checks(reports: "list[VerifyReport]") -> None:
         {
             "name": report.name,
             "images": report.images,
-            "a whole copy": report.expected,
-            "put aside": sum(report.rejected.values()),
+            "complete copy": report.expected,
+            "rejected": sum(report.rejected.values()),
             "opened": report.decoded,
             "unreadable": len(report.unreadable),
             "verdict": "wrong" if report.problems else "good",
@@ -157,7 +161,7 @@ def _print_checks(reports: "list[VerifyReport]") -> None:
     for report in reports:
         for code, count in report.rejected.items():
             title = TITLES[RejectReason(code)]
-            print(f"{report.name}: put aside {count:,} as {code}: {title}, e.g. {report.details[code]}")
+            print(f"{report.name}: rejected {count:,} as {code}: {title}, e.g. {report.details[code]}")
 
 
 def _where(root: Path) -> str:
@@ -165,5 +169,7 @@ def _where(root: Path) -> str:
 
 
 def _print_json(report: Any) -> None:
-    content = [dataclasses.asdict(one) for one in report] if isinstance(report, list) else dataclasses.asdict(report)
+    content = (
+        [dataclasses.asdict(entry) for entry in report] if isinstance(report, list) else dataclasses.asdict(report)
+    )
     print(json.dumps(content, indent=2, default=str))

@@ -1,4 +1,4 @@
-"""`agebench demo`: a page on this machine that shows what a model says, and what that is worth."""
+"""`agebench demo`: a local web page with the estimates of a model."""
 
 import argparse
 import json
@@ -13,15 +13,15 @@ from agebench.utils.progress import silence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench demo`."""
+    """Add the options of `agebench demo`."""
     add_model_option(parser)
     parser.add_argument(
         "--host",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="where to listen (default: 127.0.0.1, this machine alone)",
+        help="address to listen on (default: 127.0.0.1, this machine only)",
     )
-    parser.add_argument("--port", metavar="N", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--port", metavar="N", type=int, help="default: the first free port from 7860 on")
     add_registry(parser)
     add_json(parser)
 
@@ -35,41 +35,43 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.demo.session import DemoSession
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
 
-    if arguments.search < 0:
-        raise UserError(f"--search {arguments.search}: must be 0 or more")
+    if arguments.detect_size < 0:
+        raise UserError(f"--detect-size {arguments.detect_size}: must be 0 or more")
     if not arguments.host:
-        raise UserError("--host: names no address; 127.0.0.1 is this machine alone")
+        raise UserError("--host: is empty; 127.0.0.1 is this machine only")
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
     if arguments.detector:
         open_detector(arguments.detector)
     with load(
-        arguments.model, trusted=arguments.trusted, device=arguments.device, cards=load_cards(arguments)
+        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
-        if arguments.level is not None:
-            predictor.interval(arguments.level)  # asked for, it is refused where it cannot be promised
-        level = DEFAULT_COVERAGE if arguments.level is None else arguments.level
-        demo = DemoSession(predictor, level=level, detector=arguments.detector, search=arguments.search)
-        place = {"host": arguments.host, "port": arguments.port, "framing": arguments.faces}
+        if arguments.coverage is not None:
+            predictor.interval(arguments.coverage)  # an explicit coverage is an error if it cannot be calibrated
+        level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
+        demo = DemoSession(predictor, level=level, detector=arguments.detector, search=arguments.detect_size)
+        place = {"host": arguments.host, "port": arguments.port, "framing": arguments.align}
         with _ended_by_signals(), serve(demo, **place) as address:
             print(json.dumps({"address": address}) if arguments.json else f"{address} (Ctrl-C ends it)", flush=True)
             if arguments.host not in LOOPBACK:
-                print(f"agebench: --host {arguments.host}: others on the network can open this page", file=sys.stderr)
+                print(
+                    f"agebench: --host {arguments.host}: other hosts on the network can open this page", file=sys.stderr
+                )
             with suppress(KeyboardInterrupt):
                 _wait()
-    print("agebench: ended, the pictures are deleted", file=sys.stderr)
+    print("agebench: ended; the images are deleted", file=sys.stderr)
     return 0
 
 
 def _wait() -> None:
-    """Until somebody ends it."""
+    """Wait until the process is interrupted."""
     with silence():
         threading.Event().wait()
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """A closed terminal and SIGTERM are as Ctrl-C: pictures have to be deleted."""
+    """Treat SIGTERM and a closed terminal as Ctrl-C, so that images are deleted."""
     kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = [signal.signal(kind, _stop) for kind in kinds]
     try:

@@ -1,4 +1,4 @@
-"""`agebench explore`: a dataset before training, as one page."""
+"""`agebench explore`: the profile of a dataset before training, as one page."""
 
 import argparse
 import json
@@ -8,20 +8,20 @@ from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench explore`."""
+    """Add the options of `agebench explore`."""
     parser.add_argument(
         "names", nargs="+", metavar="DATASET", help="a dataset; further ones are compared with the first"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the split and the random images (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="seed of the split and of the random images (default: 0)"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where the page goes (default: explore/<names>)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the page (default: explore/<names>)")
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explore, write the page, say where it is."""
+    """Profile the datasets, write the page, print its path."""
     from agebench.errors import UserError
 
     names = list(dict.fromkeys(arguments.names))

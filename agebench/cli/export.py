@@ -1,4 +1,4 @@
-"""`agebench export`: a run's model as files that need nothing of agebench."""
+"""`agebench export`: a run's model as files that do not need agebench."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from agebench.cli.common_options import add_json, add_registry, check_seed, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench export`."""
+    """Add the options of `agebench export`."""
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
     parser.add_argument(
         "--format",
@@ -25,25 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         help="any of fp32, bf16, fp16, int8; lower ones are tested on the run's test sets first (default: fp32)",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where the files go (default: RUN/export)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the files (default: RUN/export)")
     parser.add_argument(
         "--images",
         type=int,
         metavar="N",
-        help="judge lower precisions on at most N images of each test set, evenly taken (default: all)",
+        help="check lower precisions on at most N evenly spaced images of each test set (default: all)",
     )
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random choices (default: 0)")
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the files, print the table; 1 if one was refused."""
+    """Write the files, print the table; return 1 if a file fails the accuracy check."""
     from agebench.errors import UserError
 
     if arguments.resamples < 100:
-        raise UserError(f"--resamples {arguments.resamples}: give 100 or more: without intervals nothing can be judged")
+        raise UserError(f"--resamples {arguments.resamples}: give 100 or more: the accuracy check needs intervals")
     if arguments.images is not None and arguments.images < 2:
         raise UserError(f"--images {arguments.images}: give 2 or more")
     check_seed(arguments)
@@ -53,19 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.utils.io import check_folder
 
     options = {"images": arguments.images, "resamples": arguments.resamples, "seed": arguments.seed}
-    ordered = plan_exports(arguments.format, arguments.precision, **options)
+    plan = plan_exports(arguments.format, arguments.precision, **options)
     folder = RunDir(arguments.folder)
     out = arguments.out or folder.path / "export"
     if arguments.out or folder.path.is_dir():
         check_folder(out)
-    found = export_run(folder, load_cards(arguments), ordered, out)
-    print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else export_text(found))
-    for entry in found["impossible"]:
+    result = export_run(folder, load_cards(arguments), plan, out)
+    print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else export_text(result))
+    for entry in result["impossible"]:
         print(f"not written: {entry['file']}: {entry['reason']}", file=sys.stderr)
-    for entry in found["refused"]:
+    for entry in result["refused"]:
         print(f"refused: {entry['file']}: {entry['reason']}", file=sys.stderr)
     print(f"files: {out}", file=sys.stderr)
-    return 1 if found["refused"] else 0
+    return 1 if result["refused"] else 0
 
 
 def _words(text: str) -> list[str]:

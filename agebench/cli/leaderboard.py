@@ -1,4 +1,4 @@
-"""`agebench leaderboard`: records as one table."""
+"""`agebench leaderboard`: write the table of all records."""
 
 import argparse
 import gc
@@ -10,7 +10,7 @@ from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench leaderboard`."""
+    """Add the options of `agebench leaderboard`."""
     parser.add_argument(
         "--results",
         type=Path,
@@ -25,44 +25,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=["markdown", "csv", "latex"],
         default="markdown",
-        help="csv and latex hold the table of MAE alone (default: markdown)",
+        help="csv and latex contain only the table of MAE (default: markdown)",
     )
-    parser.add_argument("--published", metavar="SUITE", default="published", help="whose rows stand below ours")
+    parser.add_argument(
+        "--published", metavar="SUITE", default="published", help="suite of results from papers, shown apart"
+    )
     parser.add_argument(
         "--site",
         type=Path,
         metavar="DIR",
-        help="also write DIR/index.html, the same as a page to sort, filter and look into",
+        help="also write DIR/index.html, a page to sort and filter",
     )
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read the records, write the page."""
+    """Read the records and write the page."""
     from agebench.errors import UserError
     from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex
     from agebench.leaderboard.records import read_records
+    from agebench.leaderboard.schema import parse_record
     from agebench.leaderboard.verify import check_record
     from agebench.utils.io import check_file, check_folder, write_text
 
     if arguments.json and arguments.format != "markdown" and not arguments.out:
         raise UserError(
-            f"--json and --format {arguments.format} both go to standard output; give --out, or leave one out"
+            f"--json and --format {arguments.format} both write to standard output; give --out, or omit one of them"
         )
     if arguments.site:
         check_folder(arguments.site, "--site")
     if arguments.out or arguments.format == "markdown":
         check_file(arguments.out or Path("reports/LEADERBOARD.md"))
     records, catalogue = read_records(arguments.results), load_cards(arguments)
-    gc.freeze()  # they stay to the end: no collection need look through their million values again
+    gc.freeze()  # the records stay in memory: exclude their million values from garbage collection
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
         if problem is not None:
-            raise UserError(f"{path}: {problem}; `agebench results check` says more")
+            raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
     if not records:
-        raise UserError(f"{arguments.results}: no record in it; `agebench results add RUN` makes one")
-    rows = group_into_systems(records.values())
+        raise UserError(f"{arguments.results}: contains no record; `agebench results add RUN` makes one")
+    rows = group_into_systems(parse_record(record, path) for path, record in records.items())
     published = catalogue.suites.get(arguments.published).published
     if arguments.site:
         from agebench.leaderboard.site import write_site

@@ -1,4 +1,4 @@
-"""`agebench list`: what there is."""
+"""`agebench list`: list datasets, models, suites, heads, readers and detectors."""
 
 import argparse
 import json
@@ -8,37 +8,40 @@ from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench list`."""
+    """Add the options of `agebench list`."""
     parser.add_argument(
-        "kind", nargs="?", choices=("datasets", "models", "suites", "heads", "readers", "detectors"), help="only these"
+        "kind",
+        nargs="?",
+        choices=("datasets", "models", "suites", "heads", "readers", "detectors"),
+        help="list only this kind",
     )
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print names and titles; broken plugins stand below with the reason."""
+    """Print names and titles, and broken plugins with the reason."""
     from agebench.registry.builtin import detectors, heads, readers
 
-    found = load_cards(arguments)
-    # First, because it loads the cards of plugins and so determines which names are good.
+    catalog = load_cards(arguments)
+    # First, because it loads the plugins and so determines which names are usable.
     broken: dict[str, str] = {}
-    for registry in (found.datasets, found.models, found.suites):
+    for registry in (catalog.datasets, catalog.models, catalog.suites):
         for name, reason in registry.broken().items():
             broken[f"{name} ({registry.kind})" if name in broken else name] = reason
     tables = {
-        "datasets": {name: found.datasets.get(name).title for name in found.datasets.names()},
-        "models": {name: found.models.get(name).title for name in found.models.names()},
-        "suites": {name: found.suites.get(name).title for name in found.suites.names()},
+        "datasets": {name: catalog.datasets.get(name).title for name in catalog.datasets.names()},
+        "models": {name: catalog.models.get(name).title for name in catalog.models.names()},
+        "suites": {name: catalog.suites.get(name).title for name in catalog.suites.names()},
         "heads": dict.fromkeys(heads.names(), ""),
         "readers": dict.fromkeys(readers.names(), ""),
         "detectors": dict.fromkeys(detectors.names(), ""),
     }
-    wanted = [arguments.kind] if arguments.kind else list(tables)
+    kinds = [arguments.kind] if arguments.kind else list(tables)
     if arguments.json:
-        print(json.dumps({kind: tables[kind] for kind in wanted} | {"broken": broken}, indent=2))
+        print(json.dumps({kind: tables[kind] for kind in kinds} | {"broken": broken}, indent=2))
         return 0
-    for kind in wanted:
+    for kind in kinds:
         titles = tables[kind]
         print(f"{kind}:")
         if any(titles.values()):

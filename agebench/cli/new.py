@@ -1,4 +1,4 @@
-"""`agebench new dataset|model|head|detector NAME`: a package to start from."""
+"""`agebench new dataset|model|head|detector NAME`: create the skeleton of a plugin."""
 
 import argparse
 import json
@@ -8,31 +8,35 @@ from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench new`."""
+    """Add the options of `agebench new`."""
     parser.add_argument("kind", choices=("dataset", "model", "head", "detector"))
-    parser.add_argument("name", metavar="NAME", help="what it will be called, e.g. my-faces")
+    parser.add_argument("name", metavar="NAME", help="name of the plugin, e.g. my-faces")
     parser.add_argument(
-        "--into", metavar="DIR", type=Path, default=Path(), help="where its folder is to stand (default: here)"
+        "--into",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="parent folder of the new package (default: the current folder)",
     )
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the skeleton and say what to do next."""
+    """Write the skeleton and print the next commands."""
     from agebench.errors import UserError
     from agebench.plugins.scaffold import write_skeleton
     from agebench.registry.builtin import detectors, heads
     from agebench.utils.io import check_folder
 
-    found = load_cards(arguments)
-    taken = {
-        "dataset": found.datasets.names,
-        "model": found.models.names,
+    catalog = load_cards(arguments)
+    existing_names = {
+        "dataset": catalog.datasets.names,
+        "model": catalog.models.names,
         "head": heads.names,
         "detector": detectors.names,
     }[arguments.kind]
-    if arguments.name in taken():
+    if arguments.name in existing_names():
         raise UserError(f"there is a {arguments.kind} called '{arguments.name}' already; choose another name")
     check_folder(arguments.into, "--into")
     files = write_skeleton(arguments.kind, arguments.name, arguments.into)

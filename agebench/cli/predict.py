@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench predict`."""
+    """Add the options of `agebench predict`."""
     add_model_option(parser)
     parser.add_argument(
         "inputs",
@@ -25,35 +26,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help=".csv, .json or .parquet (default: CSV on standard output)"
     )
-    parser.add_argument("--draw", metavar="DIR", type=Path, help="write pictures and videos with boxes and ages")
-    parser.add_argument("--threshold", type=int, metavar="AGE", help="decide who is over this age")
+    add_renamed(
+        parser,
+        "--annotate-dir",
+        "--draw",
+        metavar="DIR",
+        type=Path,
+        help="write images and videos with boxes and ages",
+    )
+    parser.add_argument("--threshold", type=int, metavar="AGE", help="decide whether each person is over this age")
     parser.add_argument(
         "--challenge",
         type=float,
         metavar="AGE",
-        help="the estimate from which on (default: 7 years above the threshold)",
+        help="estimate from which a person passes (default: 7 years above the threshold)",
     )
     parser.add_argument("--frames", type=int, metavar="N", help="of a video or camera, only the first N")
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--detect-every",
         "--every",
         type=int,
         metavar="N",
         default=1,
-        help="of a video or camera, look for faces in every N-th frame only; between, they are taken to stay where they are",
+        help="of a video or camera, detect faces in every N-th frame only; in between, boxes are kept",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that find faces (default: one a core)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that detect faces (default: one for each core)"
+    )
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Open the model, look at all that is given, write the rows; what they are worth goes to standard error."""
+    """Estimate ages in all inputs and write the rows; print intervals and error rates to standard error."""
     _check(arguments)
     from agebench.data.faces.detectors.base import open_detector
     from agebench.inference.input_sources import expand_inputs
     from agebench.utils.io import check_file, check_folder
 
-    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model: what is wrong fails at once
+    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
     if arguments.detector:
         open_detector(arguments.detector)
     if arguments.out is not None:
@@ -61,32 +73,32 @@ def run(arguments: argparse.Namespace) -> int:
 
         check_suffix(arguments.out)
         check_file(arguments.out)
-    if arguments.draw is not None:
-        check_folder(arguments.draw, "--draw")
+    if arguments.annotate_dir is not None:
+        check_folder(arguments.annotate_dir, "--annotate-dir")
     from agebench.inference.batch_predict import PredictOptions, predict_all
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
     from agebench.inference.writers import output_columns
 
     with load(
-        arguments.model, trusted=arguments.trusted, device=arguments.device, cards=load_cards(arguments)
+        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
-        level = DEFAULT_COVERAGE if arguments.level is None else arguments.level
-        interval = _interval(predictor, level, asked=arguments.level is not None)
+        level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
+        interval = _interval(predictor, level, asked=arguments.coverage is not None)
         gate = predictor.gate(arguments.threshold, arguments.challenge) if arguments.threshold is not None else None
-        for promise, words in ((interval, format_interval), (gate, format_gate)):
-            if promise:
-                print(words(promise), file=sys.stderr)
+        for guarantee, formatter in ((interval, format_interval), (gate, format_gate)):
+            if guarantee:
+                print(formatter(guarantee), file=sys.stderr)
         job = PredictOptions(
-            faces=arguments.faces,
+            faces=arguments.align,
             level=level if interval else None,
             detector=arguments.detector,
-            search=arguments.search,
+            search=arguments.detect_size,
             workers=arguments.workers,
             challenge=gate["challenge"] if gate else None,
-            draw=arguments.draw,
+            draw=arguments.annotate_dir,
             frames=arguments.frames,
-            every=arguments.every,
+            every=arguments.detect_every,
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         about = {"model": arguments.model, "interval": interval, "gate": gate}
@@ -102,15 +114,15 @@ def _check(arguments: argparse.Namespace) -> None:
     from agebench.errors import UserError
 
     if arguments.challenge is not None and arguments.threshold is None:
-        raise UserError("--challenge decides who is over an age: which one? --threshold 18")
-    for name, least in (("search", 0), ("frames", 1), ("every", 1), ("workers", 1), ("threshold", 1)):
+        raise UserError("--challenge needs an age to decide on. Give --threshold, e.g. --threshold 18")
+    for name, least in (("detect_size", 0), ("frames", 1), ("detect_every", 1), ("workers", 1), ("threshold", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
-            raise UserError(f"--{name} {value}: must be {least} or more")
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
 
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:
-    """What is promised; where nothing can be, that is said, and refused only if it was asked for."""
+    """Return the interval; if it cannot be calibrated, print a message, or raise if it was requested."""
     from agebench.inference.models import CalibrationError
 
     try:
@@ -131,5 +143,5 @@ def _output(arguments: argparse.Namespace, names: list[str], about: dict[str, An
 
 
 def _code(tally: "PredictSummary") -> int:
-    """1 where there was something to look at, and not one age came of it."""
+    """Return 1 if no age was estimated."""
     return 0 if tally.faces else 1

@@ -1,4 +1,4 @@
-"""`agebench push`: a finished run on the Hugging Face hub."""
+"""`agebench push`: upload a finished run to the Hugging Face hub."""
 
 import argparse
 import json
@@ -9,12 +9,15 @@ from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench push`."""
+    """Add the options of `agebench push`."""
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
     parser.add_argument(
-        "--repo", metavar="OWNER/NAME", required=True, help="the repository; made, private, where there is none"
+        "--repo",
+        metavar="OWNER/NAME",
+        required=True,
+        help="the repository; created as a private one if it does not exist",
     )
-    parser.add_argument("--dry-run", action="store_true", help="write and check the folder, send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="write and check the folder without uploading it")
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -26,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the folder, check it, send it."""
+    """Write the folder, check it, upload it."""
     from agebench.inference.hub import upload, write_repository
     from agebench.utils.io import check_folder
 
@@ -37,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         names = write_repository(arguments.folder, arguments.repo, out, load_cards(arguments))
         commit = None if arguments.dry_run else upload(out, arguments.repo)
     address = f"hf://{arguments.repo}@{commit}" if commit else None
-    kept = out if arguments.out or arguments.dry_run else None  # a temporary folder is gone
+    local_copy = out if arguments.out or arguments.dry_run else None  # the temporary folder is deleted
     if arguments.json:
-        about = {"repo": arguments.repo, "folder": str(kept) if kept else None, "files": names}
+        about = {"repo": arguments.repo, "folder": str(local_copy) if local_copy else None, "files": names}
         print(json.dumps({**about, "commit": commit, "address": address}, indent=2))
     else:
         print(address or "\n".join(str(out / name) for name in names))

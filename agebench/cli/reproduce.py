@@ -1,4 +1,4 @@
-"""`agebench reproduce`: a run again, from its record alone."""
+"""`agebench reproduce`: repeat a run from its record."""
 
 import argparse
 import json
@@ -6,24 +6,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agebench.cli._help import add_renamed
 from agebench.cli._messages import print_already_finished
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench reproduce`."""
+    """Add the options of `agebench reproduce`."""
     parser.add_argument("record", type=Path, metavar="RECORD", help="a file of reports/results")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/again-<id>)")
-    parser.add_argument("--device", metavar="NAME", help="another device than the record's setting")
-    parser.add_argument(
-        "--anyway", action="store_true", help="run although data, cards or weights differ from the record's"
+    parser.add_argument("--device", metavar="NAME", help="device, instead of the one in the record")
+    add_renamed(
+        parser,
+        "--force",
+        "--anyway",
+        action="store_true",
+        help="run even if data, cards or weights differ from those of the record",
     )
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare what goes in, run, compare what comes out; exit code 1 where it lies outside the record's interval."""
+    """Compare inputs, run, compare metrics; return 1 if a metric is outside the interval of the record."""
     from agebench.errors import AgebenchError
     from agebench.leaderboard import reproduce
     from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record
@@ -37,30 +42,30 @@ def run(arguments: argparse.Namespace) -> int:
     differing = list(reproduce.input_differences(record, config, catalogue))
     for difference in differing:
         print(f"differs: {difference}", file=sys.stderr)
-    if differing and not arguments.anyway:
+    if differing and not arguments.force:
         raise AgebenchError(
-            f"{arguments.record}: what goes in is not what the record says, so its figures cannot be expected; "
-            "--anyway runs all the same"
+            f"{arguments.record}: the inputs differ from those of the record, so other metrics are expected; "
+            "--force runs it all the same"
         )
     if finished:
         print_already_finished(folder, config, catalogue, folder.path)
     else:
-        _again(config, catalogue, folder, arguments)
-    found = reproduce.reproduction_verdicts(record, folder.path)
-    verdict = reproduce.worst_verdict(found)
-    said = {
+        _repeat(config, catalogue, folder, arguments)
+    verdicts = reproduce.reproduction_verdicts(record, folder.path)
+    verdict = reproduce.worst_verdict(verdicts)
+    summary = {
         "verdict": verdict,
-        "tests": found,
+        "tests": verdicts,
         "differences": differing,
         "circumstances": reproduce.environment_differences(record, folder.manifest()),
         "run": str(folder.path),
     }
-    print(json.dumps(said, indent=2) if arguments.json else _in_words(said))
+    print(json.dumps(summary, indent=2) if arguments.json else _to_text(summary))
     return 1 if verdict == reproduce.OUTSIDE else 0
 
 
-def _again(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespace) -> None:
-    from agebench.runs.config import RunConfig
+def _repeat(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespace) -> None:
+    from agebench.config.run import RunConfig
 
     with folder.locked():
         if isinstance(config, RunConfig):
@@ -73,14 +78,14 @@ def _again(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespa
             run_external(config, catalogue, folder)
 
 
-def _in_words(said: dict[str, Any]) -> str:
+def _to_text(summary: dict[str, Any]) -> str:
     from agebench.reports.formatting import format_ci, markdown_table
 
     rows = [
         [name, format_ci(test["there"]), format_ci(test["mae"]), test["verdict"]]
-        for name, test in said["tests"].items()
+        for name, test in summary["tests"].items()
     ]
     lines = [markdown_table(["test set", "MAE in the record", "MAE now", "verdict"], rows), ""]
-    if said["circumstances"]:
-        lines.append("other circumstances: " + "; ".join(said["circumstances"]))
-    return "\n".join([*lines, f"verdict: {said['verdict']} ({said['run']})"])
+    if summary["circumstances"]:
+        lines.append("other circumstances: " + "; ".join(summary["circumstances"]))
+    return "\n".join([*lines, f"verdict: {summary['verdict']} ({summary['run']})"])

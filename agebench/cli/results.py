@@ -1,4 +1,4 @@
-"""`agebench results`: records of runs, to be kept and shown."""
+"""`agebench results`: make and verify records of runs."""
 
 import argparse
 import json
@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import DatasetCard
+    from agebench.config.cards.dataset import DatasetCard
     from agebench.registry.catalog import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions of `agebench results`, and their options."""
+    """Add the actions of `agebench results` and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="make the records of finished runs")
+    add = actions.add_parser("add", help="make records of finished runs")
     add.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
     add.set_defaults(act=_add)
-    check = actions.add_parser("check", help="whether every record holds together; exit code 1 if not")
+    check = actions.add_parser("check", help="verify all records; exit code 1 if one is invalid")
     check.add_argument(
         "--runs",
         dest="folders",
         type=Path,
         metavar="DIR",
-        help="the folder of all runs: figures are computed again from the predictions that are there",
+        help="folder of all runs: metrics are recomputed from their predictions",
     )
     check.add_argument(
-        "--quick", action="store_true", help="seals and contradictions alone: no figure is computed again"
+        "--quick", action="store_true", help="check only hashes and consistency, without recomputing metrics"
     )
     check.set_defaults(act=_check)
     for action in (add, check):
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the action."""
+    """Execute the action."""
     return int(arguments.act(arguments))
 
 
@@ -66,7 +66,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _require_true(folder: Path) -> None:
-    """Refuse a run whose metrics.json does not follow from the predictions beside it, before a record is sealed."""
+    """Reject a run whose metrics.json does not follow from its predictions, before a record is made."""
     from agebench.errors import UserError
     from agebench.leaderboard.records import make_record
     from agebench.leaderboard.verify import check_record
@@ -88,14 +88,14 @@ def _command_of(folder: Path) -> str:
 
 
 def _cards_of(folder: Path, catalogue: "Catalog") -> "dict[str, DatasetCard]":
-    """The cards of a run's datasets; says so where one is not known here."""
+    """Return the cards of a run's datasets; print a message for each unknown one."""
     from agebench.runs.run_dir import RunDir
 
     metrics = RunDir(folder).metrics()
     names = list(dict.fromkeys([*filter(None, [metrics.get("train")]), *metrics.get("tests", {})]))
     for name in names:
         if name not in catalogue.datasets.names():
-            print(f"{folder}: '{name}' has no card here, so the record does not say where to get it", file=sys.stderr)
+            print(f"{folder}: '{name}' has no card here, so the record does not name its source", file=sys.stderr)
     return {name: catalogue.datasets.get(name) for name in names if name in catalogue.datasets.names()}
 
 
@@ -132,7 +132,7 @@ def _check(arguments: argparse.Namespace) -> int:
         wrong = sum(map(bool, problems.values()))
         print(f"{len(records)} records, {wrong} wrong; figures of {len(again)} computed again from their predictions")
         if (left := len(records) - wrong - len(again)) and not arguments.quick:
-            print(f"{left} not computed again: no predictions or estimates of theirs are here, or not the same data")
+            print(f"{left} not computed again: their predictions or estimates are missing, or the data differ")
     return 1 if any(problems.values()) else 0
 
 

@@ -1,4 +1,4 @@
-"""`agebench run`: the main job."""
+"""`agebench run`: train a model and test it."""
 
 import argparse
 import json
@@ -10,38 +10,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli._grid import FinishedRun, PlannedRun, plan_grid, print_dry_run, run_grid
 from agebench.cli._messages import print_already_finished
-from agebench.cli.common_options import add_exclude, add_json, add_registry, load_cards, path_or_url
+from agebench.cli.common_options import (
+    add_exclude,
+    add_experiment_options,
+    add_json,
+    add_registry,
+    load_cards,
+    path_or_url,
+)
 
 if TYPE_CHECKING:
+    from agebench.config.grid import GridPoint
+    from agebench.config.run import RunConfig
     from agebench.registry.catalog import Catalog
-    from agebench.runs.config import RunConfig
     from agebench.runs.run_dir import RunDir
 
+# Returns the decision of the first of several processes.
+Broadcast = Callable[[Callable[[], bool]], bool]
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench run`."""
+
+def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -> None:
+    """Add the options of `agebench run`.
+
+    Args:
+        parser: the command's parser.
+        is_search: whether the command searches for a recipe: it has no --grid and no --dry-run.
+    """
     parser.add_argument("--train", metavar="DATASET", help="the dataset to train and validate on")
     parser.add_argument(
         "--test",
         metavar="DATASET",
         action="append",
-        help="a dataset to test on (repeatable); the training set's name means its held-out part",
+        help="a dataset to test on (repeatable); the training set's name selects its held-out split",
     )
     parser.add_argument(
         "--protocol",
         metavar="NAME",
-        help="how the training set is divided, see `agebench info DATASET` (default: default)",
+        help="the split protocol of the training set, see `agebench info DATASET` (default: default)",
     )
     add_exclude(parser)
     parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
-    parser.add_argument("--head", metavar="NAME", help="another head than the card's")
+    parser.add_argument("--head", metavar="NAME", help="replace the head of the model card")
     parser.add_argument(
         "--task",
         metavar="NAME[=WEIGHT]",
         action="append",
         default=[],
-        help="learn a further label beside age, as gender; its weight in the loss is 1 (repeatable)",
+        help="train an auxiliary target, such as gender; its default weight in the loss is 1 (repeatable)",
     )
     parser.add_argument(
         "--pretrained",
@@ -54,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-pretrained", dest="pretrained", action="store_const", const="", help="start from random weights"
     )
     parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, metavar="N", help="decides the split, the start and the order (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of splits, initial weights and image order (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)"
@@ -68,89 +85,116 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path_or_url,
         help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument(
-        "--end-with-stdin", action="store_true", help="end when standard input does: for programs that start runs"
+        "--end-with-stdin", action="store_true", help="exit when stdin is closed (used by the suite runner)"
     )
+    add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Resolve the settings, do the run, print its table."""
-    from agebench.runs.config import resolve_config
+    """Resolve the settings, execute the run or the grid of runs, and print the results."""
+    from agebench.errors import UserError
+    from agebench.runs.resolve import resolve_config
 
     if arguments.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    catalogue = load_cards(arguments)
-    config = resolve_config(catalogue, _layers(arguments))
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return _run(arguments, config, catalogue, lambda decide: decide())
+    catalog = load_cards(arguments)
+
+    def resolve(point: "GridPoint") -> "RunConfig":
+        return resolve_config(catalog, [*_layers(arguments, point), point.settings])
+
+    plans = plan_grid(arguments, resolve, lambda config: config.name())
+    if arguments.dry_run:
+        return print_dry_run(arguments, plans, catalog)
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if arguments.grid:
+        if is_distributed:
+            raise UserError("--grid runs in one process: start each combination by itself, with --set")
+        return run_grid(arguments, plans, lambda config, out: _execute(arguments, config, catalog, out, _decide_alone))
+    (plan,) = plans
+    if not is_distributed:
+        return _run(arguments, plan, catalog, _decide_alone)
     from agebench.training import distributed
 
     with distributed.process_group():
         if distributed.get_rank() == 0:
             print(f"{distributed.get_world_size()} processes share every batch", file=sys.stderr)
-            return _run(arguments, config, catalogue, distributed.broadcast_from_main)
-        return _help(config, catalogue, distributed.broadcast_from_main)
+            return _run(arguments, plan, catalog, distributed.broadcast_from_main)
+        return _assist(plan.config, catalog, distributed.broadcast_from_main)
 
 
-def _run(
-    arguments: argparse.Namespace,
-    config: "RunConfig",
-    catalogue: "Catalog",
-    agree: "Callable[[Callable[[], bool]], bool]",
-) -> int:
-    """Do the run, or show it where it is done; `agree` tells the other processes which of the two."""
+def _decide_alone(decide: Callable[[], bool]) -> bool:
+    return decide()
+
+
+def _run(arguments: argparse.Namespace, plan: "PlannedRun[RunConfig]", catalog: "Catalog", broadcast: Broadcast) -> int:
+    finished = _execute(arguments, plan.config, catalog, plan.out, broadcast)
+    if finished is None:
+        return 130
+    if arguments.json:
+        print(json.dumps(finished.metrics, indent=2))
+    else:
+        from agebench.reports.run import summary
+
+        print(f"{summary(finished.report.parent)}\n\nreport: {finished.report}")
+    return 0
+
+
+def _execute(
+    arguments: argparse.Namespace, config: "RunConfig", catalog: "Catalog", out: Path | str, broadcast: Broadcast
+) -> FinishedRun | None:
+    """Execute a run unless it is finished; None: interrupted. `broadcast` sends the decision to the other processes."""
     from agebench.errors import DiskFull, UserError
     from agebench.runs.remote_dir import run_folder
 
-    where = arguments.out or Path("runs") / config.name()
-    with run_folder(where) as folder:
+    with run_folder(out) as folder:
         if folder.finished(config):
-            print_already_finished(folder, config, catalogue, where)
-            agree(lambda: False)
-            return _show(folder, arguments)
+            print_already_finished(folder, config, catalog, out)
+            broadcast(lambda: False)
+            return FinishedRun(folder.metrics(), folder.path / "report.md")
         if folder.started() and not arguments.resume and not folder.continues():
             raise UserError(
-                f"{where} holds the beginning of this run; add --resume to go on with it, or delete the folder"
+                f"{out} holds the beginning of this run; add --resume to go on with it, or delete the folder"
             )
         try:
             with folder.locked():
-                # Looked at again: another process may have done it while this one was starting.
-                if agree(lambda: not folder.finished(config)):
-                    # torch is loaded only now, when the settings are known to be right
-                    from agebench.runs.run import run as do_run
+                # Checked again: another process may have finished the run while this one was starting.
+                if broadcast(lambda: not folder.finished(config)):
+                    # torch is imported only now, when the settings are known to be valid
+                    from agebench.runs.run import run as execute
 
-                    do_run(config, catalogue, folder, quiet=arguments.json)
+                    execute(config, catalog, folder, quiet=arguments.json)
         except KeyboardInterrupt:
-            print(f"\n{_interrupted(folder, where)}", file=sys.stderr)
-            return 130
+            print(f"\n{_interrupted(folder, out)}", file=sys.stderr)
+            return None
         except DiskFull as error:
             # The message ends in "the same command continues".
             if folder.started() and not folder.let_continue():
                 raise DiskFull(f"{error} Add --resume to it.") from error
             raise
-        return _show(folder, arguments)
+        return FinishedRun(folder.metrics(), folder.path / "report.md")
 
 
-def _interrupted(folder: "RunDir", where: Path | str) -> str:
-    """What to do after Ctrl-C; no file is named that is not there."""
+def _interrupted(folder: "RunDir", out: Path | str) -> str:
+    """Return how to continue after Ctrl-C; names only files that exist."""
     config = folder.path / "config.toml"
     if not config.exists() or not folder.started():
         return "interrupted before an epoch was done; the same command begins again"
-    return f"interrupted; go on with\n  agebench run --config {config} --out {where} --resume"
+    return f"interrupted; go on with\n  agebench run --config {config} --out {out} --resume"
 
 
-def _help(config: "RunConfig", catalogue: "Catalog", agree: "Callable[[Callable[[], bool]], bool]") -> int:
-    """As one of several processes: do a share of the work, and leave the writing to the first."""
+def _assist(config: "RunConfig", catalog: "Catalog", broadcast: Broadcast) -> int:
+    """Compute this process's share of the run; the first process writes the results."""
     from agebench.runs.run_dir import RunDir
 
-    if agree(lambda: True):
-        from agebench.runs.run import run as do_run
+    if broadcast(lambda: True):
+        from agebench.runs.run import run as execute
 
         with tempfile.TemporaryDirectory() as scratch:
-            do_run(config, catalogue, RunDir(Path(scratch) / config.name()), quiet=True)
+            execute(config, catalog, RunDir(Path(scratch) / config.name()), quiet=True)
     return 0
 
 
@@ -160,20 +204,21 @@ def _end_with_stdin() -> None:
     os._exit(130)
 
 
-def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Settings in rising order of precedence: the config file, the flags, --set."""
+def _layers(arguments: argparse.Namespace, point: "GridPoint | None" = None) -> list[dict[str, Any]]:
+    """Return settings in rising order of precedence: the config file, the flags, --set."""
+    from agebench.config.toml_io import parse_setting, read_settings
     from agebench.errors import UserError
-    from agebench.runs.config import parse_setting, read_settings
 
     file = read_settings(arguments.config) if arguments.config else {}
-    if arguments.model:
-        # Another model's backbone and recipe have no place beside this one's.
+    if arguments.model or (point and point.sets("model.name")):
+        # The backbone and recipe of the file's model do not apply to another model.
         file = {key: value for key, value in file.items() if key not in ("model", "train", "pretrained")}
     data = {
         "train": arguments.train,
         "test": arguments.test or ([arguments.train] if arguments.train and "data" not in file else None),
         "protocol": arguments.protocol,
         "exclude": arguments.exclude or None,
+        "limit": arguments.limit,
     }
     flags = {
         "seed": arguments.seed,
@@ -183,8 +228,11 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "model": {"name": arguments.model, "head": arguments.head, "tasks": _tasks(arguments.task)},
         "train": {"epochs": arguments.epochs},
     }
-    layers = [file, _given(flags), *(parse_setting(text) for text in arguments.set)]
-    if not any(isinstance(layer.get("data"), dict) and "train" in layer["data"] for layer in layers):
+    layers = [file, _drop_unset(flags), *(parse_setting(text) for text in arguments.set)]
+    if not any(
+        isinstance(layer.get("data"), dict) and "train" in layer["data"]
+        for layer in [*layers, point.settings if point else {}]
+    ):
         raise UserError(
             "--train DATASET is missing: which dataset to train on? (Where settings come from a file, the key 'data.train' is "
             "missing.) `agebench list datasets` shows those that can be named"
@@ -193,23 +241,11 @@ def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _tasks(words: list[str]) -> dict[str, float | str]:
-    """`gender`, `race=0.5` -> {"gender": 1.0, "race": "0.5"}; what a weight may be, the settings know."""
+    """Parse `gender`, `race=0.5` to {"gender": 1.0, "race": "0.5"}; the settings validate the weights."""
     return {name.strip(): weight.strip() if sign else 1.0 for name, sign, weight in (w.partition("=") for w in words)}
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what was not said."""
-    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in settings.items()}
+def _drop_unset(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without options that were not given."""
+    nested = {key: _drop_unset(value) if isinstance(value, dict) else value for key, value in settings.items()}
     return {key: value for key, value in nested.items() if value is not None and value != {}}
-
-
-def _show(folder: Any, arguments: argparse.Namespace) -> int:
-    from agebench.reports.run import summary
-
-    metrics = folder.metrics()
-    if arguments.json:
-        print(json.dumps(metrics, indent=2))
-    else:
-        print(summary(metrics))
-        print(f"\nreport: {folder.path / 'report.md'}")
-    return 0

@@ -1,19 +1,21 @@
-"""`agebench score`: figures of predictions that anyone made."""
+"""`agebench score`: metrics of predictions in a file."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, check_seed
 
 if TYPE_CHECKING:
+    from agebench.metrics.schema import MetricsFile
     from agebench.metrics.scoring import ScoreOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench score`."""
+    """Add the options of `agebench score`."""
     parser.add_argument(
         "predictions",
         nargs="+",
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV or Parquet: sample_id, age_pred, and age unless --labels has it; several files: seeds of one system",
     )
     add_input_options(parser)
-    parser.add_argument("--name", metavar="NAME", help="what to call the test set (default: the file's name)")
+    parser.add_argument("--name", metavar="NAME", help="name of the test set (default: the file's name)")
     parser.add_argument(
         "--group",
         metavar="COLUMN",
@@ -30,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a column to group by, or a crossing a*b (repeatable; default: all labels there are)",
     )
     parser.add_argument(
-        "--min-group", type=int, default=30, metavar="N", help="smaller groups are shown, not ranked (default: 30)"
+        "--min-group",
+        type=int,
+        default=30,
+        metavar="N",
+        help="smallest group that is compared with others (default: 30)",
     )
     parser.add_argument(
         "--train-ages",
@@ -51,23 +57,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         action="append",
         metavar="AGE",
-        help="passes from this estimate on (repeatable; default: the legal age, and 7 years more)",
+        help="estimate from which a person passes (repeatable; default: the legal age, and 7 years more)",
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--p-first-age",
         "--first-age",
         type=int,
         default=0,
         metavar="AGE",
-        help="what the first entry of column p stands for (default: 0)",
+        help="age of the first entry of column p, in years (default: 0)",
     )
     parser.add_argument(
         "--preset",
         choices=["nist"],
         default="",
-        help="nist: also the figures of NIST's FATE AEV, at the ages that NIST states",
+        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies",
     )
     add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
@@ -75,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """How files are read; `agebench compare` shares it."""
+    """Add options of reading files; `agebench compare` has them too."""
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="CSV or Parquet: sample_id, age, and subject and groups if known"
     )
@@ -92,7 +100,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         choices=["missing", "extra", "duplicates"],
         action="append",
         default=[],
-        help="count and leave out what does not match, instead of refusing (repeatable)",
+        help="count and exclude rows that do not match, instead of an error (repeatable)",
     )
     parser.add_argument(
         "--match",
@@ -104,16 +112,16 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resampling_options(parser: argparse.ArgumentParser) -> None:
-    """How intervals are made; `agebench compare` shares it."""
+    """Add options of confidence intervals; `agebench compare` has them too."""
     parser.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="bootstrap samples; 0: no intervals (default: 1000)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resampling (default: 0)")
     parser.add_argument("--interval", choices=["bca", "percentile"], default="bca", help="(default: bca)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, score, print; with --out, write."""
+    """Read predictions, compute metrics and print them; with --out, write a report."""
     from agebench.errors import UserError
     from agebench.metrics.prediction_io import column_map, read_predictions
     from agebench.metrics.scoring import score_predictions
@@ -128,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         for path in arguments.predictions
     ]
     if len(seeds[0].table) < 2:
-        raise UserError(f"{arguments.predictions[0]}: one row; figures of a test set need two at least")
+        raise UserError(f"{arguments.predictions[0]}: only one row; metrics of a test set need at least two")
     calibration = None
     if arguments.calibration:
         calibration = read_predictions(arguments.calibration, columns=columns).table
@@ -142,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_resampling(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be meant.
+    """Reject options that are out of range.
 
     Raises:
         UserError: a negative number of resamples, a negative seed, or a group size below one.
@@ -156,11 +164,11 @@ def check_resampling(arguments: argparse.Namespace) -> None:
         raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
 
 
-def print_metrics(metrics: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """Print the figures, and where they were written."""
+def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> int:
+    """Print the metrics, and the path of the report."""
     from agebench.reports.sections.evaluation import score_text
 
-    print(json.dumps(metrics, indent=2, allow_nan=False) if arguments.json else score_text(metrics))
+    print(json.dumps(metrics.to_json(), indent=2, allow_nan=False) if arguments.json else score_text(metrics))
     if arguments.out:
         print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
     return 0
@@ -180,5 +188,5 @@ def _options(arguments: argparse.Namespace) -> "ScoreOptions":
         legal_ages=tuple(arguments.legal_age or LEGAL_AGES),
         challenges=tuple(arguments.challenge or ()),
         preset=arguments.preset,
-        first_age=arguments.first_age,
+        first_age=arguments.p_first_age,
     )

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     colour = dataset_colors(config.data.train, [*config.data.test, arguments.test])[arguments.test]
     page = write_robustness_report(
-        folder.path / "stress", found, answers, samples, data, chosen, coverage=trained.coverage, colour=colour
+        folder.path / "stress", found, answers, samples, data, chosen, coverage=trained.coverage, color=colour
     )
     print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else robustness_text(found))
     print(f"report: {page}", file=sys.stderr)

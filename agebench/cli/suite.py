@@ -1,4 +1,4 @@
-"""`agebench suite`: the many runs of a benchmark."""
+"""`agebench suite`: plan and execute the runs of a benchmark."""
 
 import argparse
 import json
@@ -6,23 +6,30 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agebench.cli.common_options import add_json, add_registry, load_cards, path_or_url
+from agebench.cli.common_options import add_experiment_options, add_json, add_registry, load_cards, path_or_url
 
 if TYPE_CHECKING:
-    from agebench.config.cards.base import SuiteCard
+    from agebench.config.cards.suite import SuiteCard
     from agebench.suites.local_executor import LocalExecutor
-    from agebench.suites.matrix import Job, State
+    from agebench.suites.matrix import Job
     from agebench.suites.ray_executor import RayExecutor
+    from agebench.types import RunState
 
 _MANY = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions of `agebench suite`, and their options."""
+    """Add the actions of `agebench suite` and their options.
+
+    Args:
+        parser: the command's parser.
+    """
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    plan = actions.add_parser("plan", help="which runs there would be, what is done, how long the rest takes")
-    work = actions.add_parser("run", help="do what is not done; what failed is tried again")
-    status = actions.add_parser("status", help="what is done, changed, begun, failed (and why)")
+    plan = actions.add_parser("plan", help="list the runs and their states, and estimate the time of the rest")
+    work = actions.add_parser("run", help="execute the runs that are not done; failed runs are tried again")
+    status = actions.add_parser(
+        "status", help="the state of each run: done, stale, incomplete, failed (and why), pending"
+    )
     for action, act in ((plan, _plan), (work, _run), (status, _status)):
         action.set_defaults(act=act)
         action.add_argument("name", help="the suite, see `agebench list suites`")
@@ -36,49 +43,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, for all runs (repeatable)"
         )
+        add_experiment_options(action, dry_run=action is work)
         add_registry(action)
         add_json(action)
     for action in (plan, work):
         action.add_argument(
-            "--budget", type=float, metavar="HOURS", help="another budget than the suite's: no run is begun beyond it"
+            "--budget", type=float, metavar="HOURS", help="replace the suite's budget: no run is started beyond it"
         )
     work.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster"
     )
     work.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: as many as there is room for)"
+        "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: the capacity of the cluster)"
     )
     work.add_argument("--cpus", type=int, metavar="N", help="cores for each run (default: those of a host / --jobs)")
     work.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs for each run, on Ray (default: 0)")
     work.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="of a Ray cluster: host:port, ray://host:port, auto (default: none, a local one)",
+        help="address of a Ray cluster: host:port, ray://host:port, auto (default: a temporary local cluster)",
     )
-    work.add_argument("--yes", action="store_true", help=f"also do more than {_MANY:,} runs")
+    work.add_argument("--yes", action="store_true", help=f"allow more than {_MANY:,} runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the action."""
+    """Execute the action."""
     return int(arguments.act(arguments))
 
 
 def _jobs(arguments: argparse.Namespace) -> "tuple[SuiteCard, list[Job]]":
-    from agebench.runs.config import parse_setting
+    from agebench.config.grid import parse_grid
+    from agebench.config.toml_io import parse_setting
     from agebench.runs.remote_dir import RemoteMirror, is_url
     from agebench.suites.matrix import plan_jobs
 
-    found = load_cards(arguments)
-    card = found.suites.get(arguments.name)
+    catalog = load_cards(arguments)
+    card = catalog.suites.get(arguments.name)
     settings = [parse_setting(text) for text in arguments.set]
+    if arguments.limit is not None:
+        settings.append({"data": {"limit": arguments.limit}})
+    grid = parse_grid(arguments.grid)
     if not is_url(arguments.runs):
-        return card, plan_jobs(card, found, arguments.runs, settings)
+        return card, plan_jobs(card, catalog, arguments.runs, settings, grid=grid)
     mirror = RemoteMirror(arguments.runs)
-    return card, plan_jobs(card, found, mirror.folder, settings, kept=mirror.remote.url)
+    return card, plan_jobs(card, catalog, mirror.folder, settings, grid=grid, runs_url=mirror.remote.url)
 
 
 def _budget(arguments: argparse.Namespace, card: "SuiteCard") -> float | None:
-    """Hours."""
+    """Return the budget in hours."""
     from agebench.errors import UserError
 
     if arguments.budget is not None and not arguments.budget > 0:
@@ -91,9 +103,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     from agebench.suites.matrix import expected_seconds, spent_seconds
 
     card, jobs = _jobs(arguments)
-    rest = [job for job in jobs if job.state() != "done"]
+    pending = [job for job in jobs if job.state() != "done"]
     seconds, spent, budget = (
-        expected_seconds(rest, jobs[0].folder.parent),
+        expected_seconds(pending, jobs[0].folder.parent),
         spent_seconds(jobs),
         _budget(arguments, card),
     )
@@ -101,11 +113,13 @@ def _plan(arguments: argparse.Namespace) -> int:
         _print_json(jobs, expected_seconds=seconds, spent_seconds=spent, budget_hours=budget)
         return 0
     _print_jobs(jobs)
-    known = "how long, is not known yet" if seconds is None else f"about {format_duration(seconds)}, one after another"
-    print(f"\n{len(jobs) - len(rest):,} of {len(jobs):,} done" + (f"; the rest: {known}" if rest else ""))
+    estimate = (
+        "their time is not known yet" if seconds is None else f"about {format_duration(seconds)}, one after another"
+    )
+    print(f"\n{len(jobs) - len(pending):,} of {len(jobs):,} done" + (f"; the rest: {estimate}" if pending else ""))
     if budget is not None:
         over = spent + (seconds or 0) - budget * 3600
-        verdict = f"; over it by {format_duration(over)}: --budget HOURS sets another" if rest and over > 0 else ""
+        verdict = f"; over it by {format_duration(over)}: --budget HOURS sets another" if pending and over > 0 else ""
         print(f"budget: {format_duration(budget * 3600)}, of which {format_duration(spent)} are spent{verdict}")
     return 0
 
@@ -120,37 +134,42 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from agebench.config.grid import parse_grid
     from agebench.errors import UserError
-    from agebench.suites.matrix import count_by_state
+    from agebench.suites.matrix import count_runs
     from agebench.suites.scheduler import run_jobs
 
-    asked = count_by_state(load_cards(arguments).suites.get(arguments.name))
-    if asked > _MANY and not arguments.yes:
-        raise UserError(f"suite '{arguments.name}' has {asked:,} runs; add --yes if that is meant")
+    if arguments.dry_run:
+        return _plan(arguments)
+    n_runs = count_runs(load_cards(arguments).suites.get(arguments.name)) * len(parse_grid(arguments.grid))
+    if n_runs > _MANY and not arguments.yes:
+        raise UserError(f"suite '{arguments.name}' has {n_runs:,} runs; add --yes if that is meant")
     card, jobs = _jobs(arguments)
     hours = _budget(arguments, card)
-    ended = 0
+    n_finished = 0
 
-    def tell(job: "Job", state: "State") -> None:
-        nonlocal ended
-        ended += 1
-        said = {"begun": "stopped, or another process is working on it", "failed": f"failed: {job.reason()}"}.get(
-            state, state
-        )
-        print(f"[{ended}/{len(jobs)}] {job.folder.name}: {said}", file=sys.stderr)
+    def on_finish(job: "Job", state: "RunState") -> None:
+        nonlocal n_finished
+        n_finished += 1
+        message = str(state)
+        if state == "incomplete":
+            message = "stopped, or another process is working on it"
+        elif state == "failed":
+            message = f"failed: {job.reason()}"
+        print(f"[{n_finished}/{len(jobs)}] {job.folder.name}: {message}", file=sys.stderr)
 
     try:
         with _executor(arguments) as executor:
-            found = run_jobs(
+            states = run_jobs(
                 jobs,
                 executor,
                 registry=arguments.registry,
-                tell=tell,
+                on_finish=on_finish,
                 budget_s=None if hours is None else hours * 3600,
             )
     except KeyboardInterrupt:
         print(
-            f"\ninterrupted; the same command goes on: agebench suite run {arguments.name} --runs {arguments.runs}",
+            f"\ninterrupted; the same command continues: agebench suite run {arguments.name} --runs {arguments.runs}",
             file=sys.stderr,
         )
         return 130
@@ -158,13 +177,13 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_json(jobs)
     else:
         _print_jobs(jobs)
-    left = len(jobs) - len(found)
-    if left:
+    n_unstarted = len(jobs) - len(states)
+    if n_unstarted:
         print(
-            f"agebench: the budget of {hours:g} hours is spent: {left:,} runs were not begun; --budget HOURS sets another",
+            f"agebench: the budget of {hours:g} hours is spent: {n_unstarted:,} runs were not started; --budget HOURS sets another",
             file=sys.stderr,
         )
-    return 1 if left or "failed" in found.values() else 0
+    return 1 if n_unstarted or "failed" in states.values() else 0
 
 
 def _executor(arguments: argparse.Namespace) -> "LocalExecutor | RayExecutor":
@@ -189,7 +208,7 @@ def _print_jobs(jobs: "list[Job]") -> None:
             "run": job.folder.name,
             **({"variant": job.variant} if job.variant else {}),
             "state": job.state(),
-            **_figures(job),
+            **_mae_columns(job),
             "": job.reason(),
         }
         for job in jobs
@@ -197,8 +216,8 @@ def _print_jobs(jobs: "list[Job]") -> None:
     print(tabulate(rows, headers="keys", missingval="–", disable_numparse=True))
 
 
-def _figures(job: "Job") -> dict[str, str]:
-    """Test set -> MAE, of a run that is done."""
+def _mae_columns(job: "Job") -> dict[str, str]:
+    """Return test set -> MAE of a run that is done."""
     from agebench.reports.formatting import format_ci
     from agebench.runs.run_dir import RunDir
 
@@ -206,8 +225,8 @@ def _figures(job: "Job") -> dict[str, str]:
     return {name: format_ci(tests[name]["overall"]["mae"]) if name in tests else "–" for name in job.config.data.test}
 
 
-def _print_json(jobs: "list[Job]", **more: Any) -> None:
+def _print_json(jobs: "list[Job]", **extra: Any) -> None:
     rows = [
         {"run": str(job.folder), "variant": job.variant, "state": job.state(), "reason": job.reason()} for job in jobs
     ]
-    print(json.dumps({"runs": rows, **more}, indent=2))
+    print(json.dumps({"runs": rows, **extra}, indent=2))

@@ -1,21 +1,30 @@
-"""`agebench test`: a model that was not trained here, on the same faces, with the same figures and report."""
+"""`agebench test`: test a model that was not trained here, with the same faces, metrics and report."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from agebench.cli._grid import FinishedRun, plan_grid, print_dry_run, run_grid
 from agebench.cli._messages import print_already_finished
-from agebench.cli.common_options import add_exclude, add_json, add_registry, load_cards
+from agebench.cli.common_options import add_exclude, add_experiment_options, add_json, add_registry, load_cards
+
+if TYPE_CHECKING:
+    from agebench.config.evaluate import ExternalConfig, PublishedConfig
+    from agebench.registry.catalog import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench test`."""
+    """Add the options of `agebench test`.
+
+    Args:
+        parser: the command's parser.
+    """
     parser.add_argument("--model", metavar="NAME", help="a model card, see `agebench list models`")
+    parser.add_argument("--pretrained", metavar="FILE", help="the checkpoint that the authors of a zoo model published")
     parser.add_argument(
-        "--pretrained", metavar="FILE", help="of a model of the zoo, which is not external: its authors' checkpoint"
+        "--test", metavar="DATASET", action="append", help="a dataset; all of its images are tested (repeatable)"
     )
-    parser.add_argument("--test", metavar="DATASET", action="append", help="a dataset, the whole of it (repeatable)")
     add_exclude(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, … (default: auto)")
@@ -30,21 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", type=Path, help="settings from a file, e.g. a run folder's config.toml"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<model>-on-<tests>)")
+    add_experiment_options(parser)
     add_registry(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Resolve the settings, ask the model, print its table."""
-    from agebench.runs.config import parse_setting, read_settings
-    from agebench.runs.external_config import resolve_external
-    from agebench.runs.published_config import PublishedConfig, resolve_published
-    from agebench.runs.run_dir import RunDir
+    """Resolve the settings, test the model, and print its table."""
+    from agebench.config.toml_io import parse_setting, read_settings
+    from agebench.runs.resolve import resolve_evaluation
 
+    data = {key: value for key in ("test", "exclude", "limit") if (value := getattr(arguments, key))}
     flags: dict[str, Any] = {
         "seed": arguments.seed,
         "device": arguments.device,
-        "data": {key: value for key in ("test", "exclude") if (value := getattr(arguments, key))} or None,
+        "data": data or None,
         "model": {"name": arguments.model} if arguments.model else None,
         "pretrained": arguments.pretrained,
     }
@@ -53,29 +62,44 @@ def run(arguments: argparse.Namespace) -> int:
         {key: value for key, value in flags.items() if value is not None},
         *(parse_setting(text) for text in arguments.set),
     ]
-    catalogue = load_cards(arguments)
-    published = any("pretrained" in layer for layer in layers)
-    config = resolve_published(catalogue, layers) if published else resolve_external(catalogue, layers)
-    folder = RunDir(arguments.out or Path("runs") / config.name())
-    if folder.finished(config):
-        print_already_finished(folder, config, catalogue, folder.path)
-    else:
-        with folder.locked():  # torch is loaded only now
-            # Looked at again: another process may have done it while this one was starting.
-            if folder.finished(config):
-                pass
-            elif isinstance(config, PublishedConfig):
-                from agebench.runs.published import run_published
-
-                run_published(config, catalogue, folder)
-            else:
-                from agebench.runs.external import run_external
-
-                run_external(config, catalogue, folder)
+    catalog = load_cards(arguments)
+    plans = plan_grid(
+        arguments, lambda point: resolve_evaluation(catalog, [*layers, point.settings]), lambda config: config.name()
+    )
+    if arguments.dry_run:
+        return print_dry_run(arguments, plans, catalog)
+    if arguments.grid:
+        return run_grid(arguments, plans, lambda config, out: _execute(config, catalog, Path(out)))
+    (plan,) = plans
+    finished = _execute(plan.config, catalog, Path(plan.out))
     if arguments.json:
-        print(json.dumps(folder.metrics(), indent=2))
+        print(json.dumps(finished.metrics, indent=2))
     else:
         from agebench.reports.run import summary
 
-        print(f"{config.model.title}\n\n{summary(folder.metrics())}\n\nreport: {folder.path / 'report.md'}")
+        print(f"{plan.config.model.title}\n\n{summary(finished.report.parent)}\n\nreport: {finished.report}")
     return 0
+
+
+def _execute(config: "ExternalConfig | PublishedConfig", catalog: "Catalog", out: Path) -> FinishedRun:
+    """Test the model unless the test is finished."""
+    from agebench.config.evaluate import PublishedConfig
+    from agebench.runs.run_dir import RunDir
+
+    folder = RunDir(out)
+    if folder.finished(config):
+        print_already_finished(folder, config, catalog, folder.path)
+    else:
+        with folder.locked():
+            # Checked again: another process may have finished the test while this one was starting.
+            if folder.finished(config):
+                pass
+            elif isinstance(config, PublishedConfig):
+                from agebench.runs.published import run_published  # imports torch
+
+                run_published(config, catalog, folder)
+            else:
+                from agebench.runs.external import run_external
+
+                run_external(config, catalog, folder)
+    return FinishedRun(folder.metrics(), folder.path / "report.md")

@@ -1,4 +1,4 @@
-"""`agebench tune`: from a dataset to a recipe, step by step."""
+"""`agebench tune`: search a training recipe for a dataset, step by step."""
 
 import argparse
 import json
@@ -10,11 +10,11 @@ from agebench.cli.common_options import load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `agebench run`, and those of the search."""
-    run_command.add_arguments(parser)
+    """Add the options of `agebench run` and those of the search."""
+    run_command.add_arguments(parser, is_search=True)
     search = parser.add_argument_group(
         "search",
-        "Choices are made on the validation part; --test only goes into the config that is written at the end.",
+        "Recipes are chosen on the validation split; --test is only written into the final config.",
     )
     search.add_argument("--images", type=int, metavar="N", help="training images of a trial (default: 5000)")
     search.add_argument("--trial-epochs", type=int, metavar="N", help="epochs of a trial (default: 2)")
@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Resolve the settings, do the search, say what won."""
-    from agebench.config.cards.base import validate_model
+    """Resolve the settings, search, print the best recipe."""
+    from agebench.config.toml_io import validate_model
     from agebench.errors import UserError
-    from agebench.runs.config import resolve_config
+    from agebench.runs.resolve import resolve_config
 
     catalogue = load_cards(arguments)
     given = {
@@ -54,11 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     search = validate_model(TuneConfig, {**settings, "run": config.model_dump(mode="json")}, source="tune settings")
     found = finished(folder, search)
     if found is not None:
-        print(f"{folder} holds this search, finished; nothing is done again.", file=sys.stderr)
+        print(f"{folder} contains this search, finished; nothing is repeated.", file=sys.stderr)
     elif (folder / "tune.toml").exists() and not arguments.resume:
-        raise UserError(
-            f"{folder} holds the beginning of this search; add --resume to go on with it, or delete the folder"
-        )
+        raise UserError(f"{folder} contains an unfinished search; add --resume to continue it, or delete the folder")
     else:
         with lock_dir(folder):
             found = tune(search, catalogue, folder, say=(lambda _: None) if arguments.json else log_progress)

@@ -1,4 +1,4 @@
-"""Patterns on dataset cards: compiled, and bounded in the time that a match may take."""
+"""Path patterns on dataset cards: compiled to regular expressions whose matching time is limited."""
 
 import re
 import signal
@@ -9,44 +9,45 @@ from typing import Any
 
 from agebench.errors import UserError
 
-# {age}, {} or {subject:\d+}; the expression may hold counts such as \d{4}.
+# {age}, {} or {subject:\d+}; the expression may contain counts such as \d{4}.
 PLACE = re.compile(r"\{(\w*)(?::((?:[^{}]|\{\d+(?:,\d*)?\})+))?\}")
 MAX_LENGTH = 1000
-# A path of 4,096 characters matches a harmless pattern in less than a millisecond.
+# A path of 4,096 characters matches a harmless pattern in less than 1 ms.
 LIMIT_S = 1.0
 
 Matcher = Callable[["re.Pattern[str]", str], "re.Match[str] | None"]
 
 
 class _TooSlowError(Exception):
-    """A match that exceeded its time."""
+    """A match exceeded its time limit."""
 
 
 def compile_pattern(
     pattern: str, *, age: str = "", needs: tuple[str, ...] = ("age",), option: str = "pattern"
 ) -> re.Pattern[str]:
-    """Return the regular expression of a pattern, to be matched with a whole path.
+    """Return the regular expression of a pattern, to be matched with a complete path.
 
     Args:
-        pattern: see `agebench.data.readers.folder.FolderReader`.
+        pattern: a path with placeholders, see `agebench.data.readers.folder.FolderReader`.
         age: the expression of a plain `{age}`; empty: that of any other label.
-        needs: labels that the pattern must have.
-        option: the card's name for it, for messages.
+        needs: labels that the pattern must contain.
+        option: the card's name of the pattern, for messages.
 
     Raises:
-        UserError: not text, a label of `needs` is missing, a name stands twice, an expression is invalid or repeats a repeat.
+        UserError: the pattern is no text, lacks a label of `needs`, has a name twice, or has an expression that is invalid
+            or nests repeats.
     """
     if not isinstance(pattern, str):
         raise UserError(f"options.{option} = {pattern!r}: text is required, e.g. '{{age}}_{{}}.jpg'")
     if len(pattern) > MAX_LENGTH:
         raise UserError(f"options.{option}: {len(pattern):,} characters; at most {MAX_LENGTH:,} are allowed")
     expression, position = "", 0
-    for place in PLACE.finditer(pattern):
-        name, looks = place.groups()
-        looks = looks or (age if name == "age" else "")
-        expression += re.escape(pattern[position : place.start()])
-        expression += f"(?P<{name}>{looks or '[^/]+?'})" if name else f"(?:{looks or '[^/]*?'})"
-        position = place.end()
+    for placeholder in PLACE.finditer(pattern):
+        name, form = placeholder.groups()
+        form = form or (age if name == "age" else "")
+        expression += re.escape(pattern[position : placeholder.start()])
+        expression += f"(?P<{name}>{form or '[^/]+?'})" if name else f"(?:{form or '[^/]*?'})"
+        position = placeholder.end()
     expression += re.escape(pattern[position:])
     try:
         compiled = re.compile(f"(?:.*/)?{expression}", re.IGNORECASE)
@@ -59,17 +60,21 @@ def compile_pattern(
             raise UserError(f"options.{option} = '{pattern}': it has no {{{name}}}")
     if _repeats_repeat(expression):
         raise UserError(
-            f"options.{option} = '{pattern}': it repeats a group that itself repeats, such as (a+)+, which may take for ever; "
+            f"options.{option} = '{pattern}': it repeats a group that itself repeats, such as (a+)+, which may take forever; "
             "write one repeat, such as a+"
         )
     return compiled
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
-    """Check the patterns among a card's options, as far as the reader is one of agebench's.
+    """Check the patterns among a card's options, for built-in readers.
+
+    Args:
+        reader: the card's reader.
+        options: the card's options.
 
     Raises:
-        ValueError: a pattern that `compile_pattern` refuses.
+        ValueError: `compile_pattern` refuses a pattern.
     """
     try:
         if reader == "folder" and options.get("pattern"):
@@ -84,26 +89,26 @@ def check_options(reader: str, options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def bounded_matching(option: str) -> Iterator[Matcher]:
-    """Yield a function that matches a pattern with a whole path, and gives up after `LIMIT_S` seconds.
+    """Yield a function that matches a pattern with a complete path, and fails after `LIMIT_S` seconds.
 
-    The limit holds in the main thread of systems with POSIX timers, while no other timer runs; elsewhere there is none.
+    The limit requires the main thread, POSIX timers, and that no other timer runs; otherwise there is no limit.
 
     Args:
-        option: the card's name for the pattern, for messages.
+        option: the card's name of the pattern, for messages.
     """
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if not usable or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield lambda grammar, path: grammar.fullmatch(path)
+        yield lambda expression, path: expression.fullmatch(path)
         return
 
     def expired(number: int, frame: object) -> None:
         raise _TooSlowError
 
-    def match(grammar: "re.Pattern[str]", path: str) -> "re.Match[str] | None":
+    def match(expression: "re.Pattern[str]", path: str) -> "re.Match[str] | None":
         try:
             signal.setitimer(signal.ITIMER_REAL, LIMIT_S)  # `re` handles signals while it matches
             try:
-                return grammar.fullmatch(path)
+                return expression.fullmatch(path)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except _TooSlowError:
@@ -120,7 +125,7 @@ def bounded_matching(option: str) -> Iterator[Matcher]:
 
 
 def _repeats_repeat(expression: str) -> bool:
-    """Return whether a valid expression repeats a group that holds a repeat of variable length."""
+    """Return whether a valid expression repeats a group that contains a repeat of variable length."""
     groups, last, position = [False], False, 0
     while position < len(expression):
         letter = expression[position]
@@ -153,7 +158,7 @@ _REPEAT = re.compile(r"(?:[*+]|\{(?P<least>\d+)(?P<comma>,)?(?P<most>\d*)\})[?+]
 def _class_end(expression: str, start: int) -> int:
     """Return the position after the character class that opens at `start`."""
     position = start + 2 if expression.startswith("[^", start) else start + 1
-    position += expression.startswith("]", position)  # the first one stands for itself
+    position += expression.startswith("]", position)  # a leading bracket is literal
     while expression[position] != "]":
         position += 2 if expression[position] == "\\" else 1
     return position + 1

@@ -1,108 +1,121 @@
-"""Lists of images that a person wants left out: CSV files of sample ids, such as an audit writes."""
+"""Exclusion lists: CSV files of sample ids to leave out, as `agebench data audit` writes them."""
 
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 
 from agebench.data.samples import Samples
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason
 from agebench.utils.io import csv_origin, read_limited
 
-_LARGEST = 256 << 20  # bytes
+_MAX_BYTES = 256 << 20
+
+
+class ExclusionEntry(TypedDict):
+    """Manifest entry of an exclusion list.
+
+    Attributes:
+        sha256: digest of the file.
+        images: number of images that it excluded.
+    """
+
+    sha256: str
+    images: int
 
 
 def drop_excluded(
     samples: Mapping[str, Samples], files: Sequence[str], *, complete: bool = True
-) -> tuple[dict[str, Samples], dict[str, dict[str, Any]]]:
-    """`samples` (dataset -> its samples) less what `files` name, which goes to quarantine with 'excluded by FILE'.
+) -> tuple[dict[str, Samples], dict[str, ExclusionEntry]]:
+    """Reject the samples that exclusion lists name, with the reason 'excluded by FILE'.
 
-    A file has a column `sample_id`. Where it has a column `dataset` too, an id counts for that dataset only, and rows of
-    datasets that are not here are passed over; else it counts for whichever dataset has it.
+    A list is a CSV file with a column `sample_id`. With a column `dataset`, an id applies to that dataset only, and rows of
+    datasets that are not in `samples` are ignored; without it, an id applies to every dataset that contains it.
 
     Args:
-        samples: dataset -> its samples.
-        files: the lists.
-        complete: whether the lists are for no other datasets; if not, an id without a dataset may be of one of these.
+        samples: dataset name -> its samples.
+        files: paths of the lists.
+        complete: whether `samples` has all datasets that the lists are for. If false, an id without a dataset may belong to
+            another dataset.
 
     Returns:
-        The samples, and for each file: sha256, and images (put aside because of it).
+        The remaining samples, and file name -> manifest entry.
 
     Raises:
-        UserError: a file that cannot be read, has no such column, is for other datasets altogether, or names an image that is
-            not here; or two files of one name.
+        UserError: a file cannot be read, has no column `sample_id`, is for other datasets only, or names an unknown image;
+            or two files have the same name.
     """
-    kept, found = dict(samples), {}
+    remaining: dict[str, Samples] = dict(samples)
+    entries: dict[str, ExclusionEntry] = {}
     for file in files:
         name = Path(file).name
-        if name in found:
+        if name in entries:
             raise UserError(
                 f"--exclude {file}: another list is called {name} too, and records tell lists by name; rename one"
             )
         content, table = _read(Path(file))
-        ids = {dataset: _ids_for(dataset, part, table) for dataset, part in samples.items()}
+        ids_by_dataset = {dataset: _ids_for(dataset, known, table) for dataset, known in samples.items()}
         if complete or "dataset" in table:
-            _require_known(file, table, samples, ids)
-        images = 0
-        for dataset, own in ids.items():
-            drop = kept[dataset].table["sample_id"].isin(own)
-            images += int(drop.sum())
-            kept[dataset] = kept[dataset].reject(drop, f"excluded by {name}", RejectReason.EXCLUDED)
-        found[name] = {"sha256": hashlib.sha256(content).hexdigest(), "images": images}
-    return kept, found
+            _require_known(file, table, samples, ids_by_dataset)
+        n_excluded = 0
+        for dataset, ids in ids_by_dataset.items():
+            is_excluded = remaining[dataset].table["sample_id"].isin(ids)
+            n_excluded += int(is_excluded.sum())
+            remaining[dataset] = remaining[dataset].reject(is_excluded, f"excluded by {name}", RejectReason.EXCLUDED)
+        entries[name] = {"sha256": hashlib.sha256(content).hexdigest(), "images": n_excluded}
+    return remaining, entries
 
 
 def _read(file: Path) -> tuple[bytes, pd.DataFrame]:
     try:
-        content = read_limited(file, _LARGEST)
+        content = read_limited(file, _MAX_BYTES)
         table = pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False).rename(columns=str.strip)
-    except (OSError, ValueError) as error:  # pandas: a ValueError for whatever is no table
+    except (OSError, ValueError) as error:  # pandas raises a ValueError if the file is not a table
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"--exclude {file}: not a readable CSV file: {reason}") from error
     if "sample_id" not in table:
-        there = ", ".join(map(repr, table.columns[:8]))
-        raise UserError(
-            f"--exclude {file}: it has no column 'sample_id' (there are {there}); name one image's id a line there"
-        )
+        columns = ", ".join(map(repr, table.columns[:8]))
+        raise UserError(f"--exclude {file}: no column 'sample_id' (there are {columns}). Give one sample id per line.")
     return content, table.drop_duplicates()
 
 
 def _ids_for(dataset: str, samples: Samples, table: pd.DataFrame) -> "pd.Series[str]":
-    """The ids that a list has for a dataset; those that it does not have were written as `csv_cell` writes them."""
-    own = table["sample_id"] if "dataset" not in table else table.loc[table["dataset"] == dataset, "sample_id"]
-    return own.where(own.isin(_all_ids(samples)), own.map(csv_origin))
+    """Return the ids that a list has for a dataset; unknown ids are decoded as `csv_cell` encodes them."""
+    ids = table["sample_id"] if "dataset" not in table else table.loc[table["dataset"] == dataset, "sample_id"]
+    return ids.where(ids.isin(_all_ids(samples)), ids.map(csv_origin))
 
 
 def _require_known(
-    file: str, table: pd.DataFrame, samples: Mapping[str, Samples], ids: Mapping[str, "pd.Series[str]"]
+    file: str, table: pd.DataFrame, samples: Mapping[str, Samples], ids_by_dataset: Mapping[str, "pd.Series[str]"]
 ) -> None:
-    """Refuse a list that names images which are not here: a typing error would leave them in unseen."""
-    known = {dataset: own.isin(_all_ids(samples[dataset])) for dataset, own in ids.items()}
+    """Refuse a list that names unknown images: because of a typing error they would stay in unnoticed."""
+    is_known = {dataset: ids.isin(_all_ids(samples[dataset])) for dataset, ids in ids_by_dataset.items()}
     if "dataset" not in table:
-        anywhere = pd.concat(known.values(), axis=1).any(axis=1)
-        missing = {", ".join(samples): table.loc[~anywhere, "sample_id"]}
-        total = {", ".join(samples): len(table)}
+        is_known_anywhere = pd.concat(is_known.values(), axis=1).any(axis=1)
+        missing = {", ".join(samples): table.loc[~is_known_anywhere, "sample_id"]}
+        totals = {", ".join(samples): len(table)}
     else:
-        missing = {dataset: own[~known[dataset]] for dataset, own in ids.items()}
-        total = {dataset: len(own) for dataset, own in ids.items()}
-    lacking = [
-        f"{dataset} lacks {len(absent)} of its {total[dataset]} ids, for example '{absent.iloc[0]}'"
-        for dataset, absent in missing.items()
-        if len(absent)
+        missing = {dataset: ids[~is_known[dataset]] for dataset, ids in ids_by_dataset.items()}
+        totals = {dataset: len(ids) for dataset, ids in ids_by_dataset.items()}
+    problems = [
+        f"{dataset} lacks {len(ids)} of its {totals[dataset]} ids, for example '{ids.iloc[0]}'"
+        for dataset, ids in missing.items()
+        if len(ids)
     ]
-    if lacking:
+    if problems:
         raise UserError(
-            f"--exclude {file}: {'; '.join(lacking)}. A list names images by sample_id, as predictions and "
+            f"--exclude {file}: {'; '.join(problems)}. A list names images by sample_id, as predictions and "
             "`agebench data audit` do; is it the right file?"
         )
     others = sorted(set(table.get("dataset", pd.Series(dtype="str"))) - set(samples))
-    if others and not sum(total.values()):
+    if others and not sum(totals.values()):
         raise UserError(
-            f"--exclude {file}: none of its {len(table)} ids is for {', '.join(samples)}: it is for {', '.join(others[:3])}. "
-            "Is it the right file?"
+            f"--exclude {file}: none of its {len(table)} ids is for {', '.join(samples)}: it is for "
+            f"{', '.join(others[:3])}. Is it the right file?"
         )
 
 

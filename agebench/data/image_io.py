@@ -1,4 +1,4 @@
-"""Opening images that come from strangers."""
+"""Decoding of untrusted images."""
 
 import io
 import warnings
@@ -6,27 +6,33 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from agebench.errors import ImageRejectedError, RejectReason
+from agebench.errors import ImageRejectedError
+from agebench.types import RejectReason
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-# Cameras with 10 or 12 bits are stored in 16: an image that uses no more is scaled by these bits. 14 bits cannot be told
-# from a dark photograph of 16.
+# Images of 10-bit and 12-bit cameras are stored with 16 bits; an image that uses no more bits than these is scaled by them.
+# 14 bits cannot be distinguished from a dark photograph of 16.
 _NARROW_BITS = (8, 10, 12)
 _TIFF_BITS = 258  # the tag BitsPerSample
 _ORIENTATION = 274  # the EXIF tag
 
 
 def open_image(encoded: bytes) -> Image.Image:
-    """The RGB image, upright by its EXIF orientation; grey, palette, CMYK, 16-bit and alpha images are converted.
+    """Decode an image to RGB, upright by its EXIF orientation.
+
+    Gray, palette, CMYK, 16-bit and alpha images are converted.
+
+    Args:
+        encoded: content of the image file.
 
     Raises:
-        ImageRejectedError: not an image, damaged, of floating-point pixels, or more than `MAX_PIXELS` pixels (refused before they
-            are decoded).
+        ImageRejectedError: the content is not an image, is damaged, has floating-point pixels, or has more than `MAX_PIXELS`
+            pixels (rejected before they are decoded).
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about sizes and metadata; what matters is refused below.
+            warnings.simplefilter("ignore")  # about sizes and metadata; relevant problems raise below
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
             return upright(image, is_deep=_is_deep(image, encoded))
     except ImageRejectedError:
@@ -36,19 +42,19 @@ def open_image(encoded: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         limit = f"more than the {MAX_PIXELS // 1_000_000} million pixels allowed"
         raise ImageRejectedError(limit, RejectReason.IMAGE_TOO_LARGE) from None
-    except Exception as error:  # Decoders raise whatever their damage leads to: struct.error, zlib.error, MemoryError…
+    except Exception as error:  # decoders raise many types on damaged data: struct.error, zlib.error, MemoryError…
         raise ImageRejectedError(f"a damaged image: {error}", RejectReason.DAMAGED_IMAGE) from error
 
 
 def upright(image: Image.Image, *, is_deep: bool = False) -> Image.Image:
-    """The RGB image, upright by its EXIF orientation.
+    """Convert an image to RGB, upright by its EXIF orientation.
 
     Args:
-        image: opened, its pixels not necessarily read.
-        is_deep: whether its file has 16 bits a channel, of which Pillow keeps the upper 8 in color images.
+        image: an opened image; its pixels need not be loaded.
+        is_deep: whether the file has 16 bits per channel, of which Pillow keeps the upper 8 in color images.
 
     Raises:
-        ImageRejectedError: more than `MAX_PIXELS` pixels, or pixels without a defined brightness.
+        ImageRejectedError: the image has more than `MAX_PIXELS` pixels, or pixels without a defined brightness.
     """
     if image.width * image.height > MAX_PIXELS:
         raise ImageRejectedError(
@@ -62,23 +68,22 @@ def upright(image: Image.Image, *, is_deep: bool = False) -> Image.Image:
         )
     image.load()
     if is_deep and image.mode in ("RGB", "RGBA", "LA"):
-        _refuse_narrow(image)
-    if (
-        image.getexif().get(_ORIENTATION, 1) != 1
-    ):  # exif_transpose copies all pixels, even where there is nothing to turn
+        _reject_narrow(image)
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose copies all pixels, even of upright images
         image = ImageOps.exif_transpose(image)
     return _rgb(_eight_bits(image) if image.mode.startswith("I") else image)
 
 
 def _is_deep(image: Image.Image, encoded: bytes) -> bool:
-    """Whether the file has 16 bits a channel."""
+    """Return whether the file has 16 bits per channel."""
     if image.format == "PNG":
         return encoded[24:25] == b"\x10"  # the bit depth in IHDR, the first chunk
     bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ()) if image.format == "TIFF" else ()
     return bool(bits) and max(bits) == 16
 
 
-def _refuse_narrow(image: Image.Image) -> None:
+def _reject_narrow(image: Image.Image) -> None:
+    """Reject a color image of 16 bits per channel that uses only 12: its upper 8 bits would be nearly black."""
     extremes = image.convert("RGB").getextrema()
     brightest = max(high for _, high in extremes)  # type: ignore[misc]
     if 0 < brightest < 1 << 4:
@@ -89,10 +94,10 @@ def _refuse_narrow(image: Image.Image) -> None:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits, or of 32 that hold no more, in 8 bits.
+    """Convert a gray image of 16 bits, or of 32 bits with values of at most 16, to 8 bits.
 
     Raises:
-        ImageRejectedError: negative values, or more than 16 bits.
+        ImageRejectedError: a value is negative or needs more than 16 bits.
     """
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
@@ -108,6 +113,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (127, 127, 127, 255))
-        image = Image.alpha_composite(ground, image)
+        background = Image.new("RGBA", image.size, (127, 127, 127, 255))
+        image = Image.alpha_composite(background, image)
     return image.convert("RGB")

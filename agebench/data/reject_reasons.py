@@ -1,13 +1,13 @@
-"""Rejection codes: their titles, which ones are failures to process, and the codes of texts of older versions."""
+"""Rejection codes: their titles, which ones are failures to process, and the codes of the texts of version 0.1."""
 
 import re
 
 import pandas as pd
 
-from agebench.errors import RejectReason
+from agebench.types import RejectReason
 
-# The image was there, and no age was predicted: it could not be read, or its face could not be prepared. A row that the
-# labels, a list or a protocol leaves out is no failure of a system.
+# The image exists, and no age was predicted: it could not be read, or its face could not be prepared. A row that is left out
+# because of its labels, a list or a protocol is not a failure of the system.
 FAILURES_TO_PROCESS = frozenset(
     {
         RejectReason.UNREADABLE,
@@ -58,11 +58,11 @@ TITLES = {
     RejectReason.OTHER: "other",
 }
 
-# These details are the same for all images of one cause (a list's name, say), so they are counted one by one.
+# Reasons whose detail is the same for all images of one cause (for example the name of a list), so that it serves as a title.
 _SHARED_DETAIL = frozenset({RejectReason.NOT_LISTED, RejectReason.EXCLUDED})
 
-# How the reasons of version 0.1 begin, numbers as `…`, in the order in which they are tried. Manifests and records of that
-# version hold only these texts. A text that is not here left the image out on purpose or was never asked of a system.
+# Prefixes of the reasons of version 0.1, with numbers as `…`, in the order in which they are tried. Manifests and records of
+# that version contain texts and no codes. Other texts do not describe a failure to process.
 _OLD_TEXTS = (
     ("cannot be read: ", RejectReason.UNREADABLE),
     ("not an image in a format that is read here", RejectReason.NOT_AN_IMAGE),
@@ -91,21 +91,21 @@ _NUMBER = re.compile(r"\d[\d.,]*")
 
 
 def code_of_old_text(text: str) -> RejectReason:
-    """Return the code of a reason as version 0.1 wrote it; OTHER for one that it did not write.
+    """Return the code of a reason of version 0.1; OTHER for an unknown text.
 
     Args:
-        text: a whole reason, or one of a record, in which what differs from image to image is `…`.
+        text: the reason of one image, or the reason in a record, with `…` for values that differ between images.
     """
-    plain = _NUMBER.sub("…", text)
-    return next((code for start, code in _OLD_TEXTS if plain.startswith(start)), RejectReason.OTHER)
+    template = _NUMBER.sub("…", text)
+    return next((code for prefix, code in _OLD_TEXTS if template.startswith(prefix)), RejectReason.OTHER)
 
 
 def failures_to_process(counts_by_code: dict[str, int] | None, counts_by_text: dict[str, int] | None) -> int:
     """Count the images that could not be processed.
 
     Args:
-        counts_by_code: `rejected` of a manifest; None in one of version 0.1.
-        counts_by_text: `quarantined` of a manifest, which counts where there are no codes.
+        counts_by_code: `rejected` of a manifest; None for a manifest of version 0.1.
+        counts_by_text: `quarantined` of a manifest, used if there are no codes.
     """
     if counts_by_code is not None:
         return sum(count for code, count in counts_by_code.items() if code in FAILURES_TO_PROCESS)
@@ -114,17 +114,33 @@ def failures_to_process(counts_by_code: dict[str, int] | None, counts_by_text: d
 
 
 def count_codes(quarantined: pd.DataFrame) -> dict[str, int]:
-    """Code -> rejected images, the most frequent first."""
+    """Count rejected images by code, the most frequent first.
+
+    Args:
+        quarantined: rejected images, as `Samples.rejected`.
+    """
     return {str(code): int(count) for code, count in quarantined["code"].value_counts().items()}
 
 
 def count_titles(quarantined: pd.DataFrame) -> dict[str, int]:
-    """Title of the reason -> rejected images, the most frequent first; without paths and values of single images."""
+    """Count rejected images by the title of the reason, the most frequent first.
+
+    Titles contain no paths and no values of single images.
+
+    Args:
+        quarantined: rejected images, as `Samples.rejected`.
+    """
     return {str(title): int(count) for title, count in titles(quarantined).value_counts().items()}
 
 
 def titles(quarantined: pd.DataFrame) -> "pd.Series[str]":
-    """The title of each row's reason; the detail where it names the list that left the image out."""
+    """Return the title of each row's reason.
+
+    The detail if it names the list that excluded the image.
+
+    Args:
+        quarantined: rejected images, as `Samples.rejected`.
+    """
     codes = quarantined["code"].map(RejectReason)
-    detailed = codes.isin(list(_SHARED_DETAIL | {RejectReason.OTHER}))
-    return codes.map(TITLES).astype("str").mask(detailed, quarantined["reason"])
+    has_shared_detail = codes.isin(list(_SHARED_DETAIL | {RejectReason.OTHER}))
+    return codes.map(TITLES).astype("str").mask(has_shared_detail, quarantined["reason"])

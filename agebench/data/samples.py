@@ -1,4 +1,4 @@
-"""Samples: one row an image; the one shape in which data moves before pixels are read."""
+"""Samples: one row per image, the common representation of a dataset before its pixels are read."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from agebench.errors import AgebenchError, RejectReason
+from agebench.errors import AgebenchError
+from agebench.types import RejectReason
 
 AGE_LIMITS = (0.0, 120.0)
 COLUMNS = (
@@ -26,13 +27,13 @@ COLUMNS = (
     "body_path",
     "body_bbox",
 )
-# The photograph that a row's image is a part of, where several rows show parts of one.
+# Column that identifies the photograph of a row's image, if several rows show parts of one photograph.
 PHOTOGRAPH = "photograph"
-# Where things are in the pictures: neither labels nor flat, so not kept with a run.
+# Positions within images; they are not labels, and are not stored with a run.
 GEOMETRY_COLUMNS = ("landmarks", "bbox", "body_bbox", "body_path", "face_bbox", "body_masked")
 
 
-# Columns of the table of rejected images: `code` is a RejectReason, `reason` the sentence with the image's own values.
+# Columns of the table of rejected images: `code` is a RejectReason, `reason` a sentence with the image's own values.
 QUARANTINE = ("sample_id", "path", "code", "reason")
 
 
@@ -40,10 +41,10 @@ class Rejected(NamedTuple):
     """One rejected image or row.
 
     Attributes:
-        sample_id: its id, or what the source calls it.
-        path: its path, or what the source says of it.
-        code: the reason, as it is counted.
-        reason: the reason as a sentence, with the file, the value and the like.
+        sample_id: id of the image, or its name in the source.
+        path: path of the image, or its description in the source.
+        code: the reason as a code, for counts.
+        reason: the reason as a sentence with file and value.
     """
 
     sample_id: str
@@ -54,19 +55,19 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples:
-    """A dataset's images and labels, and what had to be put aside.
+    """Images and labels of a dataset, and its rejected images.
 
     Attributes:
-        table: one row an image, columns as in `COLUMNS` plus group columns. `sample_id` is unique; `path` is relative to
-            the dataset's root, with forward slashes; `age` is float years; `age_low`/`age_high` are there where the label
-            is a range; `gender`, `race` and further group columns are categories or NA; `landmarks` is a list of 2k
-            floats (x0, y0, x1, y1, … pixels in the image as stored), or None; `bbox` a list of 4 (left, top, right, bottom);
-            `body_bbox` likewise, the whole person, in the image at `path` or, where it is given, at `body_path`;
-            `face_bbox` the face as annotated, in the whole image; `body_masked` what to blacken in the body
-            (`agebench.data.faces.body_crops.Mask`).
-        groups: the columns of `table` that fairness tables use.
-        rejected: the columns `QUARANTINE`, one row an image that was put aside. Nothing is dropped silently. A table
-            without `code`, as plugins for version 0.1 make it, gets the code `other`.
+        table: one row per image, with the columns in `COLUMNS` and group columns. `sample_id` is unique. `path` is relative
+            to the dataset's root, with forward slashes. `age` is in years, as a float; `age_low` and `age_high` exist if
+            the label is a range. `gender`, `race` and group columns are categories or NA. `landmarks` is a list of 2k
+            floats (x0, y0, x1, y1, … pixels of the stored image), or None. `bbox` is a list of 4 (left, top, right, bottom),
+            pixels. `body_bbox` has the same form for the whole person, in the image at `body_path`, or at `path` if there
+            is no `body_path`. `face_bbox` is the annotated face in the whole image. `body_masked` lists the regions to
+            blacken in the body (`agebench.data.faces.body_crops.Mask`).
+        groups: columns of `table` for subgroup metrics.
+        rejected: one row per rejected image, with the columns in `QUARANTINE`. No image is dropped without a row here. A
+            table without `code`, as plugins for version 0.1 create it, gets the code `other`.
     """
 
     table: pd.DataFrame
@@ -83,60 +84,88 @@ class Samples:
 
     def reject(
         self,
-        drop: "pd.Series[bool]",
+        mask: "pd.Series[bool]",
         reason: "str | pd.Series[str]",
         code: "RejectReason | pd.Series[str]" = RejectReason.OTHER,
     ) -> "Samples":
-        """These samples less those where `drop` holds, which go to quarantine with `code` and `reason`."""
-        dropped = self.table.loc[drop, ["sample_id", "path"]].assign(
-            code=str(code) if isinstance(code, str) else code[drop],
-            reason=reason if isinstance(reason, str) else reason[drop],
+        """Return these samples with some rows moved to the rejected ones.
+
+        Args:
+            mask: rows of `table` to reject.
+            reason: sentence for all rejected rows, or one per row of `table`.
+            code: code for all rejected rows, or one per row of `table`.
+        """
+        rows = self.table.loc[mask, ["sample_id", "path"]].assign(
+            code=str(code) if isinstance(code, str) else code[mask],
+            reason=reason if isinstance(reason, str) else reason[mask],
         )
-        moved = pd.concat([self.rejected, dropped], ignore_index=True) if len(dropped) else self.rejected
-        return Samples(self.table[~drop].reset_index(drop=True), self.groups, moved)
+        rejected = pd.concat([self.rejected, rows], ignore_index=True) if len(rows) else self.rejected
+        return Samples(self.table[~mask].reset_index(drop=True), self.groups, rejected)
 
 
 def validate_samples(
     table: pd.DataFrame, *, groups: Sequence[str] = (), quarantined: pd.DataFrame | None = None, source: str = "samples"
 ) -> Samples:
-    """Check and normalise a reader's table; rows with an age outside [0, 120] go to quarantine.
+    """Check and normalize a reader's table; reject rows with an age outside [0, 120].
+
+    Args:
+        table: one row per image; `sample_id`, `path`, `age` (years) and the group columns are required.
+        groups: columns for subgroup metrics.
+        quarantined: rows that the reader rejected, with the columns in `QUARANTINE`.
+        source: name of the table in error messages.
 
     Raises:
-        AgebenchError: a column is missing, an age is NaN, or a sample_id stands twice; the message names the rows.
+        AgebenchError: a column is missing, an age is NaN, or a sample_id is not unique. The message names the rows.
     """
     table = table.reset_index(drop=True)
-    wanted = ["sample_id", "path", "age", *groups]
-    missing = [column for column in wanted if column not in table]
+    missing = [column for column in ("sample_id", "path", "age", *groups) if column not in table]
     if missing:
         raise AgebenchError(f"{source}: the reader gave no column {', '.join(missing)}")
     table = table.assign(
         sample_id=table["sample_id"].astype("str"), path=table["path"].astype("str"), age=table["age"].astype("float64")
     )
-    unlabelled = table.loc[table["age"].isna(), "sample_id"]
-    if len(unlabelled):
-        raise AgebenchError(f"{source}: {len(unlabelled)} samples have no age, the first is {unlabelled.iloc[0]}")
-    twice = table.loc[table["sample_id"].duplicated(), "sample_id"]
-    if len(twice):
-        raise AgebenchError(f"{source}: sample_id '{twice.iloc[0]}' stands twice")
+    ids_without_age = table.loc[table["age"].isna(), "sample_id"]
+    if len(ids_without_age):
+        raise AgebenchError(
+            f"{source}: {len(ids_without_age)} samples have no age, the first is {ids_without_age.iloc[0]}"
+        )
+    repeated_ids = table.loc[table["sample_id"].duplicated(), "sample_id"]
+    if len(repeated_ids):
+        raise AgebenchError(f"{source}: sample_id '{repeated_ids.iloc[0]}' stands twice")
     for column in dict.fromkeys(["gender", "race", *groups]):
         table[column] = table[column].astype("category") if column in table else pd.Categorical([None] * len(table))
     if "subject" not in table:
         table["subject"] = pd.Series([None] * len(table), dtype="str")
     samples = Samples(table, tuple(groups), quarantined if quarantined is not None else rejected_rows([]))
     low, high = AGE_LIMITS
-    outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
+    is_outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
     reasons = "age " + table["age"].map("{:g}".format).astype("str") + f" is outside [{low:g}, {high:g}]"
-    return samples.reject(outside, reasons, RejectReason.AGE_OUT_OF_RANGE)
+    return samples.reject(is_outside, reasons, RejectReason.AGE_OUT_OF_RANGE)
 
 
 def rejected_rows(rows: Sequence[Rejected | tuple[str, str, str]]) -> pd.DataFrame:
-    """Build the table of rejected images; (sample_id, path, reason) without a code gets the code `other`."""
-    full = [row if len(row) == len(QUARANTINE) else (*row[:2], RejectReason.OTHER, row[2]) for row in rows]
-    return pd.DataFrame([tuple(map(str, row)) for row in full], columns=list(QUARANTINE)).astype("str")
+    """Build the table of rejected images.
+
+    Args:
+        rows: one entry per image; (sample_id, path, reason) without a code gets the code `other`.
+    """
+    complete_rows = [row if len(row) == len(QUARANTINE) else (*row[:2], RejectReason.OTHER, row[2]) for row in rows]
+    return pd.DataFrame([tuple(map(str, row)) for row in complete_rows], columns=list(QUARANTINE)).astype("str")
+
+
+def evenly_spaced(samples: Samples, limit: int | None) -> Samples:
+    """Return at most `limit` of the samples, evenly spaced; all of them if `limit` is None."""
+    if limit is None or limit >= len(samples):
+        return samples
+    rows = np.unique(np.linspace(0, len(samples) - 1, limit).astype(int))
+    return Samples(samples.table.iloc[rows].reset_index(drop=True), samples.groups, samples.rejected)
 
 
 def dataset_fingerprint(samples: Samples) -> str:
-    """Sixteen hexadecimal digits that change when any image or label of these audited samples does."""
+    """Return 16 hexadecimal digits that identify samples with digests.
+
+    They change with any image or label.
+    """
     columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY_COLUMNS, "path")]
     table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.models.age_model import AgeModel
 from agebench.models.heads import AgeEstimate
-from agebench.training.augmentation import normalize
 from agebench.training.device import autocast
+from agebench.training.frozen_features import model_views
 
 # On a CPU: the activations of more faces are so large that the allocator gives them back to the system after every layer,
 # and two thirds of the time go into getting the pages again.
@@ -44,6 +44,7 @@ class TrainedEstimator:
     def estimate(self, faces: Tensor) -> AgeEstimate:
         """(B, S, S, 3) uint8 on the device -> all that the head says of these faces."""
         with torch.inference_mode(), autocast(self.device, self.precision):
-            logits = self.model(normalize(faces, self.card.mean, self.card.std))
+            views = model_views(faces, self.card, mirrored=self.model.flip_tta)
+            view_logits = [self.model(view) for view in views]
         with torch.inference_mode():
-            return self.model.head.decode(self.model.split(logits.float())[0])
+            return self.model.decode([logits.float() for logits in view_logits])[0]

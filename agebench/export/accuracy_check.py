@@ -23,7 +23,7 @@ class CheckSubset:
     Attributes:
         faces: (n, S, S, 3) uint8: all of it, or some.
         predictions: n rows in the faces' order: what the run's model said (`age_pred`), `sample_id`, `age`, `subject`.
-        mae: the run's figure, on all of it: value, low, high; years.
+        mae: the run's figure, on all of it: value, ci_low, ci_high; years.
     """
 
     faces: np.ndarray
@@ -46,9 +46,9 @@ def check_accuracy(
     found = {name: _compared(file, tested, resamples, seed) for name, tested in tests.items()}
     for name, entry in found.items():
         change, (low, high) = entry["change"], entry["allowed"]
-        if not (low <= change["low"] and change["high"] <= high):
+        if not (low <= change["ci_low"] and change["ci_high"] <= high):
             raise AccuracyCheckFailed(
-                f"MAE on {name} changes by {change['value']:+.3f} years [{change['low']:+.3f}, {change['high']:+.3f}]; the "
+                f"MAE on {name} changes by {change['value']:+.3f} years [{change['ci_low']:+.3f}, {change['ci_high']:+.3f}]; the "
                 f"interval of the run's MAE, {tests[name].mae['value']:.2f}, allows {low:+.3f} to {high:+.3f}"
             )
     return {"accuracy": found}
@@ -60,10 +60,10 @@ def _compared(file: ExportedFile, tested: CheckSubset, resamples: int, seed: int
     result = compare_systems(paired, resamples=resamples, seed=seed)
     mae = tested.mae
     return {
-        "n": result["n"],
-        "subjects": result["subjects"],
-        "model": result["systems"]["model"]["mae"],
-        "file": result["systems"]["file"]["mae"],
-        "change": result["pairs"][0]["difference"],
-        "allowed": [mae["low"] - mae["value"], mae["high"] - mae["value"]],
+        "n": result.n,
+        "subjects": result.subjects,
+        "model": result.systems["model"].mae.to_json(),
+        "file": result.systems["file"].mae.to_json(),
+        "change": result.pairs[0].difference.to_json(),
+        "allowed": [mae["ci_low"] - mae["value"], mae["ci_high"] - mae["value"]],
     }

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from agebench._version import __version__
-from agebench.config.cards.base import Architecture, DatasetCard
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.cards.model import Architecture
 from agebench.data.faces.alignment import TEMPLATE
 from agebench.errors import UserError
 from agebench.export.base import INPUT_SIDE_RANGE

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture
-from agebench.models.heads import Head
+from agebench.config.cards.model import Architecture
+from agebench.models.heads import AgeEstimate, Head, average_estimates
 
 
 class ExportWrapper(nn.Module):
@@ -18,13 +18,17 @@ class ExportWrapper(nn.Module):
         head: in float32.
         card: its input size and normalisation.
         precision: the backbone's type.
+        flip: whether estimates are the mean over a face and its mirror image.
     """
 
     pixel_mean: Tensor  # ONNX names must differ from those of the answers
     pixel_std: Tensor
 
-    def __init__(self, backbone: nn.Module, head: Head, card: Architecture, precision: torch.dtype) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: Head, card: Architecture, precision: torch.dtype, *, flip: bool = False
+    ) -> None:
         super().__init__()
+        self.flip = flip
         self.backbone = backbone
         self.head = head
         self.size, self.channels, self.features = card.size, card.channels, head.in_features
@@ -34,9 +38,16 @@ class ExportWrapper(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Age (N,) years; std (N,) years, or (0,) where the head states none; probs (N, A), or (0, 0) likewise. float32."""
-        features = self.backbone(self.normalised(images))
-        said = self.head.decode(self.head(features.float()[:, : self.features]))
-        return said.age, _or_empty(said.std, [0], images), _or_empty(said.probs, [0, 0], images)
+        pixels = self.normalised(images)
+        estimate = self.decoded(pixels)
+        if self.flip:
+            mirrored = pixels.flip([3]).contiguous(memory_format=torch.channels_last)
+            estimate = average_estimates(estimate, self.decoded(mirrored))
+        return estimate.age, _or_empty(estimate.std, [0], images), _or_empty(estimate.probs, [0, 0], images)
+
+    def decoded(self, pixels: Tensor) -> AgeEstimate:
+        """Return the estimates for normalized images (N, C, S, S)."""
+        return self.head.decode(self.head(self.backbone(pixels).float()[:, : self.features]))
 
     def normalised(self, images: Tensor) -> Tensor:
         """(N, C, S, S) in the backbone's type, as it was trained with; channels last, which convolutions on CPUs like."""

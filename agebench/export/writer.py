@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError
 from agebench.export.accuracy_check import AccuracyCheckFailed
 from agebench.export.base import INPUT_SIDE_RANGE, ExportedFile, SaveFn
@@ -80,7 +80,7 @@ def write_export(
     """
     plain = copy.deepcopy(model).cpu().float().eval()
     backbone = copy.deepcopy(plain.backbone).to(TYPES[variant.precision]).to(memory_format=torch.channels_last)
-    module = ExportWrapper(backbone, plain.head, architecture, TYPES[variant.precision]).eval()
+    module = ExportWrapper(backbone, plain.head, architecture, TYPES[variant.precision], flip=model.flip_tta).eval()
     save = _build(module, variant, examples, calibration)
     card = card | {"format": variant.kind, "precision": variant.precision}
     with atomic_write(path) as temporary:
@@ -126,7 +126,7 @@ def compare(
     larger = (
         examples[:_RESIZED].repeat(2, axis=1).repeat(2, axis=2)[:, : INPUT_SIDE_RANGE[1], : INPUT_SIDE_RANGE[1] - 1]
     )
-    module = ExportWrapper(model.backbone, model.head, architecture, torch.float32).eval()
+    module = ExportWrapper(model.backbone, model.head, architecture, torch.float32, flip=model.flip_tta).eval()
     with torch.inference_mode():
         expected = model.predict(normalize(torch.from_numpy(examples), architecture.mean, architecture.std)).age
         resized = module(_planar(larger))[0]

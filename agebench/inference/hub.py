@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError, UserError
 from agebench.export.base import MAX_CARD_BYTES, MAX_FILE_BYTES
 from agebench.inference.model_card import model_card, save_card
 from agebench.inference.models import CARD, CalibrationError, TrainedModel
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import DIGESTS

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
+from agebench.metrics.schema import MetricsFile, TestResult
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import (
     escape_markdown,
@@ -41,7 +42,7 @@ def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    results = _results(card["figures"]["tests"], cards)
+    results = _results(MetricsFile.from_json(card["figures"]).tests, cards)
     data = ModelCardData(
         model_name=repo.split("/")[1],
         eval_results=results,
@@ -80,16 +81,16 @@ def save_card(file: Path, text: str) -> None:
     check_card(file.read_text(encoding="utf-8"))
 
 
-def _results(tests: dict[str, Any], cards: Catalog) -> list[Any]:
+def _results(tests: dict[str, TestResult], cards: Catalog) -> list[Any]:
     from huggingface_hub import EvalResult
 
     found = []
     for name, test in tests.items():
         for figure, (title, _) in MODEL_INDEX_METRICS.items():
-            known = test["overall"].get(figure) or {}
-            if known.get("value") is None:
+            known = test.metric(figure)
+            if known.value is None:
                 continue
-            ends = [known.get(end) for end in ("low", "high")]
+            ends = [known.ci_low, known.ci_high]
             between = f", 95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if None not in ends else ""
             found.append(
                 EvalResult(
@@ -99,8 +100,8 @@ def _results(tests: dict[str, Any], cards: Catalog) -> list[Any]:
                     dataset_name=_title(name, cards),
                     dataset_split="test",
                     metric_type=figure,
-                    metric_name=f"{title}, n = {test['n']}{between}",
-                    metric_value=round(known["value"], 4),
+                    metric_name=f"{title}, n = {test.n}{between}",
+                    metric_value=round(known.value, 4),
                 )
             )
     return found
@@ -116,7 +117,8 @@ def _title(name: str, cards: Catalog) -> str:
 
 
 def _words(card: dict[str, Any], repo: str, cards: Catalog) -> str:
-    model, training, tests = card["model"], card["training"], card["figures"]["tests"]
+    model, training = card["model"], card["training"]
+    tests = MetricsFile.from_json(card["figures"]).tests
     parts = [
         f"# {repo.split('/')[1]}",
         f"Estimates ages from faces: {escape_markdown(model.get('title') or model['name'])} with the head "
@@ -141,16 +143,14 @@ def _use(repo: str) -> str:
     )
 
 
-def overall_table(tests: dict[str, Any], home: str) -> str:
+def overall_table(tests: dict[str, TestResult], home: str) -> str:
     """A row a test set, of what metrics.json has under `tests`; `home` is the training set."""
     rows = [
         [
             _where(name, home),
-            format_count(test["n"]),
+            format_count(test.n),
             *(
-                format_ci(
-                    test["overall"].get(figure), percent=percent, digits=1 if percent else 2, sign=figure == "bias"
-                )
+                format_ci(test.metric(figure), percent=percent, digits=1 if percent else 2, sign=figure == "bias")
                 for figure, (_, percent) in MODEL_INDEX_METRICS.items()
             ),
         ]
@@ -161,11 +161,11 @@ def overall_table(tests: dict[str, Any], home: str) -> str:
     )
 
 
-def group_tables(tests: dict[str, Any], home: str) -> list[str]:
+def group_tables(tests: dict[str, TestResult], home: str) -> list[str]:
     """Likewise, for whom it is worse: a table for each grouping of each test set; crossings stay in metrics.json."""
     found = []
     for name, test in tests.items():
-        tables = [group_table(of, groups) for of, groups in test["groups"].items() if "*" not in of and groups]
+        tables = [group_table(of, groups) for of, groups in test.groups.items() if "*" not in of and groups]
         if tables:
             found += [f"### For whom it is worse: {_where(name, home)}", *tables]
     return found

@@ -125,16 +125,17 @@ class TrainedModel:
     def interval(self, level: float) -> dict[str, Any]:
         """As `Model`."""
         if level not in self._intervals:  # a page asks for every picture
-            self._intervals[level] = conformal_interval(self._validation, self._tests, level)
+            self._intervals[level] = conformal_interval(self._validation, self._tests, level).to_json()
         return {"calibrated_on": calibrated_on(self._config.data.train), **self._intervals[level]}
 
     def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
         """As `Model`."""
-        return gate_error_rates(self._tests, threshold, challenge)
+        return gate_error_rates(self._tests, threshold, challenge).to_json()
 
     def errors(self) -> dict[str, Any]:
         """As `Model`."""
-        return error_by_estimated_age(self._tests)
+        errors = error_by_estimated_age(self._tests)
+        return {test: {band: entry.to_json() for band, entry in bands.items()} for test, bands in errors.items()}
 
     def close(self) -> None:
         """As `Model`."""

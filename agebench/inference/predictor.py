@@ -302,10 +302,10 @@ def _division(kind: str, finder: FaceExtractor, workers: int | None) -> dict[str
     workers = 1 if kind == "picture" else workers or available_cores()
     if kind == "path":
         chunk = _CHUNK[mode] if finder.every == 1 else finder.every
-        return {"workers": workers, "chunk": chunk, "worth": _WORTH[mode]}
+        return {"workers": workers, "chunk": chunk, "min_items": _WORTH[mode]}
     ahead = 2 if finder.every == 1 else 1
     workers = max(1, min(workers, _HELD // (ahead * finder.every)))
-    return {"workers": workers, "chunk": finder.every, "worth": 2, "ahead": ahead}
+    return {"workers": workers, "chunk": finder.every, "min_items": 2, "prefetch": ahead}
 
 
 def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:

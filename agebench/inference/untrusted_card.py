@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from agebench.config.cards.base import validate_model
+from agebench.config.toml_io import validate_model
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_json_table
 
@@ -16,14 +16,17 @@ class _Table(BaseModel):
 
 class _Figure(_Table):
     value: FiniteFloat | None
-    low: FiniteFloat | None = None
+    ci_low: FiniteFloat | None = None
+    ci_high: FiniteFloat | None = None
+    low: FiniteFloat | None = None  # schema 1
     high: FiniteFloat | None = None
 
 
 class _Group(_Table):
     n: int | None
     mae: _Figure | None = None
-    mae_standardised: _Figure | None = None
+    age_standardized_mae: _Figure | None = None
+    mae_standardised: _Figure | None = None  # schema 1
     bias: _Figure | None = None
     cs5: _Figure | None = None
 

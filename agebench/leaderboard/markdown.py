@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 import pandas as pd
 
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.ranking import Ranking, RankingResult, rank_systems
 from agebench.leaderboard.systems import (
     System,
@@ -44,8 +44,8 @@ HOME, LEAK, PARTIAL, OTHER = "°", "‡", "†", "≠"
 LEGEND = (
     "In parentheses: images tested, of all images of the test set that the system was not trained or validated on. "
     f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test are "
-    f"trained on. {PARTIAL} images were left out (`--exclude`, or a copy that lacks some): never ranked. {OTHER} other images "
-    "or labels than most systems were tested on."
+    f"trained on. {PARTIAL} images were left out (`--exclude`, `--limit`, or a copy that lacks some): never ranked. "
+    f"{OTHER} other images or labels than most systems were tested on."
 )
 _LEFT = ["left"] * 7
 _NAMED = 10  # so many systems without a place are named
@@ -62,19 +62,19 @@ def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = (
         _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
         _ranks(rows),
-        "## For whom it is worse",
+        "## Subgroup performance",
         "The group with the largest MAE among those with enough images, and the largest gap between groups at equal ages. "
         "A difference is shown where the test of every seed finds it more than chance.",
         _fairness(rows),
-        "## What it takes, and what to beware of",
-        "Images/s are those of the first run's machine, answers alone (none where a head was given the kept features of a "
-        "frozen backbone); an image without an answer is one that could not be read, or of which no face could be prepared.",
+        "## Cost and caveats",
+        "Images/s are those of the first run's machine, prediction alone (none where a head used the cached features of a "
+        "frozen backbone); an image without an estimate is one that could not be read, or of which no face could be prepared.",
         _conditions(rows),
     ]
     stressed = _stress(rows)
     if stressed:
         parts += [
-            "## On worse photographs",
+            "## Robustness",
             "The error on faces that are blurred, covered, turned, darkened, … (`agebench stress`), divided by that on the "
             "same faces as they are.",
             stressed,
@@ -82,8 +82,8 @@ def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = (
     others = list(published)
     if others:
         parts += [
-            "## Published elsewhere",
-            "Not run here: other splits, faces and training data stand behind each of these figures.",
+            "## Reported elsewhere",
+            "Results that were not computed here; splits, faces and training data differ.",
             _published(others),
         ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -210,14 +210,14 @@ def _ranking_in_words(ranking: Ranking, number: int) -> str:
     best = ranking.entries[0][0]
     return (
         f"Ranking {number}: {len(ranking.entries)} systems on {join_words([_tested(best, test) for test in ranking.tests])}. Mean "
-        f"ranks closer than {ranking.critical:.2f} cannot be told apart (Nemenyi, 5 %). By that, "
+        f"ranks closer than {ranking.critical:.2f} are not distinguishable (Nemenyi, 5 %). By that, "
         f"{_all_or(len(first) - 1, len(ranking.entries) - 1)} share the first place with {system_label(best)}."
     )
 
 
 def _tested(row: System, test: str) -> str:
     """A test set with its mark and how many images each seed was tested on."""
-    numbers = sorted({entry["n"] for entry in row.test_entries(test)})
+    numbers = sorted({entry.n for entry in row.test_entries(test)})
     several = (
         f"{format_count(numbers[0])} to {format_count(numbers[-1])}" if len(numbers) > 1 else format_count(numbers[0])
     )
@@ -271,19 +271,19 @@ def _fairness(rows: Sequence[System]) -> str:
 def _conditions(rows: Sequence[System]) -> str:
     table = []
     for row in rows:
-        model, speed = row.records[0].get("model") or {}, images_per_second(row)
+        model, speed = row.records[0].model, images_per_second(row)
         lost, read = failure_to_process_counts(row)
         table.append(
             [
                 system_label(row),
-                DASH if not model.get("parameters") else f"{model['parameters'] / 1e6:.1f} million",
+                DASH if not model.parameters else f"{model.parameters / 1e6:.1f} million",
                 DASH if speed is None else f"{speed:,.0f}",
-                escape_markdown(model.get("weights") or DASH),
+                escape_markdown(model.weights or DASH),
                 f"{format_count(lost)} of {format_count(read)}" if read else DASH,
                 escape_markdown(join_words(caveats(row)) or "none"),
             ]
         )
-    headers = ["system", "parameters", "images/s", "started from", "without an answer", "beware"]
+    headers = ["system", "parameters", "images/s", "started from", "without an estimate", "caveats"]
     return markdown_table(headers, table, align=["left", "right", "right", "left", "right", "left"])
 
 

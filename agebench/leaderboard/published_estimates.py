@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.samples import Samples, dataset_fingerprint
-from agebench.data.storage.importer import locate, needs_files, open_dataset_reader
+from agebench.data.storage.locate import locate, needs_files, open_dataset_reader
 from agebench.errors import DatasetNotFoundError, UserError
 from agebench.metrics.prediction_format import FOLD
 from agebench.registry.builtin import heads, readers
@@ -62,7 +62,7 @@ def pseudonymize(predictions: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFra
 
 
 def estimates_digest(table: pd.DataFrame) -> str:
-    """SHA-256 of the keys and their estimates, whatever wrote the file."""
+    """Compute the SHA-256 of keys and estimates, independent of the file format."""
     ordered = table.sort_values(["key", FOLD] if FOLD in table else ["key"])
     content = ordered["key"].to_numpy("<u8").tobytes() + ordered["age_pred"].to_numpy("<f8").tobytes()
     folds = "\n".join(ordered[FOLD].astype("str")) if FOLD in table else ""

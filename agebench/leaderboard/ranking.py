@@ -23,9 +23,9 @@ class Ranking:
 
     Attributes:
         tests: the test sets. Each is a part of their own training set to all of these systems, or to none.
-        critical: mean ranks that lie closer than this cannot be told apart (Nemenyi, 5 %).
+        critical: critical difference of mean ranks (Nemenyi, 5 %).
         places: (row, mean rank, place), by rank. The place is one more than how many systems are shown to be better, so that
-            systems which cannot be told apart from the best share the first.
+            systems that are not distinguishable from the best share the first.
     """
 
     tests: list[str]
@@ -60,7 +60,7 @@ def rank_systems(rows: Sequence[System]) -> RankingResult:
 
 
 def _tests(row: System) -> frozenset[Test]:
-    with_figure = [test for test in row.tests if row.metric(test).get("value") is not None]
+    with_figure = [test for test in row.tests if row.metric(test).value is not None]
     return frozenset((test, test == row.train, row.images(test)) for test in with_figure)
 
 
@@ -77,7 +77,7 @@ def _shared_by_most(had: Sequence[frozenset[Test]]) -> frozenset[Test] | None:
 
 
 def _ranked(rows: Sequence[System], tests: list[str]) -> Ranking:
-    maes = pd.DataFrame({test: [row.metric(test)["value"] for row in rows] for test in tests})
+    maes = pd.DataFrame({test: [row.metric(test).value for row in rows] for test in tests})
     mean = maes.rank().mean(axis=1).to_numpy(float)
     critical = _critical_difference(len(rows), len(tests))
     better = np.searchsorted(np.sort(mean), mean - critical, side="left")

@@ -1,4 +1,4 @@
-"""Result records: one JSON a run, with everything that its figures depend on, and a way to check it."""
+"""Result records: one JSON file per run, with everything that its metrics depend on."""
 
 import gc
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import DEFAULT
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import (
@@ -20,10 +20,11 @@ from agebench.leaderboard.published_estimates import (
     plugins_of,
     write_estimates,
 )
+from agebench.metrics.schema import MetricsFile
 from agebench.utils.integrity import checked, read_table
 from agebench.utils.io import is_temporary, write_json
 
-SCHEMA = 1
+SCHEMA, SCHEMAS = 2, (1, 2)
 # what the folder of a reproduction begins with: its outcome may differ, and that is no fault of the record
 REPRODUCTION_PREFIX = "again-"
 _MANIFEST = (
@@ -36,6 +37,7 @@ _MANIFEST = (
     "model",
     "faces",
     "protocol",
+    "limit",
     "excluded",
     "samples",
     "epochs",
@@ -59,14 +61,15 @@ def make_record(
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such folder; `agebench results add` takes the folder of a finished run")
-    manifest, metrics = _json(run / "manifest.json"), _json(checked(run, "metrics.json"))
+    manifest, metrics_file = _json(run / "manifest.json"), checked(run, "metrics.json")
+    metrics = MetricsFile.from_json(_json(metrics_file), metrics_file)
     if not manifest.get("finished"):
         raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
     settings = _settings(checked(run, "config.toml"))
     digest = hashlib.sha256(settings.encode()).hexdigest()
     datasets = {name: describe_dataset(card) for name, card in (cards or {}).items()}
     predictions = {}
-    for name in metrics["tests"]:
+    for name in metrics.tests:
         estimates = estimates_of(run, name)
         predictions[name] = {"sha256": predictions_digest(read_predictions(run, name))}
         if estimates is not None:
@@ -81,7 +84,7 @@ def make_record(
         **{key: manifest[key] for key in _MANIFEST if key in manifest},
         "datasets": datasets,
         "plugins": plugins_of(manifest["model"].get("head"), datasets),
-        "metrics": metrics,
+        "metrics": metrics.to_json(),
         "predictions": predictions,
         **({"stress": stress} if (stress := _stress_of(run)) else {}),
     }
@@ -158,7 +161,7 @@ def _stress_of(run: Path) -> dict[str, Any]:
 
 
 def predictions_digest(table: pd.DataFrame) -> str:
-    """SHA-256 of who was predicted what, whatever wrote the file."""
+    """Compute the SHA-256 of sample ids, ages and predictions, independent of the file format."""
     rows = table[["sample_id", "age", "age_pred"]].sort_values(["sample_id", "age_pred"])
     return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
 
@@ -169,12 +172,12 @@ def content_hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _stem(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def _stem(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
     model = manifest["model"]
-    if metrics["train"] is None:
-        return f"{model['name']}-on-{'-'.join(metrics['tests'])}"
-    protocol = (metrics.get("protocol") or {}).get("name", DEFAULT)
-    home = metrics["train"] if protocol == DEFAULT else f"{metrics['train']}-{protocol}"
+    if metrics.train is None:
+        return f"{model['name']}-on-{'-'.join(metrics.tests)}"
+    protocol = metrics.protocol.name if metrics.protocol else DEFAULT
+    home = metrics.train if protocol == DEFAULT else f"{metrics.train}-{protocol}"
     return f"{home}-{model['name']}-{model['head']}-s{manifest['seed']}"
 
 

@@ -1,21 +1,23 @@
-"""A run again, from its record alone, and how near it comes."""
+"""Reproduction of a run from its record, and the comparison of both."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agebench.config.cards.base import validate_model
 from agebench.config.cards.external import ExternalCard
+from agebench.config.evaluate import ExternalConfig
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings, validate_model
 from agebench.data.samples import dataset_fingerprint
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import describe_dataset
 from agebench.leaderboard.records import predictions_digest
 from agebench.leaderboard.verify import check_record
+from agebench.metrics.schema import MetricsFile, MetricValue
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig, read_settings
-from agebench.runs.datasets import apply_exclusions, open_dataset, split_train_dataset
-from agebench.runs.external_config import ExternalConfig
+from agebench.runs.datasets import open_run_data, split_train_dataset
 from agebench.runs.run_dir import RunDir
+from agebench.types import WeightsSource
 from agebench.utils.integrity import read_table
 
 IDENTICAL, INSIDE, OUTSIDE = "identical", "inside the interval", "outside the interval"
@@ -52,7 +54,7 @@ def config_of(
 
 
 def _external(settings: dict[str, Any], catalogue: Catalog) -> ExternalConfig:
-    """A record from a stranger runs no code of the stranger's: the model is the one whose card stands here."""
+    """Build the config with the local card of the model: an untrusted record must not run its own code."""
     theirs = settings.get("model") or {}
     card = catalogue.models.get(str(theirs.get("name")))
     if not isinstance(card, ExternalCard):
@@ -74,8 +76,8 @@ def input_differences(
     """
     from agebench.runs.run import initial_model  # loads torch
 
-    datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-    samples, _ = apply_exclusions(datasets, config.data.exclude)
+    data = open_run_data(config, catalogue)
+    datasets, samples = data.datasets, data.samples
     for name, dataset in datasets.items():
         card = dataset.card
         theirs = record.get("datasets", {}).get(name, {})
@@ -98,7 +100,7 @@ def input_differences(
                 f"with scheme {recorded_scheme or 'none'}, so other images train and test"
             )
         model, weights = initial_model(config)
-        if weights != record["model"].get("weights"):
+        if not weights.is_same(WeightsSource.of_model(record["model"])):
             yield f"the initial weights come from {weights}, in the record from {record['model'].get('weights')}"
         there = record["model"].get("initial")
         here_digests = digests(model, model.backbone)
@@ -137,19 +139,25 @@ def environment_differences(record: Mapping[str, Any], manifest: Mapping[str, An
 
 def reproduction_verdicts(record: Mapping[str, Any], run: Path) -> dict[str, dict[str, Any]]:
     """Test set -> {verdict, mae, there: the record's figure}, of the run that repeated it."""
-    metrics = RunDir(run).metrics()
+    recorded = MetricsFile.from_json(record["metrics"])
+    metrics = MetricsFile.from_json(RunDir(run).metrics())
     found = {}
-    for name, test in record["metrics"]["tests"].items():
-        there, here = test["overall"]["mae"], metrics["tests"][name]["overall"]["mae"]
+    for name, test in recorded.tests.items():
+        there, here = test.metric("mae"), metrics.tests[name].metric("mae")
         digest = predictions_digest(read_table(run, f"predictions/{name}.parquet"))
         if digest == record["predictions"].get(name, {}).get("sha256"):
             verdict = IDENTICAL
-        elif None not in (there.get("low"), there.get("high")) and there["low"] <= here["value"] <= there["high"]:
+        elif _is_inside(here.value, there):
             verdict = INSIDE
         else:
             verdict = OUTSIDE
-        found[name] = {"verdict": verdict, "mae": here, "there": there}
+        found[name] = {"verdict": verdict, "mae": here.to_json(), "there": there.to_json()}
     return found
+
+
+def _is_inside(value: float | None, interval: MetricValue) -> bool:
+    low, high = interval.ci_low, interval.ci_high
+    return value is not None and low is not None and high is not None and low <= value <= high
 
 
 def worst_verdict(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -175,4 +183,4 @@ def initial_weight_digests(run: Path) -> dict[str, str] | None:
         made, weights = initial_model(config)
     except UserError:
         return None
-    return digests(made, made.backbone) if weights == model["weights"] else None
+    return digests(made, made.backbone) if weights.is_same(WeightsSource.of_model(model)) else None

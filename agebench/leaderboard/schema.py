@@ -1,115 +1,66 @@
-"""The shape of a record: what is used of it, checked once, so that nothing behind need doubt a stranger's file."""
+"""Schema of result records. Records come from untrusted sources and are validated once, when they are loaded."""
 
 import reprlib
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, with_config
-from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
-from agebench.metrics.confidence_intervals import IntervalKind
+from agebench.errors import UserError
+from agebench.metrics.schema import (
+    MAX_MAGNITUDE,
+    Count,
+    GroupMetrics,
+    Leaks,
+    MetricsFile,
+    MetricValue,
+    Name,
+    Number,
+    ProtocolSummary,
+    ResultModel,
+    TestResult,
+)
 from agebench.reports.formatting import sanitize
+from agebench.types import WeightsSource
 
-# Beside its figures a record is a few tables in tables; what is nested deeper breaks whatever walks it.
-_LEVELS = 20
-_MOST = 10**12  # whatever is counted or measured here is less, and can be divided and drawn
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-_MOST, le=_MOST)]
-Count = Annotated[int, Field(ge=0, le=_MOST)]
-# Such a name becomes part of a path.
-Name = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,200}$")]
+# Apart from its metrics a record is a few tables in tables; code that walks deeper nesting would overflow the stack.
+_MAX_LEVELS = 20
 
 
-# Further keys are allowed, and not looked at: that is what makes it fast.
-_STRICT = ConfigDict(strict=True, extra="ignore")
+class RecordTest(TestResult):
+    """The metrics of one test set in a record."""
+
+    overall: dict[str, MetricValue]
+    groups: dict[str, dict[str, GroupMetrics]]
 
 
-class _Table(BaseModel):
-    model_config = _STRICT
+class RecordMetrics(MetricsFile):
+    """The metrics of a record."""
 
-
-# Figures and groups are by far the most: as such dictionaries they take a third of a model's time.
-@with_config(_STRICT)
-class _Figure(TypedDict, total=False):
-    value: Number | None
-    low: Number | None
-    high: Number | None
-
-
-@with_config(_STRICT)
-class _Group(TypedDict, total=False):
-    n: Count | None
-    ranked: bool
-    mae: _Figure | None
-    bias: _Figure | None
-
-
-class _Known(_Table):
-    value: Number
-    low: Number | None = None
-    high: Number | None = None
-
-
-class _Overall(_Table):
-    mae: _Known
-    rmse: _Figure | None = None
-    bias: _Figure | None = None
-    cs5: _Figure | None = None
-
-
-class _Even(_Table):
-    worst: str
-    best: str
-    difference: _Figure
-    p_holm: Number | None = None
-    worst_groups: list[str] | None = None
-
-
-class _Gap(_Table):
-    standardised: _Even | None = None
-
-
-class _Method(_Table):
-    resamples: int
-    seed: int = Field(ge=0)
-    interval: IntervalKind
-    version: int = 1
-
-
-class _Test(_Table):
-    n: Count
-    subjects: Count | None = None
-    overall: _Overall
-    groups: dict[str, dict[str, _Group]]
-    gaps: dict[str, _Gap] | None = None
-    baseline_mae: Number | None = None
-    train_ages: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
-    method: _Method | None = None
-
-
-class _Protocol(_Table):
-    name: str = ""
-    split_scheme: Count | None = None
-    folds: Count | None = None
-
-
-class _Metrics(_Table):
     train: str | None
-    tests: dict[Name, _Test]
-    protocol: _Protocol | None = None
+    tests: dict[Name, RecordTest]  # type: ignore[assignment]  # a narrower model of the same keys
 
 
-class _Cited(_Table):
+class RecordConfigModel(ResultModel):
+    """The model in a record's config."""
+
     citation: str | None = None
 
 
-class _Config(_Table):
+class RecordConfig(ResultModel):
+    """A record's config, as far as it is used by name; `Record.settings` has all of it."""
+
     seed: int | None = None
-    data: dict[str, Any] = {}
-    model: _Cited = _Cited()
+    data: dict[str, Any] = Field(default={}, description="data sets and splits")
+    model: RecordConfigModel = RecordConfigModel()
     train: dict[str, Any] | None = None
 
 
-class _Model(_Table):
+class RecordModel(ResultModel):
+    """The model of a record; further keys are kept as facts."""
+
+    model_config = ConfigDict(extra="allow")
+
     name: str
     title: str | None = None
     head: str | None = None
@@ -118,85 +69,186 @@ class _Model(_Table):
     parameters: Count | None = None
     citation: str | None = None
     initial: dict[str, Any] | None = None
+    file_sha256: Any = None
+    source: Any = None
+
+    @property
+    def weights_origin(self) -> WeightsSource:
+        """The origin of the model's initial weights, also of a record from before origins had codes."""
+        source = (self.model_extra or {}).get("weights_source")
+        return WeightsSource.of_model({"weights": self.weights, "weights_source": source})
 
 
-class _Samples(_Table):
-    read: Count | None = None
+class RecordSamples(ResultModel):
+    """Numbers of images of one data set."""
+
+    read: Count | None = Field(default=None, description="images, rejected ones included")
     train: Count | None = None
     val: Count | None = None
     test: Count | None = None
-    quarantined: dict[str, Count] | None = None
-    rejected: dict[str, Count] | None = None
-    fingerprint: str | None = None
+    quarantined: dict[str, Count] | None = Field(
+        default=None, description="schema 1: reason in words -> rejected images"
+    )
+    rejected: dict[str, Count] | None = Field(default=None, description="`RejectReason` -> rejected images")
+    fingerprint: str | None = Field(default=None, description="digest of the audited samples")
 
 
-class _Excluded(_Table):
+class RecordExcluded(ResultModel):
+    """Images excluded by a list."""
+
     images: Count | None = None
 
 
-class _Faces(_Table):
+class RecordFaces(ResultModel):
+    """Face preparation."""
+
+    size: Any = None
+    coverage: Any = None
     datasets: dict[str, Any] | None = None
     sha256: dict[str, Any] | None = None
 
 
-class _Timings(_Table):
-    predict_s: Annotated[Number, Field(ge=0)] | None = None
+class RecordTimings(ResultModel):
+    """Durations, seconds."""
+
+    predict_s: Annotated[Number, Field(ge=0, le=MAX_MAGNITUDE)] | None = None
+    features_s: Any = None
 
 
-class _Summary(_Table):
-    relative_error: _Figure | None = None
+class RobustnessMetrics(ResultModel):
+    """The summary of a robustness test."""
+
+    relative_error: MetricValue | None = Field(
+        default=None, description="error on corrupted faces over that on the originals"
+    )
     corruptions: list[str] | None = None
     strengths: Count | None = None
 
 
-class _Clean(_Table):
-    mae: _Known
+class CleanMetrics(ResultModel):
+    """Metrics on the uncorrupted faces."""
+
+    mae: MetricValue
 
 
-class _Stress(_Table):
-    summary: _Summary
-    clean: _Clean
+class RecordStress(ResultModel):
+    """A robustness test of one test set."""
+
+    summary: RobustnessMetrics
+    clean: CleanMetrics
 
 
-class _Record(_Table):
-    """What is used of a record, wherever that is."""
+class RecordDataset(ResultModel):
+    """What a record holds of a data set's card."""
+
+    count: Any = None
+    public: Any = None
+    licence: Any = None
+
+
+class RecordPredictions(ResultModel):
+    """Digests of the predictions for one test set."""
+
+    sha256: Any = None
+    estimates_sha256: Any = None
+
+
+class Record(ResultModel):
+    """A result record: one run with everything that its metrics depend on."""
 
     id: Name
-    config: _Config
-    model: _Model
-    metrics: _Metrics
-    predictions: dict[str, dict[str, Any]]
+    config: RecordConfig
+    model: RecordModel
+    metrics: RecordMetrics
+    predictions: dict[str, RecordPredictions]
     sha256: str
     config_sha256: str | None = None
-    excluded: dict[str, _Excluded] | None = None
-    samples: dict[str, _Samples] = {}
-    faces: _Faces = _Faces()
-    timings: _Timings | None = None
-    protocol: _Protocol | None = None
-    datasets: dict[str, dict[str, Any]] = {}
-    stress: dict[str, _Stress] | None = None
+    excluded: dict[str, RecordExcluded] | None = None
+    samples: dict[str, RecordSamples] = Field(default={}, description="data set -> numbers of images")
+    faces: RecordFaces = RecordFaces()
+    timings: RecordTimings | None = None
+    protocol: ProtocolSummary | None = None
+    leaks: Leaks | None = None
+    datasets: dict[str, RecordDataset] = Field(default={}, description="data set -> its card")
+    stress: dict[str, RecordStress] | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     plugins: dict[str, Any] | None = None
+    epochs: Any = None
+    agebench: Any = None
+    git: Any = None
+    _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Parse a record that `schema_error` accepts."""
+        record = cls.model_validate(content)
+        record._settings = dict(content["config"])
+        return record
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of the config, as it was written."""
+        return self._settings
 
 
-def schema_error(record: Mapping[str, Any]) -> str | None:
-    """The first thing in a record that does not have the shape it needs, as a sentence; None where all has it."""
-    deep = next((key for key, value in record.items() if key != "metrics" and not _shallow(value, _LEVELS)), None)
+def parse_record(content: Mapping[str, Any], source: object = "the record") -> Record:
+    """Parse a record of schema 1 or 2.
+
+    Args:
+        content: the parsed JSON.
+        source: where it was read, for the error message.
+
+    Raises:
+        UserError: the content does not have the schema.
+    """
+    problem = schema_error(content)
+    if problem is not None:
+        raise UserError(f"{source}: {problem}")
+    return Record.from_json(content)
+
+
+def schema_error(content: Mapping[str, Any]) -> str | None:
+    """Return the first violation of the schema as a sentence; None for a valid record."""
+    deep = next((key for key, value in content.items() if key != "metrics" and not _shallow(value, _MAX_LEVELS)), None)
     if deep is not None:
-        return f"{_its(deep)}: it is nested more than {_LEVELS} levels deep"
+        return f"{_its(deep)}: it is nested more than {_MAX_LEVELS} levels deep"
     try:
-        _Record.model_validate(record)
+        tests = Record.model_validate(content).metrics.tests
     except ValidationError as error:
         return _sentence(error.errors(include_url=False, include_context=False)[0])
+    for name, test in tests.items():
+        if test.metric("mae").value is None:
+            return f"{_its(f'metrics.tests.{name}.overall')}: it has no 'mae' with a value"
+        large = next((key for key, metric in _used_metrics(test) if not _is_drawable(metric)), None)
+        if large is not None:
+            return f"{_its(f'metrics.tests.{name}.{large}')}: it has a number beyond {MAX_MAGNITUDE:g}"
     return None
+
+
+def _used_metrics(test: TestResult) -> Iterator[tuple[str, MetricValue]]:
+    """Yield the metrics that the leaderboard combines and draws, each with its key."""
+    yield from ((f"overall.{name}", test.metric(name)) for name in ("mae", "rmse", "bias", "cs5"))
+    for grouping, groups in test.groups.items():
+        for name, group in groups.items():
+            yield f"groups.{grouping}.{name}.mae", group.mae
+            yield f"groups.{grouping}.{name}.bias", group.bias
+    for grouping, gap in test.gaps.items():
+        if gap.age_standardized is not None:
+            yield f"gaps.{grouping}.age_standardized.difference", gap.age_standardized.difference
+    yield "baseline_mae", MetricValue(value=test.baseline_mae)
+
+
+def _is_drawable(metric: MetricValue) -> bool:
+    ends = (metric.value, metric.ci_low, metric.ci_high)
+    return all(end is None or abs(end) <= MAX_MAGNITUDE for end in ends)
 
 
 def _sentence(problem: Any) -> str:
     location, last = list(map(str, problem["loc"])), str(problem["loc"][-1])
     if problem["type"] != "missing":
-        said = problem["msg"][0].lower() + problem["msg"][1:]
-        return f"{_its('.'.join(location))}: it is {reprlib.repr(problem['input'])}, and the {said}"
+        message = problem["msg"][0].lower() + problem["msg"][1:]
+        return f"{_its('.'.join(location))}: it is {reprlib.repr(problem['input'])}, and the {message}"
     if len(location) == 1:
         return f"it has no '{last}'; `agebench results add RUN` makes a record with it"
     return f"{_its('.'.join(location[:-1]))}: it has no '{last}'"
@@ -209,6 +261,6 @@ def _its(key: str) -> str:
 
 
 def _shallow(value: Any, levels: int) -> bool:
-    """Whether tables and lists stand at most so deep in one another; what is no table and no list is."""
+    """Return whether tables and lists are nested at most `levels` deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(_shallow(one, levels - 1) for one in inner if isinstance(one, (dict, list)))
+    return levels > 0 and all(_shallow(item, levels - 1) for item in inner if isinstance(item, (dict, list)))

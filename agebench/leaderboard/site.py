@@ -1,20 +1,22 @@
-"""The leaderboard as one page that needs no server and asks nothing of the network."""
+"""The leaderboard as one HTML page that needs neither a server nor a network."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from agebench._version import __version__
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.markdown import LEGEND, RANKS, caveat_symbol, describe_ranks, tested_of
 from agebench.leaderboard.ranking import rank_systems
+from agebench.leaderboard.schema import Record
 from agebench.leaderboard.systems import (
-    UNKNOWN,
     UNRANKED,
-    Figure,
+    Caveat,
     System,
     baseline_mae,
     caveats,
@@ -26,6 +28,7 @@ from agebench.leaderboard.systems import (
     test_sets,
     worst_group,
 )
+from agebench.metrics.schema import GroupMetrics, MetricValue
 from agebench.reports.formatting import group_name, sanitize
 from agebench.utils.io import write_text
 
@@ -36,30 +39,43 @@ _ELSEWHERE = ("name", "title", "head", "size", "parameters", "initial")
 
 
 def write_site(folder: Path, rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> Path:
-    """`folder/index.html`: table, heatmap, plots and a view of every system, in one file."""
+    """Write `folder/index.html`: table, heatmap, plots and a view of every system, in one file.
+
+    Args:
+        folder: the folder of the page; it is created if it is missing.
+        rows: the systems.
+        published: results that were reported elsewhere.
+
+    Returns:
+        The path of the page.
+    """
     path = folder / "index.html"
     write_text(path, page(rows, published))
     return path
 
 
 def page(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> str:
-    """The page's HTML.
+    """Render the page.
 
-    All that comes from records and cards goes in as JSON, in which no character can end the element that holds it; the
-    script puts it on the page as text, never as markup.
+    The content of records and cards is embedded as JSON, in which `tojson` escapes every character that could end its
+    element; the script inserts it as text, never as markup.
+
+    Args:
+        rows: the systems.
+        published: results that were reported elsewhere.
+
+    Returns:
+        The page's HTML.
     """
-    content = json.dumps(site_data(rows, published), separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        content = content.replace(character, f"\\u{ord(character):04x}")
-    html = _asset("page.html")
-    for name, text in (("style", _asset("style.css")), ("script", _asset("site.js")), ("data", content)):
-        before, after = html.split(f"<!--{name}-->", 1)
-        html = before + text + after
-    return html
+    environment = Environment(
+        loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return environment.get_template("page.html.jinja").render(asset=_asset, data=site_data(rows, published))
 
 
 def site_data(rows: Sequence[System], published: Iterable[PublishedResult]) -> dict[str, Any]:
-    """What the page shows. A figure is [value, low, high], ends None where there is no interval."""
+    """Return the page's content; a metric value is [value, low, high], with None for an unknown end."""
     found = rank_systems(rows)
     places = {
         row: (number, place, round(rank, 2))
@@ -70,7 +86,7 @@ def site_data(rows: Sequence[System], published: Iterable[PublishedResult]) -> d
         "agebench": __version__,
         "tests": test_sets(rows),
         "legend": _plain(LEGEND).replace("`", ""),
-        "unfit": [UNKNOWN, *sorted(UNRANKED)],
+        "unfit": [Caveat.UNKNOWN_TRAINING_DATA, *sorted(UNRANKED)],
         "ranks": [RANKS, *map(_plain, describe_ranks(found))],
         "systems": [_system(row, *places.get(row, (None, None, None))) for row in rows],
         "floors": baseline_mae(rows),
@@ -80,19 +96,19 @@ def site_data(rows: Sequence[System], published: Iterable[PublishedResult]) -> d
 
 def _system(row: System, ranking: int | None, place: int | None, rank: float | None) -> dict[str, Any]:
     first = row.records[0]
-    model = first.get("model") or {}
+    model = first.model
     lost, read = failure_to_process_counts(row)
     speed = images_per_second(row)
     return {
         "name": sanitize(row.name),
-        "label": sanitize(model.get("head") or model.get("name") or row.name),
+        "label": sanitize(model.head or model.name or row.name),
         "train": row.train and sanitize(row.train),
         "seeds": len(row.seeds),
         "ranking": ranking,
         "place": place,
         "rank": rank,
         "tests": {test: _test(row, test) for test in row.tests},
-        "parameters": model.get("parameters"),
+        "parameters": model.parameters,
         "speed": speed and round(speed, 1),
         "stress": {
             test: [*_numbers(of.relative_error), of.corruptions, of.strengths]
@@ -103,7 +119,7 @@ def _system(row: System, ranking: int | None, place: int | None, rank: float | N
         "flags": caveats(row),
         "runs": [_run(record) for record in row.records],
         "facts": _facts(first),
-        "citation": sanitize(first["config"].get("model", {}).get("citation") or model.get("citation") or ""),
+        "citation": sanitize(first.config.model.citation or model.citation or ""),
         "config": _config(first),
     }
 
@@ -112,8 +128,8 @@ def _test(row: System, test: str) -> dict[str, Any]:
     entries = row.test_entries(test)
     worst, gap = worst_group(row, test), largest_gap(row, test)
     return {
-        "n": entries[0]["n"],
-        "subjects": entries[0].get("subjects"),
+        "n": entries[0].n,
+        "subjects": entries[0].subjects,
         "tested": tested_of(row, test),
         "mark": caveat_symbol(row, test),
         **{key: _numbers(row.metric(test, key)) for key in _SHOWN},
@@ -127,67 +143,67 @@ def _test(row: System, test: str) -> dict[str, Any]:
         "gapShown": gap and gap.shown,
         "groups": {
             sanitize(group_name(grouping, grouping)): [
-                _group(grouping, name, [entry["groups"].get(grouping, {}).get(name, {}) for entry in entries])
+                _group(grouping, name, [entry.groups.get(grouping, {}).get(name, GroupMetrics()) for entry in entries])
                 for name in groups
             ]
-            for grouping, groups in (entries[0].get("groups") or {}).items()
+            for grouping, groups in entries[0].groups.items()
         },
     }
 
 
-def _group(grouping: str, name: str, several: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _group(grouping: str, name: str, by_seed: Sequence[GroupMetrics]) -> list[Any]:
     """[name, n, whether it is large enough to be ranked, MAE, bias]."""
-    mae, bias = (pool_seeds([of.get(key) or {} for of in several]) for key in ("mae", "bias"))
-    first = several[0]
+    mae, bias = pool_seeds([group.mae for group in by_seed]), pool_seeds([group.bias for group in by_seed])
+    first = by_seed[0]
     return [
         sanitize(group_name(grouping, name)),
-        first.get("n"),
-        bool(first.get("ranked")),
+        first.n if "n" in first.model_fields_set else None,
+        bool(first.eligible),
         _numbers(mae),
         _numbers(bias),
     ]
 
 
-def _run(record: Mapping[str, Any]) -> dict[str, Any]:
-    tests = record["metrics"]["tests"]
+def _run(record: Record) -> dict[str, Any]:
     return {
-        "id": sanitize(record["id"]),
-        "seed": record["config"].get("seed"),
-        "mae": {name: _numbers(test["overall"].get("mae") or {}) for name, test in tests.items()},
+        "id": sanitize(record.id),
+        "seed": record.config.seed,
+        "mae": {name: _numbers(test.metric("mae")) for name, test in record.metrics.tests.items()},
     }
 
 
-def _facts(record: Mapping[str, Any]) -> list[list[str]]:
+def _facts(record: Record) -> list[list[str]]:
     """What a figure depends on, as (name, value) in words."""
-    model, hardware = record.get("model") or {}, record.get("hardware") or {}
-    faces, initial = record.get("faces") or {}, model.get("initial") or {}
+    model, hardware, faces = record.model.to_json(), record.hardware or {}, record.faces
+    initial = record.model.initial or {}
     facts: list[tuple[str, object]] = [
         *((key.replace("_", " "), value) for key, value in model.items() if key not in _ELSEWHERE),
         ("digest of the initial weights", initial.get("sha256")),
         ("of these the backbone's", initial.get("backbone_sha256")),
-        ("faces", f"{faces.get('size')} px, coverage {faces.get('coverage')}" if faces else ""),
-        *((f"faces of {name}", how) for name, how in (faces.get("datasets") or {}).items()),
-        *((f"fingerprint of {name}", of.get("fingerprint")) for name, of in (record.get("samples") or {}).items()),
-        *((f"terms of {name}", of.get("licence")) for name, of in (record.get("datasets") or {}).items()),
-        *((record.get("plugins") or {}).items()),
-        ("epochs", record.get("epochs")),
+        ("faces", f"{faces.size} px, coverage {faces.coverage}" if faces.model_fields_set else ""),
+        *((f"faces of {name}", how) for name, how in (faces.datasets or {}).items()),
+        *((f"fingerprint of {name}", samples.fingerprint) for name, samples in record.samples.items()),
+        *((f"terms of {name}", dataset.licence) for name, dataset in record.datasets.items()),
+        *((record.plugins or {}).items()),
+        ("epochs", record.epochs),
         ("machine", ", ".join(f"{key} {value}" for key, value in hardware.items())),
-        ("agebench", record.get("agebench")),
-        ("commit", record.get("git")),
-        ("versions", ", ".join(f"{key} {value}" for key, value in (record.get("versions") or {}).items())),
+        ("agebench", record.agebench),
+        ("commit", record.git),
+        ("versions", ", ".join(f"{key} {value}" for key, value in (record.versions or {}).items())),
     ]
     return [[sanitize(name), sanitize(value)] for name, value in facts if value not in (None, "", {}, [])]
 
 
-def _config(record: Mapping[str, Any]) -> str:
+def _config(record: Record) -> str:
     try:
-        return tomli_w.dumps(record["config"])
+        return tomli_w.dumps(record.settings)
     except (TypeError, ValueError):  # a record by another hand: None has no place in TOML
-        return json.dumps(record["config"], indent=2)
+        return json.dumps(record.settings, indent=2)
 
 
-def _numbers(figure: Figure) -> list[float | None]:
-    return [None if figure.get(end) is None else round(figure[end], 4) for end in ("value", "low", "high")]
+def _numbers(metric: MetricValue) -> list[float | None]:
+    ends = (metric.value, metric.ci_low, metric.ci_high)
+    return [None if end is None else round(end, 4) for end in ends]
 
 
 def _plain(markdown: str) -> str:
@@ -197,5 +213,6 @@ def _plain(markdown: str) -> str:
     return markdown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def _asset(name: str) -> str:
-    return (_WEB / name).read_text(encoding="utf-8")
+def _asset(name: str) -> Markup:
+    """Read a style sheet or script of this package, which the template inserts unescaped."""
+    return Markup((_WEB / name).read_text(encoding="utf-8"))

@@ -1,29 +1,63 @@
-"""Records grouped into systems, and what a leaderboard says of each: error, fairness, cost, and what to beware of."""
+"""Records grouped into systems, with each system's metrics, cost and caveats."""
 
 import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache, cached_property
 from typing import Any
 
 from scipy import stats
 
 from agebench.data import reject_reasons
+from agebench.leaderboard.schema import Record, RecordSamples, RobustnessMetrics
 from agebench.metrics.fairness import SIGNIFICANT
+from agebench.metrics.schema import AgeStandardizedGap, GroupMetrics, Leaks, MetricValue, TestResult
 from agebench.reports.formatting import join_words
+from agebench.types import WeightsKind
 
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
 _TOLD = 2
 _SHORTEST = 0.01  # seconds: timings are kept to the hundredth
-LEAKY, SEEN, UNKNOWN = "leaky protocol", "trained on a test set", "unknown training data"
-EXCLUDED, SUBSET, OTHER_IMAGES = "images excluded", "part of a test set missing", "other images than most systems"
-# A row with one of these flags has no place in any ranking: its figures flatter, or may.
-UNRANKED = frozenset({LEAKY, SEEN, EXCLUDED, SUBSET})
-Figure = Mapping[str, Any]
+
+
+class Caveat(StrEnum):
+    """A reason to read a system's metrics with care; the value is its text on the leaderboard."""
+
+    RANDOM_START = "random start"
+    ONE_SEED = "one seed"
+    LEAKY_PROTOCOL = "leaky protocol"
+    UNKNOWN_TRAINING_DATA = "unknown training data"
+    TRAINED_ON_TEST_SET = "trained on a test set"
+    IMAGES_EXCLUDED = "images excluded"
+    INCOMPLETE_TEST_SET = "part of a test set missing"
+    OTHER_IMAGES = "other images than most systems"
+    SELECTED_SEEDS = "selected seeds"
+    REPEATED_SEED = "a seed run twice"
+    NOT_REPRODUCIBLE = "not reproducible"
+
+
+# A system with one of these caveats is not ranked: its metrics are, or may be, too good.
+UNRANKED = frozenset(
+    {
+        Caveat.LEAKY_PROTOCOL,
+        Caveat.TRAINED_ON_TEST_SET,
+        Caveat.IMAGES_EXCLUDED,
+        Caveat.INCOMPLETE_TEST_SET,
+    }
+)
+
+
+@dataclass(frozen=True)
+class CaveatNote:
+    """A caveat of one system; `text` is the caveat's own text, or a more specific one."""
+
+    caveat: Caveat
+    text: str
 
 
 @dataclass(frozen=True, eq=False)  # a system is itself alone, and may be a key
@@ -39,45 +73,45 @@ class System:
 
     name: str
     train: str | None
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[Record, ...]
     usual: Mapping[str, "Copy"] = field(default_factory=dict)
 
     @cached_property
-    def _by_test(self) -> dict[str, dict[Any, Mapping[str, Any]]]:
-        found: dict[str, dict[Any, Mapping[str, Any]]] = {}
+    def _by_test(self) -> dict[str, dict[int | None, Record]]:
+        by_test: dict[str, dict[int | None, Record]] = {}
         for record in self.records:
-            for name in record["metrics"]["tests"]:
-                # A seed that was run twice is no second seed: the first record of it counts.
-                found.setdefault(name, {}).setdefault(record["config"].get("seed"), record)
-        return found
+            for name in record.metrics.tests:
+                # Duplicate runs of a seed are ignored; the first record is used.
+                by_test.setdefault(name, {}).setdefault(record.config.seed, record)
+        return by_test
 
     @cached_property
-    def seeds(self) -> list[Any]:
-        """Its seeds, each once."""
-        return list(dict.fromkeys(record["config"].get("seed") for record in self.records))
+    def seeds(self) -> list[int | None]:
+        """The seeds, each once."""
+        return list(dict.fromkeys(record.config.seed for record in self.records))
 
     @cached_property
     def tests(self) -> list[str]:
         """The test sets that every seed has."""
         return [name for name, entries in self._by_test.items() if len(entries) == len(self.seeds)]
 
-    def test_entries(self, test: str) -> list[Mapping[str, Any]]:
-        """The entries of metrics.json for a test set, one a seed."""
-        return [record["metrics"]["tests"][test] for record in self._by_test[test].values()]
+    def test_entries(self, test: str) -> list[TestResult]:
+        """Return the results on a test set, one per seed."""
+        return [record.metrics.tests[test] for record in self._by_test[test].values()]
 
     def images(self, test: str) -> frozenset[Hashable]:
         """On which images it was tested by all its seeds: equal for two systems where these are the same."""
         return frozenset(_images(record, test) for record in self._by_test[test].values())
 
     @cached_property
-    def flags(self) -> list[str]:
-        """What to beware of, in a few words each."""
-        return _flags(self)
+    def caveats(self) -> list[CaveatNote]:
+        """The system's caveats."""
+        return _caveats(self)
 
     @property
     def has_no_rank(self) -> bool:
-        """Whether its figures flatter, or may: it has no place in any ranking."""
-        return not UNRANKED.isdisjoint(self.flags)
+        """Whether a caveat excludes the system from every ranking."""
+        return not UNRANKED.isdisjoint(note.caveat for note in self.caveats)
 
     def tested(self, test: str) -> list["Tested"]:
         """How many images of a test set it was tested on, one entry a seed."""
@@ -88,9 +122,9 @@ class System:
         found = (copy_of(record, test) for record in self._by_test[test].values())
         return [copy for copy in found if copy is not None]
 
-    def metric(self, test: str, key: str = "mae") -> Figure:
-        """A figure of all images of a test set, over the seeds."""
-        return pool_seeds([entry["overall"].get(key) or {} for entry in self.test_entries(test)])
+    def metric(self, test: str, key: str = "mae") -> MetricValue:
+        """Return an overall metric of a test set, pooled over the seeds."""
+        return pool_seeds([entry.metric(key) for entry in self.test_entries(test)])
 
 
 @dataclass(frozen=True)
@@ -106,11 +140,14 @@ class Copy:
     read: int
 
 
-def copy_of(record: Mapping[str, Any], test: str) -> Copy | None:
+def copy_of(record: Record, test: str) -> Copy | None:
     """Return the copy of a dataset that a record was made with, None where the record does not hold it."""
-    samples = (record.get("samples") or {}).get(test) or {}
-    fingerprint = samples.get("fingerprint")
-    return None if fingerprint is None else Copy(fingerprint, samples.get("read") or 0)
+    samples = _samples(record, test)
+    return None if samples.fingerprint is None else Copy(samples.fingerprint, samples.read or 0)
+
+
+def _samples(record: Record, test: str) -> RecordSamples:
+    return record.samples.get(test, RecordSamples())
 
 
 @dataclass(frozen=True)
@@ -127,52 +164,49 @@ class Tested:
     of: int | None
 
 
-def _tested(record: Mapping[str, Any], test: str) -> Tested:
-    samples = (record.get("samples") or {}).get(test) or {}
-    n = samples.get("test")
-    n = record["metrics"]["tests"][test]["n"] if n is None else n
-    read = samples.get("read")
-    if read is None:
+def _tested(record: Record, test: str) -> Tested:
+    samples = _samples(record, test)
+    n = record.metrics.tests[test].n if samples.test is None else samples.test
+    if samples.read is None:
         return Tested(n, None)
-    # Of several folds every image is tested by some model that was not trained on it.
-    folds = (record["metrics"].get("protocol") or {}).get("folds") or 1
-    held_in = (samples.get("train") or 0) + (samples.get("val") or 0) if folds == 1 else 0
-    return Tested(n, max(read - held_in, n))
+    # With several folds every image is tested by a model that was not trained on it.
+    folds = (record.metrics.protocol.folds if record.metrics.protocol else None) or 1
+    held_in = (samples.train or 0) + (samples.val or 0) if folds == 1 else 0
+    return Tested(n, max(samples.read - held_in, n))
 
 
-def _images(record: Mapping[str, Any], test: str) -> Hashable:
+def _images(record: Record, test: str) -> Hashable:
     """What a record has to tell the images of a test by: the dataset's fingerprint, and how many of each group were tested.
 
     A held-out part of the same dataset by another seed has the same n at times, but not so many people and images of
     every age band, gender, race and their crossing.
     """
-    entry = record["metrics"]["tests"][test]
-    groups = (entry.get("groups") or {}).items()
-    counts = [(grouping, name, group.get("n")) for grouping, inner in groups for name, group in inner.items()]
-    fingerprint = (record.get("samples") or {}).get(test, {}).get("fingerprint")
-    return fingerprint, entry["n"], entry.get("subjects"), frozenset(counts)
+    entry = record.metrics.tests[test]
+    counts = [(grouping, name, group.n) for grouping, groups in entry.groups.items() for name, group in groups.items()]
+    return _samples(record, test).fingerprint, entry.n, entry.subjects, frozenset(counts)
 
 
-def pool_seeds(figures: Sequence[Figure]) -> Figure:
+def pool_seeds(metrics: Sequence[MetricValue]) -> MetricValue:
     """The mean over seeds; its interval holds that of the images and, by Student's distribution, that of the seeds.
 
     The two are added as independent errors are: by their squares.
     """
-    count = len(figures)
-    values = [of["value"] for of in figures if of.get("value") is not None]
+    count = len(metrics)
+    values = [metric.value for metric in metrics if metric.value is not None]
     if not values or len(values) < count:
-        return {}
+        return MetricValue()
     if count == 1:
-        return figures[0]
+        return metrics[0]
     mean = sum(values) / count
-    lows = [of["low"] for of in figures if of.get("low") is not None]
-    highs = [of["high"] for of in figures if of.get("high") is not None]
+    lows = [metric.ci_low for metric in metrics if metric.ci_low is not None]
+    highs = [metric.ci_high for metric in metrics if metric.ci_high is not None]
     if len(lows) < count or len(highs) < count:
-        return {"value": mean}
+        return MetricValue(value=mean)
     error = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)
     spread = _student(count - 1) * error
     below, above = mean - sum(lows) / count, sum(highs) / count - mean
-    return {"value": mean, "low": mean - math.hypot(below, spread), "high": mean + math.hypot(above, spread)}
+    low, high = mean - math.hypot(below, spread), mean + math.hypot(above, spread)
+    return MetricValue.model_construct({"value", "ci_low", "ci_high"}, value=mean, ci_low=low, ci_high=high)
 
 
 @cache
@@ -181,26 +215,26 @@ def _student(freedom: int) -> float:
     return float(stats.t.ppf(0.975, freedom))
 
 
-def group_into_systems(records: Iterable[Mapping[str, Any]]) -> list[System]:
+def group_into_systems(records: Iterable[Record]) -> list[System]:
     """Records grouped into systems: runs that differ in nothing but their seed and their test sets."""
-    systems: dict[str, list[Mapping[str, Any]]] = {}
-    for record in sorted(records, key=lambda record: str(record["id"])):
-        config = {key: value for key, value in record["config"].items() if key not in _NOT_THE_SYSTEM}
+    systems: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.id):
+        config = {key: value for key, value in record.settings.items() if key not in _NOT_THE_SYSTEM}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
         systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
-    called: dict[tuple[str | None, str], list[list[Mapping[str, Any]]]] = {}
-    for found in systems.values():
-        called.setdefault((found[0]["metrics"]["train"], _name(found[0])), []).append(found)
+    by_label: dict[tuple[str | None, str], list[list[Record]]] = {}
+    for runs in systems.values():
+        by_label.setdefault((runs[0].metrics.train, _name(runs[0])), []).append(runs)
     usual = _usual_copies(systems.values())
-    named = [
-        System(f"{name}{mark}", train, tuple(found), usual)
-        for (train, name), alike in called.items()
-        for found, mark in zip(alike, _marks([found[0] for found in alike]), strict=True)
+    labeled = [
+        System(f"{name}{mark}", train, tuple(runs), usual)
+        for (train, name), same_label in by_label.items()
+        for runs, mark in zip(same_label, _marks([runs[0] for runs in same_label]), strict=True)
     ]
-    return sorted(named, key=lambda row: (row.train or "", row.name))
+    return sorted(labeled, key=lambda row: (row.train or "", row.name))
 
 
-def _usual_copies(systems: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Copy]:
+def _usual_copies(systems: Iterable[Sequence[Record]]) -> dict[str, Copy]:
     """Test set -> the copy that most systems were tested on; of equally many the one with more images.
 
     Systems with excluded images do not count: leaving images out changes the fingerprint.
@@ -211,7 +245,7 @@ def _usual_copies(systems: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, C
             (test, copy)
             for record in records
             if not excludes(record)
-            for test in record["metrics"]["tests"]
+            for test in record.metrics.tests
             if (copy := copy_of(record, test)) is not None
         }
         for test, copy in held:
@@ -223,12 +257,13 @@ def _most_common(copies: Mapping[Copy, int]) -> Copy:
     return max(copies, key=lambda copy: (copies[copy], copy.read, copy.fingerprint))
 
 
-def excludes(record: Mapping[str, Any]) -> bool:
-    """Whether images were left out by `--exclude`."""
-    lists = record.get("excluded")
-    if isinstance(lists, Mapping):
-        return any(not isinstance(of, Mapping) or of.get("images") != 0 for of in lists.values())
-    return bool((record["config"].get("data") or {}).get("exclude"))
+def excludes(record: Record) -> bool:
+    """Return whether images were left out by `--exclude` or `--limit`."""
+    if record.config.data.get("limit"):
+        return True
+    if record.excluded is not None:
+        return any(part.images != 0 for part in record.excluded.values())
+    return bool(record.config.data.get("exclude"))
 
 
 def test_sets(rows: Iterable[System]) -> list[str]:
@@ -241,25 +276,25 @@ def baseline_mae(rows: Iterable[System]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         for test in row.tests:
-            floor = row.test_entries(test)[0].get("baseline_mae")
+            floor = row.test_entries(test)[0].baseline_mae
             if row.train and floor is not None:
                 found.setdefault(row.train, {})[test] = floor
     return found
 
 
 @cache
-def worst_group(row: System, test: str) -> tuple[str, str, Figure] | None:
+def worst_group(row: System, test: str) -> tuple[str, str, MetricValue] | None:
     """(grouping, group, MAE over the seeds) of the group with the largest, among those with enough images."""
     first, *others = row.test_entries(test)
-    found = []
-    for grouping, groups in (first.get("groups") or {}).items():
+    candidates = []
+    for grouping, groups in first.groups.items():
         for name, group in groups.items():
-            if grouping != "age_band" and group.get("ranked"):
-                several = [group, *(other["groups"].get(grouping, {}).get(name, {}) for other in others)]
-                mae = pool_seeds([of.get("mae") or {} for of in several])
-                if mae:
-                    found.append((mae["value"], grouping, name, mae))
-    return max(found, key=lambda of: of[:3])[1:] if found else None
+            if grouping != "age_band" and group.eligible:
+                by_seed = [group, *(other.groups.get(grouping, {}).get(name, GroupMetrics()) for other in others)]
+                mae = pool_seeds([metrics.mae for metrics in by_seed])
+                if mae.value is not None:
+                    candidates.append((mae.value, grouping, name, mae))
+    return max(candidates, key=lambda candidate: candidate[:3])[1:] if candidates else None
 
 
 @dataclass(frozen=True)
@@ -276,7 +311,7 @@ class Gap:
     grouping: str
     worst: str
     best: str
-    difference: Figure
+    difference: MetricValue
     shown: bool | None
     worst_groups: tuple[str, ...] = ()
 
@@ -285,44 +320,45 @@ class Gap:
 def largest_gap(row: System, test: str) -> Gap | None:
     """The largest gap of all groupings; None where no groups can be compared."""
     first, *others = (
-        {name: gap["standardised"] for name, gap in (entry.get("gaps") or {}).items() if gap.get("standardised")}
+        {name: gap.age_standardized for name, gap in entry.gaps.items() if gap.age_standardized}
         for entry in row.test_entries(test)
     )
-    found = []
+    gaps = []
     for grouping, gap in first.items():
-        several = [gap, *(of[grouping] for of in others if grouping in of)]
-        alike = len({(of.get("worst"), of.get("best")) for of in several}) == 1
-        difference = pool_seeds([of["difference"] for of in several]) if alike else gap["difference"]
-        ps = [of.get("p_holm") for of in several]
-        shown = None if None in ps else all(p < SIGNIFICANT for p in ps)
-        if difference.get("value") is not None:
-            recorded = all("worst_groups" in part for part in several)
-            possible = dict.fromkeys(name for part in several for name in part["worst_groups"]) if recorded else ()
-            found.append(Gap(grouping, gap["worst"], gap["best"], difference, shown, tuple(possible)))
-    return max(found, key=lambda of: of.difference["value"], default=None)
+        by_seed: list[AgeStandardizedGap] = [gap, *(other[grouping] for other in others if grouping in other)]
+        same_groups = len({(part.worst, part.best) for part in by_seed}) == 1
+        difference = pool_seeds([part.difference for part in by_seed]) if same_groups else gap.difference
+        p_values = [part.p_holm for part in by_seed if part.p_holm is not None]
+        shown = all(p < SIGNIFICANT for p in p_values) if len(p_values) == len(by_seed) else None
+        if difference.value is not None:
+            worst_groups = [part.worst_groups for part in by_seed if part.worst_groups is not None]
+            recorded = worst_groups if len(worst_groups) == len(by_seed) else []
+            possible = dict.fromkeys(name for names in recorded for name in names)
+            gaps.append(Gap(grouping, gap.worst or "", gap.best or "", difference, shown, tuple(possible)))
+    return max(gaps, key=lambda candidate: candidate.difference.value or 0.0, default=None)
 
 
 def failure_to_process_counts(row: System) -> tuple[int, int]:
     """(images without an answer, images read) of its test sets, each once: failure to process."""
-    sets: dict[str, Mapping[str, Any]] = {}
+    samples_by_test: dict[str, RecordSamples] = {}
     for record in row.records:
-        for test, samples in (record.get("samples") or {}).items():
-            if test in record["metrics"]["tests"]:
-                sets.setdefault(test, samples)
+        for test, samples in record.samples.items():
+            if test in record.metrics.tests:
+                samples_by_test.setdefault(test, samples)
     lost = read = 0
     for test in row.tests:
-        samples = sets.get(test, {})
-        lost += reject_reasons.failures_to_process(samples.get("rejected"), samples.get("quarantined"))
-        read += samples.get("read") or 0
+        samples = samples_by_test.get(test, RecordSamples())
+        lost += reject_reasons.failures_to_process(samples.rejected, samples.quarantined)
+        read += samples.read or 0
     return lost, read
 
 
 def images_per_second(row: System) -> float | None:
-    """How fast its first run answered, on whatever machine that was; None where the head alone did, on kept features."""
+    """Return the prediction speed of the first run; None where the head alone ran, on cached features."""
     first = row.records[0]
-    timings = first.get("timings") or {}
-    seconds = None if "features_s" in timings else timings.get("predict_s")
-    seen = sum(test["n"] for test in first["metrics"]["tests"].values())
+    timings = first.timings
+    seconds = None if timings is None or "features_s" in timings.model_fields_set else timings.predict_s
+    seen = sum(test.n for test in first.metrics.tests.values())
     return seen / seconds if seconds and seconds >= _SHORTEST else None
 
 
@@ -335,51 +371,54 @@ class RobustnessSummary:
         corruptions, strengths: how many; over other ones it is another figure.
     """
 
-    relative_error: Figure
+    relative_error: MetricValue
     corruptions: int
     strengths: int
 
 
 def robustness_summary(row: System) -> dict[str, RobustnessSummary]:
     """Test set -> what the stress tests of its seeds found, those over the same corruptions as the first's."""
-    found: dict[str, dict[Any, Mapping[str, Any]]] = {}
+    by_test: dict[str, dict[int | None, RobustnessMetrics]] = {}
     for record in row.records:
-        for test, stress in (record.get("stress") or {}).items():
-            if not all(stress["summary"].get(key) for key in ("relative_error", "corruptions", "strengths")):
-                continue
-            found.setdefault(test, {}).setdefault(record["config"].get("seed"), stress["summary"])
-    stressed = {}
-    for test, seeds in found.items():
+        for test, stress in (record.stress or {}).items():
+            if stress.summary.relative_error and stress.summary.corruptions and stress.summary.strengths:
+                by_test.setdefault(test, {}).setdefault(record.config.seed, stress.summary)
+    summaries = {}
+    for test, seeds in by_test.items():
         first, *others = seeds.values()
-        kind = (first["corruptions"], first["strengths"])
-        alike = [of for of in others if (of["corruptions"], of["strengths"]) == kind]
-        figure = pool_seeds([of["relative_error"] for of in (first, *alike)])
-        stressed[test] = RobustnessSummary(figure, len(first["corruptions"]), first["strengths"])
-    return stressed
+        kind = (first.corruptions, first.strengths)
+        same_kind = [first, *(other for other in others if (other.corruptions, other.strengths) == kind)]
+        error = pool_seeds([summary.relative_error or MetricValue() for summary in same_kind])
+        summaries[test] = RobustnessSummary(error, len(first.corruptions or ()), first.strengths or 0)
+    return summaries
 
 
 def caveats(row: System) -> list[str]:
-    """What to beware of, in a few words each."""
-    return row.flags
+    """Return the texts of a system's caveats."""
+    return [note.text for note in row.caveats]
 
 
-def _flags(row: System) -> list[str]:
-    model = row.records[0].get("model") or {}
-    tests = [test for record in row.records for test in record["metrics"]["tests"].values()]
-    found = {
-        "random start": model.get("weights") == "random",
-        "one seed": len(row.seeds) == 1 and row.train is not None,
-        LEAKY: any(map(has_leakage, row.records)),
-        UNKNOWN: any(test.get("contamination") == "unknown" for test in tests),
-        SEEN: any(test.get("contamination") in ("known", "validated") for test in tests),
-        EXCLUDED: any(map(excludes, row.records)),
-        SUBSET: any(is_subset(row, test) for test in row.tests),
-        OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
-        **({_picked(row): True} if _picked(row) else {}),
-        "a seed run twice": len(row.records) > len({_run(record) for record in row.records}),
-        **{f"not reproducible: {reason}": True for reason in irreproducibility_reasons(row)},
+def _caveats(row: System) -> list[CaveatNote]:
+    overlaps = {test.training_overlap for record in row.records for test in record.metrics.tests.values()}
+    holds = {
+        Caveat.RANDOM_START: row.records[0].model.weights_origin.kind is WeightsKind.RANDOM,
+        Caveat.ONE_SEED: len(row.seeds) == 1 and row.train is not None,
+        Caveat.LEAKY_PROTOCOL: any(map(has_leakage, row.records)),
+        Caveat.UNKNOWN_TRAINING_DATA: "unknown" in overlaps,
+        Caveat.TRAINED_ON_TEST_SET: not overlaps.isdisjoint({"known", "validated"}),
+        Caveat.IMAGES_EXCLUDED: any(map(excludes, row.records)),
+        Caveat.INCOMPLETE_TEST_SET: any(is_subset(row, test) for test in row.tests),
+        Caveat.OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
+        Caveat.SELECTED_SEEDS: bool(_picked(row)),
+        Caveat.REPEATED_SEED: len(row.records) > len({_run(record) for record in row.records}),
     }
-    return [word for word, holds in found.items() if holds]
+    notes = [
+        CaveatNote(caveat, _picked(row) if caveat is Caveat.SELECTED_SEEDS else caveat.value)
+        for caveat, applies in holds.items()
+        if applies
+    ]
+    reasons = irreproducibility_reasons(row)
+    return notes + [CaveatNote(Caveat.NOT_REPRODUCIBLE, f"{Caveat.NOT_REPRODUCIBLE}: {reason}") for reason in reasons]
 
 
 def _picked(row: System) -> str:
@@ -400,52 +439,48 @@ def is_subset(row: System, test: str) -> bool:
     """Whether a test set was read from a copy that lacks images: fewer than most systems read, or than its card announces."""
     usual = row.usual.get(test)
     least = 0 if usual is None else usual.read
-    counts = [(record.get("datasets") or {}).get(test, {}).get("count") for record in row.records]
+    counts = [record.datasets[test].count for record in row.records if test in record.datasets]
     least = max([least, *(count for count in counts if isinstance(count, int))])
     return any(copy.read < least for copy in row.copies(test))
 
 
 def irreproducibility_reasons(row: System) -> list[str]:
-    """What of a system nobody else can get: its figures cannot be reproduced from public parts."""
+    """Return the parts of a system that are not public, so that its metrics cannot be reproduced."""
     found = []
     for record in row.records:
-        model = record.get("model") or {}
-        weights = str(model.get("weights") or "")
-        if weights.startswith("file "):
-            found.append(f"weights from the {weights}")
-        if model.get("file_sha256") and not str(model.get("source")).startswith("package:"):
-            found.append("the model is a file of somebody's")
-        if str(record.get("git") or "").endswith("+changes"):
+        model = record.model
+        if model.weights_origin.kind is WeightsKind.FILE:
+            found.append(f"weights from the {model.weights}")
+        if model.file_sha256 and not str(model.source).startswith("package:"):
+            found.append("the model is a private file")
+        if str(record.git or "").endswith("+changes"):
             found.append("the code was changed")
-        found += [
-            f"{name} is not public"
-            for name, dataset in (record.get("datasets") or {}).items()
-            if dataset.get("public") is False
-        ]
+        found += [f"{name} is not public" for name, dataset in record.datasets.items() if dataset.public is False]
     return list(dict.fromkeys(found))
 
 
-def has_leakage(record: Mapping[str, Any]) -> bool:
-    """Whether images or people of the test are trained on, wherever it is said: of the run, its metrics, one test set."""
-    places = [record, record["metrics"], *record["metrics"]["tests"].values()]
-    protocols = [of for of in (place.get("protocol") for place in places) if isinstance(of, Mapping)]
-    said = [place.get("leaks") for place in [*places, *protocols]]
-    return any(any(of.values()) if isinstance(of, Mapping) else bool(of) for of in said)
+def has_leakage(record: Record) -> bool:
+    """Return whether test images or people are trained on, by the run, its metrics or one of its test sets."""
+    tests = record.metrics.tests.values()
+    protocols = [record.protocol, record.metrics.protocol, *(test.protocol for test in tests)]
+    leaks: list[Leaks | None] = [record.leaks, record.metrics.leaks, *(test.leaks for test in tests)]
+    leaks += [protocol.leaks for protocol in protocols if protocol is not None]
+    return any(any(part.values()) if isinstance(part, dict) else bool(part) for part in leaks)
 
 
-def _run(record: Mapping[str, Any]) -> str:
-    return json.dumps([record["config"].get("seed"), sorted(record["metrics"]["tests"])])
+def _run(record: Record) -> str:
+    return json.dumps([record.config.seed, sorted(record.metrics.tests)])
 
 
-def _marks(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _marks(records: Sequence[Record]) -> list[str]:
     """What tells systems apart that are called alike: the few settings that differ, or else a hash of all of them."""
     if len(records) == 1:
         return [""]
-    settings = [_flat(record["config"]) for record in records]
+    settings = [_flat(record.settings) for record in records]
     keys = sorted({key for of in settings for key in of if len({repr(other.get(key)) for other in settings}) > 1})
     if len(keys) <= _TOLD:
         return ["".join(f", {key} {of.get(key, 'default')}" for key in keys) for of in settings]
-    return [f" #{(of.get('config_sha256') or of['id'].rpartition('-')[2])[:8]}" for of in records]
+    return [f" #{(record.config_sha256 or record.id.rpartition('-')[2])[:8]}" for record in records]
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -455,11 +490,11 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in (*_NOT_THE_SYSTEM, "data.test")}
 
 
-def _name(record: Mapping[str, Any]) -> str:
-    model = record["model"]
-    frozen = " frozen" if (record["config"].get("train") or {}).get("freeze") else ""
-    head = f", {model['head']}" if model.get("head") else ""
-    size = f", {model['size']} px" if model.get("size") else ""
-    protocol = (record["metrics"].get("protocol") or {}).get("name", "default")
-    divided = "" if protocol == "default" else f", protocol {protocol}"
-    return f"{model.get('title') or model['name']}{frozen}{head}{size}{divided}"
+def _name(record: Record) -> str:
+    model = record.model
+    frozen = " frozen" if (record.config.train or {}).get("freeze") else ""
+    head = f", {model.head}" if model.head else ""
+    size = f", {model.size} px" if model.size else ""
+    protocol = record.metrics.protocol.name if record.metrics.protocol else "default"
+    divided = "" if protocol in ("default", "") else f", protocol {protocol}"
+    return f"{model.title or model.name}{frozen}{head}{size}{divided}"

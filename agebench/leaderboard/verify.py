@@ -1,6 +1,5 @@
-"""Whether a record holds together: its seal, figures that contradict one another, figures computed again."""
+"""Verification of records: the seal, contradictions between metrics, and metrics computed again."""
 
-import math
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,27 +9,28 @@ import numpy as np
 import pandas as pd
 
 from agebench._version import __version__
-from agebench.data.splits.splits import SPLITS, Part
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import LocalDatasets, estimates_digest, join_labels, read_estimates
 from agebench.leaderboard.records import (
-    SCHEMA,
+    SCHEMAS,
     content_hash,
     estimates_file,
     predictions_digest,
     predictions_file,
     read_predictions,
 )
-from agebench.leaderboard.schema import schema_error
+from agebench.leaderboard.schema import Record, RecordSamples, parse_record, schema_error
 from agebench.metrics.cross_validation import evaluate_folds
 from agebench.metrics.evaluate import VERSION
 from agebench.metrics.prediction_format import FOLD
+from agebench.metrics.schema import GroupDifference, GroupMetrics, MetricValue, ResultModel, TestResult
+from agebench.types import Split
 
 # What figures lead to that are text, missing, or too large to be any; or groups that the dataset does not have.
 _MISFITS = (AttributeError, KeyError, TypeError, OverflowError, UserError)
 _STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
 _MOST_RESAMPLES = 100_000
-_COUNTS = ("n", "ranked", "worst", "best")  # of a group or a gap: no figures, and compared as they are
+_COUNTS = ("n", "eligible", "worst", "best")  # of a group or a gap: no figures, and compared as they are
 # Version 1 compared replicates with the value to the last bit, which rounding on another machine decides otherwise: in
 # groups of few images its ends moved by up to 3 % of the interval's width.
 _VERSION_1_SHARE = 0.05
@@ -53,8 +53,9 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
     if not isinstance(record, Mapping):
         yield "it is no table of keys and values"
         return
-    if record.get("schema", SCHEMA) != SCHEMA:
-        yield f"its schema is {reprlib.repr(record['schema'])}; this agebench ({__version__}) knows {SCHEMA}"
+    if record.get("schema", 1) not in SCHEMAS:
+        known = " and ".join(map(str, SCHEMAS))
+        yield f"its schema is {reprlib.repr(record['schema'])}; this agebench ({__version__}) knows {known}"
         return
     problem = schema_error(record)
     if problem is not None:
@@ -63,7 +64,7 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
     try:
         if record["sha256"] != content_hash(record):
             yield "its seal is broken: it was changed after it was made"
-        yield from _check_figures(record, run)
+        yield from _check_figures(parse_record(record), run)
     except RecursionError:
         yield "its 'metrics' are nested too deeply to be figures"
     except _MISFITS as error:
@@ -74,8 +75,8 @@ def _shapeless(error: Exception) -> str:
     return f"its figures do not have the shape that metrics.json has: {type(error).__name__}: {error}"
 
 
-def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]:
-    for name, test in record["metrics"]["tests"].items():
+def _check_figures(record: Record, run: Path | None) -> Iterator[str]:
+    for name, test in record.metrics.tests.items():
         yield from (f"{name}: {problem}" for problem in _contradictions(test))
         yield from (f"{name}: {problem}" for problem in _lost_images(record, name))
         yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
@@ -85,24 +86,25 @@ def _check_figures(record: Mapping[str, Any], run: Path | None) -> Iterator[str]
             except UserError as error:
                 yield f"{name}: {error}"
                 continue
-            if predictions_digest(table) != record["predictions"][name]["sha256"]:
+            if predictions_digest(table) != record.predictions[name].sha256:
                 yield f"{name}: the predictions in {run} are not those of the record"
                 continue
             problems = list(_unfit_predictions(table, run, name))
             yield from (f"{name}: {problem}" for problem in problems or _recomputed(table, test))
 
 
-def check_estimates(record: Mapping[str, Any], path: Path, present: LocalDatasets) -> Iterator[tuple[str, str | None]]:
+def check_estimates(content: Mapping[str, Any], path: Path, present: LocalDatasets) -> Iterator[tuple[str, str | None]]:
     """What is wrong with the estimates beside a record: (test set, problem), the problem None where all its figures follow.
 
     A test set is passed over where it has no estimates there, or its data are not on this machine or other ones.
 
     Args:
-        record: one that `check_record` finds nothing wrong with.
+        content: the JSON of a record that `check_record` accepts.
         path: its file.
         present: the datasets of this machine.
     """
-    for name, test in record["metrics"]["tests"].items():
+    record = parse_record(content)
+    for name, test in record.metrics.tests.items():
         file = estimates_file(path, name)
         if not file.exists():
             continue
@@ -111,11 +113,13 @@ def check_estimates(record: Mapping[str, Any], path: Path, present: LocalDataset
         except UserError as error:
             yield name, str(error)
             continue
-        if estimates_digest(estimates) != record["predictions"].get(name, {}).get("estimates_sha256"):
+        if estimates_digest(estimates) != (
+            record.predictions[name].estimates_sha256 if name in record.predictions else None
+        ):
             yield name, f"the estimates in {file} are not those of the record"
             continue
         samples = present.samples(name)
-        theirs = (record.get("samples") or {}).get(name, {}).get("fingerprint")
+        theirs = record.samples.get(name, RecordSamples()).fingerprint
         if samples is None or theirs != present.fingerprint(name):
             continue
         table = join_labels(estimates, samples)
@@ -131,41 +135,44 @@ def check_estimates(record: Mapping[str, Any], path: Path, present: LocalDataset
             yield name, None
 
 
-def _contradictions(test: Mapping[str, Any]) -> Iterator[str]:
-    """What cannot be, whatever the predictions were."""
-    for where, figures in [("all images", test["overall"]), *_each_group(test)]:
-        for key, figure in figures.items():
-            if not isinstance(figure, dict):  # asked a million times: of Mapping it would take ten times as long
+def _contradictions(test: TestResult) -> Iterator[str]:
+    """Yield contradictions within the metrics, independent of the predictions."""
+    overall = [("all images", test.overall)]
+    groups = [(where, _set_fields(group)) for where, group in _each_group(test)]
+    for where, metrics in [*overall, *groups]:
+        values = {key: metric for key, metric in metrics.items() if isinstance(metric, MetricValue)}
+        for key, metric in values.items():
+            if metric.value is None or metric.ci_low is None or metric.ci_high is None:
                 continue
-            value, low, high = figure.get("value"), figure.get("low"), figure.get("high")
-            if value is None or low is None or high is None:
-                continue
-            if not low - _TOLERANCE <= value <= high + _TOLERANCE:
-                yield f"{where}: {key} = {value:.4f} lies outside its interval"
-        mae, rmse, bias = (figures.get(key, {}).get("value") for key in ("mae", "rmse", "bias"))
-        if None not in (mae, rmse, bias) and not abs(bias) - _TOLERANCE <= mae <= rmse + _TOLERANCE:
+            if not metric.ci_low - _TOLERANCE <= metric.value <= metric.ci_high + _TOLERANCE:
+                yield f"{where}: {key} = {metric.value:.4f} lies outside its interval"
+        mae, rmse, bias = (values[key].value if key in values else None for key in ("mae", "rmse", "bias"))
+        if mae is None or rmse is None or bias is None:
+            continue
+        if not abs(bias) - _TOLERANCE <= mae <= rmse + _TOLERANCE:
             yield f"{where}: |bias| <= MAE <= RMSE does not hold ({bias:.3f}, {mae:.3f}, {rmse:.3f})"
-    bands = (test.get("groups") or {}).get("age_band") or {}
-    if bands and sum(band["n"] for band in bands.values()) == test["n"]:
-        mean = sum(band["n"] * band["mae"]["value"] for band in bands.values()) / test["n"]
-        if abs(mean - test["overall"]["mae"]["value"]) > _TOLERANCE:
-            yield f"MAE {test['overall']['mae']['value']:.4f} is not the mean of the age bands', {mean:.4f}"
+    bands, total = test.groups.get("age_band", {}), test.metric("mae").value
+    if bands and total is not None and sum(band.n for band in bands.values()) == test.n:
+        mean = sum(band.n * (band.mae.value or 0.0) for band in bands.values()) / test.n
+        if abs(mean - total) > _TOLERANCE:
+            yield f"MAE {total:.4f} is not the mean of the age bands', {mean:.4f}"
 
 
-def _lost_images(record: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Images of a test set that were neither tested nor trained on nor rejected: nothing may leave a test unseen."""
-    samples, n = (record.get("samples") or {}).get(name) or {}, record["metrics"]["tests"][name]["n"]
-    if (record["metrics"].get("protocol") or {}).get("folds", 1) != 1 or samples.get("test") is None:
-        return  # of several folds, train and val are means, and an image may be tested more than once
-    if n != samples["test"]:
-        yield f"n is {n}, and {samples['test']} images were to be tested"
-    if samples.get("read") is None or samples.get("quarantined") is None:
+def _lost_images(record: Record, name: str) -> Iterator[str]:
+    """Yield images of a test set that were neither tested nor trained on nor rejected."""
+    samples, n = record.samples.get(name, RecordSamples()), record.metrics.tests[name].n
+    folds = record.metrics.protocol.folds if record.metrics.protocol else 1
+    if folds not in (None, 1) or samples.test is None:
+        return  # With several folds, train and val are means, and an image may be tested more than once.
+    if n != samples.test:
+        yield f"n is {n}, and {samples.test} images were to be tested"
+    rejected = samples.rejected if samples.quarantined is None else samples.quarantined
+    if samples.read is None or rejected is None:
         return
-    used = sum(samples.get(part) or 0 for part in ("train", "val", "test"))
-    lost = samples["read"] - used - sum(samples["quarantined"].values())
-    # An official split may give an image no part; a test set that nothing is trained on has no such images.
-    if lost < 0 or (lost and name != record["metrics"]["train"]):
-        yield f"{samples['read']} images were read, and {samples['read'] - lost} tested, trained on or rejected"
+    lost = samples.read - (samples.train or 0) - (samples.val or 0) - samples.test - sum(rejected.values())
+    # An official split may give an image no part; a test set without training has no such images.
+    if lost < 0 or (lost and name != record.metrics.train):
+        yield f"{samples.read} images were read, and {samples.read - lost} tested, trained on or rejected"
 
 
 def _unfit_predictions(table: pd.DataFrame, run: Path, name: str) -> Iterator[str]:
@@ -205,80 +212,88 @@ def _tested_samples(run: Path, name: str) -> pd.DataFrame | None:
         table = pd.read_parquet(several)
     except (OSError, ValueError) as error:
         raise UserError(f"{run / 'samples'}: a file of {name} is not readable: {error}") from error
-    tested: pd.DataFrame = table.loc[(table == SPLITS[Part.TEST]).any(axis=1), ["sample_id", "age"]]
+    tested: pd.DataFrame = table.loc[(table == Split.TEST.label).any(axis=1), ["sample_id", "age"]]
     return tested
 
 
-def _stress_contradictions(record: Mapping[str, Any], name: str) -> Iterator[str]:
-    stress = (record.get("stress") or {}).get(name)
-    if stress is None:
-        return
-    clean, mae = stress["clean"]["mae"]["value"], record["metrics"]["tests"][name]["overall"]["mae"]["value"]
-    if abs(clean - mae) > _STRESS_TOLERANCE:
+def _stress_contradictions(record: Record, name: str) -> Iterator[str]:
+    stress, mae = (record.stress or {}).get(name), record.metrics.tests[name].metric("mae").value
+    clean = None if stress is None else stress.clean.mae.value
+    if clean is not None and mae is not None and abs(clean - mae) > _STRESS_TOLERANCE:
         yield f"the stress test's MAE on the faces as they are is {clean:.4f}, that of the run {mae:.4f}"
 
 
-def _recomputed(table: pd.DataFrame, test: Mapping[str, Any]) -> Iterator[str]:
-    method = test["method"]
-    if not 0 <= method["resamples"] <= _MOST_RESAMPLES:
-        yield f"its intervals are of {method['resamples']} resamples; more than {_MOST_RESAMPLES} are not computed again"
+def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
+    method = test.method
+    if method is None:
+        yield "it does not have the method of its intervals"
         return
-    version = method.get("version", 1)
+    if not 0 <= method.resamples <= _MOST_RESAMPLES:
+        yield f"its intervals are of {method.resamples} resamples; more than {_MOST_RESAMPLES} are not computed again"
+        return
+    version = method.version
     if not 1 <= version <= VERSION:
         yield f"its intervals are of version {version}; this agebench ({__version__}) knows 1 to {VERSION}"
         return
     values_only = _OTHER_INTERVALS if version == 1 else frozenset()
     share = _VERSION_1_SHARE if version == 1 else 0.0
-    single = [name for name in test["groups"] if name != "age_band" and "*" not in name]
+    single = [name for name in test.groups if name != "age_band" and "*" not in name]
     made = evaluate_folds(
         table,
         groups=single,
-        train_ages=tuple(test["train_ages"]) if test.get("train_ages") else None,
-        resamples=method["resamples"],
-        seed=method["seed"],
-        interval=method["interval"],
+        train_ages=(test.train_ages[0], test.train_ages[1]) if test.train_ages else None,
+        resamples=method.resamples,
+        seed=method.seed,
+        interval=method.interval,
         version=version,
     )
-    for where, ours, theirs in [
-        ("all images", made["overall"], test["overall"]),
-        *((name, entry, dict(_each_group(test)).get(name, {})) for name, entry in _each_group(made)),
-        *((name, entry, dict(_each_gap(test)).get(name, {})) for name, entry in _each_gap(made)),
-    ]:
-        for key, figure in ours.items():
-            if isinstance(figure, Mapping) and not _same(
-                figure, theirs.get(key) or {}, value_only=key in values_only, share=share
-            ):
-                yield f"{where}: {key} is {_text(theirs.get(key))} there, and {_text(figure)} by the predictions"
-            elif key in _COUNTS and figure != theirs.get(key):
-                yield f"{where}: {key} is {theirs.get(key)} there, and {figure} by the predictions"
-    for key in ("n", "subjects"):
-        if made[key] != test.get(key):
-            yield f"{key} is {test.get(key)} there, and {made[key]} by the predictions"
-
-
-def _each_group(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [
-        (f"{grouping} {name}", entry)
-        for grouping, entries in (test.get("groups") or {}).items()
-        for name, entry in entries.items()
+    groups, gaps = dict(_each_group(test)), dict(_each_gap(test))
+    compared: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = [
+        ("all images", made.overall, test.overall),
+        *((name, _set_fields(group), _set_fields(groups.get(name))) for name, group in _each_group(made)),
+        *((name, _set_fields(gap), _set_fields(gaps.get(name))) for name, gap in _each_gap(made)),
     ]
+    for where, ours, theirs in compared:
+        for key, metric in ours.items():
+            recorded = theirs.get(key)
+            if isinstance(metric, MetricValue):
+                known = recorded if isinstance(recorded, MetricValue) else MetricValue()
+                if not _same(metric, known, value_only=key in values_only, share=share):
+                    yield f"{where}: {key} is {_text(known)} there, and {_text(metric)} by the predictions"
+            elif key in _COUNTS and metric != recorded:
+                yield f"{where}: {key} is {recorded} there, and {metric} by the predictions"
+    for key, ours_n, theirs_n in (("n", made.n, test.n), ("subjects", made.subjects, test.subjects)):
+        if ours_n != theirs_n:
+            yield f"{key} is {theirs_n} there, and {ours_n} by the predictions"
 
 
-def _each_gap(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    gaps = [(f"gap by {grouping}", gap) for grouping, gap in (test.get("gaps") or {}).items()]
-    even = [(f"{name} at equal ages", gap["standardised"]) for name, gap in gaps if gap.get("standardised")]
-    return [*gaps, *even]
+def _set_fields(result: ResultModel | None) -> dict[str, Any]:
+    return {} if result is None else {key: getattr(result, key) for key in result.model_fields_set}
 
 
-def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, value_only: bool, share: float) -> bool:
-    """Whether two figures agree; `share` of the interval's width is allowed to its ends."""
-    ends = ("low", "high")
-    width = (ours.get("high") or 0) - (ours.get("low") or 0) if None not in map(ours.get, ends) else 0
-    tolerances = {"value": _TOLERANCE} | ({} if value_only else dict.fromkeys(ends, _END_TOLERANCE + share * width))
+def _each_group(test: TestResult) -> list[tuple[str, GroupMetrics]]:
+    return [(f"{grouping} {name}", group) for grouping, groups in test.groups.items() for name, group in groups.items()]
+
+
+def _each_gap(test: TestResult) -> list[tuple[str, GroupDifference]]:
+    gaps: list[tuple[str, GroupDifference]] = []
+    for grouping, gap in test.gaps.items():
+        gaps.append((f"gap by {grouping}", gap))
+        if gap.age_standardized is not None:
+            gaps.append((f"gap by {grouping} at equal ages", gap.age_standardized))
+    return gaps
+
+
+def _same(ours: MetricValue, theirs: MetricValue, *, value_only: bool, share: float) -> bool:
+    """Return whether two metrics agree; the ends may differ by `share` of the interval's width."""
+    width = ours.ci_high - ours.ci_low if ours.ci_high is not None and ours.ci_low is not None else 0.0
+    pairs = [(ours.value, theirs.value, _TOLERANCE)]
+    if not value_only:
+        tolerance = _END_TOLERANCE + share * width
+        pairs += [(ours.ci_low, theirs.ci_low, tolerance), (ours.ci_high, theirs.ci_high, tolerance)]
     # A missing end equals a missing end, and nothing else.
-    pairs = [(ours.get(end, math.inf), theirs.get(end, math.inf), tolerance) for end, tolerance in tolerances.items()]
     return all(a == b or (a is not None and b is not None and abs(a - b) < tolerance) for a, b, tolerance in pairs)
 
 
-def _text(figure: Mapping[str, Any] | None) -> str:
-    return "missing" if not figure or figure.get("value") is None else f"{figure['value']:.4f}"
+def _text(metric: MetricValue) -> str:
+    return "missing" if metric.value is None else f"{metric.value:.4f}"

@@ -1,7 +1,6 @@
-"""Figures of targets beside age, such as gender: how often the right class was named, and for whom less often."""
+"""Metrics of auxiliary targets such as gender: accuracy overall, by class and by group."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from agebench.metrics.confidence_intervals import exact_at_edges, metric_values
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.prediction_format import PRED, canonical
+from agebench.metrics.schema import ClassRecall, MetricValue, TaskGroupMetrics, TaskMetrics
 
 
 def evaluate_tasks(
@@ -21,12 +21,8 @@ def evaluate_tasks(
     groups: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """{"tasks": task -> its figures} for metrics.json; {} without tasks. Shares, each with its 95 % bootstrap interval.
-
-    Each task has n (labelled images), unknown (images without a label), majority (the share of the commonest class: what
-    always naming it would score), accuracy, balanced_accuracy (the mean over classes of the share that was recognised),
-    classes (class -> n, recall) and groups (grouping -> group -> n, ranked, accuracy, balanced_accuracy).
+) -> dict[str, TaskMetrics]:
+    """Compute the metrics of every target: shares, each with its 95 % bootstrap interval.
 
     Args:
         table: predictions with the columns TASK and TASK_pred of each task, age, and where there are any subject and groups.
@@ -36,16 +32,15 @@ def evaluate_tasks(
         seed: of these.
     """
     table = canonical(table)
-    found = {name: _one(table, name, groups, resamples, seed) for name in tasks}
-    return {"tasks": found} if found else {}
+    return {name: _one(table, name, groups, resamples, seed) for name in tasks}
 
 
-def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, seed: int) -> TaskMetrics:
     known = table[name].notna() if name in table else pd.Series(False, index=table.index)
     labelled = table[known].reset_index(drop=True)
-    entry: dict[str, Any] = {"n": len(labelled), "unknown": int((~known).sum())}
+    n_unknown = int((~known).sum())
     if not len(labelled):
-        return entry
+        return TaskMetrics(n=0, n_unknown=n_unknown)
     true = labelled[name].astype("str").to_numpy(object)
     codes, classes = pd.factorize(true, sort=True)
     hits = (true == labelled[name + PRED].astype("str").to_numpy(object)).astype(np.float32)
@@ -53,28 +48,29 @@ def _one(table: pd.DataFrame, name: str, groups: Sequence[str], resamples: int, 
     shown = [age_bands(labelled["age"].to_numpy(float)), *_others(labelled, name, groups)]
     every = _figures(hits, codes, list(classes), shown, clusters, resamples, seed)
     counts = np.bincount(codes)
-    return {
-        **entry,
-        "majority": float(counts.max() / counts.sum()),
-        "accuracy": every["accuracy",],
-        "balanced_accuracy": every["balanced_accuracy",],
-        "classes": {
-            str(label): {"n": int(counts[place]), "recall": every[str(label), "recall"]}
-            for place, label in enumerate(classes)
+    return TaskMetrics(
+        n=len(labelled),
+        n_unknown=n_unknown,
+        majority=float(counts.max() / counts.sum()),
+        accuracy=every["accuracy",],
+        balanced_accuracy=every["balanced_accuracy",],
+        classes={
+            str(label): ClassRecall(n=int(counts[index]), recall=every[str(label), "recall"])
+            for index, label in enumerate(classes)
         },
-        "groups": {
+        groups={
             grouping.name: {
-                group: {
-                    "n": int(n),
-                    "ranked": bool(n >= MIN_GROUP),
-                    "accuracy": every[grouping.name, group, "accuracy"],
-                    "balanced_accuracy": every[grouping.name, group, "balanced_accuracy"],
-                }
+                group: TaskGroupMetrics(
+                    n=int(n),
+                    eligible=bool(n >= MIN_GROUP),
+                    accuracy=every[grouping.name, group, "accuracy"],
+                    balanced_accuracy=every[grouping.name, group, "balanced_accuracy"],
+                )
                 for group, n in zip(grouping.names, grouping.counts, strict=True)
             }
             for grouping in shown
         },
-    }
+    )
 
 
 def _others(table: pd.DataFrame, name: str, groups: Sequence[str]) -> list[Grouping]:
@@ -89,8 +85,8 @@ def _figures(
     clusters: Ints,
     resamples: int,
     seed: int,
-) -> dict[FigureKey, dict[str, float | None]]:
-    """All figures by key: overall, of each class, then of each group; see `_shares` for their order."""
+) -> dict[FigureKey, MetricValue]:
+    """All metrics by key: overall, of each class, then of each group; see `_shares` for their order."""
     of_class = np.eye(len(classes), dtype=np.float32)[codes]
     sampler = ClusterBootstrap(
         np.hstack([of_class, of_class * hits[:, None]]),

@@ -5,6 +5,7 @@ import pandas as pd
 
 from agebench.metrics.bootstrap import Flags, Floats, Ints, encode_clusters
 from agebench.metrics.confidence_intervals import clopper_pearson, metric_value
+from agebench.metrics.schema import MetricValue
 
 
 def row_clusters(table: pd.DataFrame) -> Ints:
@@ -17,7 +18,7 @@ def subject_codes(table: pd.DataFrame) -> Ints | None:
     return row_clusters(table) if "subject" in table and table["subject"].notna().any() else None
 
 
-def clustered_rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> dict[str, float | None]:
+def clustered_rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> MetricValue:
     """The share of `hits` (n,) `among` (n,) with its Clopper-Pearson interval, narrower n where clusters repeat themselves."""
     everyone = np.zeros(len(hits), dtype=np.int64)
     return group_rates(hits, among, everyone, 1, clusters)[0]
@@ -25,7 +26,7 @@ def clustered_rate(hits: Flags, among: Flags, clusters: Ints | None = None) -> d
 
 def group_rates(
     hits: Flags, among: Flags, codes: Ints, n_groups: int, clusters: Ints | None = None
-) -> list[dict[str, float | None]]:
+) -> list[MetricValue]:
     """Compute `rate` for every group at once; the work does not grow with the number of groups.
 
     Args:

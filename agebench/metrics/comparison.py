@@ -1,9 +1,8 @@
-"""Two or more systems on the same images: is one better, or is no difference shown?"""
+"""Paired comparison of systems on the same images."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,15 @@ from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicate
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, IntervalKind, json_number, metric_values
 from agebench.metrics.fairness import SIGNIFICANT, holm
 from agebench.metrics.metric_specs import FigureKey
+from agebench.metrics.schema import (
+    ComparisonResult,
+    FriedmanTest,
+    MetricValue,
+    NemenyiPair,
+    PairComparison,
+    RankComparison,
+    SystemMae,
+)
 
 # What a difference must be to matter, and how surely a study should show it.
 RELEVANT, POWER = 0.1, 0.8
@@ -92,8 +100,8 @@ def align_systems(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missin
 
 def compare_systems(
     paired: PairedErrors, *, resamples: int = 1000, seed: int = 0, interval: IntervalKind = "bca"
-) -> dict[str, Any]:
-    """Every pair of systems: the difference in MAE with its paired 95 % interval, tests, and what it would take to know.
+) -> ComparisonResult:
+    """Compare every pair of systems: the difference in MAE with its paired 95 % interval, tests, and what it would take to know.
 
     Several seeds of a system: its MAE is their mean, and the interval holds the spread of trainings too, see `_seed_spread`. A
     system with one seed is compared as it is.
@@ -105,8 +113,7 @@ def compare_systems(
         interval: `bca` or `percentile`; always `percentile` where a system has several seeds.
 
     Returns:
-        n, subjects (clusters, or None), left_out, systems (name -> seeds, mae), pairs: [{a, b, difference (MAE of a minus that
-        of b), p (bootstrap), p_holm, shown, better, images_for_0.1 (None for systems that never differ), verdict}].
+        The systems' MAEs and the pairs; `images_needed` is None for systems that never differ.
     """
     counts = [len(of) for of in paired.errors]
     pairs = list(itertools.combinations(range(len(paired.names)), 2))
@@ -131,32 +138,34 @@ def compare_systems(
     )
     # The seeds' heavy-tailed part has no skewness to correct, and makes a correction of the images' part unsteady.
     every = metric_values(keys, found, interval if max(counts) == 1 else "percentile")
-    rows = []
+    tested = []
     for place, (a, b) in enumerate(pairs):
         replicates = found.resampled[len(counts) + place]
         image_error = float(np.std(_contrast(a, b, len(counts)) @ images_only.resampled)) if len(replicates) else np.nan
-        rows.append(
-            {
-                "a": paired.names[a],
-                "b": paired.names[b],
-                "difference": every[paired.names[a], paired.names[b], "difference"],
-                "p": _bootstrap_p(replicates),
-                f"images_for_{RELEVANT:g}": None
-                if _identical(paired, a, b)
-                else _images_needed(image_error, len(features)),
-            }
-        )
+        names = (paired.names[a], paired.names[b])
+        images_needed = None if _identical(paired, a, b) else _images_needed(image_error, len(features))
+        tested.append(_TestedPair(names, every[(*names, "difference")], _bootstrap_p(replicates), images_needed))
     identical = {(paired.names[a], paired.names[b]) for a, b in pairs if _identical(paired, a, b)}
-    _judge(rows, len(features), identical)
-    return {
-        "n": len(features),
-        "subjects": int(paired.clusters.max()) + 1 if paired.subjects else None,
-        "left_out": paired.left_out,
-        "systems": {
-            name: {"seeds": count, "mae": every[name, "mae"]} for name, count in zip(paired.names, counts, strict=True)
+    return ComparisonResult(
+        n=len(features),
+        subjects=int(paired.clusters.max()) + 1 if paired.subjects else None,
+        left_out=paired.left_out,
+        systems={
+            name: SystemMae(seeds=count, mae=every[name, "mae"])
+            for name, count in zip(paired.names, counts, strict=True)
         },
-        "pairs": rows,
-    }
+        pairs=_pair_comparisons(tested, len(features), identical),
+    )
+
+
+@dataclass(frozen=True)
+class _TestedPair:
+    """Two systems, their difference in MAE (years), its p value, and the images that would show 0.1 years."""
+
+    names: tuple[str, str]
+    difference: MetricValue
+    p: float | None
+    images_needed: int | None
 
 
 def _contrast(a: int, b: int, count: int) -> Floats:
@@ -235,25 +244,39 @@ def _images_needed(spread: float, n: int) -> int | None:
     return max(_FEWEST, int(np.ceil(n * (reach * spread / RELEVANT) ** 2)))
 
 
-def _judge(rows: list[dict[str, Any]], n: int, identical: Collection[tuple[str, str]]) -> None:
-    if all(row["p"] is not None for row in rows):
-        for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-            row["p_holm"] = adjusted
-    for row in rows:
-        row["shown"] = row.get("p_holm") is not None and row["p_holm"] < SIGNIFICANT
-        value = row["difference"]["value"]
-        row["better"] = (row["a"] if value < 0 else row["b"]) if row["shown"] else None
-        row["verdict"] = _IDENTICAL if (row["a"], row["b"]) in identical else _verdict(row, n)
-
-
 _IDENTICAL = "no difference: their errors are the same on every image"
 
 
-def _verdict(row: dict[str, Any], n: int) -> str:
-    if row["shown"]:
-        worse = row["b"] if row["better"] == row["a"] else row["a"]
-        return f"{row['better']} is better than {worse} by {abs(row['difference']['value']):.2f} years"
-    needed = row[f"images_for_{RELEVANT:g}"]
+def _pair_comparisons(
+    tested: Sequence[_TestedPair], n: int, identical: Collection[tuple[str, str]]
+) -> list[PairComparison]:
+    """Add Holm's p values over all pairs, and what follows from them."""
+    p_values = [pair.p for pair in tested if pair.p is not None]
+    adjusted = holm(p_values) if len(p_values) == len(tested) else [None] * len(tested)
+    comparisons = []
+    for pair, p_holm in zip(tested, adjusted, strict=True):
+        a, b = pair.names
+        shown = p_holm is not None and p_holm < SIGNIFICANT
+        better = (a if (pair.difference.value or 0.0) < 0 else b) if shown else None
+        comparison = PairComparison(
+            a=a,
+            b=b,
+            difference=pair.difference,
+            p=pair.p,
+            shown=shown,
+            better=better,
+            images_needed=pair.images_needed,
+            verdict=_IDENTICAL if pair.names in identical else _verdict(pair, better, n),
+        )
+        comparisons.append(comparison if p_holm is None else comparison.model_copy(update={"p_holm": p_holm}))
+    return comparisons
+
+
+def _verdict(pair: _TestedPair, better: str | None, n: int) -> str:
+    if better is not None:
+        worse = pair.names[1] if better == pair.names[0] else pair.names[0]
+        return f"{better} is better than {worse} by {abs(pair.difference.value or 0.0):.2f} years"
+    needed = pair.images_needed
     if needed is None:
         return "not tested, for want of resamples"
     if needed <= n:
@@ -261,18 +284,14 @@ def _verdict(row: dict[str, Any], n: int) -> str:
     return f"no difference shown; to show {RELEVANT:g} years about {needed:,} images would be needed, there are {n:,}"
 
 
-def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = CONFIDENCE_LEVEL) -> dict[str, Any]:
-    """Friedman's test over datasets, and Nemenyi's critical difference of mean ranks.
+def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = CONFIDENCE_LEVEL) -> RankComparison:
+    """Compute Friedman's test over datasets and Nemenyi's critical difference of mean ranks.
 
     Demšar 2006, "Statistical comparisons of classifiers over multiple data sets", section 3.2.2.
 
     Args:
         maes: dataset -> system -> MAE, years; every dataset has every system.
         level: of the critical difference.
-
-    Returns:
-        datasets, systems, ranks (system -> mean rank, 1 is best), friedman ({statistic, p}), critical_difference, nemenyi (pairs
-        with p), groups (systems whose ranks are within the critical difference).
 
     Raises:
         UserError: fewer than three systems or two datasets, or a system without a dataset.
@@ -290,26 +309,26 @@ def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = 
     unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
     critical = critical_difference(systems, datasets, level=level)
     nemenyi = [
-        {
-            "a": a,
-            "b": b,
-            "p": float(stats.studentized_range.sf(abs(ranks[a] - ranks[b]) / unit * np.sqrt(2), systems, np.inf)),
-        }
+        NemenyiPair(
+            a=a,
+            b=b,
+            p=float(stats.studentized_range.sf(abs(ranks[a] - ranks[b]) / unit * np.sqrt(2), systems, np.inf)),
+        )
         for a, b in itertools.combinations(ranks.index, 2)
     ]
-    return {
-        "datasets": list(maes),
-        "systems": list(ranks.index),
-        "ranks": {name: float(rank) for name, rank in ranks.items()},
-        "friedman": {"statistic": json_number(statistic), "p": json_number(p)},
-        "critical_difference": critical,
-        "nemenyi": nemenyi,
-        "groups": _cliques(ranks, critical),
-    }
+    return RankComparison(
+        datasets=list(maes),
+        systems=[str(name) for name in ranks.index],
+        ranks={str(name): float(rank) for name, rank in ranks.items()},
+        friedman=FriedmanTest(statistic=json_number(statistic), p=json_number(p)),
+        critical_difference=critical,
+        nemenyi=nemenyi,
+        groups=_cliques(ranks, critical),
+    )
 
 
 def critical_difference(systems: int, datasets: int, *, level: float = CONFIDENCE_LEVEL) -> float:
-    """Nemenyi's: mean ranks over `datasets` that lie closer cannot be told apart. Demšar 2006, section 3.2.2."""
+    """Compute Nemenyi's critical difference of mean ranks (Demšar 2006, section 3.2.2)."""
     unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
     return float(stats.studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
 

@@ -1,7 +1,7 @@
 """Intervals: percentile and BCa from bootstrap replicates, Wilson and Clopper-Pearson for rates."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,18 @@ from scipy import special, stats
 
 from agebench.metrics.bootstrap import Floats, Replicates
 from agebench.metrics.metric_specs import FigureKey, metric_of
+from agebench.metrics.schema import IntervalKind, MetricValue
 
-IntervalKind = Literal["bca", "percentile"]
+__all__ = [
+    "CONFIDENCE_LEVEL",
+    "IntervalKind",
+    "bootstrap_interval",
+    "clopper_pearson",
+    "exact_at_edges",
+    "metric_value",
+]
+__all__ += ["json_number", "metric_values", "wilson"]
+
 CONFIDENCE_LEVEL = 0.95
 _TIED = 2e-6
 
@@ -70,20 +80,20 @@ def _bca_levels(found: Replicates, tails: Floats) -> Floats:
     return levels
 
 
-def metric_value(value: float, low: float = np.nan, high: float = np.nan) -> dict[str, float | None]:
-    """A figure as metrics.json has it; None where a number is not defined."""
-    return {"value": json_number(value), "low": json_number(low), "high": json_number(high)}
+def metric_value(value: float, low: float = np.nan, high: float = np.nan) -> MetricValue:
+    """Return a metric value with its interval; numbers that are not finite become None."""
+    return MetricValue(value=json_number(value), ci_low=json_number(low), ci_high=json_number(high))
 
 
 def json_number(value: float) -> float | None:
-    """`value` as JSON can have it: None for NaN and infinity."""
+    """Return `value` for JSON: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
 
 
 def metric_values(
     keys: Sequence[FigureKey], found: Replicates, kind: IntervalKind = "bca"
-) -> dict[FigureKey, dict[str, float | None]]:
-    """Return each figure with its 95 % interval, clipped to the values that its metric can have."""
+) -> dict[FigureKey, MetricValue]:
+    """Return each metric with its 95 % interval, clipped to the values that its metric can have."""
     low, high = bootstrap_interval(found, kind)
     metrics = [metric_of(key) for key in keys]
     limits = [metric.lower for metric in metrics], [metric.upper for metric in metrics]
@@ -112,17 +122,17 @@ def clopper_pearson(hits: NDArray[Any], n: NDArray[Any], level: float = CONFIDEN
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
-def exact_at_edges(share: dict[str, float | None], clusters: int) -> dict[str, float | None]:
+def exact_at_edges(share: MetricValue, clusters: int) -> MetricValue:
     """Return a share of exactly 0 or 1 with its exact interval, any other as it is.
 
     The resamples of such a share are all the same, so the bootstrap claims to be certain.
 
     Args:
-        share: value, low and high; one without an interval stays without.
-        clusters: people, or else images, behind the share.
+        share: the share; one without an interval is returned without one.
+        clusters: number of people, or of images where people are unknown, behind the share.
     """
-    value = share["value"]
-    if value not in (0, 1) or share["low"] is None:
+    value = share.value
+    if value is None or value not in (0, 1) or share.ci_low is None:
         return share
     low, high = clopper_pearson(np.array([value * clusters]), np.array([clusters]))
     return metric_value(value, low[0], high[0])

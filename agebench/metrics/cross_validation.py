@@ -1,4 +1,4 @@
-"""Predictions of several folds -> one entry of metrics.json: figures over all images, never the mean of small folds."""
+"""Metrics over the predictions of several folds: computed over all images, never as the mean of small folds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,10 @@ import pandas as pd
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate, evaluate_seeds
 from agebench.metrics.prediction_format import FOLD
+from agebench.metrics.schema import FoldSummary, TaskMetrics, TestResult
 
 
-def evaluate_folds(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
+def evaluate_folds(table: pd.DataFrame, **how: Any) -> TestResult:
     """As `evaluate`, for a table in which `tested_in` may say which fold's model answered.
 
     Where each image was tested once, all images are one test set. Where every fold was asked about the same images, the
@@ -37,17 +38,17 @@ def evaluate_folds(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
     else:
         entry = _answers(whole, **how)
     maes = [float((part["age_pred"] - part["age"]).abs().mean()) for part in apart]
-    entry["folds"] = {
-        "names": [str(name) for name in table[FOLD].unique()],
-        "n": [len(part) for part in apart],
-        "mae": maes,
-        "mean": float(np.mean(maes)),
-        "sd": float(np.std(maes, ddof=1)),
-    }
-    return entry
+    folds = FoldSummary(
+        names=[str(name) for name in table[FOLD].unique()],
+        n=[len(part) for part in apart],
+        mae=maes,
+        mean=float(np.mean(maes)),
+        sd=float(np.std(maes, ddof=1)),
+    )
+    return entry.model_copy(update={"folds": folds})
 
 
-def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -> dict[str, Any]:
+def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -> dict[str, TaskMetrics]:
     """As `evaluate_tasks`, for a table in which `tested_in` may say which fold's model answered.
 
     Each answer counts, and so does `n`; all answers about one subject (or else image) are resampled together. The spread
@@ -66,11 +67,16 @@ def _people(table: pd.DataFrame) -> "pd.Series[Any]":
     return table["subject"].astype("object").where(table["subject"].notna(), own) if "subject" in table else own
 
 
-def _answers(table: pd.DataFrame, **how: Any) -> dict[str, Any]:
+def _answers(table: pd.DataFrame, **how: Any) -> TestResult:
     known = "subject" in table and table["subject"].notna().any()
     entry = evaluate(table.assign(subject=_people(table)), **how)
-    entry["subjects"] = int(table["subject"].nunique()) if known else None
-    entry["method"]["resampled"] = "subjects" if known else "images"
     images = table["sample_id"].nunique()
-    entry["notes"].append(f"{images} images, tested {len(table) / images:.2g} times each on average")
-    return entry
+    note = f"{images} images, tested {len(table) / images:.2g} times each on average"
+    assert entry.method is not None
+    return entry.model_copy(
+        update={
+            "subjects": int(table["subject"].nunique()) if known else None,
+            "method": entry.method.model_copy(update={"resampled": "subjects" if known else "images"}),
+            "notes": [*entry.notes, note],
+        }
+    )

@@ -1,7 +1,6 @@
-"""One test set's predictions -> its entry of metrics.json."""
+"""Compute all metrics for the predictions on one test set."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings, y
 from agebench.metrics.metric_specs import SPECS, FigureKey, Unit
 from agebench.metrics.point import CS_LEVELS, MetricFeatures
 from agebench.metrics.prediction_format import canonical_order
+from agebench.metrics.schema import BootstrapMethod, GroupMetrics, MetricValue, SeedMetric, SeedSummary, TestResult
 
 # How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
 # numbers rows by their ids. Records say which they have; those without a number have 1.
@@ -43,8 +43,8 @@ def evaluate(
     interval: IntervalKind = "bca",
     minimum: int = MIN_GROUP,
     version: int = VERSION,
-) -> dict[str, Any]:
-    """All figures of one test set, each with its 95 % bootstrap interval, ready for JSON (None where undefined).
+) -> TestResult:
+    """Compute all metrics of one test set, each with its 95 % bootstrap interval (None where undefined).
 
     The bootstrap resamples subjects where `subject` is known, else images. Shares (CS@k) lie between 0 and 1.
 
@@ -58,10 +58,6 @@ def evaluate(
         interval: `bca` or `percentile`.
         minimum: groups with fewer rows are shown but neither ranked nor compared.
         version: of the order of resampling; 1 numbers the rows as they come, for records made before `VERSION` 2.
-
-    Returns:
-        n, subjects, overall, cs, groups, gaps, unknown (rows of no known group, by grouping), train_ages, method, undercovering
-        (figures of `overall` whose intervals cover less than 95 %), notes.
 
     Raises:
         UserError: a group column is not there.
@@ -88,7 +84,7 @@ def evaluate_seeds(
     interval: IntervalKind = "bca",
     minimum: int = MIN_GROUP,
     version: int = VERSION,
-) -> dict[str, Any]:
+) -> TestResult:
     """As `evaluate`, for one system trained from several seeds: every figure is the mean over them.
 
     The intervals are hierarchical percentile intervals: seeds vary, and subjects (or images) within. `seeds` holds each seed's
@@ -126,13 +122,17 @@ def evaluate_seeds(
     if len(tables) > 1:
         interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
     every = metric_values(plan.keys(), found, interval)
-    entry: dict[str, Any] = {
-        "n": len(table),
-        "subjects": None if whose is None else int(table["subject"].nunique()),
-        "overall": _overall(plan, every, clusters),
-        "cs": [every["overall", f"cs{level}"]["value"] for level in CS_LEVELS],
-        "groups": {grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
-        "gaps": gap_results(
+    overall = _overall(plan, every, clusters)
+    if train_ages is not None:
+        inside = int(several[0].column("n_inside").sum())
+        overall["mae_within_train_ages"] = overall["mae_within_train_ages"].model_copy(update={"n": inside})
+    entry = TestResult(
+        n=len(table),
+        subjects=None if whose is None else int(table["subject"].nunique()),
+        overall=overall,
+        cs=[every["overall", f"cs{level}"].value for level in CS_LEVELS],
+        groups={grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
+        gaps=gap_results(
             compared,
             every,
             dict(zip(plan.keys(), found.resampled, strict=True)),
@@ -141,17 +141,15 @@ def evaluate_seeds(
             permutations=resamples,
             seed=seed,
         ),
-        "unknown": {grouping.name: grouping.unknown for grouping in plan.shown},
-        "train_ages": None if train_ages is None else list(train_ages),
-        "method": _method(found, interval, whose is not None, seed),
-        "undercovering": _undercovering(several) if found.resampled.shape[1] else [],
-        "notes": _notes(table, plan.shown, minimum),
-    }
-    if train_ages is not None:
-        entry["overall"]["mae_within_train_ages"]["n"] = int(several[0].column("n_inside").sum())
-    if len(tables) > 1:
-        entry["seeds"] = _seeds_table(plan, apart.value.reshape(len(tables), -1))
-    return entry
+        n_unknown={grouping.name: int(grouping.unknown) for grouping in plan.shown},
+        train_ages=None if train_ages is None else [float(age) for age in train_ages],
+        method=_method(found, interval, whose is not None, seed),
+        undercovering=_undercovering(several) if found.resampled.shape[1] else [],
+        notes=_notes(table, plan.shown, minimum),
+    )
+    if len(tables) == 1:
+        return entry
+    return entry.model_copy(update={"seeds": _seed_summary(plan, apart.value.reshape(len(tables), -1))})
 
 
 class _Plan:
@@ -263,25 +261,28 @@ def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     return aligned
 
 
-def _group_table(grouping: Grouping, every: Mapping[FigureKey, Any], clusters: Ints, minimum: int) -> dict[str, Any]:
+def _group_table(
+    grouping: Grouping, every: Mapping[FigureKey, MetricValue], clusters: Ints, minimum: int
+) -> dict[str, GroupMetrics]:
     counts = grouping.counts
     n_clusters = grouping.cluster_counts(clusters)
-    table: dict[str, Any] = {}
-    for place, group in enumerate(grouping.names):
-        row: dict[str, Any] = {"n": int(counts[place]), "ranked": bool(counts[place] >= minimum)}
-        row |= {name: every[grouping.name, group, name] for name in _IN_GROUPS}
-        even = every.get((grouping.name, group, "mae_standardised"))
-        if even is not None:
-            row["mae_standardised"] = even
-        row["cs5"] = exact_at_edges(row["cs5"], int(n_clusters[place]))
-        if n_clusters[place] < 2:
+    table = {}
+    for index, group in enumerate(grouping.names):
+        values = {name: every[grouping.name, group, name] for name in _IN_GROUPS}
+        values["cs5"] = exact_at_edges(values["cs5"], int(n_clusters[index]))
+        if n_clusters[index] < 2:
             # One person alone shows no spread: an interval would have no width and mean nothing.
-            row |= {name: metric_value(row[name]["value"]) for name in _IN_GROUPS}
-        table[group] = row
+            values = {
+                name: metric_value(np.nan if value.value is None else value.value) for name, value in values.items()
+            }
+        even = every.get((grouping.name, group, "age_standardized_mae"))
+        if even is not None:
+            values["age_standardized_mae"] = even
+        table[group] = GroupMetrics(n=int(counts[index]), eligible=bool(counts[index] >= minimum), **values)
     return table
 
 
-def _overall(plan: _Plan, every: dict[FigureKey, Any], clusters: Ints) -> dict[str, Any]:
+def _overall(plan: _Plan, every: Mapping[FigureKey, MetricValue], clusters: Ints) -> dict[str, MetricValue]:
     """Figures of all images; shares of 0 or 1 have exact intervals."""
     overall = {name: every["overall", name] for name in plan.overall_names}
     features = plan.several[0]
@@ -298,26 +299,27 @@ def _undercovering(several: Sequence[MetricFeatures]) -> list[str]:
     return ["rmse"] if min(tail_index(features.ordered_errors) for features in several) < HEAVY_TAIL else []
 
 
-def _seeds_table(plan: _Plan, values: Floats) -> dict[str, Any]:
-    """Each seed's overall figures (seeds, K), their mean and standard deviation."""
-    table: dict[str, Any] = {"count": len(values), "figures": {}}
+def _seed_summary(plan: _Plan, values: Floats) -> SeedSummary:
+    """Summarize each seed's overall metrics (seeds, K): values, mean and standard deviation."""
+    metrics = {}
     for place, name in enumerate(plan.overall_names):
         of = values[:, place]
         if np.isfinite(of).all():
-            row = {"values": [float(value) for value in of], "mean": float(of.mean()), "sd": float(of.std(ddof=1))}
-            table["figures"][name] = row
-    return table
+            metrics[name] = SeedMetric(
+                values=[float(value) for value in of], mean=float(of.mean()), sd=float(of.std(ddof=1))
+            )
+    return SeedSummary(count=len(values), metrics=metrics)
 
 
-def _method(found: Replicates, interval: IntervalKind, subjects: bool, seed: int) -> dict[str, Any]:
-    return {
-        "interval": interval,
-        "level": 0.95,
-        "resamples": int(found.resampled.shape[1]),
-        "resampled": "subjects" if subjects else "images",
-        "seed": seed,
-        "version": VERSION,
-    }
+def _method(found: Replicates, interval: IntervalKind, subjects: bool, seed: int) -> BootstrapMethod:
+    return BootstrapMethod(
+        interval=interval,
+        level=0.95,
+        resamples=int(found.resampled.shape[1]),
+        resampled="subjects" if subjects else "images",
+        seed=seed,
+        version=VERSION,
+    )
 
 
 def _notes(table: pd.DataFrame, shown: Sequence[Grouping], minimum: int) -> list[str]:

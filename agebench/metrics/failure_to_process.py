@@ -1,7 +1,6 @@
-"""Failure to process: in how many images no face could be prepared, and whether that falls on some groups more than on others."""
+"""Failure to process: rates of images without a prepared face, and their differences between groups."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +11,15 @@ from agebench.metrics.confidence_intervals import metric_value, wilson
 from agebench.metrics.fairness import holm
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.metrics.permutation import PermutationData, make_permutations
+from agebench.metrics.schema import FailureGap, FailureRate, FailureToProcess, GroupFailureRate
 
 DRAWS = 9999
 # Of people, whose labels are shuffled one draw after the other; fewer of very many, so that a minute is not spent on p.
 _DRAWS_OF_PEOPLE, _FEWEST_DRAWS, _LABELS = 1999, 199, 20_000_000
 
 
-def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: Sequence[str] = ()) -> dict[str, Any]:
-    """Counts and rates, over all and by group.
+def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: Sequence[str] = ()) -> FailureToProcess:
+    """Compute counts and rates, over all and by group.
 
     Args:
         table: the images that were to be processed (n rows): age, the group columns, and subject where it is known: then a
@@ -28,22 +28,25 @@ def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: 
         groups: columns; age bands come by themselves, gender*race where both are there.
 
     Returns:
-        `n`, `failed`, `rate` (value, low, high: Wilson's 95 % interval), `groups`: grouping -> group -> the same three and
-        `ranked`, and `gaps`: grouping -> worst, best, difference (of rates), p and p_holm (over the
-        groupings), for groupings with two ranked groups.
+        Rates with Wilson's 95 % interval; gaps only of groupings with two eligible groups.
     """
     gone, clusters = np.asarray(failed, dtype=bool), subject_codes(table)
-    made = _rates(gone, np.zeros(len(gone), dtype=np.int64), 1, clusters)[0]
+    overall = _rates(gone, np.zeros(len(gone), dtype=np.int64), 1, clusters)[0]
     everything = [age_bands(table["age"].to_numpy(dtype=np.float64)), *groupings(table, groups)] if len(table) else []
-    made["groups"] = {each.name: _by_group(each, gone, clusters) for each in everything}
     gaps = {each.name: gap for each in everything if (gap := _gap(each, gone, clusters))}
-    for gap, adjusted in zip(gaps.values(), holm([gap["p"] for gap in gaps.values()]), strict=True):
-        gap["p_holm"] = adjusted
-    made["gaps"] = gaps
-    return made
+    adjusted = holm([gap.p for gap in gaps.values()])
+    return FailureToProcess(
+        n=overall.n,
+        failed=overall.failed,
+        rate=overall.rate,
+        groups={each.name: _by_group(each, gone, clusters) for each in everything},
+        gaps={
+            name: gap.model_copy(update={"p_holm": p}) for (name, gap), p in zip(gaps.items(), adjusted, strict=True)
+        },
+    )
 
 
-def _rates(gone: Flags, codes: Ints, n_groups: int, clusters: Ints | None) -> list[dict[str, Any]]:
+def _rates(gone: Flags, codes: Ints, n_groups: int, clusters: Ints | None) -> list[FailureRate]:
     """Wilson's score interval (JASA 1927) of each group: it has width where none failed, too."""
     rows = np.flatnonzero(codes >= 0)
     groups, failed_rows = codes[rows], gone[rows]
@@ -52,25 +55,26 @@ def _rates(gone: Flags, codes: Ints, n_groups: int, clusters: Ints | None) -> li
     low, high = wilson(failed / designs, n / designs)
     shares = failed / np.maximum(n, 1)
     return [
-        {
-            "n": int(n[group]),
-            "failed": int(failed[group]),
-            "rate": metric_value(share, min(low[group], share), max(high[group], share))
+        FailureRate(
+            n=int(n[group]),
+            failed=int(failed[group]),
+            rate=metric_value(share, min(low[group], share), max(high[group], share))
             if n[group]
             else metric_value(np.nan),
-        }
+        )
         for group, share in enumerate(shares)
     ]
 
 
-def _by_group(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, Any]:
+def _by_group(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, GroupFailureRate]:
     rates = _rates(gone, grouping.codes, len(grouping.names), clusters)
     return {
-        name: entry | {"ranked": entry["n"] >= MIN_GROUP} for name, entry in zip(grouping.names, rates, strict=True)
+        name: GroupFailureRate(n=group.n, failed=group.failed, rate=group.rate, eligible=group.n >= MIN_GROUP)
+        for name, group in zip(grouping.names, rates, strict=True)
     }
 
 
-def _gap(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, Any] | None:
+def _gap(grouping: Grouping, gone: Flags, clusters: Ints | None) -> FailureGap | None:
     """Highest against lowest rate of the ranked groups; p of a permutation test of all of them (chi-squared)."""
     ranked = np.flatnonzero(grouping.counts >= MIN_GROUP)
     inside = np.isin(grouping.codes, ranked)
@@ -88,12 +92,12 @@ def _gap(grouping: Grouping, gone: Flags, clusters: Ints | None) -> dict[str, An
     else:
         null = _of_people(gone, labels, reindex(clusters[inside]), generator)
     as_far = (null >= _chi_squared(failed, counts) - 1e-9).sum()
-    return {
-        "worst": grouping.names[ranked[worst]],
-        "best": grouping.names[ranked[best]],
-        "difference": float(rates[worst] - rates[best]),
-        "p": float((1 + as_far) / (1 + len(null))),
-    }
+    return FailureGap(
+        worst=grouping.names[ranked[worst]],
+        best=grouping.names[ranked[best]],
+        difference=float(rates[worst] - rates[best]),
+        p=float((1 + as_far) / (1 + len(null))),
+    )
 
 
 def _chi_squared(failed: Ints, counts: Ints) -> Floats:

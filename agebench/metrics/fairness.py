@@ -5,9 +5,8 @@ an age alike. Direct standardisation weighs every group's MAE by age with one co
 (Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", chapter 19).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from agebench.metrics.bootstrap import Floats, Ints, reindex
 from agebench.metrics.group_distance import GroupDistance
 from agebench.metrics.groups import MIN_GROUP, Grouping
 from agebench.metrics.permutation import PermutationData, make_permutations
+from agebench.metrics.schema import Gap
 
 # A p value below this shows a difference, everywhere.
 SIGNIFICANT = 0.05
@@ -186,23 +186,23 @@ def argmax_argmin(values: Floats) -> tuple[int, int]:
     return int(np.argmax(values)), int(np.argmin(values))
 
 
-def describe_gap(gap: Mapping[str, Any]) -> str:
-    """A sentence on a gap of metrics.json: raw, at equal ages, and whether it is more than chance."""
-    text = f"{gap['worst']} has the largest MAE, {gap['difference']['value']:.2f} years above {gap['best']}"
-    even = gap["standardised"]
+def describe_gap(gap: Gap) -> str:
+    """Describe a gap in one sentence: raw, at equal ages, and whether it is significant."""
+    text = f"{gap.worst} has the largest MAE, {gap.difference.value:.2f} years above {gap.best}"
+    even = gap.age_standardized
     if even is None:
         text += "; the groups share too few ages to be compared at equal ages"
     else:
-        text += f"; at equal ages {even['worst']} stands {even['difference']['value']:.2f} years above {even['best']}"
-        if gap["shrinks"] and gap.get("p_holm", 1) < SIGNIFICANT:
+        text += f"; at equal ages {even.worst} is {even.difference.value:.2f} years above {even.best}"
+        if gap.explained_by_age and gap.p_holm is not None and gap.p_holm < SIGNIFICANT:
             text += ", so part of the raw gap is the groups' mix of ages"
-    possible = (even or gap).get("worst_groups") or ()
+    possible = (even or gap).worst_groups or ()
     if len(possible) > 1:
-        text += f"; which group is worst cannot be told, it may be any of {len(possible)} ({_first_of(possible)})"
-    p = (even or gap).get("p_holm")
+        text += f"; which group is worst is uncertain, it may be any of {len(possible)} ({_first_of(possible)})"
+    p = (even or gap).p_holm
     if p is None:
         return text
-    return text + (f": more than chance (p = {p:.3f})" if gap["flagged"] else f": no difference shown (p = {p:.3f})")
+    return text + (f": more than chance (p = {p:.3f})" if gap.flagged else f": no difference shown (p = {p:.3f})")
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The gaps between groups as metrics.json has them: raw and at equal ages, with intervals and a test each."""
+"""Gaps between groups: raw and at equal ages, with intervals and a test each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from agebench.metrics.fairness import (
 from agebench.metrics.groups import Grouping
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.point import MetricFeatures
+from agebench.metrics.schema import AgeStandardizedGap, Gap, GroupDifference, MetricValue
 from agebench.metrics.simultaneous import (
     GroupReplicates,
     clusters_in_groups,
@@ -57,7 +58,7 @@ class GroupComparison:
     def figure_keys(self) -> list[FigureKey]:
         """Keys of what `figures` gives."""
         return [
-            (self.grouping.name, self.grouping.names[place], "mae_standardised")
+            (self.grouping.name, self.grouping.names[place], "age_standardized_mae")
             for place in self.age_standardized_groups
         ]
 
@@ -89,15 +90,15 @@ def compare_groups(table: pd.DataFrame, grouping: Grouping, minimum: int) -> Gro
 
 def gap_results(
     compared: Sequence[GroupComparison],
-    figures: Mapping[FigureKey, Any],
+    figures: Mapping[FigureKey, MetricValue],
     replicates: Mapping[FigureKey, Floats],
     errors: Floats,
     clusters: Ints,
     *,
     permutations: int,
     seed: int,
-) -> dict[str, Any]:
-    """Compute each grouping's gap; see docs/evaluation.md for the keys.
+) -> dict[str, Gap]:
+    """Compute each grouping's gap.
 
     Args:
         compared: the groupings.
@@ -117,7 +118,7 @@ def gap_results(
             _parts(
                 comparable_ages,
                 [one.age_standardized_groups for one in comparable_ages],
-                "mae_standardised",
+                "age_standardized_mae",
                 figures,
                 replicates,
                 clusters,
@@ -125,35 +126,39 @@ def gap_results(
             strict=True,
         )
     )
-    gaps: dict[str, dict[str, Any]] = {}
-    for one, gap in zip(compared, raw_parts, strict=True):
+    gaps: dict[str, Gap] = {}
+    for one, part in zip(compared, raw_parts, strict=True):
         name = one.grouping.name
-        gap["p"] = _p(one.grouping, one.groups, errors, clusters, None, permutations, seed)
-        gap |= {"standardised": None, "shrinks": False}
+        raw_p = _p(one.grouping, one.groups, errors, clusters, None, permutations, seed)
+        even, explained = None, False
         if name in even_parts:
-            even = gap["standardised"] = even_parts[name]
-            even |= {
-                "groups": [one.grouping.names[place] for place in one.age_standardized_groups],
-                "coverage": one.strata.coverage,
-                "ages": [list(ages) for ages in one.strata.ranges],
-            }
-            even["p"] = _p(one.grouping, one.age_standardized_groups, errors, clusters, one.strata, permutations, seed)
-            raw = [figures[name, group, "mae"]["value"] for group in even["groups"]]
-            # Of the same groups, more than a tenth of the raw gap is gone at equal ages.
-            gap["shrinks"] = even["difference"]["value"] < 0.9 * (max(raw) - min(raw))
-        gaps[name] = gap
-    _judge(gaps)
-    return gaps
+            groups = [one.grouping.names[place] for place in one.age_standardized_groups]
+            even = AgeStandardizedGap(
+                **_set_fields(even_parts[name]),
+                p=_p(one.grouping, one.age_standardized_groups, errors, clusters, one.strata, permutations, seed),
+                groups=groups,
+                coverage=float(one.strata.coverage),
+                ages=[[int(year) for year in ages] for ages in one.strata.ranges],
+            )
+            raw = [value for group in groups if (value := figures[name, group, "mae"].value) is not None]
+            # Among the same groups, more than a tenth of the raw gap is gone at equal ages.
+            explained = (even.difference.value or 0.0) < 0.9 * (max(raw) - min(raw))
+        gaps[name] = Gap(**_set_fields(part), p=raw_p, age_standardized=even, explained_by_age=explained)
+    return _with_holm(gaps)
+
+
+def _set_fields(part: GroupDifference) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.model_fields_set}
 
 
 def _parts(
     compared: Sequence[GroupComparison],
     groups: Sequence[Ints],
     key: str,
-    figures: Mapping[FigureKey, Any],
+    figures: Mapping[FigureKey, MetricValue],
     replicates: Mapping[FigureKey, Floats],
     clusters: Ints,
-) -> list[dict[str, Any]]:
+) -> list[GroupDifference]:
     """Worst and best of each comparison with simultaneous intervals over all of them; `key` names the groups' figure."""
     families = []
     for one, places in zip(compared, groups, strict=True):
@@ -162,7 +167,7 @@ def _parts(
         codes = np.where(one.cells >= 0, one.grouping.codes, -1) if even else one.grouping.codes
         families.append(
             GroupReplicates(
-                np.array([figures[figure_key]["value"] for figure_key in keys], dtype=float),
+                np.array([figures[figure_key].value for figure_key in keys], dtype=float),
                 np.stack([replicates[figure_key] for figure_key in keys]),
                 one.grouping.counts[places].astype(float),
                 clusters_in_groups(codes, clusters, len(one.grouping.names))[places],
@@ -181,17 +186,18 @@ def _parts(
         ratio, reach = np.nan, logarithm.half_widths(ratio_critical, slice(worst, worst + 1))[0, best]
         if family.values[best] > 0:
             ratio = family.values[worst] / family.values[best]
-        part: dict[str, Any] = {
-            "difference": metric_value(difference, difference - half, difference + half),
-            "ratio": metric_value(ratio, ratio * np.exp(-reach), ratio * np.exp(reach))
+        part = GroupDifference(
+            difference=metric_value(difference, difference - half, difference + half),
+            ratio=metric_value(ratio, ratio * np.exp(-reach), ratio * np.exp(reach))
             if reach < 100
             else metric_value(ratio),
-            "worst": names[worst],
-            "best": names[best],
-        }
+            worst=names[worst],
+            best=names[best],
+        )
         if family.resampled.shape[1]:
-            part["worst_groups"] = [names[place] for place in family.possibly_largest(critical)]
-            part["excess"] = {name: metric_value(*ends) for name, ends in zip(names, excess.T, strict=True)}
+            possible = [names[place] for place in family.possibly_largest(critical)]
+            excesses = {name: metric_value(*ends) for name, ends in zip(names, excess.T, strict=True)}
+            part = part.model_copy(update={"worst_groups": possible, "excess": excesses})
         parts.append(part)
     return parts
 
@@ -210,13 +216,23 @@ def _p(
     return group_permutation_test(errors, grouping, groups, clusters, strata, permutations=permutations, seed=seed)
 
 
-def _judge(gaps: dict[str, dict[str, Any]]) -> None:
-    """Add Holm's p values over all groupings, and what follows from them."""
-    even = {name: gap["standardised"] for name, gap in gaps.items() if gap["standardised"]}
-    for family in (gaps, even):
-        tested = [part for part in family.values() if part["p"] is not None]
-        for part, adjusted in zip(tested, holm([part["p"] for part in tested]), strict=True):
-            part["p_holm"] = adjusted
-    for gap in gaps.values():
-        judged = gap["standardised"] or gap
-        gap["flagged"] = judged.get("p_holm") is not None and judged["p_holm"] < SIGNIFICANT
+def _with_holm(gaps: Mapping[str, Gap]) -> dict[str, Gap]:
+    """Add Holm's p values over all groupings, and whether each gap is significant."""
+    raw_p = _holm({name: gap.p for name, gap in gaps.items()})
+    even_p = _holm({name: gap.age_standardized.p for name, gap in gaps.items() if gap.age_standardized})
+    judged = {}
+    for name, gap in gaps.items():
+        even = gap.age_standardized
+        p = raw_p.get(name) if even is None else even_p.get(name)
+        changes: dict[str, Any] = {"flagged": p is not None and p < SIGNIFICANT}
+        if name in raw_p:
+            changes["p_holm"] = raw_p[name]
+        if even is not None and name in even_p:
+            changes["age_standardized"] = even.model_copy(update={"p_holm": even_p[name]})
+        judged[name] = gap.model_copy(update=changes)
+    return judged
+
+
+def _holm(p_values: Mapping[str, float | None]) -> dict[str, float]:
+    tested = {name: p for name, p in p_values.items() if p is not None}
+    return dict(zip(tested, holm([*tested.values()]), strict=True))

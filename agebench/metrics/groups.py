@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from agebench.config.cards.base import AGE_BAND_COLUMN
+from agebench.config.cards.dataset import AGE_BAND_COLUMN
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import Floats, Ints, reindex
 from agebench.utils.text import did_you_mean

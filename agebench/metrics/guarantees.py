@@ -1,7 +1,9 @@
-"""What can be promised of a single answer, and how the promise held on the tests: interval, age gate, errors."""
+"""Per-prediction guarantees and their empirical validity on the test sets.
+
+They are the conformal interval, age-gate error rates, and errors by estimated age.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
 from agebench.metrics.groups import age_bands
 from agebench.metrics.point import is_within, quantile, signed_error
+from agebench.metrics.schema import ConformalInterval, CountedGateRates, EstimateError, GateGuarantee, GateResult
 from agebench.metrics.uncertainty import calibration_units, conformal, min_calibration_size
 
 
@@ -20,7 +23,7 @@ class CalibrationError(UserError):
     """Nothing is there, or too little, that intervals could be calibrated on; the message says what is missing."""
 
 
-def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
+def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> ConformalInterval:
     """The split-conformal interval for new faces, and its coverage on test sets.
 
     Args:
@@ -29,9 +32,8 @@ def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFra
         level: the share of true ages that the interval is to hold, between 0 and 1.
 
     Returns:
-        level, radius (years; of a `scaled` one, standard deviations), scaled, n (images), people (whose, None where that is not
-        known: then the promise is for an image of the same kind, else for one of a new person), coverage (test -> n, value,
-        low, high).
+        The interval. Where subjects are known the guarantee holds for an image of a new person, else for an image of the same
+        kind.
 
     Raises:
         UserError: no such level.
@@ -50,25 +52,25 @@ def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFra
             f"--level {level:g}: cannot be promised from {len(calibration)} validation images{of}; it needs {needed} or more{unit}"
         )
     own = conformal(calibration, calibration, levels=[level])
-    radius = own["levels"][f"{level:g}"]["radius"]
+    key = f"{level:g}"
     coverage = {}
     for name, table in tests.items():
-        found = conformal(calibration, table, levels=[level])["levels"][f"{level:g}"]
-        coverage[name] = {"n": len(table), **found["coverage"]}
-    return {
-        "level": level,
-        "radius": radius,
-        "scaled": own["scaled"],
-        "n": own["n_calibration"],
-        "people": own["people_calibration"],
-        "coverage": coverage,
-    }
+        tested = conformal(calibration, table, levels=[level]).levels[key]
+        coverage[name] = tested.coverage.model_copy(update={"n": len(table)})
+    return ConformalInterval(
+        level=level,
+        radius=own.levels[key].radius,
+        scaled=own.scaled,
+        n=own.n_calibration,
+        people=own.people_calibration,
+        coverage=coverage,
+    )
 
 
 def gate_error_rates(
     tests: Mapping[str, pd.DataFrame], threshold: int, challenge: float | None = None
-) -> dict[str, Any]:
-    """How often an age gate errs, on each test set.
+) -> GateGuarantee:
+    """Compute the error rates of one age gate on each test set.
 
     Args:
         tests: test set -> predictions.
@@ -76,8 +78,7 @@ def gate_error_rates(
         challenge: an estimate of at least this counts as over-age; default: 7 years above the threshold.
 
     Returns:
-        threshold, challenge, tests (test -> n_under, fpr, n_over, fnr, each rate with its interval); a test set with nobody
-        below the threshold, or nobody above it, has None.
+        The rates; None for a test set in which one side of the threshold is empty.
 
     Raises:
         UserError: a challenge age below the threshold, or no number.
@@ -90,29 +91,39 @@ def gate_error_rates(
             f"--challenge {challenge:g} lies below --threshold {threshold}: the challenge age is the threshold or more, or most "
             "people just below the threshold pass"
         )
-    return dict(_gates(tests, threshold, [challenge])[f"{challenge:g}"])
+    return _gates(tests, threshold, [challenge])[f"{challenge:g}"]
 
 
-def gate_error_rate_grid(tests: Mapping[str, pd.DataFrame], threshold: int) -> dict[str, Any]:
-    """Challenge age -> `gate_promise`, for every whole challenge age up to 15 years above the threshold."""
+def gate_error_rate_grid(tests: Mapping[str, pd.DataFrame], threshold: int) -> dict[str, GateGuarantee]:
+    """Compute `gate_error_rates` by challenge age, for every whole challenge age up to 15 years above the threshold."""
     return _gates(tests, threshold, [float(threshold + margin) for margin in range(16)])
 
 
-def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequence[float]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        f"{challenge:g}": {"threshold": threshold, "challenge": challenge, "tests": {}} for challenge in challenges
+def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequence[float]) -> dict[str, GateGuarantee]:
+    gates = {
+        name: age_gates(table, legal_ages=[threshold], challenges=challenges).get(str(threshold))
+        for name, table in tests.items()
     }
-    for name, table in tests.items():
-        gate = age_gates(table, legal_ages=[threshold], challenges=challenges).get(str(threshold))
-        for key, promise in found.items():
-            counts = {count: gate[count] for count in ("n_under", "n_over")} if gate else {}
-            promise["tests"][name] = counts | gate["challenge"][key] if gate else None
-    return found
+
+    def rates(gate: GateResult | None, challenge: float) -> CountedGateRates | None:
+        if gate is None:
+            return None
+        at_challenge = gate.challenge[f"{challenge:g}"]
+        return CountedGateRates(n_under=gate.n_under, n_over=gate.n_over, fpr=at_challenge.fpr, fnr=at_challenge.fnr)
+
+    return {
+        f"{challenge:g}": GateGuarantee(
+            threshold=threshold,
+            challenge=challenge,
+            tests={name: rates(gate, challenge) for name, gate in gates.items()},
+        )
+        for challenge in challenges
+    }
 
 
 def error_by_estimated_age(
     tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+) -> dict[str, dict[str, EstimateError]]:
     """How far off estimates are, by the age that was estimated, in whole years: of a face that is asked about, no more is known.
 
     Args:
@@ -126,7 +137,7 @@ def error_by_estimated_age(
     return {name: _errors_by_estimate(table, resamples, seed) for name, table in tests.items() if len(table)}
 
 
-def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[str, EstimateError]:
     bands = age_bands(np.round(table["age_pred"].to_numpy(float)))
     error = np.abs(signed_error(table))
     ordered = [np.sort(error[bands.codes == code]) for code in range(len(bands.names))]
@@ -149,6 +160,6 @@ def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[
     keys = [(band, metric) for metric in ("mae", "p95_ae") for band in bands.names]
     every = metric_values(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
     return {
-        band: {"n": int(n), **{metric: every[band, metric] for metric in ("mae", "p95_ae")}}
+        band: EstimateError(n=int(n), mae=every[band, "mae"], p95_ae=every[band, "p95_ae"])
         for band, n in zip(bands.names, bands.counts, strict=True)
     }

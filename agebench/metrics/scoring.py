@@ -1,4 +1,4 @@
-"""Everything that can be said of predictions in a file: one metrics.json."""
+"""Compute the content of metrics.json for a prediction file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.prediction_format import is_group_candidate
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.presets.nist_fate import nist
+from agebench.metrics.schema import MetricsFile, NotScored
 from agebench.metrics.uncertainty import conformal, uncertainty
 
-# A column with more values than this sorts no one: ids, dates, measurements.
+# A column with more values than this holds ids, dates or measurements, not groups.
 _MOST_VALUES = 20
 
 
@@ -63,8 +64,8 @@ def _values(column: "pd.Series[Any]") -> int:
 
 def score_predictions(
     name: str, seeds: Sequence[JoinedPredictions], options: ScoreOptions, calibration: pd.DataFrame | None = None
-) -> dict[str, Any]:
-    """The structure of metrics.json for one test set.
+) -> MetricsFile:
+    """Compute all metrics of one test set.
 
     Args:
         name: the test set's.
@@ -87,19 +88,21 @@ def score_predictions(
         interval=options.interval,
         minimum=options.minimum,
     )
-    entry["not_scored"] = {
-        "missing": max(joined.missing for joined in seeds),
-        "extra": max(joined.extra for joined in seeds),
-        "duplicates": max(joined.duplicates for joined in seeds),
+    changes: dict[str, Any] = {
+        "not_scored": NotScored(
+            missing=max(joined.missing for joined in seeds),
+            extra=max(joined.extra for joined in seeds),
+            duplicates=max(joined.duplicates for joined in seeds),
+        ),
+        "age_gates": age_gates(table, legal_ages=options.legal_ages, challenges=options.challenges, groups=groups),
     }
-    entry["age_gates"] = age_gates(table, legal_ages=options.legal_ages, challenges=options.challenges, groups=groups)
     doubt = uncertainty(
         table, first_age=options.first_age, resamples=options.resamples, seed=options.seed, interval=options.interval
     )
     if doubt is not None:
-        entry["uncertainty"] = doubt
+        changes["uncertainty"] = doubt
     if calibration is not None:
-        entry["conformal"] = conformal(calibration, table, groups=groups)
+        changes["conformal"] = conformal(calibration, table, groups=groups)
     if options.preset == "nist":
-        entry["nist"] = nist(table, resamples=options.resamples, seed=options.seed, interval=options.interval)
-    return {"schema": 1, "train": None, "tests": {name: entry}}
+        changes["nist"] = nist(table, resamples=options.resamples, seed=options.seed, interval=options.interval)
+    return MetricsFile(train=None, tests={name: entry.model_copy(update=changes)})

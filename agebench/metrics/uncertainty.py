@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,15 @@ from agebench.metrics.groups import groupings
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.prediction_format import canonical
 from agebench.metrics.prediction_io import probabilities
+from agebench.metrics.schema import (
+    ConformalLevel,
+    ConformalResult,
+    GroupCoverage,
+    LevelCoverage,
+    RejectionCurve,
+    ReliabilityCurve,
+    UncertaintyResult,
+)
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _CURVE = np.linspace(0.05, 0.95, 19)
@@ -139,8 +147,8 @@ def uncertainty(
     resamples: int = 1000,
     seed: int = 0,
     interval: IntervalKind = "bca",
-) -> dict[str, Any] | None:
-    """Scores of the predicted distributions: `p` where there is one, else a normal one of `age_std`; None with neither.
+) -> UncertaintyResult | None:
+    """Score the predicted distributions: `p` where there is one, else a normal one of `age_std`; None with neither.
 
     Args:
         table: predictions, see `check_predictions`.
@@ -148,10 +156,6 @@ def uncertainty(
         resamples: bootstrap samples.
         seed: of them.
         interval: `bca` or `percentile`.
-
-    Returns:
-        source, nll, crps, levels (nominal -> coverage, width), reliability (nominal, observed), rejection (kept, mae, area,
-        area_random, area_best).
 
     Raises:
         UserError: `p` is no distribution, or its mean is far from `age_pred`: it starts at another age.
@@ -181,23 +185,22 @@ def uncertainty(
     sampler = ClusterBootstrap(features, [np.zeros(len(table), dtype=np.int64)], clusters)
     every = metric_values(keys, sampler.replicates(means, resamples=resamples, seed=seed), interval)
     levels = {
-        f"{level:g}": {
-            "coverage": exact_at_edges(every[f"{level:g}", "coverage"], sampler.count),
-            "width": every[f"{level:g}", "width"],
-        }
+        f"{level:g}": LevelCoverage(
+            coverage=exact_at_edges(every[f"{level:g}", "coverage"], sampler.count), width=every[f"{level:g}", "width"]
+        )
         for level in LEVELS
     }
     observed = [float(np.mean(found.covered(level))) for level in _CURVE]
-    return {
-        "source": source,
-        "nll": every["nll",],
-        "crps": every["crps",],
-        "levels": levels,
-        "reliability": {"nominal": [round(float(level), 2) for level in _CURVE], "observed": observed},
-        "rejection": risk_coverage_curve(
+    return UncertaintyResult(
+        source=source,
+        nll=every["nll",],
+        crps=every["crps",],
+        levels=levels,
+        reliability=ReliabilityCurve(nominal=[round(float(level), 2) for level in _CURVE], observed=observed),
+        rejection=risk_coverage_curve(
             np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed
         ),
-    }
+    )
 
 
 def _check_first_age(probs: Floats, predicted: Floats, first_age: int) -> None:
@@ -211,8 +214,8 @@ def _check_first_age(probs: Floats, predicted: Floats, first_age: int) -> None:
 
 def risk_coverage_curve(
     errors: Floats, doubt: Floats, clusters: Ints, resamples: int = 200, seed: int = 0
-) -> dict[str, Any]:
-    """MAE of the images that remain when the most doubtful are put aside, and the area under that curve.
+) -> RejectionCurve:
+    """Compute the MAE of the images that remain when the most uncertain are rejected, and its area.
 
     Args:
         errors: (n,) absolute errors, years.
@@ -243,13 +246,13 @@ def risk_coverage_curve(
     low, high = bootstrap_interval(found, "percentile")
     best = np.sort(errors)
     at = np.maximum(np.ceil(_KEPT * len(errors) - 1e-9).astype(int), 1) - 1
-    return {
-        "kept": [round(float(kept), 2) for kept in _KEPT],
-        "mae": curve.tolist(),
-        "area": metric_value(float(curve.mean()), float(low[0]), float(high[0])),
-        "area_random": float(errors.mean()),
-        "area_best": float((np.cumsum(best)[at] / (at + 1)).mean()),
-    }
+    return RejectionCurve(
+        kept=[round(float(kept), 2) for kept in _KEPT],
+        mae=curve.tolist(),
+        area=metric_value(float(curve.mean()), float(low[0]), float(high[0])),
+        area_random=float(errors.mean()),
+        area_best=float((np.cumsum(best)[at] / (at + 1)).mean()),
+    )
 
 
 def conformal(
@@ -258,8 +261,8 @@ def conformal(
     *,
     groups: Sequence[str] = (),
     levels: Sequence[float] = LEVELS,
-) -> dict[str, Any]:
-    """Split-conformal intervals: calibrated on one set of images, their coverage and width on another.
+) -> ConformalResult:
+    """Calibrate split-conformal intervals, and measure their coverage and width on another set.
 
     The score is the absolute error, over `age_std` where both tables have it; its quantile at rank ceil((n + 1) level)
     covers new images of the same kind at least at `level` (Lei et al. 2018, "Distribution-free predictive inference for
@@ -274,10 +277,6 @@ def conformal(
         groups: group columns, or crossings.
         levels: nominal coverage.
 
-    Returns:
-        n_calibration, people_calibration (None where no subject is known), scaled, levels (nominal -> radius, width, coverage,
-        groups (grouping -> group -> n, coverage)).
-
     Raises:
         UserError: a group column is not there.
     """
@@ -289,24 +288,19 @@ def conformal(
     everyone = np.ones(len(table), dtype=bool)
     whose = row_clusters(calibration)
     count = calibration_units(calibration)
-    result: dict[str, Any] = {
-        "n_calibration": len(calibration),
-        "people_calibration": None if subject_codes(calibration) is None else count,
-        "scaled": scaled,
-        "levels": {},
-    }
+    results = {}
     for level in levels:
         if count < min_calibration_size(level):
             continue
         radius = _reach(scores, whose, level)
         covered = errors <= radius
-        result["levels"][f"{level:g}"] = {
-            "radius": radius,
-            "width": float(np.mean(2 * radius * scale)),
-            "coverage": clustered_rate(covered, everyone, clusters),
-            "groups": {
+        results[f"{level:g}"] = ConformalLevel(
+            radius=radius,
+            width=float(np.mean(2 * radius * scale)),
+            coverage=clustered_rate(covered, everyone, clusters),
+            groups={
                 grouping.name: {
-                    name: {"n": int(n), "coverage": coverage}
+                    name: GroupCoverage(n=int(n), coverage=coverage)
                     for name, n, coverage in zip(
                         grouping.names,
                         grouping.counts,
@@ -316,8 +310,13 @@ def conformal(
                 }
                 for grouping in made
             },
-        }
-    return result
+        )
+    return ConformalResult(
+        n_calibration=len(calibration),
+        people_calibration=None if subject_codes(calibration) is None else count,
+        scaled=scaled,
+        levels=results,
+    )
 
 
 def _reach(scores: Floats, clusters: Ints, level: float) -> float:

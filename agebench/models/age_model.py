@@ -1,28 +1,33 @@
-"""AgeModel: a backbone, a head, and nothing hidden between them."""
+"""AgeModel: a backbone followed by an age head."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models import heads
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets, cross_entropy, split_logits
 from agebench.models.backbones import create_backbone
-from agebench.models.heads import AgeEstimate, Head
+from agebench.models.heads import AgeEstimate, Head, average_estimates
 
 AGES = (0, 100)
 
 
 class AgeModel(nn.Module):
-    """Normalised images (B, C, S, S) -> logits; `predict` goes on to ages.
+    """Normalized images (B, C, S, S) -> logits; `predict` decodes them to ages.
+
+    Args:
+        backbone: images -> features; the first `head.in_features` of them are those of the age.
+        head: the age head.
 
     Attributes:
-        backbone: images -> features; the age's are the first `head.in_features` of them.
-        head: what is said about age. Age is the benchmark.
-        tasks: one module a further target, features -> logits of its classes.
-        classes: target -> its classes, in the order of their logits.
+        backbone: as given.
+        head: as given. The benchmark measures the age alone.
+        tasks: one module per auxiliary target, features -> logits of its classes.
+        classes: auxiliary target -> its classes, in the order of their logits.
+        flip_tta: whether estimates are the mean over an image and its mirror image (test-time augmentation).
     """
 
     def __init__(self, backbone: nn.Module, head: Head) -> None:
@@ -31,20 +36,32 @@ class AgeModel(nn.Module):
         self.head = head
         self.tasks = nn.ModuleList()
         self.classes: dict[str, tuple[str, ...]] = {}
+        self.flip_tta = False
 
     def add_task(self, name: str, classes: Sequence[str]) -> None:
-        """Learn to tell `classes` too, on the same features."""
+        """Add an auxiliary target, predicted from the same features.
+
+        Args:
+            name: the target, e.g. "gender".
+            classes: its classes, in the order of the logits.
+        """
         if isinstance(self.backbone, SupportsAuxiliaryTargets):
-            made = self.backbone.add_task(name, classes)
+            task_head = self.backbone.add_task(name, classes)
         else:
-            made = nn.Linear(self.head.in_features, len(classes))
-        self.tasks.append(made)
+            task_head = nn.Linear(self.head.in_features, len(classes))
+        self.tasks.append(task_head)
         self.classes[name] = tuple(classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) float, normalised -> (B, head.out_features) logits, then each task's, in the order of `classes`.
+        """Return the logits of the age head and of each auxiliary target.
 
-        Features (B, D) of a frozen backbone go in likewise.
+        Auxiliary targets follow in the order of `classes`.
+
+        Args:
+            images: (B, C, S, S) float, normalized; or features (B, D) of a frozen backbone.
+
+        Returns:
+            (B, head.out_features + the number of all auxiliary classes).
         """
         features = images if images.ndim == 2 else self.backbone(images)
         logits = self.head(features[:, : self.head.in_features])
@@ -53,41 +70,77 @@ class AgeModel(nn.Module):
         return torch.cat([logits, *(task(features) for task in self.tasks)], dim=1)
 
     def split(self, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What `forward` gives -> the age's logits (B, head.out_features), and each task's (B, classes)."""
+        """Split the logits of `forward`.
+
+        Returns:
+            The logits of the age (B, head.out_features), and of each auxiliary target (B, classes).
+        """
         return split_logits(logits, self.head.out_features, self.classes)
 
     def losses(self, logits: Tensor, age: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The mean loss of the age, as `age`, and of each task under its name; none is weighed.
+        """Return the mean losses of the age and of each auxiliary target.
+
+        The losses are unweighted; that of the age is named `age`.
 
         Args:
-            logits: what `forward` gives.
+            logits: (B, F), from `forward`.
             age: (B,) float years.
-            labels: task -> (B,) places among its classes, `UNKNOWN` where a face has no label.
+            labels: auxiliary target -> (B,) class indices, `UNKNOWN` where a face has no label.
         """
-        of_age, others = self.split(logits)
-        return {"age": self.head.loss(of_age, age)} | {
-            name: cross_entropy(of, labels[name]) for name, of in others.items()
+        age_logits, task_logits = self.split(logits)
+        return {"age": self.head.loss(age_logits, age)} | {
+            name: cross_entropy(values, labels[name]) for name, values in task_logits.items()
         }
 
+    def decode(self, view_logits: Sequence[Tensor]) -> tuple[AgeEstimate, dict[str, Tensor]]:
+        """Decode the logits of one or two views of the same faces; two views are averaged.
+
+        Args:
+            view_logits: one tensor (B, F) of `forward` per view.
+
+        Returns:
+            The age estimates, and for each auxiliary target the probabilities (B, classes).
+        """
+        estimates, probabilities = [], []
+        for logits in view_logits:
+            age_logits, task_logits = self.split(logits)
+            estimates.append(self.head.decode(age_logits))
+            probabilities.append({name: values.softmax(dim=1) for name, values in task_logits.items()})
+        if len(estimates) == 1:
+            return estimates[0], probabilities[0]
+        first, second = probabilities
+        return average_estimates(*estimates), {name: (first[name] + second[name]) / 2 for name in first}
+
     def predict(self, images: Tensor) -> AgeEstimate:
-        """What the model says about normalised images; the caller chooses eval and inference mode."""
-        return self.head.decode(self.split(self(images))[0])
+        """Predict ages from normalized images (B, C, S, S).
+
+        The caller sets evaluation and inference mode.
+        """
+        views = [images, images.flip(3)] if self.flip_tta else [images]
+        return self.decode([self(view) for view in views])[0]
 
 
 def create_model(card: Architecture, *, ages: tuple[int, int] = AGES) -> AgeModel:
-    """The model that `card` describes, randomly initialised; see `agebench.models.weights` for anything better.
+    """Create the model of a card with random weights.
 
-    Targets beside age join with `add_task`, when their classes are known.
+    `agebench.models.weights` loads pretrained weights.
+
+    Args:
+        card: backbone, head, head options and input.
+        ages: first and last age of the head, in whole years.
 
     Raises:
-        UserError: the card names a backbone, a head or a head's option that does not exist, or that do not go together.
+        UserError: the backbone, the head or a head option does not exist, or they do not fit together.
     """
-    backbone, features = create_backbone(card.backbone, size=card.size, bodies=card.bodies)
-    if features == 1 and card.head != "normalised":
+    backbone, n_features = create_backbone(card.backbone, size=card.size, bodies=card.bodies)
+    if n_features == 1 and card.head != "normalised":
         raise UserError(
-            f"{card.backbone} says the age by one number of its own: its head is 'normalised', not '{card.head}'"
+            f"backbone '{card.backbone}' returns the age as a single number, which head '{card.head}' cannot use. Set head = "
+            '"normalised"'
         )
     for name in ("name", "in_features", "ages"):
         if name in card.head_options:
-            raise UserError(f"head '{card.head}': head_options.{name} is no option: it follows from the model")
-    return AgeModel(backbone, heads.create(card.head, in_features=features, ages=ages, **card.head_options))
+            raise UserError(
+                f"head '{card.head}': head_options.{name} is not an option, because the model determines it. Leave it out"
+            )
+    return AgeModel(backbone, heads.create(card.head, in_features=n_features, ages=ages, **card.head_options))

@@ -1,4 +1,4 @@
-"""Backbones: any timm architecture by name, agebench's own `agebench.tiny`, or a whole architecture of the zoo."""
+"""Backbones: those of timm, `agebench.tiny` and published architectures."""
 
 import torch
 from torch import nn
@@ -10,34 +10,43 @@ from agebench.utils.text import did_you_mean
 
 
 def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.Module, int]:
-    """A randomly initialised backbone that turns (B, C, size, size) into pooled features, and how many are the age's.
+    """Create a backbone with random weights.
 
-    C is 3, or 6 where `bodies` asks for a network that sees a body beside the face.
+    Args:
+        name: a timm architecture, "agebench.tiny", or a name in `architectures.NAMES`.
+        size: the side of the square input, pixels.
+        bodies: whether the input has six channels, a face and a body.
+
+    Returns:
+        The backbone, from images (B, C, size, size) to pooled features (B, F), and the number of features of the age.
 
     Raises:
-        UserError: timm has no architecture of this name, or it does not take images of this size, or no bodies.
+        UserError: the architecture does not exist, or does not accept images of this size, or bodies.
     """
     if name in architectures.NAMES:
         return architectures.create(name, size=size, bodies=bodies)
     if bodies:
-        raise UserError(f"backbone '{name}' sees faces alone; bodies = true is for agebench.mivolo-d1")
+        raise UserError(
+            f"backbone '{name}' accepts faces alone. Set bodies = false, or backbone = \"agebench.mivolo-d1\""
+        )
     if name == "agebench.tiny":
         return TinyCNN(), TinyCNN.num_features
-    import timm  # it takes seconds, and agebench's own networks do without
+    import timm  # late: importing timm takes seconds, and agebench's own networks do not need it
 
     if not timm.is_model(name):
-        raise UserError(
-            f"no backbone called '{name}' in timm {timm.__version__}{did_you_mean(name, timm.list_models())}"
-        )
+        raise UserError(f"timm {timm.__version__} has no backbone '{name}'{did_you_mean(name, timm.list_models())}")
     try:
         backbone = _create(name, size)
         return backbone, _pooled_features(backbone, size)
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise UserError(f"backbone '{name}' cannot be made for {size} px images: {error}") from error
+        raise UserError(f"backbone '{name}' cannot be created for images of {size} px: {error}") from error
 
 
 def _create(name: str, size: int) -> nn.Module:
-    """Transformers need to know the image's size, convolutional networks do not take the argument."""
+    """Create a timm network.
+
+    Transformers need the image's size; convolutional networks do not accept the argument.
+    """
     import timm
 
     try:
@@ -47,7 +56,10 @@ def _create(name: str, size: int) -> nn.Module:
 
 
 def _pooled_features(backbone: nn.Module, size: int) -> int:
-    """What comes out, measured: timm's `num_features` is the width before the head's hidden layer, where there is one."""
+    """Return the measured width of the features.
+
+    timm's `num_features` is the width before a hidden layer of the head.
+    """
     with torch.no_grad():
         features = backbone.eval()(torch.zeros(1, 3, size, size))
     backbone.train()

@@ -1,4 +1,4 @@
-"""Files of weights from anywhere: opened without running pickled code, and refused with the reason where they are none."""
+"""Read untrusted files of weights without running pickled code."""
 
 import argparse
 import collections
@@ -16,8 +16,8 @@ from torch import Tensor
 from agebench.errors import UserError
 from agebench.utils.io import refuse_placeholder
 
-# Beside tensors, what training scripts put into checkpoints: arguments, paths, counters and single numbers. None of these runs
-# code. NumPy 1.x wrote the names on the right of a pair.
+# Classes that training scripts put into checkpoints beside tensors: arguments, paths, counters and single numbers. None of them
+# runs code. The second element of a pair is the name that NumPy 1.x or another Python version wrote.
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 PLAIN: list[Allowed] = [
     argparse.Namespace,
@@ -36,10 +36,13 @@ PLAIN: list[Allowed] = [
 
 
 def read_file(path: Path) -> Any:
-    """Return the content of a weights file, tensors on the CPU: a .safetensors, or anything that `torch.save` wrote.
+    """Return the content of a weights file, with tensors on the CPU.
+
+    Args:
+        path: a .safetensors file or a file of `torch.save`.
 
     Raises:
-        UserError: no such file, a placeholder, a damaged one, or one that would run code.
+        UserError: the file does not exist, is a placeholder, is damaged, or would run code.
     """
     refuse_placeholder(path)
     try:
@@ -49,17 +52,23 @@ def read_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path}: not a readable checkpoint: {first_line(error)}") from error
-    except Exception as error:  # pickle's own errors: weights_only refuses whatever is not plain data
-        named = _refused_names(path)
-        what = f": {', '.join(named[:3])}{', …' if len(named) > 3 else ''}" if named else f" ({type(error).__name__})"
+    except Exception as error:  # errors of pickle: weights_only rejects all but plain data
+        names = _refused_names(path)
+        what = f": {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" if names else f" ({type(error).__name__})"
         raise UserError(
-            f"{path}: holds more than tensors and numbers{what}; code in checkpoints is not run. Where the file is trusted, save "
-            "its state dict alone: torch.save(model.state_dict(), FILE)"
+            f"{path}: contains more than tensors and numbers{what}; code in checkpoints is not run. If you trust the file, "
+            "save its state dict alone: torch.save(model.state_dict(), FILE)"
         ) from error
 
 
 def refuse_not_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights with NaN or infinity: training from them would look like a learning rate that is too high.
+    """Reject weights with NaN or infinity.
+
+    Training from them would look like too high a learning rate.
+
+    Args:
+        weights: name -> tensor.
+        source: the origin of the weights, for the message.
 
     Raises:
         UserError: a tensor is not finite; the message names the first.
@@ -68,20 +77,20 @@ def refuse_not_finite(weights: Mapping[str, Tensor], source: str) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             count = int((~torch.isfinite(value)).sum())
             raise UserError(
-                f"{source}: {count} of the {value.numel()} values of '{name}' are NaN or infinite: the file is damaged, or the "
-                "training that wrote it diverged; take another checkpoint"
+                f"{source}: {count} of the {value.numel()} values of '{name}' are NaN or infinite. The file is damaged, or the "
+                "training that wrote it diverged. Use another checkpoint"
             )
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
+    """Return the first line of an error's message."""
     return next(iter(str(error).splitlines()), "no reason given")
 
 
 def _refused_names(path: Path) -> list[str]:
-    """The classes and functions of a checkpoint that are refused; none where torch cannot list them."""
+    """Return the rejected classes and functions of a checkpoint, if listable."""
     try:
         with torch.serialization.safe_globals(PLAIN):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # an old or damaged format: the refusal itself stands
+    except Exception:  # an old or damaged format; the file is rejected without names
         return []

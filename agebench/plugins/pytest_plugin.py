@@ -1,6 +1,6 @@
 """pytest: `--agebench-check NAME` adds the contract check of a dataset, model, head or detector to the tests.
 
-It is loaded in every pytest run of an environment that has agebench, so it imports nothing of it before a check is asked for.
+pytest loads this module in every environment that has agebench, so agebench is imported only if a check is requested.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--agebench-check and --agebench-registry."""
+    """Add --agebench-check and --agebench-registry."""
     group = parser.getgroup("agebench")
     group.addoption(
         "--agebench-check",
         metavar="NAME",
         action="append",
         default=[],
-        help="check the contract of a dataset, model, head or detector (repeatable); `all`: of every one there is",
+        help="check the contract of a dataset, model, head or detector (repeatable); `all`: of all of them",
     )
     group.addoption(
         "--agebench-registry",
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add one item a check."""
+    """Add one test item for each check."""
     names = config.getoption("--agebench-check")
     if not names:
         return
@@ -56,7 +56,7 @@ class _Item(pytest.Item):
         self._check()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """A breach is one sentence; anything else keeps its traceback."""
+        """Return the sentence of a violation; other errors keep their traceback."""
         from agebench.errors import AgebenchError
         from agebench.plugins.testing import ContractViolation
 

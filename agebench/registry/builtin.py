@@ -1,4 +1,4 @@
-"""The registries of code plugins, filled with what agebench brings; nothing is imported before it is used."""
+"""Registries of readers, heads and detectors, with the built-in ones; modules are imported on first use."""
 
 from typing import Any
 

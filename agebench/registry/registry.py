@@ -1,4 +1,4 @@
-"""One way to register: a name, and an object or where to find it."""
+"""Registry of named items: cards, readers, heads. Items load lazily, and a broken one affects no other."""
 
 import contextlib
 import importlib
@@ -15,16 +15,15 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Named things of one kind: cards, readers, heads.
+    """Named items of one kind: cards, readers, heads.
 
-    A thing is registered as an object, by decorator, or lazily as `"package.module:attribute"`, which is imported on
-    first use. Entry points of `group` join on first look-up. What fails to load stands in `broken()` with its reason
-    and takes nothing else down.
+    An item is registered as an object, by decorator, or lazily as `"package.module:attribute"`, which is imported on first
+    use. Entry points of `group` are added on first look-up. Items that fail to load are listed by `broken()` with a reason.
 
     Args:
-        kind: what one is called in messages.
-        group: of entry points.
-        check: returns what is wrong with an object that a plugin hands over, "" where nothing is.
+        kind: the name of an item's kind in messages.
+        group: the group of entry points.
+        check: called with the name and the object that a plugin provides; returns the problem with it, "" if none.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._check = check
         self._group = group
-        self._found: dict[str, T] = {}
+        self._items: dict[str, T] = {}
         self._lazy: dict[str, str | EntryPoint] = {}
         self._broken: dict[str, str] = {}
         self._origin: dict[str, str] = {}
@@ -43,7 +42,12 @@ class Registry(Generic[T]):
     @overload
     def register(self, name: str, target: T | str, *, origin: str = ...) -> T | str: ...
     def register(self, name: str, target: T | str | None = None, *, origin: str = "") -> T | str | Callable[[T], T]:
-        """Register `target` (an object, or `"module:attribute"`) as `name`; without a target, a decorator.
+        """Register an item; without a target, return a decorator that does.
+
+        Args:
+            name: the item's name.
+            target: the item, or `"module:attribute"`.
+            origin: where the item comes from, for messages; "": its module.
 
         Raises:
             UserError: the name is taken; the message names both origins.
@@ -56,59 +60,72 @@ class Registry(Generic[T]):
 
             return decorate
         origin = origin or (target if isinstance(target, str) else getattr(target, "__module__", "this program"))
-        if name in self._broken and name not in self._found:  # what cannot be used keeps no name from what can
+        if name in self._broken and name not in self._items:  # a broken item does not reserve its name
             self._move_broken(name)
-        if name in self._found or name in self._lazy:
+        if name in self._items or name in self._lazy:
             raise UserError(f"two {self.kind}s are called '{name}': {self._origin[name]} and {origin}; rename one")
         self._origin[name] = origin
         if isinstance(target, str):
             self._lazy[name] = target
         else:
-            self._found[name] = target
+            self._items[name] = target
         return target
 
     def register_broken(self, name: str, reason: str, *, origin: str) -> None:
-        """Remember that `name` exists at `origin` and why it cannot be used."""
+        """Register an item that cannot be used.
+
+        Args:
+            name: the item's name.
+            reason: why it cannot be used.
+            origin: where the item comes from.
+        """
         if name in self._origin:
             name = f"{name} ({origin})"
         self._origin[name] = origin
         self._broken[name] = reason
 
     def get(self, name: str) -> T:
-        """The thing called `name`, imported now if need be.
+        """Return an item; import it if necessary.
+
+        Args:
+            name: the item's name.
 
         Raises:
-            UserError: no such name (with the closest ones), or it is broken (with the reason).
+            UserError: the name is unknown (the message lists the closest ones), or the item is broken (with the reason).
         """
         if not isinstance(name, str):  # from a card or config whose values are not validated yet
             raise UserError(f"{self.kind} = {reprlib.repr(name)}: a name is required, as text")
         self._join_entry_points()
         if name in self._lazy:
             self._load(name)
-        if name in self._found:
-            return self._found[name]
+        if name in self._items:
+            return self._items[name]
         if name in self._broken:
             raise UserError(f"{self.kind} '{name}' is broken: {self._broken[name]}")
         raise UserError(f"no {self.kind} called '{name}'{did_you_mean(name, self.names())}")
 
     def names(self) -> list[str]:
-        """The names of all that are not known to be broken, sorted; nothing is imported."""
+        """Return the sorted names of all items that are not known to be broken; imports nothing."""
         self._join_entry_points()
-        return sorted({*self._found, *self._lazy})
+        return sorted({*self._items, *self._lazy})
 
     def broken(self) -> dict[str, str]:
-        """Name to reason, of what cannot be loaded. Imports what is registered lazily, to know."""
+        """Return name -> reason of all items that cannot be loaded. Imports the lazily registered ones."""
         self._join_entry_points()
         for name in list(self._lazy):
             self._load(name)
         return dict(sorted(self._broken.items()))
 
     def origin(self, name: str) -> str:
-        """Where `name` was registered: a file, a module or an entry point."""
+        """Return where an item was registered: a file, a module or an entry point.
+
+        Args:
+            name: the item's name.
+        """
         return self._origin[name]
 
     def _move_broken(self, name: str) -> None:
-        """List a broken item under its origin, so that its name is free."""
+        """List a broken item under its origin, so that its name becomes free."""
         origin = self._origin.pop(name)
         self._broken[f"{name} ({origin})"] = self._broken.pop(name)
         self._origin[f"{name} ({origin})"] = origin
@@ -116,19 +133,19 @@ class Registry(Generic[T]):
     def _load(self, name: str) -> None:
         target = self._lazy.pop(name)
         try:
-            # What a third party's module prints must not end up in a command's output, which may be JSON.
+            # Output of a third-party module must not end up in a command's output, which may be JSON.
             with contextlib.redirect_stdout(sys.stderr):
                 item = target.load() if isinstance(target, EntryPoint) else _import(target)
                 problem = self._check(name, item)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # A third party's module may raise anything, and may call sys.exit().
+        except BaseException as error:  # a third-party module may raise anything, and may call sys.exit()
             self._broken[name] = f"{self._origin[name]}: {reason(error)}"
             return
         if problem:
             self._broken[name] = f"{self._origin[name]}: {problem}"
         else:
-            self._found[name] = item
+            self._items[name] = item
 
     def _join_entry_points(self) -> None:
         if self._group is None:
@@ -137,8 +154,8 @@ class Registry(Generic[T]):
         for point in _points(group):
             origin = f"entry point {point.value}" + (f" of {point.dist.name}" if point.dist else "")
             if point.name in self._origin:
-                taken = f"its name is taken by {self._origin[point.name]}"
-                self.register_broken(f"{point.name} ({point.value})", taken, origin=origin)
+                message = f"its name is taken by {self._origin[point.name]}"
+                self.register_broken(f"{point.name} ({point.value})", message, origin=origin)
                 continue
             self._origin[point.name] = origin
             self._lazy[point.name] = point
@@ -150,7 +167,7 @@ def _import(reference: str) -> Any:
 
 
 def _points(group: str) -> list[EntryPoint]:
-    """Return the entry points of a group; packages with damaged metadata have none."""
+    """Return the entry points of a group; packages with damaged metadata are skipped."""
     try:
         return list(entry_points(group=group))
     except Exception:  # one package's entry_points.txt that cannot be parsed fails the look-up of all
@@ -162,12 +179,16 @@ def _points(group: str) -> list[EntryPoint]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of why something failed to load."""
+    """Return the first line of the reason why an item failed to load.
+
+    Args:
+        error: the exception that loading raised.
+    """
     if isinstance(error, AgebenchError):
         return str(error)
     try:
         lines = str(error).strip().splitlines()
-    except Exception:  # __str__ is the third party's too
+    except Exception:  # __str__ is third-party code, too
         lines = []
     if isinstance(error, SystemExit):
         return f"it ends the program while it is loaded (SystemExit: {lines[0] if lines else ''})"

@@ -1,96 +1,132 @@
-"""The report of `agebench data faces`: what could not be prepared and for whom, and pictures before and after."""
+"""The report of `agebench data faces`: failures of the face alignment by group, with images before and after."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from agebench.data.faces.cache import FaceCache
 from agebench.data.image_grid import make_contact_sheet, make_tile
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
-from agebench.reports.formatting import escape_markdown, format_count, markdown_table
+from agebench.metrics.schema import FailureToProcess
+from agebench.reports.document import (
+    Block,
+    Document,
+    FigureBlock,
+    Paragraph,
+    TableBlock,
+    blocks_to_markdown,
+    image_block,
+    write_document,
+)
+from agebench.reports.formatting import format_count
+from agebench.reports.markdown import parse_markdown
 from agebench.reports.sections.failures import describe_failures, failures_tables
-from agebench.utils.io import atomic_write, write_csv, write_json, write_text
+from agebench.utils.io import write_csv, write_json
 
-SHOWN, FAILED = 32, 64
-
-
-def summary_table(about: Mapping[str, Any]) -> str:
-    """What the command line prints."""
-    found = about["failure_to_process"]
-    return "\n\n".join([_method(about), describe_failures(about["dataset"], found), *failures_tables(found)])
+_MAX_ALIGNED = 32
+_MAX_FAILED = 64
+_FAILED_TILE_PIXELS = 112
 
 
-def write_faces(folder: Path, about: Mapping[str, Any], reader: Reader, samples: Samples, faces: FaceCache) -> Path:
-    """Write failed.csv, faces.json, before-after.png, failed.png and report.md; returns the report."""
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """Return the failures by group as Markdown, which the command line prints.
+
+    Args:
+        summary: the content of faces.json.
+
+    Returns:
+        A paragraph on the method, a paragraph on the failures, and one table per grouping with failures.
+    """
+    return blocks_to_markdown(_summary_blocks(summary))
+
+
+def write_alignment_report(
+    folder: Path, summary: Mapping[str, Any], reader: Reader, samples: Samples, faces: FaceCache
+) -> Path:
+    """Write failed.csv, faces.json, figures/, report.md and report.html.
+
+    Args:
+        folder: the folder of the report; it is created if it is missing.
+        summary: the content of faces.json: dataset, alignment settings and `failure_to_process`.
+        reader: the dataset's reader, for the original images.
+        samples: the images that were aligned.
+        faces: the aligned faces and the reasons of failures.
+
+    Returns:
+        The path of report.md.
+    """
     table = samples.table
     reasons = table["sample_id"].map(faces.rejected)
     columns = ["sample_id", "path", "age", *(group for group in samples.groups if group in table)]
     failed = table.loc[reasons.notna(), [*dict.fromkeys(columns)]].assign(reason=reasons[reasons.notna()])
     write_csv(folder / "failed.csv", failed)
-    write_json(folder / "faces.json", dict(about))
-    kinds = failed["reason"].value_counts().items()
-    size = faces.pixels.shape[1]
-    parts = [
-        f"# Faces of {escape_markdown(about['dataset'])}",
-        summary_table(about),
-        markdown_table(
-            ["why there is no face", "images"], [[escape_markdown(reason), format_count(int(n))] for reason, n in kinds]
-        ),
-        _before_after(
-            folder / "before-after.png", table[reasons.isna()], reader, samples, faces, about["coverage"], size
-        ),
-        _failed(folder / "failed.png", failed, reader),
-    ]
-    write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
-    return folder / "report.md"
-
-
-def _method(about: Mapping[str, Any]) -> str:
-    way = (
-        f"found by {escape_markdown(about['detector']['name'])}"
-        if about["detector"]
-        else {
-            "none": "as they come, framed like the template already",
-            "landmarks": "aligned by annotated points",
-        }[about["mode"]]
+    write_json(folder / "faces.json", dict(summary))
+    document = Document(f"Face alignment of {summary['dataset']}", _summary_blocks(summary))
+    if len(failed):
+        counts = [[str(reason), format_count(int(n))] for reason, n in failed["reason"].value_counts().items()]
+        document.add(TableBlock(["reason of the failure", "images"], counts))
+    document.add(
+        _before_after(table[reasons.isna()], reader, faces, summary["coverage"]),
+        _failed_sheet(failed, reader),
     )
-    return (
-        f"Faces {way}; {about['size']} × {about['size']} pixels, coverage {about['coverage']:g} (1: UTKFace's crops)."
+    return write_document(folder, document)["markdown"]
+
+
+def _summary_blocks(summary: Mapping[str, Any]) -> list[Block]:
+    failures = FailureToProcess.model_validate(summary["failure_to_process"])
+    sections = [describe_failures(summary["dataset"], failures), *failures_tables(failures)]
+    return [_describe_method(summary), *parse_markdown("\n\n".join(sections))]
+
+
+def _describe_method(summary: Mapping[str, Any]) -> Paragraph:
+    if summary["detector"]:
+        method = f"Faces detected by {summary['detector']['name']}"
+    elif summary["mode"] == "landmarks":
+        method = "Faces aligned by annotated landmarks"
+    else:
+        method = "Faces used as they are, because the dataset already frames them like the template"
+    return Paragraph(
+        f"{method}; {summary['size']} × {summary['size']} pixels, coverage {summary['coverage']:g} (1: UTKFace's crops)."
     )
 
 
-def _before_after(
-    path: Path, table: Any, reader: Reader, samples: Samples, faces: FaceCache, coverage: float, size: int
-) -> str:
-    rows = np.unique(np.linspace(0, len(table) - 1, min(SHOWN, len(table))).astype(int))
+def _before_after(aligned: pd.DataFrame, reader: Reader, faces: FaceCache, coverage: float) -> FigureBlock | None:
+    """Draw original images beside their aligned faces; None if no face was aligned."""
+    rows = _evenly_spaced(len(aligned), _MAX_ALIGNED)
     if not len(rows):
-        return ""
+        return None
     tiles, labels = [], []
     for row in rows:
-        sample = table.iloc[row]
-        tiles += [
-            make_tile(reader, sample["path"], size),
-            np.asarray(faces.pixels[faces.row_by_id[sample["sample_id"]]]),
-        ]
-        labels += [f"{sample['age']:g}", "prepared"]
+        sample = aligned.iloc[row]
+        face = np.asarray(faces.pixels[faces.row_by_id[sample["sample_id"]]])
+        tiles += [make_tile(reader, sample["path"], faces.pixels.shape[1]), face]
+        labels += [f"{sample['age']:g}", "aligned"]
     sheet = make_contact_sheet(np.stack(tiles), labels, columns=8, template=True, coverage=coverage, every=2)
-    with atomic_write(path) as temporary:
-        sheet.save(temporary)
-    return f"![before and after]({path.name})\n\n*The image as it is and the prepared face; crosses: where eyes and nose belong.*"
-
-
-def _failed(path: Path, failed: Any, reader: Reader) -> str:
-    if not len(failed):
-        return ""
-    shown = failed.iloc[np.unique(np.linspace(0, len(failed) - 1, min(FAILED, len(failed))).astype(int))]
-    tiles = [make_tile(reader, image, 112) for image in shown["path"]]
-    sheet = make_contact_sheet(np.stack(tiles), [f"{age:g}" for age in shown["age"]], columns=8)
-    with atomic_write(path) as temporary:
-        sheet.save(temporary)
-    return (
-        f"![failed]({path.name})\n\n*No face was prepared in these ({len(shown)} of {format_count(len(failed))}), "
-        "with their ages.*"
+    return image_block(
+        "before-after",
+        sheet,
+        "The original image and the aligned face; crosses: the template's positions of eyes and nose.",
     )
+
+
+def _failed_sheet(failed: pd.DataFrame, reader: Reader) -> FigureBlock | None:
+    """Draw images whose face could not be aligned; None if there are none."""
+    if not len(failed):
+        return None
+    selected = failed.iloc[_evenly_spaced(len(failed), _MAX_FAILED)]
+    tiles = [make_tile(reader, image, _FAILED_TILE_PIXELS) for image in selected["path"]]
+    sheet = make_contact_sheet(np.stack(tiles), [f"{age:g}" for age in selected["age"]], columns=8)
+    return image_block(
+        "failed",
+        sheet,
+        f"Images without an aligned face ({len(selected)} of {format_count(len(failed))}), with their ages.",
+    )
+
+
+def _evenly_spaced(count: int, limit: int) -> np.ndarray:
+    """Return at most `limit` row numbers of a table with `count` rows, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int))

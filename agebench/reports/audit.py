@@ -1,4 +1,4 @@
-"""The report of an audit: report.md, contact sheets and CSVs in a folder of their own."""
+"""The report of a dataset audit: report.md, report.html, contact sheets and CSV files in their own folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,32 +7,55 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agebench.data.audit.findings import AuditedDataset, AuditResult
+from agebench.data.audit.report_model import AuditResult
+from agebench.data.dataset import Dataset
 from agebench.data.image_grid import make_contact_sheet, make_tile
-from agebench.reports.formatting import escape_markdown, format_count, join_words, markdown_table
-from agebench.utils.io import atomic_write, write_csv, write_json, write_text
+from agebench.reports.document import (
+    Block,
+    CodeBlock,
+    Document,
+    FigureBlock,
+    Heading,
+    Paragraph,
+    TableBlock,
+    blocks_to_markdown,
+    code,
+    image_block,
+    write_document,
+)
+from agebench.reports.formatting import DASH, format_count, join_words
+from agebench.utils.io import write_csv, write_json
 
-TILE, SHOWN = 112, 40
+_TILE_PIXELS = 112
+_MAX_TILES = 40
+_MAX_TABLE_ROWS = 20
 _QUALITY = {
-    "empty": "hardly any contrast: nothing to see",
+    "empty": "almost no contrast",
     "tiny": "a shorter side of less than 50 pixels",
-    "blurred": "hardly any fine detail: enlarged, or out of focus",
-    "grey": "no colour, or one tint all over",
-    "no face": "the detector found none",
-    "several faces": "the detector found more than one: whose age is it?",
+    "blurred": "almost no fine detail: enlarged, or out of focus",
+    "grey": "no color, or one tint throughout",
+    "no face": "the detector found no face",
+    "several faces": "the detector found more than one face, so that the labeled face is ambiguous",
 }
 
 
 def audit_summary(findings: AuditResult) -> dict[str, Any]:
-    """The counts, as `--json` prints them."""
+    """Return the counts that `--json` prints.
+
+    Args:
+        findings: the result of the audit.
+
+    Returns:
+        The counts by kind of finding.
+    """
     problems = findings.quality["problem"].value_counts()
     return {
         "dataset": findings.name,
         "against": list(findings.against),
         "images": findings.images,
         "unreadable": len(findings.quarantined),
-        "copies": _count_own(findings, findings.copies),
-        "near": _count_own(findings, findings.near_duplicates),
+        "copies": _count_pairs(findings, findings.copies),
+        "near": _count_pairs(findings, findings.near_duplicates),
         "conflicts": {str(label): int(n) for label, n in findings.label_conflicts["label"].value_counts().items()},
         "ages": len(findings.implausible_ages),
         "quality": {str(problem): int(n) for problem, n in problems.items()},
@@ -41,8 +64,17 @@ def audit_summary(findings: AuditResult) -> dict[str, Any]:
     }
 
 
-def write_audit(folder: Path, findings: AuditResult, sources: Sequence[AuditedDataset]) -> Path:
-    """Write the tables as CSV, what `agebench run --exclude` takes, contact sheets and report.md; returns the report."""
+def write_audit(folder: Path, findings: AuditResult, sources: Sequence[Dataset]) -> Path:
+    """Write an audit: CSV tables, exclusion lists, contact sheets and reports.
+
+    Args:
+        folder: the folder of the audit; it is created if it is missing.
+        findings: the result of the audit.
+        sources: the audited dataset and the datasets that it was compared with.
+
+    Returns:
+        The path of report.md.
+    """
     tables = {
         "copies": findings.copies,
         "near": findings.near_duplicates,
@@ -58,142 +90,168 @@ def write_audit(folder: Path, findings: AuditResult, sources: Sequence[AuditedDa
     for kind, table in exclusions.items():
         write_csv(folder / f"exclude-{kind}.csv", table)
     write_json(folder / "audit.json", audit_summary(findings))
-    pictures = _sheets(folder, findings, {source.card.name: source for source in sources})
-    report = folder / "report.md"
-    write_text(report, "\n\n".join(part for part in _parts(findings, pictures, exclusions) if part) + "\n")
-    return report
+    sheets = _contact_sheets(findings, {source.card.name: source for source in sources})
+    return write_document(folder, audit_document(findings, sheets, exclusions))["markdown"]
 
 
-def counts_table(findings: AuditResult) -> str:
-    """What was found, a line a kind; the command line prints it too."""
-    said = audit_summary(findings)
-    within, across = "within the dataset", f"with {join_words([escape_markdown(name) for name in findings.against])}"
-    rows = [["images that can be read", format_count(said["images"])], ["put aside", format_count(said["unreadable"])]]
+def audit_document(
+    findings: AuditResult, sheets: Mapping[str, FigureBlock], exclusions: Mapping[str, pd.DataFrame]
+) -> Document:
+    """Build the report of an audit.
+
+    Args:
+        findings: the result of the audit.
+        sheets: contact sheets by kind of finding.
+        exclusions: images to exclude from runs, by reason.
+
+    Returns:
+        The report.
+    """
+    against = f", compared with {join_words(findings.against)}" if findings.against else ""
+    document = Document(f"Audit of {findings.name}{against}")
+    document.add(
+        _counts_table(findings),
+        Paragraph(
+            "Near duplicates are the same photograph in another encoding, size or crop, or mirrored. A perceptual hash of all "
+            "pairs selects candidates; a pair counts if the aligned images also agree in fine detail, which images of two "
+            "people do not. This folder contains images: do not publish it where the dataset's license forbids publication."
+        ),
+        *_section(
+            "Near duplicates", findings.near_duplicates, sheets.get("near"), "least similar first", by="likeness"
+        ),
+        *_section("Conflicting labels", findings.label_conflicts, sheets.get("conflicts"), "largest conflict first"),
+        *_section("Implausible ages", findings.implausible_ages, sheets.get("ages"), "first rows"),
+        *_section("Subjects with inconsistent labels", findings.subjects, None, "first rows"),
+    )
+    for problem, description in _QUALITY.items():
+        if problem in sheets:
+            document.add(Heading(f"{problem.capitalize()}: {description}"), sheets[problem])
+    document.add(Heading("Excluding images from runs"), *_exclusion_blocks(findings.name, exclusions))
+    return document
+
+
+def counts_text(findings: AuditResult) -> str:
+    """Return the number of findings by kind as a Markdown table, which the command line prints.
+
+    Args:
+        findings: the result of the audit.
+
+    Returns:
+        The table.
+    """
+    return blocks_to_markdown([_counts_table(findings)])
+
+
+def _counts_table(findings: AuditResult) -> TableBlock:
+    counts = audit_summary(findings)
+    rows = [
+        ["readable images", format_count(counts["images"])],
+        ["rejected images", format_count(counts["unreadable"])],
+    ]
     for kind, title in (("copies", "exact copies (pairs)"), ("near", "near duplicates (pairs)")):
-        rows.append([f"{title} {within}", format_count(said[kind]["within"])])
+        rows.append([f"{title} within the dataset", format_count(counts[kind]["within"])])
         if findings.against:
-            rows.append([f"{title} {across}", format_count(said[kind]["across"])])
+            rows.append([f"{title} with {join_words(findings.against)}", format_count(counts[kind]["across"])])
     rows += [
-        [f"pairs of copies that differ in {label}", format_count(said["conflicts"].get(label, 0))]
+        [f"pairs of copies with different {label}", format_count(counts["conflicts"].get(label, 0))]
         for label in ("age", "gender", "race", "subject")
     ]
     rows += [
-        ["doubtful ages", format_count(said["ages"])],
-        ["subjects that contradict themselves", format_count(said["subjects"])],
+        ["implausible ages", format_count(counts["ages"])],
+        ["subjects with inconsistent labels", format_count(counts["subjects"])],
     ]
-    rows += [
-        [problem, format_count(said["quality"].get(problem, 0))] for problem in ("empty", "tiny", "blurred", "grey")
-    ]
+    problems = {problem: problem for problem in ("empty", "tiny", "blurred", "grey")}
     if findings.n_examined:
-        rows += [
-            [
-                f"{problem} (of {format_count(findings.n_examined)} looked at)",
-                format_count(said["quality"].get(problem, 0)),
-            ]
-            for problem in ("no face", "several faces")
-        ]
-    return markdown_table([escape_markdown(findings.name), "found"], rows)
+        examined = f"(of {format_count(findings.n_examined)} examined)"
+        problems |= {problem: f"{problem} {examined}" for problem in ("no face", "several faces")}
+    rows += [[title, format_count(counts["quality"].get(problem, 0))] for problem, title in problems.items()]
+    return TableBlock([findings.name, "count"], rows)
 
 
-def _parts(findings: AuditResult, pictures: Mapping[str, str], exclusions: Mapping[str, pd.DataFrame]) -> list[str]:
-    against = (
-        f", held against {join_words([escape_markdown(name) for name in findings.against])}" if findings.against else ""
-    )
-    flags = " ".join(f"--exclude exclude-{kind}.csv" for kind in exclusions)
+def _exclusion_blocks(name: str, exclusions: Mapping[str, pd.DataFrame]) -> list[Block]:
+    if not exclusions:
+        return [Paragraph("The audit found no images to exclude.")]
+    rows = [[f"exclude-{kind}.csv", format_count(len(table))] for kind, table in exclusions.items()]
+    options = " ".join(f"--exclude exclude-{kind}.csv" for kind in exclusions)
     return [
-        f"# Audit of {escape_markdown(findings.name)}{against}",
-        counts_table(findings),
-        "Near duplicates are the same photograph in another encoding, size or crop, or mirrored. Candidates come from a perceptual "
-        "hash of all pairs; a pair counts once the one image, laid over the other, also agrees in fine detail, which two people "
-        "do not. Pictures stand in this folder only: do not publish it where the dataset's licence forbids that.",
-        _section(
-            "Near duplicates", findings.near_duplicates, pictures.get("near", ""), "least alike first", by="likeness"
-        ),
-        _section(
-            "Labels that contradict one another", findings.label_conflicts, pictures.get("conflicts", ""), "worst first"
-        ),
-        _section("Doubtful ages", findings.implausible_ages, pictures.get("ages", ""), "first ones"),
-        _section("Subjects", findings.subjects, "", "first ones"),
-        *(
-            f"## {problem[0].upper()}{problem[1:]}: {text}\n\n{pictures[problem]}"
-            for problem, text in _QUALITY.items()
-            if problem in pictures
-        ),
-        "## What can be left out of runs",
-        markdown_table(
-            ["file", "images"],
-            [[f"exclude-{kind}.csv", format_count(len(table))] for kind, table in exclusions.items()],
-        )
-        or "Nothing was found that should be.",
-        "Look at the pictures before you leave anything out; `--exclude` may be given several times:" if flags else "",
-        f"```\nagebench run --train {escape_markdown(findings.name)} {flags}\n```" if flags else "",
+        TableBlock(["file", "images"], rows),
+        Paragraph(["Inspect the images before excluding them. ", code("--exclude"), " can be given several times:"]),
+        CodeBlock(f"agebench run --train {name} {options}"),
     ]
 
 
-def _section(title: str, table: pd.DataFrame, shown: str, order: str, *, by: str = "") -> str:
+def _section(title: str, table: pd.DataFrame, sheet: FigureBlock | None, order: str, *, by: str = "") -> list[Block]:
+    """Build the section of one kind of finding; it is empty if there are no findings.
+
+    Args:
+        title: the heading.
+        table: one row per finding.
+        sheet: the contact sheet, if there is one.
+        order: the order of the rows in words, for truncated tables.
+        by: the column to sort by; "" keeps the order of `table`.
+    """
     if not len(table):
-        return ""
-    first = (table.sort_values(by, kind="stable") if by else table).head(20)
-    rows = [
-        ["–" if pd.isna(value) else escape_markdown(value) for value in row] for row in first.itertuples(index=False)
+        return []
+    first = (table.sort_values(by, kind="stable") if by else table).head(_MAX_TABLE_ROWS)
+    rows = [[DASH if pd.isna(value) else str(value) for value in row] for row in first.itertuples(index=False)]
+    extent = f" ({order}, {len(first)} of {format_count(len(table))})" if len(table) > len(first) else ""
+    text_table = TableBlock([*map(str, table.columns)], rows, ["left"] * len(table.columns))
+    return [Heading(f"{title}{extent}"), *([sheet] if sheet else []), text_table]
+
+
+def _contact_sheets(findings: AuditResult, sources: Mapping[str, Dataset]) -> dict[str, FigureBlock]:
+    """Build the contact sheets by kind of finding; kinds without findings are omitted."""
+    near = findings.near_duplicates.sort_values("likeness", kind="stable").head(_MAX_TILES)
+    conflicts = findings.label_conflicts.drop_duplicates(["sample_id", "other_id"]).head(_MAX_TILES)
+    near_notes = [
+        f"{likeness:.3f}{' mirrored' * mirrored}"
+        for likeness, mirrored in near[["likeness", "mirrored"]].itertuples(index=False, name=None)
     ]
-    more = f" ({order}, {len(first)} of {format_count(len(table))})" if len(table) > len(first) else ""
-    text = markdown_table(list(map(str, table.columns)), rows, align=["left"] * len(table.columns))
-    return f"## {title}{more}\n\n{shown}\n\n{text}" if shown else f"## {title}{more}\n\n{text}"
-
-
-def _sheets(folder: Path, findings: AuditResult, sources: Mapping[str, AuditedDataset]) -> dict[str, str]:
-    """Contact sheets in `folder`/figures: kind -> Markdown that shows it."""
-    near = findings.near_duplicates.sort_values("likeness", kind="stable").head(SHOWN)
-    conflicts = findings.label_conflicts.drop_duplicates(["sample_id", "other_id"]).head(SHOWN)
-    pairs = {
-        "near": (
-            near,
-            [
-                f"{likeness:.3f}{' mirrored' * mirrored}"
-                for likeness, mirrored in _columns(near, "likeness", "mirrored")
-            ],
-        ),
-        "conflicts": (conflicts, [f"{label}" for (label,) in _columns(conflicts, "label")]),
+    sheets = {
+        "near": _pair_sheet("near", near, near_notes, sources),
+        "conflicts": _pair_sheet("conflicts", conflicts, conflicts["label"].astype(str).tolist(), sources),
+        "ages": _sheet("ages", findings.implausible_ages, sources[findings.name]),
     }
-    made = {}
-    for kind, (table, notes) in pairs.items():
-        tiles, labels = [], []
-        for row, note in zip(table.itertuples(), notes, strict=True):
-            for dataset, sample_id, text in (
-                (row.dataset, row.sample_id, ""),
-                (row.other_dataset, row.other_id, f"  {note}"),
-            ):
-                tiles.append(_picture(sources[str(dataset)], str(sample_id)))
-                labels.append(_label(sources[str(dataset)], str(sample_id)) + text)
-        made[kind] = (tiles, labels, f"{len(table)} pairs, side by side")
-    for problem in ("ages", *_QUALITY):
-        own = (
-            findings.implausible_ages if problem == "ages" else findings.quality[findings.quality["problem"] == problem]
-        )
-        ids = own["sample_id"].head(SHOWN).tolist()
-        source = sources[findings.name]
-        made[problem] = ([_picture(source, one) for one in ids], [_label(source, one) for one in ids], "worst first")
-    return {
-        kind: _draw(folder / "figures" / f"{kind.replace(' ', '-')}.png", *content)
-        for kind, content in made.items()
-        if content[0]
-    }
+    for problem in _QUALITY:
+        selected = findings.quality[findings.quality["problem"] == problem]
+        sheets[problem] = _sheet(problem, selected, sources[findings.name])
+    return {kind: sheet for kind, sheet in sheets.items() if sheet}
 
 
-def _draw(path: Path, tiles: list[np.ndarray], labels: list[str], caption: str) -> str:
-    sheet = make_contact_sheet(np.stack(tiles), labels, columns=8)
-    with atomic_write(path) as temporary:
-        sheet.save(temporary)
-    return f"![{path.stem}](figures/{path.name})\n\n*{caption}*"
+def _pair_sheet(
+    kind: str, pairs: pd.DataFrame, notes: Sequence[str], sources: Mapping[str, Dataset]
+) -> FigureBlock | None:
+    tiles, labels = [], []
+    for row, note in zip(pairs.itertuples(), notes, strict=True):
+        for dataset, sample_id, suffix in (
+            (row.dataset, row.sample_id, ""),
+            (row.other_dataset, row.other_id, f"  {note}"),
+        ):
+            tiles.append(_tile(sources[str(dataset)], str(sample_id)))
+            labels.append(_tile_label(sources[str(dataset)], str(sample_id)) + suffix)
+    return _sheet_block(kind, tiles, labels, f"{len(pairs)} pairs, side by side")
 
 
-def _picture(source: AuditedDataset, sample_id: str) -> np.ndarray:
+def _sheet(kind: str, rows: pd.DataFrame, source: Dataset) -> FigureBlock | None:
+    sample_ids = rows["sample_id"].head(_MAX_TILES).tolist()
+    tiles = [_tile(source, sample_id) for sample_id in sample_ids]
+    labels = [_tile_label(source, sample_id) for sample_id in sample_ids]
+    return _sheet_block(kind, tiles, labels, "Most severe first.")
+
+
+def _sheet_block(kind: str, tiles: list[np.ndarray], labels: list[str], caption: str) -> FigureBlock | None:
+    if not tiles:
+        return None
+    return image_block(kind.replace(" ", "-"), make_contact_sheet(np.stack(tiles), labels, columns=8), caption)
+
+
+def _tile(source: Dataset, sample_id: str) -> np.ndarray:
     table = source.samples.table
-    return make_tile(source.reader, str(table.loc[table["sample_id"] == sample_id, "path"].iloc[0]), TILE)
+    path = str(table.loc[table["sample_id"] == sample_id, "path"].iloc[0])
+    return make_tile(source.reader, path, _TILE_PIXELS)
 
 
-def _label(source: AuditedDataset, sample_id: str) -> str:
+def _tile_label(source: Dataset, sample_id: str) -> str:
     row = source.samples.table.set_index("sample_id").loc[sample_id]
     words = [
         f"{row['age']:g}",
@@ -202,10 +260,7 @@ def _label(source: AuditedDataset, sample_id: str) -> str:
     return " ".join(words)
 
 
-def _columns(table: pd.DataFrame, *names: str) -> list[Any]:
-    return list(table[[*names]].itertuples(index=False, name=None))
-
-
-def _count_own(findings: AuditResult, pairs: pd.DataFrame) -> dict[str, int]:
+def _count_pairs(findings: AuditResult, pairs: pd.DataFrame) -> dict[str, int]:
+    """Count pairs within the audited dataset, and between this dataset and the others."""
     within = int((pairs["other_dataset"] == findings.name).sum())
     return {"within": within, "across": len(pairs) - within}

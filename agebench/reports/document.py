@@ -1,41 +1,44 @@
-"""A report as blocks of plain text, tables and pictures: written as Markdown and as one HTML file that needs nothing else.
+"""Reports as typed blocks, written as Markdown and as one self-contained HTML file.
 
-What stands in a block is plain text: each of the two writers escapes it, so a dataset or a card can put no markup in.
+Blocks contain plain text only: both templates escape it, so that a dataset or a card cannot inject markup.
 """
 
 import base64
-import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from agebench.reports.formatting import escape_markdown, markdown_table, sanitize
+from agebench.reports.plots.style import styled
 from agebench.utils.io import atomic_write, write_text
 
 _DPI = 110
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-nav a { margin-right: 1rem; } figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
-figcaption { color: #444; font-size: 0.9rem; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; } code { background: #f2f2f2; padding: 0.1em 0.3em; overflow-wrap: anywhere; }
-"""
-# No script, no connection: should markup slip in from data, a browser still does nothing with it.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+Alignment = Literal["left", "center", "right"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Inline text in one style."""
+
+    text: str
+    style: Literal["plain", "strong", "emphasis", "code"] = "plain"
+
+
+Text = str | Sequence[str | Span]
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of level 2 or 3."""
+    """A heading of level 2 to 4."""
 
     text: str
     level: int = 2
@@ -43,9 +46,9 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph; `strong` for a verdict that must be seen."""
+    """A paragraph; `strong` marks a verdict that readers must not miss."""
 
-    text: str
+    text: Text
     strong: bool = False
 
 
@@ -53,27 +56,29 @@ class Paragraph:
 class BulletList:
     """A list of sentences."""
 
-    items: Sequence[str]
+    items: Sequence[Text]
 
 
 @dataclass(frozen=True)
 class CodeBlock:
-    """A line for a shell."""
+    """Lines of code, by default of a shell."""
 
-    line: str
+    text: str
+    language: str = "sh"
 
 
 @dataclass(frozen=True)
 class TableBlock:
-    """A table; the first column is set left."""
+    """A table; without `align`, the first column is left-aligned and the others are right-aligned."""
 
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    headers: Sequence[Text]
+    rows: Sequence[Sequence[Text]]
+    align: Sequence[Alignment] = ()
 
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """A PNG, called `figures/<name>.png` beside the report."""
+    """A PNG image, stored as `figures/<name>.png` beside the report."""
 
     name: str
     caption: str
@@ -85,102 +90,164 @@ Block = Heading | Paragraph | BulletList | CodeBlock | TableBlock | FigureBlock
 
 @dataclass
 class Document:
-    """A title and what stands below it."""
+    """A title followed by blocks."""
 
     title: str
     blocks: list[Block] = field(default_factory=list)
 
     def add(self, *blocks: Block | None) -> None:
-        """Append blocks; None stands for one that there is not."""
+        """Append blocks.
+
+        Args:
+            blocks: the blocks to append; None, for an optional block that is absent, is skipped.
+        """
         self.blocks += [block for block in blocks if block is not None]
 
 
+def strong(text: str) -> Span:
+    """Return `text` as a strong (bold) span."""
+    return Span(text, "strong")
+
+
+def code(text: str) -> Span:
+    """Return `text` as a code span."""
+    return Span(text, "code")
+
+
+@styled
 def figure_block(name: str, figure: Figure | None, caption: str) -> FigureBlock | None:
-    """The figure as a PNG block, None where there is no figure."""
+    """Render a matplotlib figure as a PNG block.
+
+    Args:
+        name: the file name without `.png`.
+        figure: the figure to render, or None if there is nothing to draw.
+        caption: the text below the figure.
+
+    Returns:
+        The block, or None if `figure` is None.
+    """
     if figure is None:
         return None
     figure.set_dpi(_DPI)
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()  # once, the layout with it: savefig would draw a figure with a layout a second time
+    canvas.draw()  # `savefig` would draw a figure with a constrained layout twice
+    return image_block(name, Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]), caption)
+
+
+def image_block(name: str, image: Image.Image, caption: str) -> FigureBlock:
+    """Encode an image as a PNG block.
+
+    Args:
+        name: the file name without `.png`.
+        image: the image to encode.
+        caption: the text below the image.
+
+    Returns:
+        The block with the encoded image.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(buffer, "png", compress_level=4)
+    image.save(buffer, "png", compress_level=4)
     return FigureBlock(name, caption, buffer.getvalue())
 
 
-def write_document(folder: Path, page: Document, name: str = "report") -> dict[str, Path]:
-    """Write `figures/*.png`, then `<name>.md` and `<name>.html`; each whole or not at all. Returns the two reports' paths."""
-    for block in page.blocks:
+def write_document(folder: Path, document: Document, name: str = "report") -> dict[str, Path]:
+    """Write `figures/*.png`, then `<name>.md` and `<name>.html`, each atomically.
+
+    Args:
+        folder: the report's folder; it is created if it is missing.
+        document: the report.
+        name: the file name of the two reports without its suffix.
+
+    Returns:
+        The paths of the reports by format: `markdown` and `html`.
+    """
+    for block in document.blocks:
         if isinstance(block, FigureBlock):
             with atomic_write(folder / "figures" / f"{block.name}.png") as temporary:
                 temporary.write_bytes(block.png)
     paths = {"markdown": folder / f"{name}.md", "html": folder / f"{name}.html"}
-    write_text(paths["markdown"], to_markdown(page))
-    write_text(paths["html"], to_html(page))
+    write_text(paths["markdown"], to_markdown(document))
+    write_text(paths["html"], to_html(document))
     return paths
 
 
-def to_markdown(page: Document) -> str:
-    """The page as Markdown."""
-    return "\n\n".join([f"# {escape_markdown(page.title)}", *map(_markdown, page.blocks)]) + "\n"
+def to_markdown(document: Document) -> str:
+    """Render a document as Markdown."""
+    return _render_markdown(document.blocks, document.title)
 
 
-def to_html(page: Document) -> str:
-    """The page as one HTML file, pictures inside."""
-    title = _clean(page.title)
-    places = {id(block): f"s{number}" for number, block in enumerate(page.blocks)}
-    links = [
-        f'<a href="#{places[id(block)]}">{_clean(block.text)}</a>'
-        for block in page.blocks
+def blocks_to_markdown(blocks: Iterable[Block | None]) -> str:
+    """Render blocks as Markdown without a title, for example for a terminal.
+
+    Args:
+        blocks: the blocks to render; None is skipped.
+
+    Returns:
+        The Markdown text without a final newline.
+    """
+    return _render_markdown([block for block in blocks if block is not None], None).rstrip("\n")
+
+
+def to_html(document: Document) -> str:
+    """Render a document as one HTML file that contains its figures."""
+    contents = [
+        (index, block.text)
+        for index, block in enumerate(document.blocks)
         if isinstance(block, Heading) and block.level == 2
     ]
-    body = "\n".join(_html(block, places) for block in page.blocks)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>\n<nav>{''.join(links)}</nav>\n{body}\n</body></html>\n"
+    template = _environment(html=True).get_template("document.html.jinja")
+    return template.render(title=document.title, blocks=document.blocks, contents=contents)
+
+
+def _render_markdown(blocks: Sequence[Block], title: str | None) -> str:
+    return _environment(html=False).get_template("document.md.jinja").render(title=title, blocks=blocks)
+
+
+@cache
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("agebench.reports"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters |= {
+        "alignment": _alignment,
+        "base64": lambda data: base64.b64encode(data).decode(),
+        "code": lambda text: _printable_lines(text).replace("`", ""),
+        "escape_markdown": lambda text: _keep_outer_spaces(text, escape_markdown(text)),
+        "kind": lambda block: type(block).__name__,
+        "markdown_table": _markdown_table,
+        "one_line": lambda text: _keep_outer_spaces(text, sanitize(text)),
+        "printable_lines": _printable_lines,
+        "spans": _spans,
+    }
+    return environment
 
 
-def _markdown(block: Block) -> str:
-    match block:
-        case Heading():
-            return f"{'#' * block.level} {escape_markdown(block.text)}"
-        case Paragraph():
-            return f"**{escape_markdown(block.text)}**" if block.strong else escape_markdown(block.text)
-        case BulletList():
-            return "\n".join(f"- {escape_markdown(item)}" for item in block.items)
-        case CodeBlock():
-            return f"```sh\n{sanitize(block.line).replace('`', '')}\n```"
-        case TableBlock():
-            return markdown_table(
-                [*map(escape_markdown, block.headers)], [[*map(escape_markdown, row)] for row in block.rows]
-            )
-        case FigureBlock():
-            return f"![{block.name.replace('-', ' ')}](figures/{block.name}.png)\n\n*{escape_markdown(block.caption)}*"
+def _spans(text: Text) -> list[Span]:
+    parts = [text] if isinstance(text, str) else text
+    return [Span(part) if isinstance(part, str) else part for part in parts]
 
 
-def _html(block: Block, places: Mapping[int, str]) -> str:
-    match block:
-        case Heading():
-            return f'<h{block.level} id="{places[id(block)]}">{_clean(block.text)}</h{block.level}>'
-        case Paragraph():
-            return f"<p><strong>{_clean(block.text)}</strong></p>" if block.strong else f"<p>{_clean(block.text)}</p>"
-        case BulletList():
-            return f"<ul>{''.join(f'<li>{_clean(item)}</li>' for item in block.items)}</ul>"
-        case CodeBlock():
-            return f"<pre><code>{_clean(block.line)}</code></pre>"
-        case TableBlock():
-            return f"<table><thead>{_row(block.headers, 'th')}</thead><tbody>{''.join(map(_row, block.rows))}</tbody></table>"
-        case FigureBlock():
-            data = base64.b64encode(block.png).decode()
-            caption = _clean(block.caption)
-            return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+def _alignment(table: TableBlock, column: int) -> Alignment:
+    return table.align[column] if table.align else "right" if column else "left"
 
 
-def _row(cells: Sequence[str], kind: str = "td") -> str:
-    return f"<tr>{''.join(f'<{kind}>{_clean(cell)}</{kind}>' for cell in cells)}</tr>"
+def _markdown_table(table: TableBlock, inline: Any) -> str:
+    rows = [[str(inline(cell)) for cell in row] for row in table.rows]
+    align = [_alignment(table, column) for column in range(len(table.headers))]
+    return markdown_table([str(inline(cell)) for cell in table.headers], rows, align=align)
 
 
-def _clean(text: str) -> str:
-    return html.escape(sanitize(text))
+def _keep_outer_spaces(text: str, cleaned: str) -> str:
+    """Restore the single spaces around a span, which separate it from its neighbors."""
+    if not cleaned:
+        return " " if text else ""
+    return f"{' ' if text[0].isspace() else ''}{cleaned}{' ' if text[-1].isspace() else ''}"
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(sanitize(line) for line in text.splitlines())

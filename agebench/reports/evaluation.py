@@ -1,43 +1,44 @@
-"""What `agebench score` and `agebench compare` leave behind: JSON, Markdown and figures."""
+"""The results of `agebench score` and `agebench compare`: JSON, figures, Markdown and HTML."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from agebench.metrics.schema import ComparisonFile, MetricsFile
 from agebench.reports.formatting import picture
+from agebench.reports.markdown import write_markdown
 from agebench.reports.plots import run
 from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures, score_figures
 from agebench.reports.sections.evaluation import compare_text, score_text
-from agebench.utils.io import write_json, write_text
+from agebench.utils.io import write_json
 
 
-def write_score(folder: Path, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
-    """metrics.json, report.md and figures/ of scored predictions.
+def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write metrics.json, figures/, report.md and report.html of scored predictions.
 
     Args:
         folder: made where it is not there.
-        metrics: the structure of metrics.json.
+        metrics: the content of metrics.json.
         tables: test set -> its predictions, for the figures.
     """
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics.to_json())
     drawn = run.plot_tests(folder, score_figures(metrics, tables), run.CAPTIONS | CAPTIONS)
-    _write(folder / "report.md", "# Age estimates, scored", score_text(metrics), drawn)
+    _write(folder, "report", "# Evaluation of age estimates", score_text(metrics), drawn)
 
 
-def write_comparison(folder: Path, result: Mapping[str, Any]) -> None:
-    """comparison.json, comparison.md and figures/.
+def write_comparison(folder: Path, result: ComparisonFile) -> None:
+    """Write comparison.json, figures/, comparison.md and comparison.html.
 
     Args:
         folder: made where it is not there.
-        result: `tests` (name -> what `compare` gives) and, over several test sets, `across`.
+        result: the content of comparison.json.
     """
-    write_json(folder / "comparison.json", result)
+    write_json(folder / "comparison.json", result.to_json())
     drawn = run.plot_tests(folder, comparison_figures(result), CAPTIONS)
-    _write(folder / "comparison.md", "# Systems compared", compare_text(result), drawn)
+    _write(folder, "comparison", "# Comparison of systems", compare_text(result), drawn)
 
 
-def _write(file: Path, title: str, text: str, drawn: Mapping[str, str]) -> None:
+def _write(folder: Path, name: str, title: str, text: str, drawn: Mapping[str, str]) -> None:
     pictures = [picture(name, caption) for name, caption in drawn.items()]
-    write_text(file, "\n\n".join([title, text.rstrip(), *pictures]) + "\n")
+    write_markdown(folder, "\n\n".join([title, text.rstrip(), *pictures]) + "\n", name)

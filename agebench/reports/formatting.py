@@ -1,59 +1,86 @@
-"""Numbers and names as a reader meets them."""
+"""Formatting of numbers, names and tables in reports."""
 
 import html
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tabulate import tabulate
 
-DASH = "–"
-MIN_GROUP = 30  # groups with fewer images are shown, not ranked
+from agebench.metrics.schema import GroupMetrics, MetricValue
 
-# What Markdown reads as markup; an underscore only where it does not stand inside a word.
+DASH = "–"
+MIN_GROUP = 30  # images; smaller groups are listed but not ranked
+
+# Markdown markup; an underscore inside a word is plain text.
 _MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
-def format_ci(figure: Mapping[str, Any] | None, *, digits: int = 2, percent: bool = False, sign: bool = False) -> str:
-    """`4.52 [4.40, 4.63]`; a dash where there is no value, no brackets where there is no interval; an open end is ∞.
+class Sized(Protocol):
+    """The metrics of a group that has a minimum size."""
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+
+    @property
+    def eligible(self) -> bool | None:
+        """Whether it has enough images to be compared; None where that was not recorded."""
+
+
+def format_ci(
+    metric: MetricValue | Mapping[str, Any] | None, *, digits: int = 2, percent: bool = False, sign: bool = False
+) -> str:
+    """Format a metric with its interval, as `4.52 [4.40, 4.63]`.
 
     Args:
-        figure: `value`, `low` and `high`, each of which may be None or missing.
-        digits: decimals.
-        percent: the figure is a share of 1 and shown as `55.8 % [54.4, 57.2]`.
-        sign: show a plus too.
+        metric: the metric, or the JSON of one. Without a value the result is a dash, without an interval it has no brackets.
+        digits: number of decimals.
+        percent: multiply by 100 and format as `55.8 % [54.4, 57.2]`.
+        sign: also write a plus sign.
     """
-    figure = figure or {}
+    metric = metric if isinstance(metric, MetricValue) else MetricValue.model_validate(metric or {})
     value, low, high = (
-        format_number(figure.get(key), digits=digits, percent=percent, sign=sign) for key in ("value", "low", "high")
+        format_number(number, digits=digits, percent=percent, sign=sign)
+        for number in (metric.value, metric.ci_low, metric.ci_high)
     )
     if value == DASH:
         return DASH
-    shown = f"{value} %" if percent else value
+    text = f"{value} %" if percent else value
     if high == DASH and low != DASH:
-        high = "∞"  # The sample has no upper bound, as of a 95th percentile from 50 images.
-    return shown if DASH in (low, high) else f"{shown} [{low}, {high}]"
+        high = "∞"  # The sample has no upper bound, for example a 95th percentile of 50 images.
+    return text if DASH in (low, high) else f"{text} [{low}, {high}]"
 
 
 def format_number(value: float | None, *, digits: int = 2, percent: bool = False, sign: bool = False) -> str:
-    """A number, or a dash; never `-0.00`."""
+    """Format a number without a negative zero; None becomes a dash.
+
+    Args:
+        value: the number.
+        digits: the number of decimals.
+        percent: whether to multiply by 100.
+        sign: whether positive values get a plus sign.
+
+    Returns:
+        The text.
+    """
     if value is None:
         return DASH
     return f"{value * (100 if percent else 1):{'+' if sign else '-'}z.{digits}f}"
 
 
 def format_count(value: int | None) -> str:
-    """`23,707`, or a dash."""
+    """Format a count, such as `23,707`; None becomes a dash."""
     return DASH if value is None else f"{value:,}"
 
 
 def format_p_value(p: float) -> str:
-    """`p = 0.012`, `p < 0.001`."""
+    """Format a p-value, such as `p = 0.012` or `p < 0.001`."""
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def format_duration(seconds: float | None) -> str:
-    """`1 h 02 min`, `17 min 20 s`, `8.4 s`, or a dash."""
+    """Format a duration, such as `1 h 02 min`, `17 min 20 s` or `8.4 s`; None becomes a dash."""
     if seconds is None:
         return DASH
     if seconds < 9.95:
@@ -64,13 +91,13 @@ def format_duration(seconds: float | None) -> str:
 
 
 def sanitize(name: object) -> str:
-    """A name on one line, without characters that move a cursor or hide."""
-    words = " ".join(str(name).split())
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    """Put a name on one line and replace control characters and invisible characters."""
+    line = " ".join(str(name).split())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def escape_markdown(name: object) -> str:
-    """A name from a card or from data, harmless in Markdown and in the HTML that Markdown may become."""
+    """Escape a name for Markdown, and for the HTML that Markdown is converted to."""
     return _MARKUP.sub(r"\\\1", html.escape(sanitize(name), quote=False))
 
 
@@ -93,58 +120,66 @@ _LATEX = {
 
 
 def latex_escaped(name: object) -> str:
-    """Return a name as text for LaTeX: no character of it is a command; the marks of our tables become commands."""
+    """Escape a name for LaTeX; the symbols of the tables become LaTeX commands."""
     return "".join(_LATEX.get(character, character) for character in sanitize(name))
 
 
 def group_name(grouping: str, group: str) -> str:
-    """A crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is somebody's letter."""
+    """Format a crossing `female*Asian` as `female × Asian`; in plain groupings a `*` is part of the name."""
     return group.replace("*", " × ") if "*" in grouping else group
 
 
-def is_below_min_n(entry: Mapping[str, Any]) -> bool:
-    """Whether a group has too few images to be ranked."""
-    return not entry.get("ranked", (entry.get("n") or 0) >= MIN_GROUP)
+def is_below_min_n(group: Sized) -> bool:
+    """Return whether a group has too few images to be compared."""
+    return not (group.n >= MIN_GROUP if group.eligible is None else group.eligible)
 
 
 def join_words(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join words as `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """`lr 0.001, schedule one-cycle`: what is set, without what is None."""
+    """Format settings as `lr 0.001, schedule one-cycle`; settings that are None are omitted."""
     return ", ".join(
         f"{escape_markdown(key)} {escape_markdown(value)}" for key, value in values.items() if value is not None
     )
 
 
 def picture(name: str, caption: str) -> str:
-    """The figure `figures/<name>.png` with its caption below."""
+    """Return the Markdown of the image `figures/<name>.png` with its caption."""
     return f"![{name.replace('-', ' ')}](figures/{name}.png)\n\n*{caption}*"
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Sequence[str] = ()) -> str:
-    """A Markdown table, "" without rows; unless `align` says so, every column but the first is set right."""
+    """Format a Markdown table.
+
+    Args:
+        headers: the Markdown of the column headers.
+        rows: the Markdown of the cells, row by row.
+        align: `left`, `center` or `right` by column; by default the first column is left-aligned and the others are
+            right-aligned.
+
+    Returns:
+        The table, "" without rows.
+    """
     if not rows:
         return ""
     align = align or ["left", *["right"] * (len(headers) - 1)]
-    made: str = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return made
+    table: str = tabulate(rows, headers=headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return table
 
 
-def group_table(heading: str, entries: Mapping[str, Any]) -> str:
-    """One row a group of metrics.json: n, MAE, at equal ages where that is known, bias and CS@5."""
-    even = any(entry.get("mae_standardised") for entry in entries.values())
+def group_table(heading: str, groups: Mapping[str, GroupMetrics]) -> str:
+    """Format one row per group: n, MAE, age-standardized MAE where known, bias and CS@5."""
+    standardized = any(group.age_standardized_mae for group in groups.values())
     rows = []
-    for group, entry in entries.items():
-        shown = escape_markdown(group_name(heading, group)) + (" (too few to rank)" if is_below_min_n(entry) else "")
-        row = [shown, format_count(entry.get("n")), format_ci(entry.get("mae"))]
-        row += [format_ci(entry.get("mae_standardised"))] * even
-        row += [
-            format_ci(entry.get("bias"), sign=True),
-            format_ci(entry.get("cs5"), digits=1, percent=True),
-        ]
+    for name, group in groups.items():
+        label = escape_markdown(group_name(heading, name)) + (" (n < 30)" if is_below_min_n(group) else "")
+        row = [label, format_count(group.n), format_ci(group.mae)]
+        row += [format_ci(group.age_standardized_mae)] * standardized
+        row += [format_ci(group.bias, sign=True), format_ci(group.cs5, digits=1, percent=True)]
         rows.append(row)
-    headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)", *["MAE at equal ages"] * even]
+    headers = [escape_markdown(group_name(heading, heading)), "n", "MAE (years)"]
+    headers += ["age-standardized MAE"] * standardized
     return markdown_table([*headers, "bias (years)", "CS@5"], rows)

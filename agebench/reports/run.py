@@ -1,12 +1,14 @@
-"""The report of one run: report.md and its figures, from what the run wrote down."""
+"""The report of one run: report.md, report.html and figures, built from the files of the run."""
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
+from agebench.metrics.metric_specs import SPECS, Better, Unit
+from agebench.metrics.schema import GroupMetrics, MetricsFile, MetricValue, TestResult
 from agebench.reports.formatting import (
     escape_markdown,
     format_ci,
@@ -17,17 +19,20 @@ from agebench.reports.formatting import (
     markdown_table,
     picture,
 )
+from agebench.reports.markdown import write_markdown
 from agebench.reports.plots.errors import error_curves
 from agebench.reports.plots.run import dataset_colors, plot_run, save
 from agebench.reports.sections.auxiliary_targets import task_parts
 from agebench.reports.sections.external import cautions, describe_external, external_table
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.reports.sections.gaps import describe_gap
-from agebench.reports.sections.provenance import describe_faces, describe_samples_used, training_table
+from agebench.reports.sections.provenance import (
+    describe_faces,
+    describe_limit,
+    describe_samples_used,
+    training_table,
+)
 from agebench.reports.sections.splits import describe_protocol, test_label
-from agebench.utils.io import write_text
-
-_Columns = dict[str, tuple[str, dict[str, Any]]]
 
 _TESTED = (
     "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is. Its "
@@ -35,41 +40,32 @@ _TESTED = (
     "the two groups alone). Whether groups differ at all, a permutation test says (p, Holm-corrected over the groupings). "
     "Groups with few images are shown, but not compared."
 )
-# Key of `overall` -> column, and how its figures are written.
-_SCORES: _Columns = {f"cs{years}": (f"CS@{years}", {"digits": 1, "percent": True}) for years in (1, 3, 5, 10)}
-_ACROSS: _Columns = {
-    "mae": ("MAE (years)", {}),
-    "rmse": ("RMSE (years)", {}),
-    "bias": ("bias (years)", {"sign": True}),
-    "cs5": _SCORES["cs5"],
-}
-_FURTHER: _Columns = {
-    "median_ae": ("median error", {}),
-    "p95_ae": ("95th percentile", {}),
-    "balanced_mae_bands": ("MAE, each age band alike", {}),
-    "mae_within_train_ages": ("MAE within training ages", {}),
-    "r2": ("R²", {"digits": 3}),
-    "pearson": ("Pearson", {"digits": 3}),
+_SCORES = ("cs1", "cs3", "cs5", "cs10")
+_ACROSS = ("mae", "rmse", "bias", "cs5")
+_FURTHER = ("median_ae", "p95_ae", "balanced_mae_bands", "mae_within_train_ages", "r2", "pearson")
+# How the values of a unit are written.
+_FORMATS: dict[Unit, dict[str, Any]] = {
+    Unit.SHARE: {"digits": 1, "percent": True},
+    Unit.NONE: {"digits": 3},
 }
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.md` and `figures/` into a run's folder; returns the report.
+    """Write `report.md`, `report.html` and `figures/` into a run's folder.
 
     Every number comes from metrics.json, manifest.json and config.toml; only scatter and error curves read predictions.
 
     Raises:
         UserError: no run stands there, or one of its files cannot be read.
     """
-    metrics, manifest = _read(folder, "metrics.json", {}), _read(folder, "manifest.json", {})
+    metrics, manifest = read_metrics(folder), _read(folder, "manifest.json", {})
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
-    if not metrics:
-        raise UserError(f"{folder}: no metrics.json; a report needs the folder of a run that has been evaluated")
-    external = metrics["train"] is None
+    external = metrics.train is None
     drawn = {name: picture(name, caption) for name, caption in plot_run(folder, metrics, history).items()}
     parts = [
         f"# {escape_markdown(manifest.get('name') or folder.name)}",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
+        describe_limit(manifest),
         cross_dataset_table(metrics),
         describe_protocol(metrics),
         _method(metrics),
@@ -77,79 +73,92 @@ def write_report(folder: Path) -> Path:
         drawn.get("cumulative-scores", ""),
         _overall_table(metrics, _FURTHER),
         drawn.get("scatter", ""),
-        "## By age",
+        "## Performance by age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
-        "## For whom it is worse",
+        "## Subgroup performance",
         *_fairness(metrics, drawn),
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
-        "## How the faces were prepared",
+        "## Face alignment",
         describe_faces(manifest),
-        "## What was left out, and why",
+        "## Excluded images",
         *describe_samples_used(manifest),
         drawn.get("ages-of-parts", ""),
-        "## What was called" if external else "## How it was trained",
+        "## External model" if external else "## Training",
         external_table(manifest) if external else training_table(manifest, config),
         drawn.get("learning-curves", ""),
-        "## How to repeat it",
+        "## Reproducing this run",
         "In this folder, with the same datasets on the machine:",
         f"```\nagebench {'test' if external else 'run'} --config config.toml --out DIR\n```",
     ]
-    report = folder / "report.md"
-    write_text(report, "\n\n".join(part for part in parts if part) + "\n")
-    return report
+    return write_markdown(folder, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def summary(run: Path | Mapping[str, Any]) -> str:
-    """What the command line shows at the end of a run: one row a test set.
+def read_metrics(folder: Path) -> MetricsFile:
+    """Read the metrics.json of a run's folder, of schema 1 or 2.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    content = _read(folder, "metrics.json", {})
+    if not content:
+        raise UserError(f"{folder}: no metrics.json; a report needs the folder of a run that has been evaluated")
+    return MetricsFile.from_json(content, folder / "metrics.json")
+
+
+def summary(run: Path | MetricsFile) -> str:
+    """Summarize a run for the command line, with one row per test set.
 
     Args:
-        run: the run's folder, or what its metrics.json holds.
+        run: the run's folder, or the content of its metrics.json.
     """
-    metrics = _read(run, "metrics.json", {}) if isinstance(run, Path) else run
-    origin = "" if metrics["train"] is None else f"trained on {escape_markdown(metrics['train'])}\n\n"
+    metrics = read_metrics(run) if isinstance(run, Path) else run
+    origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
     parts = [f"{origin}{cross_dataset_table(metrics)}", describe_protocol(metrics), cautions(metrics)]
     return "\n\n".join(filter(None, parts))
 
 
-def cross_dataset_table(metrics: Mapping[str, Any]) -> str:
+def cross_dataset_table(metrics: MetricsFile) -> str:
     """One row a test set; the last column is the floor: the MAE of always answering a median age.
 
     It is the training set's median, or the test set's own where nothing was trained.
     """
-    floors = {name: test.get("baseline_mae") for name, test in metrics["tests"].items()}
+    floors = {name: test.baseline_mae for name, test in metrics.tests.items()}
     floor = (
-        {"MAE of the median": [format_number(value) for value in floors.values()]}
+        {"median-age baseline MAE": [format_number(value) for value in floors.values()]}
         if set(floors.values()) - {None}
         else {}
     )
     return _overall_table(metrics, _ACROSS, **floor)
 
 
-def _overall_table(metrics: Mapping[str, Any], columns: _Columns, **more: list[str]) -> str:
-    """One row a test set, its figures of all images; columns that no test set has are left out."""
-    tests = metrics["tests"]
-    shown = {
-        key: column
-        for key, column in columns.items()
-        if key == "mae" or any(_overall(test, key) for test in tests.values())
-    }
+def _overall_table(metrics: MetricsFile, names: Sequence[str], **more: list[str]) -> str:
+    """Format one row per test set with the overall metrics `names`; columns without any value are left out."""
+    tests = metrics.tests
+    shown = [name for name in names if name == "mae" or any(name in test.overall for test in tests.values())]
+    if not shown:
+        return ""
     rows = [
         [
             test_label(name, metrics),
-            format_count(test.get("n")),
-            *(format_ci(_overall(test, key), **style) for key, (_, style) in shown.items()),
-            *(column[place] for column in more.values()),
+            format_count(test.n),
+            *(_format(test, key) for key in shown),
+            *(column[row] for column in more.values()),
         ]
-        for place, (name, test) in enumerate(tests.items())
+        for row, (name, test) in enumerate(tests.items())
     ]
-    return markdown_table(["test set", "n", *(title for title, _ in shown.values()), *more], rows) if shown else ""
+    return markdown_table(["test set", "n", *(SPECS[name].header for name in shown), *more], rows)
 
 
-def _in_words(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    model, home, tests = manifest.get("model") or {}, metrics["train"], metrics["tests"]
+def _format(test: TestResult, name: str) -> str:
+    spec = SPECS[name]
+    return format_ci(test.metric(name), sign=spec.better is Better.ZERO, **_FORMATS.get(spec.unit, {}))
+
+
+def _in_words(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
+    model, home, tests = manifest.get("model") or {}, metrics.train, metrics.tests
     title = (manifest.get("train") or {}).get("title") or home
     head = f" ({escape_markdown(model['head'])} head)" if model.get("head") else ""
     where = join_words(
@@ -160,13 +169,13 @@ def _in_words(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         f"**{escape_markdown(title)}**, "
         f"tested on {where}."
     ]
-    errors = {name: _overall(test, "mae") for name, test in tests.items()}
-    away = {name: mae for name, mae in errors.items() if name != home and mae.get("value") is not None}
+    errors = {name: test.metric("mae") for name, test in tests.items()}
+    away = {name: mae.value for name, mae in errors.items() if name != home and mae.value is not None}
     if away:
         # Of many test sets the best and the worst: the table has them all.
-        ordered = sorted(away, key=lambda name: float(away[name]["value"]))
+        ordered = sorted(away, key=away.__getitem__)
         named = [
-            f"{format_ci(away[name])} years on {escape_markdown(name)}"
+            f"{format_ci(errors[name])} years on {escape_markdown(name)}"
             for name in dict.fromkeys([ordered[0], ordered[-1]])
         ]
         between = "between " if len(named) > 1 else ""
@@ -175,69 +184,71 @@ def _in_words(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         sentences.append(
             f"On held-out faces of its own dataset it is on average off by {format_ci(errors[home])} years."
         )
-    floors = {name: test["baseline_mae"] for name, test in tests.items() if test.get("baseline_mae") is not None}
+    floors = {name: test.baseline_mae for name, test in tests.items() if test.baseline_mae is not None}
     if floors:
         ends = " to ".join(dict.fromkeys(format_number(end) for end in (min(floors.values()), max(floors.values()))))
         sentences.append(f"Always answering the median age of the training set would be off by {ends} years.")
     # A model beats the floor where its whole interval lies below; a missing figure claims nothing.
-    highs = {name: errors[name].get("high", errors[name].get("value")) for name in floors}
+    highs = {name: _upper_end(errors[name]) for name in floors}
     weak = [escape_markdown(name) for name, high in highs.items() if high is not None and high >= floors[name]]
     if weak:
         sentences.append(f"**On {join_words(weak)} it is not shown to be better than that.**")
     return " ".join(sentences)
 
 
-def _overall(test: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A figure of all images, or an empty one."""
-    return (test.get("overall") or {}).get(key) or {}
+def _upper_end(metric: MetricValue) -> float | None:
+    """Return the upper end of the interval; without an interval the value, None where the end is open."""
+    return metric.value if "ci_high" not in metric.model_fields_set else metric.ci_high
 
 
-def _method(metrics: Mapping[str, Any]) -> str:
-    tests = metrics["tests"]
-    subjects = {name: test["subjects"] for name, test in tests.items() if test.get("subjects")}
+def _method(metrics: MetricsFile) -> str:
+    tests = metrics.tests
+    subjects = {name: test.subjects for name, test in tests.items() if test.subjects}
     drawn = [f"the {format_count(n)} subjects of {escape_markdown(name)}" for name, n in subjects.items()]
     if len(drawn) < len(tests):
         drawn.append("single images elsewhere" if drawn else "images")
     return (
         f"In brackets: 95 % bootstrap intervals, resampling {join_words(drawn)}. Bias: predicted less true. CS@5: the share of "
         "images that are off by at most five years."
-        + f" MAE of the median: of always answering the {'training' if metrics['train'] else 'test'} set's median age."
+        + f" Median-age baseline MAE: of always predicting the {'training' if metrics.train else 'test'} set's median age."
     )
 
 
-def _age_tables(metrics: Mapping[str, Any]) -> list[str]:
+def _age_tables(metrics: MetricsFile) -> list[str]:
     parts = []
-    for name, test in metrics["tests"].items():
-        table = group_table("true age", (test.get("groups") or {}).get("age_band") or {})
+    for name, test in metrics.tests.items():
+        table = group_table("true age", test.groups.get("age_band", {}))
         parts += [f"### {escape_markdown(name)}, by age", table] if table else []
     return parts or ["No figures by age were recorded."]
 
 
-def _fairness(metrics: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+def _fairness(metrics: MetricsFile, drawn: Mapping[str, str]) -> list[str]:
     parts, without = [], []
-    for place, (name, test) in enumerate(metrics["tests"].items()):
-        groups = {key: entries for key, entries in (test.get("groups") or {}).items() if key != "age_band" and entries}
+    for place, (name, test) in enumerate(metrics.tests.items()):
+        groups = _subgroups(test)
         if not groups:
             without.append(escape_markdown(name))
             continue
         parts.append(f"### {escape_markdown(name)}, by group")
-        gaps, unknown = test.get("gaps") or {}, test.get("unknown") or {}
         for grouping, entries in groups.items():
-            words = [describe_gap(grouping, gaps.get(grouping) or {})]
-            if unknown.get(grouping):
-                words.append(f"Unknown for {format_count(unknown[grouping])} images, which stand in no group.")
+            words = [describe_gap(grouping, test.gaps[grouping])] if grouping in test.gaps else []
+            if n_unknown := test.n_unknown.get(grouping):
+                words.append(f"Unknown for {format_count(n_unknown)} images, which are in no group.")
             parts += [group_table(grouping, entries), " ".join(filter(None, words))]
         parts.append(drawn.get(f"groups-{place}", ""))
     nothing = f"No groups are annotated in {join_words(without)}, so nothing can be said there." if without else ""
     return [_TESTED if parts else "", *parts, nothing]
 
 
-def _error_analysis(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+def _subgroups(test: TestResult) -> dict[str, dict[str, GroupMetrics]]:
+    """Return the groupings other than age bands."""
+    return {name: groups for name, groups in test.groups.items() if name != "age_band" and groups}
+
+
+def _error_analysis(folder: Path, metrics: MetricsFile) -> list[str]:
     """Curves of error and loss by age and group, and where the worst predictions stand."""
-    parts = ["## Where it errs"]
-    for name, (figure, caption) in error_curves(
-        folder, metrics, dataset_colors(metrics["train"], metrics["tests"])
-    ).items():
+    parts = ["## Error analysis"]
+    for name, (figure, caption) in error_curves(folder, metrics, dataset_colors(metrics.train, metrics.tests)).items():
         save(figure, folder / "figures" / f"{name}.png")
         parts.append(picture(name, caption))
     if (folder / "private" / "errors.md").exists():
@@ -248,12 +259,12 @@ def _error_analysis(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
     return parts if len(parts) > 1 else []
 
 
-def _failures(metrics: Mapping[str, Any]) -> list[str]:
+def _failures(metrics: MetricsFile) -> list[str]:
     """Whose faces are missing from the figures: a detector that misses some groups more than others biases a benchmark."""
     parts = []
-    for name, test in metrics["tests"].items():
-        found = test.get("failure_to_process") or {}
-        parts += [describe_failures(name, found), *failures_tables(found)] if found else []
+    for name, test in metrics.tests.items():
+        if test.failure_to_process is not None:
+            parts += [describe_failures(name, test.failure_to_process), *failures_tables(test.failure_to_process)]
     return ["### Failure to process, by group", *parts] if parts else []
 
 

@@ -1,6 +1,5 @@
-"""The folds of one run: what each leaves behind, and all of it together."""
+"""Combine the predictions of a run's folds, and compute their metrics."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError
 from agebench.metrics.cross_validation import evaluate_folds, evaluate_task_folds
 from agebench.metrics.prediction_format import FOLD
-from agebench.runs.config import RunConfig
+from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.utils.integrity import read_arrow
 from agebench.utils.io import atomic_write
 
 
-def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> dict[str, Any]:
-    """The folds' predictions to figures, both kept: predictions/<test>.parquet and metrics.json."""
+def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> MetricsFile:
+    """Compute the metrics of every test set over all folds, and write them to metrics.json.
+
+    Args:
+        config: the run's settings.
+        folder: the run's folder.
+        divisions: the division of each fold.
+    """
     trained = [division.train.table["age"] for division in divisions]
     protocol, found = divisions.protocol(), {}
     for name in divisions.tests:
@@ -31,7 +37,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> di
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
-        figures |= evaluate_task_folds(
+        tasks = evaluate_task_folds(
             table,
             list(config.model.targets),
             groups=divisions[0].tests[name].groups,
@@ -43,36 +49,44 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> di
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
         )
-        found[name] = figures | {"baseline_mae": float((table["age"] - own).abs().mean())}
+        changes: dict[str, Any] = {"baseline_mae": float((table["age"] - own).abs().mean())}
+        if tasks:
+            changes["tasks"] = tasks
         if name == divisions.train_dataset and any(protocol["leaks"].values()):
-            found[name]["leaks"] = protocol["leaks"]
-    metrics = {"schema": 1, "train": divisions.train_dataset, "protocol": protocol, "tests": found}
-    folder.write_json("metrics.json", metrics)
+            changes["leaks"] = protocol["leaks"]
+        found[name] = figures.model_copy(update=changes)
+    metrics = MetricsFile(train=divisions.train_dataset, protocol=ProtocolSummary.model_validate(protocol), tests=found)
+    folder.write_json("metrics.json", metrics.to_json())
     return metrics
 
 
-def concat_fold_predictions(folder: RunDir, divisions: FoldSplits, test: str) -> pd.DataFrame:
-    """All folds' answers about a test set, without `p`; of several folds also kept as predictions/<test>.parquet.
+def concat_fold_predictions(folder: RunDir, splits: FoldSplits, test: str) -> pd.DataFrame:
+    """Return all folds' predictions of a test set, without `p`; of several folds also written to predictions/<test>.parquet.
+
+    Args:
+        folder: the run's folder.
+        splits: the division of each fold.
+        test: the test set.
 
     Raises:
-        AgebenchError: a fold that was done before answered about other images than it is asked about now.
+        AgebenchError: a finished fold predicted other images than its test split has now.
     """
-    if len(divisions) == 1:
+    if len(splits) == 1:
         return _table(read_arrow(folder.path, f"predictions/{test}.parquet"))
     tables = []
-    for number, (name, division) in enumerate(zip(divisions.folds.names, divisions, strict=True)):
-        own = folder.fold(number, len(divisions))
-        content = read_arrow(own.path, f"predictions/{test}.parquet")
-        asked = division.tests[test].table["sample_id"]
-        if not np.array_equal(content["sample_id"].to_numpy(), asked.to_numpy()):
+    for fold, (name, split) in enumerate(zip(splits.folds.names, splits, strict=True)):
+        fold_dir = folder.fold(fold, len(splits))
+        content = read_arrow(fold_dir.path, f"predictions/{test}.parquet")
+        expected_ids = split.tests[test].table["sample_id"]
+        if not np.array_equal(content["sample_id"].to_numpy(), expected_ids.to_numpy()):
             raise AgebenchError(
-                f"{own.path}: was done with other images of {test} than are there now; delete this folder and go on with --resume"
+                f"{fold_dir.path}: the fold predicted other images of {test} than there are now; delete the folder and use --resume"
             )
         tables.append(content.append_column(FOLD, pa.array([name] * len(content))))
-    whole = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
-    with atomic_write(_file(folder, test)) as temporary:
-        pq.write_table(whole, temporary)
-    return _table(whole)
+    combined = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    with atomic_write(folder.path / "predictions" / f"{test}.parquet") as temporary:
+        pq.write_table(combined, temporary)
+    return _table(combined)
 
 
 def _table(content: pa.Table) -> pd.DataFrame:
@@ -80,7 +94,3 @@ def _table(content: pa.Table) -> pd.DataFrame:
         content = content.drop_columns(["p"])
     table: pd.DataFrame = content.to_pandas()
     return table
-
-
-def _file(folder: RunDir, test: str) -> Path:
-    return folder.path / "predictions" / f"{test}.parquet"

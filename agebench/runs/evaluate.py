@@ -1,4 +1,4 @@
-"""One test without training: the same datasets, faces, figures and report as of a run, whoever answers."""
+"""One test without training: the same datasets, faces, metrics and report as those of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 import torch
 
+from agebench.config.evaluate import ExternalConfig, PublishedConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
+from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import Catalog
-from agebench.reports.run import write_report
 from agebench.runs.artifacts import (
     faces_metadata,
     predictions_table,
@@ -23,12 +24,10 @@ from agebench.runs.artifacts import (
     save_tests,
     tests_metadata,
 )
-from agebench.runs.datasets import apply_exclusions, open_dataset
-from agebench.runs.error_gallery import write_error_gallery
-from agebench.runs.external_config import ExternalConfig
-from agebench.runs.failure_to_process import record_failures
+from agebench.runs.datasets import open_run_data
+from agebench.runs.evaluation import RunResult, evaluate_and_report
+from agebench.runs.manifest import Manifest, ModelRecord
 from agebench.runs.provenance import input_digests
-from agebench.runs.published_config import PublishedConfig
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
 from agebench.training.device import hardware_info
@@ -37,58 +36,65 @@ from agebench.training.prediction import FaceEstimates
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """Who answers.
+    """A model under test.
 
     Attributes:
-        about: for the manifest.
-        answer: (dataset, its faces, the samples asked about) -> their ages.
-        contamination: dataset -> whether it may have been trained on: `known`, `validated`, `unknown`, `none stated`.
-        classes: target beside age -> its classes.
+        record: its entry in the manifest.
+        estimate: (dataset, its prepared faces, the samples to predict) -> estimates.
+        contamination: dataset -> whether the model may have been trained on it: `known`, `validated`, `unknown` or
+            `none stated`.
+        classes: auxiliary target -> its classes.
     """
 
-    about: Mapping[str, Any]
-    answer: Callable[[str, FaceCache, Samples], FaceEstimates]
+    record: ModelRecord
+    estimate: Callable[[str, FaceCache, Samples], FaceEstimates]
     contamination: Callable[[str], str]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def evaluate_model(
     config: ExternalConfig | PublishedConfig,
-    tested: EvaluatedModel,
-    catalogue: Catalog,
+    model: EvaluatedModel,
+    catalog: Catalog,
     folder: RunDir,
     device: torch.device,
-) -> dict[str, Any]:
-    """Test on every usable image of each dataset; returns metrics.json's content.
+) -> RunResult:
+    """Test a model on every usable image of each dataset.
+
+    Args:
+        config: the test's settings.
+        model: the model under test.
+        catalog: the cards of the datasets.
+        folder: the test's folder.
+        device: where the model computes.
 
     Raises:
-        UserError: a dataset is missing.
-        AgebenchError: a step's own, or what the model does wrong.
+        UserError: a dataset is missing, or the model's estimates are no ages.
+        AgebenchError: the model failed.
     """
     folder.begin(config)
     with folder.timed("read_s"):
-        datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-        audited, excluded = apply_exclusions(datasets, config.data.exclude)
+        data = open_run_data(config, catalog)
     with folder.timed("faces_s"):
-        faces = {name: prepare_faces(config, dataset, audited[name]) for name, dataset in datasets.items()}
-    tests = {name: drop_rejected(name, samples, faces[name]) for name, samples in audited.items()}
-    save_tests(folder, tests, audited)
-    cards = {name: dataset.card for name, dataset in datasets.items()}
-    about: dict[str, Any] = {
-        "seed": config.seed,
-        "hardware": hardware_info(device),
-        "model": tested.about,
-        "faces": faces_metadata(cards, config.model, config.faces, faces),
-        "samples": tests_metadata(tests, audited),
-        **excluded,
-        "inputs": input_digests(config, datasets, audited, excluded),
-    }
-    folder.write_manifest(about | {"finished": False})
-    found, answers = {}, {}
+        faces = {name: prepare_faces(config, dataset, data.samples[name]) for name, dataset in data.datasets.items()}
+    tests = {name: drop_rejected(name, samples, faces[name]) for name, samples in data.samples.items()}
+    save_tests(folder, tests, data.samples)
+    manifest = Manifest(
+        seed=config.seed,
+        hardware=hardware_info(device),
+        model=model.record,
+        faces=faces_metadata(data.cards, config.model, config.faces, faces),
+        samples=tests_metadata(tests, data.samples),
+        inputs=input_digests(config, data),
+        finished=False,
+    )
+    manifest.record_left_out(config.data.limit, data.exclusions)
+    folder.write_manifest(manifest)
+    metrics, predictions = {}, {}
     for name, test in tests.items():
         with folder.timed("predict_s"):
-            estimates = tested.answer(name, faces[name], test)
-        table = answers[name] = predictions_table(test, estimates, tested.classes)
+            estimates = model.estimate(name, faces[name], test)
+        table = predictions[name] = predictions_table(test, estimates, model.classes)
         _refuse_absurd(table, config.model.name, name)
         save_predictions(folder, name, table, estimates.probs)
         settings: dict[str, Any] = {
@@ -97,24 +103,27 @@ def evaluate_model(
             "seed": config.seed,
         }
         with folder.timed("evaluate_s"):
-            found[name] = evaluate(table, **settings) | {"contamination": tested.contamination(name)}
-            found[name] |= evaluate_tasks(table, list(tested.classes), **settings)
-            # The floor of a test without a training set: the constant that errs least here, which no model is told.
-            found[name]["baseline_mae"] = float((table["age"] - table["age"].median()).abs().mean())
-    write_error_gallery(folder, answers, faces)
-    metrics = record_failures(folder, {"schema": 1, "train": None, "tests": found}, audited, faces)
-    about["timings"] = folder.timings | {"total_s": round(sum(folder.timings.values()), 1)}
-    folder.write_manifest(about | {"finished": False})
-    write_report(folder.path)
-    folder.write_manifest(about | {"finished": True})
-    return metrics
+            changes: dict[str, Any] = {
+                "training_overlap": model.contamination(name),
+                # The baseline of a test without a training set: the test set's own median age, which no model is given.
+                "baseline_mae": float((table["age"] - table["age"].median()).abs().mean()),
+            }
+            tasks = evaluate_tasks(table, list(model.classes), **settings)
+            metrics[name] = evaluate(table, **settings).model_copy(update=changes | ({"tasks": tasks} if tasks else {}))
+    content = MetricsFile(train=None, tests=metrics)
+    return evaluate_and_report(folder, manifest, content, lambda: predictions, data.samples, faces)
 
 
 def _refuse_absurd(table: pd.DataFrame, model: str, test: str) -> None:
-    """Refuse what `agebench score` refuses: figures from such numbers mean nothing.
+    """Refuse estimates that are no ages, as `agebench score` does: metrics of such numbers mean nothing.
+
+    Args:
+        table: the predictions.
+        model: the model's name.
+        test: the test set's name.
 
     Raises:
-        UserError: an estimate that is no finite number, or no number of years.
+        UserError: an estimate is not finite, or no number of years.
     """
     try:
         validate_file(table, Path(f"model '{model}' on {test}"))
@@ -126,14 +135,19 @@ def _refuse_absurd(table: pd.DataFrame, model: str, test: str) -> None:
 
 
 def drop_rejected(name: str, samples: Samples, faces: FaceCache) -> Samples:
-    """Less the samples in which no face could be prepared, which go to quarantine.
+    """Reject the samples in which no face could be prepared.
+
+    Args:
+        name: the dataset's name.
+        samples: its samples.
+        faces: its prepared faces.
 
     Raises:
-        UserError: nothing is left.
+        UserError: no sample remains.
     """
-    kept = faces.drop_rejected(samples)
-    if not len(kept):
+    remaining = faces.drop_rejected(samples)
+    if not len(remaining):
         raise UserError(
             f"{name}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?"
         )
-    return kept
+    return remaining

@@ -1,4 +1,4 @@
-"""A finished run's model as files for elsewhere: checked, judged, timed."""
+"""Export the model of a finished run to files that are checked, evaluated and timed."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agebench.config.run import RunConfig
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators.external.model_files import need_onnxruntime
@@ -20,7 +21,6 @@ from agebench.export.formats.onnx import require_onnx
 from agebench.export.loading import open_exported
 from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, write_export
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig
 from agebench.runs.datasets import open_dataset
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.loading import load_run, load_test_set
@@ -32,20 +32,20 @@ from agebench.utils.integrity import read_table
 from agebench.utils.io import file_digest, write_json
 from agebench.utils.progress import progress
 
-# Faces to compare a file with its model on; and training faces that int8 takes its scales from.
+# Number of faces to compare a file with its model, and of training faces that calibrate int8.
 EXAMPLES, CALIBRATION = 64, 256
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What to write, and how to judge it.
+    """The files to write, and how lower precisions are evaluated.
 
     Attributes:
         variants: the files.
-        impossible: combinations that were asked for and cannot be had: (file, why).
-        images: how many of each test set lower precisions are judged on, at most; None: all.
-        resamples: of the intervals.
-        seed: of them.
+        impossible: requested combinations that are not supported: (file, reason).
+        images: the largest number of images of each test set that lower precisions are evaluated on; None: all.
+        resamples: bootstrap resamples of the intervals.
+        seed: seed of the bootstrap.
     """
 
     variants: tuple[ExportVariant, ...]
@@ -63,10 +63,17 @@ def plan_exports(
     resamples: int = 1000,
     seed: int = 0,
 ) -> ExportPlan:
-    """Every format in every precision, as far as they go together.
+    """Combine every format with every precision, as far as supported.
+
+    Args:
+        formats: the formats.
+        precisions: the precisions.
+        images: the largest number of images of each test set that lower precisions are evaluated on; None: all.
+        resamples: bootstrap resamples of the intervals.
+        seed: seed of the bootstrap.
 
     Raises:
-        UserError: an unknown word, nothing that can be had, or a package is missing that they need.
+        UserError: a format or precision is unknown, no combination is supported, or a required package is missing.
     """
     for option, words, known in (("--format", formats, SUFFIXES), ("--precision", precisions, TYPES)):
         for word in words:
@@ -87,14 +94,20 @@ def plan_exports(
 
 
 def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Path) -> dict[str, Any]:
-    """Write the files to `out`, beside each a JSON of the same name about it.
+    """Write the files to `out`, and beside each a JSON file that describes it.
+
+    Args:
+        folder: the run's folder.
+        catalogue: the cards of the datasets.
+        ordered: the files to write.
+        out: the folder of the files.
 
     Returns:
-        files: what stands in those; refused and impossible: [{file, reason}]; hardware.
+        `files`: the descriptions; `refused` and `impossible`: [{file, reason}]; `hardware`.
 
     Raises:
-        UserError: no finished run of one model stands there, or one of its datasets does not.
-        AgebenchError: a file says something else than the model.
+        UserError: the run is not finished, has several models, or a dataset is missing.
+        AgebenchError: a file's predictions differ from the model's.
     """
     config, trained = load_finished_run(folder)
     lower = any(variant.precision != "fp32" for variant in ordered.variants)
@@ -116,7 +129,7 @@ def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Pat
 
     for variant in progress(ordered.variants, label="export", unit="file"):
         path = out / variant.file
-        _beside(path).unlink(missing_ok=True)  # of an earlier file: killed now, it would stand beside another
+        _beside(path).unlink(missing_ok=True)  # of an earlier file: an interruption would leave it beside the new one
         options: dict[str, Any] = {} if variant.precision == "fp32" else {"calibration": calibration, "judge": judge}
         try:
             inside = write_export(
@@ -133,10 +146,13 @@ def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Pat
 
 
 def load_finished_run(folder: RunDir) -> tuple[RunConfig, TrainedEstimator]:
-    """As `open_trained`, on the CPU, and only of a run that is finished and has one model.
+    """Load the settings and the model of a finished run of one fold, on the CPU.
+
+    Args:
+        folder: the run's folder.
 
     Raises:
-        UserError: it has not.
+        UserError: the run is not finished, or has several folds.
     """
     if (folder.path / "folds").exists():
         raise UserError(
@@ -154,9 +170,7 @@ def load_finished_run(folder: RunDir) -> tuple[RunConfig, TrainedEstimator]:
 def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, images: int | None) -> CheckSubset:
     file = folder.path / "predictions" / f"{name}.parquet"
     if not file.exists():
-        raise UserError(
-            f"{file}: gone, and without what the model said there is nothing to compare a lower precision with"
-        )
+        raise UserError(f"{file}: missing; a lower precision is compared with these predictions")
     said = (
         read_table(folder.path, f"predictions/{name}.parquet").drop(columns="p", errors="ignore").set_index("sample_id")
     )
@@ -167,7 +181,7 @@ def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, imag
             "changed since the run"
         )
     mae = folder.metrics()["tests"][name]["overall"]["mae"]
-    if mae["low"] is None:
+    if mae["ci_low"] is None:
         raise UserError(
             f"{folder.path}: its figures have no intervals (evaluate.resamples = 0), and a lower precision is judged by them"
         )
@@ -176,13 +190,13 @@ def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, imag
 
 
 def _calibrating(config: RunConfig, folder: RunDir, catalogue: Catalog) -> FaceDataset:
-    """Training faces, over all ages."""
+    """Return training faces of all ages, which calibrate int8."""
     name = config.data.train
     dataset = open_dataset(catalogue.datasets.get(name))
     ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
     other = ~dataset.samples.table["sample_id"].isin(ids)
     chosen = dataset.samples.reject(other, "not trained on")
-    faces = prepare_faces(config, dataset, chosen if config.data.exclude else None)
+    faces = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
     trained = faces.drop_rejected(chosen)
     return subsample_by_age(make_face_dataset(faces, trained), CALIBRATION)
 
@@ -207,6 +221,6 @@ def _beside(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """What an earlier call left under a name that was refused now."""
+    """Delete a refused file and its description, also those of an earlier call."""
     path.unlink(missing_ok=True)
     _beside(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run's model can promise of a single answer, for the card of an exported file: without its data, nobody could tell."""
+"""Guarantees about a model's single predictions, for the card of an exported file, which ships without data."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,16 +15,21 @@ from agebench.utils.integrity import read_table
 
 
 def tables_of_tests(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Test set -> predictions, as a person would call it: the training set's own part is its held-out part.
+    """Return name of a test set -> predictions; the training set's own test split is called its held-out part.
+
+    Args:
+        folder: the run's folder.
+        home: the training set.
+        tests: the test sets.
 
     Raises:
-        UserError: a file is gone.
+        UserError: a file is missing.
     """
     tables = {}
     for name in tests:
         file = folder.path / "predictions" / f"{name}.parquet"
         if not file.exists():
-            raise UserError(f"{file}: gone, so the run's errors cannot be measured")
+            raise UserError(f"{file}: missing, so the run's errors cannot be measured")
         tables[f"{name} (held-out part)" if name == home else name] = read_table(
             folder.path, f"predictions/{name}.parquet"
         )
@@ -32,31 +37,50 @@ def tables_of_tests(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str
 
 
 def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str, Any]:
-    """Intervals (level -> see `interval_promise`), gates (threshold -> challenge age -> see `gate_promise`), and errors.
+    """Return intervals (by level), age-gate error rates (by threshold and challenge age), and errors by estimated age.
 
-    Of a run that kept no predictions of its validation part, no intervals; of one that kept few, only the levels that they allow.
+    A run without validation predictions has no intervals; one with few has only the levels that they allow.
+
+    Args:
+        folder: the run's folder.
+        home: the training set.
+        tests: the test sets.
     """
     tables = tables_of_tests(folder, home, tests)
-    found: dict[str, Any] = {
-        "gates": {str(age): gate_error_rate_grid(tables, age) for age in LEGAL_AGES},
-        "errors": error_by_estimated_age(tables),
+    guarantees: dict[str, Any] = {
+        "gates": {
+            str(age): {key: gate.to_json() for key, gate in gate_error_rate_grid(tables, age).items()}
+            for age in LEGAL_AGES
+        },
+        "errors": {
+            test: {band: errors.to_json() for band, errors in bands.items()}
+            for test, bands in error_by_estimated_age(tables).items()
+        },
     }
     if (folder.path / VALIDATION).exists():
         calibration = read_table(folder.path, VALIDATION)
-        found["intervals"] = {}
+        guarantees["intervals"] = {}
         for level in LEVELS:
             if calibration_units(calibration) >= min_calibration_size(level):
-                promise = conformal_interval(calibration, tables, level)
-                found["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **promise}
-    return found
+                interval = conformal_interval(calibration, tables, level)
+                guarantees["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **interval.to_json()}
+    return guarantees
 
 
 def calibrated_on(home: str) -> str:
-    """Which faces an interval was calibrated on, in words."""
+    """Return the name of the calibration set of intervals.
+
+    Args:
+        home: the training set.
+    """
     return f"{home} (validation part)"
 
 
 def calibrated_from(interval: Mapping[str, Any]) -> str:
-    """From how many images, and of how many people where that is known: then new people's ages are what is promised."""
-    whose = interval.get("people")
-    return f"n = {interval['n']:,}" + ("" if whose is None else f" of {whose:,} people, for new people")
+    """Return the size of the calibration set: images, and subjects where they are known.
+
+    Args:
+        interval: a conformal interval; with `people` it holds for new subjects.
+    """
+    n_subjects = interval.get("people")
+    return f"n = {interval['n']:,}" + ("" if n_subjects is None else f" of {n_subjects:,} people, for new people")

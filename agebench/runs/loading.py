@@ -1,7 +1,9 @@
-"""A run that has been trained, opened again: its model, and the faces of a test set prepared as in the run."""
+"""Open a trained run: its model, and the faces of a test set prepared as in the run."""
 
 import torch
 
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.data.splits.splits import drop_overlapping
@@ -10,7 +12,6 @@ from agebench.estimators.trained import TrainedEstimator
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.heads import heads
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig, read_settings
 from agebench.runs.datasets import open_dataset
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
@@ -21,32 +22,34 @@ from agebench.utils.integrity import checked, read_table
 
 
 def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[RunConfig, TrainedEstimator]:
-    """A run's config and its best model, ready to be asked.
+    """Load a run's settings and its best model in evaluation mode.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         device: `auto`, `cpu`, `cuda`, …
-        stranger: somebody else wrote the config: before anything is allocated, its model has to be that of the checkpoint.
+        stranger: whether the config is untrusted: its model must match the checkpoint before memory is allocated.
 
     Raises:
-        UserError: no run of ours stands there, it has no checkpoint, or the checkpoint is damaged or another model's.
+        UserError: the folder contains no trained run or no checkpoint, or the checkpoint is damaged or of another model.
     """
     if not (folder.path / "config.toml").exists():
-        raise UserError(f"{folder.path}: no run stands here (no config.toml); give the folder that `agebench run` made")
+        raise UserError(
+            f"{folder.path}: the folder contains no run (no config.toml); give the folder of an `agebench run`"
+        )
     data = read_settings(folder.path / "config.toml").get("data", {})
     if isinstance(data, dict) and "train" not in data:
         raise UserError(
-            f"{folder.path}: this run tests a model that is not ours and keeps no checkpoint; only models that "
-            "`agebench run` trained can be opened"
+            f"{folder.path}: this run tests an external model and has no checkpoint; only models that `agebench run` "
+            "trained can be opened"
         )
     config = folder.config()
     checkpoint = folder.checkpoints / "best.safetensors"
     if not checkpoint.exists():
         raise UserError(
-            f"{checkpoint}: no such checkpoint: the run was not trained to its first epoch's end, or its checkpoints were "
-            f"deleted; `agebench run --config {folder.path / 'config.toml'} --out DIR` makes it again"
+            f"{checkpoint}: no such checkpoint: the run completed no epoch, or its checkpoints were deleted; "
+            f"`agebench run --config {folder.path / 'config.toml'} --out DIR` repeats the run"
         )
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     if config.model.bodies:
         raise UserError(
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
@@ -59,26 +62,33 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
     model = _model(config, folder)
     check_size(checkpoint)
     load_weights(checked(folder.path, "checkpoints/best.safetensors"), model)
-    model = model.to(place).eval()
-    return config, TrainedEstimator(model, config.model, place, config.train.precision, config.faces.coverage)
+    model = model.to(torch_device).eval()
+    return config, TrainedEstimator(model, config.model, torch_device, config.train.precision, config.faces.coverage)
 
 
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:
-    """With random weights, and with the tasks that it learned."""
+    """Build the run's model with random weights and the heads of its auxiliary targets."""
     model = create_model(config.model)
+    model.flip_tta = config.train.flip_tta
     for task, classes in (folder.manifest().get("model") or {}).get("classes", {}).items():
         model.add_task(task, classes)
     return model
 
 
 def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: str) -> tuple[Samples, FaceDataset]:
-    """A test set's samples and faces, prepared as in the run.
+    """Return a test set's samples and faces, prepared as in the run.
 
-    A test set of the run is the very images that the run tested. Any other dataset is taken whole, less what the run was
-    trained or validated on: the same images, and of the training set the same people.
+    A test set of the run contains exactly the images that the run tested. Any other dataset is used without the images that
+    the run was trained or validated on; of the training set, also without the same subjects.
+
+    Args:
+        config: the run's settings.
+        folder: the run's folder.
+        catalogue: the cards of the datasets.
+        name: the dataset.
 
     Raises:
-        UserError: no such dataset, or nothing of it is left or has a face.
+        UserError: the dataset does not exist, or no image with a face remains.
     """
     if name not in catalogue.datasets.names() and name not in catalogue.datasets.broken():
         raise UserError(
@@ -86,32 +96,33 @@ def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: s
             "`agebench list datasets` can be prepared as in the run"
         )
     dataset = open_dataset(catalogue.datasets.get(name))
-    chosen = _chosen(folder, config.data.train, name, dataset.samples)
-    # The cache of the whole dataset serves every run; with excluded images, whose faces are not prepared, there is none.
-    faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude else None)
-    kept = faces.drop_rejected(chosen)
-    if not len(kept):
+    chosen = _test_samples(folder, config.data.train, name, dataset.samples)
+    # The cache of the complete dataset serves every run; images that are left out are not prepared.
+    faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
+    remaining = faces.drop_rejected(chosen)
+    if not len(remaining):
         raise UserError(
             f"--test {name}: no image is left to look at: of {len(dataset.samples):,}, {len(chosen):,} are not in the training "
             f"set and none of these has a face; does `faces` on the card of '{name}' fit?"
         )
-    return kept, make_face_dataset(faces, kept)
+    return remaining, make_face_dataset(faces, remaining)
 
 
-def _chosen(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
-    tested = folder.path / "samples" / f"{name}-test.parquet"
-    if tested.exists():
-        ids = read_table(folder.path, f"samples/{tested.name}", ["sample_id"])["sample_id"]
+def _test_samples(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
+    test_file = folder.path / "samples" / f"{name}-test.parquet"
+    if test_file.exists():
+        ids = read_table(folder.path, f"samples/{test_file.name}", ["sample_id"])["sample_id"]
         return samples.reject(~samples.table["sample_id"].isin(ids), "not in the run's test part")
-    seen = [
+    train_val = [
         Samples(read_table(folder.path, name))
         for part in ("train", "val")
         if (folder.path / (name := f"samples/{home}-{part}.parquet")).exists()
     ]
-    if not seen:
+    if not train_val:
         raise UserError(
-            f"{folder.path}: its samples/ are gone, so what it was trained on is not known; nothing can be tested fairly"
+            f"{folder.path}: samples/ is missing, so the training images cannot be determined and the test set cannot be "
+            "de-duplicated against them"
         )
-    left, _ = drop_overlapping(samples, seen)
-    people = {person for part in seen if name == home for person in part.table["subject"].dropna()}
-    return left.reject(left.table["subject"].isin(people), "their person is in the training set")
+    remaining, _ = drop_overlapping(samples, train_val)
+    subjects = {subject for part in train_val if name == home for subject in part.table["subject"].dropna()}
+    return remaining.reject(remaining.table["subject"].isin(subjects), "their person is in the training set")

@@ -1,4 +1,4 @@
-"""What goes into a run beside its settings, by digests: compared before a run is gone on with, or found done."""
+"""Digests of a run's inputs other than its config; checked before a run is resumed or reported as finished."""
 
 import hashlib
 import json
@@ -9,23 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from agebench.config.evaluate import ExternalConfig, PublishedConfig
+from agebench.config.run import RunConfig
+from agebench.data.dataset import Dataset
 from agebench.data.samples import GEOMETRY_COLUMNS, Samples, dataset_fingerprint
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import join_words
-from agebench.runs.config import RunConfig
-from agebench.runs.datasets import LoadedDataset, apply_exclusions, open_dataset, split_train_dataset
-from agebench.runs.external_config import ExternalConfig
-from agebench.runs.published_config import PublishedConfig
+from agebench.runs.datasets import AnyConfig as AnyConfig
+from agebench.runs.datasets import RunData, apply_exclusions, open_dataset, split_train_dataset
+from agebench.runs.manifest import Inputs as Inputs
+from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
+from agebench.types import WeightsKind, WeightsSource
 from agebench.utils.io import file_digest
 
-AnyConfig = RunConfig | ExternalConfig | PublishedConfig
-# Kind -> what (a dataset, a file) -> digest.
-Inputs = dict[str, dict[str, str]]
-# How each kind is called where it changed; what it is of stands in the braces.
-_WORDS = {
+# Kind of input -> its name in messages; the dataset or file replaces the braces.
+_INPUT_NAMES = {
     "exclude": "the --exclude list {}",
     "images": "the images or labels of {}",
     "split": "the split scheme that divides {}",
@@ -37,182 +38,206 @@ _WORDS = {
 }
 
 
-def input_digests(
-    config: AnyConfig,
-    datasets: Mapping[str, LoadedDataset],
-    samples: Mapping[str, Samples],
-    excluded: Mapping[str, Any],
-    divisions: FoldSplits | None = None,
-) -> Inputs:
-    """For the manifest: digests of everything that decides the run's data.
+def input_digests(config: AnyConfig, data: RunData, splits: FoldSplits | None = None) -> Inputs:
+    """Return digests of everything that determines the run's data, for the manifest.
 
     Args:
-        config: the run's.
-        datasets: its datasets as they were opened.
-        samples: of each, what `exclude` left.
-        excluded: what else `exclude` gave.
-        divisions: of a run that trains.
+        config: the settings of the run or test.
+        data: its datasets.
+        splits: the division of each fold, before faces were prepared; None: nothing is trained.
     """
-    specs = {name: config.faces.spec_for(dataset.card, config.model) for name, dataset in datasets.items()}
+    samples = data.samples
+    specs = {name: model_alignment_spec(config.faces, card, config.model) for name, card in data.cards.items()}
     return {
-        "exclude": {file: str(what["sha256"]) for file, what in excluded.get("excluded", {}).items()},
+        "exclude": {file: exclusion.sha256 for file, exclusion in data.exclusions.items()},
         "images": {name: dataset_fingerprint(part) for name, part in samples.items()},
-        "split": {} if divisions is None else _split(divisions),
-        "parts": {} if divisions is None else _parts(divisions),
-        "faces": {name: _framing(asdict(spec), samples[name]) for name, spec in specs.items()},
-        "weights": _weights(config) if isinstance(config, RunConfig) else {},
+        "split": {} if splits is None else _split_scheme(splits),
+        "parts": {} if splits is None else _assignment_digests(splits),
+        "faces": {name: _alignment_digest(asdict(spec), samples[name]) for name, spec in specs.items()},
+        "weights": _weights_digest(config) if isinstance(config, RunConfig) else {},
     }
 
 
-def changed_inputs(manifest: Mapping[str, Any], now: Inputs) -> list[str]:
-    """What is not as the manifest has it, in words; what is unknown on either side counts as the same.
+def changed_inputs(manifest: Mapping[str, Any], inputs: Inputs) -> list[str]:
+    """Return the names of inputs that differ from the manifest; unknown ones count as equal.
 
-    Of what follows from another change nothing is said: other images are in other parts.
+    Consequences of another change are not listed: other images are in other splits.
+
+    Args:
+        manifest: the run's manifest; its content is not trusted.
+        inputs: the digests of the inputs now.
     """
-    before = _recorded(manifest)
-    found = {
+    recorded = _recorded_inputs(manifest)
+    changed = {
         kind: [
-            words.format(name) for name, digest in now.get(kind, {}).items() if before[kind].get(name, digest) != digest
+            pattern.format(name)
+            for name, digest in inputs.get(kind, {}).items()
+            if recorded[kind].get(name, digest) != digest
         ]
-        for kind, words in _WORDS.items()
+        for kind, pattern in _INPUT_NAMES.items()
     }
     data = next(
-        (found[kind] for kind in ("exclude", "images", "split") if found[kind]), [*found["parts"], *found["faces"]]
+        (changed[kind] for kind in ("exclude", "images", "split") if changed[kind]),
+        [*changed["parts"], *changed["faces"]],
     )
-    return data + next((found[kind] for kind in ("model", "weights", "initial") if found[kind]), [])
+    return data + next((changed[kind] for kind in ("model", "weights", "initial") if changed[kind]), [])
 
 
-def require_unchanged(folder: RunDir, now: Inputs) -> None:
-    """Keep a run from being mixed of two: what it was trained on before could stand in its test now.
+def require_unchanged(folder: RunDir, inputs: Inputs) -> None:
+    """Refuse to resume a run whose inputs changed; earlier training images could otherwise end up in its test set.
+
+    Args:
+        folder: the run's folder.
+        inputs: the digests of the inputs now.
 
     Raises:
-        UserError: something is not as the folder's manifest has it.
+        UserError: an input differs from the folder's manifest.
     """
-    found = changed_inputs(folder.manifest(), now)
-    if found:
+    changed = changed_inputs(folder.manifest(), inputs)
+    if changed:
         raise UserError(
-            f"{folder.place}: this run was begun before {join_words(found)} changed, and cannot go on or stand for what is there "
-            "now; put that back, choose another folder with --out, or delete this one"
+            f"{folder.location}: the run was started before {join_words(changed)} changed; restore the earlier state, choose "
+            "another folder with --out, or delete this one"
         )
 
 
 class InputTracker:
-    """What would go into runs now. Each dataset is read once, when it is first asked for."""
+    """The inputs that runs would have now. Each dataset is read once, on first use.
 
-    def __init__(self, catalogue: Catalog) -> None:
-        self._cards = catalogue.datasets
-        self._opened: dict[str, LoadedDataset] = {}
-        self._found: dict[object, Inputs | AgebenchError] = {}
+    Args:
+        catalog: the cards of the datasets.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._cards = catalog.datasets
+        self._datasets: dict[tuple[str, int, int], Dataset] = {}
+        self._results: dict[object, Inputs | AgebenchError] = {}
 
     def refuse_changed(self, folder: RunDir, config: AnyConfig) -> str:
-        """As the function of this name; returns why nothing could be compared, "" where it was.
+        """Refuse a run whose inputs changed; return why nothing could be compared, "" where it was.
+
+        Args:
+            folder: the run's folder.
+            config: the run's settings.
 
         Raises:
-            UserError: see there.
+            UserError: an input differs from the folder's manifest.
         """
-        if not any(_recorded(folder.manifest()).values()):
+        if not any(_recorded_inputs(folder.manifest()).values()):
             return "its manifest says nothing of them"
-        # Runs that differ in the recipe alone share them.
+        # Runs that differ in the recipe alone share their inputs.
         weights = config.model.source if isinstance(config, ExternalConfig) else config.pretrained
         key = (config.data, config.faces, config.model.size, config.model.bodies, config.seed, weights)
-        if key not in self._found:
+        if key not in self._results:
             try:
-                self._found[key] = self._inputs(config)
-            except AgebenchError as error:  # the data are on another machine, say
-                self._found[key] = error
-        now = self._found[key]
-        if isinstance(now, AgebenchError):
-            return str(now).splitlines()[0]
-        require_unchanged(folder, now)
+                self._results[key] = self._inputs(config)
+            except AgebenchError as error:  # for example: the data are on another machine
+                self._results[key] = error
+        inputs = self._results[key]
+        if isinstance(inputs, AgebenchError):
+            return str(inputs).splitlines()[0]
+        require_unchanged(folder, inputs)
         return ""
 
     def _inputs(self, config: AnyConfig) -> Inputs:
-        datasets = {name: self._open(name) for name in config.datasets()}
-        samples, excluded = apply_exclusions(datasets, config.data.exclude)
+        datasets = {name: self._open(name, config) for name in config.datasets()}
+        data = RunData(datasets, *apply_exclusions(datasets, config.data.exclude))
         if isinstance(config, RunConfig):
-            divisions = split_train_dataset(config, datasets[config.data.train], samples)
-            return input_digests(config, datasets, samples, excluded, divisions)
-        return input_digests(config, datasets, samples, excluded) | {"model": {"file": model_digest(config)}}
+            splits = split_train_dataset(config, datasets[config.data.train], data.samples)
+            return input_digests(config, data, splits)
+        return input_digests(config, data) | {"model": {"file": model_digest(config)}}
 
-    def _open(self, name: str) -> LoadedDataset:
-        if name not in self._opened:
-            self._opened[name] = open_dataset(self._cards.get(name))
-        return self._opened[name]
+    def _open(self, name: str, config: AnyConfig) -> Dataset:
+        limit = config.data.limit
+        key = (name, limit, config.seed if limit else 0)
+        if key not in self._datasets:
+            self._datasets[key] = open_dataset(self._cards.get(name), limit=limit, seed=config.seed)
+        return self._datasets[key]
 
 
 def model_digest(config: ExternalConfig | PublishedConfig) -> str:
-    """Of a model that is not trained here: the first 16 digits of its file's SHA-256; empty where there is no one file.
+    """Return the first 16 digits of the SHA-256 of a tested model's file; "" where the model is no single file.
+
+    Args:
+        config: the test's settings.
 
     Raises:
-        UserError: the model is not there.
+        UserError: the file does not exist or cannot be read.
     """
     if isinstance(config, PublishedConfig):
         return _sha256(Path(config.pretrained).expanduser())[:16]
-    from agebench.estimators.external.base import fingerprint as of_external
+    from agebench.estimators.external.base import fingerprint as external_digest
 
-    return of_external(config.model)
+    return external_digest(config.model)
 
 
-def _recorded(manifest: Mapping[str, Any]) -> Inputs:
-    """The inputs that a manifest holds; of one from before it named them, those that it tells in other places."""
-    model, told = _table(manifest.get("model")), _table(manifest.get("inputs"))
-    lists, sets = _table(manifest.get("excluded")), _table(manifest.get("samples"))
-    initial = _table(model.get("initial")) if model.get("weights") != "random" else {}
-    elsewhere: dict[str, Mapping[str, Any]] = {
-        "exclude": {file: _table(what).get("sha256") for file, what in lists.items()},
-        "images": {name: _table(what).get("fingerprint") for name, what in sets.items()},
+def _recorded_inputs(manifest: Mapping[str, Any]) -> Inputs:
+    """Return the inputs of a manifest; of one without `inputs`, those that its other keys contain."""
+    model, recorded = _table(manifest.get("model")), _table(manifest.get("inputs"))
+    exclusions, samples = _table(manifest.get("excluded")), _table(manifest.get("samples"))
+    is_random = WeightsSource.of_model(model).kind is WeightsKind.RANDOM
+    initial = {} if is_random else _table(model.get("initial"))
+    legacy: dict[str, Mapping[str, Any]] = {
+        "exclude": {file: _table(exclusion).get("sha256") for file, exclusion in exclusions.items()},
+        "images": {name: _table(counts).get("fingerprint") for name, counts in samples.items()},
         "split": _first_scheme(manifest),
         "model": {"file": model.get("file_sha256")},
         "initial": {"backbone": initial.get("backbone_sha256")},
     }
-    both = {kind: {**elsewhere.get(kind, {}), **_table(told.get(kind))} for kind in _WORDS}
-    return {kind: {str(name): str(one) for name, one in of.items() if one} for kind, of in both.items()}
+    merged = {kind: {**legacy.get(kind, {}), **_table(recorded.get(kind))} for kind in _INPUT_NAMES}
+    return {
+        kind: {str(name): str(digest) for name, digest in digests.items() if digest} for kind, digests in merged.items()
+    }
 
 
 def _table(value: object) -> Mapping[str, Any]:
-    """A table of a manifest, which may have come from anywhere; of something else, an empty one."""
+    """Return a table of an untrusted manifest; an empty one where the value is no table."""
     return value if isinstance(value, dict) else {}
 
 
-def _split(divisions: FoldSplits) -> dict[str, str]:
-    scheme = divisions.split_scheme
-    return {} if scheme is None else {divisions.train_dataset: str(scheme)}
+def _split_scheme(splits: FoldSplits) -> dict[str, str]:
+    scheme = splits.split_scheme
+    return {} if scheme is None else {splits.train_dataset: str(scheme)}
 
 
 def _first_scheme(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The split scheme of a run that trained before schemes were numbered."""
-    home = _table(manifest.get("train")).get("name")
-    return {} if home is None or "split_scheme" in _table(manifest.get("protocol")) else {str(home): "1"}
+    """Return the split scheme of a run that trained before schemes were numbered."""
+    train_dataset = _table(manifest.get("train")).get("name")
+    if train_dataset is None or "split_scheme" in _table(manifest.get("protocol")):
+        return {}
+    return {str(train_dataset): "1"}
 
 
-def _parts(divisions: FoldSplits) -> dict[str, str]:
-    """Of who does what in which fold, before any face is prepared; the order of rows does not matter."""
-    home = divisions.folds
-    ids = home.samples.table["sample_id"].to_numpy(str)
+def _assignment_digests(splits: FoldSplits) -> dict[str, str]:
+    """Return digests of the fold assignment, computed before face preparation; independent of row order."""
+    folds = splits.folds
+    ids = folds.samples.table["sample_id"].to_numpy(str)
     order = np.argsort(ids)
-    own = hashlib.sha256("\n".join(ids[order]).encode() + home.assignment[:, order].astype(np.int8).tobytes())
-    others = {
-        name: hashlib.sha256("\n".join(sorted(samples.table["sample_id"])).encode())
-        for name, samples in divisions.external_tests.items()
-    }
-    return {name: digest.hexdigest()[:16] for name, digest in {divisions.train_dataset: own, **others}.items()}
+    assignment = folds.assignment[:, order].astype(np.int8).tobytes()
+    digests = {splits.train_dataset: hashlib.sha256("\n".join(ids[order]).encode() + assignment)}
+    for name, samples in splits.external_tests.items():
+        digests[name] = hashlib.sha256("\n".join(sorted(samples.table["sample_id"])).encode())
+    return {name: digest.hexdigest()[:16] for name, digest in digests.items()}
 
 
-def _framing(spec: Mapping[str, Any], samples: Samples) -> str:
-    """Of what a card says about faces, and of the points and boxes; not of the detector's version, which hosts may differ in."""
-    # What came later counts where it is used only, so that earlier runs stay what they are.
+def _alignment_digest(spec: Mapping[str, Any], samples: Samples) -> str:
+    """Return a digest of the alignment and its points and boxes; without the detector's version, which hosts differ in."""
+    # Later additions count only where they are used, so that digests of earlier runs stay the same.
     unused = {"face_bbox"} if not spec["letterbox"] else set()
     unused |= {"body_masked"} if not spec["mask_bodies"] else set()
     columns = [column for column in GEOMETRY_COLUMNS if column in samples.table and column not in unused]
-    given = samples.table[["sample_id", *columns]]
+    geometry = samples.table[["sample_id", *columns]].sort_values("sample_id")
     settings = {key: value for key, value in spec.items() if value or key not in ("letterbox", "mask_bodies")}
-    settings["coverage"] = settings.pop("crop_scale")  # the name in digests that stand in earlier manifests
-    said = json.dumps(settings, sort_keys=True) + given.sort_values("sample_id").to_json(orient="values")
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    settings["coverage"] = settings.pop("crop_scale")  # its name in the digests of earlier manifests
+    content = json.dumps(settings, sort_keys=True) + geometry.to_json(orient="values")
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _weights(config: RunConfig) -> dict[str, str]:
-    """Of a file that --pretrained names. Packages and timm's hub say their versions, and `initial` is of what they gave."""
+def _weights_digest(config: RunConfig) -> dict[str, str]:
+    """Return the digest of the file given by --pretrained.
+
+    Packages and timm checkpoints are identified by version; `initial` is the digest of the loaded weights.
+    """
     path = Path(config.pretrained).expanduser()
     return {path.name: _sha256(path)} if config.pretrained and path.is_file() else {}
 

@@ -1,7 +1,7 @@
-"""Run folders that are kept at a URL: any file system that fsspec knows (file, s3, gs, hf, …).
+"""Run folders at a URL: any file system that fsspec supports (file, s3, gs, hf, …).
 
-A run works in a scratch folder of its host. What stands at the URL is fetched first; what the run writes is sent there while it
-works, each file whole, and the manifest that calls it finished last. So it goes on wherever the next attempt is made.
+A run works in a scratch folder of its host. The files at the URL are fetched first; files that the run writes are sent there
+while it works, each atomically, and the final manifest last. So any host can make the next attempt.
 """
 
 import hashlib
@@ -19,27 +19,34 @@ from typing import Any
 
 import fsspec
 
-from agebench.errors import AgebenchError, UserError
+from agebench.errors import AgebenchError, RunLockedError, UserError
 from agebench.runs.run_dir import RunDir
 from agebench.utils.io import atomic_write, write_text
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
 
 LOCK_LEASE_S = ".lease.json"
-# Seconds between two looks at what is new, and for how long a lease must stay as it is until its holder is taken for dead.
+# Seconds between two checks for new files, and after which a lease without a change counts as abandoned.
 LOOK_EVERY_S, LEASE_S = 1.0, 30.0
 
 
-def is_url(place: str | Path) -> bool:
-    """Whether runs are kept at `place` by fsspec, and not in a folder."""
-    return "://" in str(place)
+def is_url(location: str | Path) -> bool:
+    """Return whether `location` is a URL and not a local path.
+
+    Args:
+        location: the folder or URL of a run, or of all runs.
+    """
+    return "://" in str(location)
 
 
 class RemoteDir:
     """A folder at a URL.
 
+    Args:
+        url: the folder's URL.
+
     Raises:
-        UserError: a protocol that is unknown here, or whose package is not installed.
+        UserError: the protocol is unknown, or its package is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -50,38 +57,52 @@ class RemoteDir:
             raise UserError(f"{url}: this kind of URL cannot be used: {str(error).splitlines()[0]}") from error
 
     def names(self) -> list[str]:
-        """All files under it, relative to it."""
-        with self._told("cannot be listed"):
+        """Return the names of all files, relative to the folder."""
+        with self._errors("cannot be listed"):
             try:
-                found = self._fs.find(self._root)
+                paths = self._fs.find(self._root)
             except FileNotFoundError:
                 return []
             base = self._root.rstrip("/") + "/"
-            relative = [path[len(base) :] for path in found if path.startswith(base)]
-            # A listing comes from outside: no name may lead out of the folder that it is copied to.
+            relative = [path[len(base) :] for path in paths if path.startswith(base)]
+            # A listing is not trusted: no name may leave the folder that it is copied to.
             return [name for name in relative if name and ".." not in PurePosixPath(name).parts and name[0] != "/"]
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is none."""
-        with self._told(f"{name} cannot be read"):
+        """Return a file's content; None where the file does not exist.
+
+        Args:
+            name: the file, relative to the folder.
+        """
+        with self._errors(f"{name} cannot be read"):
             try:
                 return bytes(self._fs.cat_file(f"{self._root}/{name}"))
             except FileNotFoundError:
                 return None
 
     def fetch(self, folder: Path, names: Iterable[str]) -> None:
-        """Copy files into `folder`, each whole."""
+        """Download files that exist, each atomically.
+
+        Args:
+            folder: the local folder.
+            names: the files, relative to both folders.
+        """
         for name in names:
-            with self._told(f"{name} cannot be fetched"), suppress(FileNotFoundError):
+            with self._errors(f"{name} cannot be fetched"), suppress(FileNotFoundError):
                 content = self._fs.cat_file(f"{self._root}/{name}")
                 with atomic_write(folder / name) as temporary:
                     temporary.write_bytes(content)
 
     def send(self, folder: Path, names: Iterable[str]) -> None:
-        """Copy files out of `folder`, each whole."""
+        """Upload files, each atomically.
+
+        Args:
+            folder: the local folder.
+            names: the files, relative to both folders.
+        """
         for name in names:
             target = f"{self._root}/{name}"
-            with self._told(f"{name} cannot be written"):
+            with self._errors(f"{name} cannot be written"):
                 self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
                 if self._renames():
                     self._fs.put_file(str(folder / name), f"{target}.part")
@@ -90,44 +111,56 @@ class RemoteDir:
                     self._fs.put_file(str(folder / name), target)
 
     def write(self, name: str, text: str) -> None:
-        """Write a small file."""
-        with self._told(f"{name} cannot be written"):
+        """Write a small file.
+
+        Args:
+            name: the file, relative to the folder.
+            text: its content.
+        """
+        with self._errors(f"{name} cannot be written"):
             self._fs.makedirs(self._root, exist_ok=True)
             self._fs.pipe_file(f"{self._root}/{name}", text.encode())
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
-        with self._told(f"{name} cannot be deleted"), suppress(FileNotFoundError):
+        """Delete a file if it exists.
+
+        Args:
+            name: the file, relative to the folder.
+        """
+        with self._errors(f"{name} cannot be deleted"), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{name}")
 
     def _renames(self) -> bool:
-        """An object store shows an object when it is whole; on a disk, or a server with one, a rename does that."""
+        """Return whether atomic writing needs a rename, as on disks; object stores show complete objects only."""
         protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
         return bool(protocols & {"file", "local", "dir", "sftp", "ssh", "smb"})
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _errors(self, problem: str) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, AgebenchError):
             raise
-        except Exception as error:  # Every file system has errors of its own.
+        except Exception as error:  # each file system has its own exceptions
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise AgebenchError(f"{self.url}: {what}: {reason}") from error
+            raise AgebenchError(f"{self.url}: {problem}: {reason}") from error
 
 
 @contextmanager
-def run_folder(place: str | Path) -> Iterator[RunDir]:
-    """The run folder at a path; for a URL, its scratch copy, which is kept in step while the block lasts.
+def run_folder(location: str | Path) -> Iterator[RunDir]:
+    """Yield the run folder at a path; for a URL, a scratch copy that is synchronized while the block lasts.
+
+    Args:
+        location: the run's folder or URL.
 
     Raises:
-        AgebenchError: another process is working on this run, or the URL cannot be read or written. What could not be sent
-            stays on this machine and is sent first by the next call.
+        RunLockedError: another process is working on this run.
+        AgebenchError: the URL cannot be read or written. Unsent files stay on this machine; the next call sends them first.
     """
-    if not is_url(place):
-        yield RunDir(Path(place))
+    if not is_url(location):
+        yield RunDir(Path(location))
         return
-    remote = RemoteDir(str(place))
+    remote = RemoteDir(str(location))
     scratch = cache_home(lasting=True) / "scratch" / _digest(remote.url) / PurePosixPath(remote.url).name
     unsent = scratch.parent / "unsent"
     with _leased(remote, scratch.parent) as lease:
@@ -149,7 +182,11 @@ def run_folder(place: str | Path) -> Iterator[RunDir]:
 
 
 class RemoteMirror:
-    """What a suite must know of runs that are kept at a URL, in a folder of this machine."""
+    """A local copy of the files that determine the states of runs at a URL.
+
+    Args:
+        url: the URL of all runs.
+    """
 
     FILES = ("config.toml", "manifest.json", "metrics.json")
 
@@ -167,7 +204,7 @@ class RemoteMirror:
 
 
 class _Sync:
-    """Sends checkpoints as they are written, and shows that this process lives, from a thread of its own."""
+    """A thread that sends checkpoints as they are written, and renews the lease."""
 
     def __init__(self, remote: RemoteDir, folder: Path, lease: str) -> None:
         self.sent: dict[str, tuple[int, int]] = {}
@@ -177,7 +214,7 @@ class _Sync:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._over.set()
         self._thread.join()
 
@@ -185,26 +222,26 @@ class _Sync:
         beat = 0
         while not self._over.wait(LOOK_EVERY_S):
             beat += 1
-            with suppress(AgebenchError):  # a network that is away for a while: the next look, or the end, sends it
+            with suppress(AgebenchError):  # the network is away: the next check, or the end of the run, sends the file
                 if beat % max(1, int(LEASE_S / LOOK_EVERY_S / 4)) == 0:
                     self._remote.write(LOCK_LEASE_S, json.dumps({"owner": self._lease, "beat": beat}))
-                found = _files(self._folder)
-                # Checkpoints after the manifest, which says what they were made of.
-                for name, state in sorted(found.items(), key=lambda file: file[0].startswith("checkpoints/")):
+                files = _files(self._folder)
+                # Checkpoints after the manifest, which describes their inputs.
+                for name, state in sorted(files.items(), key=lambda file: file[0].startswith("checkpoints/")):
                     if self.sent.get(name) == state:
                         continue
                     if name == "config.toml" or name.startswith("checkpoints/"):
                         self._remote.send(self._folder, [name])
                         self.sent[name] = state
-                    elif name == "manifest.json" and self._send_begun():
+                    elif name == "manifest.json" and self._send_unfinished_manifest():
                         self.sent[name] = state
 
-    def _send_begun(self) -> bool:
-        """What the run was begun with, for a host that goes on with it; not that it is finished, which is sent last."""
+    def _send_unfinished_manifest(self) -> bool:
+        """Send the manifest of an unfinished run, for a host that resumes it; a finished one is sent last."""
         content = (self._folder / "manifest.json").read_bytes()
         if _json(content).get("finished"):
             return False
-        with tempfile.TemporaryDirectory() as copy:  # as it was read: the file may be another by the time it is sent
+        with tempfile.TemporaryDirectory() as copy:  # a copy: the file may change while it is sent
             (Path(copy) / "manifest.json").write_bytes(content)
             self._remote.send(Path(copy), ["manifest.json"])
         return True
@@ -212,23 +249,23 @@ class _Sync:
 
 @contextmanager
 def _leased(remote: RemoteDir, scratch: Path) -> Iterator[str]:
-    """Keep other hosts out of the run; this host's own dead processes are known by their number."""
+    """Hold the lease of the run, so that no other host works on it. Dead processes of this host are known by their id."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
     seen = remote.read(LOCK_LEASE_S)
     deadline = time.monotonic() + LEASE_S
     while seen is not None and _may_live(seen):
         if time.monotonic() > deadline:
-            break  # it has not moved for as long as nobody who lives would be silent
+            break  # the holder did not renew it in time
         time.sleep(min(1.0, LEASE_S / 10))
         now = remote.read(LOCK_LEASE_S)
         if now is not None and now != seen:
-            raise AgebenchError(
+            raise RunLockedError(
                 f"{remote.url}: another process is working on this run; wait for it, or choose another --out"
             )
         seen = now
     remote.write(LOCK_LEASE_S, json.dumps({"owner": owner, "beat": 0}))
     if owner.encode() not in (remote.read(LOCK_LEASE_S) or b""):
-        raise AgebenchError(f"{remote.url}: another process is working on this run; wait for it")
+        raise RunLockedError(f"{remote.url}: another process is working on this run; wait for it")
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         yield owner
@@ -260,14 +297,14 @@ def _json(content: bytes) -> dict[str, Any]:
 
 
 def _send_all(remote: RemoteDir, folder: Path, known: dict[str, tuple[int, int]] | None = None) -> None:
-    """What is new, the manifest last: it is what calls a run finished."""
+    """Send new files, the manifest last: it marks the run as finished."""
     files = _files(folder)
     new = [name for name in files if (known or {}).get(name) != files[name]]
     remote.send(folder, progress(sorted(new, key=lambda name: name == "manifest.json"), label="sending", unit="file"))
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
-    """What is kept of a run, and when it was written last."""
+    """Return the files to synchronize, with modification time and size."""
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()

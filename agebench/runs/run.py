@@ -1,25 +1,27 @@
-"""One run, from cards to report. Read `run` and you have seen the whole benchmark."""
+"""One run, from cards to report. `run` lists its steps in order."""
 
 import copy
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from agebench.config.run import RunConfig
+from agebench.data.dataset import Dataset
 from agebench.data.faces.cache import FaceCache, load_or_build_face_cache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.export.card import build_card
 from agebench.export.writer import ExportVariant, write_export
+from agebench.metrics.schema import MetricsFile
 from agebench.models import architectures
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.catalog import Catalog
-from agebench.reports.run import write_report
 from agebench.runs.artifacts import (
     VALIDATION,
     faces_metadata,
@@ -28,14 +30,14 @@ from agebench.runs.artifacts import (
     save_predictions,
     save_samples,
 )
-from agebench.runs.config import RunConfig
 from agebench.runs.cross_validation import concat_fold_predictions, evaluate_run
-from agebench.runs.datasets import LoadedDataset, apply_exclusions, open_dataset, split_train_dataset
-from agebench.runs.error_gallery import write_error_gallery
-from agebench.runs.failure_to_process import record_failures
+from agebench.runs.datasets import AnyConfig, RunData, open_run_data, split_train_dataset
+from agebench.runs.evaluation import RunResult, evaluate_and_report
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.learning_curves import LearningCurveCallback
-from agebench.runs.provenance import AnyConfig, input_digests, require_unchanged
+from agebench.runs.manifest import ExportRecord, Inputs, Manifest, ModelRecord, TrainingSet
+from agebench.runs.provenance import input_digests, require_unchanged
+from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits, RunSplits, task_classes
 from agebench.training import distributed
@@ -43,120 +45,234 @@ from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
 from agebench.training.prediction import FaceEstimates, predict
-from agebench.training.trainer import History, Trainer
+from agebench.training.trainer import History, Trainer, configure_model
+from agebench.types import WeightsKind, WeightsSource
 
 
-def run(config: RunConfig, catalogue: Catalog, folder: RunDir, *, quiet: bool = False) -> dict[str, Any]:
-    """Do the run in its folder, or what is left of it; returns metrics.json's content.
+def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = False) -> RunResult:
+    """Execute a run in its folder, or what remains of it.
+
+    Args:
+        config: the run's settings.
+        catalog: the cards of its datasets.
+        folder: the run's folder.
+        quiet: whether progress of training is hidden.
 
     Raises:
-        UserError: what the folder holds was begun with other data or weights than are there now.
-        AgebenchError: a step's own; what was finished stays, and the same call continues.
+        UserError: the run was started with other data or weights than there are now.
+        AgebenchError: a step failed; finished steps are kept, and the same call continues.
     """
-    device = resolve_device(config.device)
-    model, weights = initial_model(config)
-    origin: dict[str, Any] = {"weights": weights, "initial": digests(model, model.backbone)}
-    folder.begin(config)
-    with folder.timed("read_s"):
-        datasets = {name: open_dataset(catalogue.datasets.get(name)) for name in config.datasets()}
-        samples, excluded = apply_exclusions(datasets, config.data.exclude)
-        divisions = split_train_dataset(config, datasets[config.data.train], samples)
-        given = input_digests(config, datasets, samples, excluded, divisions)
-        if weights != "random":
-            given["initial"] = {"backbone": origin["initial"]["backbone_sha256"]}
-        if distributed.broadcast_from_main(folder.started):  # of several processes only the first has the run's folder
-            distributed.broadcast_from_main(lambda: require_unchanged(folder, given))
-    with folder.timed("faces_s"):
-        faces = {name: prepare_faces(config, dataset, samples[name]) for name, dataset in datasets.items()}
-        divisions = divisions.drop_rejected(faces)
-    add_tasks(config, model, divisions.labelled())
-    inputs = model_inputs(config, folder, model, faces, device)
-    save_samples(folder, divisions, samples)
-    about = {
-        "seed": config.seed,
-        "hardware": hardware_info(device),
-        "train": {"name": config.data.train, "title": datasets[config.data.train].card.title},
-        "model": model_metadata(config, model, origin),
-        "faces": faces_metadata(
-            {name: dataset.card for name, dataset in datasets.items()}, config.model, config.faces, faces
-        ),
-        "protocol": divisions.protocol(),
-        **excluded,
-        "samples": samples_metadata(divisions, samples),
-        "inputs": given,
-    }
-    folder.write_manifest(about | {"finished": False})
-    history = cross_validate(config, folder, model, divisions, inputs, device, quiet=quiet)
-    if distributed.get_rank():
-        return {}  # the first of several processes writes down what all of them did
-    with folder.timed("evaluate_s"):
-        metrics = record_failures(folder, evaluate_run(config, folder, divisions), samples, faces)
-        write_error_gallery(
-            folder, {name: concat_fold_predictions(folder, divisions, name) for name in divisions.tests}, faces
+    experiment = Experiment(config, folder, quiet=quiet)
+    experiment.build_model()
+    experiment.read_datasets(catalog)
+    experiment.refuse_changed_inputs()
+    experiment.prepare_faces()
+    experiment.add_targets()
+    experiment.compute_model_inputs()
+    experiment.write_samples()
+    experiment.write_manifest()
+    experiment.train_and_predict()
+    if distributed.get_rank():  # only the first of several processes evaluates and writes
+        return RunResult(folder.path, MetricsFile(), experiment.manifest)
+    return experiment.evaluate_and_report()
+
+
+@dataclass
+class Experiment:
+    """The state of one run between its steps.
+
+    Attributes:
+        config: the run's settings.
+        folder: the run's folder.
+        quiet: whether progress of training is hidden.
+        device: where the model computes.
+        model: the initial model; after a run of one fold, the best one.
+        weights: the origin of the initial weights.
+        initial_digests: digests of the initial weights, before auxiliary heads are added.
+        data: the datasets, and their samples after exclusions.
+        splits: the division of each fold.
+        inputs: digests of everything that determines the run's data and initial weights.
+        faces: dataset -> prepared faces.
+        model_inputs: dataset -> what the model is trained on: the faces, or features of a frozen backbone.
+        manifest: the content of manifest.json.
+        history: the epochs of all folds.
+    """
+
+    config: RunConfig
+    folder: RunDir
+    quiet: bool = False
+    device: torch.device = field(init=False)
+    model: AgeModel = field(init=False)
+    weights: WeightsSource = field(init=False)
+    initial_digests: dict[str, str] = field(init=False)
+    data: RunData = field(init=False)
+    splits: FoldSplits = field(init=False)
+    inputs: Inputs = field(init=False)
+    faces: dict[str, FaceCache] = field(init=False)
+    model_inputs: dict[str, FaceCache] = field(init=False)
+    manifest: Manifest = field(init=False)
+    history: History = field(init=False)
+
+    def build_model(self) -> None:
+        """Build the initial model. Comes first so that configuration errors surface before data preparation."""
+        self.device = resolve_device(self.config.device)
+        self.model, self.weights = initial_model(self.config)
+        self.initial_digests = digests(self.model, self.model.backbone)
+
+    def read_datasets(self, catalog: Catalog) -> None:
+        """Read and audit the datasets, and split the training set."""
+        self.folder.begin(self.config)
+        with self.folder.timed("read_s"):
+            self.data = open_run_data(self.config, catalog)
+            train_dataset = self.data.datasets[self.config.data.train]
+            self.splits = split_train_dataset(self.config, train_dataset, self.data.samples)
+
+    def refuse_changed_inputs(self) -> None:
+        """Refuse to resume a run whose data or initial weights have changed."""
+        with self.folder.timed("read_s"):
+            self.inputs = input_digests(self.config, self.data, self.splits)
+            if self.weights.kind is not WeightsKind.RANDOM:
+                self.inputs["initial"] = {"backbone": self.initial_digests["backbone_sha256"]}
+            # Of several processes only the first has the run's folder.
+            if distributed.broadcast_from_main(self.folder.started):
+                distributed.broadcast_from_main(lambda: require_unchanged(self.folder, self.inputs))
+
+    def prepare_faces(self) -> None:
+        """Align all faces, through the cache, and drop the samples without one from the splits."""
+        with self.folder.timed("faces_s"):
+            self.faces = {
+                name: prepare_faces(self.config, dataset, self.data.samples[name])
+                for name, dataset in self.data.datasets.items()
+            }
+            self.splits = self.splits.drop_rejected(self.faces)
+
+    def add_targets(self) -> None:
+        """Add the heads of auxiliary targets to the model."""
+        add_tasks(self.config, self.model, self.splits.labelled())
+
+    def compute_model_inputs(self) -> None:
+        """Compute the features of a frozen backbone; without one the model's inputs are the faces."""
+        self.model_inputs = model_inputs(self.config, self.folder, self.model, self.faces, self.device)
+
+    def write_samples(self) -> None:
+        """Write which image is in which split, and which were rejected."""
+        save_samples(self.folder, self.splits, self.data.samples)
+
+    def write_manifest(self) -> None:
+        """Write what the run is made of, before it trains."""
+        config, data = self.config, self.data
+        train_card = data.cards[config.data.train]
+        self.manifest = Manifest(
+            seed=config.seed,
+            hardware=hardware_info(self.device),
+            train=TrainingSet(name=config.data.train, title=train_card.title),
+            model=model_metadata(config, self.model, self.weights, self.initial_digests),
+            faces=faces_metadata(data.cards, config.model, config.faces, self.faces),
+            protocol=self.splits.protocol(),
+            samples=samples_metadata(self.splits, data.samples),
+            inputs=self.inputs,
+            finished=False,
         )
-    if len(divisions) == 1:  # of several folds no model is the run's
-        with folder.timed("export_s"):
-            examples = example_crops(faces, divisions[0])
-            card = build_card(model, config.model, datasets[config.data.train].card, about, metrics)
-            card |= {"promises": deployment_guarantees(folder, divisions.train_dataset, divisions.tests)}
-            file = ExportVariant("torchscript")
-            written = write_export(
-                model, config.model, card, folder.path / "export" / file.file, examples=examples, variant=file
-            )
-        about |= {
-            "best_epoch": history.best_epoch,
-            "export": {"max_difference_years": written["checked"]["max_difference_years"]},
-        }
-    about |= {
-        "epochs": round(len(history.epochs) / len(divisions)),
-        "timings": folder.timings
-        | {"images_per_s": round(history.images_per_s, 1), "total_s": round(sum(folder.timings.values()), 1)},
-    }
-    folder.write_manifest(about | {"finished": False})
-    write_report(folder.path)
-    folder.write_manifest(about | {"finished": True})
-    return metrics
+        self.manifest.record_left_out(config.data.limit, data.exclusions)
+        self.folder.write_manifest(self.manifest)
+
+    def train_and_predict(self) -> None:
+        """Train each fold and predict its test sets."""
+        self.history = cross_validate(
+            self.config, self.folder, self.model, self.splits, self.model_inputs, self.device, quiet=self.quiet
+        )
+
+    def evaluate_and_report(self) -> RunResult:
+        """Compute the metrics, export the model, and write the report."""
+        n_folds = len(self.splits)
+        self.manifest.epochs = round(len(self.history.epochs) / n_folds)
+        self.manifest.timings = {"images_per_s": round(self.history.images_per_s, 1)}
+        with self.folder.timed("evaluate_s"):
+            metrics = evaluate_run(self.config, self.folder, self.splits)
+        return evaluate_and_report(
+            self.folder,
+            self.manifest,
+            metrics,
+            lambda: {name: concat_fold_predictions(self.folder, self.splits, name) for name in self.splits.tests},
+            self.data.samples,
+            self.faces,
+            # With several folds there are several models, and none of them is the run's.
+            **({"export": self.export} if n_folds == 1 else {}),
+        )
+
+    def export(self, metrics: MetricsFile) -> None:
+        """Export the best model as TorchScript, with a card and its deployment guarantees."""
+        variant, card = ExportVariant("torchscript"), self.config.model
+        with self.folder.timed("export_s"):
+            train_card = self.data.cards[self.config.data.train]
+            content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
+            content |= {"promises": deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)}
+            path, examples = self.folder.path / "export" / variant.file, example_crops(self.faces, self.splits[0])
+            written = write_export(self.model, card, content, path, examples=examples, variant=variant)
+        self.manifest.best_epoch = self.history.best_epoch
+        self.manifest.export = ExportRecord(max_difference_years=written["checked"]["max_difference_years"])
 
 
-def initial_model(config: RunConfig) -> tuple[AgeModel, str]:
-    """The untrained model and where its weights come from; made first, because it fails before hours of work."""
+def initial_model(config: RunConfig) -> tuple[AgeModel, WeightsSource]:
+    """Build the initial model; return it and the origin of its weights.
+
+    Args:
+        config: the run's settings.
+
+    Raises:
+        UserError: the weights do not exist or do not fit, or a frozen backbone would never learn its targets.
+    """
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = create_model(config.model)
-    _refuse_frozen_answers(config, model)
+    _refuse_frozen_outputs(config, model)
+    configure_model(model, config.train)
     if not config.pretrained:
-        return model, "random"
+        return model, WeightsSource(WeightsKind.RANDOM)
     if config.model.backbone in architectures.NAMES:
-        from agebench.models.architectures.official_weights import (
-            load_published,  # late: with it comes timm, which takes seconds
-        )
+        # Imported late: it imports timm, which takes seconds.
+        from agebench.models.architectures.official_weights import load_published
 
         return model, load_published(model, config.model, Path(config.pretrained).expanduser())
     return model, load_pretrained(model.backbone, config.model, config.pretrained)
 
 
-def _refuse_frozen_answers(config: RunConfig, model: AgeModel) -> None:
-    """Whole architectures answer within their backbone: frozen, they would be scored for what they never learned."""
+def _refuse_frozen_outputs(config: RunConfig, model: AgeModel) -> None:
+    """Refuse to freeze a backbone that computes outputs itself: they would be evaluated without having been trained."""
     if not config.train.freeze or not isinstance(model.backbone, SupportsAuxiliaryTargets):
         return
-    stuck = [*(["age"] if not list(model.head.parameters()) else []), *config.model.targets]
-    if stuck:
-        ways = "leave out train.freeze" + ("" if "age" in stuck else f", or {stuck[0]} with --task {stuck[0]}=0")
+    frozen_outputs = [*(["age"] if not list(model.head.parameters()) else []), *config.model.targets]
+    if frozen_outputs:
+        suggestion = "leave out train.freeze"
+        if "age" not in frozen_outputs:
+            suggestion += f", or {frozen_outputs[0]} with --task {frozen_outputs[0]}=0"
         raise UserError(
-            f"train.freeze = {config.train.freeze}: {config.model.backbone} answers {' and '.join(stuck)} within its backbone, "
-            f"which would not be learned; {ways}"
+            f"train.freeze = {config.train.freeze}: {config.model.backbone} answers {' and '.join(frozen_outputs)} within its "
+            f"backbone, which would not be learned; {suggestion}"
         )
 
 
 def add_tasks(config: RunConfig, model: AgeModel, labelled: Samples) -> None:
-    """Give the model its targets beside age; their classes are those of `labelled`, a training part."""
+    """Add the heads of auxiliary targets to the model.
+
+    Args:
+        config: the run's settings.
+        model: the model; changed in place.
+        labelled: training samples, whose labels are the classes.
+    """
     torch.manual_seed(derive_seed(config.seed, "tasks"))
     for name in config.model.targets:
         model.add_task(name, task_classes(config.data.train, labelled, name))
 
 
-def prepare_faces(config: AnyConfig, dataset: LoadedDataset, samples: Samples | None = None) -> FaceCache:
-    """Prepare the faces of a dataset's samples, through the cache; by default of all its samples."""
-    spec = config.faces.spec_for(dataset.card, config.model)
+def prepare_faces(config: AnyConfig, dataset: Dataset, samples: Samples | None = None) -> FaceCache:
+    """Prepare the faces of a dataset, through the cache.
+
+    Args:
+        config: the settings of the run or test.
+        dataset: the dataset.
+        samples: the samples to prepare; None: all of the dataset.
+    """
+    spec = model_alignment_spec(config.faces, dataset.card, config.model)
     return load_or_build_face_cache(
         dataset.reader, dataset.samples if samples is None else samples, spec, name=dataset.card.name
     )
@@ -166,59 +282,78 @@ def cross_validate(
     config: RunConfig,
     folder: RunDir,
     model: AgeModel,
-    divisions: FoldSplits,
+    splits: FoldSplits,
     faces: dict[str, FaceCache],
     device: torch.device,
     *,
     quiet: bool,
 ) -> History:
-    """Train and ask, fold by fold; a fold that is done is not done again. Returns the epochs of all folds.
+    """Train and predict fold by fold; finished folds are skipped. Return the epochs of all folds.
 
-    A run of one fold leaves everything in the run's folder and its weights in `model`; else each fold has a folder and
-    starts from a copy of `model`.
+    A run of one fold leaves everything in the run's folder and its weights in `model`. Otherwise each fold has a folder
+    and starts from a copy of `model`.
+
+    Args:
+        config: the run's settings.
+        folder: the run's folder.
+        model: the initial model.
+        splits: the division of each fold.
+        faces: dataset -> inputs of the model.
+        device: where the model computes.
+        quiet: whether progress of training is hidden.
     """
-    if len(divisions) == 1:
-        return fit_fold(config, folder, model, divisions[0], faces, device, quiet=quiet)
+    if len(splits) == 1:
+        return fit_fold(config, folder, model, splits[0], faces, device, quiet=quiet)
     if distributed.get_world_size() > 1:
         raise UserError(
-            f"the protocol '{config.data.protocol}' has {len(divisions)} folds, and these run in one process each: "
+            f"the protocol '{config.data.protocol}' has {len(splits)} folds, and these run in one process each: "
             "start it by `agebench run`"
         )
-    whole = History()
-    for number, division in enumerate(divisions):
-        own = folder.fold(number, len(divisions))
-        history = History(own.fold_history())
+    combined_history = History()
+    for fold, split in enumerate(splits):
+        fold_dir = folder.fold(fold, len(splits))
+        history = History(fold_dir.fold_history())
         if not history.epochs:
-            history = fit_fold(config, own, copy.deepcopy(model), division, faces, device, quiet=True)
-            own.mark_fold_done(divisions.folds.names[number], history.epochs)
+            history = fit_fold(config, fold_dir, copy.deepcopy(model), split, faces, device, quiet=True)
+            fold_dir.mark_fold_done(splits.folds.names[fold], history.epochs)
             if not quiet:
-                best = history.epochs[history.best_epoch - 1]["val_mae"]
-                print(f"fold {number + 1}/{len(divisions)}: validation MAE {best:.2f}", file=sys.stderr)
-        whole.epochs += history.epochs
-    return whole
+                best_mae = history.epochs[history.best_epoch - 1]["val_mae"]
+                print(f"fold {fold + 1}/{len(splits)}: validation MAE {best_mae:.2f}", file=sys.stderr)
+        combined_history.epochs += history.epochs
+    return combined_history
 
 
 def fit_fold(
     config: RunConfig,
     folder: RunDir,
     model: AgeModel,
-    division: RunSplits,
+    split: RunSplits,
     faces: dict[str, FaceCache],
     device: torch.device,
     *,
     quiet: bool,
 ) -> History:
-    """Train on one division, then ask about its test sets; the answers are kept in predictions/<test>.parquet.
+    """Train on one fold, then predict its test sets (predictions/<test>.parquet) and its validation split.
 
-    Those about the validation part are kept in validation.parquet: intervals for new faces are calibrated on them.
+    The validation predictions (validation.parquet) calibrate intervals for new faces.
+
+    Args:
+        config: the run's settings.
+        folder: the folder of the run, or of the fold.
+        model: the initial model; holds the best epoch's weights afterwards.
+        split: the fold's samples.
+        faces: dataset -> inputs of the model.
+        device: where the model computes.
+        quiet: whether progress of training is hidden.
     """
+    train_faces = faces[split.train_dataset]
     with folder.timed("train_s"):
-        history = fit(config, folder, model, division, faces[division.train_dataset], device, quiet=quiet)
+        history = fit(config, folder, model, split, train_faces, device, quiet=quiet)
     with folder.timed("predict_s"):
-        for name, test in division.tests.items():
+        for name, test in split.tests.items():
             table, estimates = predict_samples(config, model, test, faces[name], device)
             save_predictions(folder, name, table, estimates.probs)
-        table, _ = predict_samples(config, model, division.val, faces[division.train_dataset], device)
+        table, _ = predict_samples(config, model, split.val, train_faces, device)
         folder.write_table(VALIDATION, table)
     return history
 
@@ -226,36 +361,61 @@ def fit_fold(
 def model_inputs(
     config: RunConfig, folder: RunDir, model: AgeModel, faces: dict[str, FaceCache], device: torch.device
 ) -> dict[str, FaceCache]:
-    """What the model is trained and tested on: the faces, or for a frozen backbone their features."""
+    """Return dataset -> inputs of the model: the faces, or the features of a frozen backbone.
+
+    Args:
+        config: the run's settings.
+        folder: the run's folder, for the timing.
+        model: the initial model.
+        faces: dataset -> prepared faces.
+        device: where the model computes.
+    """
     recipe = config.train
     if not recipe.freeze:
         return faces
-    options: dict[str, Any] = {"mirrored": recipe.augment.flip > 0, "device": device, "precision": recipe.precision}
     with folder.timed("features_s"):
-        return {name: frozen_features(model, kept, config.model, **options) for name, kept in faces.items()}
+        return {
+            name: frozen_features(
+                model,
+                cache,
+                config.model,
+                mirrored=recipe.augment.flip > 0 or recipe.flip_tta,
+                device=device,
+                precision=recipe.precision,
+            )
+            for name, cache in faces.items()
+        }
 
 
 def fit(
     config: RunConfig,
     folder: RunDir,
     model: AgeModel,
-    division: RunSplits,
+    split: RunSplits,
     faces: FaceCache,
     device: torch.device,
     *,
     quiet: bool,
 ) -> History:
-    """Train, or go on training; leaves the weights of the best epoch in `model` and the history in the folder."""
-    training, validation = (
-        make_face_dataset(faces, division.train, model.classes),
-        make_face_dataset(faces, division.val),
-    )
-    model.head.init_from_ages(torch.from_numpy(training.ages))
+    """Train, or resume training. Leaves the best epoch's weights in `model` and history.json in the folder.
+
+    Args:
+        config: the run's settings.
+        folder: the folder of the run, or of the fold.
+        model: the model; changed in place.
+        split: the fold's samples.
+        faces: the model's inputs of the training set.
+        device: where the model computes.
+        quiet: whether progress of training is hidden.
+    """
+    train_set = make_face_dataset(faces, split.train, model.classes)
+    val_set = make_face_dataset(faces, split.val)
+    model.head.init_from_ages(torch.from_numpy(train_set.ages))
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
-    done = trainer.steps_done(training)
-    with LearningCurveCallback(folder.path, trainer.history.epochs, first_step=done, quiet=quiet) as events:
-        history = trainer.fit(training, validation, events)
+    first_step = trainer.steps_done(train_set)
+    with LearningCurveCallback(folder.path, trainer.history.epochs, first_step=first_step, quiet=quiet) as callback:
+        history = trainer.fit(train_set, val_set, callback)
     folder.write_json("history.json", history.epochs)
     trainer.load_best()
     return history
@@ -264,27 +424,52 @@ def fit(
 def predict_samples(
     config: RunConfig, model: AgeModel, samples: Samples, faces: FaceCache, device: torch.device
 ) -> tuple[pd.DataFrame, FaceEstimates]:
-    """What the model says about faces, beside what is true. Of a test set, this is the one time that it is read."""
-    estimates = predict(
-        model, make_face_dataset(faces, samples), config.model, device, precision=config.train.precision
-    )
+    """Predict ages for `samples` and join them with the labels. A test set is read only here.
+
+    Args:
+        config: the run's settings.
+        model: the trained model.
+        samples: the samples.
+        faces: the model's inputs of their dataset.
+        device: where the model computes.
+    """
+    data = make_face_dataset(faces, samples)
+    estimates = predict(model, data, config.model, device, precision=config.train.precision)
     return predictions_table(samples, estimates, model.classes), estimates
 
 
-def model_metadata(config: RunConfig, model: AgeModel, origin: dict[str, Any]) -> dict[str, Any]:
-    """For the manifest: the network, and what it started from, before targets beside age joined."""
-    card = config.model
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {
-        **card.model_dump(mode="json", include={"name", "title", "backbone", "head", "head_options", "size", "tasks"}),
-        **({"classes": {name: list(known) for name, known in model.classes.items()}} if model.classes else {}),
-        "parameters": parameters,
-        **origin,
-    }
+def model_metadata(
+    config: RunConfig, model: AgeModel, weights: WeightsSource, initial_digests: dict[str, str]
+) -> ModelRecord:
+    """Return the manifest's entry of the model.
+
+    Args:
+        config: the run's settings.
+        model: the model with its auxiliary heads.
+        weights: the origin of its initial weights.
+        initial_digests: digests of the initial weights, before auxiliary heads were added.
+    """
+    keys = {"name", "title", "backbone", "head", "head_options", "size", "tasks"}
+    record = ModelRecord(
+        **config.model.model_dump(mode="json", include=keys),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weights=str(weights),
+        weights_source=weights.record(),
+        initial=initial_digests,
+    )
+    if model.classes:
+        record.classes = {name: list(values) for name, values in model.classes.items()}
+    return record
 
 
-def example_crops(faces: dict[str, FaceCache], division: RunSplits, count: int = 64) -> np.ndarray:
-    """(n, S, S, C) uint8: the first faces of the first test set, to check an export on."""
-    name, test = next(iter(division.tests.items()))
-    chosen: np.ndarray = faces[name].pixels[faces[name].rows(test)[:count]]
-    return chosen
+def example_crops(faces: dict[str, FaceCache], split: RunSplits, count: int = 64) -> np.ndarray:
+    """Return the first faces of the first test set, (n, S, S, C) uint8, to check an export on.
+
+    Args:
+        faces: dataset -> prepared faces.
+        split: the run's samples.
+        count: the largest number of faces.
+    """
+    name, test = next(iter(split.tests.items()))
+    crops: np.ndarray = faces[name].pixels[faces[name].rows(test)[:count]]
+    return crops

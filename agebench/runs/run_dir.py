@@ -1,4 +1,4 @@
-"""The folder of one run: what stands where, and whether it is finished."""
+"""The folder of one run: its files, its lock, and whether the run is finished. Every file is written atomically."""
 
 import errno
 import importlib.metadata
@@ -17,30 +17,41 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from agebench._version import __version__
-from agebench.config.cards.base import validate_model
-from agebench.errors import AgebenchError, Damaged, UserError
-from agebench.runs.config import RunConfig, read_settings
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings, validate_model
+from agebench.errors import Damaged, RunLockedError, UserError
+from agebench.metrics.schema import MetricsFile
+from agebench.runs.manifest import Manifest
 from agebench.utils.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
 from agebench.utils.io import atomic_write, file_digest, is_temporary, write_error, write_json, write_text
 from agebench.utils.progress import step
 
 
 class Config(Protocol):
-    """What decides a run, and can be written down."""
+    """Settings that determine a run."""
 
     def to_toml(self) -> str:
-        """The whole of it."""
+        """Return the settings as TOML."""
 
 
 LOCK = ".lock"
-# There while the run's own command goes on without --resume: it was not a person who stopped the run.
+# Marker file: the run's command resumes without --resume, because no user stopped the run.
 _CONTINUES = ".continues"
-# What a run leaves before its first epoch is done.
-_BEGINNING = (
-    *("config.toml", "manifest.json", "metrics.json", "history.json", "validation.parquet", "report.md", _CONTINUES),
+# Files and folders of a run whose first epoch is not complete.
+_UNTRAINED_FILES = (
+    *(
+        "config.toml",
+        "manifest.json",
+        "metrics.json",
+        "history.json",
+        "validation.parquet",
+        "report.md",
+        "report.html",
+        _CONTINUES,
+    ),
     *("samples", "lists", "predictions", "checkpoints", "folds", "tensorboard", "figures", "private", "export"),
 )
-# The stages of `timings`, as progress names them.
+# Stage of `timings` -> its name in progress messages.
 _STAGES = {
     "read_s": "reading and checking the datasets",
     "faces_s": "preparing faces",
@@ -54,36 +65,36 @@ TRACKED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "pillow")
 
 
 class RunDir:
-    """One run on disk. Every file is written whole or not at all.
+    """The folder of one run.
 
     Args:
         path: the folder.
-        kept: the URL of which it is but a copy on this machine, if it is.
+        url: the URL of which the folder is a local copy; "": the folder itself is the run's.
     """
 
-    def __init__(self, path: Path, kept: str = "") -> None:
+    def __init__(self, path: Path, url: str = "") -> None:
         self.path = path
-        self.place = kept or str(path)  # as a person knows it
+        self.location = url or str(path)  # as the user knows it
         self.timings: dict[str, float] = {}
 
     @property
     def checkpoints(self) -> Path:
-        """Where last.safetensors and best.safetensors stand."""
+        """The folder of last.safetensors and best.safetensors."""
         return self.path / "checkpoints"
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest, or an empty one before the first is written.
+        """Return the content of manifest.json; an empty table before it is written.
 
         Raises:
-            Damaged: it cannot be read.
+            Damaged: the file cannot be read.
         """
         return read_json_table(self.path / MANIFEST)
 
     def metrics(self) -> dict[str, Any]:
-        """The figures of a run, or an empty table before there are any.
+        """Return the content of metrics.json; an empty table before it is written.
 
         Raises:
-            Damaged: they are not those that the run wrote, or a finished run has none.
+            Damaged: the file was changed, or a finished run has none.
         """
         metrics = read_json_table(checked(self.path, "metrics.json"))
         if not isinstance(metrics.get("tests"), dict) and self.manifest().get("finished"):
@@ -91,54 +102,61 @@ class RunDir:
                 f"{self.path / 'metrics.json'}: holds no figures, though the run is finished. Delete {MANIFEST} beside it, "
                 "and the run's command with --resume writes them again"
             )
-        return metrics
+        return MetricsFile.from_json(metrics, self.path / "metrics.json").to_json() if metrics else metrics
 
     def config(self) -> RunConfig:
-        """What determined the run.
+        """Return the run's settings.
 
         Raises:
-            AgebenchError: no config stands here, or none of this version.
+            AgebenchError: config.toml does not exist, or is not valid in this version.
         """
         file = self.path / "config.toml"
         return validate_model(RunConfig, read_settings(checked(self.path, file.name)), source=str(file))
 
     def finished(self, config: Config) -> bool:
-        """Whether this very run stands here finished.
+        """Return whether the folder contains this run, finished.
+
+        Args:
+            config: the run's settings.
 
         Raises:
-            UserError: another run stands here, or no run can.
+            UserError: the folder contains another run or other files, or cannot be read.
         """
         file = self.path / "config.toml"
         try:
             if not file.exists():
                 if self.path.exists() and any(not _is_leftover(entry) for entry in self.path.iterdir()):
-                    raise UserError(f"{self.place} is not empty and holds no run; choose another folder with --out")
+                    raise UserError(f"{self.location} is not empty and holds no run; choose another folder with --out")
                 return False
             is_same = file.read_bytes() == config.to_toml().encode()
         except NotADirectoryError:
-            raise UserError(f"{self.place} is a file, not a folder; choose another folder with --out") from None
+            raise UserError(f"{self.location} is a file, not a folder; choose another folder with --out") from None
         except OSError as error:
             raise UserError(
-                f"{self.place}: cannot be read: {error.strerror or error}; choose another folder with --out"
+                f"{self.location}: cannot be read: {error.strerror or error}; choose another folder with --out"
             ) from error
         if not is_same:
             if not self.started() and not self.manifest().get("finished"):
-                return False  # of a run that failed before it began: nothing is lost
+                return False  # that run failed before its first epoch: nothing is lost
             raise UserError(
-                f"{self.place} holds a run with other settings (compare its config.toml); choose another folder with --out, "
+                f"{self.location} holds a run with other settings (compare its config.toml); choose another folder with --out, "
                 "or delete that one"
             )
         return bool(self.manifest().get("finished"))
 
     def started(self) -> bool:
-        """Whether an earlier call left something to continue: an epoch that was trained."""
+        """Return whether an earlier call completed an epoch, so that the run can be resumed."""
         folders = [self.path, *(self.path / "folds").glob("*")]
         return any((folder / FOLD).exists() or _has_epochs(folder / "checkpoints") for folder in folders)
 
     def begin(self, config: Config) -> None:
-        """Write the config; what a call left that trained nothing is removed, it may be of another config or other data."""
+        """Write the config. Removes files of an earlier call that completed no epoch: its settings or data may differ.
+
+        Args:
+            config: the run's settings.
+        """
         if not self.started():
-            for name in _BEGINNING:
+            for name in _UNTRAINED_FILES:
                 entry = self.path / name
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
@@ -148,11 +166,11 @@ class RunDir:
         self.write_config(config)
 
     def continues(self) -> bool:
-        """Whether the run's own command goes on with it as it is."""
+        """Return whether the run's command resumes without --resume."""
         return (self.path / _CONTINUES).exists()
 
     def let_continue(self) -> bool:
-        """Let the same command go on without --resume; returns whether that could be noted."""
+        """Let the same command resume without --resume; return whether the marker could be written."""
         try:
             (self.path / _CONTINUES).touch()
         except OSError:
@@ -160,16 +178,21 @@ class RunDir:
         return True
 
     def fold(self, number: int, count: int) -> "RunDir":
-        """The folder of a fold, `folds/01` and on; its seconds are counted with this one's."""
-        own = RunDir(self.path / "folds" / f"{number + 1:0{len(str(count))}}")
-        own.timings = self.timings
-        return own
+        """Return the folder of a fold, such as `folds/01`; it shares this folder's timings.
+
+        Args:
+            number: the fold, from 0.
+            count: the number of folds.
+        """
+        fold_dir = RunDir(self.path / "folds" / f"{number + 1:0{len(str(count))}}")
+        fold_dir.timings = self.timings
+        return fold_dir
 
     def fold_history(self) -> list[dict[str, float]]:
-        """The history of a fold that is done, of one that is not an empty list.
+        """Return the epochs of a finished fold; an empty list for an unfinished one.
 
         Raises:
-            Damaged: a file of the fold is not the one that it wrote.
+            Damaged: a file of the fold was changed.
         """
         content = read_json_table(self.path / FOLD)
         for name in content.get(DIGESTS) or ():
@@ -177,43 +200,53 @@ class RunDir:
         return list(content.get("history", []))
 
     def mark_fold_done(self, name: str, history: list[dict[str, float]]) -> None:
-        """Say that a fold is done. What only serves to go on with its training goes: of many folds it would fill disks."""
+        """Mark a fold as finished, and delete the checkpoint that only resuming needs: many folds would fill the disk.
+
+        Args:
+            name: the fold's name.
+            history: its epochs.
+        """
         content = {"fold": name, "history": history, DIGESTS: kept_digests(self.path)}
         write_json(self.path / FOLD, content)
         (self.checkpoints / "last.safetensors").unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process out of this folder.
+        """Hold the folder's lock, so that no second process works on the run.
 
         Raises:
-            AgebenchError: another process is at work here.
+            RunLockedError: another process holds the lock.
+            UserError: the folder cannot be written.
         """
         lock = FileLock(self.path / LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            raise AgebenchError(
+            raise RunLockedError(
                 f"{self.path}: another process is working on this run; wait for it, or choose another --out"
             ) from None
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise write_error(self.path, error) from error
             raise UserError(
-                f"{self.place}: no run can be written there: {error.strerror or error}; choose another folder with --out"
+                f"{self.location}: no run can be written there: {error.strerror or error}; choose another folder with --out"
             ) from error
         try:
             for leftover in [path for path in self.path.rglob(".*") if is_temporary(path)]:
                 leftover.unlink(missing_ok=True)
             yield
         finally:
-            # The file stays: were it removed, a process that waits for it and one that makes a new one would both hold "the" lock.
+            # The file stays: if it were removed, a waiting process and one that creates it anew would both hold a lock.
             lock.release()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the block's seconds to the stage's timing, and show the stage while it lasts."""
+        """Add the block's seconds to the stage's timing, and show the stage as progress.
+
+        Args:
+            stage: a key of `timings`, such as `train_s`.
+        """
         start = time.perf_counter()
         try:
             with step(_STAGES.get(stage, stage)):
@@ -222,49 +255,71 @@ class RunDir:
             self.timings[stage] = round(self.timings.get(stage, 0.0) + time.perf_counter() - start, 2)
 
     def write_config(self, config: Config) -> None:
-        """The resolved config."""
+        """Write config.toml.
+
+        Args:
+            config: the run's settings.
+        """
         write_text(self.path / "config.toml", config.to_toml())
 
-    def write_manifest(self, content: dict[str, Any]) -> None:
-        """Write `content` beside what is known of this program and machine; of a finished run with its files' digests."""
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write manifest.json: `manifest`, the versions of the software, and of a finished run its files' digests.
+
+        Args:
+            manifest: the content that the run determined.
+        """
         versions = {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in TRACKED_PACKAGES},
         }
-        about = {
+        software = {
             "schema": 1,
             "name": self.path.name,
             "agebench": __version__,
             "versions": versions,
             "git": git_commit(),
         }
-        digests = {DIGESTS: kept_digests(self.path)} if content.get("finished") else {}
-        write_json(self.path / MANIFEST, about | content | digests)
+        digests = {DIGESTS: kept_digests(self.path)} if manifest.finished else {}
+        write_json(self.path / MANIFEST, software | manifest.to_json() | digests)
 
     def renew_digest(self, name: str) -> None:
-        """Record the digest of a file that was made again, in a manifest that holds digests."""
+        """Update the manifest's digest of a file that was computed again; a manifest without digests stays as it is.
+
+        Args:
+            name: the file, relative to the folder.
+        """
         manifest = self.manifest()
         if isinstance(manifest.get(DIGESTS), dict):
             manifest[DIGESTS][name] = file_digest(self.path / name)
             write_json(self.path / MANIFEST, manifest)
 
     def write_json(self, name: str, content: Any) -> None:
-        """A JSON file of the folder."""
+        """Write a JSON file.
+
+        Args:
+            name: the file, relative to the folder.
+            content: plain values.
+        """
         write_json(self.path / name, content)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """A Parquet file of the folder."""
+        """Write a Parquet file.
+
+        Args:
+            name: the file, relative to the folder.
+            table: its content.
+        """
         with atomic_write(self.path / name) as temporary:
             table.to_parquet(temporary, index=False)
 
 
 def _is_leftover(entry: Path) -> bool:
-    """Whether a file in an otherwise empty folder is one that a call left which did not come to its config."""
+    """Return whether a file may be left by a call that stopped before it wrote its config."""
     return entry.name in (LOCK, _CONTINUES) or is_temporary(entry)
 
 
 def _has_epochs(checkpoints: Path) -> bool:
-    """Whether training has ended an epoch; True where a checkpoint cannot be read, which its reader then reports."""
+    """Return whether an epoch is complete; True for an unreadable checkpoint, which its reader then reports."""
     file = checkpoints / "last.safetensors"
     if not file.exists():
         return False
@@ -276,9 +331,9 @@ def _has_epochs(checkpoints: Path) -> bool:
 
 
 def git_commit() -> str | None:
-    """The commit that this code stands at, with `+changes` where files differ from it; None outside a repository."""
+    """Return the commit of this code, with `+changes` where files differ from it; None outside a repository."""
     here = Path(__file__).parents[2]
-    if not (here / ".git").exists():  # installed: a repository around the environment is somebody else's
+    if not (here / ".git").exists():  # installed: a repository around the environment is another project's
         return None
     try:
         commit = subprocess.run(

@@ -1,4 +1,4 @@
-"""Which image does what in one run."""
+"""The train, validation and test samples of one run and of its folds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from agebench.config.cards.protocol import Protocol
+from agebench.config.run import DataConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.data.splits.protocols import Folds, make_folds
 from agebench.data.splits.splits import SPLIT_SCHEME, drop_overlapping
 from agebench.errors import UserError
-from agebench.runs.config import DataConfig
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class RunSplits:
     """The samples of one run, or of one fold of it.
 
     Attributes:
-        home: the training set's name.
-        train, val: parts of the training set.
-        tests: test set's name -> samples; the training set's own name stands for its held-out part.
-        duplicates: exact copies within the training set; they stay on one side of its split.
-        straddling: images of an official split left out because their double stands in a later part.
-        overlap: test set's name -> images dropped from it because they also stand in train or val.
+        train_dataset: the training set's name.
+        train, val: splits of the training set.
+        tests: test set -> samples; the training set's own name is its held-out split.
+        duplicates: exact copies within the training set, all of which are in one split.
+        straddling: images of an official split that were removed because a copy is in a later split.
+        overlap: test set -> images removed from it because they are also in train or val.
     """
 
     train_dataset: str
@@ -36,7 +36,7 @@ class RunSplits:
     overlap: dict[str, int]
 
     def parts(self) -> dict[str, tuple[str, Samples]]:
-        """File name -> (dataset, samples), for everything that is kept of a run's samples."""
+        """Return file name -> (dataset, samples) of every split."""
         return {
             f"{self.train_dataset}-train": (self.train_dataset, self.train),
             f"{self.train_dataset}-val": (self.train_dataset, self.val),
@@ -46,15 +46,15 @@ class RunSplits:
 
 @dataclass(frozen=True)
 class FoldSplits:
-    """The division of each fold of a run; mostly there is one.
+    """The splits of each fold of a run; most runs have one fold.
 
     Attributes:
-        home: the training set's name.
-        folds: how the training set is divided.
-        tests: the test sets in their order; the training set's own name stands for its held-out part.
-        others: test set -> samples of every other one, less what trains or validates in any fold: all folds are asked
-            about the same images.
-        overlap: test set -> images dropped from it for that.
+        train_dataset: the training set's name.
+        folds: the split of the training set in each fold.
+        tests: the test sets in order; the training set's own name is its held-out split.
+        external_tests: other test set -> its samples without those that any fold trains or validates on, so that all
+            folds are tested on the same images.
+        overlap: test set -> images removed from it for that reason.
     """
 
     train_dataset: str
@@ -70,7 +70,7 @@ class FoldSplits:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> RunSplits:
-        """The division of one fold."""
+        """Return the samples of one fold."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         own = self.folds.split(number)
@@ -79,40 +79,43 @@ class FoldSplits:
             train=own.train,
             val=own.val,
             tests={name: own.test if name == self.train_dataset else self.external_tests[name] for name in self.tests},
-            duplicates=own.duplicates,
-            straddling=own.straddling,
+            duplicates=own.n_duplicates,
+            straddling=own.n_cross_split_removed,
             overlap=self.overlap,
         )
 
     def drop_rejected(self, faces: dict[str, FaceCache]) -> "FoldSplits":
-        """Less the samples in which no face could be prepared, which go to quarantine.
+        """Return the splits without samples in which no face could be prepared; these are rejected.
+
+        Args:
+            faces: dataset -> prepared faces.
 
         Raises:
-            UserError: nothing is left of a part.
+            UserError: a split is empty.
         """
-        kept = replace(
+        remaining = replace(
             self,
             folds=self.folds.keep(faces[self.train_dataset].drop_rejected(self.folds.samples)),
             external_tests={name: faces[name].drop_rejected(samples) for name, samples in self.external_tests.items()},
         )
-        for division in kept:
-            for part, (name, samples) in division.parts().items():
+        for split in remaining:
+            for part, (name, samples) in split.parts().items():
                 if not len(samples):
                     raise UserError(
                         f"{part}: no face could be prepared in any of its images; does `faces` on the card of '{name}' fit?"
                     )
-        return kept
+        return remaining
 
     def labelled(self) -> Samples:
-        """Whose labels say the classes of targets beside age: the training part, or, so that folds agree, the whole set."""
+        """Return the samples whose labels are the classes of auxiliary targets: train, or with folds the whole dataset."""
         return self[0].train if len(self) == 1 else self.folds.samples
 
     def quarantined(self) -> dict[str, Samples]:
-        """Dataset -> the samples whose quarantine holds what was left out after the audit."""
+        """Return dataset -> the samples with the rejections that followed the audit."""
         return {self.train_dataset: self.folds.samples, **self.external_tests}
 
     def protocol(self) -> dict[str, Any]:
-        """Describe the division for metrics.json and the manifest: protocol, folds, leaks, version of the random draw."""
+        """Return protocol, number of folds, leaks and split scheme, for metrics.json and the manifest."""
         return {
             "name": self.folds.protocol,
             "folds": len(self),
@@ -122,23 +125,30 @@ class FoldSplits:
 
     @property
     def split_scheme(self) -> int | None:
-        """The version of the algorithm that drew a part of the training set; None where nothing was drawn."""
-        return SPLIT_SCHEME if self.folds.drawn else None
+        """The version of the random split algorithm; None where no split is random."""
+        return SPLIT_SCHEME if self.folds.is_random else None
 
 
 def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:
-    """The classes of the label column `name` in the training set, sorted.
+    """Return the sorted classes of an auxiliary target.
+
+    Args:
+        home: the training set's name.
+        training: the samples whose labels count.
+        name: the label column.
 
     Raises:
-        UserError: no such column, no labels in it, or labels that are all alike.
+        UserError: the column does not exist, has no labels, or has a single class.
     """
     table = training.table
     labelled = [column for column in dict.fromkeys(["gender", "race", *training.groups]) if table[column].nunique() > 1]
     if name not in labelled:
-        known = [] if name not in table else list(table[name].dropna().unique())
-        lack = f"all its labels are '{known[0]}'" if known else "has no labels of it"
-        there = f"it can learn: {', '.join(labelled)}" if labelled else "it has none that could be learned beside age"
-        raise UserError(f"--task {name}: the training set '{home}' {lack}; {there}. Leave it out with --task {name}=0.")
+        values = [] if name not in table else list(table[name].dropna().unique())
+        problem = f"all its labels are '{values[0]}'" if values else "has no labels of it"
+        hint = f"it can learn: {', '.join(labelled)}" if labelled else "it has none that could be learned beside age"
+        raise UserError(
+            f"--task {name}: the training set '{home}' {problem}; {hint}. Leave it out with --task {name}=0."
+        )
     return tuple(sorted(map(str, table[name].dropna().unique())))
 
 
@@ -150,29 +160,27 @@ def make_run_splits(
     protocol: Protocol | None = None,
     root: Path | None = None,
 ) -> FoldSplits:
-    """Divide the training set; test on its held-out part, and on all of every other set less what training saw.
+    """Split the training set, and remove its training images from the other test sets.
 
     Args:
-        data: the run's.
-        samples: dataset's name -> audited samples.
-        seed: of every draw.
-        protocol: how the training set is divided; None: the default protocol.
+        data: the run's settings of datasets and splits.
+        samples: dataset -> audited samples.
+        seed: seed of the random splits.
+        protocol: how the training set is split; None: the default protocol.
         root: the training set's folder, for a protocol's list files.
 
     Raises:
-        UserError: too few samples, a protocol that does not fit, or a test set that stands in the training set altogether.
+        UserError: there are too few samples, the protocol does not fit, or a test set is contained in the training split.
     """
     home = data.train
     folds = make_folds(
         protocol, samples[home], test=data.test_share, val=data.val_share, seed=seed, source=home, root=root
     )
-    seen = folds.train_val_samples()
-    others, overlap = {}, {home: 0}
+    train_val = folds.train_val_samples()
+    external_tests, overlap = {}, {home: 0}
     for name in data.test:
         if name != home:
-            others[name], overlap[name] = drop_overlapping(samples[name], [seen])
-            if not len(others[name]):
-                raise UserError(
-                    f"{name}: every one of its images also stands in {home}'s training part: nothing to test on"
-                )
-    return FoldSplits(home, folds, data.test, others, {name: overlap[name] for name in data.test})
+            external_tests[name], overlap[name] = drop_overlapping(samples[name], [train_val])
+            if not len(external_tests[name]):
+                raise UserError(f"{name}: all of its images are also in {home}'s training split: nothing to test on")
+    return FoldSplits(home, folds, data.test, external_tests, {name: overlap[name] for name in data.test})

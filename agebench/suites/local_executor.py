@@ -1,4 +1,4 @@
-"""Runs on this machine, some at once."""
+"""Execute runs in processes of this machine, several at once."""
 
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +13,11 @@ class LocalExecutor:
     """Processes of this machine.
 
     Args:
-        jobs: runs at once.
-        cpus: cores for each; None: the machine's, shared out.
+        jobs: runs at once; None: one.
+        cpus: CPU threads of each run; None: the machine's cores, shared by `jobs`.
 
     Raises:
-        UserError: fewer than one of either.
+        UserError: `jobs` or `cpus` is less than 1.
     """
 
     def __init__(self, jobs: int | None = None, cpus: int | None = None) -> None:
@@ -35,24 +35,28 @@ class LocalExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A run that is interrupted closes its checkpoint by itself; those that wait must not start.
+        # A run that is interrupted closes its checkpoint itself; queued runs must not start.
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self._processes):
             process.terminate()
         self._pool.shutdown()
 
-    def submit(self, work: RunRequest) -> "Future[RunOutcome]":
-        """Start it, or have it wait for a free place."""
-        return self._pool.submit(self._attempt, work)
+    def submit(self, request: RunRequest) -> "Future[RunOutcome]":
+        """Start a run, or queue it until a slot is free.
 
-    def _attempt(self, work: RunRequest) -> RunOutcome:
-        mine: list[subprocess.Popen[bytes]] = []
+        Args:
+            request: the run.
+        """
+        return self._pool.submit(self._execute, request)
 
-        def begun(process: "subprocess.Popen[bytes]") -> None:
-            mine.append(process)
+    def _execute(self, request: RunRequest) -> RunOutcome:
+        started: list[subprocess.Popen[bytes]] = []
+
+        def on_start(process: "subprocess.Popen[bytes]") -> None:
+            started.append(process)
             self._processes.add(process)
 
         try:
-            return execute_run(work, begun)
+            return execute_run(request, on_start)
         finally:
-            self._processes.difference_update(mine)
+            self._processes.difference_update(started)

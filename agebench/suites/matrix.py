@@ -1,29 +1,31 @@
-"""What a suite asks for, and what of it stands on the disk already."""
+"""Expand a suite to its runs, and determine the state of each from its folder."""
 
-import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from agebench.config.cards.base import SuiteCard
+from agebench.config.cards.suite import SuiteCard
+from agebench.config.grid import GridPoint, parse_grid
+from agebench.config.run import RunConfig, config_hash
+from agebench.config.toml_io import Settings
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig, resolve_config
 from agebench.runs.provenance import InputTracker
 from agebench.runs.remote_dir import RemoteDir, RemoteMirror
+from agebench.runs.resolve import resolve_config
 from agebench.runs.run_dir import RunDir
 from agebench.suites.worker import RunRequest
+from agebench.types import RunState
 from agebench.utils.io import write_text
 
-State = Literal["done", "changed", "failed", "begun", "new"]
 LOGS = ".logs"
-# A suite of more runs is refused: planning and listing them takes minutes, and no one does or reads so many.
-MOST_RUNS = 10_000
+# A larger suite is refused: planning and listing it takes minutes.
+MAX_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,159 +33,188 @@ class Job:
     """One run of a suite.
 
     Attributes:
-        config: everything that determines it.
-        folder: where it stands, named after the config and a hash of it: another suite that asks for the same run finds it.
-        variant: what the suite calls this way to do it.
-        kept: the URL of all runs, where `folder` is but a copy of what is kept there.
-        present: what stands on this machine, to compare with what the run was made of; None: nothing is compared.
+        config: the run's settings.
+        folder: its folder, named after the config and its hash, so that suites share equal runs.
+        variant: the suite's name of the variant, and the values of --grid.
+        runs_url: the URL of all runs, where `folder` is a local copy; "": runs are local.
+        inputs: the inputs on this machine, compared with those of a finished run; None: no comparison.
     """
 
     config: RunConfig
     folder: Path
     variant: str = ""
-    kept: str = ""
-    present: InputTracker | None = field(default=None, compare=False, repr=False)
+    runs_url: str = ""
+    inputs: InputTracker | None = field(default=None, compare=False, repr=False)
 
     @property
     def log(self) -> Path:
-        """What the run printed."""
+        """The file with the run's output."""
         return self.folder.parent / LOGS / f"{self.folder.name}.txt"
 
     @property
     def failure(self) -> Path:
-        """There while the last attempt failed; holds the reason."""
+        """The file with the reason of a failure; exists while the last attempt failed."""
         return self.folder.parent / LOGS / f"{self.folder.name}.failed"
 
-    def state(self) -> State:
-        """What is known of it now; `changed`: it is finished, but of data or weights that are others by now.
+    def state(self) -> RunState:
+        """Return the run's state; `stale`: finished, but with data or weights that have changed since.
 
         Raises:
-            UserError: another run stands in its folder.
+            UserError: the folder contains another run.
         """
-        folder = self._folder()
-        if folder.finished(self.config):
-            return "changed" if self._changed() else "done"
+        run_dir = self._run_dir()
+        if run_dir.finished(self.config):
+            return RunState.STALE if self._changed_inputs() else RunState.DONE
         if self.failure.exists():
-            return "failed"
-        return "begun" if folder.started() else "new"
+            return RunState.FAILED
+        return RunState.INCOMPLETE if run_dir.started() else RunState.PENDING
 
-    def attempt(self, threads: int, registry: Iterable[Path]) -> RunRequest:
-        """What a host must know to do it."""
+    def request(self, threads: int, registry: Iterable[Path]) -> RunRequest:
+        """Return what a host needs to execute the run.
+
+        Args:
+            threads: CPU threads of the run.
+            registry: extra folders of cards.
+        """
         name, folders = self.folder.name, tuple(str(folder) for folder in registry)
-        out, log = (f"{self.kept}/{name}", "") if self.kept else (str(self.folder.absolute()), str(self.log.absolute()))
+        if self.runs_url:
+            return RunRequest(name, self.config.to_toml(), f"{self.runs_url}/{name}", folders, threads, log="")
+        out, log = str(self.folder.absolute()), str(self.log.absolute())
         return RunRequest(name, self.config.to_toml(), out, folders, threads, log)
 
-    def settle(self, said: str, reason: str = "") -> None:
-        """Note how an attempt ended that printed `said`; `reason`: why it failed, if it did."""
-        if reason:
-            write_text(self.failure, reason)
+    def record_attempt(self, log_tail: str, failure: str = "") -> None:
+        """Write the log and the outcome of an attempt, locally and at the URL of the runs.
+
+        Args:
+            log_tail: the end of the run's output.
+            failure: why the attempt failed; "": it did not.
+        """
+        if failure:
+            write_text(self.failure, failure)
         else:
             self.failure.unlink(missing_ok=True)
-        if self.kept:
-            runs, remote = self.folder.parent, RemoteDir(self.kept)
-            write_text(self.log, said)
+        if self.runs_url:
+            runs, remote = self.folder.parent, RemoteDir(self.runs_url)
+            write_text(self.log, log_tail)
             remote.fetch(runs, [f"{self.folder.name}/{file}" for file in RemoteMirror.FILES])
-            logs = [self.log, *([self.failure] if reason else [])]
+            logs = [self.log, *([self.failure] if failure else [])]
             remote.send(runs, [log.relative_to(runs).as_posix() for log in logs])
-            if not reason:
+            if not failure:
                 remote.remove(self.failure.relative_to(runs).as_posix())
 
     def reason(self) -> str:
-        """Why it counts as changed, or why the last attempt failed; "" where neither is so."""
-        if self._folder().manifest().get("finished"):
-            return self._changed()
+        """Return why the run is stale, or why its last attempt failed; "" where it is and did neither."""
+        if self._run_dir().manifest().get("finished"):
+            return self._changed_inputs()
         return self.failure.read_text(encoding="utf-8") if self.failure.exists() else ""
 
-    def _folder(self) -> RunDir:
-        return RunDir(self.folder, f"{self.kept}/{self.folder.name}" if self.kept else "")
+    def _run_dir(self) -> RunDir:
+        return RunDir(self.folder, f"{self.runs_url}/{self.folder.name}" if self.runs_url else "")
 
-    def _changed(self) -> str:
+    def _changed_inputs(self) -> str:
         try:
-            if self.present is not None:
-                self.present.refuse_changed(self._folder(), self.config)
+            if self.inputs is not None:
+                self.inputs.refuse_changed(self._run_dir(), self.config)
         except UserError as error:
             return str(error)
         return ""
 
 
-def config_hash(config: RunConfig) -> str:
-    """Eight hexadecimal digits that differ where anything differs that decides a run's result."""
-    return hashlib.sha256(config.to_toml().encode()).hexdigest()[:8]
+def count_runs(card: SuiteCard) -> int:
+    """Return the number of runs of a suite, without planning them.
 
-
-def count_by_state(card: SuiteCard) -> int:
-    """Count the runs that the suite asks for, before any is planned."""
+    Args:
+        card: the suite.
+    """
     optional = (card.protocols, card.heads, card.variants)
     return math.prod(map(len, (card.train, card.seeds, card.models))) * math.prod(len(part) or 1 for part in optional)
 
 
 def plan_jobs(
-    card: SuiteCard, catalogue: Catalog, runs: Path, settings: Iterable[dict[str, Any]] = (), *, kept: str = ""
+    card: SuiteCard,
+    catalog: Catalog,
+    runs: Path,
+    settings: Iterable[Settings] = (),
+    *,
+    grid: Sequence[GridPoint] = (),
+    runs_url: str = "",
 ) -> list[Job]:
-    """The suite's runs, in the order in which they are done: training set by training set, seed by seed.
+    """Return the suite's runs in order of execution: training set by training set, seed by seed.
 
     Args:
         card: the suite.
-        catalogue: its datasets and models.
+        catalog: the cards of its datasets and models.
         runs: the folder of all runs.
-        settings: laid over the suite's own, as `--set` does.
-        kept: the URL of which `runs` is a copy, if it is.
+        settings: settings that take precedence over the suite's, as those of --set.
+        grid: combinations of further settings; each run is executed with every combination.
+        runs_url: the URL of which `runs` is a local copy; "": runs are local.
 
     Raises:
-        UserError: the suite names what does not exist, sets what cannot be set, or asks for more than `MOST_RUNS` runs.
+        UserError: a dataset, model or setting does not exist, or there are more than `MAX_RUNS` runs.
     """
-    asked_runs = count_by_state(card)
-    if asked_runs > MOST_RUNS:
+    points = list(grid) or parse_grid([])
+    n_runs = count_runs(card) * len(points)
+    if n_runs > MAX_RUNS:
         longest = max(
             ("train", "protocols", "seeds", "models", "heads", "variants"), key=lambda key: len(getattr(card, key))
         )
         raise UserError(
-            f"suite '{card.name}' asks for {asked_runs:,} runs, and a suite has {MOST_RUNS:,} at most: shorten `{longest}` "
+            f"suite '{card.name}' asks for {n_runs:,} runs, and a suite has {MAX_RUNS:,} at most: shorten `{longest}` "
             f"({len(getattr(card, longest)):,} entries) on its card, or divide it into several suites"
         )
     jobs: dict[str, Job] = {}
-    present = InputTracker(catalogue)
-    over = list(settings)
+    inputs, overrides = InputTracker(catalog), list(settings)
     matrix = product(card.train, card.protocols or (None,), card.seeds, card.models, card.heads or (None,))
     for train, protocol, seed, model, head in matrix:
         data = {"train": train, "test": list(card.test)} | ({} if protocol is None else {"protocol": protocol})
-        asked: dict[str, Any] = {"seed": seed, "data": data}
-        asked["model"] = {"name": model} if head is None else {"name": model, "head": head}
-        for variant in card.variants or (None,):
-            config = resolve_config(catalogue, [card.settings, asked, variant.settings if variant else {}, *over])
+        run_settings: dict[str, Any] = {"seed": seed, "data": data}
+        run_settings["model"] = {"name": model} if head is None else {"name": model, "head": head}
+        for variant, point in product(card.variants or (None,), points):
+            variant_settings = variant.settings if variant else {}
+            layers = [card.settings, run_settings, variant_settings, *overrides, point.settings]
+            config = resolve_config(catalog, layers)
             name = f"{config.name()}-{config_hash(config)}"
-            jobs[name] = Job(config, runs / name, variant.name if variant else "", kept, present)
+            label = " ".join(filter(None, [variant.name if variant else "", point.label]))
+            jobs[name] = Job(config, runs / name, label, runs_url, inputs)
     return list(jobs.values())
 
 
 def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
-    """How long `jobs` will take one after another, by the runs in the folder; None where one is like none of them.
+    """Estimate the time of `jobs` one after another from the finished runs; None where a job has no similar run.
 
-    A run is like another of the same backbone, input size, training set and protocol; its time goes with the number of epochs.
+    Similar runs share the backbone, input size, training set and protocol. Time is proportional to the number of epochs.
+
+    Args:
+        jobs: the pending runs.
+        runs: the folder of all runs.
     """
-    known: dict[tuple[object, ...], list[float]] = {}
+    seconds_per_epoch: dict[tuple[object, ...], list[float]] = {}
     for path in sorted(runs.glob("*/manifest.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             config = RunDir(path.parent).config()
             seconds = manifest["timings"]["total_s"] / max(1, manifest["epochs"])
         except (OSError, ValueError, KeyError, TypeError, AgebenchError):
-            continue  # Unfinished, damaged or from an older agebench: it tells nothing about time.
-        known.setdefault(_kind(config), []).append(seconds)
-    total = 0.0
+            continue  # unfinished, damaged, or from an older version: of no use for the estimate
+        seconds_per_epoch.setdefault(_similarity_key(config), []).append(seconds)
+    total_s = 0.0
     for job in jobs:
-        alike = known.get(_kind(job.config))
-        if alike is None:
+        similar_runs = seconds_per_epoch.get(_similarity_key(job.config))
+        if similar_runs is None:
             return None
-        total += statistics.median(alike) * job.config.train.epochs
-    return total
+        total_s += statistics.median(similar_runs) * job.config.train.epochs
+    return total_s
 
 
 def spent_seconds(jobs: Iterable[Job]) -> float:
-    """How long the runs that are done took together."""
-    manifests = (RunDir(job.folder).manifest() for job in jobs if job.state() == "done")
+    """Return the total time of the runs that are done.
+
+    Args:
+        jobs: runs in any state.
+    """
+    manifests = (RunDir(job.folder).manifest() for job in jobs if job.state() is RunState.DONE)
     return float(sum(manifest.get("timings", {}).get("total_s", 0.0) for manifest in manifests))
 
 
-def _kind(config: RunConfig) -> tuple[object, ...]:
+def _similarity_key(config: RunConfig) -> tuple[object, ...]:
     return config.data.train, config.data.protocol, config.model.backbone, config.model.size, config.train.freeze

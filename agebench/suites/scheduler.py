@@ -1,30 +1,31 @@
-"""Doing what a plan has left to do, by whatever executor: what is done stays, a failure stops none of the others."""
+"""Execute the pending runs of a suite. Finished runs stay, and a failed run stops none of the others."""
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Protocol
 
-from agebench.suites.matrix import Job, State, spent_seconds
+from agebench.suites.matrix import Job, spent_seconds
 from agebench.suites.worker import RunOutcome, RunRequest
+from agebench.types import ExitReason, RunState
 from agebench.utils.progress import progress
 
-OnFinish = Callable[[Job, State], None]
-
-# Exit codes of a run that somebody stopped: nothing is wrong with it.
-_STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)
+OnFinish = Callable[[Job, RunState], None]
 
 
 class Executor(Protocol):
-    """Who does the work: so many attempts at once, each with so many cores."""
+    """Executes runs: `slots` at once, each with `threads` CPU threads."""
 
     slots: int
     threads: int
 
-    def submit(self, work: RunRequest) -> "Future[RunOutcome]":
-        """Begin an attempt."""
+    def submit(self, request: RunRequest) -> "Future[RunOutcome]":
+        """Start a run, or queue it.
+
+        Args:
+            request: the run.
+        """
 
 
 def run_jobs(
@@ -32,66 +33,69 @@ def run_jobs(
     executor: Executor,
     *,
     registry: Sequence[Path],
-    tell: OnFinish,
+    on_finish: OnFinish,
     budget_s: float | None = None,
-) -> dict[str, State]:
-    """Do what is not done.
+) -> dict[str, RunState]:
+    """Execute the runs that are not done.
 
     Args:
-        jobs: of a plan.
-        executor: who does it.
+        jobs: the runs of a suite.
+        executor: executes them.
         registry: extra folders of cards, as for `agebench run`.
-        tell: called when a job has ended, from this thread.
-        budget_s: no run is begun when the suite's runs have taken this long together; those at work go on to their end.
+        on_finish: called in this thread with each run and its state when it has ended.
+        budget_s: no run is started after the suite's runs have taken this long together; started runs are completed.
 
     Returns:
-        Folder name -> state after the attempt; a run that the budget kept from beginning is not in it. "begun": it was
-        stopped, or another process is at work on it.
+        Folder name -> state after the attempt, without the runs that the budget prevented. `incomplete`: the run was
+        stopped, or another process works on it.
     """
-    found: dict[str, State] = {}
-    waiting = list(reversed(jobs))
-    work: dict[Future[RunOutcome], tuple[Job, float]] = {}
-    spent = spent_seconds(jobs)
+    states: dict[str, RunState] = {}
+    pending = list(reversed(jobs))
+    running: dict[Future[RunOutcome], tuple[Job, float]] = {}
+    spent_s = spent_seconds(jobs)
+
+    def finish(job: Job, state: RunState) -> None:
+        states[job.folder.name] = state
+        on_finish(job, state)
+        bar.update()
+
     with progress(total=len(jobs), label="suite", unit="run") as bar:
-        while waiting or work:
-            while waiting and len(work) < executor.slots:
-                job = waiting.pop()
-                if job.state() == "done":
-                    found[job.folder.name] = "done"
-                    tell(job, "done")
-                    bar.update()
+        while pending or running:
+            while pending and len(running) < executor.slots:
+                job = pending.pop()
+                if job.state() is RunState.DONE:
+                    finish(job, RunState.DONE)
                     continue
-                running = sum(time.monotonic() - since for _, since in work.values())
-                if budget_s is not None and spent + running >= budget_s:
-                    waiting.clear()
+                running_s = sum(time.monotonic() - start for _, start in running.values())
+                if budget_s is not None and spent_s + running_s >= budget_s:
+                    pending.clear()
                     break
-                work[executor.submit(job.attempt(executor.threads, registry))] = (job, time.monotonic())
-            bar.note = f"at work: {', '.join(job.folder.name for job, _ in work.values())}"
-            for future in wait(work, return_when=FIRST_COMPLETED).done:
-                job, _ = work.pop(future)
+                running[executor.submit(job.request(executor.threads, registry))] = (job, time.monotonic())
+            bar.note = f"at work: {', '.join(job.folder.name for job, _ in running.values())}"
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, _ = running.pop(future)
                 outcome = _outcome(future)
-                spent += outcome.seconds
-                found[job.folder.name] = _settle(job, outcome)
-                tell(job, found[job.folder.name])
-                bar.update()
-    return found
+                spent_s += outcome.seconds
+                finish(job, _record_outcome(job, outcome))
+    return states
 
 
 def _outcome(future: "Future[RunOutcome]") -> RunOutcome:
     try:
         return future.result()
-    except Exception as error:  # its host is lost for good, or cannot start it
+    except Exception as error:  # the host was lost for good, or cannot start the run
         lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
         return RunOutcome(1, f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}", 0.0)
 
 
-def _settle(job: Job, outcome: RunOutcome) -> State:
-    """What became of the job; a failure's reason is kept beside its log."""
-    said = outcome.log_tail.strip().splitlines()
-    reason = said[-1] if said else "it said nothing"
-    if outcome.code == 0 or outcome.code in _STOPPED or "another process is working on this run" in reason:
-        job.settle(outcome.log_tail)
-        return "begun" if outcome.code else "done"
-    killed = f"killed by signal {-outcome.code}: {reason}"
-    job.settle(outcome.log_tail, f"{reason} (exit code {outcome.code})" if outcome.code > 0 else killed)
-    return "failed"
+def _record_outcome(job: Job, outcome: RunOutcome) -> RunState:
+    """Return the job's state after an attempt; write the reason of a failure beside its log."""
+    if outcome.exit_reason is not ExitReason.FAILED:
+        job.record_attempt(outcome.log_tail)
+        return RunState.DONE if outcome.exit_reason is ExitReason.FINISHED else RunState.INCOMPLETE
+    lines = outcome.log_tail.strip().splitlines()
+    reason = lines[-1] if lines else "no output"
+    is_killed = outcome.code < 0
+    reason = f"killed by signal {-outcome.code}: {reason}" if is_killed else f"{reason} (exit code {outcome.code})"
+    job.record_attempt(outcome.log_tail, reason)
+    return RunState.FAILED

@@ -1,6 +1,7 @@
-"""One attempt at one run, on whatever host: a process of its own, which ends with the one that started it."""
+"""Execute a single run in a subprocess that is terminated when its parent exits."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,23 +10,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agebench.errors import RunLockedError
+from agebench.types import ExitReason
 from agebench.utils.io import write_text
 
-# As much of what a run printed as is sent back from another host.
-LOG_TAIL_LINES = 64 * 1024
+# The end of a run's output that is returned from another host, bytes.
+LOG_TAIL_BYTES = 64 * 1024
+# Exit codes of a run that a user stopped: 128 + SIGINT, and the signals themselves.
+_STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a host must know to do a run; plain values, so that it travels.
+    """Everything that a host needs to execute a run; plain values, so that it can be sent to another host.
 
     Attributes:
-        name: of the run.
-        config: its config.toml.
+        name: the run's name.
+        config: the content of its config.toml.
         out: its folder, or the URL where it is kept.
-        registry: extra folders of cards, at the same place on every host.
-        threads: cores that it computes with; figures are the same to the last bit only for the same number.
-        log: a file for what it prints; "": that comes back with the outcome only.
+        registry: extra folders of cards, at the same path on every host.
+        threads: CPU threads of the run; results are bit-identical only for the same number.
+        log: a file for the run's output; "": the output is returned with the outcome only.
     """
 
     name: str
@@ -38,48 +43,61 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How it ended.
+    """The outcome of one attempt.
 
     Attributes:
-        code: the exit code; negative: the signal that ended it.
-        said: the end of what it printed.
-        seconds: how long it took.
+        code: the exit code; negative: the signal that ended the process.
+        log_tail: the end of the run's output.
+        seconds: how long the attempt took.
     """
 
     code: int
     log_tail: str
     seconds: float
 
+    @property
+    def exit_reason(self) -> ExitReason:
+        """Why the process ended."""
+        if self.code == 0:
+            return ExitReason.FINISHED
+        if self.code == RunLockedError.exit_code:
+            return ExitReason.LOCKED
+        return ExitReason.STOPPED if self.code in _STOPPED else ExitReason.FAILED
+
 
 def execute_run(
-    work: RunRequest, begun: Callable[["subprocess.Popen[bytes]"], None] = lambda process: None
+    request: RunRequest, on_start: Callable[["subprocess.Popen[bytes]"], None] = lambda process: None
 ) -> RunOutcome:
-    """Do it, or go on with it; `begun` is told the process.
+    """Execute a run, or resume it.
 
-    The process holds the other end of a pipe to this one and ends when it breaks: a host whose worker was killed is not left
-    with a run that nobody asked for, and which would keep the next attempt out of its folder.
+    The subprocess reads from a pipe of this process and ends when the pipe breaks. Otherwise a run whose worker was killed
+    would continue and keep the next attempt out of its folder.
+
+    Args:
+        request: the run.
+        on_start: called with the started process.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        config, log = Path(scratch) / f"{work.name}.toml", Path(work.log or Path(scratch) / "log.txt")
-        write_text(config, work.config)
+        config, log = Path(scratch) / f"{request.name}.toml", Path(request.log or Path(scratch) / "log.txt")
+        write_text(config, request.config)
         log.parent.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "agebench", "run", "--config", str(config), "--out", work.out, "--resume"]
-        for folder in work.registry:
-            words += ["--registry", folder]
-        with log.open("wb") as printed:
+        command = [sys.executable, "-m", "agebench", "run", "--config", str(config), "--out", request.out, "--resume"]
+        for folder in request.registry:
+            command += ["--registry", folder]
+        with log.open("wb") as output:
             process = subprocess.Popen(
-                [*words, "--end-with-stdin"],
+                [*command, "--end-with-stdin"],
                 stdin=subprocess.PIPE,
-                stdout=printed,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": str(work.threads)},
+                env={**os.environ, "OMP_NUM_THREADS": str(request.threads)},
             )
-            begun(process)
+            on_start(process)
             assert process.stdin is not None
             with process.stdin:
                 code = process.wait()
-        with log.open("rb") as printed:
-            printed.seek(max(0, log.stat().st_size - LOG_TAIL_LINES))
-            said = printed.read().decode("utf-8", errors="replace")
-    return RunOutcome(code, said, time.monotonic() - started)
+        with log.open("rb") as output:
+            output.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            log_tail = output.read().decode("utf-8", errors="replace")
+    return RunOutcome(code, log_tail, time.monotonic() - start)

@@ -1,8 +1,10 @@
-"""What training tells the world while it runs: a progress bar or lines, and TensorBoard."""
+"""Training callbacks: progress bar, log lines, TensorBoard."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -14,31 +16,89 @@ from agebench.utils.progress import progress, say
 N_LOGGED_FACES = 24  # validation faces on TensorBoard
 
 
-class Callback:
-    """Listens to a training run; this one says nothing."""
+@dataclass(frozen=True)
+class TrainState:
+    """The progress of a training run after an optimizer step.
 
-    def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
-        """`step` of `steps` is done; `loss` is the epoch's mean so far."""
+    Attributes:
+        epoch: the current epoch, from 1.
+        step: optimizer steps done, over all epochs.
+        total_steps: optimizer steps of the whole training, if it does not stop early.
+        loss: mean loss of the current epoch so far.
+        lr: learning rate of the step.
+        images_per_s: throughput of the current epoch so far.
+    """
 
-    def validated(self, data: FaceDataset, ages: np.ndarray) -> None:
-        """The validation faces were looked at after an epoch: `ages` (N,) is what the model says."""
+    epoch: int
+    step: int
+    total_steps: int
+    loss: float
+    lr: float
+    images_per_s: float
 
-    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
-        """An epoch is done; `entry` is its line of history.json."""
+
+class Callback(Protocol):
+    """Hooks of a training run."""
+
+    def on_step(self, state: TrainState) -> None:
+        """Handle the progress after some optimizer steps.
+
+        Args:
+            state: the progress.
+        """
+
+    def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
+        """Handle the validation after an epoch.
+
+        Args:
+            data: the validation faces.
+            ages: (N,) predicted ages, years.
+        """
+
+    def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
+        """Handle the end of an epoch, after its checkpoints are written.
+
+        Args:
+            entry: the epoch's entry of history.json.
+            epochs: the number of epochs of the whole training, if it does not stop early.
+        """
 
 
-class ConsoleCallback(Callback):
-    """A bar on a terminal, a line an epoch anywhere; and TensorBoard scalars and predictions in `folder`."""
+class NullCallback:
+    """A callback that does nothing.
+
+    It is also a base class for callbacks that need only some of the hooks.
+    """
+
+    def on_step(self, state: TrainState) -> None:
+        """Do nothing."""
+
+    def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
+        """Do nothing."""
+
+    def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
+        """Do nothing."""
+
+
+class ConsoleCallback:
+    """Progress on standard error, and TensorBoard scalars and images.
+
+    Progress is a bar on a terminal, and one line per epoch elsewhere.
+
+    Args:
+        folder: the folder of the TensorBoard files.
+        first_step: optimizer steps done before a resume. TensorBoard files of later steps are superseded.
+        quiet: whether to print no lines.
+    """
 
     def __init__(self, folder: Path, *, first_step: int = 0, quiet: bool = False) -> None:
-        # What a killed run wrote after its last checkpoint is superseded.
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
         self._bar = progress(unit="step", label="training", initial=first_step)
         self._quiet = quiet
         self._val_mae = ""
         self._step = first_step
-        self._first: tuple[int, float] | None = None
-        self._left = ""
+        self._start: tuple[int, float] | None = None
+        self._remaining = ""
 
     def __enter__(self) -> "ConsoleCallback":
         self._bar.__enter__()
@@ -50,28 +110,45 @@ class ConsoleCallback(Callback):
         self._bar.close()
         self._writer.close()
 
-    def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
-        """Move the bar; scalars against the step."""
-        self._bar.total = steps
-        self._bar.note = f"{images_per_s:.0f} img/s, loss {loss:.3f}{self._val_mae}"
-        self._bar.update(step - self._step)
-        self._step = step
-        now = time.perf_counter()
-        start, since = self._first = self._first or (step, now)
-        if step > start:
-            self._left = f", {_duration((now - since) / (step - start) * (steps - step))} left"
-        for name, value in (("loss", loss), ("learning_rate", rate), ("images_per_s", images_per_s)):
-            self._writer.add_scalar(f"train/{name}", value, step)
+    def on_step(self, state: TrainState) -> None:
+        """Update the progress bar and write the scalars of the step.
 
-    def validated(self, data: FaceDataset, ages: np.ndarray) -> None:
-        """Some validation faces, the same ones every epoch, with what is true and what the model says."""
-        chosen = np.linspace(0, len(data) - 1, min(N_LOGGED_FACES, len(data))).round().astype(int)
-        texts = [f"{data.ages[row]:.0f}, says {ages[row]:.0f}" for row in chosen]
-        sheet = make_contact_sheet(data.pixels[data.rows[chosen]], texts, columns=8)
+        Args:
+            state: the progress.
+        """
+        self._bar.total = state.total_steps
+        self._bar.note = f"{state.images_per_s:.0f} img/s, loss {state.loss:.3f}{self._val_mae}"
+        self._bar.update(state.step - self._step)
+        self._step = state.step
+        now = time.perf_counter()
+        start_step, started = self._start = self._start or (state.step, now)
+        if state.step > start_step:
+            seconds_per_step = (now - started) / (state.step - start_step)
+            self._remaining = f", {_duration(seconds_per_step * (state.total_steps - state.step))} left"
+        for name, value in (("loss", state.loss), ("learning_rate", state.lr), ("images_per_s", state.images_per_s)):
+            self._writer.add_scalar(f"train/{name}", value, state.step)
+
+    def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
+        """Write some validation faces with true and predicted age.
+
+        The faces are the same after every epoch.
+
+        Args:
+            data: the validation faces.
+            ages: (N,) predicted ages, years.
+        """
+        selected = np.linspace(0, len(data) - 1, min(N_LOGGED_FACES, len(data))).round().astype(int)
+        captions = [f"{data.ages[row]:.0f}, predicted {ages[row]:.0f}" for row in selected]
+        sheet = make_contact_sheet(data.pixels[data.rows[selected]], captions, columns=8)
         self._writer.add_image("val/predictions", np.asarray(sheet), self._step, dataformats="HWC")
 
-    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
-        """A line on standard error, and the validation MAE against the step."""
+    def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
+        """Print a line on standard error and write the scalars of the epoch.
+
+        Args:
+            entry: the epoch's entry of history.json.
+            epochs: the number of epochs of the whole training, if it does not stop early.
+        """
         self._val_mae = f", validation MAE {entry['val_mae']:.2f}"
         self._writer.add_scalar("val/mae", entry["val_mae"], self._step)
         if "train_mae" in entry:
@@ -79,8 +156,8 @@ class ConsoleCallback(Callback):
         self._writer.flush()
         if not self._quiet:
             line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}"
-            rate = f", {entry['images_per_s']:.0f} images/s"
-            say(line + rate + (self._left if entry["epoch"] < epochs else ""))
+            throughput = f", {entry['images_per_s']:.0f} images/s"
+            say(line + throughput + (self._remaining if entry["epoch"] < epochs else ""))
 
 
 def _duration(seconds: float) -> str:

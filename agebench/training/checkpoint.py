@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors, atomic, never pickled."""
+"""Checkpoints: safetensors files, written atomically, never pickled."""
 
 import hashlib
 import json
@@ -15,32 +15,45 @@ from torch.optim import Optimizer
 from agebench.errors import Damaged, UserError
 from agebench.utils.io import atomic_write
 
-# Bytes; the largest model that can be trained here takes a twentieth of it. A run's folder may come from anybody.
+# The largest supported model needs a twentieth of it. The folder of a run may be untrusted.
 MAX_WEIGHTS_BYTES = 8 * 1024**3
 
 
-def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-    """The model's weights alone, with `about` in the file's header."""
-    _save(path, _plain(model.state_dict()), about)
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write the weights of a model.
+
+    Args:
+        path: the file.
+        model: the model.
+        metadata: JSON values for the header of the file.
+    """
+    _save(path, _plain(model.state_dict()), metadata)
 
 
 def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Load what `save_weights` wrote; returns `about`.
+    """Load a file of `save_weights`; return its metadata.
+
+    Args:
+        path: the file.
+        model: the model, which receives the weights.
 
     Raises:
-        UserError: no such file, a damaged or far too large one, or one of another model (with the first difference).
+        UserError: the file does not exist, is damaged, is too large, or belongs to another model.
     """
     check_size(path)
-    tensors, about = _load(path)
+    tensors, metadata = _load(path)
     _fit(path, model, tensors)
-    return about
+    return metadata
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is far too large for a checkpoint, before anything of it is read.
+    """Reject a file that is too large for a checkpoint, before reading it.
+
+    Args:
+        path: the file.
 
     Raises:
-        UserError: it is.
+        UserError: the file is larger than `MAX_WEIGHTS_BYTES`.
     """
     if path.is_file() and path.stat().st_size > MAX_WEIGHTS_BYTES:
         raise UserError(
@@ -49,15 +62,17 @@ def check_size(path: Path) -> None:
 
 
 def check_weights(path: Path, model: nn.Module) -> None:
-    """Whether these are the weights of this model, by the file's header alone: nothing is read or allocated.
+    """Check by its header that a file contains the weights of a model.
+
+    No tensor is read or allocated.
 
     Args:
         path: the file.
-        model: may be on torch's meta device, where a model has shapes and no memory.
+        model: the model; it may be on torch's meta device, where it has shapes but no memory.
 
     Raises:
-        UserError: a damaged file, one of another model (with the first difference), or a model that takes more memory beside its
-            weights than a checkpoint may have bytes.
+        UserError: the file is damaged or belongs to another model, or parameters and buffers of the model are larger than
+            `MAX_WEIGHTS_BYTES`.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -65,81 +80,111 @@ def check_weights(path: Path, model: nn.Module) -> None:
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     _compare(path, model, shapes)
-    whole = sum(
-        value.nbytes for value in (*model.parameters(), *model.buffers())
-    )  # buffers: also those that no file holds
-    if whole > MAX_WEIGHTS_BYTES:
-        raise UserError(f"{path}: its model takes {whole:,} bytes; {MAX_WEIGHTS_BYTES:,} are allowed")
+    n_bytes = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))  # also buffers that are not saved
+    if n_bytes > MAX_WEIGHTS_BYTES:
+        raise UserError(f"{path}: its model needs {n_bytes:,} bytes; {MAX_WEIGHTS_BYTES:,} are allowed")
 
 
-def save_state(path: Path, model: nn.Module, optimiser: Optimizer, about: dict[str, Any]) -> None:
-    """Everything that training needs to go on, in one file: a kill between two files would leave halves that do not fit."""
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    metadata: dict[str, Any],
+    average: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write all that a resume needs into one file.
+
+    A kill between two files would leave halves that do not match.
+
+    Args:
+        path: the file.
+        model: the model.
+        optimizer: its optimizer.
+        metadata: JSON values for the header of the file.
+        average: the state dict of the averaged weights; None without an average.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
-    _save(path, _plain(tensors), about)
+    tensors |= {f"average.{name}": value for name, value in (average or {}).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+    _save(path, _plain(tensors), metadata)
 
 
-def load_state(path: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
-    """Load what `save_state` wrote; returns `about`.
+def load_state(
+    path: Path, model: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """Load a file of `save_state`; return its metadata.
+
+    Args:
+        path: the file.
+        model: the model, which receives the weights.
+        optimizer: its optimizer, which receives its state.
+        average: the state dict of the averaged weights, which is overwritten; None without an average.
 
     Raises:
-        UserError: a damaged file, or one of another model.
+        UserError: the file is damaged, or belongs to another model or to a training with another average.
     """
-    tensors, about = _load(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}}
+    tensors, metadata = _load(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "average": {}}
     for name, value in tensors.items():
-        part, _, rest = name.partition(".")
+        part, _, key = name.partition(".")
         if part not in parts:
             raise _damaged(path, f"it has a tensor called '{name}'")
-        parts[part][rest] = value
+        parts[part][key] = value
     _fit(path, model, parts["model"])
+    if {name: value.shape for name, value in parts["average"].items()} != {
+        name: value.shape for name, value in (average or {}).items()
+    }:
+        raise _damaged(path, "its averaged weights (train.ema_decay) are not those of this training")
+    with torch.no_grad():
+        for name, value in parts["average"].items():
+            (average or {})[name].copy_(value)
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for name, value in parts["optimiser"].items():
-            number, _, key = name.partition(".")
-            # In the layout of the weights it belongs to, or every later step would pay for the difference.
+            index, _, key = name.partition(".")
+            # The layout of the weight, because a difference would slow down every later step.
             layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-            state.setdefault(int(number), {})[key] = value.contiguous(memory_format=layout)
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            state.setdefault(int(index), {})[key] = value.contiguous(memory_format=layout)
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (ValueError, KeyError) as error:
         raise _damaged(path, error) from error
-    return about
+    return metadata
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     with atomic_write(path) as temporary:
         try:
-            text = json.dumps(about)
+            text = json.dumps(metadata)
             save_file(tensors, temporary, metadata={"agebench": text, "sha256": _digest(tensors, text)})
-        except SafetensorError as error:  # how safetensors reports a full disk
+        except SafetensorError as error:  # safetensors' error for a full disk
             raise OSError(28 if "No space" in str(error) else 5, str(error)) from error
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        text = metadata.get("agebench", "{}")
-        about = json.loads(text)
+        text = header.get("agebench", "{}")
+        metadata = json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
-    # Checkpoints of earlier versions have no digest.
-    if "sha256" in metadata and metadata["sha256"] != _digest(tensors, text):
-        raise _damaged(path, "its content does not have the SHA-256 that was written with it")
-    if not isinstance(about, dict):
-        raise _damaged(path, f"its metadata are a {type(about).__name__}, not a table")
-    return tensors, about
+    # Checkpoints of early versions have no digest.
+    if "sha256" in header and header["sha256"] != _digest(tensors, text):
+        raise _damaged(path, "its content does not match its SHA-256")
+    if not isinstance(metadata, dict):
+        raise _damaged(path, f"its metadata are a {type(metadata).__name__}, not a table")
+    return tensors, metadata
 
 
-def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
-    """SHA-256 of all that a checkpoint holds, whatever the order in the file."""
-    digest = hashlib.sha256(about.encode())
+def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    """Return the SHA-256 of metadata and tensors, independent of their order in the file."""
+    digest = hashlib.sha256(metadata.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -162,8 +207,8 @@ def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
 def _compare(path: Path, module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     for name in sorted({*own, *shapes}):
-        have, want = (side.get(name, "missing") for side in (shapes, own))
-        if have != want:
+        file_shape, model_shape = (part.get(name, "missing") for part in (shapes, own))
+        if file_shape != model_shape:
             raise UserError(
-                f"{path}: is a checkpoint of another model: {name} is {have} in the file and {want} in the model"
+                f"{path}: is a checkpoint of another model: {name} is {file_shape} in the file and {model_shape} in the model"
             )

@@ -1,4 +1,4 @@
-"""Batches of faces and ages, in an order that only (seed, epoch) decides."""
+"""Batches of faces and ages, in an order that is a function of (seed, epoch)."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from agebench.data.samples import Samples
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """Faces with their ages: `pixels[rows[i]]` belongs to `ages[i]`.
+    """N faces with their ages: `pixels[rows[i]]` is the face of `ages[i]`.
 
     Attributes:
-        pixels: (M, S, S, C) uint8, usually memory-mapped; C is 3, or 6 where a body follows the face.
+        pixels: (M, S, S, C) uint8, usually memory-mapped; C is 3, or 6 if a body follows the face.
         rows: (N,) rows of `pixels`.
         ages: (N,) float32 years.
-        labels: target beside age -> (N,) int64 places among its classes, `UNKNOWN` where there is no label.
+        labels: auxiliary target -> (N,) int64 class indices, `UNKNOWN` for a face without a label.
     """
 
     pixels: np.ndarray
@@ -37,54 +37,84 @@ class FaceDataset:
 def make_face_dataset(
     faces: FaceCache, samples: Samples, classes: Mapping[str, Sequence[str]] | None = None
 ) -> FaceDataset:
-    """The faces and ages of `samples`, and their labels of the targets whose `classes` are given."""
+    """Create the dataset of some samples.
+
+    Args:
+        faces: the prepared faces, or features of a frozen backbone.
+        samples: the samples to select, with their ages and labels.
+        classes: auxiliary target -> its classes; None: no auxiliary targets.
+    """
     table = samples.table
     labels = {
-        name: pd.Categorical(table[name].astype("str").where(table[name].notna()), categories=list(known)).codes
-        for name, known in (classes or {}).items()
+        name: pd.Categorical(table[name].astype("str").where(table[name].notna()), categories=list(names)).codes
+        for name, names in (classes or {}).items()
     }
     return FaceDataset(
         faces.pixels,
         faces.rows(samples),
         table["age"].to_numpy(dtype=np.float32),
-        {name: codes.astype(np.int64) for name, codes in labels.items()},  # pandas too says -1 where there is none
+        {name: codes.astype(np.int64) for name, codes in labels.items()},  # pandas' code of a missing label is -1, too
     )
 
 
 def subsample_by_age(data: FaceDataset, count: int) -> FaceDataset:
-    """`count` faces of `data`, evenly over its ages in their order."""
+    """Return a subset of a dataset, evenly spaced in the order of the ages.
+
+    Args:
+        data: the dataset.
+        count: the largest number of faces of the subset.
+    """
     order = np.argsort(data.ages, kind="stable")
-    chosen = order[np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
-    return FaceDataset(data.pixels, data.rows[chosen], data.ages[chosen])
+    selected = order[np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)]
+    return FaceDataset(data.pixels, data.rows[selected], data.ages[selected])
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from anything that tells one random decision from another."""
+    """Return a 63-bit seed that is a function of its arguments.
+
+    Args:
+        parts: what identifies one random decision, e.g. the run's seed, a purpose and a step.
+    """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 def iter_batches(
     data: FaceDataset, order: np.ndarray, size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(B, S, S, 3) uint8 faces and (B,) float32 ages of `data` in `order`, on the device; the last batch may be smaller.
+    """Yield batches of a dataset on a device.
 
-    The next batch is gathered from the cache while this one is worked on.
+    A thread gathers the next batch from the cache meanwhile.
+
+    Args:
+        data: the dataset.
+        order: indices into the dataset.
+        size: the size of a batch; the last one may be smaller.
+        device: the device of the batches.
+
+    Yields:
+        (B, S, S, C) uint8 faces, or (B, views, D) features, and (B,) float32 ages.
     """
-    pieces = [order[start : start + size] for start in range(0, len(order), size)]
-    with ThreadPoolExecutor(1) as gatherer:
-        ahead = gatherer.submit(_gather, data, pieces[0], device) if pieces else None
-        for following in [*pieces[1:], None]:
-            assert ahead is not None
-            faces, ages = ahead.result()
-            ahead = gatherer.submit(_gather, data, following, device) if following is not None else None
+    index_batches = [order[start : start + size] for start in range(0, len(order), size)]
+    with ThreadPoolExecutor(1) as executor:
+        pending = executor.submit(_gather, data, index_batches[0], device) if index_batches else None
+        for indices in [*index_batches[1:], None]:
+            assert pending is not None
+            faces, ages = pending.result()
+            pending = executor.submit(_gather, data, indices, device) if indices is not None else None
             yield faces.to(device, non_blocking=True), ages.to(device, non_blocking=True)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """(count,) the order of one epoch."""
+    """Return a random order (count,) of the faces for one epoch.
+
+    Args:
+        count: the number of faces.
+        seed: the run's seed.
+        epoch: the epoch, from 1.
+    """
     return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
 
 
-def _gather(data: FaceDataset, chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    faces, ages = torch.from_numpy(data.pixels[data.rows[chosen]]), torch.from_numpy(data.ages[chosen])
+def _gather(data: FaceDataset, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    faces, ages = torch.from_numpy(data.pixels[data.rows[indices]]), torch.from_numpy(data.ages[indices])
     return (faces.pin_memory(), ages.pin_memory()) if device.type == "cuda" else (faces, ages)

@@ -1,4 +1,4 @@
-"""Where the work runs, and in which precision."""
+"""Devices, precision and determinism."""
 
 import platform
 from contextlib import AbstractContextManager, nullcontext
@@ -13,10 +13,13 @@ from agebench.utils.parallel import available_cores
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto`: a CUDA GPU, else Apple's, else the CPU; or what `name` says (`cpu`, `cuda`, `cuda:1`, `mps`).
+    """Return a device by name.
+
+    Args:
+        name: a torch device (`cpu`, `cuda`, `cuda:1`, `mps`), or `auto` for a CUDA GPU, else Apple's GPU, else the CPU.
 
     Raises:
-        UserError: no such device on this machine.
+        UserError: the machine does not have this device.
     """
     name = distributed.local_device(name)
     if name == "auto":
@@ -25,36 +28,52 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: not on this machine: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--device {name}: not available on this machine: {str(error).splitlines()[0]}") from error
     return device
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context for forward passes. `auto` takes bf16 on GPUs that compute in it.
+    """Return the autocast context of forward passes.
 
-    On CPUs `auto` stays with float32: even with avx512_bf16, a small convolutional network trained slower in bf16
+    On CPUs `auto` is float32: even with avx512_bf16, a small convolutional network trained slower in bf16
     (54 against 83 images/s for EfficientNet-Lite0 at 112 px on two cores of an AMD EPYC).
+
+    Args:
+        device: the device of the model.
+        precision: "float32", "bf16", or "auto" for bf16 on CUDA GPUs that support it.
     """
-    wanted = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+    use_bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return torch.autocast(device.type, torch.bfloat16) if use_bf16 else nullcontext()
 
 
 def set_deterministic() -> None:
-    """Same machine, same seed, same result: ask torch for its deterministic kernels."""
+    """Use torch's deterministic kernels.
+
+    A seed then gives the same result on the same machine.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # A help in debugging that costs a tenth of the time.
+    # A debugging aid that costs a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 
 def hardware_info(device: torch.device) -> dict[str, Any]:
-    """What the manifest says about the machine."""
-    found = {"cpu": _cpu_name(), "cores": available_cores(), "threads": torch.get_num_threads(), "device": str(device)}
+    """Return the hardware entry of the manifest.
+
+    Args:
+        device: the device of the run.
+    """
+    hardware = {
+        "cpu": _cpu_name(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+    }
     if distributed.get_world_size() > 1:
-        found["processes"] = distributed.get_world_size()
+        hardware["processes"] = distributed.get_world_size()
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    return hardware
 
 
 def _cpu_name() -> str:

@@ -1,7 +1,9 @@
-"""One run over several processes: each works on its share of every batch, and all go the way that one alone would.
+"""Distributed training: each batch is sharded across processes.
 
-Whoever starts the processes (`accelerate launch`, `torchrun`) says by RANK, WORLD_SIZE and MASTER_ADDR who is who. Alone,
-everything here does nothing.
+The results match those of a single process.
+
+The launcher (`accelerate launch`, `torchrun`) sets RANK, WORLD_SIZE and MASTER_ADDR. In a single process the functions of this
+module have no effect.
 """
 
 import os
@@ -23,39 +25,41 @@ from agebench.utils.io import atomic_write
 
 Result = TypeVar("Result")
 
-# One process prepares faces while the others wait: longer than any dataset takes.
+# The other processes wait while one prepares the faces; no dataset takes longer.
 INIT_TIMEOUT = timedelta(hours=12)
 
 
 def get_rank() -> int:
-    """This process's number, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def get_world_size() -> int:
-    """How many processes work on this run."""
+    """Return the number of processes of the run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes of this run, if there are any, for the while.
+    """Join the process group of the run for the body of the `with` statement.
 
     Raises:
-        AgebenchError: they cannot be reached.
+        AgebenchError: the other processes cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
-    gpus = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes")
-    if gpus:
+    use_gpus = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in (
+        "1",
+        "true",
+        "yes",
+    )
+    if use_gpus:
         torch.cuda.set_device(local_rank())
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=INIT_TIMEOUT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", timeout=INIT_TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise AgebenchError(
-            f"the processes of this run do not find one another: {str(error).splitlines()[0]}"
-        ) from error
+        raise AgebenchError(f"the processes of this run cannot connect: {str(error).splitlines()[0]}") from error
     try:
         yield
     finally:
@@ -63,35 +67,54 @@ def process_group() -> Iterator[None]:
 
 
 def local_rank() -> int:
-    """This process's number on its host: which GPU is its own."""
+    """Return the rank of this process on its host, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def local_device(name: str) -> str:
-    """`auto` and `cuda` where several processes are at work: each on the GPU of its own, or all on CPUs."""
+    """Return the device of this process in a run over several processes.
+
+    In a single process it is `name`.
+
+    Args:
+        name: a device name; `auto` and `cuda` become the GPU of this process, or `auto` the CPU without GPUs.
+    """
     if get_world_size() == 1 or name not in ("auto", "cuda"):
         return name
     return f"cuda:{local_rank()}" if "nccl" in str(dist.get_backend_config()) else "cpu" if name == "auto" else name
 
 
 def broadcast_from_main(decide: Callable[[], Result]) -> Result:
-    """What the first process decides, on all of them; what stops it stops all."""
+    """Run a function on rank 0; return its result on all processes.
+
+    All processes raise its exception.
+
+    Args:
+        decide: the function.
+
+    Raises:
+        AgebenchError: `decide` raised it.
+    """
     if get_world_size() == 1:
         return decide()
-    answer: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]
     if get_rank() == 0:
         try:
-            answer[0] = decide()
+            outcome[0] = decide()
         except AgebenchError as error:
-            answer[1] = error
-    dist.broadcast_object_list(answer)
-    if answer[1] is not None:
-        raise answer[1]
-    return answer[0]  # type: ignore[no-any-return]
+            outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]  # type: ignore[no-any-return]
 
 
 def broadcast_file(path: Path) -> None:
-    """Give every process the first one's file, at the same place in its own folder; or none, where the first has none."""
+    """Copy a file of rank 0, if it exists, to the same path on all processes.
+
+    Args:
+        path: the file.
+    """
     if get_world_size() == 1:
         return
     content = broadcast_from_main(lambda: path.read_bytes() if path.exists() else None)
@@ -101,7 +124,11 @@ def broadcast_file(path: Path) -> None:
 
 
 def shard_order(order: np.ndarray, batch: int) -> np.ndarray:
-    """Of an epoch's order, a whole number of batches long: this process's share of each batch, batch after batch.
+    """Return this process's shard of each batch of an epoch.
+
+    Args:
+        order: indices of the faces, a whole number of batches.
+        batch: the size of a batch of all processes.
 
     Raises:
         UserError: the processes cannot share a batch evenly.
@@ -109,48 +136,67 @@ def shard_order(order: np.ndarray, batch: int) -> np.ndarray:
     if get_world_size() == 1:
         return order
     if len(order) % batch:
-        raise UserError(f"{len(order)} training images are fewer than train.batch_size = {batch}: use one process")
+        raise UserError(f"{len(order)} training images are fewer than train.batch_size = {batch}. Use one process")
     if batch % get_world_size():
-        raise UserError(f"train.batch_size = {batch}: {get_world_size()} processes cannot share it evenly")
+        raise UserError(
+            f"train.batch_size = {batch} is not a multiple of the {get_world_size()} processes. Change one of them"
+        )
     return order.reshape(-1, get_world_size(), batch // get_world_size())[:, get_rank()].ravel()
 
 
 def shard_rows(count: int) -> slice:
-    """Of `count` rows: those that this process predicts."""
+    """Return the rows that this process predicts.
+
+    Args:
+        count: the number of all rows.
+    """
     if count < get_world_size():
-        return slice(0, count)  # each predicts all of them
+        return slice(0, count)  # each process predicts all rows
     bounds = np.linspace(0, count, get_world_size() + 1).round().astype(int)
     return slice(int(bounds[get_rank()]), int(bounds[get_rank() + 1]))
 
 
-def gather_rows(own: Sequence[np.ndarray | None], count: int) -> list[np.ndarray | None]:
-    """The arrays of `own_rows` put together again, each of `count` rows once, on every process."""
+def gather_rows(shard: Sequence[np.ndarray | None], count: int) -> list[np.ndarray | None]:
+    """Return the arrays of all processes, concatenated, on every process.
+
+    Args:
+        shard: arrays of the rows of `shard_rows(count)`; None is returned as None.
+        count: the number of all rows.
+    """
     if count < get_world_size() or get_world_size() == 1:
-        return list(own)
-    parts: list[Any] = [None] * get_world_size()
-    dist.all_gather_object(parts, list(own))
-    return [None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True)]
+        return list(shard)
+    shards: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(shards, list(shard))
+    return [None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*shards, strict=True)]
 
 
-def gather_batch(own: Tensor) -> Tensor:
-    """(B / processes, …) -> (B, …). Gradients flow back to this process's share.
+def gather_batch(shard: Tensor) -> Tensor:
+    """Return the concatenated shards of all processes.
 
-    The loss of the whole batch, on every process, and DDP's mean over the processes make exactly the gradient that one process
-    would have, also where a loss is no mean over images.
+    Gradients flow back to this process's shard.
+
+    Every process computes the loss of the whole batch, and DDP averages over the processes. The gradient therefore equals that of
+    a single process, also if the loss is not a mean over images.
+
+    Args:
+        shard: (B / processes, ...), contiguous.
+
+    Returns:
+        (B, ...).
     """
     if get_world_size() == 1:
-        return own
-    before, after = get_rank() * len(own), (get_world_size() - 1 - get_rank()) * len(own)
-    rest = own.shape[1:]
-    return _total(torch.cat([own.new_zeros((before, *rest)), own, own.new_zeros((after, *rest))]))
+        return shard
+    n_before, n_after = get_rank() * len(shard), (get_world_size() - 1 - get_rank()) * len(shard)
+    shape = shard.shape[1:]
+    return _total(torch.cat([shard.new_zeros((n_before, *shape)), shard, shard.new_zeros((n_after, *shape))]))
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, for every process has the same loss."""
+    """The sum over all processes, in the forward and in the backward pass, because every process has the same loss."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        total = own.clone()
+    def forward(ctx: Any, shard: Tensor) -> Tensor:
+        total = shard.clone()
         dist.all_reduce(total)
         return total
 
@@ -161,33 +207,40 @@ class _Total(torch.autograd.Function):
         return total
 
 
-def _total(own: Tensor) -> Tensor:
-    return _Total.apply(own)  # type: ignore[no-any-return]
+def _total(shard: Tensor) -> Tensor:
+    return _Total.apply(shard)  # type: ignore[no-any-return]
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
-    """The model whose gradients are the mean over all processes."""
+    """Return the module whose gradients are averaged over all processes.
+
+    Args:
+        model: the model; a single process gets it back.
+    """
     return model if get_world_size() == 1 else nn.parallel.DistributedDataParallel(model)
 
 
 def sync_batch_stats() -> AbstractContextManager[Any]:
-    """The context for forward passes in training."""
-    return nullcontext() if get_world_size() == 1 else _AsOneBatch()
+    """Return the context of forward passes in training.
+
+    Batch statistics and dropout are those of the whole batch.
+    """
+    return nullcontext() if get_world_size() == 1 else _WholeBatchMode()
 
 
-class _AsOneBatch(TorchFunctionMode):
-    """Batch normalisation and dropout as if all processes' shares were one batch.
+class _WholeBatchMode(TorchFunctionMode):
+    """Compute batch normalization and dropout as if the shards of all processes were one batch.
 
-    Batch normalisation takes its statistics over all processes (as SyncBatchNorm does, but on CPUs as well, and in whatever
-    layer calls it); dropout draws for the whole batch and takes its own rows.
+    Batch normalization uses statistics over all processes (as SyncBatchNorm does, but also on CPUs and for every layer that
+    calls it); dropout draws for the whole batch and uses the rows of this process.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Two functions differ, the rest is torch's."""
+        """Replace batch normalization and dropout; call all other functions as they are."""
         options = kwargs or {}
-        # Not torch.batch_norm, which it calls: within this function the mode is off, and nobody would see that call.
+        # F.batch_norm instead of torch.batch_norm, which it calls while the mode is disabled.
         if func is F.batch_norm and options.get("training", False):
             return _batch_norm(*args, **{name: value for name, value in options.items() if name != "training"})
         if func is F.dropout and options.get("training", True):
@@ -209,8 +262,8 @@ def _batch_norm(
     count = x.numel() // x.shape[1] * get_world_size()
     wide = x.float()
     mean = _total(wide.sum(axes)) / count
-    centred = wide - mean.view(shape)
-    variance = _total(centred.square().sum(axes)) / count
+    centered = wide - mean.view(shape)
+    variance = _total(centered.square().sum(axes)) / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
@@ -218,9 +271,8 @@ def _batch_norm(
     scale = (variance + eps).rsqrt()
     if weight is not None:
         scale = scale * weight
-    result = centred * scale.view(shape)
-    moved: Tensor = result if bias is None else result + bias.view(shape)
-    return moved.to(x.dtype)
+    normalized: Tensor = centered * scale.view(shape)
+    return (normalized if bias is None else normalized + bias.view(shape)).to(x.dtype)
 
 
 def _dropout(x: Tensor, p: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ages for many faces."""
+"""Prediction of ages for a whole dataset."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,25 +7,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.models.age_model import AgeModel
 from agebench.training import distributed
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import autocast
-from agebench.training.frozen_features import model_input
+from agebench.training.frozen_features import model_views
 from agebench.utils.progress import progress
 
 BATCH_SIZE = 128
 
 
 class FaceEstimates(NamedTuple):
-    """What a model says about N faces.
+    """A model's estimates for N faces.
 
     Attributes:
         age: (N,) float32 years.
-        probs: (N, A) where the head has them.
-        std: (N,) where the head has it.
-        tasks: target beside age -> (N, C) float32 probabilities of its classes.
+        probs: (N, A) probabilities of the whole ages; None if the head estimates none.
+        std: (N,) standard deviations, years; None if the head estimates none.
+        tasks: auxiliary target -> (N, C) float32 probabilities of its classes.
     """
 
     age: np.ndarray
@@ -43,21 +43,30 @@ def predict(
     precision: str = "auto",
     label: str = "",
 ) -> FaceEstimates:
-    """Run `model` in evaluation and inference mode over `data`, in its order."""
-    training = model.training
+    """Run a model in evaluation and inference mode over a dataset.
+
+    Args:
+        model: the model, on `device`.
+        data: the faces, or features of a frozen backbone; estimates come in their order.
+        card: the normalization of the input.
+        device: where to compute.
+        precision: "auto", "float32" or "bf16".
+        label: the label of the progress bar.
+    """
+    was_training = model.training
     model.eval()
-    found, others = [], []
+    outputs = []
     order = np.arange(len(data))[distributed.shard_rows(len(data))]
     with torch.inference_mode(), progress(total=len(order), label=label, unit="img") as bar:
         for faces, _ in iter_batches(data, order, BATCH_SIZE, device):
             with autocast(device, precision):
-                logits = model(model_input(faces, card))
-            of_age, of_tasks = model.split(logits.float())
-            found.append((*model.head.decode(of_age), *(of_tasks[name].softmax(dim=1) for name in model.classes)))
+                view_logits = [model(view) for view in model_views(faces, card, mirrored=model.flip_tta)]
+            estimate, task_probs = model.decode([logits.float() for logits in view_logits])
+            outputs.append((*estimate, *(task_probs[name] for name in model.classes)))
             bar.update(len(faces))
-    model.train(training)
-    own = [None if part[0] is None else torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)]
-    age, probs, std, *others = distributed.gather_rows(own, len(data))
+    model.train(was_training)
+    shard = [None if parts[0] is None else torch.cat(parts).cpu().numpy() for parts in zip(*outputs, strict=True)]
+    age, probs, std, *task_columns = distributed.gather_rows(shard, len(data))
     assert age is not None
-    tasks = {name: of for name, of in zip(model.classes, others, strict=True) if of is not None}
+    tasks = {name: column for name, column in zip(model.classes, task_columns, strict=True) if column is not None}
     return FaceEstimates(age, probs, std, tasks)

@@ -1,4 +1,4 @@
-"""Rows of equal size in one file, in blocks with a digest each: a damaged or unfinished block is known as such."""
+"""A file of rows of equal size, in blocks with one digest each, so that damaged and unfinished blocks are detected."""
 
 import hashlib
 import os
@@ -14,17 +14,17 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _UNFINISHED = bytes(_DIGEST_BYTES)
 
 
-def _nothing(block: int) -> bytes:
+def _no_extra(block: int) -> bytes:
     return b""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check of all blocks found.
+    """Result of a check of all blocks.
 
     Attributes:
-        pending: the blocks that have to be made, in rising order; damaged ones are among them.
-        n_damaged: blocks that were finished once and no longer are as they were written.
+        pending: blocks to write, in ascending order, including the damaged ones.
+        n_damaged: number of finished blocks whose content has changed.
     """
 
     pending: tuple[int, ...]
@@ -33,15 +33,15 @@ class Checked:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A file of rows, and beside it a file with the SHA-256 of each block of rows.
+    """A file of rows, and a second file with the SHA-256 of each block of rows.
 
-    A digest is written after its rows are on the disk, so a digest that fits proves its block, whatever happened before.
+    A digest is written after its rows are on the disk, so a matching digest proves that its block is complete.
 
     Attributes:
-        file: the rows; the digests are in the file of the same name that ends in `.sha256`.
-        n_rows: rows in the file.
-        row_bytes: bytes of each.
-        block_rows: rows of a block; the last one may have fewer.
+        file: the rows; the digests are in the file of this name with the suffix `.sha256`.
+        n_rows: number of rows in the file.
+        row_bytes: bytes per row.
+        block_rows: rows per block; the last one may have fewer.
     """
 
     file: Path
@@ -51,35 +51,35 @@ class Blocks:
 
     @property
     def digests_file(self) -> Path:
-        """The digests, 32 bytes a block; zeros where a block is not finished."""
+        """Path of the digests, 32 bytes per block; zeros for an unfinished block."""
         return self.file.with_name(self.file.name + ".sha256")
 
     def __len__(self) -> int:
         return -(-self.n_rows // self.block_rows)
 
     def rows(self, block: int) -> range:
-        """The rows of one block."""
+        """Return the rows of a block."""
         start = block * self.block_rows
         return range(start, min(start + self.block_rows, self.n_rows))
 
     def rows_in(self, blocks: Sequence[int]) -> list[int]:
-        """The rows of several blocks, in their order."""
+        """Return the rows of several blocks, in order."""
         return [row for block in blocks for row in self.rows(block)]
 
-    def check(self, extra: Callable[[int], bytes] = _nothing, *, label: str = "") -> Checked:
-        """Compare every block with its digest, and bring both files to their right sizes.
+    def check(self, extra: Callable[[int], bytes] = _no_extra, *, label: str = "") -> Checked:
+        """Compare every block with its digest, and resize both files to their expected sizes.
 
         Args:
-            extra: block -> what else its digest covers.
-            label: for the progress bar.
+            extra: block -> further bytes that its digest covers.
+            label: label of the progress bar.
 
         Raises:
             OSError: a file cannot be read or written.
         """
         size = self.n_rows * self.row_bytes
         has_rows = self.file.exists() and self.file.stat().st_size > 0
-        # A file without digests is of an earlier version, or its digests are lost: nothing proves it.
-        is_unproven = has_rows and not self.digests_file.exists()
+        # A file without digests is from an earlier version, or its digests are lost: its content is unverified.
+        is_unverified = has_rows and not self.digests_file.exists()
         is_resized = has_rows and self.file.stat().st_size != size
         digests = self.digests_file.read_bytes() if self.digests_file.exists() else b""
         is_resized |= bool(digests) and len(digests) != len(self) * _DIGEST_BYTES
@@ -87,21 +87,26 @@ class Blocks:
         recorded = [digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES)]
         matches = self._matches(recorded[: len(self)], extra, label)
         pending = tuple(block for block, matched in enumerate(matches) if not matched)
-        n_damaged = len(self) if is_unproven else sum(recorded[block] != _UNFINISHED for block in pending)
+        n_damaged = len(self) if is_unverified else sum(recorded[block] != _UNFINISHED for block in pending)
         if is_resized and not n_damaged and pending:
             n_damaged = len(pending)
-        for path, wanted in ((self.digests_file, len(self) * _DIGEST_BYTES), (self.file, size)):
+        for path, n_bytes in ((self.digests_file, len(self) * _DIGEST_BYTES), (self.file, size)):
             with path.open("ab") as content:
-                content.truncate(wanted)
+                content.truncate(n_bytes)
         return Checked(pending, n_damaged)
 
     def write(self, block: int, content: bytes, extra: bytes = b"") -> None:
         """Write a block, then its digest.
 
+        Args:
+            block: index of the block.
+            content: its rows.
+            extra: further bytes that the digest covers.
+
         Raises:
             OSError: the disk is full, or the file cannot be written; the block stays unfinished.
         """
-        # pwrite, not a memory map: on a full disk it raises, where the map would kill the process.
+        # pwrite instead of a memory map: on a full disk it raises, whereas a map kills the process.
         with self.file.open("r+b", buffering=0) as rows:
             _write(rows.fileno(), content, block * self.block_rows * self.row_bytes)
             os.fsync(rows.fileno())

@@ -1,4 +1,4 @@
-"""Files: written so that they are there whole or not at all, and told apart by their digests."""
+"""Atomic writes, digests, checks of output paths, and CSV text that is safe to open in a spreadsheet."""
 
 import errno
 import hashlib
@@ -22,25 +22,30 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     import pandas as pd
 
-# How `atomic` names its temporary files.
+# Names of the temporary files of `atomic_write`.
 _LEFTOVER = re.compile(r"\..+\.agebench-[a-z0-9_]{8}\.tmp(\..*)?", re.DOTALL)
-_tidied: set[Path] = set()
+_tidied: set[Path] = set()  # folders whose leftovers were removed
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKUP = (b"<!doctype", b"<html", b"<?xml")
-# Text that a spreadsheet takes for a formula by its first character; quotes before it are those that `csv_cell` added.
+# Text that a spreadsheet evaluates as a formula because of its first character, after apostrophes that `csv_cell` added.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+    """Yield a temporary path beside `path`.
 
-    The temporary file is locked while it is written. One that is not was left by a process that was killed: the first write of
-    this process into a folder removes it.
+    Rename it to `path` when the block succeeds, remove it otherwise.
+
+    The temporary file is locked while it is written. An unlocked one was left by a killed process; the first write of this
+    process to a folder removes it.
+
+    Args:
+        path: the file to write.
 
     Raises:
-        AgebenchError: the disk is full or the folder cannot be written; the message names the file.
+        AgebenchError: the disk is full or the folder cannot be written. The message names the file.
     """
     path = Path(path)
     descriptor, temporary = None, None
@@ -65,21 +70,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _make_temporary(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, held by a lock that ends with this process."""
+    """Create a file beside `path`, with a lock that ends with this process."""
     while True:
         descriptor, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name[:60]}.agebench-", suffix=".tmp" + path.suffix
         )
         try:
-            if _hold(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(name)):
+            if _try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(name)):
                 return descriptor, Path(name)
-        except FileNotFoundError:  # another process took it for a leftover before it was locked
+        except FileNotFoundError:  # another process removed it as a leftover before it was locked
             pass
         os.close(descriptor)
 
 
-def _hold(descriptor: int) -> bool:
-    """Lock a file; False where another process holds it. A file system without locks has it done."""
+def _try_lock(descriptor: int) -> bool:
+    """Lock a file; return False if another process holds the lock, and True on a file system without locks."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,31 +96,39 @@ def _hold(descriptor: int) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed processes, once a process and folder."""
+    """Remove temporary files of killed processes, once per process and folder."""
     if fcntl is None or folder in _tidied:
         return
     _tidied.add(folder)
     for entry in os.scandir(folder):
         if _LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             with suppress(OSError), open(entry.path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is at work, or locks are not known
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is in use, or without support for locks
                 os.unlink(entry.path)
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:
-    """Refuse a folder in which no file can be made, before any work is done for it. Nothing is left there.
+    """Check before long work that files can be created in a folder; no file is left there.
+
+    Args:
+        folder: the folder; it need not exist.
+        option: the command-line option in the error message.
 
     Raises:
-        UserError: it cannot be made or written; the message names the option.
+        UserError: the folder cannot be created or written.
     """
     _check_output(folder, folder, option)
 
 
 def check_file(path: Path, option: str = "--out") -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
+    """Check before long work that a file can be written.
+
+    Args:
+        path: the file.
+        option: the command-line option in the error message.
 
     Raises:
-        UserError: it is a folder or a device, or its folder cannot be written.
+        UserError: the path is a folder or a device, or its folder cannot be written.
     """
     _check_output(path, path.parent, option)
 
@@ -133,7 +146,7 @@ def _check_output(output: Path, folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{option} {output}: cannot be written: {error.strerror or error}; choose another place with {option}"
+            f"{option} {output}: cannot be written: {error.strerror or error}; set another path with {option}"
         ) from error
     finally:
         for path in reversed(created):
@@ -142,45 +155,55 @@ def _check_output(output: Path, folder: Path, option: str) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal.
+    """Return the SHA-256 of a file, hexadecimal.
+
+    Args:
+        path: the file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one that `atomic` had not finished."""
+    """Return whether a file is an unfinished temporary file of `atomic_write`."""
     return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """A file's content, which may also come from a pipe.
+    """Read a file or a pipe of limited size.
+
+    Args:
+        path: the file.
+        limit: maximum number of bytes.
 
     Raises:
-        OSError: it cannot be read.
-        UserError: it has more than `limit` bytes; not more than that are read.
+        OSError: the file cannot be read.
+        UserError: the file has more than `limit` bytes.
     """
-    with path.open("rb") as content:
-        found = content.read(limit + 1)
-    if len(found) > limit:
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
         raise UserError(f"{path}: has more than {limit:,} bytes; is it the right file?")
-    return found
+    return content
 
 
 def refuse_placeholder(path: Path) -> None:
-    """Refuse what stands in the place of a large file: a Git LFS pointer, a web page, nothing.
+    """Reject a placeholder of a large file: a Git LFS pointer, a web page or an empty file.
+
+    Args:
+        path: the file.
 
     Raises:
-        UserError: it is one of these; the message says how to get the file.
+        UserError: the file is a placeholder. The message describes how to get the file.
     """
     try:
         with path.open("rb") as content:
             start = content.read(256)
     except OSError:
-        return  # reported by whoever reads it
+        return  # the caller reports it when it reads the file
     if start.startswith(_POINTER):
         raise UserError(
             f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file"
@@ -192,13 +215,18 @@ def refuse_placeholder(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> AgebenchError:
-    """The sentence for a file that could not be written."""
+    """Return the error for a file that could not be written.
+
+    Args:
+        path: the file.
+        error: the cause.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
-            f"{path}: the disk is full. Free some space, or put runs elsewhere with --out and caches with AGEBENCH_CACHE; "
+            f"{path}: the disk is full. Free some space, or move runs with --out and caches with AGEBENCH_CACHE; "
             "what was finished before is kept, and the same command continues."
         )
-    hint = "; AGEBENCH_CACHE names another place" if path.is_relative_to(cache_home()) else ""
+    hint = "; set AGEBENCH_CACHE to another folder" if path.is_relative_to(cache_home()) else ""
     return AgebenchError(f"{path}: cannot be written: {error.strerror or error}{hint}")
 
 
@@ -209,15 +237,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: indented, keys in the order given, NaN refused (JSON has none)."""
+    """Write JSON atomically: indented, with the keys in their order, without NaN.
+
+    Args:
+        path: the file to write.
+        content: JSON-serializable content.
+
+    Raises:
+        ValueError: the content contains NaN or infinity.
+        AgebenchError: the file cannot be written.
+    """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def csv_cell(value: Any) -> Any:
     """Return a value as a CSV cell that no spreadsheet evaluates.
 
-    Text that begins like a formula gets a leading apostrophe; numbers, also those written as text, stay as they are.
-    `csv_origin` takes the apostrophe off again.
+    Text that starts like a formula gets a leading apostrophe, which `csv_origin` removes. Numbers, also as text, stay
+    unchanged.
+
+    Args:
+        value: any value.
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
@@ -225,13 +265,18 @@ def csv_cell(value: Any) -> Any:
 
 
 def csv_origin(text: str) -> str:
-    """Return the text that `csv_cell` made a cell of."""
+    """Return the original text of a cell that `csv_cell` created."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def csv_text(table: "pd.DataFrame", *, index: bool = False) -> str:
-    """Return a table as CSV text for people: every cell and header as `csv_cell` has it."""
-    from pandas.api.types import is_numeric_dtype  # not for whoever writes JSON alone
+    """Return a table as CSV text, with every cell and header protected by `csv_cell`.
+
+    Args:
+        table: the table.
+        index: whether to write the index.
+    """
+    from pandas.api.types import is_numeric_dtype  # late, because callers that write JSON need no pandas
 
     safe = table.rename(columns=csv_cell, index=csv_cell if index else None)
     for position, dtype in enumerate(safe.dtypes):
@@ -242,7 +287,13 @@ def csv_text(table: "pd.DataFrame", *, index: bool = False) -> str:
 
 
 def write_csv(path: Path, table: "pd.DataFrame", *, index: bool = False) -> None:
-    """Write a table as CSV for people, atomically; see `csv_text`."""
+    """Write a table as CSV, atomically, with every cell and header protected by `csv_cell`.
+
+    Args:
+        path: the file to write.
+        table: the table.
+        index: whether to write the index.
+    """
     write_text(path, csv_text(table, index=index))
 
 

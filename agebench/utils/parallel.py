@@ -1,4 +1,4 @@
-"""Work on many images with all cores."""
+"""Parallel map over many images with worker processes."""
 
 import multiprocessing
 import os
@@ -30,28 +30,39 @@ def parallel_map(
     *,
     workers: int | None = None,
     chunk: int = CHUNK_SIZE,
-    worth: int | None = None,
-    ahead: int = 4,
+    min_items: int | None = None,
+    prefetch: int = 4,
 ) -> Iterator[Result]:
-    """`function` of each run of up to `chunk` items, in order; over `workers` processes (default: one a core) where it pays.
+    """Apply a function to chunks of items, in worker processes if there are enough items.
 
-    It pays from `worth` items on (default: 600). `function` and the items are pickled; where they need the main module, which
-    workers do not import, the work is done in this process. Workers end with this process, however it ends. Of a stream of
-    items few are held at a time: those that decide whether it pays, then `ahead` chunks a worker.
-    A result that is ready comes when one more chunk is under way: it does not wait for `ahead` chunks to be.
+    The function and the items are pickled. If they need the main module, which workers do not import, the work is done in
+    this process. Workers end with this process, even if it is killed. Of a stream, only the items that decide about worker
+    processes, and then `prefetch` chunks per worker, are held at a time. Results are yielded as soon as they are ready, even
+    if fewer than `prefetch` chunks per worker are in flight.
+
+    Args:
+        function: maps a chunk of items to a result.
+        items: the items.
+        workers: number of processes; None for one per core.
+        chunk: maximum number of items per call.
+        min_items: number of items from which processes are used; None for `MIN_ITEMS_FOR_POOL`.
+        prefetch: chunks in flight per worker.
+
+    Yields:
+        The results, in the order of the items.
     """
     items, workers = iter(items), workers or available_cores()
-    worth = MIN_ITEMS_FOR_POOL if worth is None else worth
-    first = list(islice(items, max(worth, workers * chunk))) if workers > 1 else []
+    min_items = MIN_ITEMS_FOR_POOL if min_items is None else min_items
+    first = list(islice(items, max(min_items, workers * chunk))) if workers > 1 else []
     workers = min(workers, -(-len(first) // chunk))
     chunks = _chunks(chain(first, items), chunk)
-    if workers <= 1 or len(first) < worth or _needs_main(function, first[:1]):
+    if workers <= 1 or len(first) < min_items or _needs_main(function, first[:1]):
         yield from map(function, chunks)
         return
     del first
     with ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker) as pool:
         try:
-            yield from _bounded(pool, function, chunks, ahead=ahead * workers)
+            yield from _bounded_map(pool, function, chunks, max_in_flight=prefetch * workers)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -63,39 +74,35 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _bounded(
+def _bounded_map(
     pool: Executor,
     function: Callable[[Sequence[Item]], Result],
     chunks: Iterable[Sequence[Item]],
     *,
-    ahead: int,
+    max_in_flight: int,
 ) -> Iterator[Result]:
-    """Results in order with at most `ahead` chunks under way, so that a slow reader of the results doesn't fill memory.
+    """Yield results in order with at most `max_in_flight` chunks in flight, which bounds memory for a slow consumer.
 
-    Those that are ready come at once: a camera's next chunk takes its time.
+    Ready results are yielded at once, because the next chunk of a camera arrives later.
     """
-    waiting: deque[Future[Result]] = deque()
+    futures: deque[Future[Result]] = deque()
     for chunk in chunks:
-        waiting.append(pool.submit(function, chunk))
-        while waiting and (len(waiting) >= ahead or waiting[0].done()):
-            yield waiting.popleft().result()
-    for future in waiting:
+        futures.append(pool.submit(function, chunk))
+        while futures and (len(futures) >= max_in_flight or futures[0].done()):
+            yield futures.popleft().result()
+    for future in futures:
         yield future.result()
 
 
 def _needs_main(*content: object) -> bool:
-    """Whether the content refers to the main module, or cannot be pickled at all."""
+    """Return whether objects refer to the main module, or cannot be pickled."""
     try:
         return b"__main__" in pickle.dumps(content)
-    except (
-        pickle.PicklingError,
-        TypeError,
-        AttributeError,
-    ):  # the three that pickle raises for lambdas, locks, local classes
+    except (pickle.PicklingError, TypeError, AttributeError):  # raised for lambdas, locks and local classes
         return True
 
 
@@ -120,11 +127,11 @@ _STARTING = threading.RLock()
 def _without_main() -> Iterator[None]:
     """Start processes without the main module: `multiprocessing` has no parameter for it. Other threads are not affected."""
     with _STARTING:
-        prepare, own = spawn.get_preparation_data, threading.get_ident()
+        original, thread_id = spawn.get_preparation_data, threading.get_ident()
 
         def without_main(name: str) -> dict[str, Any]:
-            content: dict[str, Any] = prepare(name)
-            if threading.get_ident() == own:
+            content: dict[str, Any] = original(name)
+            if threading.get_ident() == thread_id:
                 content.pop("init_main_from_path", None)
                 content.pop("init_main_from_name", None)
             return content
@@ -133,18 +140,18 @@ def _without_main() -> Iterator[None]:
         try:
             yield
         finally:
-            spawn.get_preparation_data = prepare
+            spawn.get_preparation_data = original
 
 
 def _start_worker() -> None:
     wrap_streams()
-    # Ctrl-C is the parent's to handle; and a parent that was killed cannot tell its workers to stop.
+    # The parent handles Ctrl-C. A thread ends the worker with its parent, because a killed parent cannot stop its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+def _exit_with_parent(parent: "multiprocessing.process.BaseProcess") -> None:
     parent.join()
     os._exit(1)

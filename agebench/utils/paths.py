@@ -1,4 +1,4 @@
-"""Where things live on this machine."""
+"""Folders of datasets, caches and shipped files."""
 
 import atexit
 import errno
@@ -12,51 +12,53 @@ import platformdirs
 
 from agebench.errors import AgebenchError
 
-_writable: set[Path] = set()  # caches that were tried
+_writable: set[Path] = set()  # cache folders that were tested
 
 
 def data_home() -> Path:
-    """The folder of datasets: `AGEBENCH_DATA`, or the platform's data folder."""
+    """Return the folder of datasets: `AGEBENCH_DATA`, or the platform's data folder."""
     return Path(os.environ.get("AGEBENCH_DATA") or platformdirs.user_data_path("agebench")).expanduser()
 
 
 def cache_home(*, lasting: bool = False) -> Path:
-    """The folder of what can be made again (decoded faces, audits): `AGEBENCH_CACHE`, or the platform's cache folder.
+    """Return the folder of reproducible files such as faces and digests.
 
-    Where it cannot be written, a temporary folder takes its place until this process ends, and a line on standard error
-    names `AGEBENCH_CACHE`. Processes that this one starts use the same.
+    It is `AGEBENCH_CACHE`, or the platform's cache folder.
+
+    If it cannot be written, a temporary folder replaces it until this process ends, and a line on standard error names
+    `AGEBENCH_CACHE`. Child processes use the same folder.
 
     Args:
-        lasting: for what cannot be made again: no temporary folder will do.
+        lasting: whether the files cannot be reproduced, so that a temporary folder is not acceptable.
 
     Raises:
-        AgebenchError: there is no place for a temporary folder either, or none will do.
+        AgebenchError: the folder cannot be written, and a temporary one is not acceptable or cannot be created.
     """
-    wanted = Path(os.environ.get("AGEBENCH_CACHE") or platformdirs.user_cache_path("agebench")).expanduser()
-    if wanted in _writable:
-        return wanted
+    folder = Path(os.environ.get("AGEBENCH_CACHE") or platformdirs.user_cache_path("agebench")).expanduser()
+    if folder in _writable:
+        return folder
     try:
-        wanted.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return wanted  # what is there can be used; a write says that the disk is full
-        reason = f"{wanted}: the cache cannot be written ({error.strerror or error})"
+            return folder  # existing files can be used; a write reports the full disk
+        reason = f"{folder}: the cache cannot be written ({error.strerror or error})"
         if lasting:
-            raise AgebenchError(f"{reason}; AGEBENCH_CACHE names another place") from error
+            raise AgebenchError(f"{reason}; set AGEBENCH_CACHE to another folder") from error
         return _temporary_cache(reason)
-    _writable.add(wanted)
-    return wanted
+    _writable.add(folder)
+    return folder
 
 
 def _temporary_cache(reason: str) -> Path:
     try:
         folder = Path(tempfile.mkdtemp(prefix="agebench-cache-"))
     except OSError as error:
-        raise AgebenchError(f"{reason}; AGEBENCH_CACHE names another place") from error
+        raise AgebenchError(f"{reason}; set AGEBENCH_CACHE to another folder") from error
     print(
-        f"agebench: {reason}; a temporary one is used and deleted at the end. AGEBENCH_CACHE names a place that lasts",
+        f"agebench: {reason}; a temporary one is used and deleted at the end. Set AGEBENCH_CACHE to a permanent folder",
         file=sys.stderr,
     )
     os.environ["AGEBENCH_CACHE"] = str(folder)
@@ -71,9 +73,12 @@ def _remove_cache(folder: Path, owner: int) -> None:
 
 
 def shipped(folder: str) -> Path:
-    """A top-level folder that ships with agebench (`registry`, `benchmarks/suites`).
+    """Return a top-level folder that ships with agebench.
 
-    In a source checkout it stands beside the package, in an installed wheel inside it.
+    It is beside the package in a checkout, and inside it in a wheel.
+
+    Args:
+        folder: path from the top level, such as `registry` or `benchmarks/suites`.
     """
     package = Path(__file__).parents[1]
     installed = package / "_shipped" / folder

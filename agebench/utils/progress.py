@@ -1,7 +1,7 @@
-"""Progress of long work: a bar on a terminal after two seconds, elsewhere a line every thirty.
+"""Progress of long work: a bar on a terminal after two seconds, elsewhere a line every thirty seconds.
 
-Whatever is under way stands on one stack, and only the innermost is shown. `agebench.cli` puts each command at its
-bottom, so that no command is silent, whether or not the step that takes its time has a bar of its own.
+Running work is on one stack, and only its innermost entry is displayed. `agebench.cli` adds each command at the bottom of the
+stack, so that every command displays progress, even in steps without their own bar.
 """
 
 import contextlib
@@ -15,25 +15,27 @@ from typing import Any, Generic, TextIO, TypeVar, cast, overload
 
 Item = TypeVar("Item")
 
-SHOWN_AFTER_S = 2.0  # before that nothing is shown
-REFRESHED_S = 0.5  # of a bar on a terminal
-LINE_EVERY_S = 30.0  # where standard error is no terminal
+SHOWN_AFTER_S = 2.0  # delay of a bar on a terminal
+REFRESHED_S = 0.5  # interval of a bar on a terminal
+LINE_EVERY_S = 30.0  # interval of lines if standard error is not a terminal
 
 _stack: "list[Progress[Any]]" = []
-_lock = threading.RLock()  # of the stack, and of what is drawn
+_lock = threading.RLock()  # protects the stack and the bars
 
 
 class Progress(Generic[Item]):
-    """Work that is counted, or only timed; iterate over it, or use it as a context manager and call `update`.
+    """Work that is counted or timed.
 
-    A thread shows it, so that a step that takes a minute is as visible as a thousand that take a second.
+    Iterate over it, or use it as a context manager and call `update`.
+
+    A thread displays it, so that one long step is as visible as many short ones.
 
     Args:
-        items: what to iterate over; None where `update` counts.
-        total: how many there will be; None: as many as `items` has, or unknown.
-        label: what is being done, and to what.
-        unit: of the count; "": nothing is counted.
-        initial: how many were done before.
+        items: the items to iterate over; None if `update` counts.
+        total: expected number of items; None for the length of `items`, or unknown.
+        label: description of the work.
+        unit: unit of the count; empty if nothing is counted.
+        initial: number of items that were done before.
     """
 
     def __init__(
@@ -60,16 +62,16 @@ class Progress(Generic[Item]):
         self._bar: Any = None
 
     def update(self, count: int = 1) -> None:
-        """Count `count` more as done."""
+        """Add `count` to the number of finished items."""
         self.count += count
 
     def line(self) -> str:
         """Return the state as one line: `utk: preparing faces: 4,352 of 23,707 img, 1 min 05 s`."""
-        counted = ""
+        count = ""
         if self._unit and (self.count or self.total):
-            of_total = f" of {self.total:,}" if self.total else ""
-            counted = f"{self.count:,}{of_total} {self._unit}"
-        return ": ".join(filter(None, [self._label, ", ".join(filter(None, [counted, self.note, self._elapsed()]))]))
+            total = f" of {self.total:,}" if self.total else ""
+            count = f"{self.count:,}{total} {self._unit}"
+        return ": ".join(filter(None, [self._label, ", ".join(filter(None, [count, self.note, self._elapsed()]))]))
 
     def __iter__(self) -> Iterator[Item]:
         assert self._items is not None
@@ -91,11 +93,11 @@ class Progress(Generic[Item]):
         self.close()
 
     def close(self) -> None:
-        """End it, and remove its bar."""
+        """End the work and remove its bar."""
         self._ended.set()
         with _lock:
             self._clear()
-            with contextlib.suppress(ValueError):  # closed before
+            with contextlib.suppress(ValueError):  # already closed
                 _stack.remove(self)
 
     def _elapsed(self) -> str:
@@ -106,7 +108,7 @@ class Progress(Generic[Item]):
         )
 
     def _show(self) -> None:
-        """Show it until it ends: the thread's function."""
+        """Display the progress until the work ends; the function of the thread."""
         stream = _raw(sys.stderr)
         terminal = is_terminal(stream)
         pause = SHOWN_AFTER_S if terminal else LINE_EVERY_S
@@ -121,7 +123,7 @@ class Progress(Generic[Item]):
                         self._draw(stream)
                     else:
                         print(self.line(), file=stream, flush=True)
-                except (OSError, ValueError):  # the terminal is gone
+                except (OSError, ValueError):  # the terminal was closed
                     return
             pause = REFRESHED_S if terminal else LINE_EVERY_S
 
@@ -137,9 +139,9 @@ class Progress(Generic[Item]):
                 unit=self._unit,
                 unit_scale=self._unit == "B",
                 initial=self._initial,
-                smoothing=0,  # the mean rate: counts come in chunks
+                smoothing=0,  # mean rate, because counts arrive in chunks
                 leave=False,
-                delay=1e-9,  # not drawn before its start is set
+                delay=1e-9,  # not drawn before its start time is set
                 file=stream,
                 **shape,
             )
@@ -171,17 +173,28 @@ def progress(
     unit: str = "it",
     initial: int = 0,
 ) -> Progress[Any]:
-    """Return the progress of a loop over `items`, or of what its `update` counts; see `Progress`."""
+    """Create the progress of a loop, or of work that calls `update`.
+
+    Args:
+        items: the items to iterate over; None if `update` counts.
+        total: expected number of items; None for the length of `items`, or unknown.
+        label: description of the work.
+        unit: unit of the count.
+        initial: number of items that were done before.
+    """
     return Progress(items, total=total, label=label, unit=unit, initial=initial)
 
 
 def step(label: str) -> Progress[Any]:
-    """Return the progress of a step that counts nothing, to be used as a context manager: its label and its time."""
+    """Create the progress of an uncounted step, a context manager.
+
+    It displays the label and the elapsed time.
+    """
     return Progress(label=label, unit="")
 
 
 def say(text: str) -> None:
-    """Print a line on standard error, above whatever bar is shown."""
+    """Print a line on standard error, above a displayed bar."""
     with cleared():
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
@@ -189,16 +202,16 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def cleared() -> Iterator[None]:
-    """Remove the bar while the block prints; it comes back by itself."""
+    """Remove the bar while the block prints; it reappears afterwards."""
     with _lock:
-        for shown in _stack:
-            shown._clear()
+        for work in _stack:
+            work._clear()
         yield
 
 
 @contextlib.contextmanager
 def above_progress() -> Iterator[None]:
-    """Let what the block prints on a terminal remove the bar first."""
+    """Remove the bar before each output of the block on a terminal."""
     streams = sys.stdout, sys.stderr
     if is_terminal(sys.stderr):
         wrapped = [AboveProgress(stream) if is_terminal(stream) else stream for stream in streams]
@@ -211,9 +224,9 @@ def above_progress() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Show no progress while the block runs: it waits for a person, not for work."""
-    with step("") as quiet:
-        quiet._ended.set()
+    """Display no progress while the block runs, for example while it waits for input."""
+    with step("") as hidden:
+        hidden._ended.set()
         yield
 
 
@@ -226,7 +239,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class AboveProgress:
-    """A stream that removes the bar from the terminal before it writes; everything else is the wrapped stream's.
+    """A stream that removes the bar from the terminal before it writes.
+
+    Other attributes are those of the wrapped stream.
 
     Attributes:
         raw_stream: the wrapped stream.
@@ -236,7 +251,7 @@ class AboveProgress:
         self.raw_stream = stream
 
     def write(self, text: str) -> int:
-        """Write `text` where the bar was."""
+        """Remove the bar, and write text."""
         with cleared():
             return self.raw_stream.write(text)
 
@@ -245,14 +260,14 @@ class AboveProgress:
 
 
 def _raw(stream: TextIO) -> TextIO:
-    """Return the stream behind all wrappers: a bar moves the cursor itself."""
+    """Return the innermost wrapped stream, because a bar moves the cursor."""
     while hasattr(stream, "raw_stream"):
         stream = stream.raw_stream
     return stream
 
 
 def _has_size(stream: TextIO) -> bool:
-    """Return whether a terminal reports its size; tqdm shows nothing on one of no rows, such as a container's."""
+    """Return whether a terminal reports its size; tqdm displays nothing on one without rows, such as a container's."""
     try:
         return min(os.get_terminal_size(stream.fileno())) > 0
     except (OSError, ValueError):
@@ -260,11 +275,11 @@ def _has_size(stream: TextIO) -> bool:
 
 
 def _is_silent() -> bool:
-    """Return whether another process shows the progress of this run, or there is nowhere to show it."""
+    """Return whether another process displays the progress of this run, or there is no standard error."""
     return sys.stderr is None or os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def printable(text: str) -> str:
-    """Return `text` on one line, without characters that move a cursor or hide."""
-    words = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    """Return text on one line, with unprintable characters replaced."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agebench.config.cards.base import ModelCard, Recipe
+from agebench.config.cards.model import ModelCard, Recipe
 from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import create_model
 from agebench.registry.catalog import load_catalog
-from agebench.training.callbacks import Callback
+from agebench.training.callbacks import NullCallback
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import autocast, resolve_device
 from agebench.training.frozen_features import frozen_features, model_input
@@ -60,9 +60,9 @@ def once(
     computed = time.perf_counter() - started
     data = FaceDataset(found.pixels, faces.rows, faces.ages)
     trainer = Trainer(model, card, recipe, seed=0, device=device, folder=folder)
-    trainer.train_epoch(data, 1, Callback())
+    trainer.train_epoch(data, 1, NullCallback())
     started = time.perf_counter()
-    trainer.train_epoch(data, 2, Callback())
+    trainer.train_epoch(data, 2, NullCallback())
     return computed, time.perf_counter() - started
 
 

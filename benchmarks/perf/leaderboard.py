@@ -27,7 +27,7 @@ def main(count: int) -> None:
         {"sample_id": np.arange(2000).astype(str), "age": age, "age_pred": age + rng.normal(0, 6, 2000)}
     )
     table = table.assign(**{name: rng.choice(values, 2000) for name, values in groups.items()})
-    tests = {name: evaluate(table, groups=list(groups), resamples=200) for name in ("utk", "fgnet")}
+    tests = {name: evaluate(table, groups=list(groups), resamples=200).to_json() for name in ("utk", "fgnet")}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             record = {

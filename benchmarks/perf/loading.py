@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
 from agebench.data.readers import readers
 from agebench.training.augmentation import Augmenter, normalize
 

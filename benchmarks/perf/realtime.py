@@ -2,7 +2,7 @@
 
     python benchmarks/perf/realtime.py [--model efficientnet_lite0] [--video FILE] [--frames 300] [--format onnx]
 
-Video: the work of `agebench predict FILE --draw DIR`, by `agebench.inference.batch_predict`. Without --video
+Video: the work of `agebench predict FILE --annotate-dir DIR`, by `agebench.inference.batch_predict`. Without --video
 it is made here: 1280 x 720,
 two generated faces that move. Camera: the same frames, offered 30 times a second; one that nobody takes in time is lost, as
 a camera loses it. Untrained weights: the work is the same.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agebench.config.cards.base import ModelCard
+from agebench.config.cards.model import ModelCard
 from agebench.models.age_model import create_model
 from agebench.registry.catalog import load_catalog
 from agebench.training.callbacks import ConsoleCallback

@@ -189,8 +189,9 @@ def _use_card(kind: str, card: Any, cards: Any) -> None:
     import tomli_w
 
     from agebench.config.cards.external import ExternalCard
-    from agebench.runs.config import RunConfig, resolve_config
-    from agebench.suites.matrix import count_by_state, plan_jobs
+    from agebench.config.run import RunConfig
+    from agebench.runs.resolve import resolve_config
+    from agebench.suites.matrix import count_runs, plan_jobs
 
     content = card.model_dump(mode="json", exclude_none=True)
     json.dumps(content, allow_nan=False)
@@ -208,7 +209,7 @@ def _use_card(kind: str, card: Any, cards: Any) -> None:
         elif kind == "models" and not isinstance(card, ExternalCard):
             config = resolve_config(cards, [{"model": {"name": card.name}, "data": {"train": "utk", "test": ["utk"]}}])
             assert RunConfig.model_validate(tomllib.loads(config.to_toml())) == config
-        elif kind == "suites" and count_by_state(card) <= 100:
+        elif kind == "suites" and count_runs(card) <= 100:
             plan_jobs(card, cards, Path("runs"))
 
 
@@ -286,7 +287,7 @@ class Tables:
         if len(joined.table) < 2:
             return Outcome("refused", "one row")
         metrics = score_predictions("fuzzed", [joined], ScoreOptions(resamples=self.resamples))
-        json.dumps(metrics, allow_nan=False)
+        json.dumps(metrics.to_json(), allow_nan=False)
         score_text(metrics)
         return Outcome("read")
 
@@ -328,6 +329,7 @@ class Records:
         """Write a record, and check and rank it."""
         from agebench.leaderboard.markdown import group_into_systems, leaderboard, result_matrix
         from agebench.leaderboard.records import content_hash, read_records
+        from agebench.leaderboard.schema import parse_record
         from agebench.leaderboard.site import site_data
         from agebench.leaderboard.verify import check_record
 
@@ -349,7 +351,7 @@ class Records:
             for problem in problems:
                 assert problem.isprintable(), problem
             return Outcome("refused", problems[0])
-        rows = group_into_systems([*self.bases[:2], record])
+        rows = group_into_systems(parse_record(each, self.file) for each in (*self.bases[:2], record))
         leaderboard(rows)
         result_matrix(rows, list(dict.fromkeys(test for row in rows for test in row.tests)))
         json.dumps(site_data(rows, ()), allow_nan=False)

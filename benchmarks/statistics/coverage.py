@@ -18,6 +18,7 @@ from agebench.metrics.bootstrap import Floats, Ints
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.groups import AGE_BANDS, age_bands
 from agebench.metrics.presets.nist_fate import nist
+from agebench.metrics.schema import MetricValue
 
 
 @dataclass(frozen=True)
@@ -104,26 +105,26 @@ def one(design: Design, known: Truth, seed: int, resamples: int) -> dict[str, fl
         table["subject"] = people.astype(str)
     with mock.patch.object(gaps, "equality_test", return_value=1.0):  # not needed here, and slow
         entry = evaluate(table, groups=["gender"], resamples=resamples, seed=seed)
-    overall, female = entry["overall"], entry["groups"]["gender"]["female"]
+    overall, female = entry.overall, entry.groups["gender"]["female"]
     scale = known.scale
 
-    def held(figure: dict[str, float | None], value: float) -> float:
-        low, high = figure["low"], figure["high"]
+    def held(figure: MetricValue, value: float) -> float:
+        low, high = figure.ci_low, figure.ci_high
         return float((-np.inf if low is None else low) <= value <= (np.inf if high is None else high))
 
     result = {name: held(overall[name], value) for name, value in known.figures.items()}
-    result["rmse unmarked"] = np.nan if "rmse" in entry["undercovering"] else result["rmse"]
+    result["rmse unmarked"] = np.nan if "rmse" in entry.undercovering else result["rmse"]
     result["balanced_mae"] = held(overall["balanced_mae"], balanced(age, age.astype(int), scale))
     bands = age_bands(age, AGE_BANDS).codes
     result["balanced_mae_bands"] = held(overall["balanced_mae_bands"], balanced(age, bands, scale))
     layout = nist(table, resamples=resamples, seed=seed)
-    result["NIST mean over cells"] = held(layout["mae"], balanced(age, age.astype(int) * 2 + gender, scale))
-    result["MAE of a group"] = held(female["mae"], known.figures["mae"])
-    result["RMSE of a group"] = held(female["rmse"], known.figures["rmse"])
-    gap = entry["gaps"].get("gender")
-    result["gap of two groups"] = held(gap["difference"], 0.0) if gap else np.nan
-    even = gap["standardised"] if gap else None
-    result["gap at equal ages"] = held(even["difference"], 0.0) if even else np.nan
+    result["NIST mean over cells"] = held(layout.mae, balanced(age, age.astype(int) * 2 + gender, scale))
+    result["MAE of a group"] = held(female.mae, known.figures["mae"])
+    result["RMSE of a group"] = held(female.rmse, known.figures["rmse"])
+    gap = entry.gaps.get("gender")
+    result["gap of two groups"] = held(gap.difference, 0.0) if gap else np.nan
+    even = gap.age_standardized if gap else None
+    result["gap at equal ages"] = held(even.difference, 0.0) if even else np.nan
     return result
 
 

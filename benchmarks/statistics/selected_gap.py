@@ -7,6 +7,7 @@ all groupings (every group is in the set of possibly worst groups), `raw` the la
 """
 
 import argparse
+from collections.abc import Mapping
 from unittest import mock
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 
 from agebench.metrics import gaps
 from agebench.metrics.evaluate import evaluate
+from agebench.metrics.schema import GroupDifference
 
 GROUPS = 8
 
@@ -38,16 +40,16 @@ def predictions(design: str, seed: int) -> pd.DataFrame:
 def covered(design: str, seed: int, resamples: int) -> tuple[bool, bool, bool]:
     """Whether the pair's interval holds 0 at equal ages, all pairs' intervals do, and all raw pairs' do."""
     with mock.patch.object(gaps, "equality_test", return_value=1.0):  # not needed here, and slow
-        found = evaluate(predictions(design, seed), groups=["group", "half"], resamples=resamples, seed=seed)["gaps"]
-    even = {name: gap["standardised"] or gap for name, gap in found.items()}
+        found = evaluate(predictions(design, seed), groups=["group", "half"], resamples=resamples, seed=seed).gaps
+    even = {name: gap.age_standardized or gap for name, gap in found.items()}
     sizes = {"group": GROUPS, "half": 2}
 
-    def every(parts: dict[str, dict]) -> bool:  # type: ignore[type-arg]
-        ranked = {name: len(part["excess"]) for name, part in parts.items()}
+    def every(parts: Mapping[str, GroupDifference]) -> bool:
+        ranked = {name: len(part.excess or ()) for name, part in parts.items()}
         assert all(ranked[name] <= sizes[name] for name in ranked)
-        return all(len(part["worst_groups"]) == ranked[name] for name, part in parts.items())
+        return all(len(part.worst_groups or ()) == ranked[name] for name, part in parts.items())
 
-    return even["group"]["difference"]["low"] <= 0, every(even), every(found)
+    return (even["group"].difference.ci_low or 0) <= 0, every(even), every(found)
 
 
 def main() -> None:

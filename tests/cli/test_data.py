@@ -46,7 +46,7 @@ def test_add_list_check(registry: Path, faces: Path, capsys: pytest.CaptureFixtu
     line = next(line for line in out.splitlines() if line.startswith("mine"))
     assert code == 0
     assert "missing" in line
-    assert line.endswith("  agebench data add mine PATH")
+    assert line.endswith("  agebench data import mine PATH")
 
     code, out, _ = call(capsys, "add", "mine", faces, "--registry", registry)
     assert code == 0
@@ -84,7 +84,7 @@ def test_check_says_what_is_wrong_and_exits_with_one(
 def test_check_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "check")
     assert code == 0
-    assert "no dataset is here yet" in out
+    assert "no dataset is on this machine yet" in out
     code, _, err = call(capsys, "check", "utk")
     assert code == 2
     assert "agebench data add utk PATH" in err

@@ -110,7 +110,7 @@ def test_a_file_that_answers_too_differently_is_refused(
 
 
 def _far_off(*_: Any) -> dict[str, Any]:
-    return {"change": {"value": 3.0, "low": 2.5, "high": 3.5}, "allowed": [-1.0, 1.0]}
+    return {"change": {"value": 3.0, "ci_low": 2.5, "ci_high": 3.5}, "allowed": [-1.0, 1.0]}
 
 
 class Off:
@@ -128,7 +128,9 @@ def test_the_rule(years: float, kept: bool) -> None:
     """The model is 4 years too high everywhere, so MAE moves by what the file adds."""
     ages = np.linspace(10, 80, 60)
     table = pd.DataFrame({"sample_id": [f"{n}" for n in range(60)], "age": ages, "age_pred": ages + 4})
-    tests = {"few": CheckSubset(np.zeros((60, 32, 32, 3), np.uint8), table, {"value": 4.0, "low": 3.5, "high": 4.5})}
+    tests = {
+        "few": CheckSubset(np.zeros((60, 32, 32, 3), np.uint8), table, {"value": 4.0, "ci_low": 3.5, "ci_high": 4.5})
+    }
     file: Any = Off(ages + 4, years)
     if kept:
         found = check_accuracy(file, tests, resamples=100)["accuracy"]["few"]
@@ -166,7 +168,7 @@ def test_what_is_no_finished_run_of_one_model(
     export: Any, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export("--format", "torchscript", run=tmp_path) == 2
-    assert "no run stands here" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     (tmp_path / "checkpoints").symlink_to(done / "checkpoints")
     (tmp_path / "config.toml").write_text((done / "config.toml").read_text())
     (tmp_path / "manifest.json").write_text('{"finished": false}')

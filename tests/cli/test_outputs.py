@@ -14,7 +14,7 @@ FOLDERS = {
     "explore": ["explore", "few", "--out"],
     "tune": ["tune", "--train", "few", "--model", "tiny", "--out"],
     "export": ["export", "run", "--format", "torchscript", "--out"],
-    "draw": ["predict", "run", "a.jpg", "--draw"],
+    "draw": ["predict", "run", "a.jpg", "--annotate-dir"],
     "site": ["leaderboard", "--site"],
     "audit": ["data", "audit", "few", "--out"],
     "faces": ["data", "faces", "few", "--out"],

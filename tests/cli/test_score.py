@@ -24,10 +24,10 @@ def predictions(tmp_path):
 def test_json_is_the_structure_of_metrics(predictions, capsys):
     assert main(["score", str(predictions), "--json", "--name", "mine", "--resamples", "200"]) == 0
     metrics = json.loads(capsys.readouterr().out)
-    assert metrics["schema"] == 1
+    assert metrics["schema"] == 2
     entry = metrics["tests"]["mine"]
     assert entry["n"] == 300
-    assert entry["overall"]["mae"]["low"] < entry["overall"]["mae"]["value"] < entry["overall"]["mae"]["high"]
+    assert entry["overall"]["mae"]["ci_low"] < entry["overall"]["mae"]["value"] < entry["overall"]["mae"]["ci_high"]
     assert set(entry["age_gates"]) == {"13", "16", "18", "21"}
     assert entry["uncertainty"]["source"] == "age_std"
     assert len(entry["groups"]["tone"]) == 3
@@ -40,8 +40,8 @@ def test_the_published_figures_come_out(test_data, capsys):
         main(["score", *files, "--labels", str(folder / "morph2-test-labels.csv"), "--json", "--resamples", "0"]) == 0
     )
     entry = json.loads(capsys.readouterr().out)["tests"]["morph2-or-cnn-seed0"]
-    assert [round(value, 2) for value in entry["seeds"]["figures"]["mae"]["values"]] == [2.87, 2.81, 2.82]
-    assert [round(value, 2) for value in entry["seeds"]["figures"]["rmse"]["values"]] == [4.08, 3.97, 3.87]
+    assert [round(value, 2) for value in entry["seeds"]["metrics"]["mae"]["values"]] == [2.87, 2.81, 2.82]
+    assert [round(value, 2) for value in entry["seeds"]["metrics"]["rmse"]["values"]] == [4.08, 3.97, 3.87]
 
 
 def test_what_is_written_and_printed_holds_no_foreign_markup(predictions, tmp_path, capsys):
@@ -89,7 +89,7 @@ def test_options_reach_the_figures(predictions, capsys):
     entry = json.loads(capsys.readouterr().out)["tests"]["predictions"]
     assert entry["train_ages"] == [20, 40]
     assert list(entry["age_gates"]["18"]["challenge"]) == ["30"]
-    assert entry["overall"]["mae"]["low"] is None
+    assert entry["overall"]["mae"]["ci_low"] is None
 
 
 def test_the_nist_layout_needs_gender(predictions, capsys):

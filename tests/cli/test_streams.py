@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agebench.cli import main
-from agebench.runs import config
+from agebench.config.toml_io import read_settings
 
 
 def agebench(*words: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -82,7 +82,7 @@ def test_config_that_is_no_config(source: str, capsys: pytest.CaptureFixture[str
 
 
 def test_endless_exclude_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("agebench.data.exclusions._LARGEST", 1 << 20)
+    monkeypatch.setattr("agebench.data.exclusions._MAX_BYTES", 1 << 20)
     assert main(["run", "--train", "synth", "--model", "tiny", "--exclude", "/dev/zero"]) == 2
     assert "/dev/zero: has more than 1,048,576 bytes" in capsys.readouterr().err
 
@@ -99,4 +99,4 @@ def test_config_from_a_pipe(tmp_path: Path) -> None:
     if not os.fork():
         pipe.write_text("seed = 3\n")
         os._exit(0)
-    assert config.read_settings(pipe) == {"seed": 3}
+    assert read_settings(pipe) == {"seed": 3}

@@ -44,7 +44,7 @@ def test_ranges_as_datasets_write_them(text: str, ends: tuple[float, float] | No
 
 @pytest.mark.parametrize("text", ["more than 70", "70+", "under 3"])
 def test_an_open_range_needs_a_rule_on_the_card(text: str) -> None:
-    with pytest.raises(UserError, match=r"labels\.csv: age '.*' is a range with an open end; .*options\.open_ages"):
+    with pytest.raises(UserError, match=r"labels\.csv: age '.*' is a range with an open end\. .*options\.open_ages"):
         age_range(text, source="labels.csv")
 
 

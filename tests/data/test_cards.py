@@ -94,7 +94,7 @@ def test_adience(tmp_path: Path, name: str, stem: str) -> None:
     assert column(samples, "gender") == ["female", None, "male"]
     assert column(samples, "fold") == ["0", "0", "1"]
     assert column(samples, "subject") == ["30601258@N03", "30601258@N03", "30601258@N032"]
-    assert samples.rejected["reason"].tolist() == ["nothing says its age"]
+    assert samples.rejected["reason"].tolist() == ["its age is missing"]
 
 
 def appa_real(root: Path) -> Path:
@@ -252,7 +252,7 @@ def test_imdb_wiki(tmp_path: Path) -> None:
     assert column(samples, "subject") == ["Ann", "Bob"]
     assert samples.rejected["reason"].tolist() == [
         "its owners' detector found no face",
-        "nothing says its age",
+        "its age is missing",
     ]
 
 

@@ -46,7 +46,7 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
         "no image of this name, or several",
         "no image of this name, or several",
         "its aligned_bbox is not eight numbers",
-        "nothing says its age",
+        "its age is missing",
     ]
 
 

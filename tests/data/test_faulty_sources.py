@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import Protocol
 from agebench.data.digests import add_digests, leakage_groups
 from agebench.data.readers import open_reader
@@ -16,7 +16,8 @@ from agebench.data.readers.utkface import UTKFaceReader
 from agebench.data.samples import Samples
 from agebench.data.splits.split_files import read_split_files
 from agebench.data.splits.splits import make_split
-from agebench.data.storage.importer import import_dataset, verify_dataset
+from agebench.data.storage.importer import import_dataset
+from agebench.data.storage.verify import verify_dataset
 from agebench.errors import RejectReason, UserError
 
 NAMES = tuple(f"f{number}.jpg" for number in range(8))
@@ -313,7 +314,7 @@ def test_landmarks_from_cells_and_from_columns(tmp_path: Path) -> None:
     table(root, "path,age,lx,ly,rx,ry,nx,ny\nf0.jpg,20,1,2,3,4,5,6\n")
     samples = TableReader(root, columns={"landmarks": "{lx} {ly} {rx} {ry} {nx} {ny}"}).read()
     assert samples.table["landmarks"].tolist() == [[1, 2, 3, 4, 5, 6]]
-    with pytest.raises(UserError, match=r"cannot be used with options\.box"):
+    with pytest.raises(UserError, match=r"cannot be combined with options\.box"):
         TableReader(root, columns={"landmarks": "{lx} {ly} {rx} {ry} {nx} {ny}"}, box=["lx", "ly", "nx", "ny"]).read()
 
 

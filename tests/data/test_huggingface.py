@@ -15,14 +15,14 @@ from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.image_io import open_image
 from agebench.data.readers import hf_download
 from agebench.data.readers.huggingface import HuggingFaceReader
 from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
-from agebench.data.storage import importer
+from agebench.data.storage import importer, locate, verify
 from agebench.errors import AgebenchError, ImageRejectedError, UserError
 
 AGES = ["0-2", "3-9", "20-29", "more than 70"]
@@ -317,31 +317,31 @@ def test_get_brings_one_revision_and_remembers_it(on_hub: list[dict[str, Any]]) 
     assert on_hub == [{"name": "me/mine", "config": "small", "revision": "a" * 40}]
     assert json.loads((report.root / "source.json").read_text())["revision"] == "a" * 40
     assert sorted(path.name for path in report.root.rglob("*.arrow")) == ["00000.arrow", "00000.arrow"]
-    reader = importer.open_dataset_reader(wanted)
+    reader = locate.open_dataset_reader(wanted)
     samples = reader.read()
     assert column(samples, "split") == ["train"] * 4 + ["test"] * 2
     assert [colour(reader, path) for path in samples.table["path"]] == [0, 1, 2, 3, 4, 5]  # type: ignore[arg-type]
     assert importer.download_dataset(wanted).was_present
     assert len(on_hub) == 1
-    assert importer.verify_dataset(wanted).problems == ()
+    assert verify.verify_dataset(wanted).problems == ()
 
 
 def test_another_revision_in_the_cache_is_not_taken_for_the_cards(on_hub: list[dict[str, Any]]) -> None:
     with pytest.raises(AgebenchError, match=f"holds revision {'a' * 40}, the card asks for {'b' * 40}"):
         importer.download_dataset(card(revision="b" * 40))
-    assert not importer.dataset_dir(card()).exists()
+    assert not locate.dataset_dir(card()).exists()
 
 
 def test_a_split_that_the_hub_does_not_have(on_hub: list[dict[str, Any]]) -> None:
     with pytest.raises(UserError, match=r"'me/mine': no split 'exam', there are train, validation"):
         importer.download_dataset(card(splits={"test": "exam"}))
-    assert [path.name for path in importer.dataset_dir(card()).parent.iterdir()] == [".mine.lock"]
+    assert [path.name for path in locate.dataset_dir(card()).parent.iterdir()] == [".mine.lock"]
 
 
 def test_streaming_keeps_small_images(on_hub: list[dict[str, Any]]) -> None:
     wanted = card(streaming=True, side=4)
     assert importer.download_dataset(wanted).images == 6
-    reader = importer.open_dataset_reader(wanted)
+    reader = locate.open_dataset_reader(wanted)
     samples = reader.read()
     image = open_image(reader.image_bytes(samples.table["path"][4]))
     assert image.size == (4, 4)
@@ -363,7 +363,7 @@ def test_images_beside_the_table_are_brought_in_and_other_files_are_not(
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: Builder({"train": part}))
     wanted = DatasetCard(name="mine", title="Mine", reader="huggingface", licence="m", options={"hub": "me/mine"})
     importer.download_dataset(wanted)
-    reader = importer.open_dataset_reader(wanted)
+    reader = locate.open_dataset_reader(wanted)
     samples = reader.read()
     assert column(samples, "age") == [3]
     assert colour(reader, "train/00000000") == 0  # type: ignore[arg-type]
@@ -393,7 +393,7 @@ def test_the_hubs_errors_are_sentences(
     monkeypatch.setattr(datasets, "load_dataset_builder", fail)
     with pytest.raises(kind, match=message):
         importer.download_dataset(card())
-    assert not importer.dataset_dir(card()).exists()
+    assert not locate.dataset_dir(card()).exists()
 
 
 def test_offline_mode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,13 +411,13 @@ def hub_constants() -> Any:
 
 def test_a_dataset_that_is_not_here_says_how_to_get_it() -> None:
     with pytest.raises(UserError, match="`agebench data get mine` downloads it"):
-        importer.locate(card())
+        locate.locate(card())
 
 
 def test_the_list_says_how_to_get_a_hub_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fairface-hub"))
-    assert line.endswith("missing             agebench data get fairface-hub")
+    assert line.endswith("missing    agebench data download fairface-hub")
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_a_table_that_contradicts_itself(root: Path) -> None:
     files(root, "set/people.csv", text="who,sex,tone\n1,0,II\n1,0,II\n2,1,VI\n2,0,VI\n")
     samples = FolderReader(root, pattern=PATTERN, tables=[PEOPLE], values={"gender": VALUES["gender"]}).read()
     assert column(samples, "gender") == ["male", "male", None]
-    assert reasons(samples) == {"set/img/2A40.jpg": "'people.csv' says two different things of it"}
+    assert reasons(samples) == {"set/img/2A40.jpg": "'people.csv' has rows with different labels for it"}
 
 
 def test_ages_in_a_table_beside_a_pattern_without_them(tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_ages_in_a_table_beside_a_pattern_without_them(tmp_path: Path) -> None:
     options = {"pattern": "{subject}/{}.jpg", "tables": [{"file": "ages.csv"}], "open_ages": [0, 90]}
     samples = FolderReader(tmp_path, **options).read()  # type: ignore[arg-type]
     assert column(samples, "age") == [6, 80]
-    assert reasons(samples) == {"8/c.jpg": "nothing says its age"}
+    assert reasons(samples) == {"8/c.jpg": "its age is missing"}
     files(tmp_path, "ages.csv", text="path,years\na.jpg,3\n")
-    with pytest.raises(UserError, match="nothing in it is an age"):
+    with pytest.raises(UserError, match="no column is an age"):
         FolderReader(
             tmp_path, pattern="{subject}/{}.jpg", tables=[{"file": "ages.csv", "columns": {"born": "years"}}]
         ).read()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from agebench.config.cards.base import DatasetCard, validate_model
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.toml_io import validate_model
 from agebench.data.readers import open_reader
 from agebench.data.readers.age_parsing import age_range
 from agebench.data.readers.folder import compile_pattern

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agebench.data.readers import Reader, open_reader
-from agebench.data.readers.base import list_images, to_text, top_folder, walk_files
+from agebench.data.readers.base import list_images, top_folder, walk_files
 from agebench.data.readers.fgnet import FGNetReader, read_points
 from agebench.data.readers.folder import FolderReader, compile_pattern
+from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table import TableReader
 from agebench.data.readers.utkface import UTKFaceReader
 from agebench.data.samples import Samples
@@ -258,7 +259,7 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
         "/etc/hostname": "its path '/etc/hostname' leads out of the dataset's folder",
         "out/secret.jpg": "its path 'out/secret.jpg' is a link that leads out of the dataset's folder",
         "d.jpg": "its rows have two different ages: 40 and 41; a column sample_id of their own keeps such rows apart",
-        "e.jpg": "nothing says its age",
+        "e.jpg": "its age is missing",
         "f.jpg": "a row of the same image with the same labels stands before",
     }
 
@@ -277,7 +278,7 @@ def test_csv_that_ends_in_a_web_page(tmp_path: Path) -> None:
         ("", "not a readable table"),
         ("path,age\n", "not one row in it"),
         ("path,age\ngone.jpg,3\n", "none of 1 images is usable; the first is gone.jpg: no file 'gone.jpg'"),
-        ("path,age,gender\na.jpg,3,2\n", "gender '2' is none of female, male; say on the card what it means"),
+        ("path,age,gender\na.jpg,3,2\n", "gender '2' is none of female, male. Translate it on the card"),
         ("path,age,split\na.jpg,3,dev\n", "split 'dev' is none of train, val, test"),
     ],
 )
@@ -298,7 +299,9 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
 def test_which_table(tmp_path: Path) -> None:
     root = files(tmp_path, "top/one.csv", "top/two.csv", content="path,age\na.jpg,9\n")
     files(root, "top/a.jpg")
-    with pytest.raises(UserError, match=r"2 tables \(top/one\.csv, top/two\.csv\); the card's options\.table"):
+    with pytest.raises(
+        UserError, match=r"2 tables \(top/one\.csv, top/two\.csv\)\. Name the table on the card: options\.table"
+    ):
         TableReader(root).read()
     with pytest.raises(UserError, match=r"no table 'three\.csv'"):
         TableReader(root, table="three.csv").read()

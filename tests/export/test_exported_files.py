@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.base import AgeEstimates
 from agebench.export import base, loading, writer
@@ -84,6 +84,26 @@ def check(file: ExportedFile, head: str) -> None:
 
 def test_a_file_says_all_that_the_model_says(path: Path) -> None:
     check(open_exported(path, trusted=True), "mean-variance")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_files_average_the_mirror_image(kind: str, tmp_path: Path) -> None:
+    model, architecture = model_of("mean-variance")
+    with torch.no_grad():
+        model.head.linear.weight.mul_(30)
+    model.flip_tta = True
+    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), {"seed": 0}, METRICS)
+    variant = ExportVariant(kind, "fp32")
+    write_export(model, architecture, card, tmp_path / variant.file, examples=FACES, variant=variant)
+    estimates = open_exported(tmp_path / variant.file, trusted=True).estimate(FACES)
+    images = normalize(torch.from_numpy(FACES), architecture.mean, architecture.std)
+    with torch.inference_mode():
+        expected = model.predict(images)
+        model.flip_tta = False
+        plain = model.predict(images)
+    np.testing.assert_allclose(estimates.age, expected.age.numpy(), atol=2e-3)
+    np.testing.assert_allclose(estimates.std, expected.std.numpy(), atol=2e-3)
+    assert (plain.age - expected.age).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("head", heads.names())

@@ -117,8 +117,8 @@ def test_the_cards_figures_are_the_runs(run: Path, made: Path) -> None:
     mae = next(one for one in read if one.metric_type == "mae")
     own = RunDir(run).metrics()["tests"]["few"]["overall"]["mae"]
     assert mae.metric_value == round(own["value"], 4)
-    assert f"95 % interval {own['low']:.3f} to {own['high']:.3f}" in mae.metric_name
-    assert f"{own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}]" in (made / "README.md").read_text()
+    assert f"95 % interval {own['ci_low']:.3f} to {own['ci_high']:.3f}" in mae.metric_name
+    assert f"{own['value']:.2f} [{own['ci_low']:.2f}, {own['ci_high']:.2f}]" in (made / "README.md").read_text()
 
 
 def test_the_card_says_for_whom_it_is_worse_and_what_it_is_not_for(made: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_command_takes_an_address(
     server: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (80, 80), (150, 120, 100)).save(tmp_path / "face.png")
-    assert main(["predict", f"hf://me/ages@{COMMIT}", str(tmp_path / "face.png"), "--faces", "none", "--json"]) == 0
+    assert main(["predict", f"hf://me/ages@{COMMIT}", str(tmp_path / "face.png"), "--align", "none", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["faces"]
     assert row["low"] < row["age"] < row["high"]
 
@@ -247,7 +247,7 @@ def test_weights_that_are_not_the_configs_are_refused_with_the_difference(server
         ({"backbone": "resnet101"}, r"another model: backbone\.\S+ is missing in the file"),
         ({"head": "drf", "head_options": {"depth": 7, "trees": 10**9}}, r"another model: head\.\S+ is"),
         ({"head": "drf", "head_options": {"depth": 40}}, "depth = 40"),
-        ({"head_options": {"ages": [0, 10**12]}}, r"head_options\.ages is no option"),
+        ({"head_options": {"ages": [0, 10**12]}}, r"head_options\.ages is not an option"),
         ({"head": "quantile", "head_options": {"quantiles": "all"}}, "head 'quantile'"),
     ],
 )

@@ -91,7 +91,7 @@ def folder(tmp_path: Path) -> Path:
 
 def rows(run: Path, tmp_path: Path, *words: str) -> pd.DataFrame:
     out = tmp_path / "ages.parquet"
-    assert main(["predict", str(run), *words, "--faces", "none", "--out", str(out)]) == 0
+    assert main(["predict", str(run), *words, "--align", "none", "--out", str(out)]) == 0
     return pd.read_parquet(out)
 
 
@@ -175,7 +175,7 @@ def test_a_gate_says_how_often_it_errs(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate = ["--threshold", "18", "--challenge", "25"]
-    assert main(["predict", str(run), str(folder), "--faces", "none", "--json", *gate]) == 0
+    assert main(["predict", str(run), str(folder), "--align", "none", "--json", *gate]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
     of_shift = found["gate"]["tests"]["few-shift"]
@@ -190,7 +190,7 @@ def test_a_gate_says_how_often_it_errs(
 
 def test_an_interval_is_what_its_promise_says(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Hierarchical conformal: the least error that level (K + 1) of the K people, each shared by his images, do not exceed."""
-    assert main(["predict", str(run), str(folder), "--faces", "none", "--json", "--level", "0.8"]) == 0
+    assert main(["predict", str(run), str(folder), "--align", "none", "--json", "--coverage", "0.8"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
     table = pd.read_parquet(run / "validation.parquet")
@@ -215,7 +215,7 @@ def test_only_a_level_that_was_asked_for_is_refused(
     assert table[["low", "high"]].isna().all(axis=None)
     assert "--level 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
     for level, said in (("0.9", "it needs 9 or more"), ("0", "must lie between 0 and 1")):
-        assert main(["predict", str(few), str(folder / "0.png"), "--faces", "none", "--level", level]) == 2
+        assert main(["predict", str(few), str(folder / "0.png"), "--align", "none", "--coverage", level]) == 2
         assert said in capsys.readouterr().err
     with agebench.load(run / "export" / "model.ts", trusted=True) as model:
         intervals = model.card["promises"]["intervals"]
@@ -257,7 +257,7 @@ def test_a_path_that_cannot_be_is_a_row(
     run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"a.jpg\0b.jpg\n{'x' * 5000}\n{folder / '0.png'}\n"))
-    table = rows(run, tmp_path, "-", "--draw", str(tmp_path / "drawn"))
+    table = rows(run, tmp_path, "-", "--annotate-dir", str(tmp_path / "drawn"))
     assert table["input"].iloc[0] == r"a.jpg\x00b.jpg"
     assert "leave out -print0" in table["error"].iloc[0]
     assert "cannot be read" in table["error"].iloc[1]
@@ -283,7 +283,7 @@ def test_an_interruption_leaves_nothing_half_written(
 ) -> None:
     monkeypatch.setattr("sys.stdin", interrupted(folder))
     out = tmp_path / "out"
-    words = ["--faces", "none", "--workers", "1", "--out", str(out / f"ages{suffix}")]
+    words = ["--align", "none", "--workers", "1", "--out", str(out / f"ages{suffix}")]
     assert main(["predict", str(run), "-", *words]) == 130
     assert list(out.iterdir()) == []
 
@@ -292,7 +292,7 @@ def test_an_interruption_leaves_whole_lines(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", interrupted(folder))
-    assert main(["predict", str(run), "-", "--faces", "none", "--workers", "1"]) == 130
+    assert main(["predict", str(run), "-", "--align", "none", "--workers", "1"]) == 130
     table = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert len(table) == 128  # the batches that were done
     assert table["age"].notna().all()
@@ -306,7 +306,7 @@ def interrupted(folder: Path) -> Iterator[str]:
 
 
 def test_pictures_are_drawn(run: Path, folder: Path, tmp_path: Path) -> None:
-    rows(run, tmp_path, str(folder), "--draw", str(tmp_path / "drawn"))
+    rows(run, tmp_path, str(folder), "--annotate-dir", str(tmp_path / "drawn"))
     assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
     drawn, plain = (
         np.asarray(Image.open(file).convert("RGB"), float) for file in (tmp_path / "drawn/0.jpg", folder / "0.png")
@@ -322,7 +322,7 @@ def test_drawing_replaces_nothing(run: Path, folder: Path, tmp_path: Path) -> No
     originals = {path: path.read_bytes() for path in (folder / "0.jpg", film)}
     given = [str(folder / "0.jpg"), str(folder / "0.png"), str(film)]
     for _ in range(2):
-        rows(run, tmp_path, *given, "--draw", str(folder))
+        rows(run, tmp_path, *given, "--annotate-dir", str(folder))
     assert {path: path.read_bytes() for path in originals} == originals
     made = sorted(path.name for path in folder.glob("*-*"))
     assert made == ["0-2.jpg", "0-3.jpg", "0-4.jpg", "0-5.jpg", "film-2.mp4", "film-3.mp4"]
@@ -371,7 +371,7 @@ def test_few_frames_are_held(every: int) -> None:
     finder = face_extraction.FaceExtractor(AlignmentSpec("detect", SIZE, 1.0), every=every)
     how = predictor._division("memory", finder, 64)
     assert how["chunk"] == every
-    assert how["workers"] * how["ahead"] * every <= max(32, every)
+    assert how["workers"] * how["prefetch"] * every <= max(32, every)
     assert (how["workers"] > 1) == (every <= 16)
     assert predictor._division("memory", finder, 1)["workers"] == 1
     assert predictor._division("picture", finder, 64)["workers"] == 1
@@ -380,7 +380,7 @@ def test_few_frames_are_held(every: int) -> None:
 def test_a_video_is_rows_of_frames_and_a_drawn_video(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = rows(run, tmp_path, str(video(tmp_path / "film.mp4")), "--draw", str(tmp_path / "drawn"))
+    table = rows(run, tmp_path, str(video(tmp_path / "film.mp4")), "--annotate-dir", str(tmp_path / "drawn"))
     assert table["frame"].tolist() == [0, 1, 2]
     assert table["time"].tolist() == pytest.approx([0, 0.04, 0.08])
     assert "frames/s from end to end" in capsys.readouterr().err
@@ -411,7 +411,7 @@ def test_the_manuals_commands_run(run: Path, folder: Path, tmp_path: Path, monke
         face(1).save(place)
     video(Path("film.mp4"), frames=1)
     for line in lines:
-        words = line.replace("model.onnx", "RUN/export/model.ts --trusted").replace("RUN", str(run))
+        words = line.replace("model.onnx", "RUN/export/model.ts --allow-code-execution").replace("RUN", str(run))
         monkeypatch.setattr("sys.stdin", io.StringIO("photo.jpg\n"))
         assert main(shlex.split(words)[1:]) == 0, line
     assert sorted(file.name for file in Path("drawn").iterdir()) == ["4.jpg", "film.mp4", "photo.jpg"]

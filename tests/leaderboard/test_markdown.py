@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
-from agebench.config.cards.base import PublishedResult
-from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex, pool_seeds
+from agebench.config.cards.suite import PublishedResult
+from agebench.leaderboard import systems
+from agebench.leaderboard.markdown import leaderboard, matrix_csv, matrix_latex, pool_seeds
 from agebench.leaderboard.records import content_hash
-from agebench.leaderboard.systems import failure_to_process_counts, images_per_second, robustness_summary
+from agebench.leaderboard.schema import Record
+from agebench.leaderboard.systems import System, failure_to_process_counts, images_per_second, robustness_summary
 from agebench.metrics.evaluate import evaluate
+from agebench.metrics.schema import MetricValue
 from agebench.utils.io import write_json
+
+
+def group_into_systems(records: Iterable[dict[str, Any]]) -> list[System]:
+    return systems.group_into_systems(map(Record.from_json, records))
 
 
 def entry(error: float, seed: int, baseline: float | None = 15.0) -> dict[str, Any]:
@@ -29,7 +37,7 @@ def entry(error: float, seed: int, baseline: float | None = 15.0) -> dict[str, A
             "gender": rng.choice(["female", "male"], 200),
         }
     )
-    found = evaluate(table, groups=["gender"], resamples=100, seed=0)
+    found = evaluate(table, groups=["gender"], resamples=100, seed=0).to_json()
     return found if baseline is None else found | {"baseline_mae": baseline}
 
 
@@ -81,18 +89,18 @@ def test_a_frozen_backbone_is_named_and_its_head_alone_has_no_speed() -> None:
 def test_what_stress_does_is_shown_over_the_seeds_that_met_the_same() -> None:
     def stressed(seed: int, error: float, corruptions: list[str]) -> dict[str, Any]:
         summary = {"relative_error": {"value": error}, "corruptions": corruptions, "strengths": 5}
-        return record("a", 5, seed) | {"stress": {"fgnet": {"summary": summary}}}
+        return record("a", 5, seed) | {"stress": {"fgnet": {"summary": summary, "clean": {"mae": {"value": 5.0}}}}}
 
     both = ["blur", "grey"]
     records = [stressed(0, 1.2, both), stressed(1, 1.4, both), stressed(2, 9.0, ["blur"])]
     (row,) = group_into_systems(records)
     found = robustness_summary(row)["fgnet"]
     assert (found.corruptions, found.strengths) == (2, 5)
-    assert found.relative_error == pytest.approx({"value": 1.3})
+    assert found.relative_error.value == pytest.approx(1.3)
     page = leaderboard(group_into_systems(records))
-    assert "## On worse photographs" in page
+    assert "## Robustness" in page
     assert "1.30" in page
-    assert "On worse photographs" not in leaderboard(group_into_systems([record("a", 5)]))
+    assert "## Robustness" not in leaderboard(group_into_systems([record("a", 5)]))
 
 
 def test_what_could_not_be_processed_counts_on_every_test_set_of_a_system() -> None:
@@ -107,12 +115,12 @@ def test_what_could_not_be_processed_counts_on_every_test_set_of_a_system() -> N
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
-    alike = pool_seeds([{"value": 5.0, "low": 4.0, "high": 6.5}] * 3)
-    assert alike == pytest.approx({"value": 5.0, "low": 4.0, "high": 6.5})
-    apart = pool_seeds([{"value": value, "low": value - 1, "high": value + 1.5} for value in (4.0, 5.0, 6.0)])
+    alike = pool_seeds([MetricValue(value=5.0, ci_low=4.0, ci_high=6.5)] * 3)
+    assert (alike.value, alike.ci_low, alike.ci_high) == pytest.approx((5.0, 4.0, 6.5))
+    apart = pool_seeds([MetricValue(value=value, ci_low=value - 1, ci_high=value + 1.5) for value in (4.0, 5.0, 6.0)])
     # Student's 97.5 % point with two degrees of freedom is 4.303; the standard error of the mean is 1 / sqrt(3).
-    assert apart["value"] - apart["low"] == pytest.approx((1 + (4.3027 / 3**0.5) ** 2) ** 0.5, rel=1e-4)
-    assert pool_seeds([{"value": 5.0}, {}]) == {}
+    assert apart.value - apart.ci_low == pytest.approx((1 + (4.3027 / 3**0.5) ** 2) ** 0.5, rel=1e-4)
+    assert pool_seeds([MetricValue(value=5.0), MetricValue()]) == MetricValue()
 
 
 def test_the_page_says_what_stands_behind_each_row() -> None:
@@ -123,7 +131,7 @@ def test_the_page_says_what_stands_behind_each_row() -> None:
     assert page.count("°") >= 4  # three systems and the legend
     assert "random start and one seed" in page
     assert "unknown training data" in page
-    assert "cannot be told apart" in page
+    assert "not distinguishable" in page
     assert "&lt;b&gt;theirs" in page
     assert "<b>" not in page
 
@@ -132,7 +140,7 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     write_json(tmp_path / "results" / "a.json", record("a", 3))
     words = ["leaderboard", "--results", str(tmp_path / "results")]
     assert main([*words, "--out", str(tmp_path / "page.md")]) == 0
-    assert "Published elsewhere" in (tmp_path / "page.md").read_text()
+    assert "Reported elsewhere" in (tmp_path / "page.md").read_text()
     assert main([*words, "--format", "csv"]) == 0
     assert capsys.readouterr().out.startswith("trained on,system,seeds,utk,fgnet")
     assert main([*words, "--format", "latex"]) == 0
@@ -144,7 +152,7 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     value, low, high = system["tests"]["utk"]["mae"]
     assert low < value < high
     assert main([*words, "--format", "csv", "--json"]) == 2
-    assert "both go to standard output" in capsys.readouterr().err
+    assert "both write to standard output" in capsys.readouterr().err
 
 
 def test_a_record_that_does_not_hold_is_on_no_leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

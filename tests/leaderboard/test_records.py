@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
         }
     )
     table.to_parquet(folder / "predictions" / "fgnet.parquet")
-    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3)
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3).to_json()
     manifest = {"seed": 3, "agebench": "0.1.0", "model": {"name": "tiny", "head": "coral"}, "finished": True}
     (folder / "metrics.json").write_text(json.dumps({"schema": 1, "train": "utk", "tests": {"fgnet": entry}}))
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -70,11 +70,11 @@ def test_a_new_seal_hides_nothing_from_the_predictions(run: Path) -> None:
 def test_ends_of_older_records_are_checked_within_rounding(run: Path, version: int, moved: float, right: bool) -> None:
     table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
     metrics = json.loads((run / "metrics.json").read_text())
-    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3, version=version)
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3, version=version).to_json()
     if version == 1:
         del entry["method"]["version"]
     mae = entry["overall"]["mae"]
-    mae["high"] += moved * (mae["high"] - mae["low"])
+    mae["ci_high"] += moved * (mae["ci_high"] - mae["ci_low"])
     metrics["tests"]["fgnet"] = json.loads(json.dumps(entry))
     (run / "metrics.json").write_text(json.dumps(metrics))
     assert (list(check_record(make_record(run), run)) == []) == right
@@ -111,7 +111,7 @@ def test_a_stress_test_of_the_run_goes_with_it_and_must_be_of_it(run: Path) -> N
 
 def test_results_add_refuses_an_edited_figure(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
-    metrics["tests"]["fgnet"]["overall"]["cs5"] = {"value": 0.99, "low": 0.98, "high": 1.0}
+    metrics["tests"]["fgnet"]["overall"]["cs5"] = {"value": 0.99, "ci_low": 0.98, "ci_high": 1.0}
     (run / "metrics.json").write_text(json.dumps(metrics))
     assert main(["results", "add", str(run), "--results", str(tmp_path / "results")]) == 2
     told = capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_results_add_refuses_an_edited_figure(run: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(("key", "value"), [("n", 299), ("ranked", False)])
+@pytest.mark.parametrize(("key", "value"), [("n", 299), ("eligible", False)])
 def test_check_compares_the_size_of_groups(key: str, value: Any, run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["tests"]["fgnet"]["groups"]["gender"]["male"][key] = value
@@ -128,7 +128,9 @@ def test_check_compares_the_size_of_groups(key: str, value: Any, run: Path) -> N
     assert any(f"gender male: {key} is {value} there" in problem for problem in check_record(make_record(run), run))
 
 
-@pytest.mark.parametrize(("end", "moved", "wrong"), [("low", 1e-5, False), ("low", -1e-3, True), ("value", 1e-5, True)])
+@pytest.mark.parametrize(
+    ("end", "moved", "wrong"), [("ci_low", 1e-5, False), ("ci_low", -1e-3, True), ("value", 1e-5, True)]
+)
 def test_check_allows_ends_only_rounding(end: str, moved: float, wrong: bool, run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["tests"]["fgnet"]["groups"]["gender"]["male"]["mae"][end] += moved
@@ -151,7 +153,7 @@ def recorded(run: Path, table: pd.DataFrame, tested: pd.DataFrame, **samples: An
     table.to_parquet(run / "predictions" / "fgnet.parquet")
     (run / "samples").mkdir(exist_ok=True)
     tested.to_parquet(run / "samples" / "fgnet-test.parquet")
-    entry = evaluate(table, groups=["gender"], resamples=100, seed=3)
+    entry = evaluate(table, groups=["gender"], resamples=100, seed=3).to_json()
     (run / "metrics.json").write_text(json.dumps({"schema": 1, "train": "utk", "tests": {"fgnet": entry}}))
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"samples": {"fgnet": samples}}))
@@ -251,8 +253,8 @@ def hung(key: str, value: Any) -> Any:
         ("TEST.baseline_mae", "x"),
         ("TEST.baseline_mae", float("nan")),
         ("TEST.groups.gender.male", None),
-        ("TEST.gaps.gender.standardised", 3),
-        ("TEST.gaps.gender.standardised", {"difference": {"value": "x"}}),
+        ("TEST.gaps.gender.age_standardized", 3),
+        ("TEST.gaps.gender.age_standardized", {"difference": {"value": "x"}}),
         ("samples", [1]),
         ("samples.fgnet.quarantined", {"no face found": "y"}),
         ("timings", [1]),

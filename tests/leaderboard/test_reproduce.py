@@ -133,7 +133,7 @@ def test_other_estimates_are_found(home: Path, reports: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda test: test.pop("method"), "do not have the shape that metrics.json has"),
+        (lambda test: test.pop("method"), "it does not have the method of its intervals"),
         (lambda test: test["method"].update(resamples=10**9), "are not computed again"),
     ],
 )
@@ -201,7 +201,7 @@ def test_reproduce_of_an_old_split_scheme_says_so(
     assert again(home, record_in(reports), tmp_path / "again") == 1
     error = capsys.readouterr().err
     assert "differs: the split scheme has changed: this agebench divides few by scheme 2" in error
-    assert "--anyway runs all the same" in error
+    assert "--force runs it all the same" in error
     assert not (tmp_path / "again").exists()
 
 
@@ -224,7 +224,7 @@ def test_a_figure_outside_the_interval_is_a_verdict(home: Path) -> None:
     for other, step in ((near, 0.0), (far, 50.0)):
         other["predictions"]["few"]["sha256"] = "others"
         mae = other["metrics"]["tests"]["few"]["overall"]["mae"]
-        mae.update({end: mae[end] + step for end in ("value", "low", "high")})
+        mae.update({end: mae[end] + step for end in ("value", "ci_low", "ci_high")})
     found = [reproduce.reproduction_verdicts(of, home / "runs" / "mine") for of in (record, near, far)]
     assert [reproduce.worst_verdict(of) for of in found] == ["identical", "inside the interval", "outside the interval"]
     assert found[2]["other"]["verdict"] == "identical"

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
-from agebench.config.cards.base import PublishedResult
+from agebench.config.cards.suite import PublishedResult
+from agebench.leaderboard import systems
 from agebench.leaderboard.records import content_hash
+from agebench.leaderboard.schema import Record
 from agebench.leaderboard.site import page, write_site
-from agebench.leaderboard.systems import group_into_systems
+from agebench.leaderboard.systems import System
 from agebench.metrics.evaluate import evaluate
 from agebench.utils.io import write_json
 
@@ -26,6 +28,10 @@ CITED = PublishedResult(
 SOURCE = PublishedResult(
     system="theirs", train="utk", test="utk", value=4.4, citation="Somebody 2020, https://example.org/a?b=1&c=2."
 )
+
+
+def group_into_systems(records: Iterable[dict[str, Any]]) -> list[System]:
+    return systems.group_into_systems(map(Record.from_json, records))
 
 
 def entry(error: float, seed: int) -> dict[str, Any]:
@@ -39,7 +45,7 @@ def entry(error: float, seed: int) -> dict[str, Any]:
             "gender": rng.choice(["female", "male"], 160),
         }
     )
-    return evaluate(table, groups=["gender"], resamples=100, seed=0) | {"baseline_mae": 15.0}
+    return evaluate(table, groups=["gender"], resamples=100, seed=0).to_json() | {"baseline_mae": 15.0}
 
 
 def record(head: str, error: float, seed: int, train: str | None = "utk", **model: Any) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def test_in_a_browser_it_sorts_filters_and_opens_a_run(chromium: Any, site: Path
     assert page.evaluate("document.activeElement.textContent") == "MAE on fgnet"  # the keyboard stays where it was
     assert sum("°‡" in cell for cell in visit.column("MAE on fgnet")) == 1
 
-    page.get_by_label("without leaks").check()
+    page.get_by_label("hide systems with leakage").check()
     assert page.get_by_role("status").inner_text() == "4 of 5 systems"
     page.get_by_label("Find").fill("coral")
     assert page.get_by_role("status").inner_text() == "1 of 5 systems"

@@ -1,19 +1,26 @@
 """What a leaderboard says of systems, on figures that can be worked out by hand."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from agebench.leaderboard import systems
 from agebench.leaderboard.markdown import describe_ranks
 from agebench.leaderboard.ranking import rank_systems
+from agebench.leaderboard.schema import Record
 from agebench.leaderboard.systems import (
+    System,
     caveats,
     failure_to_process_counts,
-    group_into_systems,
     irreproducibility_reasons,
     largest_gap,
     worst_group,
 )
+
+
+def group_into_systems(records: Iterable[dict[str, Any]]) -> list[System]:
+    return systems.group_into_systems(Record.from_json({"sha256": "", "predictions": {}} | one) for one in records)
 
 
 def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
     # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
     (found,) = rank_systems(group_into_systems([record("a", 3), record("b", 4), record("c", 5)])).rankings
     assert found.critical == pytest.approx(2.343, abs=0.01)
-    assert [(row.records[0]["id"], rank, place) for row, rank, place in found.entries] == [
+    assert [(row.records[0].id, rank, place) for row, rank, place in found.entries] == [
         ("a-0", 1.0, 1),
         ("b-0", 2.0, 1),
         ("c-0", 3.0, 1),
@@ -97,8 +104,8 @@ def test_the_same_number_is_not_the_same_images() -> None:
     has_more["metrics"]["tests"]["third"] = has_more["metrics"]["tests"]["utk"]
     found = rank_systems(group_into_systems([*alike, other_copy, other_part, lacks_one, no_figure, has_more]))
     (ranking,) = found.rankings
-    assert [row.records[0]["model"]["head"] for row, *_ in ranking.entries] == ["a", "b", "c", "h"]
-    assert [row.records[0]["model"]["head"] for row in found.left_out] == ["d", "e", "f", "g"]
+    assert [row.records[0].model.head for row, *_ in ranking.entries] == ["a", "b", "c", "h"]
+    assert [row.records[0].model.head for row in found.left_out] == ["d", "e", "f", "g"]
     assert "m, d (utk), m, e (utk)" in describe_ranks(found)[-1]
 
 
@@ -124,10 +131,10 @@ def test_figures_that_flatter_have_no_place() -> None:
 def test_groups_and_gaps_over_seeds() -> None:
     (row,) = group_into_systems([record("a", 3, 0), record("a", 5, 1)])
     grouping, name, mae = worst_group(row, "utk")  # type: ignore[misc]
-    assert (grouping, name, mae["value"]) == ("side", "a", 5.0)  # 4 and 6: neither the age band nor the small group
+    assert (grouping, name, mae.value) == ("side", "a", 5.0)  # 4 and 6: neither the age band nor the small group
     gap = largest_gap(row, "utk")
     assert gap is not None
-    assert gap.difference["value"] == pytest.approx(0.4)
+    assert gap.difference.value == pytest.approx(0.4)
     assert gap.shown
 
 
@@ -147,7 +154,7 @@ def test_worst_groups_of_all_seeds_are_told() -> None:
 
 def test_a_seed_that_was_run_twice_is_one_seed() -> None:
     (row,) = group_into_systems([record("a", 3, 0), record("a", 9, 0, id="b-again")])
-    assert row.metric("utk")["value"] == 3
+    assert row.metric("utk").value == 3
     assert caveats(row) == ["one seed", "a seed run twice"]
 
 

@@ -22,19 +22,19 @@ def test_coral_is_better_than_or_cnn_on_morph(test_data):
         for name in ("coral", "or-cnn")
     }
     found = compare_systems(align_systems(systems))
-    row = found["pairs"][0]
-    assert row["difference"]["value"] == pytest.approx(-0.19, abs=0.005)
-    assert row["difference"]["low"] < -0.19 < row["difference"]["high"] < 0
-    assert row["better"] == "coral"
-    assert found["subjects"] == 7369
+    row = found.pairs[0]
+    assert row.difference.value == pytest.approx(-0.19, abs=0.005)
+    assert row.difference.ci_low < -0.19 < row.difference.ci_high < 0
+    assert row.better == "coral"
+    assert found.subjects == 7369
 
 
 def test_a_planted_difference_is_shown_with_its_size():
-    row = compare_systems(align_systems({"good": [system(1)], "bad": [system(2, 5.5)]}))["pairs"][0]
-    assert row["shown"]
-    assert row["better"] == "good"
+    row = compare_systems(align_systems({"good": [system(1)], "bad": [system(2, 5.5)]})).pairs[0]
+    assert row.shown
+    assert row.better == "good"
     truth = (4 - 5.5) * np.sqrt(2 / np.pi)
-    assert row["difference"]["low"] <= truth <= row["difference"]["high"]
+    assert row.difference.ci_low <= truth <= row.difference.ci_high
 
 
 @pytest.mark.slow
@@ -42,16 +42,15 @@ def test_no_difference_is_said_to_be_none_in_95_of_100():
     shown = 0
     for repeat in range(100):
         systems = {"a": [system(2 * repeat, n=200)], "b": [system(2 * repeat + 1, n=200)]}
-        row = compare_systems(align_systems(systems), resamples=200)["pairs"][0]
-        shown += row["shown"]
-        assert row["shown"] or row["verdict"].startswith("no difference shown")
+        row = compare_systems(align_systems(systems), resamples=200).pairs[0]
+        shown += row.shown
+        assert row.shown or row.verdict.startswith("no difference shown")
     assert shown <= 10  # A test at 5 % shows more than 10 with a chance of 1 %.
 
 
 def test_the_needed_images_show_the_difference_with_a_power_of_80_percent():
-    needed = compare_systems(align_systems({"a": [system(1, n=4000)], "b": [system(2, n=4000)]}))["pairs"][0][
-        "images_for_0.1"
-    ]
+    paired = align_systems({"a": [system(1, n=4000)], "b": [system(2, n=4000)]})
+    needed = compare_systems(paired).pairs[0].images_needed
     # Two independent folded normals of spread 4: the difference has a standard deviation of 4 sqrt(2 (1 - 2 / pi)).
     assert needed == pytest.approx((2.8016 * 4 * np.sqrt(2 * (1 - 2 / np.pi)) / 0.1) ** 2, rel=0.1)
 
@@ -60,18 +59,18 @@ def test_seeds_that_disagree_widen_the_interval():
     calm = [system(seed) for seed in (1, 2, 3)]
     wild = [table.assign(age_pred=table.age_pred + shift) for table, shift in zip(calm, (0, 4, 8), strict=True)]
     other = [system(9)]
-    narrow = compare_systems(align_systems({"a": calm, "b": other}))["pairs"][0]["difference"]
-    wide = compare_systems(align_systems({"a": wild, "b": other}))["pairs"][0]["difference"]
-    assert wide["high"] - wide["low"] > 3 * (narrow["high"] - narrow["low"])
+    narrow = compare_systems(align_systems({"a": calm, "b": other})).pairs[0].difference
+    wide = compare_systems(align_systems({"a": wild, "b": other})).pairs[0].difference
+    assert wide.ci_high - wide.ci_low > 3 * (narrow.ci_high - narrow.ci_low)
 
 
 def test_equal_systems_have_no_difference():
-    row = compare_systems(align_systems({"a": [system(1)], "b": [system(1)]}))["pairs"][0]
-    assert row["difference"]["value"] == 0
-    assert not row["shown"]
-    assert row["p"] == 1
-    assert row["images_for_0.1"] is None
-    assert "same on every image" in row["verdict"]
+    row = compare_systems(align_systems({"a": [system(1)], "b": [system(1)]})).pairs[0]
+    assert row.difference.value == 0
+    assert not row.shown
+    assert row.p == 1
+    assert row.images_needed is None
+    assert "same on every image" in row.verdict
 
 
 def test_images_that_one_system_lacks_are_refused_unless_allowed():
@@ -105,14 +104,14 @@ def test_compare_with_three_seeds_keeps_its_level(seed_spread):
         rng = np.random.default_rng(repeat)
         images = rng.normal(20, 2, 60)
         systems = {name: trained(rng, 3, seed_spread, images) for name in "ab"}
-        shown += compare_systems(align_systems(systems), resamples=200, seed=repeat + 1000)["pairs"][0]["shown"]
+        shown += compare_systems(align_systems(systems), resamples=200, seed=repeat + 1000).pairs[0].shown
     assert 2 <= shown <= 20  # Of 200 tests at 5 %: outside with a chance of 0.3 %.
 
 
 def test_compare_does_not_depend_on_row_order():
     a, b = system(1), system(2)
     mixed = compare_systems(align_systems({"a": [a.sample(frac=1, random_state=0)], "b": [b]}), resamples=100)
-    assert mixed["pairs"] == compare_systems(align_systems({"a": [a], "b": [b]}), resamples=100)["pairs"]
+    assert mixed.pairs == compare_systems(align_systems({"a": [a], "b": [b]}), resamples=100).pairs
 
 
 def test_ranks_over_datasets_agree_with_scikit_posthocs():
@@ -121,14 +120,14 @@ def test_ranks_over_datasets_agree_with_scikit_posthocs():
     table = pd.DataFrame(rng.normal([3, 3.1, 3.6, 5], 0.5, (9, 4)), columns=list("abcd"))
     found = friedman_nemenyi({f"d{row}": dict(table.iloc[row]) for row in range(9)})
     theirs = posthocs.posthoc_nemenyi_friedman(table)
-    assert found["nemenyi"]
-    for row in found["nemenyi"]:
-        assert row["p"] == pytest.approx(theirs.loc[row["a"], row["b"]], abs=1e-3)
+    assert found.nemenyi
+    for row in found.nemenyi:
+        assert row.p == pytest.approx(theirs.loc[row.a, row.b], abs=1e-3)
     # Demšar 2006, table 5: q for four systems at 5 % is 2.569.
-    assert found["critical_difference"] == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 9)), abs=0.001)
-    for group in found["groups"]:
-        ranks = [found["ranks"][name] for name in group]
-        assert max(ranks) - min(ranks) <= found["critical_difference"]
+    assert found.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 9)), abs=0.001)
+    for group in found.groups:
+        ranks = [found.ranks[name] for name in group]
+        assert max(ranks) - min(ranks) <= found.critical_difference
 
 
 def test_too_few_for_friedman_is_said():

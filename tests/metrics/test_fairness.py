@@ -13,6 +13,7 @@ from agebench.metrics.fairness import (
     holm,
 )
 from agebench.metrics.groups import Grouping, age_bands, grouping
+from agebench.metrics.schema import Gap
 
 
 def two_groups(labels) -> Grouping:
@@ -143,8 +144,8 @@ def test_the_verdict_says_when_the_gap_is_one_of_ages():
         "flagged": False,
         "standardised": {"difference": {"value": 0.1}, "worst": "young", "best": "old", "p_holm": 0.7},
     }
-    assert "mix of ages" in describe_gap(gap)
-    assert "no difference shown" in describe_gap(gap)
+    assert "mix of ages" in describe_gap(Gap.model_validate(gap))
+    assert "no difference shown" in describe_gap(Gap.model_validate(gap))
 
 
 @settings(max_examples=30, deadline=None)
@@ -173,5 +174,5 @@ def test_verdict_names_all_groups_that_may_be_worst():
         "flagged": False,
         "standardised": None,
     }
-    assert "it may be any of 2 (a, b)" in describe_gap(gap)
-    assert "may be any" not in describe_gap(gap | {"worst_groups": ["a"]})
+    assert "it may be any of 2 (a, b)" in describe_gap(Gap.model_validate(gap))
+    assert "may be any" not in describe_gap(Gap.model_validate(gap | {"worst_groups": ["a"]}))

@@ -36,11 +36,11 @@ def ridge_estimates(reader: SynthReader, train: int, side: int = 24) -> np.ndarr
 def test_a_bias_planted_in_the_pictures_is_found(column, group):
     reader = SynthReader(None, GROUPS, count=1600, seed=4, size=48, bias_group=f"{column}={group}", bias_strength=0.9)
     table = reader.read().table.assign(age_pred=ridge_estimates(reader, 800))[800:]
-    gaps = evaluate(table, groups=GROUPS)["gaps"]
-    assert gaps[column]["flagged"]
-    assert gaps[column]["standardised"]["worst"] == group
+    gaps = evaluate(table, groups=GROUPS).gaps
+    assert gaps[column].flagged
+    assert gaps[column].age_standardized.worst == group
     other = "gender" if column == "race" else "race"
-    assert not gaps[other]["flagged"]
+    assert not gaps[other].flagged
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_with_no_bias_nothing_is_flagged_in_95_of_100_seeds():
         # Errors that grow with age, and that people carry from picture to picture.
         own = dict(zip(table["subject"].unique(), rng.normal(0, 2, table["subject"].nunique()), strict=True))
         error = rng.normal(0, 2 + table["age"] / 20) + table["subject"].map(own)
-        gaps = evaluate(table.assign(age_pred=table["age"] + error), groups=GROUPS, resamples=200, seed=seed)["gaps"]
+        gaps = evaluate(table.assign(age_pred=table["age"] + error), groups=GROUPS, resamples=200, seed=seed).gaps
         assert set(gaps) == {"gender", "race", "gender*race"}
-        flagged += any(gap["flagged"] for gap in gaps.values())
+        flagged += any(gap.flagged for gap in gaps.values())
     assert flagged <= 5

@@ -23,11 +23,11 @@ def test_figures_are_those_of_the_faces_with_this_estimate() -> None:
     shown = table["age_pred"].round()
     part = table[(shown >= 25) & (shown < 35)]
     error = (part["age_pred"] - part["age"]).abs()
-    assert found["25-34"]["n"] == len(part)
-    assert found["25-34"]["mae"]["value"] == pytest.approx(error.mean())
-    assert found["25-34"]["p95_ae"]["value"] == pytest.approx(error.quantile(0.95), rel=0.02)
-    assert (error <= found["25-34"]["p95_ae"]["value"]).mean() == pytest.approx(0.95, abs=1 / len(part))
-    assert sum(band["n"] for band in found.values()) == len(table)
+    assert found["25-34"].n == len(part)
+    assert found["25-34"].mae.value == pytest.approx(error.mean())
+    assert found["25-34"].p95_ae.value == pytest.approx(error.quantile(0.95), rel=0.02)
+    assert (error <= found["25-34"].p95_ae.value).mean() == pytest.approx(0.95, abs=1 / len(part))
+    assert sum(band.n for band in found.values()) == len(table)
 
 
 def test_intervals_hold_the_figure_and_are_wider_by_person() -> None:
@@ -38,27 +38,27 @@ def test_intervals_hold_the_figure_and_are_wider_by_person() -> None:
     people = error_by_estimated_age({"a": table}, resamples=300)["a"]["25-34"]
     for figure in ("mae", "p95_ae"):
         for of in (whole, people):
-            assert of[figure]["low"] <= of[figure]["value"] <= of[figure]["high"]
-    assert people["mae"]["high"] - people["mae"]["low"] > 2 * (whole["mae"]["high"] - whole["mae"]["low"])
+            assert getattr(of, figure).ci_low <= getattr(of, figure).value <= getattr(of, figure).ci_high
+    assert people.mae.ci_high - people.mae.ci_low > 2 * (whole.mae.ci_high - whole.mae.ci_low)
 
 
 def test_few_faces_and_none() -> None:
     assert error_by_estimated_age({"a": made(0)}) == {}
     (band,) = error_by_estimated_age({"a": made(1)})["a"].values()
-    assert band["n"] == 1
-    assert band["mae"]["low"] is None
+    assert band.n == 1
+    assert band.mae.ci_low is None
 
 
 def test_few_validation_images_promise_little() -> None:
-    assert conformal_interval(made(9), {"a": made(30)}, 0.9)["n"] == 9
+    assert conformal_interval(made(9), {"a": made(30)}, 0.9).n == 9
     with pytest.raises(CalibrationError, match=r"cannot be promised from 8 validation images; it needs 9 or more"):
         conformal_interval(made(8), {"a": made(30)}, 0.9)
 
 
 def test_few_people_promise_little_however_many_images_they_have() -> None:
-    assert conformal_interval(made(90), {}, 0.9)["people"] is None
+    assert conformal_interval(made(90), {}, 0.9).people is None
     promise = conformal_interval(made(90, people=9), {"a": made(30)}, 0.9)
-    assert (promise["n"], promise["people"]) == (90, 9)
+    assert (promise.n, promise.people) == (90, 9)
     with pytest.raises(CalibrationError, match=r"from 80 validation images of 8 people; it needs 9 or more people"):
         conformal_interval(made(80, people=8), {"a": made(30)}, 0.9)
 
@@ -74,7 +74,7 @@ def test_the_promise_holds_for_new_people(people: int, images: int, level: float
 
     held = []
     for _ in range(100):
-        radius = conformal_interval(drawn(people, images), {}, level)["radius"]
+        radius = conformal_interval(drawn(people, images), {}, level).radius
         new = drawn(400, 1)
         held.append((new["age_pred"].sub(30).abs() <= radius).mean())
     assert np.mean(held) >= level - 0.01
@@ -85,9 +85,9 @@ def test_people_of_one_image_are_the_plain_quantile(errors: list[int], level: fl
     table = pd.DataFrame({"age": 30.0, "age_pred": 30.0 + np.array(errors)})
     people = table.assign(subject=np.arange(len(table)).astype(str))
     plain = float(np.sort(errors)[int(np.ceil((len(errors) + 1) * level - 1e-9)) - 1])
-    assert conformal_interval(people, {}, level)["radius"] == conformal_interval(table, {}, level)["radius"] == plain
+    assert conformal_interval(people, {}, level).radius == conformal_interval(table, {}, level).radius == plain
     again = pd.concat([people] * 3)  # everybody three times alike: as many people as before
-    assert conformal_interval(again, {}, level)["radius"] == plain
+    assert conformal_interval(again, {}, level).radius == plain
 
 
 @pytest.mark.parametrize("challenge", [float("nan"), float("inf"), 17.9])

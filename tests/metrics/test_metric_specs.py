@@ -77,7 +77,7 @@ def test_evaluate_renaming_columns_and_groups_changes_names_only(columns: dict[s
     ours = evaluate(predictions(columns), groups=list(columns), resamples=50, minimum=10)
     theirs = evaluate(predictions(harmless), groups=list(harmless), resamples=50, minimum=10)
     for part in ("overall", "groups", "gaps"):
-        assert ours[part] == renamed(theirs[part], back)
+        assert ours.to_json()[part] == renamed(theirs.to_json()[part], back)
 
 
 @settings(max_examples=8, deadline=None)
@@ -88,20 +88,20 @@ def test_tasks_renaming_changes_names_only(columns: dict[str, list[str]], classe
     for made in (columns | {"task": classes}, harmless):
         table = predictions(made)
         tables.append(table.assign(**{f"{list(made)[-1]}_pred": table[list(made)[-1]].to_numpy()[::-1]}))
-    ours = evaluate_tasks(tables[0], ["task"], groups=list(columns), resamples=50)["tasks"]["task"]
+    ours = evaluate_tasks(tables[0], ["task"], groups=list(columns), resamples=50)["task"]
     name = list(harmless)[-1]
-    theirs = evaluate_tasks(tables[1], [name], groups=list(harmless)[:-1], resamples=50)["tasks"][name]
+    theirs = evaluate_tasks(tables[1], [name], groups=list(harmless)[:-1], resamples=50)[name]
     # Each column is renamed apart: a class and a group may have one name.
-    assert ours["groups"] == renamed(theirs["groups"], back)
-    assert ours["classes"] == renamed(theirs["classes"], back)
-    assert (ours["accuracy"], ours["balanced_accuracy"]) == (theirs["accuracy"], theirs["balanced_accuracy"])
+    assert ours.to_json()["groups"] == renamed(theirs.to_json()["groups"], back)
+    assert ours.to_json()["classes"] == renamed(theirs.to_json()["classes"], back)
+    assert (ours.accuracy, ours.balanced_accuracy) == (theirs.accuracy, theirs.balanced_accuracy)
 
 
 def test_nist_region_called_cs_has_an_interval_in_years() -> None:
     table = predictions({"accuracy": ["1", "cs", "mae"], "gender": ["female", "male"]})
-    groups = nist(table, origin="accuracy", resamples=50)["all_ages"]["by_origin"]["groups"]
+    groups = nist(table, origin="accuracy", resamples=50).all_ages.by_origin.groups
     for group in groups.values():
-        assert 5 < group["mae"]["low"] <= group["mae"]["value"] <= group["mae"]["high"] < 15
+        assert 5 < group.mae.ci_low <= group.mae.value <= group.mae.ci_high < 15
 
 
 def test_compare_systems_called_like_metrics() -> None:
@@ -111,8 +111,8 @@ def test_compare_systems_called_like_metrics() -> None:
     }
     found = compare_systems(align_systems(tables), resamples=50)
     harmless = compare_systems(align_systems(dict(zip("abc", tables.values(), strict=True))), resamples=50)
-    assert [of["mae"] for of in found["systems"].values()] == [of["mae"] for of in harmless["systems"].values()]
-    assert [of["difference"] for of in found["pairs"]] == [of["difference"] for of in harmless["pairs"]]
+    assert [of.mae for of in found.systems.values()] == [of.mae for of in harmless.systems.values()]
+    assert [of.difference for of in found.pairs] == [of.difference for of in harmless.pairs]
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -121,9 +121,9 @@ def test_figures_stay_within_the_range_of_their_metric(name: str) -> None:
     draws = np.random.default_rng(0).normal(0.5, 3, (1, 200))
     found = metric_values([(name,)], Replicates(np.array([0.5]), draws, np.zeros((1, 1)), 9), "percentile")[name,]
     assert metric_of(("cs5", "accuracy", name)) is spec
-    assert None not in (found["low"], found["high"])
-    assert (found["low"] == spec.lower) == (spec.lower > -np.inf)
-    assert (found["high"] == spec.upper) == (spec.upper < np.inf)
+    assert None not in (found.ci_low, found.ci_high)
+    assert (found.ci_low == spec.lower) == (spec.lower > -np.inf)
+    assert (found.ci_high == spec.upper) == (spec.upper < np.inf)
 
 
 def test_groups_whose_names_collide_are_refused() -> None:
@@ -134,4 +134,4 @@ def test_groups_whose_names_collide_are_refused() -> None:
 
 def test_a_column_with_a_star_in_its_name_is_a_column() -> None:
     table = predictions({"a*b": ["x", "y"]})
-    assert list(evaluate(table, groups=["a*b"], resamples=0)["groups"]["a*b"]) == ["x", "y"]
+    assert list(evaluate(table, groups=["a*b"], resamples=0).groups["a*b"]) == ["x", "y"]

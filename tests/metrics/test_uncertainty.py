@@ -115,12 +115,12 @@ def test_categorical_labels_outside_the_classes_are_not_covered():
 
 def test_an_honest_model_covers_what_it_promises():
     found = uncertainty(honest(), resamples=200)
-    for level, of in found["levels"].items():
-        assert of["coverage"]["low"] <= float(level) <= of["coverage"]["high"]
-    assert found["reliability"]["observed"] == pytest.approx(found["reliability"]["nominal"], abs=0.03)
-    area = found["rejection"]
-    assert area["area_best"] < area["area"]["low"] < area["area"]["high"] < area["area_random"]
-    assert area["mae"][-1] == pytest.approx(area["area_random"])
+    for level, of in found.levels.items():
+        assert of.coverage.ci_low <= float(level) <= of.coverage.ci_high
+    assert found.reliability.observed == pytest.approx(found.reliability.nominal, abs=0.03)
+    area = found.rejection
+    assert area.area_best < area.area.ci_low < area.area.ci_high < area.area_random
+    assert area.mae[-1] == pytest.approx(area.area_random)
 
 
 def test_nothing_to_say_without_a_spread():
@@ -145,22 +145,22 @@ def test_a_distribution_that_starts_at_another_age_is_refused():
     table["p"] = list(np.eye(101)[np.clip(table.age_pred.round().astype(int), 16, 100) - 16])
     with pytest.raises(UserError, match=r"--first-age .perhaps 16"):
         uncertainty(table)
-    assert uncertainty(table, first_age=16, resamples=0)["source"] == "p"
+    assert uncertainty(table, first_age=16, resamples=0).source == "p"
 
 
 def test_conformal_intervals_cover_new_images_of_the_same_kind():
     covered = []
     for seed in range(60):
         table = honest(600, seed)
-        covered.append(conformal(table[:300], table[300:], levels=[0.9])["levels"]["0.9"]["coverage"]["value"])
+        covered.append(conformal(table[:300], table[300:], levels=[0.9]).levels["0.9"].coverage.value)
     assert 0.895 <= np.mean(covered) <= 0.91
 
 
 def test_conformal_coverage_stands_by_group_and_few_images_promise_little():
     table = honest(400).assign(gender=["a", "b"] * 200)
     found = conformal(table[:12], table[12:], groups=["gender"])
-    assert set(found["levels"]) == {"0.5", "0.8", "0.9"}
-    assert {row["n"] for row in found["levels"]["0.9"]["groups"]["gender"].values()} == {194}
+    assert set(found.levels) == {"0.5", "0.8", "0.9"}
+    assert {row.n for row in found.levels["0.9"].groups["gender"].values()} == {194}
 
 
 def test_a_level_needs_as_many_images_as_its_rank():
@@ -169,14 +169,14 @@ def test_a_level_needs_as_many_images_as_its_rank():
         for n in range(1, 250):
             assert (n >= min_calibration_size(level)) == (np.ceil((n + 1) * level - 1e-9) <= n)
     table = honest(9).drop(columns="age_std")
-    found = conformal(table, table, levels=[0.9])["levels"]["0.9"]
-    assert found["radius"] == (table.age_pred - table.age).abs().max()
-    assert conformal(table[:8], table, levels=[0.9])["levels"] == {}
+    found = conformal(table, table, levels=[0.9]).levels["0.9"]
+    assert found.radius == (table.age_pred - table.age).abs().max()
+    assert conformal(table[:8], table, levels=[0.9]).levels == {}
 
 
 def test_coverage_of_one_has_an_exact_interval():
     age = np.arange(50.0)
     table = pd.DataFrame({"age": age, "age_pred": age + 0.01, "age_std": np.full(50, 5.0)})
-    coverage = uncertainty(table, resamples=100)["levels"]["0.5"]["coverage"]
-    assert coverage["value"] == coverage["high"] == 1
-    assert coverage["low"] == pytest.approx(0.025 ** (1 / 50))
+    coverage = uncertainty(table, resamples=100).levels["0.5"].coverage
+    assert coverage.value == coverage.ci_high == 1
+    assert coverage.ci_low == pytest.approx(0.025 ** (1 / 50))

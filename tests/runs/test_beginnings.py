@@ -59,7 +59,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 FAILURES: dict[str, tuple[type[BaseException], str]] = {
     "the model": (TrainingDivergedError("no"), "initial_model"),
-    "a dataset": (TrainingDivergedError("no"), "open_dataset"),
+    "a dataset": (TrainingDivergedError("no"), "open_run_data"),
     "the faces": (TrainingDivergedError("no"), "prepare_faces"),
     "an interruption": (KeyboardInterrupt(), "prepare_faces"),
 }

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agebench.config.cards.base import deep_merge
+from agebench.config.toml_io import deep_merge, parse_setting, read_settings
 from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
-from agebench.runs.config import parse_setting, read_settings, resolve_config
+from agebench.runs.resolve import resolve_config
 
 CARDS = load_catalog()
 DATA = {"data": {"train": "utk", "test": ["fgnet"]}}

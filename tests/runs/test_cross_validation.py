@@ -10,6 +10,7 @@ import pytest
 from agebench.cli import main
 from agebench.leaderboard.markdown import group_into_systems, leaderboard
 from agebench.leaderboard.records import make_record
+from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.verify import check_record
 from agebench.runs import run as pipeline
 
@@ -125,7 +126,7 @@ def test_its_record_holds_and_names_the_protocol(done: Path) -> None:
     record = make_record(done)
     assert list(check_record(record, done)) == []
     assert record["id"].startswith("few-three-fold-tiny")
-    assert "protocol three-fold" in leaderboard(group_into_systems([record]), [])
+    assert "protocol three-fold" in leaderboard(group_into_systems([parse_record(record)]), [])
 
 
 def test_folds_that_are_done_are_not_done_again(
@@ -162,7 +163,7 @@ def test_a_leaky_protocol_is_flagged_in_every_table(
     for text in (shown, (tmp_path / "run" / "report.md").read_text()):
         assert "| few (leaky)‡ |" in text
         assert f"This protocol leaks: {leaks['subjects']} people of the test are also trained on" in text
-    table = leaderboard(group_into_systems([make_record(tmp_path / "run")]), [])
+    table = leaderboard(group_into_systems([parse_record(make_record(tmp_path / "run"))]), [])
     assert "°‡" in table
     assert "leaky protocol" in table
     assert (tmp_path / "run" / "figures" / "ages-of-parts.png").exists()

@@ -98,10 +98,10 @@ def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys:
     assert "training set's median" not in report
     assert (out / "figures" / "scatter.png").exists()
     assert main(command(registry, out)) == 0
-    assert "nothing is done again" in capsys.readouterr().err
+    assert "nothing is repeated" in capsys.readouterr().err
     (registry / "models" / "theirs.py").write_text(CODE + "# another model\n")
     assert main(command(registry, out)) == 2
-    assert "was begun before the model's file changed" in capsys.readouterr().err
+    assert "was started before the model's file changed" in capsys.readouterr().err
 
 
 def test_excluded_images_are_not_prepared_and_marked(
@@ -208,7 +208,7 @@ def test_a_test_compares_with_the_median(
     assert metrics["tests"]["few"]["baseline_mae"] == pytest.approx(floor)
     for text in (capsys.readouterr().out, (tmp_path / "run" / "report.md").read_text()):
         assert re.search(said, text)
-        assert "MAE of the median" in text
+        assert "median-age baseline MAE" in text
 
 
 def test_what_score_refuses_is_refused(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +243,7 @@ def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) ->
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["fgnet"]
     assert figures["n"] == 1002
     assert figures["overall"]["mae"]["value"] == pytest.approx(3.86, abs=0.02)
-    assert figures["contamination"] == "unknown"
+    assert figures["training_overlap"] == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from agebench.cli import main
 from agebench.errors import Damaged, UserError
+from agebench.runs.manifest import Manifest
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import checked, kept_digests, read_table
 
@@ -85,7 +86,7 @@ def test_checked_compares_with_the_manifest(tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
     folder.write_table("predictions/few.parquet", pd.DataFrame({"age": [1.0]}))
     folder.write_json("metrics.json", {"tests": {}})
-    folder.write_manifest({"finished": True})
+    folder.write_manifest(Manifest(finished=True))
     assert read_table(tmp_path, "predictions/few.parquet")["age"].tolist() == [1.0]
     assert checked(tmp_path, "unknown.txt") == tmp_path / "unknown.txt"
     folder.write_table("predictions/few.parquet", pd.DataFrame({"age": [2.0]}))
@@ -189,7 +190,7 @@ def test_best_of_another_epoch_is_refused(run: Path, cards: Path, capsys: pytest
     best = run / "checkpoints" / "best.safetensors"
     rewritten(best, {"agebench": '{"epoch": 77}'})
     assert main(command(cards, run, "--resume")) == 2
-    assert "holds weights of epoch 77" in one_line(capsys)
+    assert "contains the weights of epoch 77" in one_line(capsys)
 
 
 def test_config_that_is_no_text(run: Path, cards: Path, capsys: pytest.CaptureFixture[str]) -> None:

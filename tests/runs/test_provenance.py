@@ -8,15 +8,16 @@ import pytest
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import SuiteCard
+from agebench.config.cards.suite import SuiteCard
 from agebench.errors import UserError
 from agebench.leaderboard import reproduce
 from agebench.registry.catalog import load_catalog
 from agebench.runs import run as pipeline
-from agebench.runs.config import resolve_config
 from agebench.runs.provenance import InputTracker, changed_inputs
+from agebench.runs.resolve import resolve_config
 from agebench.runs.run_dir import RunDir
 from agebench.suites.matrix import plan_jobs
+from agebench.types import WeightsKind, WeightsSource
 
 CARD = """
 name = "mine"
@@ -85,7 +86,7 @@ def begun(here: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "cross_validate", stopped)
-        patched.setattr(pipeline, "load_pretrained", lambda *arguments: "file w.pt")
+        patched.setattr(pipeline, "load_pretrained", lambda *arguments: WeightsSource(WeightsKind.FILE, "w.pt"))
         assert main(words("--pretrained", "w.pt")) == 130
     return RunDir(here / "run")
 
@@ -94,7 +95,7 @@ def begun(here: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 def test_a_run_whose_inputs_changed_neither_goes_on_nor_counts_as_done(
     what: str, here: Path, begun: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline, "load_pretrained", lambda *arguments: "file w.pt")
+    monkeypatch.setattr(pipeline, "load_pretrained", lambda *arguments: WeightsSource(WeightsKind.FILE, "w.pt"))
     monkeypatch.setattr(pipeline, "cross_validate", lambda *arguments, **more: pytest.fail("it went on"))
     change(here, what)
     before = {path: path.read_bytes() for path in begun.path.rglob("*") if path.is_file()}
@@ -105,8 +106,8 @@ def test_a_run_whose_inputs_changed_neither_goes_on_nor_counts_as_done(
         assert main(words("--pretrained", "w.pt", "--resume")) == 2
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1
-        assert f"was begun before {CHANGES[what]} changed" in said[0]
-        assert "put that back, choose another folder with --out, or delete this one" in said[0]
+        assert f"was started before {CHANGES[what]} changed" in said[0]
+        assert "restore the earlier state, choose another folder with --out, or delete this one" in said[0]
         assert {path: path.read_bytes() for path in begun.path.rglob("*") if path.is_file()} == before
 
 
@@ -148,12 +149,12 @@ def test_a_suite_shows_what_changed_and_does_not_take_it_for_done(here: Path) ->
     for job in plan_jobs(card, cards, here / "runs", settings):
         folder = RunDir(job.folder)
         folder.write_config(job.config)
-        assert job.present is not None
-        folder.write_json("manifest.json", {"finished": True, "inputs": job.present._inputs(job.config)})
+        assert job.inputs is not None
+        folder.write_json("manifest.json", {"finished": True, "inputs": job.inputs._inputs(job.config)})
         assert job.state() == "done"
     change(here, "list")
     for job in plan_jobs(card, cards, here / "runs", settings):
-        assert job.state() == "changed"
+        assert job.state() == "stale"
         assert "the --exclude list ex.csv changed" in job.reason()
 
 

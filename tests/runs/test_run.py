@@ -72,7 +72,15 @@ def test_a_run_leaves_everything_that_it_promises(done: Path) -> None:
     manifest = json.loads((done / "manifest.json").read_text())
     assert manifest["finished"] is True
     for name in (
-        *("config.toml", "metrics.json", "history.json", "report.md", "export/model.ts", "samples/few-train.parquet"),
+        *(
+            "config.toml",
+            "metrics.json",
+            "history.json",
+            "report.md",
+            "report.html",
+            "export/model.ts",
+            "samples/few-train.parquet",
+        ),
         *(
             "samples/few-val.parquet",
             "samples/few-test.parquet",
@@ -94,13 +102,13 @@ def test_a_run_leaves_everything_that_it_promises(done: Path) -> None:
 
 def test_figures_follow_from_predictions(done: Path) -> None:
     metrics = json.loads((done / "metrics.json").read_text())
-    assert metrics["schema"] == 1
+    assert metrics["schema"] == 2
     assert metrics["train"] == "few"
     for name in ("few", "other"):
         table = pd.read_parquet(done / "predictions" / f"{name}.parquet")
         mae = metrics["tests"][name]["overall"]["mae"]
         assert mae["value"] == pytest.approx((table["age_pred"] - table["age"]).abs().mean())
-        assert mae["low"] < mae["value"] < mae["high"]
+        assert mae["ci_low"] < mae["value"] < mae["ci_high"]
         assert metrics["tests"][name]["n"] == len(table)
         assert {"gender", "race"} <= metrics["tests"][name]["groups"].keys()
 
@@ -167,7 +175,7 @@ def test_ctrl_c_leaves_a_run_to_resume(
 
     cut = tmp_path / "cut"
     with monkeypatch.context() as patched:
-        patched.setattr(ConsoleCallback, "epoch_done", interrupt)
+        patched.setattr(ConsoleCallback, "on_epoch_end", interrupt)
         assert main(command(registry, cut)) == 130
     assert f"--out {cut} --resume" in capsys.readouterr().err
     assert main(command(registry, cut)) == 2

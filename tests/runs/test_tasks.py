@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_predictions(done: Path) -> None:
         assert found["balanced_accuracy"]["value"] == pytest.approx(recalls.mean())
         assert found["classes"]["female"]["recall"]["value"] == pytest.approx(recalls["female"])
         assert found["majority"] == pytest.approx(table["gender"].value_counts(normalize=True).max())
-        assert 0 <= found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"] <= 1
+        assert 0 <= found["accuracy"]["ci_low"] <= found["accuracy"]["value"] <= found["accuracy"]["ci_high"] <= 1
     groups = metrics["tests"]["few"]["tasks"]["gender"]["groups"]
     assert set(groups) == {"age_band", "race"}
     by_race = pd.read_parquet(done / "predictions" / "few.parquet").groupby("race", observed=True)
@@ -91,7 +91,7 @@ def test_figures_are_those_of_the_predictions(done: Path) -> None:
 
 def test_the_report_says_it_and_the_manifest_keeps_it(done: Path) -> None:
     report = (done / "report.md").read_text()
-    assert "## What it says beside age" in report
+    assert "## Other attributes" in report
     assert "balanced accuracy" in report
     assert "| gender: female" in report
     manifest = json.loads((done / "manifest.json").read_text())

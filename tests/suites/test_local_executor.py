@@ -53,7 +53,7 @@ def test_a_failure_stops_no_other_and_done_work_stays(
     cards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--runs", str(tmp_path / "runs"), "--registry", str(cards)]
-    assert states(words, capsys)["few"] == ("new", "")
+    assert states(words, capsys)["few"] == ("pending", "")
     assert main(["suite", "run", "two", *words]) == 1
     assert "[2/2]" in capsys.readouterr().err
     found = states(words, capsys)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agebench.config.cards.base import SuiteCard
+from agebench.config.cards.suite import SuiteCard
 from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
-from agebench.suites.matrix import Job, config_hash, count_by_state, expected_seconds, plan_jobs
+from agebench.suites.matrix import Job, config_hash, count_runs, expected_seconds, plan_jobs
 
 CARDS = load_catalog()
 
@@ -26,7 +26,7 @@ def test_the_matrix_is_whole(tmp_path: Path) -> None:
     assert {(job.config.data.train, job.config.model.head, job.config.seed) for job in jobs} == {
         (train, head, seed) for train in ("synth", "synth-shift") for head in ("coral", "dldl") for seed in (0, 1)
     }
-    assert all(job.state() == "new" for job in jobs)
+    assert all(job.state() == "pending" for job in jobs)
 
 
 def test_variants_are_laid_over_one_by_one(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_plan_of_too_many_runs_is_refused_before_any_is_planned(tmp_path: Path) 
 def test_count_is_the_number_of_planned_runs(tmp_path: Path) -> None:
     variants = [{"name": "plain", "settings": {}}, {"name": "small", "settings": {"model": {"size": 32}}}]
     card = suite(protocols=["default", "five-fold"], seeds=[0, 1, 2], variants=variants)
-    assert count_by_state(card) == len(plan_jobs(card, CARDS, tmp_path)) == 12
+    assert count_runs(card) == len(plan_jobs(card, CARDS, tmp_path)) == 12
 
 
 def test_without_heads_each_model_has_its_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agebench.cli import main
-from agebench.config.cards.base import SuiteCard
+from agebench.config.cards.suite import SuiteCard
 from agebench.registry.catalog import load_catalog
 from agebench.suites import ray_executor
 from agebench.suites.matrix import Job, plan_jobs
@@ -48,22 +48,22 @@ def twelve(runs: Path) -> list[Job]:
 
 def test_a_killed_run_of_twelve_leaves_eleven_and_can_go_on(tmp_path: Path) -> None:
     jobs = twelve(tmp_path)
-    found = run_jobs(jobs, Pretender(jobs[4].folder.name), registry=[], tell=lambda job, state: None)
+    found = run_jobs(jobs, Pretender(jobs[4].folder.name), registry=[], on_finish=lambda job, state: None)
     assert sorted(found.values()) == ["done"] * 11 + ["failed"]
     assert jobs[4].reason() == "killed by signal 9: epoch 1/2"
     again = Pretender()
-    run_jobs(jobs, again, registry=[], tell=lambda job, state: None)
+    run_jobs(jobs, again, registry=[], on_finish=lambda job, state: None)
     assert again.asked == [jobs[4].folder.name]
     assert {job.state() for job in jobs} == {"done"}
 
 
 def test_a_budget_begins_no_more_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     jobs = twelve(tmp_path)
-    found = run_jobs(jobs, Pretender(seconds=60), registry=[], tell=lambda job, state: None, budget_s=240)
+    found = run_jobs(jobs, Pretender(seconds=60), registry=[], on_finish=lambda job, state: None, budget_s=240)
     assert 4 <= len(found) <= 6  # those at work when it was spent go on to their end
-    more = run_jobs(jobs, Pretender(seconds=60), registry=[], tell=lambda job, state: None, budget_s=240)
+    more = run_jobs(jobs, Pretender(seconds=60), registry=[], on_finish=lambda job, state: None, budget_s=240)
     assert set(more) == set(found)
-    run_jobs(jobs, Pretender(seconds=60), registry=[], tell=lambda job, state: None)
+    run_jobs(jobs, Pretender(seconds=60), registry=[], on_finish=lambda job, state: None)
     assert {job.state() for job in jobs} == {"done"}
 
 
@@ -74,7 +74,7 @@ def test_a_budget_begins_no_more_and_a_larger_one_goes_on(tmp_path: Path) -> Non
         (["--budget", "-1"], "--budget -1: give a number of hours above 0"),
         (["--gpus", "1"], "--ray-address and --gpus are for --executor ray"),
         (["--executor", "ray", "--ray-address", "nonsense"], "write host:port"),
-        (["--executor", "ray", "--ray-address", "127.0.0.1:1"], "nobody answers there"),
+        (["--executor", "ray", "--ray-address", "127.0.0.1:1"], "cannot connect"),
         (["--runs", "nofs://here/runs"], "Protocol not known: nofs"),
     ],
 )

@@ -2,8 +2,17 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from agebench.config.cards.base import Augment
-from agebench.training.augmentation import Augmenter, normalize
+from agebench.config.cards.model import Augment
+from agebench.training.augmentation import (
+    MAX_FACTOR_CHANGE,
+    OPERATIONS,
+    PHOTOMETRIC,
+    Augmenter,
+    OperationDraw,
+    apply_photometric,
+    normalize,
+    rand_augment,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NOTHING = {"flip": 0, "rotate": 0, "scale": 0, "shift": 0, "brightness": 0, "saturation": 0, "hue": 0, "grey": 0}
@@ -98,3 +107,68 @@ def test_values_stay_in_range() -> None:
     found = augmented(images=loud, **(Augment().model_dump() | {"brightness": 1.0, "saturation": 1.0, "hue": 0.5}))
     assert float(found.min()) >= -1e-4
     assert float(found.max()) <= 1 + 1e-4
+
+
+def test_erasing_fills_boxes_with_the_mean_color() -> None:
+    erased = Augmenter(Augment(**(NOTHING | {"erase": 1.0})), MEAN, STD)
+    images = IMAGES.repeat(20, 1, 1, 1)
+    result = erased(images, torch.Generator().manual_seed(0))
+    is_erased = (result == 0).all(1)
+    assert (result == normalize(images, MEAN, STD)).logical_or(is_erased[:, None]).all()
+    areas = is_erased.float().mean((1, 2))
+    assert float(areas.min()) > 0
+    assert 0.1 < float(areas.mean()) < 0.25
+    rows, columns = is_erased.any(2).sum(1), is_erased.any(1).sum(1)
+    assert (rows * columns == is_erased.sum((1, 2))).all()  # boxes
+    half = Augmenter(Augment(**(NOTHING | {"erase": 0.5})), MEAN, STD)(images, torch.Generator().manual_seed(0))
+    assert 0.35 < float((half == 0).all(1).any(2).any(1).float().mean()) < 0.65
+
+
+@pytest.mark.parametrize("level", [0.2, 1.0])
+@pytest.mark.parametrize("name", PHOTOMETRIC)
+def test_rand_augment_operations_are_torchvisions(name: str, level: float) -> None:
+    images = torch.randint(0, 256, (4, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images[3] = 7
+    for sign in (-1, 1):
+        factor = 1 + sign * MAX_FACTOR_CHANGE * level
+        expected = {
+            "brightness": lambda x, f=factor: reference.adjust_brightness(x, f),
+            "contrast": lambda x, f=factor: reference.adjust_contrast(x, f),
+            "color": lambda x, f=factor: reference.adjust_saturation(x, f),
+            "sharpness": lambda x, f=factor: reference.adjust_sharpness(x, f),
+            "posterize": lambda x: reference.posterize((x * 255).round().byte(), 8 - round(4 * level)) / 255,
+            "solarize": lambda x: reference.solarize((x * 255).round().byte(), 256 * (1 - level)) / 255,
+            "autocontrast": reference.autocontrast,
+        }[name](images.double() / 255)  # integers would be rounded in between
+        result = apply_photometric(images.float(), name, level, torch.full((4,), float(sign)))
+        torch.testing.assert_close(result.double(), expected.double() * 255, atol=0.05, rtol=0)
+
+
+def test_rand_augment_changes_images_by_two_operations() -> None:
+    images = IMAGES.permute(0, 3, 1, 2).float()
+    indices = torch.tensor([OPERATIONS.index("brightness"), OPERATIONS.index("translate_x")]).repeat(len(images), 1)
+    draw = OperationDraw(indices, torch.ones(len(images), 2))
+    result = rand_augment(images, draw, 5.0)
+    shift = 0.45 / 2 * 24
+    expected = reference.affine(
+        (images * 1.45).clamp(0, 255), 0.0, [-shift, 0.0], 1.0, [0.0, 0.0], reference.InterpolationMode.BILINEAR
+    )
+    torch.testing.assert_close(result[..., :18], expected[..., :18], atol=0.01, rtol=1e-4)
+    six = torch.cat([images, images], dim=1)
+    torch.testing.assert_close(rand_augment(six, draw, 5.0)[:, :3], rand_augment(six, draw, 5.0)[:, 3:])
+
+
+@pytest.mark.parametrize("changes", [{"rand_augment": 6.0}, {"erase": 0.7}, {"rand_augment": 6.0, "erase": 0.7}])
+def test_new_changes_are_drawn_for_the_whole_batch(changes: dict[str, float]) -> None:
+    augment = Augmenter(Augment(**(NOTHING | {"rotate": 15.0} | changes)), MEAN, STD)
+    images = torch.randint(0, 256, (8, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    whole = augment(images, torch.Generator().manual_seed(3))
+    shards = [augment(images[4 * k : 4 * k + 4], torch.Generator().manual_seed(3), (k, 2)) for k in (0, 1)]
+    torch.testing.assert_close(torch.cat(shards), whole, atol=1e-5, rtol=0)
+    assert (whole != augment(images, torch.Generator().manual_seed(4))).any()
+
+
+def test_old_draws_do_not_depend_on_the_new_changes() -> None:
+    geometry = {"rotate": 15.0, "flip": 0.5}
+    erased = augmented(5, **geometry, erase=0.5)
+    assert ((erased == augmented(5, **geometry)) | (erased == 0)).all()

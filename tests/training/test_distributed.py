@@ -21,13 +21,19 @@ count = 203
 """
 
 
+OPTIONS = ["ema_decay=0.9", "accumulate_steps=2", "layer_decay=0.8", "mixup=0.4", "cutmix=1.0", "flip_tta=true"]
+OPTIONS += ["augment.erase=0.3", "augment.rand_augment=4", "batch_size=32"]
+
+
 @pytest.mark.slow
-def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
-    """With batch normalisation, dropout and augmentation; 203 images, which no two processes share evenly."""
+@pytest.mark.parametrize("options", [[], OPTIONS], ids=["default", "options"])
+def test_two_processes_end_where_one_does(tmp_path: Path, options: list[str]) -> None:
+    """With batch normalization, dropout and augmentation; 203 images, which no two processes share evenly."""
     (tmp_path / "cards" / "datasets").mkdir(parents=True)
     (tmp_path / "cards" / "datasets" / "few.toml").write_text(CARD)
     words = ["-m", "agebench", "run", "--train", "few", "--model", "tiny", "--epochs", "2", "--device", "cpu"]
     words += ["--set", "model.size=32", "--set", "evaluate.resamples=100", "--set", "model.head_options.dropout=0.3"]
+    words += [word for option in options for word in ("--set", f"train.{option}")]
     words += ["--registry", str(tmp_path / "cards"), "--out"]
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import AgeModel, create_model
 from agebench.training import frozen_features as module
-from agebench.training.callbacks import Callback
+from agebench.training.callbacks import NullCallback
 from agebench.training.dataloader import FaceDataset
 from agebench.training.frozen_features import frozen_features
 from agebench.training.prediction import predict
@@ -52,7 +52,7 @@ def test_training_moves_the_head_alone(tmp_path: Path) -> None:
     one = model()
     before = {name: value.clone() for name, value in one.state_dict().items()}
     data = as_set(features(one))
-    Trainer(one, CARD, RECIPE, seed=1, device=CPU, folder=tmp_path).fit(data, data, Callback())
+    Trainer(one, CARD, RECIPE, seed=1, device=CPU, folder=tmp_path).fit(data, data, NullCallback())
     moved = {name.split(".")[0] for name, value in one.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"head"}
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.errors import AgebenchError, UserError
 from agebench.models.age_model import create_model
-from agebench.training.callbacks import Callback
+from agebench.training.callbacks import NullCallback, TrainState
 from agebench.training.checkpoint import load_weights
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import resolve_device
@@ -39,18 +39,18 @@ def trainer(folder: Path, recipe: Recipe = RECIPE, **options: float) -> Trainer:
     return Trainer(model, card, recipe, seed=7, device=CPU, folder=folder)
 
 
-class KilledAfter(Callback):
+class KilledAfter(NullCallback):
     """A process that dies after some epoch, or in the middle of one."""
 
     def __init__(self, *, epoch: int = 0, step: int = 0) -> None:
         self.epoch, self.step = epoch, step
 
-    def epoch_done(self, entry: dict[str, float], epochs: int) -> None:
+    def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
         if entry["epoch"] == self.epoch:
             raise KeyboardInterrupt
 
-    def step_done(self, step: int, steps: int, loss: float, rate: float, images_per_s: float) -> None:
-        if step == self.step:
+    def on_step(self, state: TrainState) -> None:
+        if state.step == self.step:
             raise KeyboardInterrupt
 
 
@@ -61,12 +61,12 @@ def ages(trained: Trainer) -> np.ndarray:
 @pytest.mark.parametrize("killed", [KilledAfter(epoch=1), KilledAfter(epoch=2), KilledAfter(step=16)])
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, killed: KilledAfter) -> None:
     whole = trainer(tmp_path / "whole", dropout=0.2)
-    whole.fit(TRAIN, VAL, Callback())
+    whole.fit(TRAIN, VAL, NullCallback())
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path / "cut", dropout=0.2).fit(TRAIN, VAL, killed)
     resumed = trainer(tmp_path / "cut", dropout=0.2)
     assert resumed.resume()
-    resumed.fit(TRAIN, VAL, Callback())
+    resumed.fit(TRAIN, VAL, NullCallback())
     assert (ages(resumed) == ages(whole)).all()
     assert [entry["val_mae"] for entry in resumed.history.epochs] == [
         entry["val_mae"] for entry in whole.history.epochs
@@ -75,8 +75,8 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, killed
 
 def test_two_runs_of_one_seed_are_identical(tmp_path: Path) -> None:
     first, second = trainer(tmp_path / "a"), trainer(tmp_path / "b")
-    first.fit(TRAIN, VAL, Callback())
-    second.fit(TRAIN, VAL, Callback())
+    first.fit(TRAIN, VAL, NullCallback())
+    second.fit(TRAIN, VAL, NullCallback())
     assert (ages(first) == ages(second)).all()
 
 
@@ -87,14 +87,14 @@ def test_it_learns(tmp_path: Path, optimiser: str, schedule: str) -> None:
     plain = Augment(flip=0.5, rotate=0, brightness=0, saturation=0, hue=0)
     rate = 3e-3 if optimiser == "adamw" else 0.05
     recipe = Recipe(epochs=15, batch_size=8, lr=rate, optimiser=optimiser, schedule=schedule, augment=plain)
-    history = trainer(tmp_path, recipe).fit(TRAIN, VAL, Callback())
+    history = trainer(tmp_path, recipe).fit(TRAIN, VAL, NullCallback())
     floor = np.abs(VAL.ages - np.median(TRAIN.ages)).mean()
     assert min(entry["val_mae"] for entry in history.epochs) < floor / 2
 
 
 def test_the_best_epoch_is_kept_by_validation(tmp_path: Path) -> None:
     run = trainer(tmp_path)
-    history = run.fit(TRAIN, VAL, Callback())
+    history = run.fit(TRAIN, VAL, NullCallback())
     about = load_weights(tmp_path / "best.safetensors", run.model)
     assert about["epoch"] == history.best_epoch
     assert np.abs(ages(run) - VAL.ages).mean() == pytest.approx(min(entry["val_mae"] for entry in history.epochs))
@@ -102,18 +102,18 @@ def test_the_best_epoch_is_kept_by_validation(tmp_path: Path) -> None:
 
 def test_patience_ends_training(tmp_path: Path) -> None:
     hopeless = Recipe(epochs=30, batch_size=8, lr=1e-9, warmup=0, patience=2)
-    history = trainer(tmp_path, hopeless).fit(TRAIN, VAL, Callback())
+    history = trainer(tmp_path, hopeless).fit(TRAIN, VAL, NullCallback())
     assert len(history.epochs) == history.best_epoch + 2 < 30
 
 
 def test_divergence_is_said(tmp_path: Path) -> None:
     wild = Recipe(epochs=2, batch_size=8, lr=1e12, clip=0, optimiser="sgd", warmup=0, weight_decay=1e6)
     with pytest.raises(AgebenchError, match=r"training has diverged. Try --set train\.lr="):
-        trainer(tmp_path, wild).fit(TRAIN, VAL, Callback())
+        trainer(tmp_path, wild).fit(TRAIN, VAL, NullCallback())
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    trainer(tmp_path).fit(TRAIN, VAL, Callback())
+    trainer(tmp_path).fit(TRAIN, VAL, NullCallback())
     other = create_model(Architecture(name="r", title="R", backbone="resnet10t", size=32))
     with pytest.raises(UserError, match="checkpoint of another model"):
         load_weights(tmp_path / "best.safetensors", other)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agebench.utils.parallel import _bounded, parallel_map
+from agebench.utils.parallel import _bounded_map, parallel_map
 
 
 class Pool(Executor):
@@ -35,7 +35,7 @@ def counted(taken: list[int]) -> Iterator[list[int]]:
 
 def test_a_result_that_is_ready_waits_for_no_other() -> None:
     taken: list[int] = []
-    results = _bounded(Pool(quick=True), sum, counted(taken), ahead=8)
+    results = _bounded_map(Pool(quick=True), sum, counted(taken), max_in_flight=8)
     assert next(results) == 0
     assert taken == [0]
     assert list(results) == list(range(1, 10))
@@ -52,7 +52,7 @@ def test_a_slow_worker_is_given_no_more_than_it_should_hold() -> None:
                 pool.given[0].set_result("first")
                 pool.given[1].set_result("second")
 
-    results = _bounded(pool, sum, finished(), ahead=4)
+    results = _bounded_map(pool, sum, finished(), max_in_flight=4)
     assert [next(results), next(results)] == ["first", "second"]
     assert taken == [0, 1, 2, 3]
 
@@ -65,7 +65,7 @@ def total(numbers):
     return sum(numbers)
 
 print("started")
-print(list(parallel_map({function}, range(8), workers=2, chunk=2, worth=1)))
+print(list(parallel_map({function}, range(8), workers=2, chunk=2, min_items=1)))
 """
 
 
@@ -88,11 +88,11 @@ def test_parallel_map_needs_no_main_guard(how: str, function: str, tmp_path: Pat
 
 
 def test_parallel_map_leaves_this_process() -> None:
-    assert os.getpid() not in set(parallel_map(process_of, range(4), workers=2, chunk=2, worth=1))
+    assert os.getpid() not in set(parallel_map(process_of, range(4), workers=2, chunk=2, min_items=1))
 
 
 def test_parallel_map_works_here_with_what_cannot_be_pickled() -> None:
-    assert list(parallel_map(lambda numbers: len(numbers), range(4), workers=2, chunk=2, worth=1)) == [2, 2]
+    assert list(parallel_map(lambda numbers: len(numbers), range(4), workers=2, chunk=2, min_items=1)) == [2, 2]
 
 
 def process_of(numbers: Any) -> int:
@@ -101,8 +101,8 @@ def process_of(numbers: Any) -> int:
 
 PIPELINE = """
 from pathlib import Path
-from agebench.registry.catalog import Catalog, load_catalog
-from agebench.runs.config import resolve_config
+from agebench.registry.catalog import load_catalog
+from agebench.runs.resolve import resolve_config
 from agebench.runs.run_dir import RunDir
 from agebench.runs.run import run
 
@@ -112,8 +112,8 @@ settings = {"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny",
 settings |= {"train": {"epochs": 1}, "evaluate": {"resamples": 100}}
 folder = RunDir(Path("run"))
 with folder.locked():
-    metrics = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
-print("images", metrics["tests"]["few"]["n"])
+    result = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
+print("images", result.metrics.tests["few"].n)
 """
 CARD = """
 name = "few"

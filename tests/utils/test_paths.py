@@ -39,14 +39,14 @@ def test_cache_home_falls_back_to_a_temporary_folder(
 
 
 def test_cache_home_that_must_last_is_refused(no_cache: Path) -> None:
-    with pytest.raises(AgebenchError, match="AGEBENCH_CACHE names another place"):
+    with pytest.raises(AgebenchError, match="set AGEBENCH_CACHE to another folder"):
         cache_home(lasting=True)
     assert os.environ["AGEBENCH_CACHE"] == str(no_cache)
 
 
 def test_cache_home_without_any_place_names_the_setting(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(no_cache))
-    with pytest.raises(AgebenchError, match="AGEBENCH_CACHE names another place"):
+    with pytest.raises(AgebenchError, match="set AGEBENCH_CACHE to another folder"):
         cache_home()
 
 

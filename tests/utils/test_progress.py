@@ -113,7 +113,7 @@ def test_every_command_shows_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lock_names_whom_it_waits_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = shown(monkeypatch, terminal=False)
-    monkeypatch.setattr(locks, "_TOLD_AFTER_S", 0.01)
+    monkeypatch.setattr(locks, "_REPORT_AFTER_S", 0.01)
     monkeypatch.setattr(locks, "_POLL_S", 0.01)
     path, held, may_end = tmp_path / "lock", threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Which pixels an age comes from, by three methods of captum: layer Grad-CAM, integrated gradients, occlusion."""
+"""Attribution of a predicted age to pixels, by captum: layer Grad-CAM, integrated gradients and occlusion."""
 
 import copy
 import importlib
@@ -25,22 +25,22 @@ METHODS = {
 }
 GRADIENT_METHODS = ("grad-cam", "integrated-gradients")
 BATCH_SIZE = 16
-IG_STEPS = 24  # of the path of integrated gradients
-MIN_MAP_SIZE = 4  # Grad-CAM's layer: the last whose map is at least so many cells wide
-_PROBES = 8
+IG_STEPS = 24  # steps of the path of integrated gradients
+MIN_MAP_SIZE = 4  # cells per side; Grad-CAM uses the last layer whose map is at least this large
+_N_PROBES = 8  # faces
 
 AgeFn = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """What is explained, and of which network.
+    """The network and the quantity that is explained.
 
     Attributes:
-        model: a copy that gradients go through, in evaluation mode.
-        target: `age`, or `expectation` where the decoded age moves in steps and only its distribution is smooth.
-        layer: the name of Grad-CAM's layer in the backbone; empty: it has none with a map.
-        smooth: whether gradients say anything.
+        model: a differentiable copy of the network, in evaluation mode.
+        target: `age`, or `expectation` if the decoded age is piecewise constant and only its distribution is smooth.
+        layer: the name of the backbone's layer for Grad-CAM; empty if no layer has a large enough map.
+        smooth: whether the explained quantity has gradients with respect to the pixels.
     """
 
     model: AgeModel
@@ -49,7 +49,7 @@ class AttributionTarget:
     smooth: bool
 
     def ages(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised -> (B,) years, differentiable where `smooth`."""
+        """Return the ages (B,) in years of normalized images (B, 3, S, S), differentiable if `smooth`."""
         estimate = self.model.predict(images)
         if self.target == "age" or estimate.probs is None:
             return estimate.age
@@ -59,7 +59,10 @@ class AttributionTarget:
 
 
 def load_captum() -> Any:
-    """captum.attr.
+    """Import captum.attr.
+
+    Returns:
+        The module.
 
     Raises:
         UserError: captum is not installed.
@@ -73,89 +76,107 @@ def load_captum() -> Any:
 def select_methods(
     trained: TrainedEstimator, data: FaceDataset, methods: Sequence[str]
 ) -> tuple[AttributionTarget, list[str], list[str]]:
-    """What can be explained, the methods that can do it, and why others cannot.
+    """Determine the explained quantity and the methods that are applicable to it.
 
     Args:
-        trained: the model.
-        data: some faces, to see whether the age moves with the pixels.
-        methods: those that were asked for by name; none: all that can.
+        trained: the estimator.
+        data: faces, the first of which are used to check for gradients.
+        methods: the requested methods; empty for all applicable methods.
+
+    Returns:
+        The network with the explained quantity, the applicable methods, and notes on methods that are not applicable.
 
     Raises:
-        UserError: a method that was asked for cannot explain this head or this backbone; the message says which can.
+        UserError: a requested method is not applicable to the head or backbone; the message lists the applicable methods.
     """
     model = copy.deepcopy(trained.model).eval()
+    model.flip_tta = False  # a map explains the image itself, not the mean with its mirror image
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]  # or what a hook has seen is overwritten
-    faces = torch.from_numpy(data.pixels[data.rows[:_PROBES]]).to(trained.device)
+            module.inplace = False  # type: ignore[assignment]  # or hooks see overwritten outputs
+    faces = torch.from_numpy(data.pixels[data.rows[:_N_PROBES]]).to(trained.device)
     images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
-    layer = _layer(model.backbone, images)
-    for target in ("age", "expectation"):
-        explained = AttributionTarget(model, target, layer, smooth=True)
-        if _moves(explained, images):
+    layer = _find_grad_cam_layer(model.backbone, images)
+    for quantity in ("age", "expectation"):
+        target = AttributionTarget(model, quantity, layer, smooth=True)
+        if _has_gradients(target, images):
             break
     else:
-        explained = AttributionTarget(model, "age", layer, smooth=False)
+        target = AttributionTarget(model, "age", layer, smooth=False)
     reasons: dict[str, str] = {}
-    if not explained.smooth:
-        head = f"the head '{trained.card.head}' decodes its age in steps, so that no gradient reaches the pixels"
-        reasons |= dict.fromkeys(GRADIENT_METHODS, head)
+    if not target.smooth:
+        reason = (
+            f"the head '{trained.card.head}' decodes a piecewise constant age, so that the pixels have no gradients"
+        )
+        reasons |= dict.fromkeys(GRADIENT_METHODS, reason)
     elif not layer:
         reasons["grad-cam"] = (
             f"the backbone '{trained.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
         )
-    can = [method for method in METHODS if method not in reasons]
+    applicable = [method for method in METHODS if method not in reasons]
     for method in methods:
         if method in reasons:
-            raise UserError(f"--method {method}: {reasons[method]}; these can explain it: {', '.join(can)}")
-    notes = [f"{METHODS[method]} is left out: {reason}" for method, reason in reasons.items()] if not methods else []
-    if explained.target == "expectation":
-        notes.append("the decoded age moves in steps; gradients explain the expectation of its distribution instead")
-    return explained, [method for method in METHODS if method in (methods or can)], notes
+            raise UserError(f"--method {method}: {reasons[method]}; applicable methods: {', '.join(applicable)}")
+    notes = [f"{METHODS[method]} is omitted: {reason}" for method, reason in reasons.items()] if not methods else []
+    if target.target == "expectation":
+        notes.append(
+            "the decoded age is piecewise constant; the maps explain the expectation of its distribution instead"
+        )
+    return target, [method for method in METHODS if method in (methods or applicable)], notes
 
 
 def compute_attributions(
-    explained: AttributionTarget,
+    target: AttributionTarget,
     trained: TrainedEstimator,
     data: FaceDataset,
     methods: Sequence[str],
     *,
     label: str = "",
 ) -> dict[str, np.ndarray]:
-    """Method -> (N, S, S) float32 maps: positive where the pixels make the face look older.
+    """Compute attribution maps, which are positive where pixels increase the predicted age.
 
-    Integrated gradients and occlusion are in years: a map of the first sums up to the age less that of a plain face of the
-    normalisation's mean colour; the second is the age less that of the face with a square about the pixel covered. Grad-CAM
-    has no unit.
+    Integrated gradients and occlusion are in years. A map of integrated gradients sums to the difference between the
+    prediction for the face and for an image of the normalization's mean color. A map of occlusion is the difference between
+    the prediction for the face and for the face with a covered square around the pixel. Grad-CAM has no unit.
+
+    Args:
+        target: the network and the explained quantity.
+        trained: the estimator that contains the network.
+        data: N faces of side S.
+        methods: the methods to apply.
+        label: the label of the progress bar.
+
+    Returns:
+        The maps by method, each (N, S, S) float32.
     """
-    found: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    batches: dict[str, list[np.ndarray]] = {method: [] for method in methods}
     with progress(total=len(data) * len(methods), label=label, unit="map") as bar:
         for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device):
             images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
             for method in methods:
-                found[method].append(_MAKERS[method](explained, images).detach().float().cpu().numpy())
+                batches[method].append(_METHOD_FUNCTIONS[method](target, images).detach().float().cpu().numpy())
                 bar.update(len(faces))
-    return {method: np.concatenate(parts) for method, parts in found.items()}
+    return {method: np.concatenate(maps) for method, maps in batches.items()}
 
 
-def _grad_cam(explained: AttributionTarget, images: Tensor) -> Tensor:
-    layer = explained.model.backbone.get_submodule(explained.layer)
-    maps = load_captum().LayerGradCam(explained.ages, layer).attribute(images)
+def _grad_cam(target: AttributionTarget, images: Tensor) -> Tensor:
+    layer = target.model.backbone.get_submodule(target.layer)
+    maps = load_captum().LayerGradCam(target.ages, layer).attribute(images)
     return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def _integrated_gradients(explained: AttributionTarget, images: Tensor) -> Tensor:
-    method = load_captum().IntegratedGradients(explained.ages)
+def _integrated_gradients(target: AttributionTarget, images: Tensor) -> Tensor:
+    method = load_captum().IntegratedGradients(target.ages)
     maps: Tensor = method.attribute(images, baselines=0, n_steps=IG_STEPS, internal_batch_size=4 * BATCH_SIZE)
     return maps.sum(dim=1)
 
 
-def _occlusion(explained: AttributionTarget, images: Tensor) -> Tensor:
+def _occlusion(target: AttributionTarget, images: Tensor) -> Tensor:
     window, stride = images.shape[-1] // 4, images.shape[-1] // 8
     with torch.no_grad():
         maps: Tensor = (
             load_captum()
-            .Occlusion(explained.ages)
+            .Occlusion(target.ages)
             .attribute(
                 images,
                 sliding_window_shapes=(3, window, window),
@@ -167,36 +188,36 @@ def _occlusion(explained: AttributionTarget, images: Tensor) -> Tensor:
     return maps[:, 0]
 
 
-_MAKERS: dict[str, Callable[[AttributionTarget, Tensor], Tensor]] = {
+_METHOD_FUNCTIONS: dict[str, Callable[[AttributionTarget, Tensor], Tensor]] = {
     "grad-cam": _grad_cam,
     "integrated-gradients": _integrated_gradients,
     "occlusion": _occlusion,
 }
 
 
-def _layer(backbone: nn.Module, images: Tensor) -> str:
-    """The last module, in the order of work, that gives a square map wide enough."""
-    found: list[str] = []
+def _find_grad_cam_layer(backbone: nn.Module, images: Tensor) -> str:
+    """Return the name of the last executed module with a square map of sufficient size, or ""."""
+    candidates: list[str] = []
 
-    def seen(name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def make_hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] == output.shape[3] >= MIN_MAP_SIZE:
-                found.append(name)
+                candidates.append(name)
 
         return hook
 
-    hooks = [module.register_forward_hook(seen(name)) for name, module in backbone.named_modules() if name]
+    hooks = [module.register_forward_hook(make_hook(name)) for name, module in backbone.named_modules() if name]
     with torch.no_grad():
         backbone(images)
     for hook in hooks:
         hook.remove()
-    return found[-1] if found else ""
+    return candidates[-1] if candidates else ""
 
 
-def _moves(explained: AttributionTarget, images: Tensor) -> bool:
-    """Whether gradients reach the pixels; a head that decodes in steps has none, or zeros."""
+def _has_gradients(target: AttributionTarget, images: Tensor) -> bool:
+    """Return whether the pixels have gradients; they are missing or zero for a piecewise constant age."""
     images = images.clone().requires_grad_()
-    ages = explained.ages(images)
+    ages = target.ages(images)
     if not ages.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(ages.sum(), images, allow_unused=True)

@@ -1,4 +1,4 @@
-"""An explanation written down: <test>.json, its pictures and a page of text."""
+"""The report of an attribution analysis: `<test>.json`, figures, Markdown and HTML."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,74 +7,105 @@ from typing import Any
 from agebench.analysis.attribution import plots
 from agebench.analysis.attribution.run import AttributionResult
 from agebench.analysis.attribution.sanity_checks import MAX_RANDOM_CORRELATION, format_verdict
-from agebench.reports.formatting import escape_markdown, format_ci, format_count, format_number, markdown_table
-from agebench.reports.plots.run import label, save
-from agebench.utils.io import write_json, write_text
+from agebench.reports.document import (
+    Block,
+    Document,
+    Paragraph,
+    TableBlock,
+    blocks_to_markdown,
+    figure_block,
+    strong,
+    write_document,
+)
+from agebench.reports.formatting import format_ci, format_count, format_number, group_name
+from agebench.reports.plots.run import label
+from agebench.utils.io import write_json
 
 
-def write_attribution_report(folder: Path, looked: AttributionResult) -> Path:
-    """Write everything into `folder`; returns the page. The JSON comes last: where it stands, the rest stands too."""
-    found, name = looked.summary, looked.summary["test"]
+def write_attribution_report(folder: Path, result: AttributionResult) -> Path:
+    """Write the figures and reports; `<test>.json` is written last, so that it marks a complete report.
+
+    Args:
+        folder: the folder of the reports; it is created if it is missing.
+        result: the attribution maps, their summary and the results of the sanity checks.
+
+    Returns:
+        The path of the Markdown report.
+    """
+    summary, name = result.summary, result.summary["test"]
     title = label(name)
-    made = {
-        "faces": plots.plot_examples(looked, f"{title}: single faces"),
+    figures = {
+        "faces": plots.plot_examples(result, f"{title}: single faces"),
         **{
-            f"mean-{place}": plots.plot_mean_maps(looked, grouping, f"{title}: mean maps by {_by(grouping.name)}")
-            for place, grouping in enumerate(looked.groups)
+            f"mean-{index}": plots.plot_mean_maps(result, grouping, f"{title}: mean maps by {_by(grouping.name)}")
+            for index, grouping in enumerate(result.groups)
         },
-        "sanity": plots.plot_sanity(looked, f"{title}: do the maps say anything? (n = {found['checked']} faces)"),
+        "sanity": plots.plot_sanity(result, f"{title}: sanity checks (n = {summary['checked']} faces)"),
     }
-    drawn = {key: figure for key, figure in made.items() if figure is not None}
-    for key, figure in drawn.items():
-        save(figure, folder / "figures" / f"{name}-{key}.png")
-    pictures = [f"![{key}](figures/{name}-{key}.png)\n\n*{plots.CAPTIONS[key.partition('-')[0]]}*" for key in drawn]
-    page = folder / f"{name}.md"
-    write_text(
-        page,
-        "\n\n".join([f"# {escape_markdown(name)}: where the model looks", attribution_text(found), *pictures]) + "\n",
-    )
-    write_json(folder / f"{name}.json", found)
-    return page
+    document = Document(f"Attribution on {name}", _blocks(summary))
+    for key, figure in figures.items():
+        document.add(figure_block(f"{name}-{key}", figure, plots.CAPTIONS[key.partition("-")[0]]))
+    report = write_document(folder, document, name)["markdown"]
+    write_json(folder / f"{name}.json", summary)
+    return report
 
 
-def attribution_text(found: Mapping[str, Any]) -> str:
-    """What the command prints: where the methods look, and what they are worth."""
-    target = "the predicted age" if found["target"] == "age" else "the expectation of the predicted distribution"
-    parts = [
-        f"**{escape_markdown(found['test'])}**: what {target} comes from, on {format_count(found['n'])} of "
-        f"{format_count(found['of'])} faces, every age "
-        "band alike as far as it has faces. A region's figure says how much of the map lies there, as a multiple of its area.",
-        _regions(found["methods"]),
-        _checks(found["methods"]),
-        f"The checks look at {format_count(found['checked'])} faces. Random weights: Spearman's rank correlation of "
-        "the map with that of "
-        f"a network with random weights must lie below {MAX_RANDOM_CORRELATION:g}, its interval with it. Deletion and "
-        "insertion: how much "
-        "further the answer moves than when cells are covered, or uncovered, in random order; above 0 is right for deletion, below "
-        "0 for insertion. In brackets: 95 % bootstrap intervals.",
-        *(f"Note: {escape_markdown(note)}." for note in found["notes"]),
+def attribution_text(summary: Mapping[str, Any]) -> str:
+    """Return the region shares and the sanity checks as Markdown, which the command line prints.
+
+    Args:
+        summary: the content of `<test>.json`.
+
+    Returns:
+        The Markdown text.
+    """
+    return blocks_to_markdown(_blocks(summary))
+
+
+def _blocks(summary: Mapping[str, Any]) -> list[Block]:
+    target = "the predicted age" if summary["target"] == "age" else "the expectation of the predicted distribution"
+    methods = summary["methods"]
+    blocks: list[Block] = [
+        Paragraph(
+            [
+                strong(summary["test"]),
+                f": attribution of {target} on {format_count(summary['n'])} of {format_count(summary['of'])} faces, sampled "
+                "equally from each age band as far as it has enough faces. A region's value is its share of the map divided by "
+                "its share of the area.",
+            ]
+        ),
+        _region_table(methods),
+        _check_table(methods),
+        Paragraph(
+            f"The checks use {format_count(summary['checked'])} faces. Random weights: Spearman's rank correlation between the "
+            "map and the map of a network with random weights; the check passes if the upper end of its interval is below "
+            f"{MAX_RANDOM_CORRELATION:g}. Deletion and insertion: additional change of the prediction compared with covering, or "
+            "uncovering, cells in random order; the check passes above 0 for deletion and below 0 for insertion. In brackets: "
+            "95 % bootstrap intervals."
+        ),
+        *(Paragraph(f"Note: {note}.") for note in summary["notes"]),
     ]
-    small = [
-        f"{name} ({format_count(entry['n'])})"
-        for groups in next(iter(found["methods"].values()))["groups"].values()
+    small_groups = [
+        f"{group_name(grouping, name)} ({format_count(entry['n'])})"
+        for grouping, groups in next(iter(methods.values()))["groups"].items()
         for name, entry in groups.items()
         if not entry["shown"]
     ]
-    if small:
-        parts.append(f"Too few faces for a mean map: {escape_markdown(', '.join(small))}.")
-    return "\n\n".join(parts)
+    if small_groups:
+        blocks.append(Paragraph(f"Groups with too few faces for a mean map: {', '.join(small_groups)}."))
+    return blocks
 
 
-def _regions(methods: Mapping[str, Any]) -> str:
-    names = list(next(iter(methods.values()))["regions"])
+def _region_table(methods: Mapping[str, Any]) -> TableBlock:
+    regions = list(next(iter(methods.values()))["regions"])
     rows = [
-        [entry["title"], *(format_number(entry["regions"][name]["times"]) for name in names)]
+        [entry["title"], *(format_number(entry["regions"][region]["times"]) for region in regions)]
         for entry in methods.values()
     ]
-    return markdown_table(["method", *names], rows)
+    return TableBlock(["method", *regions], rows)
 
 
-def _checks(methods: Mapping[str, Any]) -> str:
+def _check_table(methods: Mapping[str, Any]) -> TableBlock:
     rows = []
     for entry in methods.values():
         sanity = entry["sanity"]
@@ -87,8 +118,8 @@ def _checks(methods: Mapping[str, Any]) -> str:
                 format_verdict(sanity),
             ]
         )
-    return markdown_table(["method", "random weights", "deletion (years)", "insertion (years)", "verdict"], rows)
+    return TableBlock(["method", "random weights", "deletion (years)", "insertion (years)", "verdict"], rows)
 
 
 def _by(grouping: str) -> str:
-    return "age band" if grouping == "age_band" else escape_markdown(grouping.replace("*", " × "))
+    return "age band" if grouping == "age_band" else label(group_name(grouping, grouping))

@@ -1,4 +1,4 @@
-"""Where a model looks: maps of single faces, mean maps by age band and group, and what they are worth."""
+"""Attribution analysis: maps of single faces, mean maps by age band and group, and sanity checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ from agebench.training.prediction import predict
 from agebench.utils.text import did_you_mean
 
 SCHEMA = 1
-N_SANITY_FACES = 24  # faces that the sanity checks look at
-MIN_MAPS_PER_GROUP = 10  # a mean of fewer maps is a picture of these faces, not of the group
+N_SANITY_FACES = 24
+MIN_MAPS_PER_GROUP = 10  # the mean of fewer maps depends on the individual faces
 N_EXAMPLES = 6
-SMOOTHING_SIGMA = 0.04  # of the side, standard deviation
+SMOOTHING_SIGMA = 0.04  # standard deviation, as a fraction of the side
 
 
 @dataclass(frozen=True)
 class AttributionResult:
-    """What was found, and what pictures need.
+    """The result of an attribution analysis, with the data of its figures.
 
     Attributes:
-        found: ready for JSON.
-        faces: (N, S, S, 3) uint8 those that were explained.
-        maps: method -> (N, S, S).
-        random: method -> (n, S, S), the maps of a random network for the first n faces of `checked`.
-        checked: (n,) places in `faces` that the sanity checks looked at.
-        singles: places in `faces` to be shown one by one.
+        summary: the results as JSON values.
+        faces: (N, S, S, 3) uint8, the explained faces.
+        maps: the maps by method, each (N, S, S).
+        random: the maps of a network with random weights by method, each (n, S, S), one per face of `checked`.
+        checked: (n,) the indices in `faces` of the faces of the sanity checks.
+        singles: the indices in `faces` of the faces that are shown individually.
         groups: the groupings of `faces`.
     """
 
@@ -64,66 +64,77 @@ def explain(
     minimum: int = MIN_MAPS_PER_GROUP,
     label: str = "",
 ) -> AttributionResult:
-    """Explain a sample of the faces that has every age band alike.
+    """Explain a sample of faces that is balanced over age bands.
 
     Args:
-        trained: the model.
-        samples: whose faces these are.
-        data: the faces, row by row.
-        methods: of `METHODS`; none: all that can explain the model.
-        images: how many faces at most.
-        wanted: sample_ids to be shown one by one; none: some of every age.
-        seed: of the sample and of the random networks.
-        minimum: groups with fewer faces in the sample have no mean map.
-        label: of progress bars.
+        trained: the estimator.
+        samples: the images of the faces, with their labels.
+        data: the aligned faces, in the order of `samples`.
+        methods: names of `METHODS`; empty for all applicable methods.
+        images: the maximum number of faces.
+        wanted: sample_ids of faces to show individually; empty for a selection of all ages.
+        seed: the seed of the sample and of the random weights.
+        minimum: the number of faces below which a group has no mean map.
+        label: the label of the progress bars.
+
+    Returns:
+        The maps, their summary and the results of the sanity checks.
 
     Raises:
-        UserError: a wanted image is not there or has no face, or a method cannot explain the model.
+        UserError: a wanted image does not exist or has no aligned face, or a method is not applicable to the estimator.
     """
     chosen, singles = _sample(samples, images, wanted, seed)
-    few = FaceDataset(data.pixels, data.rows[chosen], data.ages[chosen])
-    explained, can, notes = select_methods(trained, few, methods)
-    maps = compute_attributions(explained, trained, few, can, label=f"{label}: maps")
+    faces = FaceDataset(data.pixels, data.rows[chosen], data.ages[chosen])
+    target, applicable, notes = select_methods(trained, faces, methods)
+    maps = compute_attributions(target, trained, faces, applicable, label=f"{label}: maps")
     table = samples.table.iloc[chosen].reset_index(drop=True)
-    checked = np.sort(np.random.default_rng([seed, 7]).permutation(len(few))[:N_SANITY_FACES])
-    part = FaceDataset(few.pixels, few.rows[checked], few.ages[checked])
-    theirs = {name: of[checked] for name, of in maps.items()}
-    codes = reindex(row_clusters(table)[checked])
-    sanity, random = sanity_check(explained, trained, part, theirs, codes, seed=seed, label=f"{label}: checks")
-    made = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
-    pixels: np.ndarray = np.ascontiguousarray(few.pixels[few.rows])
-    predicted = predict(explained.model, few, trained.card, trained.device, precision=trained.precision).age
-    found = {
+    checked = np.sort(np.random.default_rng([seed, 7]).permutation(len(faces))[:N_SANITY_FACES])
+    checked_faces = FaceDataset(faces.pixels, faces.rows[checked], faces.ages[checked])
+    checked_maps = {method: method_maps[checked] for method, method_maps in maps.items()}
+    clusters = reindex(row_clusters(table)[checked])
+    sanity, random = sanity_check(
+        target, trained, checked_faces, checked_maps, clusters, seed=seed, label=f"{label}: checks"
+    )
+    groups = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
+    pixels: np.ndarray = np.ascontiguousarray(faces.pixels[faces.rows])
+    predicted = predict(target.model, faces, trained.card, trained.device, precision=trained.precision).age
+    summary = {
         "schema": SCHEMA,
-        "n": len(few),
+        "n": len(faces),
         "of": len(data),
-        "checked": len(part),
-        "target": explained.target,
-        "layer": explained.layer,
+        "checked": len(checked_faces),
+        "target": target.target,
+        "layer": target.layer,
         "methods": {
-            method: _of_method(method, of, sanity[method], made, trained.coverage, minimum)
-            for method, of in maps.items()
+            method: _method_entry(method, method_maps, sanity[method], groups, trained.coverage, minimum)
+            for method, method_maps in maps.items()
         },
-        "singles": _of_singles(table.iloc[singles], predicted[singles]),
+        "singles": _single_entries(table.iloc[singles], predicted[singles]),
         "notes": notes,
     }
-    return AttributionResult(found, pixels, maps, random, checked, singles, made)
+    return AttributionResult(summary, pixels, maps, random, checked, singles, groups)
 
 
 def normalize_maps(maps: np.ndarray) -> np.ndarray:
-    """(N, S, S) -> how much is marked, as a multiple of an even spread: each has a mean of 1, so that every face counts alike.
+    """Smooth maps, take their absolute value, and scale each map to a mean of 1, so that all faces have equal weight.
 
-    What a neighbourhood of a pixel adds or takes on balance, without its sign (see `agebench.analysis.tuning.diagnostics.cells`).
+    Smoothing precedes the absolute value for the reason given in `agebench.analysis.attribution.sanity_checks.pool_to_cells`.
+
+    Args:
+        maps: (N, S, S) signed maps.
+
+    Returns:
+        (N, S, S): the attribution relative to a uniform map.
     """
     blur = operators.gaussian_matrix(maps.shape[-1], SMOOTHING_SIGMA * maps.shape[-1])
-    size = operators.apply_separable(torch.from_numpy(maps), blur).abs().numpy()
-    mean = size.mean(axis=(1, 2), keepdims=True)
-    made: np.ndarray = np.where(mean > 0, size / np.where(mean > 0, mean, 1), 1.0)
-    return made
+    magnitude = operators.apply_separable(torch.from_numpy(maps), blur).abs().numpy()
+    mean = magnitude.mean(axis=(1, 2), keepdims=True)
+    normalized: np.ndarray = np.where(mean > 0, magnitude / np.where(mean > 0, mean, 1), 1.0)
+    return normalized
 
 
 def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> tuple[Ints, Ints]:
-    """Rows to explain, and places among them to show: the wanted ones, else some spread over the ages."""
+    """Return the rows to explain, and the indices among them of the faces to show individually."""
     table = samples.table
     rows = {str(name): row for row, name in enumerate(table["sample_id"])}
     reasons = dict(zip(samples.rejected["sample_id"], samples.rejected["reason"], strict=True))
@@ -134,58 +145,58 @@ def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> 
             raise UserError(f"--image {name}: no such image in the test set{did_you_mean(name, rows)}")
     generator = np.random.default_rng(derive_seed(seed, "explain"))
     codes = age_bands(table["age"].to_numpy(float)).codes
-    # In turns from every band: the k-th of each band comes before the (k + 1)-th of any.
+    # Bands alternate: the k-th face of each band precedes the (k + 1)-th face of any band.
     shuffled = generator.permutation(len(table))
-    turn = np.empty(len(table), dtype=np.int64)
+    rank_in_band = np.empty(len(table), dtype=np.int64)
     for code in np.unique(codes):
         members = shuffled[codes[shuffled] == code]
-        turn[members] = np.arange(len(members))
-    order = shuffled[np.argsort(turn[shuffled], kind="stable")]
+        rank_in_band[members] = np.arange(len(members))
+    order = shuffled[np.argsort(rank_in_band[shuffled], kind="stable")]
     first = [rows[name] for name in dict.fromkeys(wanted)]
     chosen = np.array(list(dict.fromkeys([*first, *order[:images].tolist()]))[: max(images, len(first))])
     if first:
         return chosen, np.arange(len(first))
     by_age = np.argsort(table["age"].to_numpy(float)[chosen], kind="stable")
-    places = np.unique(np.linspace(0, len(chosen) - 1, min(N_EXAMPLES, len(chosen))).round().astype(int))
-    return chosen, by_age[places]
+    evenly_spaced = np.unique(np.linspace(0, len(chosen) - 1, min(N_EXAMPLES, len(chosen))).round().astype(int))
+    return chosen, by_age[evenly_spaced]
 
 
-def _of_method(
-    method: str, maps: np.ndarray, sanity: dict[str, Any], made: Sequence[Grouping], coverage: float, minimum: int
+def _method_entry(
+    method: str, maps: np.ndarray, sanity: dict[str, Any], groups: Sequence[Grouping], coverage: float, minimum: int
 ) -> dict[str, Any]:
-    """What one method found: whether it may be believed, and where it looks, over all faces and by group."""
+    """Summarize one method: its sanity checks, and its region shares overall and by group."""
     return {
         "title": METHODS[method],
         "passed": sanity["passed"],
         "sanity": sanity,
         "regions": _regions(maps, coverage),
-        "groups": {grouping.name: _groups(grouping, maps, coverage, minimum) for grouping in made},
+        "groups": {grouping.name: _group_entries(grouping, maps, coverage, minimum) for grouping in groups},
     }
 
 
-def _of_singles(rows: pd.DataFrame, predicted: np.ndarray) -> list[dict[str, Any]]:
+def _single_entries(rows: pd.DataFrame, predicted: np.ndarray) -> list[dict[str, Any]]:
     return [
-        {"sample_id": str(name), "age": float(age), "age_pred": float(said)}
-        for name, age, said in zip(rows["sample_id"], rows["age"], predicted, strict=True)
+        {"sample_id": str(name), "age": float(age), "age_pred": float(age_pred)}
+        for name, age, age_pred in zip(rows["sample_id"], rows["age"], predicted, strict=True)
     ]
 
 
 def _regions(maps: np.ndarray, coverage: float) -> dict[str, Any]:
-    """Region -> its share of the area, and of all that is marked; `times` is their ratio, 1 for an even spread."""
+    """Return each region's share of the area and of the attribution; `times` is their ratio, 1 for a uniform map."""
     mean = normalize_maps(maps).mean(axis=0)
-    found = {}
+    regions = {}
     for name in (*FACE, "corners"):
         inside = region_mask(region_boxes(name, coverage), maps.shape[-1]).numpy()
-        area, marked = float(inside.mean()), float((inside * mean).mean())
-        found[name] = {"area": area, "share": marked, "times": marked / area}
-    return found
+        area, share = float(inside.mean()), float((inside * mean).mean())
+        regions[name] = {"area": area, "share": share, "times": share / area}
+    return regions
 
 
-def _groups(grouping: Grouping, maps: np.ndarray, coverage: float, minimum: int) -> dict[str, Any]:
-    made = {}
-    for place, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
+def _group_entries(grouping: Grouping, maps: np.ndarray, coverage: float, minimum: int) -> dict[str, Any]:
+    entries = {}
+    for code, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
         entry: dict[str, Any] = {"n": int(n), "shown": bool(n >= minimum)}
         if entry["shown"]:
-            entry["regions"] = _regions(maps[grouping.codes == place], coverage)
-        made[name] = entry
-    return made
+            entry["regions"] = _regions(maps[grouping.codes == code], coverage)
+        entries[name] = entry
+    return entries

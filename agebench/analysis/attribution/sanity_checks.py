@@ -1,4 +1,4 @@
-"""Is a heatmap about the model at all? Random weights must destroy it, and what it marks must matter."""
+"""Sanity checks of attribution maps: weight randomization, deletion and insertion."""
 
 import copy
 from dataclasses import replace
@@ -17,38 +17,46 @@ from agebench.metrics.confidence_intervals import metric_values
 from agebench.training.augmentation import normalize
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
 
-N_RANDOMIZATIONS = 2  # random networks
-GRID_SIZE = 8  # a side: what is compared, covered and uncovered
-DELETION_STEP = 4  # cells at a time
-# Maps of a network with random weights that still rank the cells like this are not about what the network learned.
+N_RANDOMIZATIONS = 2  # networks with random weights
+GRID_SIZE = 8  # cells per side that are compared, covered and uncovered
+DELETION_STEP = 4  # cells that are covered or uncovered together
+# A higher rank correlation with the maps of random weights means that the map does not depend on the learned weights.
 MAX_RANDOM_CORRELATION = 0.5
+_CHECK_TITLES = {"randomised": "random weights", "deletion": "deletion", "insertion": "insertion"}
 
 
-def randomize_weights(explained: AttributionTarget, images: Tensor, seed: int) -> AttributionTarget:
-    """The same network with every weight drawn anew as before training (Adebayo et al. 2018, full randomisation).
+def randomize_weights(target: AttributionTarget, images: Tensor, seed: int) -> AttributionTarget:
+    """Copy a network and reinitialize all its weights (Adebayo et al. 2018, "Sanity checks for saliency maps", section 3).
 
-    Batch normalisation then sees `images`, so that a deep network's signal neither dies nor explodes.
+    Args:
+        target: the network.
+        images: (B, 3, S, S) normalized images, from which the statistics of batch normalization are estimated, so that the
+            activations of a deep network neither vanish nor explode.
+        seed: the seed of the weights.
+
+    Returns:
+        The network with random weights.
     """
-    model = copy.deepcopy(explained.model)
+    model = copy.deepcopy(target.model)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for module in model.modules():
-            own = list(module.parameters(recurse=False))
+            parameters = list(module.parameters(recurse=False))
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
             else:
-                for parameter in own:
+                for parameter in parameters:
                     parameter.normal_(0.0, float(parameter.std()) if parameter.numel() > 1 else 1.0)
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = None  # the plain mean over what it sees
+                module.momentum = None  # use the plain mean of all batches
         model.backbone.train()
         model.backbone(images)
-    return replace(explained, model=model.eval())
+    return replace(target, model=model.eval())
 
 
 def sanity_check(
-    explained: AttributionTarget,
+    target: AttributionTarget,
     trained: TrainedEstimator,
     data: FaceDataset,
     maps: dict[str, np.ndarray],
@@ -57,34 +65,35 @@ def sanity_check(
     seed: int = 0,
     label: str = "",
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Both checks of every method, and the maps of the first random network, to be looked at.
+    """Run the sanity checks for each method.
 
     Args:
-        explained: the network.
-        trained: the model as it was opened.
-        data: faces to check on.
-        maps: method -> (N, S, S), the maps of these faces.
-        clusters: (N,) whose faces they are, for the intervals.
-        seed: of the random networks.
-        label: of the progress bar.
+        target: the network and the explained quantity.
+        trained: the estimator that contains the network.
+        data: the faces to check on.
+        maps: the maps of these faces by method, each (N, S, S).
+        clusters: (N,) the subject of each face, which the bootstrap resamples.
+        seed: the seed of the random weights and of the random order.
+        label: the label of the progress bar.
 
     Returns:
-        method -> `randomised` (rank_correlation, passed), `deletion` and `insertion` (curve, random, difference, passed),
-        `passed`; and method -> (N, S, S).
+        By method, `randomised` (rank_correlation, draws, passed), `deletion` and `insertion` (share, curve, random,
+        difference, passed) and `passed`; and by method, the maps (N, S, S) of the first network with random weights.
     """
     faces = torch.from_numpy(data.pixels[data.rows]).to(trained.device)
     images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
     networks = [
-        randomize_weights(explained, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)
+        randomize_weights(target, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)
     ]
     random = [compute_attributions(network, trained, data, list(maps), label=label) for network in networks]
     order = np.argsort(np.random.default_rng(seed).random((len(data), GRID_SIZE**2)), axis=1)
-    by_chance = _curves(explained, trained, data, order)
-    found = {}
-    for method, of in maps.items():
-        similarity = np.mean([rank_correlation(of, one[method]) for one in random], axis=0)
+    random_curves = _curves(target, trained, data, order)
+    checks = {}
+    for method, method_maps in maps.items():
+        similarity = np.mean([rank_correlation(method_maps, other[method]) for other in random], axis=0)
         correlation = _means(similarity[None], clusters)[0]
-        curves = _curves(explained, trained, data, np.argsort(-pool_to_cells(of).reshape(len(of), -1), axis=1))
+        map_order = np.argsort(-pool_to_cells(method_maps).reshape(len(data), -1), axis=1)
+        curves = _curves(target, trained, data, map_order)
         entry: dict[str, Any] = {
             "randomised": {
                 "rank_correlation": correlation,
@@ -92,82 +101,114 @@ def sanity_check(
                 "passed": (correlation["high"] if correlation["high"] is not None else 1.0) < MAX_RANDOM_CORRELATION,
             }
         }
-        for way, sign, curve, chance in zip(("deletion", "insertion"), (1, -1), curves, by_chance, strict=True):
-            difference = _means((curve - chance).mean(axis=1)[None], clusters)[0]
+        for check, sign, curve, random_curve in zip(
+            ("deletion", "insertion"), (1, -1), curves, random_curves, strict=True
+        ):
+            difference = _means((curve - random_curve).mean(axis=1)[None], clusters)[0]
             ends = (difference["low"], difference["high"])
-            shown = None not in ends and min(sign * ends[0], sign * ends[1]) > 0  # type: ignore[operator]
-            entry[way] = {
+            significant = None not in ends and min(sign * ends[0], sign * ends[1]) > 0  # type: ignore[operator]
+            entry[check] = {
                 "share": [float(share) for share in np.linspace(0, 1, curve.shape[1])],
                 "curve": [float(value) for value in curve.mean(axis=0)],
-                "random": [float(value) for value in chance.mean(axis=0)],
+                "random": [float(value) for value in random_curve.mean(axis=0)],
                 "difference": difference,
-                "passed": bool(shown),
+                "passed": bool(significant),
             }
-        entry["passed"] = all(entry[part]["passed"] for part in ("randomised", "deletion", "insertion"))
-        found[method] = entry
-    return found, random[0]
+        entry["passed"] = all(entry[check]["passed"] for check in _CHECK_TITLES)
+        checks[method] = entry
+    return checks, random[0]
 
 
 def pool_to_cells(maps: np.ndarray) -> np.ndarray:
-    """(N, S, S) -> (N, CELLS, CELLS): what every cell adds or takes on balance, without its sign.
+    """Return the absolute mean attribution of each cell.
 
-    On balance, because pixel by pixel |map| of integrated gradients follows the picture's contrast whatever the weights.
+    The mean is taken before the absolute value, because the absolute attributions of integrated gradients follow the
+    contrast of the image for any weights.
+
+    Args:
+        maps: (N, S, S) signed maps.
+
+    Returns:
+        (N, GRID_SIZE, GRID_SIZE).
     """
     pooled: np.ndarray = F.adaptive_avg_pool2d(torch.from_numpy(maps)[:, None], GRID_SIZE)[:, 0].abs().numpy()
     return pooled
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> Floats:
-    """(N,) Spearman's rho of two maps of the same face, over their cells; 0 where one of them is flat."""
+    """Compute Spearman's rank correlation over the cells of two maps of the same face.
+
+    Args:
+        first: (N, S, S) signed maps.
+        second: (N, S, S) signed maps of the same faces.
+
+    Returns:
+        (N,) correlations; 0 if one of the maps is constant.
+    """
     ranks = [stats.rankdata(pool_to_cells(maps).reshape(len(maps), -1), axis=1) for maps in (first, second)]
-    a, b = (of - of.mean(axis=1, keepdims=True) for of in ranks)
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     rho: Floats = np.where(spread > 0, (a * b).sum(axis=1) / np.where(spread > 0, spread, 1), 0.0)
     return rho
 
 
 def _curves(
-    explained: AttributionTarget, trained: TrainedEstimator, data: FaceDataset, order: np.ndarray
+    target: AttributionTarget, trained: TrainedEstimator, data: FaceDataset, order: np.ndarray
 ) -> tuple[Floats, Floats]:
-    """Deletion and insertion, each (N, 1 + CELLS² / STEP): |age - the whole face's age| in years.
+    """Compute deletion and insertion curves.
 
-    Deletion covers cells with the normalisation's mean colour, the marked ones first; insertion uncovers them.
+    Deletion covers cells with the mean color of the normalization; insertion starts from a covered image and uncovers cells.
+
+    Args:
+        target: the network and the explained quantity.
+        trained: the estimator that contains the network.
+        data: N faces.
+        order: (N, GRID_SIZE²) the cells in the order in which they are covered or uncovered.
+
+    Returns:
+        The deletion and the insertion curves, each (N, 1 + GRID_SIZE² / DELETION_STEP): the absolute difference in years from
+        the prediction for the uncovered face.
     """
     size = trained.card.size
-    rank = np.argsort(order, axis=1).reshape(len(data), GRID_SIZE, GRID_SIZE)  # when a cell's turn is
-    turn = F.interpolate(torch.from_numpy(rank).float()[:, None], (size, size), mode="nearest")
+    rank = np.argsort(order, axis=1).reshape(len(data), GRID_SIZE, GRID_SIZE)
+    rank_maps = F.interpolate(torch.from_numpy(rank).float()[:, None], (size, size), mode="nearest")
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
-    place = 0
+    start = 0
     for faces, _ in iter_batches(data, np.arange(len(data)), 64, trained.device):
         images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
-        here = turn[place : place + len(faces)].to(images.device)
-        place += len(faces)
+        batch_ranks = rank_maps[start : start + len(faces)].to(images.device)
+        start += len(faces)
         with torch.inference_mode():
-            whole = explained.ages(images)
+            full = target.ages(images)
             for ages, covers in zip(curves, (True, False), strict=True):
                 points = [
-                    (explained.ages(images * ((here >= count) if covers else (here < count))) - whole).abs()
+                    (target.ages(images * ((batch_ranks >= count) if covers else (batch_ranks < count))) - full).abs()
                     for count in range(0, GRID_SIZE**2 + 1, DELETION_STEP)
                 ]
                 ages.append(torch.stack(points, dim=1).cpu())
-    deletion, insertion = (torch.cat(parts).double().numpy() for parts in curves)
+    deletion, insertion = (torch.cat(ages).double().numpy() for ages in curves)
     return deletion, insertion
 
 
 def _means(values: Floats, clusters: Ints, resamples: int = 1000) -> list[dict[str, float | None]]:
-    """The means of values (K, N) with their bootstrap intervals."""
+    """Return the means of `values` (K, N) over N with bootstrap intervals."""
     features = np.concatenate([np.ones((1, values.shape[1])), values]).T
-    whole = np.zeros(values.shape[1], dtype=np.int64)
-    found = ClusterBootstrap(features, [whole], clusters).replicates(
+    one_group = np.zeros(values.shape[1], dtype=np.int64)
+    bootstrap = ClusterBootstrap(features, [one_group], clusters).replicates(
         lambda sums: sums[0][0, 1:] / sums[0][0, :1], resamples=resamples, seed=0
     )
-    return list(metric_values([(str(idx), "mean_change") for idx in range(len(values))], found).values())
+    means = metric_values([(str(idx), "mean_change") for idx in range(len(values))], bootstrap).values()
+    return [{"value": mean.value, "low": mean.ci_low, "high": mean.ci_high} for mean in means]
 
 
 def format_verdict(entry: dict[str, Any]) -> str:
-    """In a few words, as pictures have it."""
-    failed = [_WORDS[part] for part in _WORDS if not entry[part]["passed"]]
-    return f"fails: {', '.join(failed)}" if failed else "passes its checks"
+    """Format the results of the checks of one method.
 
+    Args:
+        entry: the checks of the method.
 
-_WORDS = {"randomised": "random weights", "deletion": "deletion", "insertion": "insertion"}
+    Returns:
+        The failed checks, or that all checks passed.
+    """
+    failed = [title for check, title in _CHECK_TITLES.items() if not entry[check]["passed"]]
+    return f"fails: {', '.join(failed)}" if failed else "passes all checks"

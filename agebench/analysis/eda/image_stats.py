@@ -1,4 +1,4 @@
-"""What a dataset's images are like, by a random sample of them."""
+"""Image statistics of a random sample of a dataset."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
@@ -18,14 +18,14 @@ from agebench.errors import ImageRejectedError
 from agebench.utils.parallel import available_cores
 from agebench.utils.progress import progress
 
-SAMPLE, SHOWN = 800, 40
-THUMB, FACE = 120, 96
-# Measures of one image -> what they are called, with their unit.
+SAMPLE_SIZE, N_THUMBNAILS = 800, 40
+THUMBNAIL_PIXELS, FACE_PIXELS = 120, 96
+# Titles of the statistics, with their unit.
 IMAGE_STATS = {
-    "brightness": "brightness (mean grey level, 0 to 255)",
-    "contrast": "contrast (standard deviation of grey levels)",
-    "sharpness": "sharpness (mean step between neighbouring pixels, grey levels)",
-    "colour": "colourfulness (mean distance from grey, levels)",
+    "brightness": "brightness (mean gray level, 0 to 255)",
+    "contrast": "contrast (standard deviation of gray levels)",
+    "sharpness": "sharpness (mean difference of neighboring pixels, gray levels)",
+    "colour": "colorfulness (mean distance from gray, levels)",
 }
 
 
@@ -34,10 +34,10 @@ class ImageSample:
     """A random sample of a dataset's images.
 
     Attributes:
-        table: one row an image that could be opened: age, gender, race and further labels, width and height in pixels, the
-            `MEASURES`, and `grey` for images without colour. Measures are taken at 120 pixels.
-        thumbs: (k, 120, 120, 3) uint8: the first of them, whole, padded to a square.
-        faces: (n, 96, 96, 3) uint8 on the template, or None where faces would have to be detected first.
+        table: one row per readable image: the labels, width and height in pixels, the `IMAGE_STATS` at 120 pixels, and
+            `grey` for images without color.
+        thumbnails: (k, 120, 120, 3) uint8, the first k images, padded to a square.
+        faces: (n, 96, 96, 3) uint8, the aligned faces, or None if faces must be detected first.
     """
 
     table: pd.DataFrame
@@ -45,99 +45,114 @@ class ImageSample:
     faces: np.ndarray | None
 
     def summary(self) -> dict[str, Any]:
-        """Medians and ranges of what was measured."""
+        """Return the median, 5 % and 95 % quantiles of each statistic."""
         table = self.table
         if not len(table):
             return {"n": 0}
-        found: dict[str, Any] = {"n": len(table), "grey": float(table["grey"].mean())}
+        summary: dict[str, Any] = {"n": len(table), "grey": float(table["grey"].mean())}
         for column in ("width", "height", *IMAGE_STATS):
             low, middle, high = np.quantile(table[column].to_numpy(float), (0.05, 0.5, 0.95))
-            found[column] = {
+            summary[column] = {
                 "p5": round(float(low), 2),
                 "median": round(float(middle), 2),
                 "p95": round(float(high), 2),
             }
-        return found
+        return summary
 
 
 def sample_images(
-    reader: Reader, samples: Samples, card: DatasetCard, *, seed: int, count: int = SAMPLE
+    reader: Reader, samples: Samples, card: DatasetCard, *, seed: int, count: int = SAMPLE_SIZE
 ) -> ImageSample:
-    """Open up to `count` random images. Those that cannot be opened are the audit's to report."""
+    """Measure random images of a dataset; unreadable images are omitted, because the audit reports them.
+
+    Args:
+        reader: the dataset's reader.
+        samples: the images to sample from.
+        card: the dataset's card, which specifies the face alignment.
+        seed: the seed of the sample.
+        count: the maximum number of images.
+
+    Returns:
+        The statistics, thumbnails and aligned faces.
+    """
     chosen = np.random.default_rng([seed, 0x100C]).permutation(len(samples))[:count]
     table = samples.table.iloc[chosen]
-    spec = None if card.faces == "detect" else AlignmentSpec(card.faces, FACE, 1.0, card.landmark_points)
+    spec = None if card.faces == "detect" else AlignmentSpec(card.faces, FACE_PIXELS, 1.0, card.landmark_points)
     landmarks = table["landmarks"] if "landmarks" in table else pd.Series([None] * len(table), index=table.index)
 
-    def seen(path: str, points: Sequence[float] | None) -> _Seen | None:
+    def measure(path: str, points: Sequence[float] | None) -> _Measurement | None:
         try:
             image = open_image(reader.image_bytes(path))
-            return _seen(image, align_or_crop(image, spec, points) if spec else None)
+            return _measure(image, align_or_crop(image, spec, points) if spec else None)
         except (ImageRejectedError, OSError):
             return None
 
     rows: list[Any] = []
-    measured: list[dict[str, float]] = []
-    thumbs: list[np.ndarray] = []
+    stats: list[dict[str, float]] = []
+    thumbnails: list[np.ndarray] = []
     faces: list[np.ndarray] = []
-    with ThreadPoolExecutor(available_cores()) as pool:  # threads: decoding and resizing let go of the interpreter
-        every = pool.map(seen, table["path"], landmarks)
-        looking = progress(every, total=len(table), label=f"{card.name}: looking", unit="img")
-        for row, one in zip(table.index, looking, strict=True):
-            if one is None:
+    with ThreadPoolExecutor(available_cores()) as pool:  # threads, because decoding and resizing release the GIL
+        results = pool.map(measure, table["path"], landmarks)
+        bar = progress(results, total=len(table), label=f"{card.name}: image statistics", unit="img")
+        for row, measurement in zip(table.index, bar, strict=True):
+            if measurement is None:
                 continue
             rows.append(row)
-            measured.append(one.measures)
-            if len(thumbs) < SHOWN:
-                thumbs.append(np.asarray(ImageOps.pad(one.small, (THUMB, THUMB), color="white")))
-            if one.face is not None:
-                faces.append(one.face)
+            stats.append(measurement.stats)
+            if len(thumbnails) < N_THUMBNAILS:
+                size = (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
+                thumbnails.append(np.asarray(ImageOps.pad(measurement.thumbnail, size, color="white")))
+            if measurement.face is not None:
+                faces.append(measurement.face)
     columns = ["width", "height", *IMAGE_STATS, "grey"]
-    found = table.loc[rows].reset_index(drop=True).join(pd.DataFrame(measured, columns=columns))
-    return ImageSample(found, np.array(thumbs, np.uint8), np.array(faces, np.uint8) if faces else None)
+    measured = table.loc[rows].reset_index(drop=True).join(pd.DataFrame(stats, columns=columns))
+    return ImageSample(measured, np.array(thumbnails, np.uint8), np.array(faces, np.uint8) if faces else None)
 
 
-def mean_face_by_group(faces: np.ndarray, codes: np.ndarray, *, least: int = 8) -> dict[int, np.ndarray]:
-    """Code -> the mean of its faces (S, S, 3) uint8; codes of fewer than `least` faces are left out.
+def mean_face_by_group(faces: np.ndarray, codes: np.ndarray, *, min_faces: int = 8) -> dict[int, np.ndarray]:
+    """Compute the mean face of each group.
 
     Args:
         faces: (n, S, S, 3) uint8.
-        codes: (n,) integers, -1 for none.
-        least: faces.
+        codes: (n,) group codes, -1 for no group.
+        min_faces: groups with fewer faces are omitted.
+
+    Returns:
+        The mean faces (S, S, 3) uint8 by code.
     """
-    found = {}
+    means = {}
     for code in np.unique(codes[codes >= 0]):
         members = faces[codes == code]
-        if len(members) >= least:
-            found[int(code)] = members.mean(axis=0).astype(np.uint8)
-    return found
+        if len(members) >= min_faces:
+            means[int(code)] = members.mean(axis=0).astype(np.uint8)
+    return means
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What is kept of one image: not the image, 800 photographs do not fit into memory."""
+class _Measurement:
+    """The data that are kept of one image; the memory does not suffice for 800 whole photographs."""
 
-    small: Image.Image
-    measures: dict[str, float]
+    thumbnail: Image.Image
+    stats: dict[str, float]
     face: np.ndarray | None
 
 
-def _seen(image: Image.Image, face: np.ndarray | None) -> _Seen:
-    share = min(1.0, THUMB / max(image.size))
-    width, height = (max(1, round(side * share)) for side in image.size)
-    small = image.resize((width, height), Image.Resampling.BOX)
-    return _Seen(small, {"width": image.width, "height": image.height, **_measures(small)}, face)
+def _measure(image: Image.Image, face: np.ndarray | None) -> _Measurement:
+    scale = min(1.0, THUMBNAIL_PIXELS / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    thumbnail = image.resize((width, height), Image.Resampling.BOX)
+    return _Measurement(thumbnail, {"width": image.width, "height": image.height, **_image_stats(thumbnail)}, face)
 
 
-def _measures(image: Image.Image) -> dict[str, float]:
+def _image_stats(image: Image.Image) -> dict[str, float]:
     pixels = np.asarray(image, np.float32)
-    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1) if grey.shape[axis] > 1]
-    apart = np.abs(pixels - pixels.mean(axis=2, keepdims=True)).mean()
+    gray = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    differences = [np.abs(np.diff(gray, axis=axis)).mean() for axis in (0, 1) if gray.shape[axis] > 1]
+    colorfulness = np.abs(pixels - pixels.mean(axis=2, keepdims=True)).mean()
     return {
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
-        "sharpness": float(np.mean(steps)) if steps else 0.0,
-        "colour": float(apart),
-        "grey": float(apart < 0.5),
+        "brightness": float(gray.mean()),
+        "contrast": float(gray.std()),
+        "sharpness": float(np.mean(differences)) if differences else 0.0,
+        "colour": float(colorfulness),
+        "grey": float(colorfulness < 0.5),
     }

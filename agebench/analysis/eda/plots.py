@@ -1,4 +1,4 @@
-"""All figures of a dataset, with what is said below them."""
+"""All figures of a dataset profile, with their captions."""
 
 from typing import Any
 
@@ -15,35 +15,41 @@ from agebench.analysis.eda.label_plots import (
 from agebench.analysis.eda.profile import DatasetProfile
 
 
-def profile_figures(found: DatasetProfile) -> dict[str, tuple[Figure | None, str]]:
-    """Every figure of one dataset with its caption."""
-    pairs: dict[str, Any] = {
+def profile_figures(profile: DatasetProfile) -> dict[str, tuple[Figure | None, str]]:
+    """Draw the figures of a dataset profile.
+
+    Args:
+        profile: the profile.
+
+    Returns:
+        The figures and their captions by name; a figure is None if its data are missing.
+    """
+    crosstabs: dict[str, Any] = {
         f"crosstab-{key.replace('*', '-')}": (
-            plot_crosstab(found, *key.split("*")), f"Cross-tabulation of {key.replace('*', ' and ')}."
+            plot_crosstab(profile, *key.split("*")), f"Cross-tabulation of {key.replace('*', ' and ')}."
         )
-        for key in [*found.summary["crosstabs"]][:3]
+        for key in [*profile.summary["crosstabs"]][:3]
     }  # fmt: skip
     return {
         "samples": (
-            plot_sample_grid(found),
-            "Random images with their labels. Images of people: look at them, do not publish them.",
+            plot_sample_grid(profile),
+            "Random images with their labels. Do not publish images of people.",
         ),
-        "histograms": (plot_histograms(found), "Images by age and by group."),
-        **pairs,
+        "histograms": (plot_histograms(profile), "Images by age and by group."),
+        **crosstabs,
         "age-by-group": (
-            plot_age_violins(found),
-            "Age by group: the violin is the shape, the box median and quartiles, whiskers "
-            "1.5 box lengths. "
-            "Groups of fewer than 30 images are shown as points.",
+            plot_age_violins(profile),
+            "Age by group: density (violin), median and quartiles (box); whiskers: 1.5 interquartile ranges. Groups of fewer "
+            "than 30 images are shown as points.",
         ),
         "pyramids": (
-            plot_population_pyramids(found),
-            "Age pyramids: women left, men right, five years a bar; scales differ between panels.",
+            plot_population_pyramids(profile),
+            "Population pyramids: women left, men right, five years per bar; scales differ between panels.",
         ),
-        "parts": (plot_splits(found), "Train, validation and test part, as a run with this seed divides the images."),
-        "images": (plot_image_stats(found), "What the image files are like; dashed: the median."),
+        "parts": (plot_splits(profile), "Train, validation and test splits of a run with this seed."),
+        "images": (plot_image_stats(profile), "Image statistics; dashed: the median."),
         "mean-faces": (
-            plot_mean_faces(found),
-            "Mean faces on the template that models see: sharp where faces are aligned well.",
+            plot_mean_faces(profile),
+            "Mean aligned faces; sharp features indicate accurate alignment.",
         ),
     }

@@ -1,4 +1,4 @@
-"""A dataset before training: how many images of whom, how they are divided, what stands out, how two datasets differ."""
+"""Dataset profiles: ages, groups, splits, duplicates and image statistics, and comparisons of two datasets."""
 
 import itertools
 from dataclasses import dataclass
@@ -15,52 +15,59 @@ from agebench.analysis.eda.distances import (
     wasserstein_null_quantile,
 )
 from agebench.analysis.eda.image_stats import ImageSample, sample_images
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.run import DataConfig
 from agebench.data.digests import add_digests
 from agebench.data.reject_reasons import count_titles
 from agebench.data.samples import Samples
 from agebench.data.splits.splits import SPLITS, count_exact_duplicates, drop_overlapping
-from agebench.data.storage.importer import open_dataset_reader
+from agebench.data.storage.locate import open_dataset_reader
 from agebench.errors import AgebenchError, UserError
 from agebench.metrics.groups import age_bands
-from agebench.runs.config import DataConfig
 from agebench.runs.splits import make_run_splits
 
 UNKNOWN = "unknown"
-_MOST_REASONS = 8
-_FEW = 30  # images of a year of age below which a model has hardly seen it
+_MAX_REASONS = 8
+_RARE_AGE = 30  # training images per year of age; ages with fewer are rare
 
 
 @dataclass(frozen=True)
 class DatasetProfile:
-    """One dataset, looked at.
+    """The profile of one dataset.
 
     Attributes:
-        card: the dataset's.
-        samples: audited; its table has the further column `part`: train, val or test as a run with this seed divides them,
-            or NA where it cannot be divided.
-        pictures: a random sample of its images.
-        summary: every figure, as JSON.
+        card: the dataset's card.
+        samples: the images with digests; the additional column `part` contains the split (train, val or test) in a run with
+            this seed, or NA if the dataset cannot be split.
+        image_sample: the statistics of a random sample of images.
+        summary: the profile as JSON values.
     """
 
     card: DatasetCard
     samples: Samples
-    pictures: ImageSample
+    image_sample: ImageSample
     summary: dict[str, Any]
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row an image."""
+        """The table of the images, one row per image."""
         return self.samples.table
 
 
 def profile_dataset(card: DatasetCard, *, seed: int = 0) -> DatasetProfile:
-    """Read, audit, divide and look at a dataset.
+    """Read and split a dataset, and compute its profile.
+
+    Args:
+        card: the dataset's card.
+        seed: the seed of the split and of the image sample.
+
+    Returns:
+        The profile.
 
     Raises:
-        DatasetNotFoundError: it is not on this machine.
-        UserError: no image of it can be used.
-        AgebenchError: the copy is damaged.
+        DatasetNotFoundError: the dataset is not stored on this machine.
+        UserError: no image of the dataset is usable.
+        AgebenchError: the local copy is damaged.
     """
     reader = open_dataset_reader(card)
     samples = add_digests(reader, reader.read(), name=card.name)
@@ -68,30 +75,39 @@ def profile_dataset(card: DatasetCard, *, seed: int = 0) -> DatasetProfile:
         raise UserError(
             f"{card.name}: none of its {len(samples.rejected)} images can be used; see `agebench data check`"
         )
-    parts, note = _parts(card, samples, seed)
-    samples = Samples(samples.table.assign(part=parts), samples.groups, samples.rejected)
-    pictures = sample_images(reader, samples, card, seed=seed)
-    return DatasetProfile(card, samples, pictures, _summary(card, samples, pictures, note))
+    splits, note = _assign_splits(card, samples, seed)
+    samples = Samples(samples.table.assign(part=splits), samples.groups, samples.rejected)
+    image_sample = sample_images(reader, samples, card, seed=seed)
+    return DatasetProfile(card, samples, image_sample, _summary(card, samples, image_sample, note))
 
 
 def group_columns(samples: Samples) -> list[str]:
-    """The group columns in which anything is known: gender and race first."""
-    wanted = dict.fromkeys(["gender", "race", *samples.groups])
-    return [column for column in wanted if column in samples.table and samples.table[column].notna().any()]
+    """Return the group columns with at least one annotation: gender, race, then the others."""
+    columns = dict.fromkeys(["gender", "race", *samples.groups])
+    return [column for column in columns if column in samples.table and samples.table[column].notna().any()]
 
 
 def labels_or_unknown(column: "pd.Series[Any]") -> "pd.Series[str]":
-    """A group column as text, `unknown` where nothing is annotated."""
+    """Return a group column as text, with `unknown` for missing annotations."""
     return column.astype("object").where(column.notna(), UNKNOWN).astype("str")
 
 
 def compare_datasets(first: DatasetProfile, second: DatasetProfile) -> dict[str, Any]:
-    """What a figure of the second dataset can mean for a model that was trained on the first."""
-    home, away = (age_histogram(of.table["age"]) for of in (first, second))
-    trained = (
+    """Compare two datasets in view of a model that is trained on the first and tested on the second.
+
+    Args:
+        first: the profile of the training dataset.
+        second: the profile of the test dataset.
+
+    Returns:
+        The comparison as JSON values.
+    """
+    profiles = (first, second)
+    first_ages, second_ages = (age_histogram(profile.table["age"]) for profile in profiles)
+    training_ages = (
         age_histogram(first.table.loc[first.table["part"].eq("train"), "age"])
         if first.table["part"].notna().any()
-        else home
+        else first_ages
     )
     _, copies = drop_overlapping(second.samples, [first.samples])
     shared = [column for column in group_columns(first.samples) if column in group_columns(second.samples)]
@@ -99,44 +115,45 @@ def compare_datasets(first: DatasetProfile, second: DatasetProfile) -> dict[str,
         "first": first.card.name,
         "second": second.card.name,
         "n": [len(first.samples), len(second.samples)],
-        "age_overlap": round(histogram_intersection(home, away), 4),
-        "age_distance_years": round(wasserstein(home, away), 3),
-        "outside_training_ages": round(float(away[trained == 0].sum() / away.sum()), 4),
-        "at_rare_training_ages": round(float(away[trained < _FEW].sum() / away.sum()), 4),
-        "rare_below": _FEW,
+        "age_overlap": round(histogram_intersection(first_ages, second_ages), 4),
+        "age_distance_years": round(wasserstein(first_ages, second_ages), 3),
+        "outside_training_ages": round(float(second_ages[training_ages == 0].sum() / second_ages.sum()), 4),
+        "at_rare_training_ages": round(float(second_ages[training_ages < _RARE_AGE].sum() / second_ages.sum()), 4),
+        "rare_below": _RARE_AGE,
         "same_images": copies,
         "groups": {column: _group_difference(column, first, second) for column in shared},
-        "groups_missing": {
-            of.card.name: [column for column in ("gender", "race", "subject") if not of.table[column].notna().any()]
-            for of in (first, second)
-        },
-        "faces": {of.card.name: of.card.faces for of in (first, second)},
+        "groups_missing": {profile.card.name: _not_annotated(profile.table) for profile in profiles},
+        "faces": {profile.card.name: profile.card.faces for profile in profiles},
     }
+
+
+def _not_annotated(table: pd.DataFrame) -> list[str]:
+    return [column for column in ("gender", "race", "subject") if not table[column].notna().any()]
 
 
 def _group_difference(column: str, first: DatasetProfile, second: DatasetProfile) -> dict[str, Any]:
-    counts = [of.summary["groups"][column] for of in (first, second)]
-    ours, theirs = ({*of} - {UNKNOWN} for of in counts)
+    counts = [profile.summary["groups"][column] for profile in (first, second)]
+    first_groups, second_groups = ({*groups} - {UNKNOWN} for groups in counts)
     return {
         "first": counts[0],
         "second": counts[1],
-        "distance": round(total_variation(*counts), 4) if ours & theirs else None,
-        "only_one_knows": sorted(ours ^ theirs),
+        "distance": round(total_variation(*counts), 4) if first_groups & second_groups else None,
+        "only_one_knows": sorted(first_groups ^ second_groups),
     }
 
 
-def _parts(card: DatasetCard, samples: Samples, seed: int) -> tuple["pd.Series[str]", str]:
-    """Each row's part in a run with this seed; all NA, and why, where it cannot be divided."""
+def _assign_splits(card: DatasetCard, samples: Samples, seed: int) -> tuple["pd.Series[str]", str]:
+    """Return each row's split in a run with this seed, and "" or the reason why the dataset cannot be split."""
     try:
-        division = make_run_splits(DataConfig(train=card.name, test=(card.name,)), {card.name: samples}, seed=seed)[0]
+        splits = make_run_splits(DataConfig(train=card.name, test=(card.name,)), {card.name: samples}, seed=seed)[0]
     except AgebenchError as error:
         return pd.Series(pd.NA, index=samples.table.index, dtype="str"), str(error)
-    members = dict(zip(SPLITS, (division.train, division.val, division.tests[card.name]), strict=True))
-    part_of = {name: part for part, rows in members.items() for name in rows.table["sample_id"]}
-    return samples.table["sample_id"].map(part_of).astype("str"), ""
+    members = dict(zip(SPLITS, (splits.train, splits.val, splits.tests[card.name]), strict=True))
+    split_by_id = {sample_id: split for split, rows in members.items() for sample_id in rows.table["sample_id"]}
+    return samples.table["sample_id"].map(split_by_id).astype("str"), ""
 
 
-def _summary(card: DatasetCard, samples: Samples, pictures: ImageSample, note: str) -> dict[str, Any]:
+def _summary(card: DatasetCard, samples: Samples, image_sample: ImageSample, note: str) -> dict[str, Any]:
     table = samples.table
     groups = group_columns(samples)
     subjects = table["subject"].dropna()
@@ -153,7 +170,7 @@ def _summary(card: DatasetCard, samples: Samples, pictures: ImageSample, note: s
         "copies_with_other_labels": len(duplicates_with_conflicting_age(table)),
         "ages": {
             "min": float(ages.min()),
-            **{f"p{100 * float(str(at)):.0f}": float(value) for at, value in quantiles.items()},
+            **{f"p{100 * float(str(quantile)):.0f}": float(value) for quantile, value in quantiles.items()},
             "max": float(ages.max()),
             "mean": round(float(ages.mean()), 3),
             "sd": round(float(ages.std(ddof=0)), 3),
@@ -163,25 +180,34 @@ def _summary(card: DatasetCard, samples: Samples, pictures: ImageSample, note: s
         "groups": {column: _counts(table[column]) for column in groups},
         "group_ages": {column: _ages_by(table, column) for column in groups},
         "crosstabs": {
-            f"{one}*{other}": crosstab(table, one, other).to_dict("index")
-            for one, other in itertools.combinations(groups, 2)
+            f"{first}*{second}": crosstab(table, first, second).to_dict("index")
+            for first, second in itertools.combinations(groups, 2)
         },
-        "parts": _parts_summary(table, groups, note),
-        "images": pictures.summary(),
-        "not_annotated": [column for column in ("gender", "race", "subject") if not table[column].notna().any()],
+        "parts": _splits_summary(table, groups, note),
+        "images": image_sample.summary(),
+        "not_annotated": _not_annotated(table),
     }
     return summary
 
 
-def crosstab(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
-    """Images by two groupings, `unknown` among them where there are any."""
-    found = pd.crosstab(labels_or_unknown(table[one]), labels_or_unknown(table[other]))
-    found.index.name, found.columns.name = one, other
-    return found
+def crosstab(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Count images by two groupings; missing annotations count as `unknown`.
+
+    Args:
+        table: one row per image.
+        first: the group column of the rows.
+        second: the group column of the columns.
+
+    Returns:
+        The number of images.
+    """
+    counts = pd.crosstab(labels_or_unknown(table[first]), labels_or_unknown(table[second]))
+    counts.index.name, counts.columns.name = first, second
+    return counts
 
 
 def duplicates_with_conflicting_age(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose pixels stand more than once with different ages: at most one of the labels is right."""
+    """Return the rows that share their pixels with a row of a different age; at most one of the ages is correct."""
     ages = table.groupby("pixels_digest")["age"].transform("nunique")
     return table[ages > 1].sort_values(["pixels_digest", "age"])
 
@@ -191,7 +217,7 @@ def _counts(column: "pd.Series[Any]") -> dict[str, int]:
 
 
 def _ages_by(table: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
-    found = table.groupby(labels_or_unknown(table[column]))["age"].describe()
+    statistics = table.groupby(labels_or_unknown(table[column]))["age"].describe()
     return {
         str(name): {
             "n": int(row["count"]),
@@ -200,7 +226,7 @@ def _ages_by(table: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
             "q3": row["75%"],
             "mean": round(row["mean"], 2),
         }
-        for name, row in found.iterrows()
+        for name, row in statistics.iterrows()
     }
 
 
@@ -211,14 +237,14 @@ def _per_subject(subjects: "pd.Series[Any]") -> dict[str, float] | None:
     )
 
 
-def _reasons(quarantined: pd.DataFrame) -> dict[str, int]:
-    counts = list(count_titles(quarantined).items())
-    rest = sum(count for _, count in counts[_MOST_REASONS:])
-    return dict(counts[:_MOST_REASONS]) | ({"other reasons": rest} if rest else {})
+def _reasons(rejected: pd.DataFrame) -> dict[str, int]:
+    counts = list(count_titles(rejected).items())
+    rest = sum(count for _, count in counts[_MAX_REASONS:])
+    return dict(counts[:_MAX_REASONS]) | ({"other reasons": rest} if rest else {})
 
 
-def _parts_summary(table: pd.DataFrame, groups: list[str], note: str) -> dict[str, Any]:
-    """n, mean age and groups of every part, and how far parts lie apart, with what chance alone would give."""
+def _splits_summary(table: pd.DataFrame, groups: list[str], note: str) -> dict[str, Any]:
+    """Summarize each split, and the distances between splits compared with random splits."""
     if note:
         return {"note": note}
     rows = {part: table[table["part"].eq(part)] for part in SPLITS}
@@ -230,20 +256,20 @@ def _parts_summary(table: pd.DataFrame, groups: list[str], note: str) -> dict[st
         "groups": {column: {part: _counts(members[column]) for part, members in rows.items()} for column in groups},
         "distances": [
             {
-                "parts": [one, other],
-                "age_years": round(wasserstein(years[one], years[other]), 4),
-                "age_years_by_chance": round(wasserstein_null_quantile(whole, len(rows[one]), len(rows[other])), 4),
+                "parts": [first, second],
+                "age_years": round(wasserstein(years[first], years[second]), 4),
+                "age_years_by_chance": round(wasserstein_null_quantile(whole, len(rows[first]), len(rows[second])), 4),
                 "groups": {
-                    column: round(total_variation(_counts(rows[one][column]), _counts(rows[other][column])), 4)
+                    column: round(total_variation(_counts(rows[first][column]), _counts(rows[second][column])), 4)
                     for column in groups
                 },
             }
-            for one, other in itertools.combinations(SPLITS, 2)
+            for first, second in itertools.combinations(SPLITS, 2)
         ],
     }
 
 
 def age_band_codes(table: pd.DataFrame) -> tuple[tuple[str, ...], np.ndarray]:
-    """The age bands of the benchmark that have images, and each row's place among them."""
-    found = age_bands(table["age"].to_numpy(float))
-    return found.names, found.codes
+    """Return the names of the benchmark's age bands with images, and each row's index in these names."""
+    bands = age_bands(table["age"].to_numpy(float))
+    return bands.names, bands.codes

@@ -1,4 +1,4 @@
-"""What was found in datasets, as a page for people and as files for programs."""
+"""The report of a dataset profile: HTML and Markdown for people, JSON and CSV files for programs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,139 +15,153 @@ from agebench.analysis.eda.profile import (
     duplicates_with_conflicting_age,
     profile_dataset,
 )
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.errors import UserError
 from agebench.reports.document import BulletList, Document, Heading, Paragraph, TableBlock, figure_block, write_document
-from agebench.reports.formatting import format_count, join_words
+from agebench.reports.formatting import DASH, format_count, join_words
 from agebench.reports.plots.run import dataset_colors
 from agebench.reports.sections.provenance import ALIGNMENT_NAMES
 from agebench.utils.io import write_csv, write_json
 
-_MARK = "explore.json"
+_RESULT_FILE = "explore.json"
+_LABEL_COLUMNS = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split")
+_MAX_CONFLICTS = 20
+# Thresholds above or below which a finding is stated in words.
+_ROUNDED_AGES_SHARE = 0.15
+_GRAY_SHARE = 0.005
+_SIMILAR_AGES_OVERLAP = 0.8
+_RARE_AGES_SHARE = 0.01
+_GROUP_DISTANCE = 0.1
 
 
 def write_profile(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) -> dict[str, Any]:
-    """Explore datasets, compare the first with each other one, write report.html, report.md, CSVs and explore.json.
+    """Profile datasets, compare the first with each other dataset, and write the reports, CSV files and explore.json.
 
     Everything is computed before the first file is written.
 
+    Args:
+        folder: the folder of the report; it is created if it is missing.
+        cards: the datasets; the first is compared with each of the others.
+        seed: the seed of the split and of the image sample.
+
     Returns:
-        What explore.json holds.
+        The content of explore.json.
 
     Raises:
-        UserError: a dataset is missing or unusable, or the folder holds something else.
+        UserError: a dataset is missing or unusable, or the folder contains other files.
     """
     ensure_overwritable(folder)
-    found = [profile_dataset(card, seed=seed) for card in cards]
-    pairs = [compare_datasets(found[0], other) for other in found[1:]]
-    names = [of.card.name for of in found]
-    page = Document(f"Exploring {join_words([of.card.title for of in found])}")
-    for pair, other in zip(pairs, found[1:], strict=True):
-        _add_comparison(page, pair, found[0], other, dataset_colors(names[0], names))
-    for of in found:
-        _add_dataset(page, of, several=len(found) > 1)
+    profiles = [profile_dataset(card, seed=seed) for card in cards]
+    comparisons = [compare_datasets(profiles[0], other) for other in profiles[1:]]
+    names = [profile.card.name for profile in profiles]
+    document = Document(f"Profile of {join_words([profile.card.title for profile in profiles])}")
+    for comparison, other in zip(comparisons, profiles[1:], strict=True):
+        _add_comparison(document, comparison, profiles[0], other, dataset_colors(names[0], names))
+    for profile in profiles:
+        _add_dataset(document, profile, prefix=f"{profile.card.name}-" if len(profiles) > 1 else "")
     content = {
         "schema": 1,
         "seed": seed,
-        "datasets": {of.card.name: of.summary for of in found},
-        "comparisons": pairs,
+        "datasets": {profile.card.name: profile.summary for profile in profiles},
+        "comparisons": comparisons,
     }
-    tables = {name: table for of in found for name, table in _tables(of).items()}
+    tables = {name: table for profile in profiles for name, table in _tables(profile).items()}
     for name, table in tables.items():
         write_csv(folder / name, table, index=name.startswith("crosstab"))
-    write_json(folder / _MARK, content)
-    write_document(folder, page)
+    write_json(folder / _RESULT_FILE, content)
+    write_document(folder, document)
     return content
 
 
 def ensure_overwritable(folder: Path) -> None:
-    """Raise UserError where `folder` holds something that `explore` did not make."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).exists()):
+    """Check that a folder is missing, empty, or contains an earlier profile.
+
+    Args:
+        folder: the folder to check.
+
+    Raises:
+        UserError: the folder contains other files.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / _RESULT_FILE).exists()):
         raise UserError(f"{folder} holds something else; choose another folder with --out")
 
 
-def _tables(of: DatasetProfile) -> dict[str, pd.DataFrame]:
-    name = of.card.name
-    wanted = [
-        "sample_id",
-        "path",
-        "age",
-        "age_low",
-        "age_high",
-        "gender",
-        "race",
-        "subject",
-        "split",
-        *of.samples.groups,
-        "part",
-    ]
-    labels = of.table[[column for column in dict.fromkeys(wanted) if column in of.table]]
-    crossings = {
-        f"crosstab-{name}-{key.replace('*', '-')}.csv": crosstab(of.table, *key.split("*"))
-        for key in of.summary["crosstabs"]
+def _tables(profile: DatasetProfile) -> dict[str, pd.DataFrame]:
+    """Return the CSV tables by file name."""
+    name = profile.card.name
+    columns = dict.fromkeys([*_LABEL_COLUMNS, *profile.samples.groups, "part"])
+    labels = profile.table[[column for column in columns if column in profile.table]]
+    crosstabs = {
+        f"crosstab-{name}-{key.replace('*', '-')}.csv": crosstab(profile.table, *key.split("*"))
+        for key in profile.summary["crosstabs"]
     }
-    return {f"labels-{name}.csv": labels, **crossings}
+    return {f"labels-{name}.csv": labels, **crosstabs}
 
 
-def _add_dataset(page: Document, of: DatasetProfile, *, several: bool) -> None:
-    """One dataset's section."""
-    summary, prefix = of.summary, f"{of.card.name}-" if several else ""
-    pictures = {
-        key: figure_block(prefix + key, figure, caption) for key, (figure, caption) in profile_figures(of).items()
+def _add_dataset(document: Document, profile: DatasetProfile, *, prefix: str) -> None:
+    """Append the section of one dataset; `prefix` starts the names of its figures."""
+    summary = profile.summary
+    figures = {
+        key: figure_block(prefix + key, figure, caption) for key, (figure, caption) in profile_figures(profile).items()
     }
-    page.add(Heading(of.card.title), Paragraph(_in_words(of)))
+    document.add(Heading(profile.card.title), Paragraph(_describe_ages(summary)))
     if summary["not_annotated"]:
-        page.add(
+        document.add(
             Paragraph(
-                f"Not annotated: {join_words(summary['not_annotated'])}. Nothing can be said of what is not annotated."
+                f"Not annotated: {join_words(summary['not_annotated'])}. The profile contains no results for these labels."
             )
         )
-    page.add(_counts_table(of), pictures.pop("samples"))
-    page.add(Heading("Ages and groups", 3), pictures.pop("histograms"), _ages_table(summary))
-    page.add(*(pictures[key] for key in pictures if key.startswith("crosstab")))
-    page.add(pictures["age-by-group"], pictures["pyramids"])
-    page.add(Heading("Train, validation, test", 3), *_parts_blocks(summary["parts"]), pictures["parts"])
-    page.add(
-        Heading("The images", 3),
-        Paragraph(_images_in_words(summary["images"])),
-        pictures["images"],
-        pictures["mean-faces"],
+    document.add(_counts_table(profile), figures.pop("samples"))
+    document.add(Heading("Ages and groups", 3), figures.pop("histograms"), _group_ages_table(summary))
+    document.add(*(figures[key] for key in figures if key.startswith("crosstab")))
+    document.add(figures["age-by-group"], figures["pyramids"])
+    document.add(Heading("Train, validation and test splits", 3), *_split_blocks(summary["parts"]), figures["parts"])
+    document.add(
+        Heading("Images", 3),
+        Paragraph(_describe_images(summary["images"])),
+        figures["images"],
+        figures["mean-faces"],
     )
-    page.add(*_conflicts(of))
-    page.add(Paragraph(f"Licence: {of.card.licence}"))
+    document.add(*_conflict_blocks(profile))
+    document.add(Paragraph(f"License: {profile.card.licence}"))
 
 
-def _in_words(of: DatasetProfile) -> str:
-    summary = of.summary
+def _describe_ages(summary: Mapping[str, Any]) -> str:
     ages = summary["ages"]
     text = (
-        f"{summary['n']:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g}; half of them lie between "
-        f"{ages['p25']:g} and {ages['p75']:g} years."
+        f"{summary['n']:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g} years; the middle half is "
+        f"between {ages['p25']:g} and {ages['p75']:g} years."
     )
     if summary["subjects"]:
-        per = summary["images_of_a_subject"]
-        text += f" They show {summary['subjects']:,} people, {per['min']} to {per['max']} images each."
-    if ages["in_tens_share"] > 0.15:
+        per_subject = summary["images_of_a_subject"]
         text += (
-            f" {100 * ages['in_tens_share']:.0f} % of the ages are whole tens, where 10 % would be if all years were alike: "
-            "such labels are often rounded guesses, and a model cannot be more exact than they are."
+            f" They show {summary['subjects']:,} people with {per_subject['min']} to {per_subject['max']} images each."
+        )
+    if ages["in_tens_share"] > _ROUNDED_AGES_SHARE:
+        text += (
+            f" {100 * ages['in_tens_share']:.0f} % of the ages are multiples of ten, compared with 10 % for uniform ages. Such "
+            "labels are often rounded estimates, which limit the measurable accuracy of a model."
         )
     if summary["exact_copies"]:
-        text += f" {summary['exact_copies']:,} images are exact copies of others; a run keeps them on one side of its split."
+        text += f" {summary['exact_copies']:,} images are exact copies of others; a run keeps copies on one side of its split."
     return text
 
 
-def _counts_table(of: DatasetProfile) -> TableBlock:
-    summary = of.summary
-    rows = [["usable images", format_count(summary["n"])], ["people", format_count(summary["subjects"])]]
-    rows += [["exact copies", format_count(summary["exact_copies"])]]
-    rows += [["exact copies with different ages", format_count(summary["copies_with_other_labels"])]]
-    rows += [[f"put aside: {reason}", format_count(n)] for reason, n in summary["put_aside"].items()]
-    rows += [["a whole copy has", format_count(of.card.count)]] if of.card.count else []
+def _counts_table(profile: DatasetProfile) -> TableBlock:
+    summary = profile.summary
+    rows = [
+        ["usable images", format_count(summary["n"])],
+        ["people", format_count(summary["subjects"])],
+        ["exact copies", format_count(summary["exact_copies"])],
+        ["exact copies with different ages", format_count(summary["copies_with_other_labels"])],
+        *([f"rejected: {reason}", format_count(n)] for reason, n in summary["put_aside"].items()),
+    ]
+    if profile.card.count:
+        rows.append(["images of a complete copy", format_count(profile.card.count)])
     return TableBlock(["images", "n"], rows)
 
 
-def _ages_table(summary: Mapping[str, Any]) -> TableBlock | None:
+def _group_ages_table(summary: Mapping[str, Any]) -> TableBlock | None:
     rows = [
         [
             f"{column}: {name}",
@@ -159,140 +173,177 @@ def _ages_table(summary: Mapping[str, Any]) -> TableBlock | None:
         for column, groups in summary["group_ages"].items()
         for name, row in groups.items()
     ]
-    return TableBlock(["group", "n", "median age", "middle half", "mean age"], rows) if rows else None
+    return TableBlock(["group", "n", "median age", "interquartile range", "mean age"], rows) if rows else None
 
 
-def _parts_blocks(parts: Mapping[str, Any]) -> list[Paragraph | TableBlock]:
-    if "note" in parts:
-        return [Paragraph(f"It cannot be divided: {parts['note']}")]
-    rows, words = [], []
-    for found in parts["distances"]:
-        groups = [f"{100 * value:.1f} %" for value in found["groups"].values()]
-        pair = " and ".join(found["parts"])
-        rows.append([pair, f"{found['age_years']:.2f}", f"{found['age_years_by_chance']:.2f}", *groups])
-        if found["age_years"] > found["age_years_by_chance"]:
-            words.append(pair)
+def _split_blocks(splits: Mapping[str, Any]) -> list[Paragraph | TableBlock]:
+    """Describe how much the splits differ, compared with random splits of the same sizes."""
+    if "note" in splits:
+        return [Paragraph(f"The dataset cannot be split: {splits['note']}")]
+    rows, different = [], []
+    for distance in splits["distances"]:
+        pair = " and ".join(distance["parts"])
+        group_distances = [f"{100 * value:.1f} %" for value in distance["groups"].values()]
+        rows.append([pair, f"{distance['age_years']:.2f}", f"{distance['age_years_by_chance']:.2f}", *group_distances])
+        if distance["age_years"] > distance["age_years_by_chance"]:
+            different.append(pair)
     verdict = (
-        f"The ages of {join_words(words)} lie further apart than chance would put them: people or an official split decide here."
-        if words
-        else "The ages of the parts lie no further apart than chance would put them."
+        f"The ages of {join_words(different)} differ more than those of random splits, because subjects or an official split "
+        "determine the assignment."
+        if different
+        else "The ages of the splits do not differ more than those of random splits."
     )
-    headers = ["parts", "ages apart (years)", "by chance, up to", *parts["distances"][0]["groups"]]
+    headers = ["splits", "age distance (years)", "random splits (years)", *splits["distances"][0]["groups"]]
     return [
         Paragraph(
-            f"{verdict} Apart: how far a label moves on average to turn one part's ages into the other's (Wasserstein distance); "
-            "by chance: what 19 of 20 blind draws stay below. For groups: the share of images that would have to change group."
+            f"{verdict} Age distance: Wasserstein distance between the age histograms. Random splits: 95 % quantile of this "
+            "distance. Groups: total variation distance, the share of images that would have to change their group."
         ),
         TableBlock(headers, rows),
     ]
 
 
-def _images_in_words(images: Mapping[str, Any]) -> str:
+def _describe_images(images: Mapping[str, Any]) -> str:
     if not images["n"]:
         return "None of the sampled images could be opened."
-    size = [images[side] for side in ("width", "height")]
-    alike = all(of["p5"] == of["p95"] for of in size)
-    text = (
-        f"All {images['n']:,} sampled images are about {size[0]['median']:.0f} × {size[1]['median']:.0f} pixels."
-        if alike
-        else f"Of {images['n']:,} sampled images nine in ten are {size[0]['p5']:.0f} to {size[0]['p95']:.0f} pixels wide and "
-        f"{size[1]['p5']:.0f} to {size[1]['p95']:.0f} high."
-    )
-    if images["grey"] >= 0.005:
-        text += f" {100 * images['grey']:.0f} % are without colour."
-    return text + " Measures of light are taken after shrinking to 120 pixels."
+    width, height = images["width"], images["height"]
+    if all(side["p5"] == side["p95"] for side in (width, height)):
+        text = f"At least 90 % of {images['n']:,} sampled images have {width['median']:.0f} × {height['median']:.0f} pixels."
+    else:
+        text = (
+            f"Of {images['n']:,} sampled images 90 % are {width['p5']:.0f} to {width['p95']:.0f} pixels wide, and 90 % are "
+            f"{height['p5']:.0f} to {height['p95']:.0f} pixels high."
+        )
+    if images["grey"] >= _GRAY_SHARE:
+        text += f" {100 * images['grey']:.0f} % have no color."
+    return text + " Brightness, contrast, sharpness and colorfulness are measured at 120 pixels."
 
 
-def _conflicts(of: DatasetProfile) -> list[Heading | Paragraph | TableBlock]:
-    rows = duplicates_with_conflicting_age(of.table)
-    if not len(rows):
+def _conflict_blocks(profile: DatasetProfile) -> list[Heading | Paragraph | TableBlock]:
+    conflicts = duplicates_with_conflicting_age(profile.table)
+    if not len(conflicts):
         return []
-    shown = [[row["sample_id"], f"{row['age']:g}", row["pixels_digest"][:8]] for _, row in rows.head(20).iterrows()]
+    rows = [
+        [str(row["sample_id"]), f"{row['age']:g}", row["pixels_digest"][:8]]
+        for _, row in conflicts.head(_MAX_CONFLICTS).iterrows()
+    ]
     return [
-        Heading("The same picture, another age", 3),
+        Heading("Identical images with different ages", 3),
         Paragraph(
-            f"{len(rows):,} images have the pixels of another image and a different age; at most one of each is right."
+            f"{len(conflicts):,} images have the same pixels as another image and a different age; at most one of the ages is "
+            "correct."
         ),
-        TableBlock(["image", "age", "picture"], shown),
+        TableBlock(["image", "age", "pixel digest"], rows),
     ]
 
 
 def _add_comparison(
-    page: Document, pair: Mapping[str, Any], first: DatasetProfile, other: DatasetProfile, palette: Mapping[str, str]
+    document: Document,
+    comparison: Mapping[str, Any],
+    first: DatasetProfile,
+    second: DatasetProfile,
+    palette: Mapping[str, str],
 ) -> None:
-    one, two = pair["first"], pair["second"]
-    page.add(Heading(f"{one} and {two}"), BulletList(_meaning(pair)))
-    page.add(
-        figure_block(
-            f"compared-{one}-{two}",
-            plot_comparison(first, other, palette),
-            f"{one} and {two}: ages, and groups that both know.",
-        )
-    )
+    """Append the section that compares two datasets; `palette` assigns a color to each dataset."""
+    source, target = comparison["first"], comparison["second"]
     rows = [
-        ["ages in common", f"{100 * pair['age_overlap']:.1f} %"],
-        ["ages apart (years)", f"{pair['age_distance_years']:.2f}"],
-        [f"images of {two} at ages that {one}'s training part lacks", f"{100 * pair['outside_training_ages']:.1f} %"],
-        [f"… or has fewer than {pair['rare_below']} images of", f"{100 * pair['at_rare_training_ages']:.1f} %"],
-        [f"images of {two} that also stand in {one}", format_count(pair["same_images"])],
+        ["overlap of the age histograms", f"{100 * comparison['age_overlap']:.1f} %"],
+        ["age distance (years)", f"{comparison['age_distance_years']:.2f}"],
+        [
+            f"images of {target} at ages without training images in {source}",
+            f"{100 * comparison['outside_training_ages']:.1f} %",
+        ],
+        [
+            f"images of {target} at ages with fewer than {comparison['rare_below']} training images in {source}",
+            f"{100 * comparison['at_rare_training_ages']:.1f} %",
+        ],
+        [f"images of {target} that are also in {source}", format_count(comparison["same_images"])],
     ]
     rows += [
         [
-            f"{column}: images that would have to change group",
-            "–" if of["distance"] is None else f"{100 * of['distance']:.1f} %",
+            f"{column}: images that would have to change their group",
+            DASH if difference["distance"] is None else f"{100 * difference['distance']:.1f} %",
         ]
-        for column, of in pair["groups"].items()
+        for column, difference in comparison["groups"].items()
     ]
-    page.add(TableBlock([f"{one} against {two}", "figure"], rows))
+    document.add(
+        Heading(f"{source} and {target}"),
+        BulletList(_meaning(comparison)),
+        figure_block(
+            f"compared-{source}-{target}",
+            plot_comparison(first, second, palette),
+            f"{source} and {target}: ages, and groups that both datasets annotate.",
+        ),
+        TableBlock([f"{source} compared with {target}", "value"], rows),
+    )
 
 
-def _meaning(pair: Mapping[str, Any]) -> list[str]:
-    """What the error on the second of a model that was trained on the first will and will not mean, a sentence each."""
-    one, two = pair["first"], pair["second"]
-    said = []
-    if pair["age_overlap"] < 0.8:
-        said.append(
-            f"The ages share {100 * pair['age_overlap']:.0f} % and lie {pair['age_distance_years']:.1f} years apart. MAE rises "
-            f"with age, so MAE on {two} and MAE on {one} do not compare as they stand: compare within age bands, or at equal ages."
+def _meaning(comparison: Mapping[str, Any]) -> list[str]:
+    """Explain how to interpret the error on the second dataset of a model trained on the first, one sentence per item."""
+    source, target = comparison["first"], comparison["second"]
+    return [
+        _describe_age_overlap(comparison),
+        *_describe_rare_ages(comparison),
+        *_describe_alignment(comparison),
+        *_describe_groups(comparison),
+        (
+            f"{comparison['same_images']:,} images of {target} are also in {source}: a run drops its training images from the "
+            "test set."
+            if comparison["same_images"]
+            else f"{source} and {target} have no image in common, by bytes or by pixels; they may show the same people."
+        ),
+    ]
+
+
+def _describe_age_overlap(comparison: Mapping[str, Any]) -> str:
+    source, target, overlap = comparison["first"], comparison["second"], 100 * comparison["age_overlap"]
+    if comparison["age_overlap"] < _SIMILAR_AGES_OVERLAP:
+        return (
+            f"The age histograms overlap by {overlap:.0f} %, and their distance is {comparison['age_distance_years']:.1f} years. "
+            f"MAE increases with age, so MAE on {target} and MAE on {source} are not directly comparable: compare within age "
+            "bands, or use the age-standardized MAE."
         )
-    else:
-        said.append(
-            f"The ages are much alike ({100 * pair['age_overlap']:.0f} % in common): MAE on both may be compared directly."
-        )
-    if pair["at_rare_training_ages"] > 0.01:
-        said.append(
-            f"{100 * pair['at_rare_training_ages']:.1f} % of {two} lie at ages of which {one} trains on fewer than "
-            f"{pair['rare_below']} images a year: errors there say more about the ages than about the faces."
-        )
-    ways = list(pair["faces"].values())
-    if len(set(ways)) > 1:
-        how = [f"those of {name} are {ALIGNMENT_NAMES[way]}" for name, way in pair["faces"].items()]
-        said.append(
-            f"Faces reach the model in different ways: {join_words(how)}. Part of a cross-dataset gap is framing."
-        )
-    for column, of in pair["groups"].items():
-        if of["only_one_knows"]:
-            said.append(
-                f"{column}: {join_words(of['only_one_knows'])} stand in one of the two only; no such groups can be compared."
+    return f"The ages are similar ({overlap:.0f} % overlap): MAE on both datasets can be compared directly."
+
+
+def _describe_rare_ages(comparison: Mapping[str, Any]) -> list[str]:
+    share = comparison["at_rare_training_ages"]
+    if share <= _RARE_AGES_SHARE:
+        return []
+    return [
+        f"{100 * share:.1f} % of {comparison['second']} have ages of which {comparison['first']} has fewer than "
+        f"{comparison['rare_below']} training images a year: their errors reflect missing training data rather than the faces."
+    ]
+
+
+def _describe_alignment(comparison: Mapping[str, Any]) -> list[str]:
+    if len(set(comparison["faces"].values())) == 1:
+        return []
+    methods = [f"those of {name} are {ALIGNMENT_NAMES[mode]}" for name, mode in comparison["faces"].items()]
+    return [f"Faces are aligned differently: {join_words(methods)}. Part of a cross-dataset gap is due to framing."]
+
+
+def _describe_groups(comparison: Mapping[str, Any]) -> list[str]:
+    sentences = []
+    for column, difference in comparison["groups"].items():
+        if difference["only_one_knows"]:
+            sentences.append(
+                f"{column}: only one of the datasets has {join_words(difference['only_one_knows'])}; these groups cannot be "
+                "compared."
             )
-        elif (of["distance"] or 0) > 0.1:
-            said.append(
-                f"{column} is distributed differently ({100 * of['distance']:.0f} % of images): compare group by group."
+        elif (difference["distance"] or 0) > _GROUP_DISTANCE:
+            sentences.append(
+                f"{column} is distributed differently ({100 * difference['distance']:.0f} % of images): compare each group "
+                "separately."
             )
-    for name, missing in pair["groups_missing"].items():
+    for name, missing in comparison["groups_missing"].items():
         labels = [column for column in missing if column != "subject"]
         if labels:
-            said.append(
-                f"{name} does not annotate {join_words(labels)}: a fairness figure there cannot be had, nor be compared."
+            sentences.append(
+                f"{name} does not annotate {join_words(labels)}: fairness metrics for these labels cannot be computed there."
             )
         if "subject" in missing:
-            said.append(
-                f"{name} does not say who is who: its intervals take images as independent and are too narrow if they are not."
+            sentences.append(
+                f"{name} does not identify subjects: its intervals assume independent images, and are too narrow otherwise."
             )
-    if pair["same_images"]:
-        said.append(
-            f"{pair['same_images']:,} images of {two} also stand in {one}: a run drops those it was trained on from the test."
-        )
-    else:
-        said.append(f"No image of {two} stands in {one}, byte by byte or pixel by pixel; the same people still may.")
-    return said
+    return sentences

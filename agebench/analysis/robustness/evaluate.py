@@ -1,4 +1,4 @@
-"""How much worse a model gets as photographs get worse: every corruption at every strength, with intervals, by group."""
+"""Robustness of an estimator: errors under each corruption and strength, with intervals, overall and by group."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -34,12 +34,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class RobustnessPredictions:
-    """What a model says about N faces as they are, corrupted, and mirrored or moved a little; all in years.
+    """Predicted ages of N faces in years: unchanged, corrupted, and under consistency transforms.
 
     Attributes:
-        clean: (N,) of the faces as they are.
-        corrupted: corruption's name -> (strengths, N).
-        consistency: `mirror`, `small-shift` -> (ways, N).
+        clean: (N,) predictions for the unchanged faces.
+        corrupted: (strengths, N) predictions by name of the corruption.
+        consistency: (variants, N) predictions by consistency transform: `mirror` and `small-shift`.
     """
 
     clean: Floats
@@ -55,36 +55,54 @@ def predict_corrupted(
     seed: int = 0,
     label: str = "",
 ) -> RobustnessPredictions:
-    """The model's answers; every batch of faces is brought to the device once and changed there."""
+    """Predict the ages of unchanged and corrupted faces.
+
+    Each batch of faces is copied to the device once and corrupted there.
+
+    Args:
+        trained: the estimator.
+        data: the aligned faces.
+        corruptions: the corruptions to apply.
+        seed: the seed of the corruptions.
+        label: the label of the progress bar.
+
+    Returns:
+        The predictions.
+    """
     passes = 1 + sum(len(corruption.severities) for corruption in corruptions)
-    found: dict[str, list[Tensor]] = {}
+    batches: dict[str, list[Tensor]] = {}
     with progress(total=len(data) * passes, label=label, unit="img") as bar:
         for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device)):
             images = to_float_images(faces)
-            found.setdefault("clean", []).append(trained.ages(faces)[None])
+            batches.setdefault("clean", []).append(trained.ages(faces)[None])
             for corruption in corruptions:
-                seeds = derive_seed(seed, corruption.name, number)
-                ages = [trained.ages(changed) for changed in _changed(images, corruption, trained.coverage, seeds)]
-                found.setdefault(corruption.name, []).append(torch.stack(ages))
+                batch_seed = derive_seed(seed, corruption.name, number)
+                corrupted_faces = _corrupt(images, corruption, trained.coverage, batch_seed)
+                ages = [trained.ages(changed) for changed in corrupted_faces]
+                batches.setdefault(corruption.name, []).append(torch.stack(ages))
                 bar.update(len(faces) * len(corruption.severities))
-            for name, ways in CONSISTENCY_TRANSFORMS.items():
-                found.setdefault(name, []).append(torch.stack([trained.ages(to_uint8(way)) for way in ways(images)]))
+            for name, make_variants in CONSISTENCY_TRANSFORMS.items():
+                ages = [trained.ages(to_uint8(variant)) for variant in make_variants(images)]
+                batches.setdefault(name, []).append(torch.stack(ages))
             bar.update(len(faces))
-    whole = {name: torch.cat(parts, dim=1).cpu().double().numpy() for name, parts in found.items()}
-    corrupted = {corruption.name: whole[corruption.name] for corruption in corruptions}
-    return RobustnessPredictions(whole["clean"][0], corrupted, {name: whole[name] for name in CONSISTENCY_TRANSFORMS})
+    predictions = {name: torch.cat(ages, dim=1).cpu().double().numpy() for name, ages in batches.items()}
+    return RobustnessPredictions(
+        predictions["clean"][0],
+        {corruption.name: predictions[corruption.name] for corruption in corruptions},
+        {name: predictions[name] for name in CONSISTENCY_TRANSFORMS},
+    )
 
 
-def _changed(images: Tensor, corruption: Corruption, coverage: float, seed: int) -> Iterator[Tensor]:
-    """The batch at every strength; each strength draws the same, so that they differ in nothing else."""
+def _corrupt(images: Tensor, corruption: Corruption, coverage: float, seed: int) -> Iterator[Tensor]:
+    """Yield the batch at each strength; all strengths use the same random numbers."""
     for strength in corruption.severities:
         generator = torch.Generator().manual_seed(seed)
-        scene = CorruptionContext(coverage, torch.rand(len(images), generator=generator), generator)
-        yield to_uint8(corruption.change(images, strength, scene))
+        context = CorruptionContext(coverage, torch.rand(len(images), generator=generator), generator)
+        yield to_uint8(corruption.change(images, strength, context))
 
 
 def robustness_metrics(
-    answers: RobustnessPredictions,
+    predictions: RobustnessPredictions,
     samples: Samples,
     corruptions: Sequence[Corruption] = CORRUPTIONS,
     *,
@@ -92,145 +110,190 @@ def robustness_metrics(
     seed: int = 0,
     minimum: int = MIN_GROUP,
 ) -> dict[str, Any]:
-    """Answers -> figures with 95 % intervals, ready for JSON; subjects are resampled where they are known, else images.
+    """Compute metrics with 95 % intervals; subjects are resampled if they are known, else images.
 
-    `relative` is the mean MAE over the strengths divided by the MAE on the faces as they are: 1 is a model that minds
-    nothing. `summary.relative_error` is its mean over all corruptions (after Hendrycks and Dietterich 2019, "Benchmarking
-    neural network robustness to common corruptions and perturbations", who divide by another network's error). It falls
-    below 1 where corruptions happen to pull a biased model's ages towards the truth; `summary.change`, the mean absolute
-    change of the answers in years, does not.
+    `relative` is the mean MAE over the strengths divided by the MAE on the unchanged faces; 1 means no effect.
+    `summary.relative_error` is its mean over all corruptions (after Hendrycks and Dietterich 2019, "Benchmarking neural
+    network robustness to common corruptions and perturbations", who divide by another network's error). It is below 1 if
+    corruptions shift the ages of a biased model towards the truth; `summary.change`, the mean absolute change of the
+    predictions in years, is not affected by this.
 
     Args:
-        answers: as `ask` gives them.
-        samples: whose faces were asked.
-        corruptions: those that were asked.
-        resamples: bootstrap samples; 0: no intervals.
-        seed: of these.
-        minimum: groups with fewer images are shown, but not ranked.
+        predictions: the result of `predict_corrupted`.
+        samples: the images of the faces, with their labels.
+        corruptions: the corruptions that were applied.
+        resamples: the number of bootstrap resamples; 0 for no intervals.
+        seed: the seed of the bootstrap.
+        minimum: the number of images below which a group is listed but not ranked.
+
+    Returns:
+        The metrics as JSON values.
     """
     table = samples.table
-    shown = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
-    plan = _Plan(corruptions)
-    whose, clusters = subject_codes(table), row_clusters(table)
-    sets = [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in shown)]
-    features = plan.features(answers, table["age"].to_numpy(float))
-    found = ClusterBootstrap(features, sets, clusters).replicates(plan.statistic, resamples=resamples, seed=seed)
-    every = iter(metric_values(plan.keys(1 + sum(len(grouping.names) for grouping in shown)), found).values())
-    whole = plan.entry(every)
-    consistency = {name: whole["conditions"].pop(name) for name in CONSISTENCY_TRANSFORMS}
+    group_sets = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
+    layout = _MetricLayout(corruptions)
+    has_subjects, clusters = subject_codes(table) is not None, row_clusters(table)
+    codes = [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in group_sets)]
+    features = layout.features(predictions, table["age"].to_numpy(float))
+    bootstrap = ClusterBootstrap(features, codes, clusters).replicates(layout.statistic, resamples=resamples, seed=seed)
+    n_sets = 1 + sum(len(grouping.names) for grouping in group_sets)
+    values = iter(
+        {"value": metric.value, "low": metric.ci_low, "high": metric.ci_high}
+        for metric in metric_values(layout.keys(n_sets), bootstrap).values()
+    )
+    overall = layout.entry(values)
+    consistency = {name: overall["conditions"].pop(name) for name in CONSISTENCY_TRANSFORMS}
     return {
         "schema": SCHEMA,
         "n": len(table),
-        "subjects": int(table["subject"].nunique()) if whose is not None else None,
+        "subjects": int(table["subject"].nunique()) if has_subjects else None,
         "summary": {
-            "relative_error": whole["relative"],
-            "change": whole["change"],
+            "relative_error": overall["relative"],
+            "change": overall["change"],
             "corruptions": [corruption.name for corruption in corruptions],
             "strengths": max(len(corruption.severities) for corruption in corruptions),
         },
-        "clean": whole["clean"],
+        "clean": overall["clean"],
         "corruptions": {
             corruption.name: {"title": corruption.title, "strengths": list(corruption.severities)}
-            | whole["conditions"][corruption.name]
+            | overall["conditions"][corruption.name]
             for corruption in corruptions
         },
         "consistency": {name: {"change": entry["change"]} for name, entry in consistency.items()},
-        "groups": {grouping.name: _groups(grouping, plan, every, clusters, minimum) for grouping in shown},
+        "groups": {
+            grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets
+        },
         "method": {
             "interval": "bca",
             "level": 0.95,
-            "resamples": int(found.resampled.shape[1]),
-            "resampled": "subjects" if whose is not None else "images",
+            "resamples": int(bootstrap.resampled.shape[1]),
+            "resampled": "subjects" if has_subjects else "images",
             "seed": seed,
         },
     }
 
 
-def _groups(grouping: Grouping, plan: "_Plan", every: Iterator[Any], clusters: Ints, minimum: int) -> dict[str, Any]:
-    made = {}
+def _group_entries(
+    grouping: Grouping, layout: "_MetricLayout", values: Iterator[Any], clusters: Ints, minimum: int
+) -> dict[str, Any]:
+    entries = {}
     for name, n, n_clusters in zip(grouping.names, grouping.counts, grouping.cluster_counts(clusters), strict=True):
-        entry = plan.entry(every)
+        entry = layout.entry(values)
         if n_clusters < 2:
-            entry = _without_intervals(entry)  # one person alone shows no spread
+            entry = _without_intervals(entry)  # one subject has no variation between subjects
         for consistency in CONSISTENCY_TRANSFORMS:
             del entry["conditions"][consistency]
-        made[name] = {
+        entries[name] = {
             "n": int(n),
             "ranked": bool(n >= minimum),
             "relative": entry["relative"],
             "clean": entry["clean"],
             "corruptions": {
-                key: {part: of[part] for part in ("relative", "mae", "bias")} for key, of in entry["conditions"].items()
+                key: {metric: condition[metric] for metric in ("relative", "mae", "bias")}
+                for key, condition in entry["conditions"].items()
             },
         }
-    return made
+    return entries
 
 
 def _without_intervals(entry: Any) -> Any:
-    """The figures of an entry, their values alone."""
+    """Return an entry whose metric values have no interval."""
     if isinstance(entry, list):
-        return [_without_intervals(of) for of in entry]
+        return [_without_intervals(item) for item in entry]
     if "value" in entry:
         return entry | {"low": None, "high": None}
-    return {key: _without_intervals(of) for key, of in entry.items()}
+    return {key: _without_intervals(item) for key, item in entry.items()}
 
 
-class _Plan:
-    """Which figures there are of every set of images, in which order, and how sums become figures."""
+class _MetricLayout:
+    """The metrics of a set of images, their order, and their computation from sums over images."""
 
     def __init__(self, corruptions: Sequence[Corruption]) -> None:
-        self.graded = {corruption.name: len(corruption.severities) for corruption in corruptions}
-        self.conditions = 1 + sum(self.graded.values())  # the clean one first
-        self.per_set = 3 * self.conditions + len(CONSISTENCY_TRANSFORMS) + len(self.graded) + 2
+        self.strengths = {corruption.name: len(corruption.severities) for corruption in corruptions}
+        self.conditions = 1 + sum(self.strengths.values())  # the unchanged faces are the first condition
+        self.per_set = 3 * self.conditions + len(CONSISTENCY_TRANSFORMS) + len(self.strengths) + 2
 
-    def features(self, answers: RobustnessPredictions, age: Floats) -> Floats:
-        """(N, 1 + 3 * conditions + 2): one, then |error|, error and |change| by condition, then consistency."""
-        ages = np.concatenate([answers.clean[None], *answers.corrupted.values()])
-        error, change = ages - age, np.abs(ages - answers.clean)
-        steady = [np.abs(of - answers.clean).mean(axis=0, keepdims=True) for of in answers.consistency.values()]
-        made: Floats = np.concatenate([np.ones((1, len(age))), np.abs(error), error, change, *steady]).T
-        return made
+    def features(self, predictions: RobustnessPredictions, age: Floats) -> Floats:
+        """Return the features to sum, (N, 1 + 3 * conditions + 2).
+
+        Args:
+            predictions: the predicted ages.
+            age: (N,) the true ages.
+
+        Returns:
+            The columns: 1; |error|, error and |change| by condition; the mean |change| by consistency transform.
+        """
+        clean = predictions.clean
+        ages = np.concatenate([clean[None], *predictions.corrupted.values()])
+        error, change = ages - age, np.abs(ages - clean)
+        consistency = [
+            np.abs(variants - clean).mean(axis=0, keepdims=True) for variants in predictions.consistency.values()
+        ]
+        features: Floats = np.concatenate([np.ones((1, len(age))), np.abs(error), error, change, *consistency]).T
+        return features
 
     def statistic(self, sums: Sequence[Floats]) -> Floats:
-        """Figures (sets * per_set, b) from the sums (sets, F, b) of each grouping."""
-        return np.concatenate([self._figures(of).reshape(-1, of.shape[2]) for of in sums])
+        """Compute the metrics (sets * per_set, b) from the sums (sets, F, b) of each grouping."""
+        return np.concatenate([self._metrics(sum_).reshape(-1, sum_.shape[2]) for sum_ in sums])
 
-    def _figures(self, sums: Floats) -> Floats:
+    def _metrics(self, sums: Floats) -> Floats:
         means = sums[:, 1:] / sums[:, :1]
         mae = means[:, : self.conditions]
-        ends = 1 + np.cumsum([0, *self.graded.values()])
+        ends = 1 + np.cumsum([0, *self.strengths.values()])
         over_strengths = [mae[:, start:stop].mean(axis=1, keepdims=True) for start, stop in itertools.pairwise(ends)]
         relative = np.concatenate(over_strengths, axis=1) / mae[:, :1]
         change = means[:, 2 * self.conditions + 1 : 3 * self.conditions].mean(axis=1, keepdims=True)
-        made: Floats = np.concatenate([means, relative, relative.mean(axis=1, keepdims=True), change], axis=1)
-        return made
+        metrics: Floats = np.concatenate([means, relative, relative.mean(axis=1, keepdims=True), change], axis=1)
+        return metrics
 
     def keys(self, sets: int) -> list[FigureKey]:
-        """Return one key per figure, in the order of `statistic`."""
+        """Return one key per metric value, in the order of `statistic`."""
         count = self.conditions
         one = [*["mae"] * count, *["bias"] * count, *["mae"] * (count + len(CONSISTENCY_TRANSFORMS))]
-        one += [*["ratio"] * (len(self.graded) + 1), "mae"]
+        one += [*["ratio"] * (len(self.strengths) + 1), "mae"]
         return [(str(set_idx), str(idx), metric) for set_idx in range(sets) for idx, metric in enumerate(one)]
 
-    def entry(self, every: Iterator[Any]) -> dict[str, Any]:
-        """The next set's figures: relative, change, clean, conditions (corruption -> relative, mae, bias, change by strength)."""
-        found = [next(every) for _ in range(self.per_set)]
+    def entry(self, values: Iterator[Any]) -> dict[str, Any]:
+        """Consume the metric values of one set of images.
+
+        Args:
+            values: the metric values in the order of `statistic`.
+
+        Returns:
+            `relative`, `change`, `clean`, and `conditions`: the relative error of each corruption, and its mae, bias and
+            change by strength.
+        """
+        set_values = [next(values) for _ in range(self.per_set)]
         count = self.conditions
-        parts = {"mae": found[:count], "bias": found[count : 2 * count], "change": found[2 * count : 3 * count]}
-        rest = found[3 * count :]
+        metrics = {
+            "mae": set_values[:count],
+            "bias": set_values[count : 2 * count],
+            "change": set_values[2 * count : 3 * count],
+        }
+        rest = set_values[3 * count :]
         conditions: dict[str, Any] = {name: {"change": rest.pop(0)} for name in CONSISTENCY_TRANSFORMS}
         start = 1
-        for name, strengths in self.graded.items():
+        for name, strengths in self.strengths.items():
             conditions[name] = {"relative": rest.pop(0)}
-            conditions[name] |= {part: of[start : start + strengths] for part, of in parts.items()}
+            conditions[name] |= {
+                metric: by_condition[start : start + strengths] for metric, by_condition in metrics.items()
+            }
             start += strengths
-        clean = {"mae": parts["mae"][0], "bias": parts["bias"][0]}
+        clean = {"mae": metrics["mae"][0], "bias": metrics["bias"][0]}
         return {"relative": rest[0], "change": rest[1], "clean": clean, "conditions": conditions}
 
 
-def to_frame(answers: RobustnessPredictions, samples: Samples) -> pd.DataFrame:
-    """One row an image: sample_id, age, `clean`, and a column `<corruption>-<strength's place>` each; years."""
-    made = {"sample_id": samples.table["sample_id"], "age": samples.table["age"], "clean": answers.clean}
-    for name, ages in [*answers.corrupted.items(), *answers.consistency.items()]:
-        made |= {f"{name}-{place}": of for place, of in enumerate(ages, start=1)}
-    return pd.DataFrame(made)
+def to_frame(predictions: RobustnessPredictions, samples: Samples) -> pd.DataFrame:
+    """Convert predictions to a table.
+
+    Args:
+        predictions: the predicted ages in years.
+        samples: the images of the faces, with their labels.
+
+    Returns:
+        One row per image: `sample_id`, `age`, `clean`, and one column `<corruption>-<number of the strength>` per condition.
+    """
+    columns = {"sample_id": samples.table["sample_id"], "age": samples.table["age"], "clean": predictions.clean}
+    for name, ages in [*predictions.corrupted.items(), *predictions.consistency.items()]:
+        columns |= {f"{name}-{number}": condition for number, condition in enumerate(ages, start=1)}
+    return pd.DataFrame(columns)

@@ -1,4 +1,4 @@
-"""The pictures of a stress test: what was done to a face, how the error grows, what matters most, for whom."""
+"""Figures of a robustness test: example corruptions, error by strength, relative errors overall and by group."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,127 +14,176 @@ from matplotlib.lines import Line2D
 from agebench.analysis.robustness.corruptions import Corruption, CorruptionContext, to_float_images, to_uint8
 from agebench.reports.formatting import format_number, group_name
 from agebench.reports.plots.run import label
-from agebench.reports.plots.style import COLORS, GRAY, group_colors
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, group_colors, styled
 from agebench.training.dataloader import FaceDataset, derive_seed
 
-_WIDTH = 9.0  # inches
 _COLUMNS = 4
-_MOST_GROUPS = 8  # lines in one panel that can still be told apart
+_MAX_GROUPS = 8  # more lines in one panel are not distinguishable
 
 CAPTIONS = {
     "examples": "One face of the test set under every corruption, from the weakest to the strongest.",
-    "overview": "What each corruption does to the error on average over its strengths; 1: nothing.",
-    "curves": "Error and bias against strength, with 95 % intervals; the dotted line is the MAE on the faces as they are.",
-    "groups": "Relative error by group: the mean MAE over the strengths, divided by the group's own MAE on the faces as they are.",
-    "by": "MAE against strength by group, with 95 % intervals; groups too small to rank are left out.",
+    "overview": "Relative error of each corruption, averaged over its strengths; 1: no effect.",
+    "curves": "Error and bias against strength, with 95 % intervals; the dotted line is the MAE on uncorrupted faces.",
+    "groups": "Relative error by group: the mean MAE over the strengths, divided by the group's own MAE on uncorrupted faces.",
+    "by": "MAE against strength by group, with 95 % intervals; groups with n < 30 are omitted.",
 }
 
 
+@styled
 def plot_examples(
     data: FaceDataset, row: int, corruptions: Sequence[Corruption], coverage: float, title: str, *, seed: int = 0
 ) -> Figure:
-    """The face at `row` at every strength of every corruption."""
+    """Plot one face under each corruption at each strength.
+
+    Args:
+        data: the aligned faces.
+        row: the index of the face in `data`.
+        corruptions: the corruptions to show.
+        coverage: the coverage of the aligned faces.
+        title: the name of the test set.
+        seed: the seed of the corruptions.
+
+    Returns:
+        The figure.
+    """
     face = to_float_images(torch.from_numpy(np.ascontiguousarray(data.pixels[data.rows[[row]]])))
     columns = 1 + max(len(corruption.severities) for corruption in corruptions)
     half = -(-len(corruptions) // 2)  # two corruptions side by side
-    figure = Figure(figsize=(_WIDTH * 1.25, 0.93 * half + 0.4), layout="constrained")
-    figure.suptitle(f"{title}: one face (true age {data.ages[row]:g}) under every corruption", fontsize=11)
+    figure = Figure(figsize=(FIGURE_WIDTH * 1.25, 0.93 * half + 0.4), layout="constrained")
+    figure.suptitle(f"{title}: one face (true age {data.ages[row]:g}) under every corruption")
     grid = figure.subplots(half, 2 * columns, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")
-    for place, corruption in enumerate(corruptions):
-        line = grid[place % half, place // half * columns :]
+    for index, corruption in enumerate(corruptions):
+        line = grid[index % half, index // half * columns :]
         line[0].text(
             1.0, 0.5, _heading(corruption.title), ha="right", va="center", fontsize=7.5, transform=line[0].transAxes
         )
         for axes, strength in zip(line[1:], corruption.severities, strict=False):
             generator = torch.Generator().manual_seed(derive_seed(seed, corruption.name, 0))
-            scene = CorruptionContext(coverage, torch.rand(1, generator=generator), generator)
-            axes.imshow(to_uint8(corruption.change(face, strength, scene))[0].numpy())
+            context = CorruptionContext(coverage, torch.rand(1, generator=generator), generator)
+            axes.imshow(to_uint8(corruption.change(face, strength, context))[0].numpy())
             axes.set_title(f"{strength:g}", fontsize=7, pad=2)
     return figure
 
 
-def plot_overview(found: Mapping[str, Any], title: str) -> Figure:
-    """Relative error of every corruption with its interval, the worst on top, and the mean of all."""
-    rows = sorted(found["corruptions"].items(), key=lambda row: row[1]["relative"]["value"])
-    figure = Figure(figsize=(_WIDTH, 1.2 + 0.27 * len(rows)), layout="constrained")
+@styled
+def plot_overview(metrics: Mapping[str, Any], title: str) -> Figure:
+    """Plot the relative error of each corruption with its interval, the largest on top, and their mean.
+
+    Args:
+        metrics: the result of `robustness_metrics`.
+        title: the name of the test set.
+
+    Returns:
+        The figure.
+    """
+    rows = sorted(metrics["corruptions"].items(), key=lambda row: row[1]["relative"]["value"])
+    figure = Figure(figsize=(FIGURE_WIDTH, 1.2 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, (_, entry) in enumerate(rows):
-        _bar(axes, place, entry["relative"], COLORS[0])
-    summary = found["summary"]["relative_error"]
+    for position, (_, entry) in enumerate(rows):
+        _interval_marker(axes, position, entry["relative"])
+    summary = metrics["summary"]["relative_error"]
     axes.axvline(1, color="black", lw=0.8)
     axes.axvline(summary["value"], color=COLORS[1], lw=1.2, ls="--")
-    axes.set_yticks(range(len(rows)), [_plain(entry["title"]) for _, entry in rows])
-    axes.set_title(f"{title}: relative error {_written(summary)} on average (dashed; n = {found['n']:,})", fontsize=11)
-    axes.set(xlabel="MAE, mean over five strengths, divided by the MAE on the faces as they are; 95 % interval")
+    axes.set_yticks(range(len(rows)), [_without_unit(entry["title"]) for _, entry in rows])
+    axes.set_title(f"{title}: relative error {_format_factor(summary)} on average (dashed; n = {metrics['n']:,})")
+    axes.set(xlabel="mean MAE over the strengths, divided by the MAE on uncorrupted faces; 95 % interval")
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="x")
     return figure
 
 
-def plot_curves(found: Mapping[str, Any], title: str, colour: str) -> Figure:
-    """MAE and bias against strength, a panel a corruption."""
-    figure, grid = _panels(len(found["corruptions"]))
-    clean = found["clean"]
-    for axes, entry in zip(grid, found["corruptions"].values(), strict=False):
+@styled
+def plot_curves(metrics: Mapping[str, Any], title: str, color: str) -> Figure:
+    """Plot MAE and bias against strength, one panel per corruption.
+
+    Args:
+        metrics: the result of `robustness_metrics`.
+        title: the name of the test set.
+        color: the color of the test set.
+
+    Returns:
+        The figure.
+    """
+    figure, grid = _panels(len(metrics["corruptions"]))
+    clean = metrics["clean"]
+    for axes, entry in zip(grid, metrics["corruptions"].values(), strict=False):
         axes.axhline(clean["mae"]["value"], color="black", lw=0.8, ls=":")
         axes.axhline(0, color="black", lw=0.6)
-        _line(axes, [clean["mae"], *entry["mae"]], colour)
+        _line(axes, [clean["mae"], *entry["mae"]], color)
         _line(axes, [clean["bias"], *entry["bias"]], GRAY, style="--")
         _strengths(axes, entry)
-    marks = [Line2D([], [], color=colour, marker="o", ms=4), Line2D([], [], color=GRAY, ls="--", marker="o", ms=4)]
+    marks = [Line2D([], [], color=color, marker="o", ms=4), Line2D([], [], color=GRAY, ls="--", marker="o", ms=4)]
     names = ["MAE", "bias: predicted − true"]
-    figure.legend(marks, names, loc="outside upper right", ncols=2, frameon=False)
-    figure.suptitle(f"{title}: error against strength (n = {found['n']:,})", fontsize=11, x=0.02, ha="left")
+    figure.legend(marks, names, loc="outside upper right", ncols=2)
+    figure.suptitle(f"{title}: error against strength (n = {metrics['n']:,})", x=0.02, ha="left")
     _share_axes(figure, grid, "years")
     return figure
 
 
-def plot_by_group(found: Mapping[str, Any], grouping: str, title: str) -> Figure | None:
-    """MAE against strength of every group of a grouping; None where fewer than two are large enough."""
-    entries = {name: entry for name, entry in found["groups"][grouping].items() if entry["ranked"]}
-    if not 2 <= len(entries) <= _MOST_GROUPS:
+@styled
+def plot_by_group(metrics: Mapping[str, Any], grouping: str, title: str) -> Figure | None:
+    """Plot MAE against strength for each group of a grouping, one panel per corruption.
+
+    Args:
+        metrics: the result of `robustness_metrics`.
+        grouping: the name of the grouping.
+        title: the name of the test set.
+
+    Returns:
+        The figure, or None unless two to eight groups are large enough.
+    """
+    entries = {name: entry for name, entry in metrics["groups"][grouping].items() if entry["ranked"]}
+    if not 2 <= len(entries) <= _MAX_GROUPS:
         return None
-    palette = group_colors(found["groups"][grouping])
-    figure, grid = _panels(len(found["corruptions"]))
-    for axes, (name, whole) in zip(grid, found["corruptions"].items(), strict=False):
+    palette = group_colors(metrics["groups"][grouping])
+    figure, grid = _panels(len(metrics["corruptions"]))
+    for axes, (name, corruption) in zip(grid, metrics["corruptions"].items(), strict=False):
         for group, entry in entries.items():
             _line(axes, [entry["clean"]["mae"], *entry["corruptions"][name]["mae"]], palette[group], shade=0.1)
-        _strengths(axes, whole)
-    grid[0].set_ylim(bottom=0)  # last: the axis is shared, and from here on it is fixed
+        _strengths(axes, corruption)
+    grid[0].set_ylim(bottom=0)  # after plotting, because this fixes the shared axis
     marks = [Line2D([], [], color=palette[group], marker="o", ms=4) for group in entries]
     names = [f"{label(group_name(grouping, group), 20)} (n = {entry['n']:,})" for group, entry in entries.items()]
-    figure.legend(marks, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    heading = _grouping(grouping)
-    figure.suptitle(f"{title}: MAE against strength, by {heading}", fontsize=11, x=0.02, ha="left")
+    figure.legend(marks, names, loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(f"{title}: MAE against strength, by {_grouping_title(grouping)}", x=0.02, ha="left")
     _share_axes(figure, grid, "MAE (years)")
     return figure
 
 
-def plot_groups(found: Mapping[str, Any], title: str) -> Figure | None:
-    """A table of relative errors, groups by corruptions; None without groups."""
+@styled
+def plot_groups(metrics: Mapping[str, Any], title: str) -> Figure | None:
+    """Plot the relative errors of groups and corruptions as a heat map.
+
+    Args:
+        metrics: the result of `robustness_metrics`.
+        title: the name of the test set.
+
+    Returns:
+        The figure, or None if no group is large enough.
+    """
     rows = [
         (grouping, name, entry)
-        for grouping, entries in found["groups"].items()
+        for grouping, entries in metrics["groups"].items()
         for name, entry in entries.items()
         if entry["ranked"]
     ]
     if not rows:
         return None
-    names = list(found["corruptions"])
+    names = list(metrics["corruptions"])
     values = np.array(
         [[entry["corruptions"][name]["relative"]["value"] or np.nan for name in names] for _, _, entry in rows], float
     )
-    whole = np.array([[found["corruptions"][name]["relative"]["value"] for name in names]], float)
-    values = np.concatenate([whole, values])
-    figure = Figure(figsize=(_WIDTH * 1.15, 1.9 + 0.29 * len(values)), layout="constrained")
+    overall = np.array([[metrics["corruptions"][name]["relative"]["value"] for name in names]], float)
+    values = np.concatenate([overall, values])
+    figure = Figure(figsize=(FIGURE_WIDTH * 1.15, 1.9 + 0.29 * len(values)), layout="constrained")
     axes = figure.subplots()
     shades = LinearSegmentedColormap.from_list("relative", [COLORS[0], "#FFFFFF", COLORS[1]])
     reach = max(1.0, float(np.nanmax(np.abs(np.log2(values)))))
-    drawn = axes.imshow(np.log2(values), cmap=shades, vmin=-reach, vmax=reach, aspect="auto")
+    image = axes.imshow(np.log2(values), cmap=shades, vmin=-reach, vmax=reach, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        strong = abs(math.log2(value)) > 0.75 * reach if np.isfinite(value) else False
+        saturated = abs(math.log2(value)) > 0.75 * reach if np.isfinite(value) else False
         axes.text(
             column,
             row,
@@ -142,18 +191,18 @@ def plot_groups(found: Mapping[str, Any], title: str) -> Figure | None:
             ha="center",
             va="center",
             fontsize=7.5,
-            color="white" if strong else "black",
+            color="white" if saturated else "black",
         )
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-    labels = [f"all (n = {found['n']:,})"]
+    labels = [f"all (n = {metrics['n']:,})"]
     labels += [f"{label(group_name(grouping, name), 24)} (n = {entry['n']:,})" for grouping, name, entry in rows]
     axes.set_yticks(range(len(values)), labels)
-    starts = [place for place in range(len(rows)) if not place or rows[place][0] != rows[place - 1][0]]
-    for place in starts:
-        axes.axhline(place + 0.5, color="black", lw=1)
-    axes.set_title(f"{title}: MAE under corruption, as a multiple of the group's own clean MAE", fontsize=11)
+    for index, row in enumerate(rows):
+        if not index or row[0] != rows[index - 1][0]:
+            axes.axhline(index + 0.5, color="black", lw=1)
+    axes.set_title(f"{title}: MAE under corruption, as a multiple of the group's own clean MAE")
     ticks = np.arange(-math.floor(reach), math.floor(reach) + 1)
-    bar = figure.colorbar(drawn, ax=axes, ticks=ticks, shrink=0.8, pad=0.01)
+    bar = figure.colorbar(image, ax=axes, ticks=ticks, shrink=0.8, pad=0.01)
     bar.ax.set_yticklabels([f"× {2.0**tick:g}" for tick in ticks])
     axes.tick_params(length=0, labelsize=8)
     return figure
@@ -162,7 +211,7 @@ def plot_groups(found: Mapping[str, Any], title: str) -> Figure | None:
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // _COLUMNS)
     columns = min(count, _COLUMNS)
-    figure = Figure(figsize=(_WIDTH * 1.15, 0.9 + 1.75 * rows), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH * 1.15, 0.9 + 1.75 * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
     for axes in grid[count:]:
         axes.axis("off")
@@ -174,46 +223,44 @@ def _share_axes(figure: Figure, grid: Sequence[Axes], unit: str) -> None:
         axes.set_ylabel(unit, fontsize=8)
 
 
-def _line(
-    axes: Axes, points: Sequence[Mapping[str, Any]], colour: str, *, style: str = "-", shade: float = 0.2
-) -> None:
-    places = np.arange(len(points))
+def _line(axes: Axes, points: Sequence[Mapping[str, Any]], color: str, *, style: str = "-", shade: float = 0.2) -> None:
+    positions = np.arange(len(points))
     value, low, high = (np.array([point[end] for point in points], float) for end in ("value", "low", "high"))
-    axes.plot(places, value, "o" + style, ms=3, lw=1.4, color=colour)
-    axes.fill_between(places, low, high, color=colour, alpha=shade, lw=0)
+    axes.plot(positions, value, "o" + style, ms=3, lw=1.4, color=color)
+    axes.fill_between(positions, low, high, color=color, alpha=shade, lw=0)
 
 
 def _strengths(axes: Axes, entry: Mapping[str, Any]) -> None:
     axes.set_title(_heading(entry["title"]), fontsize=8)
     axes.set_xticks(range(len(entry["strengths"]) + 1), ["none", *(f"{strength:g}" for strength in entry["strengths"])])
     axes.tick_params(labelsize=7)
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(axis="y")
 
 
-def _bar(axes: Axes, place: float, figure: Mapping[str, Any], colour: str) -> None:
-    if figure["low"] is not None:
-        axes.plot([figure["low"], figure["high"]], [place, place], color=colour, lw=1.5)
-    axes.plot(figure["value"], place, "o", ms=5.5, color=colour, zorder=3)
+def _interval_marker(axes: Axes, position: float, metric: Mapping[str, Any]) -> None:
+    if metric["low"] is not None:
+        axes.plot([metric["low"], metric["high"]], [position, position], color=COLORS[0], lw=1.5)
+    axes.plot(metric["value"], position, "o", ms=5.5, color=COLORS[0], zorder=3)
 
 
 def _heading(title: str) -> str:
-    """`Blur: σ (% of the side)` on two lines."""
-    name, found, rest = title.partition(": ")
-    if found:
+    """Put a title such as `Blur: σ (% of the side)` on two lines."""
+    name, separator, rest = title.partition(": ")
+    if separator:
         return f"{name}\n{rest}"
-    name, found, rest = title.partition(" (")
-    return f"{name}\n({rest}" if found else name
+    name, separator, rest = title.partition(" (")
+    return f"{name}\n({rest}" if separator else name
 
 
-def _plain(title: str) -> str:
-    """`Blur: σ (% of the side)` without what its strengths are."""
+def _without_unit(title: str) -> str:
+    """Shorten a title such as `Blur: σ (% of the side)` to `Blur`."""
     return title.partition(": ")[0].partition(" (% of")[0]
 
 
-def _grouping(name: str) -> str:
+def _grouping_title(name: str) -> str:
     return "age band" if name == "age_band" else group_name(name, name)
 
 
-def _written(figure: Mapping[str, Any]) -> str:
-    ends = "" if figure["low"] is None else f" [{figure['low']:.2f}, {figure['high']:.2f}]"
-    return f"× {figure['value']:.2f}{ends}"
+def _format_factor(metric: Mapping[str, Any]) -> str:
+    interval = "" if metric["low"] is None else f" [{metric['low']:.2f}, {metric['high']:.2f}]"
+    return f"× {metric['value']:.2f}{interval}"

@@ -1,4 +1,4 @@
-"""A stress test written down: <test>.json, its answers, its pictures and a page of text."""
+"""The report of a robustness test: `<test>.json`, predictions, figures, Markdown and HTML."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,115 +10,165 @@ from agebench.analysis.robustness import plots
 from agebench.analysis.robustness.corruptions import Corruption
 from agebench.analysis.robustness.evaluate import RobustnessPredictions, to_frame
 from agebench.data.samples import Samples
-from agebench.reports.formatting import (
-    escape_markdown,
-    format_ci,
-    format_count,
-    format_number,
-    join_words,
-    markdown_table,
+from agebench.reports.document import (
+    Block,
+    Document,
+    Paragraph,
+    TableBlock,
+    blocks_to_markdown,
+    figure_block,
+    strong,
+    write_document,
 )
-from agebench.reports.plots.run import label, save
+from agebench.reports.formatting import format_ci, format_count, format_number, group_name, join_words
+from agebench.reports.plots.run import label
 from agebench.reports.plots.style import COLORS
 from agebench.training.dataloader import FaceDataset
-from agebench.utils.io import atomic_write, write_json, write_text
+from agebench.utils.io import atomic_write, write_json
+
+_EXAMPLE_AGE = 30  # years
+_EXAMPLE_CANDIDATES = 16
+# A relative error below this is explained in the report.
+_NOTABLE_IMPROVEMENT = 0.98
 
 
 def write_robustness_report(
     folder: Path,
-    found: Mapping[str, Any],
-    answers: RobustnessPredictions,
+    metrics: Mapping[str, Any],
+    predictions: RobustnessPredictions,
     samples: Samples,
     data: FaceDataset,
     corruptions: Sequence[Corruption],
     *,
     coverage: float,
-    colour: str = COLORS[0],
+    color: str = COLORS[0],
 ) -> Path:
-    """Write everything into `folder`; returns the page. The JSON comes last: where it stands, the rest stands too."""
-    name, title = found["test"], label(found["test"])
-    row = pick_example_face(data)
-    made = {
-        "overview": plots.plot_overview(found, title),
-        "curves": plots.plot_curves(found, title, colour),
-        "groups": plots.plot_groups(found, title),
-        **{f"by-{place}": plots.plot_by_group(found, key, title) for place, key in enumerate(found["groups"])},
-        "examples": plots.plot_examples(data, row, corruptions, coverage, title),
+    """Write the predictions, figures and reports; `<test>.json` is written last, so that it marks a complete report.
+
+    Args:
+        folder: the folder of the reports; it is created if it is missing.
+        metrics: the result of `robustness_metrics`, with the test set's name as `test`.
+        predictions: the predictions that `metrics` summarizes.
+        samples: the test set's images.
+        data: the test set's aligned faces, for the example figure.
+        corruptions: the corruptions that were applied.
+        coverage: the coverage of the aligned faces, which sets the scale of some corruptions.
+        color: the test set's color in figures.
+
+    Returns:
+        The path of the Markdown report.
+    """
+    name, title = metrics["test"], label(metrics["test"])
+    figures = {
+        "overview": plots.plot_overview(metrics, title),
+        "curves": plots.plot_curves(metrics, title, color),
+        "groups": plots.plot_groups(metrics, title),
+        **{f"by-{index}": plots.plot_by_group(metrics, key, title) for index, key in enumerate(metrics["groups"])},
+        "examples": plots.plot_examples(data, pick_example_face(data), corruptions, coverage, title),
     }
-    drawn = {key: figure for key, figure in made.items() if figure is not None}
-    for key, figure in drawn.items():
-        save(figure, folder / "figures" / f"{name}-{key}.png")
+    document = Document(f"Robustness on {name}", _blocks(metrics))
+    for key, figure in figures.items():
+        document.add(figure_block(f"{name}-{key}", figure, plots.CAPTIONS[key.partition("-")[0]]))
     with atomic_write(folder / f"{name}.parquet") as temporary:
-        to_frame(answers, samples).to_parquet(temporary, index=False)
-    page = folder / f"{name}.md"
-    pictures = [f"![{key}](figures/{name}-{key}.png)\n\n*{plots.CAPTIONS[key.partition('-')[0]]}*" for key in drawn]
-    write_text(page, "\n\n".join([f"# {escape_markdown(name)} under stress", robustness_text(found), *pictures]) + "\n")
-    write_json(folder / f"{name}.json", found)
-    return page
+        to_frame(predictions, samples).to_parquet(temporary, index=False)
+    report = write_document(folder, document, name)["markdown"]
+    write_json(folder / f"{name}.json", metrics)
+    return report
 
 
 def pick_example_face(data: FaceDataset) -> int:
-    """The most colourful of the 16 faces next to 30 years: on a grey print it cannot be seen that colour is removed."""
-    near = np.argsort(np.abs(data.ages - 30), kind="stable")[:16]
-    colour = [np.ptp(data.pixels[data.rows[place]][..., :3].astype(int), axis=-1).mean() for place in near]
-    return int(near[np.argmax(colour)])
+    """Return the index of the most colorful of the 16 faces with ages closest to 30 years.
+
+    A gray photograph would not show the corruptions that remove color.
+
+    Args:
+        data: the aligned faces with their ages.
+
+    Returns:
+        The index of the face in `data`.
+    """
+    candidates = np.argsort(np.abs(data.ages - _EXAMPLE_AGE), kind="stable")[:_EXAMPLE_CANDIDATES]
+    colorfulness = [np.ptp(data.pixels[data.rows[index]][..., :3].astype(int), axis=-1).mean() for index in candidates]
+    return int(candidates[np.argmax(colorfulness)])
 
 
-def robustness_text(found: Mapping[str, Any]) -> str:
-    """What the command prints: a sentence, the table by corruption, what a mirror does."""
-    entries, summary = found["corruptions"], found["summary"]["relative_error"]
-    ordered = sorted(entries.items(), key=lambda item: -item[1]["relative"]["value"])
-    worst = [f"{name} (× {format_number(entry['relative']['value'])})" for name, entry in ordered[:3]]
-    clean = found["clean"]
-    parts = [
-        f"**{escape_markdown(found['test'])}**, n = {format_count(found['n'])}"
-        + (f" of {format_count(found['subjects'])} subjects" if found["subjects"] else "")
-        + f": MAE {format_ci(clean['mae'])} years as it is. Over {len(entries)} corruptions and their strengths the error is "
-        f"**{format_ci(summary)} times** that, and the answers move by {format_ci(found['summary']['change'])} years. "
-        f"What harms most: {join_words(worst)}."
-        + (
-            " Below 1 a corruption makes the error smaller: it happens to pull the ages towards the truth, against a bias of "
-            f"{format_ci(clean['bias'], sign=True)} years on the faces as they are."
-            if ordered[-1][1]["relative"]["value"] < 0.98
-            else ""
-        ),
-        _table(ordered, clean),
-        _steady(found["consistency"]),
-    ]
-    small = [
-        f"{name} ({format_count(entry['n'])})"
-        for groups in found["groups"].values()
+def robustness_text(metrics: Mapping[str, Any]) -> str:
+    """Return the summary and the table by corruption as Markdown, which the command line prints.
+
+    Args:
+        metrics: the result of `robustness_metrics`, with the test set's name as `test`.
+
+    Returns:
+        The Markdown text.
+    """
+    return blocks_to_markdown(_blocks(metrics))
+
+
+def _blocks(metrics: Mapping[str, Any]) -> list[Block]:
+    ordered = sorted(metrics["corruptions"].items(), key=lambda item: -item[1]["relative"]["value"])
+    small_groups = [
+        f"{group_name(grouping, name)} ({format_count(entry['n'])})"
+        for grouping, groups in metrics["groups"].items()
         for name, entry in groups.items()
         if not entry["ranked"]
     ]
-    if small:
-        parts.append(
-            f"Too few images to rank, in the JSON but not in the pictures: {escape_markdown(', '.join(small))}."
+    blocks: list[Block] = [
+        _summary(metrics, ordered),
+        _table(ordered, metrics["clean"]),
+        _describe_consistency(metrics["consistency"]),
+    ]
+    if small_groups:
+        blocks.append(
+            Paragraph(f"Groups with n < 30 are in the JSON file but not in the figures: {', '.join(small_groups)}.")
         )
-    return "\n\n".join(parts)
+    return blocks
 
 
-def _table(ordered: Sequence[tuple[str, Mapping[str, Any]]], clean: Mapping[str, Any]) -> str:
-    rows = []
-    for name, entry in ordered:
-        rows.append(
-            [
-                escape_markdown(name),
-                format_ci(entry["relative"]),
-                *(format_ci(entry["mae"][place]) for place in (0, -1)),
-                format_ci(entry["bias"][-1], sign=True),
-                format_ci(entry["change"][-1]),
-            ]
+def _summary(metrics: Mapping[str, Any], ordered: Sequence[tuple[str, Mapping[str, Any]]]) -> Paragraph:
+    clean, summary = metrics["clean"], metrics["summary"]
+    subjects = f" of {format_count(metrics['subjects'])} subjects" if metrics["subjects"] else ""
+    worst = [f"{name} (× {format_number(entry['relative']['value'])})" for name, entry in ordered[:3]]
+    text = (
+        f" times the error on uncorrupted faces, and predictions change by {format_ci(summary['change'])} years. "
+        f"The most harmful corruptions: {join_words(worst)}."
+    )
+    if ordered[-1][1]["relative"]["value"] < _NOTABLE_IMPROVEMENT:
+        text += (
+            " A relative error below 1 means that the corruption reduces the error: it shifts the predictions against a bias "
+            f"of {format_ci(clean['bias'], sign=True)} years on uncorrupted faces."
         )
+    return Paragraph(
+        [
+            strong(metrics["test"]),
+            f", n = {format_count(metrics['n'])}{subjects}: MAE {format_ci(clean['mae'])} years on uncorrupted faces. "
+            f"The mean error over {len(ordered)} corruptions and their strengths is ",
+            strong(format_ci(summary["relative_error"])),
+            text,
+        ]
+    )
+
+
+def _table(ordered: Sequence[tuple[str, Mapping[str, Any]]], clean: Mapping[str, Any]) -> TableBlock:
+    rows = [
+        [
+            name,
+            format_ci(entry["relative"]),
+            format_ci(entry["mae"][0]),
+            format_ci(entry["mae"][-1]),
+            format_ci(entry["bias"][-1], sign=True),
+            format_ci(entry["change"][-1]),
+        ]
+        for name, entry in ordered
+    ]
     rows.append(["none", "1.00", *[format_ci(clean["mae"])] * 2, format_ci(clean["bias"], sign=True), "0.00"])
-    headers = ["corruption", "relative error", "MAE, weakest", "MAE, strongest", "bias, strongest", "answers move by"]
-    return markdown_table(headers, rows)
+    headers = ["corruption", "relative error", "MAE, weakest", "MAE, strongest", "bias, strongest", "change, strongest"]
+    return TableBlock(headers, rows)
 
 
-def _steady(consistency: Mapping[str, Any]) -> str:
+def _describe_consistency(consistency: Mapping[str, Any]) -> Paragraph:
     mirror, shift = (format_ci(consistency[name]["change"]) for name in ("mirror", "small-shift"))
-    return (
-        f"The answer for the mirror image differs by {mirror} years on average, for a face moved by 2 % of the side by {shift} "
-        "years. In brackets: 95 % bootstrap intervals; relative error: MAE, mean over the strengths, divided by the MAE of the "
-        "faces as they are."
+    return Paragraph(
+        f"Mirroring the face changes the prediction by {mirror} years on average, a shift by 2 % of the side by {shift} years. "
+        "In brackets: 95 % bootstrap intervals. Relative error: mean MAE over the strengths, divided by the MAE on uncorrupted "
+        "faces. Change: mean absolute change of the predictions in years."
     )

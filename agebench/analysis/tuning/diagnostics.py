@@ -1,4 +1,4 @@
-"""Before any tuning: does the untrained model lose what it should, can it learn by heart, which learning rates move it?"""
+"""Diagnostics before a search: initial loss, overfitting a small subset, and a learning-rate range test."""
 
 import math
 import shutil
@@ -10,208 +10,251 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from agebench.analysis.tuning.context import SearchContext
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
 from agebench.data.image_grid import make_contact_sheet
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import Augmenter, normalize
 from agebench.training.callbacks import ConsoleCallback
 from agebench.training.dataloader import FaceDataset, derive_seed, epoch_order, iter_batches, subsample_by_age
 from agebench.training.device import autocast
-from agebench.training.optim import create_optimizer
+from agebench.training.optim import create_optimizer, set_learning_rate
 from agebench.training.prediction import predict
 from agebench.training.trainer import Trainer
 
-N_PROBE_BATCHES = 6  # batches that the untrained model is shown
+N_PROBE_BATCHES = 6  # batches for the initial loss
 OVERFIT_SUBSET_SIZE = 64  # images
-FEWEST, STEPS = 1e-6, 100  # of the range test: its first rate, and how many
-LAST = {"adamw": 1.0, "sgd": 10.0}
-_NO_CHANGE = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
+# Range test: first learning rate, number of steps, and last learning rate by optimizer.
+MIN_LR, N_LR_STEPS = 1e-6, 100
+MAX_LR = {"adamw": 1.0, "sgd": 10.0}
+_NO_AUGMENTATION = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
 
 
-def check_initial_loss(ground: SearchContext) -> dict[str, Any]:
-    """The loss of the untrained model beside that of its head on blank features: what it must lose that knows no face.
+_NO_REGULARIZATION = {
+    "ema_decay": 0.0,
+    "accumulate_steps": 1,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "label_smoothing": 0.0,
+    "flip_tta": False,
+}
 
-    A head starts from the training set's ages (`Head.prepare`), so a model that has learned nothing loses what that start
-    does. Far more means features that swamp the head, or ages in the wrong unit; far less, that the age leaks in.
+
+def check_initial_loss(context: SearchContext) -> dict[str, Any]:
+    """Compare the loss of the untrained model with the loss of its head on all-zero features.
+
+    A head is initialized from the ages of the training set (`Head.init_from_ages`), so both losses should be similar. A much
+    higher loss indicates too large features or ages in the wrong unit; a much lower loss indicates that the age leaks into
+    the input.
+
+    Args:
+        context: the data and settings of the search.
+
+    Returns:
+        The losses per batch, their means, the MAE in years, the MAE of the median-age baseline, and the verdict.
     """
-    training, size = ground.training(), ground.config.train.batch_size
-    model, card = ground.build_model().train(), ground.config.model
-    order = epoch_order(len(training), seed=ground.config.seed, epoch=1)[: N_PROBE_BATCHES * size]
-    torch.manual_seed(derive_seed(ground.config.seed, "untrained"))
-    seen, blank, errors = [], [], []
+    training, size = context.training(), context.config.train.batch_size
+    model, card = context.build_model().train(), context.config.model
+    order = epoch_order(len(training), seed=context.config.seed, epoch=1)[: N_PROBE_BATCHES * size]
+    torch.manual_seed(derive_seed(context.config.seed, "untrained"))
+    losses, expected, errors = [], [], []
     with torch.no_grad():
-        for faces, ages in iter_batches(training, order, size, ground.device):
+        for faces, ages in iter_batches(training, order, size, context.device):
             if len(ages) < 2:
-                continue  # batch normalisation needs two
+                continue  # batch normalization needs two images
             logits = model(normalize(faces, card.mean, card.std)).float()
-            seen.append(float(model.head.loss(logits, ages)))
+            losses.append(float(model.head.loss(logits, ages)))
             errors.append(float((model.head.decode(logits).age - ages).abs().mean()))
-            nothing = torch.zeros(len(ages), model.head.in_features, device=ground.device)
-            blank.append(float(model.head.loss(model.head(nothing).float(), ages)))
-    middle = float(np.median(training.ages))
-    floor = float(np.abs(training.ages - middle).mean())
-    found = {"losses": seen, "expected": blank, "loss": float(np.mean(seen)), "should_be": float(np.mean(blank))}
-    _to_tensorboard(ground, model, training)
-    return found | {"mae": float(np.mean(errors)), "mae_of_the_median": floor, **_judge_start(found)}
+            zeros = torch.zeros(len(ages), model.head.in_features, device=context.device)
+            expected.append(float(model.head.loss(model.head(zeros).float(), ages)))
+    baseline_mae = float(np.abs(training.ages - float(np.median(training.ages))).mean())
+    result = {
+        "losses": losses,
+        "expected": expected,
+        "loss": float(np.mean(losses)),
+        "should_be": float(np.mean(expected)),
+    }
+    _write_tensorboard(context, model, training)
+    return result | {"mae": float(np.mean(errors)), "mae_of_the_median": baseline_mae, **_judge_initial_loss(result)}
 
 
-def _judge_start(found: dict[str, Any]) -> dict[str, Any]:
-    loss, should = found["loss"], found["should_be"]
-    room = 0.3 * max(abs(should), 0.1) + 3 * float(np.std(found["expected"]) / math.sqrt(len(found["expected"])))
+def _judge_initial_loss(result: dict[str, Any]) -> dict[str, Any]:
+    loss, expected = result["loss"], result["should_be"]
+    standard_error = float(np.std(result["expected"]) / math.sqrt(len(result["expected"])))
+    tolerance = 0.3 * max(abs(expected), 0.1) + 3 * standard_error
     if not math.isfinite(loss):
         return {
             "good": False,
-            "verdict": f"The untrained model's loss is {loss}: look at the head and at the input's scale.",
+            "verdict": f"The initial loss is {loss}: check the head and the scale of the input.",
         }
-    if loss > should + room:
-        text = "It answers wildly before it has seen anything: the first epoch goes into unlearning that. A smaller start of the "
-        return {"good": False, "verdict": f"Loss {loss:.3f}, where {should:.3f} is right. {text}head's weights helps."}
-    if loss < should - room:
-        text = "An untrained model that knows better than the ages' own distribution is being told the age somewhere."
-        return {"good": False, "verdict": f"Loss {loss:.3f}, where {should:.3f} is right. {text}"}
-    return {
-        "good": True,
-        "verdict": f"Loss {loss:.3f}, where {should:.3f} is right for a model that knows no face: as it should be.",
-    }
+    summary = f"The initial loss is {loss:.3f}, expected {expected:.3f}"
+    if loss > expected + tolerance:
+        advice = "It is too high; the first epoch will be spent reducing it. Use a smaller head initialization."
+        return {"good": False, "verdict": f"{summary}. {advice}"}
+    if loss < expected - tolerance:
+        advice = "It is lower than the age distribution allows, so the age may leak into the input."
+        return {"good": False, "verdict": f"{summary}. {advice}"}
+    return {"good": True, "verdict": f"{summary}: correct for an untrained model."}
 
 
-def overfit_small_subset(ground: SearchContext, *, epochs: int = 60) -> dict[str, Any]:
-    """Train on 64 images and nothing else, without augmentation and weight decay: a sound network learns them by heart."""
-    few = subsample_by_age(ground.training(), OVERFIT_SUBSET_SIZE)
-    size = max(2, min(16, len(few)))
-    recipe = ground.config.train.model_copy(
+def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> dict[str, Any]:
+    """Train on 64 images only, without augmentation and weight decay; a working model overfits them.
+
+    Args:
+        context: the data and settings of the search.
+        epochs: the number of epochs.
+
+    Returns:
+        The training curve, the final MAE in years, the MAE of the median-age baseline, and the verdict.
+    """
+    subset = subsample_by_age(context.training(), OVERFIT_SUBSET_SIZE)
+    size = max(2, min(16, len(subset)))
+    recipe = context.config.train.model_copy(
         update={
             "epochs": epochs,
             "batch_size": size,
-            "augment": _NO_CHANGE,
+            "augment": _NO_AUGMENTATION,
             "weight_decay": 0.0,
             "schedule": "cosine",
             "warmup": 0.1,
+            **_NO_REGULARIZATION,
         }
     )
-    folder = ground.home / "by-heart"
-    shutil.rmtree(folder, ignore_errors=True)  # it takes less time than going on would be worth
-    model, card = ground.build_model(), ground.config.model
-    trainer = Trainer(model, card, recipe, seed=ground.config.seed, device=ground.device, folder=folder)
+    folder = context.home / "by-heart"
+    shutil.rmtree(folder, ignore_errors=True)  # training is too short to be worth resuming
+    model, card = context.build_model(), context.config.model
+    trainer = Trainer(model, card, recipe, seed=context.config.seed, device=context.device, folder=folder)
     curve = []
     with ConsoleCallback(folder / "tensorboard", quiet=True) as events:
         for epoch in range(1, epochs + 1):
-            entry = trainer.train_epoch(few, epoch, events)
+            entry = trainer.train_epoch(subset, epoch, events)
             curve.append({"epoch": epoch, "loss": entry["loss"], "mae": entry["train_mae"]})
-    ages = predict(trainer.model, few, card, ground.device, precision=recipe.precision).age
-    left = float(np.abs(ages - few.ages).mean())
-    floor = float(np.abs(few.ages - np.median(few.ages)).mean())
-    good = left < 0.25 * floor
+    ages = predict(trainer.model, subset, card, context.device, precision=recipe.precision).age
+    mae = float(np.abs(ages - subset.ages).mean())
+    baseline_mae = float(np.abs(subset.ages - np.median(subset.ages)).mean())
+    good = mae < 0.25 * baseline_mae
     verdict = (
-        f"After {epochs} epochs it is off by {left:.1f} years on the {len(few)} images it trains on, where the median would be "
-        f"off by {floor:.1f}: "
+        f"After {epochs} epochs the MAE on the {len(subset)} training images is {mae:.1f} years, compared with "
+        f"{baseline_mae:.1f} for the median-age baseline: "
     )
     verdict += (
-        "it can learn them by heart."
+        "the model can overfit a small subset."
         if good
-        else "it cannot learn even these. Look at labels, loss and learning rate before training on more."
+        else "the model cannot overfit even a small subset. Check labels, loss and learning rate first."
     )
     return {
-        "images": len(few),
+        "images": len(subset),
         "curve": curve,
-        "mae": left,
-        "mae_of_the_median": floor,
+        "mae": mae,
+        "mae_of_the_median": baseline_mae,
         "good": good,
         "verdict": verdict,
     }
 
 
-def lr_range_test(ground: SearchContext) -> dict[str, Any]:
-    """Raise the learning rate from nothing to far too much within 100 steps and watch the loss (Smith 2017, section 3.3).
+def lr_range_test(context: SearchContext) -> dict[str, Any]:
+    """Increase the learning rate exponentially over 100 steps and record the loss (Smith 2017, section 3.3).
 
-    Of each batch's loss, what an untrained head on blank features loses with the same ages is taken off (and its mean put
-    back): batches differ more by their ages than by what 100 steps teach. `suggested` is a tenth of the rate at which the
-    smoothed loss is lowest.
+    The loss of an untrained head on all-zero features with the same ages is subtracted from the loss of each batch, and its
+    mean is added, because batches differ more by their ages than by the effect of 100 steps.
+
+    Args:
+        context: the data and settings of the search.
+
+    Returns:
+        The learning rates, the losses, `suggested` (a tenth of the learning rate with the lowest smoothed loss), and the
+        verdict.
     """
-    recipe, card = ground.config.train, ground.config.model
-    training, size = ground.training(), min(recipe.batch_size, len(ground.training()))
-    last = LAST[recipe.optimiser]
-    rates = FEWEST * (last / FEWEST) ** (np.arange(STEPS) / (STEPS - 1))
-    whole = len(training) // size * size
-    epochs, seed = math.ceil(STEPS * size / whole), ground.config.seed
-    orders = [epoch_order(len(training), seed=seed, epoch=epoch + 1)[:whole] for epoch in range(epochs)]
-    order = np.concatenate(orders)[: STEPS * size]
-    model = ground.build_model().train()
-    optimiser, augment = create_optimizer(model, recipe), Augmenter(recipe.augment, card.mean, card.std)
-    blank = ground.build_model().head
+    recipe, card = context.config.train, context.config.model
+    training, size = context.training(), min(recipe.batch_size, len(context.training()))
+    rates = MIN_LR * (MAX_LR[recipe.optimiser] / MIN_LR) ** (np.arange(N_LR_STEPS) / (N_LR_STEPS - 1))
+    per_epoch = len(training) // size * size
+    epochs, seed = math.ceil(N_LR_STEPS * size / per_epoch), context.config.seed
+    orders = [epoch_order(len(training), seed=seed, epoch=epoch + 1)[:per_epoch] for epoch in range(epochs)]
+    order = np.concatenate(orders)[: N_LR_STEPS * size]
+    model = context.build_model().train()
+    optimizer, augment = create_optimizer(model, recipe), Augmenter(recipe.augment, card.mean, card.std)
+    initial_head = context.build_model().head
     values: list[float] = []
-    blanks: list[float] = []
-    seen: list[float] = []
-    writer = SummaryWriter(str(ground.home / "tensorboard" / "range-test"))
-    for step, (faces, ages) in enumerate(iter_batches(training, order, size, ground.device)):
+    initial_losses: list[float] = []
+    adjusted: list[float] = []
+    writer = SummaryWriter(str(context.home / "tensorboard" / "range-test"))
+    for step, (faces, ages) in enumerate(iter_batches(training, order, size, context.device)):
         torch.manual_seed(derive_seed(seed, "range", step))
-        for group in optimiser.param_groups:
-            group["lr"] = float(rates[step])
+        set_learning_rate(optimizer, float(rates[step]))
         images = augment(faces, torch.Generator().manual_seed(derive_seed(seed, "range", step)))
-        with autocast(ground.device, recipe.precision):
+        with autocast(context.device, recipe.precision):
             logits = model(images)
         loss = model.head.loss(logits.float(), ages)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimiser.step()
+        optimizer.step()
         value = float(loss.detach())
         if not math.isfinite(value):
             break
         with torch.no_grad():
-            nothing = torch.zeros(len(ages), blank.in_features, device=ground.device)
-            blanks.append(float(blank.loss(blank(nothing).float(), ages)))
+            zeros = torch.zeros(len(ages), initial_head.in_features, device=context.device)
+            initial_losses.append(float(initial_head.loss(initial_head(zeros).float(), ages)))
         values.append(value)
-        seen = [*(np.array(values) - blanks + np.mean(blanks)).tolist()]
-        writer.add_scalar("range-test/loss", seen[-1], step)
+        adjusted = [*(np.array(values) - initial_losses + np.mean(initial_losses)).tolist()]
+        writer.add_scalar("range-test/loss", adjusted[-1], step)
         writer.add_scalar("range-test/learning_rate", rates[step], step)
-        smooth = ema(seen)
+        smooth = ema(adjusted)
         if step > 20 and smooth[-1] - smooth.min() > 3 * max(smooth[0] - smooth.min(), abs(smooth[0]) * 0.1):
-            break  # it has clearly left: more of it would only flatten the picture
+            break  # the loss has diverged; further steps would only compress the plot
     writer.close()
-    suggested, falls = suggest_lr(rates[: len(seen)], seen)
-    found = {"rates": [float(rate) for rate in rates[: len(seen)]], "losses": seen, "suggested": suggested}
+    tried = rates[: len(adjusted)]
+    suggested, decreases = suggest_lr(tried, adjusted)
+    result = {"rates": [float(rate) for rate in tried], "losses": adjusted, "suggested": suggested}
     verdict = (
-        f"The loss is lowest at a learning rate of about {10 * suggested:.1g}; the sweep goes about a tenth of that."
-        if falls
-        else f"The loss hardly falls at any learning rate; the recipe's own, {recipe.lr:g}, is the middle of the sweep."
+        f"The loss is lowest at a learning rate of about {10 * suggested:.1g}; the search is centered on a tenth of this value."
+        if decreases
+        else f"The loss decreases at no learning rate; the search is centered on the recipe's value, {recipe.lr:g}."
     )
-    if not falls:
-        found["suggested"] = recipe.lr
-    return found | {"good": falls, "verdict": verdict}
+    if not decreases:
+        result["suggested"] = recipe.lr
+    return result | {"good": decreases, "verdict": verdict}
 
 
-def ema(values: list[float], keep: float = 0.9) -> np.ndarray:
-    """An exponential moving average, corrected for its start."""
-    made, mean = [], 0.0
+def ema(values: list[float], decay: float = 0.9) -> np.ndarray:
+    """Compute the exponential moving average of `values` with bias correction."""
+    averages, mean = [], 0.0
     for step, value in enumerate(values, 1):
-        mean = keep * mean + (1 - keep) * value
-        made.append(mean / (1 - keep**step))
-    return np.array(made)
+        mean = decay * mean + (1 - decay) * value
+        averages.append(mean / (1 - decay**step))
+    return np.array(averages)
 
 
 def suggest_lr(rates: np.ndarray, losses: list[float]) -> tuple[float, bool]:
-    """A tenth of the rate at which the smoothed loss is lowest; and whether the loss falls at all before it."""
+    """Suggest a learning rate from a range test.
+
+    Args:
+        rates: (n,) increasing learning rates.
+        losses: the n losses at these learning rates.
+
+    Returns:
+        A tenth of the learning rate with the lowest smoothed loss, and whether the loss decreases before it.
+    """
     smooth = ema(losses)
     lowest = 10 + int(smooth[10:].argmin()) if len(smooth) > 20 else 0
     if not lowest or smooth[5:20].mean() - smooth[lowest] < 0.03 * abs(smooth[5:20].mean()):
-        return float(rates[lowest]) if len(rates) else FEWEST, False
+        return float(rates[lowest]) if len(rates) else MIN_LR, False
     return float(rates[lowest]) / 10, True
 
 
-def _to_tensorboard(ground: SearchContext, model: AgeModel, training: FaceDataset) -> None:
-    """Some training faces with their ages, and the network's graph where it can be traced."""
-    writer = SummaryWriter(str(ground.home / "tensorboard" / "untrained"))
-    some = subsample_by_age(training, 32)
-    sheet = make_contact_sheet(some.pixels[some.rows], [f"{age:g} years" for age in some.ages], columns=8)
+def _write_tensorboard(context: SearchContext, model: AgeModel, training: FaceDataset) -> None:
+    """Write training faces with their ages and, if it can be traced, the network's graph."""
+    writer = SummaryWriter(str(context.home / "tensorboard" / "untrained"))
+    examples = subsample_by_age(training, 32)
+    sheet = make_contact_sheet(examples.pixels[examples.rows], [f"{age:g} years" for age in examples.ages], columns=8)
     writer.add_image("train/faces", np.asarray(sheet), 0, dataformats="HWC")
-    card = ground.config.model
-    example = normalize(torch.from_numpy(some.pixels[some.rows[:2]]).to(ground.device), card.mean, card.std)
+    card = context.config.model
+    batch = normalize(torch.from_numpy(examples.pixels[examples.rows[:2]]).to(context.device), card.mean, card.std)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            writer.add_graph(model.eval(), example)
-    except Exception as error:  # whatever tracing somebody's network leads to: the graph is a picture, not a result
+            writer.add_graph(model.eval(), batch)
+    except Exception as error:  # tracing third-party code can raise anything; the graph is optional
         writer.add_text("graph", f"The network cannot be traced: {type(error).__name__}")
     writer.close()

@@ -1,4 +1,4 @@
-"""A search as a page: a picture and a verdict a step."""
+"""The report of a hyperparameter search: one figure and one verdict per step."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,98 +13,116 @@ from agebench.analysis.tuning.diagnostics import ema
 from agebench.analysis.tuning.search import WINNER
 from agebench.reports.document import CodeBlock, Document, Heading, Paragraph, TableBlock, figure_block, write_document
 from agebench.reports.plots.run import learning_curves
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, styled
 
-_WIDTH = 9.0  # inches
+_CAPTIONS = {
+    "untrained": "Loss of the untrained model on batches of training faces, and of its head on all-zero features.",
+    "by-heart": "Overfitting a small subset: training error by epoch; dashed: the median-age baseline.",
+    "range-test": "Learning-rate range test: the loss as the learning rate increases; thin: per step, thick: smoothed.",
+    "trials": "Left: validation MAE of each trial by learning rate, with 95 % intervals. Right: by epoch, with the recipe's weight "
+    "decay.",
+    "grid": "Validation MAE by learning rate and weight decay, in years; framed: the best trial.",
+    "long-run": "Training with the best settings.",
+}
+_MAX_DECAY_SERIES = 6
+_MAX_EPOCH_CURVES = 6
+_MAX_GRID_SIDE = 8
 
 
-def write_tuning_report(folder: Path, found: Mapping[str, Any]) -> Path:
-    """Write report.html, report.md and figures/ of a finished search; returns the HTML page."""
-    best, run = found["best"], found["long_run"]
-    page = Document(f"Tuning {found['model']} ({found['head']} head) on {found['train']}")
-    page.add(
+def write_tuning_report(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write report.html, report.md and figures/ of a finished search.
+
+    Args:
+        folder: the folder of the search.
+        result: the content of tune.json.
+
+    Returns:
+        The path of report.html.
+    """
+    best, trials = result["best"], result["trials"]
+    document = Document(f"Tuning {result['model']} ({result['head']} head) on {result['train']}")
+    _add_summary(document, result, folder)
+    document.add(
+        Heading("1. Initial loss"),
+        Paragraph(result["untrained"]["verdict"]),
         Paragraph(
-            f"Learning rate {best['lr']:g} and weight decay {best['weight_decay']:g} did best: validation MAE {run['val_mae']:.2f} "
-            f"years in the long run (epoch {run['best_epoch']:.0f} of {len(run['history'])}).",
-            strong=True,
+            f"The untrained model's MAE is {result['untrained']['mae']:.1f} years; the baseline that always predicts the training "
+            f"set's median age has {result['untrained']['mae_of_the_median']:.1f}."
         ),
-        Paragraph(
-            f"Every choice was made on the {found['images']['val']:,} images of the validation part; no test set was read. The "
-            f"best of {len(found['trials'])} trials is a little lucky on the images that chose it: what it is worth, a test says."
-        ),
-        Paragraph("The same weights go on to the tests without training again:"),
-        CodeBlock(test_command(folder)),
-    )
-    page.add(Heading("1. The untrained model"), Paragraph(found["untrained"]["verdict"]))
-    page.add(
-        Paragraph(_start_in_words(found["untrained"])),
-        figure_block("untrained", plot_initial_loss(found["untrained"]), _CAPTIONS["untrained"]),
-    )
-    page.add(Heading("2. Learning by heart"), Paragraph(found["by_heart"]["verdict"]))
-    page.add(figure_block("by-heart", plot_overfit(found["by_heart"]), _CAPTIONS["by-heart"]))
-    page.add(Heading("3. The learning rate"), Paragraph(found["range_test"]["verdict"]))
-    page.add(figure_block("range-test", plot_lr_range(found["range_test"]), _CAPTIONS["range-test"]))
-    page.add(figure_block("trials", plot_trials(found["trials"]), _CAPTIONS["trials"]))
-    page.add(
+        figure_block("untrained", plot_initial_loss(result["untrained"]), _CAPTIONS["untrained"]),
+        Heading("2. Overfitting a small subset"),
+        Paragraph(result["by_heart"]["verdict"]),
+        figure_block("by-heart", plot_overfit(result["by_heart"]), _CAPTIONS["by-heart"]),
+        Heading("3. Learning rate"),
+        Paragraph(result["range_test"]["verdict"]),
+        figure_block("range-test", plot_lr_range(result["range_test"]), _CAPTIONS["range-test"]),
+        figure_block("trials", plot_trials(trials), _CAPTIONS["trials"]),
         Heading("4. Weight decay"),
-        Paragraph(_told_apart(found)),
-        figure_block("grid", plot_grid(found["trials"], best), _CAPTIONS["grid"]),
+        Paragraph(_compare_trials(result)),
+        figure_block("grid", plot_grid(trials, best), _CAPTIONS["grid"]),
+        _trial_table(trials),
+        Heading("5. Full training"),
+        figure_block("long-run", learning_curves(result["long_run"]["history"], COLORS[0]), _CAPTIONS["long-run"]),
     )
-    page.add(_table(found["trials"]))
-    page.add(
-        Heading("5. The long run"),
-        figure_block("long-run", learning_curves(run["history"], COLORS[0]), _CAPTIONS["long-run"]),
-    )
-    return write_document(folder, page)["html"]
+    return write_document(folder, document)["html"]
 
 
 def test_command(folder: Path) -> str:
-    """The command that tests the winner."""
+    """Return the command that evaluates the best model on the test sets.
+
+    Args:
+        folder: the folder of the search.
+
+    Returns:
+        The shell command.
+    """
     return (
         f"agebench run --config {shlex.quote(str(folder / WINNER))} --out {shlex.quote(str(folder / 'run'))} --resume"
     )
 
 
-_CAPTIONS = {
-    "untrained": "Loss of the untrained model on batches of training faces, and of its head on blank features.",
-    "by-heart": "Learning a few images by heart: training error by epoch; dashed: always answering their median age.",
-    "range-test": "Learning-rate range test: the loss as the rate rises step by step; thin: as measured, thick: smoothed.",
-    "trials": "Left: validation MAE of each trial by learning rate, with 95 % intervals. Right: by epoch, at the recipe's decay.",
-    "grid": "Validation MAE by learning rate and weight decay, in years; framed: the best.",
-    "long-run": "The long run with the winner.",
-}
-
-
-def _start_in_words(found: Mapping[str, Any]) -> str:
-    return (
-        f"Its error is {found['mae']:.1f} years; always answering the training set's median age is off by "
-        f"{found['mae_of_the_median']:.1f}."
+def _add_summary(document: Document, result: Mapping[str, Any], folder: Path) -> None:
+    best, run = result["best"], result["long_run"]
+    document.add(
+        Paragraph(
+            f"Learning rate {best['lr']:g} and weight decay {best['weight_decay']:g} gave the lowest error: validation MAE "
+            f"{run['val_mae']:.2f} years in full training (epoch {run['best_epoch']:.0f} of {len(run['history'])}).",
+            strong=True,
+        ),
+        Paragraph(
+            f"All choices were made on the {result['images']['val']:,} images of the validation split; no test set was read. The "
+            f"validation MAE of the best of {len(result['trials'])} trials is optimistic, because the same images selected it; "
+            "only a test set gives an unbiased error."
+        ),
+        Paragraph("This command evaluates the trained weights on the test sets without training again:"),
+        CodeBlock(test_command(folder)),
     )
 
 
-def _told_apart(found: Mapping[str, Any]) -> str:
-    edge = _at_the_edge(found)
-    others = found["not_told_apart"]
-    if not others:
+def _compare_trials(result: Mapping[str, Any]) -> str:
+    boundary = _boundary_warning(result)
+    tied = result["not_told_apart"]
+    if not tied:
         return (
-            "The best trial is better than every other one by more than chance, on the same validation images." + edge
+            "The best trial is significantly better than every other trial on the same validation images (95 %)."
+            + boundary
         )
     return (
-        f"{len(others)} of the other {len(found['trials']) - 1} trials cannot be told apart from the best on the same validation "
-        f"images (95 %): {', '.join(others)}. Between those, choose as you like.{edge}"
+        f"{len(tied)} of the other {len(result['trials']) - 1} trials do not differ significantly from the best trial on the same "
+        f"validation images (95 %): {', '.join(tied)}. The choice between these trials is free.{boundary}"
     )
 
 
-def _at_the_edge(found: Mapping[str, Any]) -> str:
-    """A warning where the best learning rate is the highest or lowest that was tried."""
-    tried = sorted({trial["lr"] for trial in found["trials"]})
-    if found["search"] != "grid" or len(tried) < 3 or found["best"]["lr"] not in (tried[0], tried[-1]):
+def _boundary_warning(result: Mapping[str, Any]) -> str:
+    """Return a warning if the best learning rate is the highest or the lowest of the grid, else ""."""
+    rates = sorted({trial["lr"] for trial in result["trials"]})
+    if result["search"] != "grid" or len(rates) < 3 or result["best"]["lr"] not in (rates[0], rates[-1]):
         return ""
-    end = "highest" if found["best"]["lr"] == tried[-1] else "lowest"
-    return f" The best learning rate is the {end} that was tried: search on beyond it, with --rates."
+    end = "highest" if result["best"]["lr"] == rates[-1] else "lowest"
+    return f" The best learning rate is the {end} of the grid: extend the grid in this direction with --rates."
 
 
-def _table(found: Sequence[Mapping[str, Any]]) -> TableBlock:
+def _trial_table(trials: Sequence[Mapping[str, Any]]) -> TableBlock:
     rows = [
         [
             f"{trial['lr']:g}",
@@ -114,125 +132,164 @@ def _table(found: Sequence[Mapping[str, Any]]) -> TableBlock:
             else f"{trial['val_mae']:.2f} [{trial['low']:.2f}, {trial['high']:.2f}]",
             f"{trial['seconds']:.0f}",
         ]
-        for trial in found
+        for trial in trials
     ]
-    return TableBlock(["learning rate", "weight decay", "validation MAE (years)", "seconds"], rows)
+    return TableBlock(["learning rate", "weight decay", "validation MAE (years)", "time (s)"], rows)
 
 
-def plot_initial_loss(found: Mapping[str, Any]) -> Figure:
-    """Step 1."""
+@styled
+def plot_initial_loss(result: Mapping[str, Any]) -> Figure:
+    """Plot the loss of the untrained model per batch.
+
+    Args:
+        result: the result of `check_initial_loss`.
+
+    Returns:
+        The figure.
+    """
     figure, axes = _axes(2.6)
-    places = np.arange(len(found["losses"])) + 1
-    axes.plot(places, found["losses"], "o", color=COLORS[0], label="the untrained model")
+    batches = np.arange(len(result["losses"])) + 1
+    axes.plot(batches, result["losses"], "o", color=COLORS[0], label="untrained model")
     axes.plot(
-        places, found["expected"], "D", color=GRAY, mfc="white", label="its head on blank features: what is right"
+        batches, result["expected"], "D", color=GRAY, mfc="white", label="head on all-zero features (expected loss)"
     )
-    top = max([*found["losses"], *found["expected"]])
-    axes.set(
-        xlabel="batch", ylabel="loss", xticks=places, ylim=(min(0, *found["losses"]), 1.25 * top if top > 0 else None)
-    )
-    axes.set_title("Loss before any training", fontsize=11)
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    top = max([*result["losses"], *result["expected"]])
+    bottom = min(0, *result["losses"])
+    axes.set(xlabel="batch", ylabel="loss", xticks=batches, ylim=(bottom, 1.25 * top if top > 0 else None))
+    axes.set_title("Initial loss")
+    axes.legend(loc="lower right", fontsize=9)
     return figure
 
 
-def plot_overfit(found: Mapping[str, Any]) -> Figure:
-    """Step 2."""
+@styled
+def plot_overfit(result: Mapping[str, Any]) -> Figure:
+    """Plot the training error on a small subset by epoch.
+
+    Args:
+        result: the result of `overfit_small_subset`.
+
+    Returns:
+        The figure.
+    """
     figure, axes = _axes(2.9)
-    axes.plot(
-        [entry["epoch"] for entry in found["curve"]], [entry["mae"] for entry in found["curve"]], color=COLORS[0], lw=2
-    )
-    axes.axhline(found["mae_of_the_median"], color="black", ls="--", lw=1)
+    curve = result["curve"]
+    axes.plot([entry["epoch"] for entry in curve], [entry["mae"] for entry in curve], color=COLORS[0], lw=2)
+    axes.axhline(result["mae_of_the_median"], color="black", ls="--", lw=1)
     axes.set(xlabel="epoch", ylabel="training MAE (years)", ylim=(0, None))
-    axes.set_title(f"{found['images']} images by heart: off by {found['mae']:.2f} years in the end", fontsize=11)
+    axes.set_title(f"Overfitting {result['images']} images: final MAE {result['mae']:.2f} years")
     return figure
 
 
-def plot_lr_range(found: Mapping[str, Any]) -> Figure:
-    """Step 3, the range test."""
+@styled
+def plot_lr_range(result: Mapping[str, Any]) -> Figure:
+    """Plot the learning-rate range test.
+
+    Args:
+        result: the result of `lr_range_test`.
+
+    Returns:
+        The figure.
+    """
     figure, axes = _axes(3.2)
-    axes.plot(found["rates"], found["losses"], color=COLORS[5], lw=0.8)
-    axes.plot(found["rates"], ema(found["losses"]), color=COLORS[0], lw=2)
-    axes.axvline(found["suggested"], color=COLORS[1], ls="--", lw=1.2)
-    axes.set(xscale="log", xlabel="learning rate (logarithmic)", ylabel="training loss, at equal ages")
-    axes.set_title(f"Range test, {len(found['rates'])} steps (dashed: {found['suggested']:.2g})", fontsize=11)
+    axes.plot(result["rates"], result["losses"], color=COLORS[5], lw=0.8)
+    axes.plot(result["rates"], ema(result["losses"]), color=COLORS[0], lw=2)
+    axes.axvline(result["suggested"], color=COLORS[1], ls="--", lw=1.2)
+    axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="training loss, adjusted for age")
+    axes.set_title(f"Range test, {len(result['rates'])} steps (dashed: {result['suggested']:.2g})")
     return figure
 
 
-def plot_trials(found: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Step 3, the sweep: MAE by rate, and by epoch. None where all diverged."""
-    done = [trial for trial in found if trial["val_mae"] is not None]
-    if not done:
+@styled
+def plot_trials(trials: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Plot the validation MAE of the trials by learning rate, and by epoch.
+
+    Args:
+        trials: the trials in the order in which they ran.
+
+    Returns:
+        The figure, or None if every trial diverged.
+    """
+    finished = [trial for trial in trials if trial["val_mae"] is not None]
+    if not finished:
         return None
-    figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    decays = sorted({trial["weight_decay"] for trial in done})
-    for place, decay in enumerate(decays):
-        of = sorted((trial for trial in done if trial["weight_decay"] == decay), key=lambda trial: float(trial["lr"]))
-        nudge = 1.05 ** (place - (len(decays) - 1) / 2) if len(decays) < 7 else 1.0
-        at, mae = [trial["lr"] * nudge for trial in of], [trial["val_mae"] for trial in of]
-        reach = [trial["val_mae"] - trial["low"] for trial in of]
-        colour = COLORS[place % len(COLORS)] if len(decays) <= 6 else COLORS[0]
-        name = f"weight decay {decay:g}" if len(decays) <= 6 else None
-        left.errorbar(at, mae, yerr=reach, fmt="o", color=colour, capsize=2, ms=5, label=name)
-    if len(decays) <= 6:
-        left.legend(frameon=False, fontsize=8)
-    left.set(xscale="log", xlabel="learning rate (logarithmic)", ylabel="validation MAE (years)")
+    decays = sorted({trial["weight_decay"] for trial in finished})
+    few_decays = len(decays) <= _MAX_DECAY_SERIES
+    for index, decay in enumerate(decays):
+        series = [trial for trial in finished if trial["weight_decay"] == decay]
+        # Series are shifted against each other, so that their intervals do not overlap.
+        shift = 1.05 ** (index - (len(decays) - 1) / 2) if few_decays else 1.0
+        mae = [trial["val_mae"] for trial in series]
+        left.errorbar(
+            [trial["lr"] * shift for trial in series],
+            mae,
+            yerr=[trial["val_mae"] - trial["low"] for trial in series],
+            fmt="o",
+            color=COLORS[index % len(COLORS)] if few_decays else COLORS[0],
+            capsize=2,
+            ms=5,
+            label=f"weight decay {decay:g}" if few_decays else None,
+        )
+    if few_decays:
+        left.legend(fontsize=8)
+    left.set(xscale="log", xlabel="learning rate (log scale)", ylabel="validation MAE (years)")
     left.xaxis.set_minor_formatter(NullFormatter())
-    left.set_title(
-        f"{len(done)} trials" + (f", {len(found) - len(done)} diverged" if len(done) < len(found) else ""), fontsize=11
-    )
-    first = found[0]["weight_decay"]
-    shown = [trial for trial in done if trial["weight_decay"] == first] if len(decays) <= 6 else done
-    for place, trial in enumerate(sorted(shown, key=lambda trial: float(trial["val_mae"]))[:6]):
+    diverged = f", {len(trials) - len(finished)} diverged" if len(finished) < len(trials) else ""
+    left.set_title(f"{len(finished)} trials{diverged}")
+    recipe_decay = trials[0]["weight_decay"]
+    candidates = [trial for trial in finished if trial["weight_decay"] == recipe_decay] if few_decays else finished
+    for index, trial in enumerate(sorted(candidates, key=lambda trial: float(trial["val_mae"]))[:_MAX_EPOCH_CURVES]):
         epochs = [entry["epoch"] for entry in trial["history"]]
         values = [entry["val_mae"] for entry in trial["history"]]
-        style = ("-", "--", "-.", ":", "-", "--")[place]
-        right.plot(epochs, values, f"o{style}", ms=4, color=COLORS[place % 7], label=f"learning rate {trial['lr']:g}")
-    right.set(
-        xlabel="epoch", ylabel="validation MAE (years)", xticks=range(1, max(trial["epochs"] for trial in done) + 1)
-    )
-    right.set_title("by epoch", fontsize=11)
-    right.legend(frameon=False, fontsize=8)
+        line = ("-", "--", "-.", ":", "-", "--")[index]
+        right.plot(epochs, values, f"o{line}", ms=4, color=COLORS[index % 7], label=f"learning rate {trial['lr']:g}")
+    last_epoch = max(trial["epochs"] for trial in finished)
+    right.set(xlabel="epoch", ylabel="validation MAE (years)", xticks=range(1, last_epoch + 1))
+    right.set_title("By epoch")
+    right.legend(fontsize=8)
     for axes in (left, right):
-        axes.grid(alpha=0.3)
+        axes.grid(True)
     return figure
 
 
-def plot_grid(found: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> Figure | None:
-    """Step 4 as a heat map. None where the trials are no grid."""
-    decays = sorted({trial["weight_decay"] for trial in found})
-    by_rate = {trial["lr"] for trial in found if sum(other["lr"] == trial["lr"] for other in found) > 1}
-    if not by_rate or len(decays) > 8 or len(by_rate) > 8:
+@styled
+def plot_grid(trials: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> Figure | None:
+    """Plot the validation MAE by learning rate and weight decay as a heat map.
+
+    Args:
+        trials: the trials of the search.
+        best: the best trial, which is framed.
+
+    Returns:
+        The figure, or None if the trials do not form a grid.
+    """
+    decays = sorted({trial["weight_decay"] for trial in trials})
+    rates = sorted({trial["lr"] for trial in trials if sum(other["lr"] == trial["lr"] for other in trials) > 1})
+    if not rates or max(len(decays), len(rates)) > _MAX_GRID_SIDE:
         return None
-    names = sorted(by_rate)
-    values = {(trial["lr"], trial["weight_decay"]): trial["val_mae"] for trial in found}
-    table = np.array([[values.get((rate, decay)) for decay in decays] for rate in names], float)
-    figure = Figure(figsize=(_WIDTH, 1.5 + 0.6 * len(names)), layout="constrained")
+    values = {(trial["lr"], trial["weight_decay"]): trial["val_mae"] for trial in trials}
+    table = np.array([[values.get((rate, decay)) for decay in decays] for rate in rates], float)
+    figure = Figure(figsize=(FIGURE_WIDTH, 1.5 + 0.6 * len(rates)), layout="constrained")
     axes = figure.subplots()
-    drawn_map = axes.imshow(table, cmap="cividis_r", aspect="auto")
-    figure.colorbar(drawn_map, ax=axes, label="validation MAE (years)")
+    figure.colorbar(axes.imshow(table, cmap="cividis_r", aspect="auto"), ax=axes, label="validation MAE (years)")
     middle = float(np.nanmean([np.nanmin(table), np.nanmax(table)]))
-    for row, rate in enumerate(names):
-        for column, decay in enumerate(decays):
-            value = table[row, column]
-            text = "–" if np.isnan(value) else f"{value:.2f}"
-            axes.text(column, row, text, ha="center", va="center", color="white" if value > middle else "black")
-            if (rate, decay) == (best["lr"], best["weight_decay"]):
-                axes.plot(
-                    column + np.array([-0.48, 0.48, 0.48, -0.48, -0.48]), row + np.array([-0.46, -0.46, 0.46, 0.46, -0.46]),
-                    color=COLORS[1], lw=3,
-                )  # fmt: skip
+    for (row, column), value in np.ndenumerate(table):
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if value > middle else "black")
+        if (rates[row], decays[column]) == (best["lr"], best["weight_decay"]):
+            x, y = np.array([-0.48, 0.48, 0.48, -0.48, -0.48]), np.array([-0.46, -0.46, 0.46, 0.46, -0.46])
+            axes.plot(column + x, row + y, color=COLORS[1], lw=3)
     axes.set_xticks(range(len(decays)), [f"{decay:g}" for decay in decays])
-    axes.set_yticks(range(len(names)), [f"{rate:g}" for rate in names])
+    axes.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axes.set(xlabel="weight decay", ylabel="learning rate")
-    axes.set_title("Validation MAE (years); framed: the best", fontsize=11)
+    axes.set_title("Validation MAE (years); framed: the best trial")
     return figure
 
 
 def _axes(height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     axes = figure.subplots()
-    axes.grid(alpha=0.3)
+    axes.grid(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -1,4 +1,4 @@
-"""From a dataset to a recipe in five steps, each kept when it is done. No step reads a test set."""
+"""Hyperparameter search in five steps, which are saved when they finish. No step reads a test set."""
 
 import json
 import sys
@@ -21,20 +21,21 @@ from agebench.analysis.tuning.trials import (
     run_trial,
     statistically_tied_trials,
 )
+from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError, UserError
 from agebench.registry.catalog import Catalog
-from agebench.runs.config import RunConfig
+from agebench.runs.manifest import Manifest
 from agebench.runs.run import add_tasks, fit, initial_model
 from agebench.runs.run_dir import RunDir
 from agebench.utils.io import write_csv, write_json, write_text
 
 SETTINGS, RESULT, WINNER, CSV = "tune.toml", "tune.json", "best.toml", "trials.csv"
-LR_MULTIPLIERS = (0.3, 1.0, 3.0, 10.0)  # times the suggested learning rate
-_CARRIED_ON = 2  # the best learning rates go into the grid
+LR_MULTIPLIERS = (0.3, 1.0, 3.0, 10.0)  # of the suggested learning rate
+_N_GRID_RATES = 2  # the best learning rates, which are combined with all weight decays
 
 
 class TuneConfig(BaseModel):
-    """Everything that decides a search. Its file is `tune.toml`."""
+    """The settings that determine a search, saved as `tune.toml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,45 +50,50 @@ class TuneConfig(BaseModel):
     run: RunConfig
 
     def to_toml(self) -> str:
-        """As a file."""
+        """Return the settings as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
 def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Do the search in its folder, or what is left of it; returns what tune.json holds.
+    """Run a search, or the remaining steps of an interrupted search.
 
     Args:
-        config: what to search, and for which run.
-        catalogue: all cards.
-        folder: the search's.
-        say: told a line as each step and trial ends.
+        config: the settings of the search and of the run that is tuned.
+        catalogue: the available datasets and models.
+        folder: the folder of the search.
+        say: a function that receives one line when a step or trial finishes.
+
+    Returns:
+        The content of tune.json.
 
     Raises:
-        AgebenchError: a step's own, or every trial diverged; what was finished stays, and the same call continues.
+        AgebenchError: a step failed, or every trial diverged; finished steps are kept, and the same call resumes the search.
     """
     if config.search == "optuna":
-        _optuna()
-    ground = prepare_context(config.run, catalogue, folder, images=config.images)
+        _import_optuna()
+    context = prepare_context(config.run, catalogue, folder, images=config.images)
     write_text(folder / SETTINGS, config.to_toml())
     if not RunDir(folder / "run").manifest():
-        RunDir(folder / "run").write_manifest({"finished": False, "inputs": ground.inputs})
+        RunDir(folder / "run").write_manifest(Manifest(inputs=context.inputs, finished=False))
     steps = _Steps(folder, say)
-    found = {
-        "untrained": steps.once("untrained", lambda: diagnostics.check_initial_loss(ground)),
-        "by_heart": steps.once("by-heart", lambda: diagnostics.overfit_small_subset(ground)),
-        "range_test": steps.once("range-test", lambda: diagnostics.lr_range_test(ground)),
+    checks = {
+        "untrained": steps.once("untrained", lambda: diagnostics.check_initial_loss(context)),
+        "by_heart": steps.once("by-heart", lambda: diagnostics.overfit_small_subset(context)),
+        "range_test": steps.once("range-test", lambda: diagnostics.lr_range_test(context)),
     }
-    middle = found["range_test"]["suggested"]
+    suggested_rate = checks["range_test"]["suggested"]
     trials = (
-        _by_optuna(ground, config, middle, say) if config.search == "optuna" else _by_grid(ground, config, middle, say)
+        _by_optuna(context, config, suggested_rate, say)
+        if config.search == "optuna"
+        else _by_grid(context, config, suggested_rate, say)
     )
     best = best_trial(trials)
     if best is None:
         raise AgebenchError(f"{folder}: training diverged in every trial; try lower --rates, or --set train.clip=1")
     _write_csv(folder, trials)
-    winner = override_recipe(config.run, lr=best["lr"], weight_decay=best["weight_decay"])
-    write_text(folder / WINNER, winner.to_toml())
-    history = _long_run(ground, winner, folder)
+    best_config = override_recipe(config.run, lr=best["lr"], weight_decay=best["weight_decay"])
+    write_text(folder / WINNER, best_config.to_toml())
+    history = _full_training(context, best_config, folder)
     lowest = min(history, key=lambda entry: float(entry["val_mae"]))
     content = {
         "schema": 1,
@@ -95,15 +101,15 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
         "model": config.run.model.name,
         "head": config.run.model.head,
         "images": {
-            "train": len(ground.division.train),
-            "trial": len(ground.subset.train),
-            "val": len(ground.division.val),
+            "train": len(context.division.train),
+            "trial": len(context.subset.train),
+            "val": len(context.division.val),
         },
         "search": config.search,
-        **found,
+        **checks,
         "trials": trials,
         "best": best,
-        "not_told_apart": statistically_tied_trials(ground, best, trials),
+        "not_told_apart": statistically_tied_trials(context, best, trials),
         "long_run": {"history": history, "best_epoch": lowest["epoch"], "val_mae": lowest["val_mae"]},
         "finished": True,
     }
@@ -112,72 +118,89 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
 
 
 def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
-    """The result where this very search stands here finished, None where it does not.
+    """Load the result of a finished search.
+
+    Args:
+        folder: the folder of the search.
+        config: the settings, which must be equal to those of the search in the folder.
+
+    Returns:
+        The content of tune.json, or None if the search is not finished.
 
     Raises:
-        UserError: another search, or something else, stands here.
+        UserError: the folder contains another search or other files.
     """
     file = folder / SETTINGS
     if not file.exists():
         if folder.is_file() or (folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir())):
-            raise UserError(f"{folder} is not empty and holds no search; choose another folder with --out")
+            raise UserError(f"{folder} is not empty and contains no search; choose another folder with --out")
         return None
     if file.read_text(encoding="utf-8") != config.to_toml():
         raise UserError(
-            f"{folder} holds a search with other settings (compare its {SETTINGS}); choose another folder with --out, or "
-            "delete that one"
+            f"{folder} contains a search with other settings (see {SETTINGS}); choose another folder with --out, or "
+            "delete this one"
         )
     result = folder / RESULT
     return json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
 
 
 class _Steps:
-    """Steps that are kept as JSON when they are done, and not done again."""
+    """Steps whose results are saved as JSON, so that finished steps are not repeated."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder / "steps", say
 
-    def once(self, name: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Load the result of a step, or compute and save it."""
         file = self.folder / f"{name}.json"
         if not file.exists():
-            write_json(file, do())
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        self.say(f"{name}: {found['verdict']}")
-        return found
+            write_json(file, compute())
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        self.say(f"{name}: {result['verdict']}")
+        return result
 
 
-def _by_grid(ground: SearchContext, config: TuneConfig, middle: float, say: Callable[[str], None]) -> list[TrialResult]:
-    """A sweep of the learning rate with the recipe's weight decay, then weight decays around its best two."""
-    rates = config.rates or tuple(float(f"{middle * factor:.1g}") for factor in LR_MULTIPLIERS)
-    own = config.run.train.weight_decay
-    sweep = [_told(run_trial(ground, rate, own, config.epochs), say) for rate in dict.fromkeys(rates)]
+def _by_grid(
+    context: SearchContext, config: TuneConfig, suggested_rate: float, say: Callable[[str], None]
+) -> list[TrialResult]:
+    """Try learning rates with the recipe's weight decay, then all weight decays with the two best learning rates."""
+    rates = config.rates or tuple(float(f"{suggested_rate * factor:.1g}") for factor in LR_MULTIPLIERS)
+    recipe_decay = config.run.train.weight_decay
+    sweep = [_reported(run_trial(context, rate, recipe_decay, config.epochs), say) for rate in dict.fromkeys(rates)]
     ranked = sorted(
         (trial for trial in sweep if trial["val_mae"] is not None), key=lambda trial: float(trial["val_mae"])
     )
-    pairs = [(trial["lr"], decay) for trial in ranked[:_CARRIED_ON] for decay in config.decays if decay != own]
-    return sweep + [_told(run_trial(ground, rate, decay, config.epochs), say) for rate, decay in dict.fromkeys(pairs)]
+    pairs = [
+        (trial["lr"], decay) for trial in ranked[:_N_GRID_RATES] for decay in config.decays if decay != recipe_decay
+    ]
+    return sweep + [
+        _reported(run_trial(context, rate, decay, config.epochs), say) for rate, decay in dict.fromkeys(pairs)
+    ]
 
 
 def _by_optuna(
-    ground: SearchContext, config: TuneConfig, middle: float, say: Callable[[str], None]
+    context: SearchContext, config: TuneConfig, suggested_rate: float, say: Callable[[str], None]
 ) -> list[TrialResult]:
-    """Tree-structured Parzen estimators. The same seed asks the same questions, so trials that are done answer again."""
-    optuna = _optuna()
+    """Search with tree-structured Parzen estimators.
+
+    The same seed suggests the same trials, so that finished trials are loaded when a search is resumed.
+    """
+    optuna = _import_optuna()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=config.run.seed))
-    found = []
+    trials = []
     for _ in range(config.trials):
-        asked = study.ask()
-        rate = float(f"{asked.suggest_float('lr', middle / 30, middle * 10, log=True):.2g}")
-        decay = float(f"{asked.suggest_float('weight_decay', 1e-4, 0.5, log=True):.2g}")
-        trial = _told(run_trial(ground, rate, decay, config.epochs), say)
-        worst = float(np.abs(ground.training().ages).max())
-        study.tell(asked, worst if trial["val_mae"] is None else trial["val_mae"])
-        found.append(trial)
-    return found
+        suggestion = study.ask()
+        rate = float(f"{suggestion.suggest_float('lr', suggested_rate / 30, suggested_rate * 10, log=True):.2g}")
+        decay = float(f"{suggestion.suggest_float('weight_decay', 1e-4, 0.5, log=True):.2g}")
+        trial = _reported(run_trial(context, rate, decay, config.epochs), say)
+        worst = float(np.abs(context.training().ages).max())
+        study.tell(suggestion, worst if trial["val_mae"] is None else trial["val_mae"])
+        trials.append(trial)
+    return trials
 
 
-def _optuna() -> Any:
+def _import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
@@ -185,22 +208,23 @@ def _optuna() -> Any:
     return optuna
 
 
-def _told(trial: TrialResult, say: Callable[[str], None]) -> TrialResult:
+def _reported(trial: TrialResult, say: Callable[[str], None]) -> TrialResult:
+    """Report a finished trial and return it."""
     mae = "diverged" if trial["val_mae"] is None else f"validation MAE {trial['val_mae']:.2f}"
     say(f"learning rate {trial['lr']:g}, weight decay {trial['weight_decay']:g}: {mae} ({trial['seconds']:.0f} s)")
     return trial
 
 
-def _long_run(ground: SearchContext, winner: RunConfig, folder: Path) -> list[dict[str, float]]:
-    """Train the winner on the whole training part, as a run would: `agebench run … --resume` goes on from here to the tests."""
+def _full_training(context: SearchContext, best_config: RunConfig, folder: Path) -> list[dict[str, float]]:
+    """Train with the best settings on the whole training split; `agebench run … --resume` continues with the tests."""
     run = RunDir(folder / "run")
     if (run.path / "history.json").exists():
         return json.loads((run.path / "history.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     with run.locked():
-        run.write_config(winner)
-        model, _ = initial_model(winner)
-        add_tasks(winner, model, ground.division.train)
-        return fit(winner, run, model, ground.division, ground.faces, ground.device, quiet=False).epochs
+        run.write_config(best_config)
+        model, _ = initial_model(best_config)
+        add_tasks(best_config, model, context.division.train)
+        return fit(best_config, run, model, context.division, context.faces, context.device, quiet=False).epochs
 
 
 def _write_csv(folder: Path, trials: list[TrialResult]) -> None:
@@ -210,11 +234,11 @@ def _write_csv(folder: Path, trials: list[TrialResult]) -> None:
 
 @contextmanager
 def lock_dir(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the search's folder."""
+    """Lock the folder of a search against other processes."""
     with RunDir(folder).locked():
         yield
 
 
 def log_progress(line: str) -> None:
-    """Tell a line."""
+    """Print a line to standard error."""
     print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Cards of models that are not ours: what they take, what they say, and how they are called."""
+"""Cards of external models: their input, their output, and how they are called."""
 
 import shlex
 from pathlib import Path
@@ -6,28 +6,33 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agebench.config.cards.base import Name, _Card
+from agebench.config.cards.base import Card, Name
 from agebench.errors import UserError
 
 
-class ExternalInput(_Card):
-    """What a model wants to see: the face on the template, as numbers."""
+class ExternalInput(Card):
+    """The input of a model: the aligned face as an array."""
 
     size: int = Field(default=112, ge=16, le=1024, description="side of the square input, pixels")
     coverage: float = Field(
-        default=1.0, gt=0.2, le=4, description="framing: 1 is that of UTKFace's crops, 1.5 shows half as much again"
+        default=1.0,
+        gt=0.2,
+        le=4,
+        description="crop scale: 1 is the framing of UTKFace's crops, 1.5 shows half as much again",
     )
     channels: Literal["rgb", "bgr", "grey"] = Field(
-        default="rgb", description="order of the channels; mean and std are in this order too"
+        default="rgb", description="order of the channels, also of mean and std"
     )
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "float16", "uint8"] = Field(
         default="float32",
         description="float16: computed in float32, then rounded; uint8: the bytes as they are, without value_range, mean and std",
     )
-    value_range: tuple[float, float] = Field(default=(0.0, 1.0), description="what black and white become at first")
-    mean: tuple[float, ...] = Field(default=(0.0,), description="then subtracted, one a channel or one for all")
-    std: tuple[float, ...] = Field(default=(1.0,), description="then divided by, one a channel or one for all")
+    value_range: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="values of black and white, before mean and std"
+    )
+    mean: tuple[float, ...] = Field(default=(0.0,), description="subtracted; one value, or one per channel")
+    std: tuple[float, ...] = Field(default=(1.0,), description="divided by; one value, or one per channel")
 
     @model_validator(mode="after")
     def _widths(self) -> Self:
@@ -40,27 +45,27 @@ class ExternalInput(_Card):
         return self
 
 
-class ExternalOutput(_Card):
-    """What a model says, and how to read an age from it."""
+class ExternalOutput(Card):
+    """The output of a model, and how an age is read from it."""
 
     kind: Literal["age", "distribution"] = "age"
     name: str = Field(
         default="",
-        description="of several outputs the one to read: its name, or its number from 0; empty: the only one",
+        description="name or index from 0 of the output to read; empty: the only one",
     )
     column: int | None = Field(
         default=None,
         ge=0,
         # Left out of config.toml while unset, so that earlier tests keep their config.
         exclude_if=lambda value: value is None,
-        description="of kind age: where the output has several numbers a face, the one that is the age, counted from 0",
+        description="of kind age: index from 0 of the age, where the output has several numbers per face",
     )
     scale: float = Field(default=1.0, description="of kind age: years = offset + scale * output")
     offset: float = 0.0
     ages: tuple[float, ...] = Field(
-        default=(), description="of kind distribution: the age that each class stands for; empty: 0, 1, 2, …"
+        default=(), description="of kind distribution: the age of each class; empty: 0, 1, 2, …"
     )
-    logits: bool = Field(default=False, description="of kind distribution: a softmax is still to be taken")
+    logits: bool = Field(default=False, description="of kind distribution: the output needs a softmax")
 
     @field_validator("name", mode="before")
     @classmethod
@@ -74,8 +79,8 @@ class ExternalOutput(_Card):
         return self
 
 
-class ExternalCard(_Card):
-    """A model that agebench did not train: a file, a Python callable or a command, benchmarked by the same runner."""
+class ExternalCard(Card):
+    """A model that agebench did not train: a file, a Python callable or a command."""
 
     name: Name
     kind: Literal["external"] = "external"
@@ -88,17 +93,17 @@ class ExternalCard(_Card):
     )
     input: ExternalInput = ExternalInput()
     output: ExternalOutput = ExternalOutput()
-    batch_size: int = Field(default=64, ge=1, description="faces a call; 1 for files that were exported for one")
+    batch_size: int = Field(default=64, ge=1, description="faces per call; 1 for files that were exported for one")
     timeout: float = Field(
         default=600.0, gt=0, description="seconds: of a callable for one batch, of a command for a whole test set"
     )
     training_data: str = Field(
         default="unknown",
         min_length=1,
-        description="what it was trained on, in words; where these begin with `unknown`, every report says so",
+        description="its training data, in words; a text that begins with `unknown` marks every report",
     )
     trained_on: tuple[Name, ...] = Field(
-        default=(), description="datasets here, some of whose images are known to have been in its training"
+        default=(), description="agebench datasets with images that are known to be in its training data"
     )
     licence: str
     homepage: str = ""
@@ -122,29 +127,32 @@ class ExternalCard(_Card):
 
     @property
     def size(self) -> int:
-        """Side of the square input, pixels; where a trained model's card has it too."""
+        """Side of the square input, pixels."""
         return self.input.size
 
     @property
     def bodies(self) -> bool:
-        """Whether a body is shown beside the face, as a trained model's card may ask; not to external ones."""
+        """False: external models take no body crops."""
         return False
 
     @property
     def letterbox(self) -> bool:
-        """Whether annotated boxes of faces are fitted into black; external models see faces on the template."""
+        """False: external models take aligned faces."""
         return False
 
     @property
     def mask_bodies(self) -> bool:
-        """Whether faces are blackened in bodies; external models see none."""
+        """False: external models take no body crops."""
         return False
 
     def located(self, folder: Path) -> "ExternalCard":
-        """Return the same card with its source resolved from `folder`, which holds the card's file.
+        """Return the card with its source resolved relative to the card's file.
+
+        Args:
+            folder: the folder of the card's file.
 
         Raises:
-            UserError: the source begins with `~name` and there is no such user.
+            UserError: the source begins with `~name` of an unknown user.
         """
         if self.format == "command":
             return self.model_copy(update={"source": self.source.replace("{here}", str(folder))})
@@ -155,12 +163,12 @@ class ExternalCard(_Card):
             return self
         try:
             source = folder / Path(path).expanduser()
-        except RuntimeError as error:  # of `~name/…`, where there is no such user
+        except RuntimeError as error:  # `~name/…` of an unknown user
             raise UserError(f"source = {self.source!r}: {str(error).rstrip('.')}; write the path without ~") from None
         return self.model_copy(update={"source": f"{source}{colon}{function}"})
 
     def in_package(self) -> tuple[str, str] | None:
-        """(package, path within it), where the source is a file of an installed package."""
+        """Return (package, path within it) of a source in an installed package, else None."""
         package, colon, path = self.source.partition(":")
         named = len(package) > 1 and all(part.isidentifier() for part in package.split("."))
         return (package, path) if colon and path and named else None

@@ -1,12 +1,12 @@
-"""Near duplicates among many images: candidates by a perceptual hash of all pairs, then each pair laid over the other.
+"""Near duplicates among many images: candidates by a perceptual hash of all pairs, then registration of each candidate pair.
 
-The hash is the low spatial frequencies of a small grey picture, whitened over the collection: whitening takes out what all
-aligned faces have in common, so that two people are about as far apart as chance has it. It is kept in real numbers rather than
-in bits, because one matrix product then compares all pairs, mirrored and cropped ones too.
+The hash is the low spatial frequencies of a small gray image, whitened over the collection: whitening removes what all
+aligned faces have in common, so that two people are about as far apart as chance has it. Hashes are real-valued rather than
+binary, because one matrix product then compares all pairs, mirrored and cropped ones too.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.fft import dct
@@ -20,12 +20,15 @@ from agebench.utils.progress import progress
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 N_FREQUENCIES = 10
-# Cosine of two hashes from which a pair is looked at; of planted copies with up to a tenth cut off each side 99 % are above.
+# Cosine of two hashes from which a pair is a candidate; 99 % of planted copies with up to a tenth cropped from each side
+# are above it.
 MIN_COSINE = 0.62
-# A small collection does not know what its images have in common: so many images' weight has the general spectrum.
+# Number of images whose weight a general spectrum has in the whitening: a small collection does not determine its own.
 SPECTRUM_PRIOR_WEIGHT = 200
+# Gray levels (standard deviation) below which a thumbnail has too little contrast to be compared.
+_MIN_CONTRAST = 2.0
 _BLOCK = 1024
-# What may have been cut off (top, bottom, left, right), as shares of the side.
+# Crops that a copy may have (top, bottom, left, right), as shares of the side.
 _CROPS = (
     (0.0, 0.0, 0.0, 0.0),
     (0.03, 0.03, 0.03, 0.03),
@@ -41,9 +44,10 @@ class DuplicatePairs:
     """Pairs of near duplicates.
 
     Attributes:
-        first, second: (P,) rows of the images; first < second.
-        likeness: (P,) correlation of fine detail once the one lies over the other; 1: the same.
-        mirrored: (P,) whether one is the other's mirror image.
+        first: (P,) row of one image; smaller than `second`.
+        second: (P,) row of the other image.
+        similarity: (P,) correlation of fine detail after registration; 1 for equal images.
+        mirrored: (P,) whether one image is the other's mirror image.
     """
 
     first: np.ndarray
@@ -55,129 +59,136 @@ class DuplicatePairs:
         return len(self.first)
 
 
-def near_duplicates(small: np.ndarray, *, border: int | None = None) -> tuple[DuplicatePairs, list[AffineTransform]]:
-    """The pairs among `small` (N, SIDE, SIDE) uint8 whose detail coincides, and how the second lies over the first.
+class _Candidate(NamedTuple):
+    """Best cosine of a pair, and the crop and mirroring that gave it."""
 
-    `border`: only pairs with the first image before this row are asked for (a second dataset stands behind it).
-    Images without contrast are nobody's double here.
+    cosine: float
+    transform: AffineTransform
+
+
+def near_duplicates(
+    thumbnails: np.ndarray, *, query_rows: int | None = None
+) -> tuple[DuplicatePairs, list[AffineTransform]]:
+    """Find the pairs of images that match after registration.
+
+    Args:
+        thumbnails: (N, THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8 gray. Images without contrast match no other image.
+        query_rows: return only pairs with an image among the first `query_rows`; None for all pairs.
+
+    Returns:
+        The candidate pairs with their similarity, and the transforms that map the second image onto the first.
     """
-    found = _candidates(small, len(small) if border is None else border)
-    order = sorted(found)
-    first, second = (np.array([pair[side] for pair in order], dtype=np.int64) for side in (0, 1))
-    starts = [found[pair][1] for pair in order]
-    placements, likeness = register_pairs(small, first, second, starts)
-    return DuplicatePairs(
-        first, second, likeness, np.array([start.mirrored for start in starts], dtype=bool)
-    ), placements
+    candidates = _find_candidates(thumbnails, len(thumbnails) if query_rows is None else query_rows)
+    pairs = sorted(candidates)
+    first, second = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
+    starts = [candidates[pair].transform for pair in pairs]
+    transforms, similarity = register_pairs(thumbnails, first, second, starts)
+    mirrored = np.array([start.mirrored for start in starts], dtype=bool)
+    return DuplicatePairs(first, second, similarity, mirrored), transforms
 
 
-def _candidates(small: np.ndarray, border: int) -> dict[tuple[int, int], tuple[float, AffineTransform]]:
-    """(first, second) -> the best cosine, and the crop and mirroring that gave it."""
-    basis, keep, odd = _frequencies()
-    plain = _coefficients(small, basis, keep, _CROPS[0])
-    flat = small.reshape(len(small), -1).std(axis=1) < 2.0
-    mean, whiten = _whitening(plain[~flat])
-    base = _hash(plain, mean, whiten, flat)
-    sign = np.where(odd, -1, 1).astype(np.float32)
-    best: dict[tuple[int, int], tuple[float, AffineTransform]] = {}
+def _find_candidates(thumbnails: np.ndarray, query_rows: int) -> dict[tuple[int, int], _Candidate]:
+    """Map pairs of similar hashes (first row, second row) to their best match."""
+    basis, is_used, is_odd_frequency = _frequency_basis()
+    uncropped = _coefficients(thumbnails, basis, is_used, _CROPS[0])
+    is_flat = thumbnails.reshape(len(thumbnails), -1).std(axis=1) < _MIN_CONTRAST
+    mean, whitening = _whitening(uncropped[~is_flat], is_used)
+    reference_hashes = _hash(uncropped, mean, whitening, is_flat)
+    mirror_sign = np.where(is_odd_frequency, -1, 1).astype(np.float32)
+    candidates: dict[tuple[int, int], _Candidate] = {}
     with progress(total=2 * len(_CROPS), label="comparing all pairs", unit="pass") as bar:
         for crop in _CROPS:
-            cut = plain if crop == _CROPS[0] else _coefficients(small, basis, keep, crop)
+            is_uncropped = crop == _CROPS[0]
+            cropped = uncropped if is_uncropped else _coefficients(thumbnails, basis, is_used, crop)
             for mirrored in (False, True):
-                other = _hash(cut * sign if mirrored else cut, mean, whiten, flat)
-                for row, column, cosine in _above(other, base, border, symmetric=crop == _CROPS[0]):
-                    # `row` was cut, so it shows more: it is the moving image, laid over `column`.
-                    _keep(best, row, column, cosine, crop, mirrored)
+                query_hashes = _hash(cropped * mirror_sign if mirrored else cropped, mean, whitening, is_flat)
+                matches = _similar_hashes(query_hashes, reference_hashes, query_rows, symmetric=is_uncropped)
+                for row, column, cosine in matches:
+                    # `row` was cropped to match, so it shows more: it is the moving image, mapped onto `column`.
+                    pair = (min(row, column), max(row, column))
+                    if pair not in candidates or candidates[pair].cosine < cosine:
+                        transform = AffineTransform.of_crop(crop, mirrored)
+                        candidates[pair] = _Candidate(cosine, transform if row == pair[1] else transform.inverse())
                 bar.update(1)
-    return best
+    return candidates
 
 
-def _keep(
-    best: dict[tuple[int, int], tuple[float, AffineTransform]],
-    row: int,
-    column: int,
-    cosine: float,
-    crop: tuple[float, float, float, float],
-    mirrored: bool,
-) -> None:
-    pair = (min(row, column), max(row, column))
-    if pair not in best or best[pair][0] < cosine:
-        placement = AffineTransform.of_crop(crop, mirrored)
-        best[pair] = (cosine, placement if row == pair[1] else placement.inverse())
-
-
-def _above(other: Floats, base: Floats, border: int, *, symmetric: bool) -> "list[tuple[int, int, float]]":
-    """Pairs whose cosine is at least CANDIDATE: a row of `other`, a row of `base`, the cosine."""
-    found: list[tuple[int, int, float]] = []
-    # Two buffers for all blocks: giving 100 MB back and asking for them again takes longer than filling them.
-    scores, high = (np.empty(_BLOCK * len(base), dtype=kind) for kind in (np.float32, np.bool_))
+def _similar_hashes(
+    query_hashes: Floats, reference_hashes: Floats, query_rows: int, *, symmetric: bool
+) -> list[tuple[int, int, float]]:
+    """List pairs with a cosine of at least MIN_COSINE: row of the query, row of the reference, cosine."""
+    matches: list[tuple[int, int, float]] = []
+    # Two buffers are reused for all blocks, because allocating 100 MB each time takes longer than filling them.
+    scores, is_similar = (np.empty(_BLOCK * len(reference_hashes), dtype=dtype) for dtype in (np.float32, np.bool_))
     with threadpool_limits(available_cores()):
-        for start in range(0, len(other), _BLOCK):
-            block = other[start : start + _BLOCK]
-            first = start if symmetric else 0  # uncropped hashes compare alike from either side: half of them will do
-            width, size = len(base) - first, len(block) * (len(base) - first)
-            np.matmul(block, base[first:].T, out=scores[:size].reshape(len(block), width))
-            np.greater_equal(scores[:size], MIN_COSINE, out=high[:size])
-            places = np.flatnonzero(high[:size])
-            rows, columns = places // width + start, places % width + first
-            wanted = (rows < columns) if symmetric else (rows != columns)
-            wanted &= np.minimum(rows, columns) < border
-            values = scores[places[wanted]]
-            found += zip(rows[wanted].tolist(), columns[wanted].tolist(), values.tolist(), strict=True)
-    return found
+        for start in range(0, len(query_hashes), _BLOCK):
+            block = query_hashes[start : start + _BLOCK]
+            offset = start if symmetric else 0  # uncropped hashes compare equally in both directions
+            width, size = len(reference_hashes) - offset, len(block) * (len(reference_hashes) - offset)
+            np.matmul(block, reference_hashes[offset:].T, out=scores[:size].reshape(len(block), width))
+            np.greater_equal(scores[:size], MIN_COSINE, out=is_similar[:size])
+            indices = np.flatnonzero(is_similar[:size])
+            rows, columns = indices // width + start, indices % width + offset
+            is_pair = (rows < columns) if symmetric else (rows != columns)
+            is_pair &= np.minimum(rows, columns) < query_rows
+            cosines = scores[indices[is_pair]]
+            matches += zip(rows[is_pair].tolist(), columns[is_pair].tolist(), cosines.tolist(), strict=True)
+    return matches
 
 
-def _frequencies() -> "tuple[Floats, np.ndarray, np.ndarray]":
-    """The cosine basis (FREQUENCIES, SIDE), which products of two of its rows are used, which of those mirroring negates."""
+def _frequency_basis() -> tuple[Floats, np.ndarray, np.ndarray]:
+    """Return the cosine basis, which products of two rows are used, and which of those change sign when mirrored.
+
+    Returns:
+        (N_FREQUENCIES, THUMBNAIL_SIDE) basis, (N_FREQUENCIES, N_FREQUENCIES) mask of D used products, (D,) mask.
+    """
     basis = dct(np.eye(THUMBNAIL_SIDE), norm="ortho", axis=0)[:N_FREQUENCIES].astype(np.float32)
     vertical, horizontal = np.indices((N_FREQUENCIES, N_FREQUENCIES))
-    keep = (vertical + horizontal > 0) & (np.hypot(vertical, horizontal) < N_FREQUENCIES)
-    return basis, keep, horizontal[keep] % 2 == 1
+    is_used = (vertical + horizontal > 0) & (np.hypot(vertical, horizontal) < N_FREQUENCIES)
+    return basis, is_used, horizontal[is_used] % 2 == 1
 
 
-def _coefficients(small: np.ndarray, basis: Floats, keep: np.ndarray, crop: tuple[float, ...]) -> Floats:
-    """(N, D) the low frequencies of the images with `crop` cut off, each scaled to length 1."""
+def _coefficients(thumbnails: np.ndarray, basis: Floats, is_used: np.ndarray, crop: tuple[float, ...]) -> Floats:
+    """Return the (N, D) low-frequency coefficients of the cropped images, each row scaled to length 1."""
     top, bottom, left, right = crop
-    rows, columns = basis @ _resample(top, 1 - bottom), basis @ _resample(left, 1 - right)
-    made = np.empty((len(small), int(keep.sum())), dtype=np.float32)
-    for start in range(0, len(small), _BLOCK):  # in blocks: floats of all images at once would take 400 MB
-        part = small[start : start + _BLOCK].astype(np.float32)
-        made[start : start + _BLOCK] = (rows @ part @ columns.T)[:, keep]
-    length: Floats = np.linalg.norm(made, axis=1, keepdims=True)
-    made /= length + 1e-3
-    return made
+    rows, columns = basis @ _resampling_matrix(top, 1 - bottom), basis @ _resampling_matrix(left, 1 - right)
+    coefficients = np.empty((len(thumbnails), int(is_used.sum())), dtype=np.float32)
+    for start in range(0, len(thumbnails), _BLOCK):  # in blocks: floats of all images at once would take 400 MB
+        block = thumbnails[start : start + _BLOCK].astype(np.float32)
+        coefficients[start : start + _BLOCK] = (rows @ block @ columns.T)[:, is_used]
+    lengths: Floats = np.linalg.norm(coefficients, axis=1, keepdims=True)
+    coefficients /= lengths + 1e-3
+    return coefficients
 
 
-def _resample(low: float, high: float) -> Floats:
-    """(SIDE, SIDE) what samples the part from `low` to `high` of a side linearly."""
-    place = ((low + (high - low) * (np.arange(THUMBNAIL_SIDE) + 0.5) / THUMBNAIL_SIDE) * THUMBNAIL_SIDE - 0.5).clip(
-        0, THUMBNAIL_SIDE - 1
-    )
-    before = np.floor(place).astype(int).clip(0, THUMBNAIL_SIDE - 2)
-    made = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.float32)
-    made[np.arange(THUMBNAIL_SIDE), before] = 1 - (place - before)
-    made[np.arange(THUMBNAIL_SIDE), before + 1] += place - before
-    return made
+def _resampling_matrix(low: float, high: float) -> Floats:
+    """Return the (SIDE, SIDE) matrix that linearly resamples the range from `low` to `high`, shares of a side."""
+    side = THUMBNAIL_SIDE
+    positions = ((low + (high - low) * (np.arange(side) + 0.5) / side) * side - 0.5).clip(0, side - 1)
+    before = np.floor(positions).astype(int).clip(0, side - 2)
+    matrix = np.zeros((side, side), dtype=np.float32)
+    matrix[np.arange(side), before] = 1 - (positions - before)
+    matrix[np.arange(side), before + 1] += positions - before
+    return matrix
 
 
-def _whitening(coefficients: Floats) -> tuple[Floats, Floats]:
-    """Mean (D,) and (D, D) matrix after which coefficients are uncorrelated, both drawn to a general spectrum."""
-    count, width = coefficients.shape
-    _, keep, _ = _frequencies()
-    power = (
-        1.0 / np.hypot(*np.indices(keep.shape))[keep] ** 2
-    )  # what natural images have: power falls with frequency squared
+def _whitening(coefficients: Floats, is_used: np.ndarray) -> tuple[Floats, Floats]:
+    """Return the mean (D,) and the whitening matrix (D, D) of coefficients, both shrunk to a general spectrum."""
+    n_images, width = coefficients.shape
+    # Natural images: power falls with the square of the frequency.
+    power = 1.0 / np.hypot(*np.indices(is_used.shape))[is_used] ** 2
     spectrum = np.diag(power / power.sum())
-    weight = count / (count + SPECTRUM_PRIOR_WEIGHT)
-    mean = weight * coefficients.mean(axis=0) if count else np.zeros(width)
-    spread = (coefficients - mean).T @ (coefficients - mean) / max(count, 1)
-    values, vectors = np.linalg.eigh(weight * spread + (1 - weight) * spectrum)
+    weight = n_images / (n_images + SPECTRUM_PRIOR_WEIGHT)
+    mean = weight * coefficients.mean(axis=0) if n_images else np.zeros(width)
+    covariance = (coefficients - mean).T @ (coefficients - mean) / max(n_images, 1)
+    values, vectors = np.linalg.eigh(weight * covariance + (1 - weight) * spectrum)
     return mean.astype(np.float32), (vectors / np.sqrt(values + 0.02 * values.mean())).astype(np.float32)
 
 
-def _hash(coefficients: Floats, mean: Floats, whiten: Floats, flat: np.ndarray) -> Floats:
-    hashes = (coefficients - mean) @ whiten
+def _hash(coefficients: Floats, mean: Floats, whitening: Floats, is_flat: np.ndarray) -> Floats:
+    """Whiten coefficients and scale each row to length 1; rows of images without contrast become 0."""
+    hashes = (coefficients - mean) @ whitening
     hashes /= np.linalg.norm(hashes, axis=1, keepdims=True) + 1e-6
-    hashes[flat] = 0
+    hashes[is_flat] = 0
     whitened: Floats = hashes.astype(np.float32, copy=False)
     return whitened

@@ -1,9 +1,10 @@
-"""What an audit remembers of each image: a small grey picture to compare, and what says whether a face can be seen."""
+"""Thumbnails of images for comparison, and measures of image quality; both are cached."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,20 +20,22 @@ from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
 
 THUMBNAIL_SIDE = 64
-# Raise it when the same image gives other numbers than before.
+# Version of the stored thumbnails. Raise it when the same image gives other values than before.
 VERSION = 1
 _MEASURES = ("width", "height", "contrast", "sharpness", "chroma")
+# Bytes of the thumbnail, and the values of `_MEASURES`.
+_Signature = tuple[bytes, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Signatures of a dataset's images, row by row.
+    """Thumbnails and quality measures of a dataset's images, row by row.
 
     Attributes:
-        small: (N, SIDE, SIDE) uint8 grey, each whole image squeezed into a square.
-        measures: (N) width and height in pixels; contrast: standard deviation of `small`; sharpness: finest detail over
-            coarser detail, low where an image was enlarged or is out of focus; chroma: how much the colour varies from place
-            to place, about 0 for a grey or evenly tinted image.
+        thumbnails: (N, THUMBNAIL_SIDE, THUMBNAIL_SIDE) uint8 gray, each whole image resized to a square.
+        quality: N rows. width, height: pixels. contrast: standard deviation of the thumbnail, gray levels. sharpness: ratio
+            of the finest to coarser detail, low for an enlarged or blurred image. chroma: spatial variation of color, about
+            0 for a gray or evenly tinted image.
     """
 
     thumbnails: np.ndarray
@@ -40,58 +43,76 @@ class Thumbnails:
 
 
 def compute_thumbnails(reader: Reader, paths: Sequence[str], *, name: str, workers: int | None = None) -> Thumbnails:
-    """The signatures of readable images, remembered in the cache by path and stamp as digests are."""
-    where = hashlib.sha256(f"{type(reader).__name__} {reader.root} {VERSION}".encode()).hexdigest()[:12]
-    store = cache_home() / "signatures" / f"{name}-{where}.parquet"
-    wanted = pd.DataFrame({"stamp": [reader.version_token(path) for path in paths]}, index=pd.Index(paths, name="path"))
-    known = _remembered(store)
-    known = known[known["stamp"] == wanted["stamp"].reindex(known.index)]
-    missing = wanted.index.difference(known.index, sort=False)
+    """Compute or load the thumbnails and quality measures of readable images.
+
+    They are cached by path and version token (size and modification time).
+
+    Args:
+        reader: reader of the dataset.
+        paths: paths of the images, from the samples' column `path`.
+        name: name of the dataset, for the cache.
+        workers: processes; None for one per core.
+    """
+    source = hashlib.sha256(f"{type(reader).__name__} {reader.root} {VERSION}".encode()).hexdigest()[:12]
+    file = cache_home() / "signatures" / f"{name}-{source}.parquet"
+    stamps = pd.DataFrame({"stamp": [reader.version_token(path) for path in paths]}, index=pd.Index(paths, name="path"))
+    signatures = _read_cache(file)
+    signatures = signatures[signatures["stamp"] == stamps["stamp"].reindex(signatures.index)]
+    missing = stamps.index.difference(signatures.index, sort=False)
     if len(missing):
-        rows: list[tuple[bytes, float, float, float, float, float]] = []
+        rows: list[_Signature] = []
         with progress(total=len(missing), label=f"{name}: looking at images", unit="img") as bar:
-            for part in parallel_map(partial(_all_of, reader), list(missing), workers=workers):
-                rows += part
-                bar.update(len(part))
-        fresh = pd.DataFrame(rows, columns=["small", *_MEASURES], index=missing)
-        known = pd.concat([known, wanted.loc[missing].join(fresh)]) if len(known) else wanted.loc[missing].join(fresh)
-        with atomic_write(store) as temporary:
-            known.to_parquet(temporary)
-    found = known.loc[list(paths)]
-    small = np.frombuffer(b"".join(found["small"]), dtype=np.uint8).reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return Thumbnails(small, found[list(_MEASURES)].astype("float64").reset_index(drop=True))
+            for chunk in parallel_map(partial(_compute_signatures, reader), list(missing), workers=workers):
+                rows += chunk
+                bar.update(len(chunk))
+        computed = stamps.loc[missing].join(pd.DataFrame(rows, columns=["small", *_MEASURES], index=missing))
+        signatures = pd.concat([signatures, computed]) if len(signatures) else computed
+        with atomic_write(file) as temporary:
+            signatures.to_parquet(temporary)
+    signatures = signatures.loc[list(paths)]
+    pixels = np.frombuffer(b"".join(signatures["small"]), dtype=np.uint8)
+    quality = signatures[list(_MEASURES)].astype("float64").reset_index(drop=True)
+    return Thumbnails(pixels.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE), quality)
 
 
 def to_gray_square(image: Image.Image, side: int) -> np.ndarray:
-    """(side, side) uint8: the whole image, grey, squeezed into a square."""
-    # Enlarged bilinearly, reduced by areas: a copy in another size then gives the same picture.
-    way = Image.Resampling.BOX if min(image.size) >= side else Image.Resampling.BILINEAR
-    return np.asarray(image.convert("L").resize((side, side), way))
+    """Resize a whole image to a gray square.
+
+    Args:
+        image: an RGB image.
+        side: side of the square, pixels.
+
+    Returns:
+        (side, side) uint8.
+    """
+    # Enlarging bilinearly and reducing by area averages give the same result for copies of different sizes.
+    resampling = Image.Resampling.BOX if min(image.size) >= side else Image.Resampling.BILINEAR
+    return np.asarray(image.convert("L").resize((side, side), resampling))
 
 
-def _all_of(reader: Reader, paths: Sequence[str]) -> list[tuple[bytes, float, float, float, float, float]]:
-    return [_signature(reader, path) for path in paths]
+def _compute_signatures(reader: Reader, paths: Sequence[str]) -> list[_Signature]:
+    return [_compute_signature(reader, path) for path in paths]
 
 
-def _signature(reader: Reader, path: str) -> tuple[bytes, float, float, float, float, float]:
+def _compute_signature(reader: Reader, path: str) -> _Signature:
     try:
         image = open_image(reader.image_bytes(path))
-    except (ImageRejectedError, OSError):  # gone since the audit of digests read it: nothing to compare
+    except (ImageRejectedError, OSError):  # removed or changed after its digests were computed
         return bytes(THUMBNAIL_SIDE * THUMBNAIL_SIDE), 0.0, 0.0, 0.0, 0.0, 0.0
-    small = to_gray_square(image, THUMBNAIL_SIDE)
+    thumbnail = to_gray_square(image, THUMBNAIL_SIDE)
     width, height = image.size
     image.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.float32)
-    light = pixels.mean(axis=2)
-    fine, coarse = gaussian_filter(light, 0.8), gaussian_filter(light, 3.0)
-    sharpness = float((light - fine).std() / ((fine - coarse).std() + 1e-3))
+    luminance = pixels.mean(axis=2)
+    fine, coarse = gaussian_filter(luminance, 0.8), gaussian_filter(luminance, 3.0)
+    sharpness = float((luminance - fine).std() / ((fine - coarse).std() + 1e-3))
     chroma = float(max((pixels[..., 0] - pixels[..., 1]).std(), (pixels[..., 1] - pixels[..., 2]).std()))
-    return small.tobytes(), float(width), float(height), float(small.std()), sharpness, chroma
+    return thumbnail.tobytes(), float(width), float(height), float(thumbnail.std()), sharpness, chroma
 
 
-def _remembered(store: "object") -> pd.DataFrame:
+def _read_cache(file: Path) -> pd.DataFrame:
     columns = ["stamp", "small", *_MEASURES]
     try:
-        return pd.read_parquet(store)[columns]  # type: ignore[call-overload, no-any-return]
-    except (OSError, ValueError, KeyError):  # none yet, or one that a crash or another version left
+        return pd.read_parquet(file)[columns]
+    except (OSError, ValueError, KeyError):  # no file yet, a damaged one, or one of another version
         return pd.DataFrame(columns=columns, index=pd.Index([], name="path"))

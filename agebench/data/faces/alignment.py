@@ -1,9 +1,9 @@
-"""One preprocessing for all faces: whatever the source, the eyes end at the same place in the image."""
+"""Face alignment: one preprocessing for all sources, which maps the eyes to the same position in every image."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -11,29 +11,46 @@ from PIL import Image
 from agebench.data.faces import body_crops
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR, Detector, open_detector
 from agebench.data.faces.detectors.dlib import largest_face_landmarks
-from agebench.errors import ImageRejectedError, RejectReason
+from agebench.errors import ImageRejectedError
+from agebench.types import RejectReason
 
-# Image-left eye, image-right eye, nose base as shares of the side, at coverage 1: the framing of UTKFace's 200 px crops
-# (medians of 488 detections in the real set; quartiles lie 3 to 6 px apart).
+# Image-left eye, image-right eye and nose base as shares of the side, at a crop scale of 1: the framing of UTKFace's 200 px
+# crops (medians of 488 detections in the real set; the interquartile ranges are 3 to 6 px).
 TEMPLATE = np.array([[59.5, 61.0], [136.5, 60.5], [98.0, 118.0]]) / 200.0
-# Raise it when the same image and spec give other pixels than before.
+# Version of the face cache. Raise it when the same image and spec give other pixels than before.
 VERSION = 2
+
+
+class AlignmentSummary(TypedDict):
+    """Alignment settings for reports.
+
+    Attributes:
+        mode: as `AlignmentSpec.mode`.
+        size: side of the output, pixels.
+        coverage: as `AlignmentSpec.crop_scale`.
+        detector: name, class and versions of the detector; None if no detector is used.
+    """
+
+    mode: str
+    size: int
+    coverage: float
+    detector: dict[str, object] | None
 
 
 @dataclass(frozen=True)
 class AlignmentSpec:
-    """How a face becomes `size` x `size` pixels.
+    """Specification of the crop of `size` x `size` pixels that is taken from an image.
 
     Attributes:
-        mode: `none` (the image is framed like UTKFace's crops), `landmarks` (annotated points), `detect` (found points),
-            `boxes` (annotated corners of the face's box, upper left, upper right, lower right, lower left: a framing of its own).
+        mode: `none` (the image is framed like UTKFace's crops), `landmarks` (annotated points), `detect` (detected points),
+            `boxes` (annotated corners of the face box: upper left, upper right, lower right, lower left; its own framing).
         size: side of the output, pixels.
-        coverage: 1 for UTKFace's framing; 1.5 shows half as much again around the same centre.
-        landmark_points: for `landmarks`, which annotated points are the image-left eye, the image-right eye, the nose base.
-        detector: for `detect`, the name of what finds them.
-        bodies: whether a body stands behind the face, in three more channels.
-        letterbox: where boxes of faces are annotated, they are cut out as they are, unaligned, and fitted into black.
-        mask_bodies: faces and other people are blackened in a body, and bodies of which little is left count as none.
+        crop_scale: 1 for UTKFace's framing; 1.5 shows a region 1.5 times as wide around the same center.
+        landmark_points: for `landmarks`, indices of the annotated image-left eye, image-right eye and nose base.
+        detector: for `detect`, name of the detector.
+        bodies: whether the body follows the face in three further channels.
+        letterbox: whether annotated face boxes are cropped without alignment and letterboxed with black.
+        mask_bodies: whether faces and other people are blackened in a body; mostly blackened bodies count as missing.
     """
 
     mode: Literal["none", "landmarks", "detect", "boxes"]
@@ -47,115 +64,150 @@ class AlignmentSpec:
 
     @property
     def channels(self) -> int:
-        """Of a prepared image: RGB of the face and, with bodies, of the body; black where there is none."""
+        """Number of channels: RGB of the face and, with `bodies`, RGB of the body.
+
+        A missing one is black.
+        """
         return 6 if self.bodies else 3
 
-    def key(self) -> dict[str, Any]:
-        """Everything that determines the pixels beside the image itself."""
-        made: dict[str, Any] = {"version": VERSION, "mode": self.mode, "size": self.size, "coverage": self.crop_scale}
+    def key(self) -> dict[str, object]:
+        """Return the settings that determine the pixels, as JSON for the face cache."""
+        key: dict[str, object] = {"version": VERSION, "mode": self.mode, "size": self.size, "coverage": self.crop_scale}
         if self.mode == "landmarks":
-            made["points"] = self.landmark_points
+            key["points"] = self.landmark_points
         if self.mode == "detect":
-            made["detector"] = {"name": self.detector, **open_detector(self.detector).key()}
+            key["detector"] = self._detector_key()
         if self.bodies:
-            made["bodies"] = body_crops.VERSION
+            key["bodies"] = body_crops.VERSION
             if self.mask_bodies:
-                made["mask_bodies"] = True
+                key["mask_bodies"] = True
         if self.letterbox:
-            made |= {"letterbox": body_crops.VERSION, "mode": "letterbox"}
-        return made
+            key |= {"letterbox": body_crops.VERSION, "mode": "letterbox"}
+        return key
 
-    def summary(self) -> dict[str, Any]:
-        """For a person: mode, size, coverage, and which detector in which version, or None."""
-        detector = self.key().get("detector")
+    def _detector_key(self) -> dict[str, object]:
+        return {"name": self.detector, **open_detector(self.detector).key()}
+
+    def summary(self) -> AlignmentSummary:
+        """Return mode, size, coverage and detector for reports."""
+        detector = self._detector_key() if self.mode == "detect" else None
         return {"mode": self.mode, "size": self.size, "coverage": self.crop_scale, "detector": detector}
 
     def template(self) -> np.ndarray:
-        """(3, 2) where the eyes and the nose base lie in the output, pixels (x, y); a pixel's centre is at +0.5."""
-        centre = 0.5
-        return ((TEMPLATE - centre) / self.crop_scale + centre) * self.size
+        """Return (3, 2) output positions of the eyes and the nose base, pixels (x, y).
+
+        Pixel centers are at +0.5.
+        """
+        return ((TEMPLATE - 0.5) / self.crop_scale + 0.5) * self.size
 
 
 def align_or_crop(
     image: Image.Image, spec: AlignmentSpec, landmarks: Sequence[float] | None = None, detector: Detector | None = None
 ) -> np.ndarray:
-    """(size, size, 3) uint8: the face on the template. `landmarks` are x0, y0, x1, y1, … in pixels of `image`.
+    """Align the face in an image, or crop the image, as a spec defines.
 
-    `detector` is the spec's, made before, for callers with many images. What lies outside the photograph repeats its edge.
+    Pixels outside the image repeat its edge.
+
+    Args:
+        image: an upright RGB image.
+        spec: the alignment.
+        landmarks: annotated points x0, y0, x1, y1, … in pixels of `image`, for the modes `landmarks` and `boxes`.
+        detector: an instance of the spec's detector, for callers with many images; None to create one.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
 
     Raises:
-        ImageRejectedError: no face found, no landmarks annotated, or points that give no similarity transform.
+        ImageRejectedError: no face is detected, no landmarks are annotated, or the points define no similarity transform.
         AgebenchError: the detector fails.
     """
     if spec.mode == "none":
         side = min(image.size)
         corner = ((image.width - side) / 2, (image.height - side) / 2)
         scale = side * spec.crop_scale / spec.size
-        shift = [corner[axis] + side * (1 - spec.crop_scale) / 2 for axis in (0, 1)]
-        return _warp(image, np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]]), spec.size)
+        offset = [corner[axis] + side * (1 - spec.crop_scale) / 2 for axis in (0, 1)]
+        return _warp(image, np.array([[scale, 0.0, offset[0]], [0.0, scale, offset[1]]]), spec.size)
     if spec.mode == "boxes":
-        return _warp(image, estimate_similarity(_box(spec), _corners(landmarks)), spec.size)
+        return _warp(image, estimate_similarity(_output_corners(spec), _annotated_corners(landmarks)), spec.size)
     if spec.mode == "detect":
         points = largest_face_landmarks(detector or open_detector(spec.detector), image, name=spec.detector)
     else:
-        points = _annotated(landmarks, spec.landmark_points)
+        points = _annotated_points(landmarks, spec.landmark_points)
     return align_face(image, spec, points)
 
 
 def align_face(image: Image.Image, spec: AlignmentSpec, points: np.ndarray) -> np.ndarray:
-    """(size, size, 3) uint8: the face whose eyes and nose base are `points` (3, 2), in pixels of `image`, on the template.
+    """Align a face with known landmarks.
+
+    Args:
+        image: an upright RGB image.
+        spec: the alignment.
+        points: (3, 2) image-left eye, image-right eye and nose base, pixels of `image`.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
 
     Raises:
-        ImageRejectedError: points that give no similarity transform.
+        ImageRejectedError: the points define no similarity transform.
     """
     return _warp(image, estimate_similarity(spec.template(), points), spec.size)
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(2, 3) the rotation, scale and shift that bring `source` (n, 2) onto `target` (n, 2) with the least squared error.
+    """Estimate the similarity transform that maps points to points.
 
-    Umeyama 1991 in the plane, without reflections: points as complex numbers, target = a * source + b.
+    It minimizes the squared error of rotation, scale and translation.
+
+    Umeyama (1991) in the plane, without reflections: points as complex numbers, target = a * source + b.
+
+    Args:
+        source: (n, 2) points.
+        target: (n, 2) points that `source` is mapped to.
+
+    Returns:
+        (2, 3) matrix.
 
     Raises:
-        ImageRejectedError: the target's points fall together or are no numbers.
+        ImageRejectedError: the target points coincide or are not finite.
     """
-    centre, goal = source.mean(axis=0), target.mean(axis=0)
-    z, w = ((points - middle) @ np.array([1, 1j]) for points, middle in ((source, centre), (target, goal)))
+    source_center, target_center = source.mean(axis=0), target.mean(axis=0)
+    to_complex = np.array([1, 1j])
+    z, w = (source - source_center) @ to_complex, (target - target_center) @ to_complex
     factor = complex(np.vdot(z, w) / np.vdot(z, z))
     if not math.isfinite(abs(factor)) or abs(factor) < 1e-3:
         raise ImageRejectedError(
             "its landmarks fall together: no transform brings them to the template", RejectReason.BAD_LANDMARKS
         )
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
-    return np.column_stack([linear, goal - linear @ centre])
+    return np.column_stack([linear, target_center - linear @ source_center])
 
 
-def _box(spec: AlignmentSpec) -> np.ndarray:
-    """(4, 2) where the corners of the box lie in the output, pixels."""
+def _output_corners(spec: AlignmentSpec) -> np.ndarray:
+    """Return the (4, 2) output positions of the corners of a face box, pixels."""
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     return ((corners - 0.5) / spec.crop_scale + 0.5) * spec.size
 
 
-def _corners(box: Sequence[float] | None) -> np.ndarray:
+def _annotated_corners(box: Sequence[float] | None) -> np.ndarray:
     if box is None or len(box) != 8:
         raise ImageRejectedError("no box is annotated: four corners, eight numbers", RejectReason.NO_LANDMARKS)
     return np.asarray(box, dtype=np.float64).reshape(4, 2)
 
 
-def _annotated(landmarks: Sequence[float] | None, chosen: tuple[int, ...]) -> np.ndarray:
+def _annotated_points(landmarks: Sequence[float] | None, indices: tuple[int, ...]) -> np.ndarray:
     if landmarks is None or len(landmarks) == 0:
         raise ImageRejectedError("no landmarks are annotated", RejectReason.NO_LANDMARKS)
     points = np.asarray(landmarks, dtype=np.float64).reshape(-1, 2)
-    if len(chosen) != len(TEMPLATE) or max(chosen) >= len(points):
+    if len(indices) != len(TEMPLATE) or max(indices) >= len(points):
         raise ImageRejectedError(
-            f"{len(points)} landmarks are annotated, and the card asks for points {chosen}: it needs three of them",
+            f"{len(points)} landmarks are annotated, and the card asks for points {indices}: it needs three of them",
             RejectReason.BAD_LANDMARKS,
         )
-    return points[list(chosen)]
+    return points[list(indices)]
 
 
 def _warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
-    """`image` at the places that `matrix` (output pixel -> input pixel) says, filtered where it shrinks, edges repeated."""
+    """Sample an image at the positions that a matrix (output pixel -> input pixel) maps to; low-pass filter reductions."""
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ matrix.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
     if (high - low).max() > 20_000:
@@ -165,14 +217,14 @@ def _warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
     columns = np.arange(low[0], high[0]).clip(0, image.width - 1)
     image = Image.fromarray(pixels.take(rows, axis=0).take(columns, axis=1))  # 14 times faster than both axes at once
     matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - low])
-    if np.allclose(matrix[[0, 1], [1, 0]], 0):  # no rotation: one exact resize
+    if np.allclose(matrix[[0, 1], [1, 0]], 0):  # without rotation, one resize is exact
         (left, top), scale = matrix[:, 2], matrix[0, 0]
         box = (left, top, left + scale * size, top + scale * size)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    shrink = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if shrink > 1:  # bring it to the output's scale first: the warp's bicubic kernel looks at 4 x 4 pixels only
-        reduced = (max(1, round(image.width / shrink)), max(1, round(image.height / shrink)))
-        factors = np.array([[reduced[0] / image.width], [reduced[1] / image.height]])
-        image, matrix = image.resize(reduced, Image.Resampling.BILINEAR), matrix * factors
+    reduction = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if reduction > 1:  # reduce to the output's scale first: the bicubic kernel of the warp covers 4 x 4 pixels only
+        size_reduced = (max(1, round(image.width / reduction)), max(1, round(image.height / reduction)))
+        factors = np.array([[size_reduced[0] / image.width], [size_reduced[1] / image.height]])
+        image, matrix = image.resize(size_reduced, Image.Resampling.BILINEAR), matrix * factors
     coefficients = tuple(float(value) for value in matrix.ravel())
     return np.asarray(image.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC))

@@ -1,9 +1,9 @@
-"""Bodies beside faces: cut out by an annotated box, or a picture of their own; for models that look at both.
+"""Body crops for models that use face and body: cropped by an annotated box, or from a separate image.
 
 Masking, limits and letterboxing follow the data reader that the authors of MiVOLO train and evaluate with (WildChlamydia/MiVOLO,
 mivolo/data/dataset/reader_age_gender.py: `verify_images`, `find_associated_objects`, `_cropout_asced_objs`; mivolo/data/misc.py:
-`class_letterbox`). One thing differs: images are made smaller by Pillow's filter, which averages, and not by OpenCV's, which skips
-pixels.
+`class_letterbox`). There is one difference: images are reduced by Pillow's filter, which averages pixels, instead of OpenCV's,
+which skips pixels.
 """
 
 import math
@@ -16,28 +16,35 @@ import pandas as pd
 from PIL import Image
 
 from agebench.data.samples import Samples
-from agebench.errors import ImageRejectedError, RejectReason, UserError
+from agebench.errors import ImageRejectedError, UserError
+from agebench.types import RejectReason
 
 COLUMNS = ("body_path", "body_bbox")
 FACE, MASKED = "face_bbox", "body_masked"
-# Raise it when the same image and box give other pixels than before.
+# Version of the face cache with bodies. Raise it when the same image and box give other pixels than before.
 VERSION = 1
-# Pixels by which a box may leave its image: annotations are rounded.
+# Pixels by which a box may exceed its image, because annotations are rounded.
 BOX_TOLERANCE_PX = 1.0
-# Of the authors' reader: the least side of a box that counts, pixels; the least overlap (intersection over union) at which
-# somebody else's box is blackened; and the least share of a body's values that may be left.
+# From the authors' reader: the minimum side of a usable box, pixels; the minimum overlap (intersection over union) from which
+# the box of another person is blackened; and the minimum share of nonzero values that must remain of a body.
 MIN_FACE, MIN_BODY = 5, 100
 MIN_OVERLAP = 0.0001
 MIN_REMAINING = 0.4
 
-# No failure to process: a person whose face is annotated as not seen is asked of no model that sees faces alone.
+# Not a failure to process: a person whose face is annotated as hidden is not a test case for a model that uses faces only.
 NO_FACE = "no box of a face"
 
 Box = tuple[float, ...]
 
 
 class Mask(NamedTuple):
-    """A face or person to blacken in a body's image: the box, its least side, and whether it is blackened however far away."""
+    """A face or person to blacken in the image of a body.
+
+    Attributes:
+        box: left, top, right, bottom, pixels.
+        least: minimum side of the box, pixels; smaller boxes are ignored.
+        own: whether this is the person's own face, which is blackened independent of its overlap with the body.
+    """
 
     box: Box
     least: int
@@ -45,7 +52,13 @@ class Mask(NamedTuple):
 
 
 class Body(NamedTuple):
-    """Where a body is: in the image at `path` ("" for the face's own), all of it or within `box` (left, top, right, bottom)."""
+    """The position of a body.
+
+    Attributes:
+        path: path of the image; empty for the image of the face.
+        box: left, top, right, bottom, pixels; None for the whole image.
+        masks: regions to blacken.
+    """
 
     path: str
     box: Box | None
@@ -53,44 +66,53 @@ class Body(NamedTuple):
 
 
 def body_boxes(samples: Samples, *, masked: bool = False) -> list[Body | None]:
-    """Each sample's body, None where none is annotated; `masked`: with what is to be blackened in it."""
-    nothing = [None] * len(samples)
-    paths, boxes = (samples.table.get(column, nothing) for column in COLUMNS)
-    masks = samples.table.get(MASKED, nothing) if masked else nothing
+    """Return the body of each sample; None if no body is annotated.
+
+    Args:
+        samples: the samples.
+        masked: include the regions to blacken.
+    """
+    missing = [None] * len(samples)
+    paths, boxes = (samples.table.get(column, missing) for column in COLUMNS)
+    all_masks = samples.table.get(MASKED, missing) if masked else missing
     bodies: list[Body | None] = []
-    for path, box, hidden in zip(paths, boxes, masks, strict=True):
+    for path, values, masks in zip(paths, boxes, all_masks, strict=True):
         path = path if isinstance(path, str) else ""
-        area = _box(box)
-        bodies.append(Body(path, area, hidden if isinstance(hidden, tuple) else ()) if path or area else None)
+        box = _box(values)
+        bodies.append(Body(path, box, masks if isinstance(masks, tuple) else ()) if path or box else None)
     return bodies
 
 
-def face_boxes_of(samples: Samples) -> list[Box | None]:
-    """Each sample's annotated box of the face in the whole image, None where there is none."""
+def face_boxes(samples: Samples) -> list[Box | None]:
+    """Return the annotated face box of each sample in the whole image; None if there is none."""
     return [_box(box) for box in samples.table.get(FACE, [None] * len(samples))]
 
 
-def masks_of(
-    faces: Sequence[Box | None], bodies: Sequence[Box | None], where: Sequence[tuple[str, str]]
+def find_masks(
+    faces: Sequence[Box | None], bodies: Sequence[Box | None], images: Sequence[tuple[str, str]]
 ) -> list[tuple[Mask, ...]]:
-    """What to blacken in each body: its own face, and faces and bodies of others in the same image that touch it.
+    """Determine the regions to blacken in each body.
+
+    These are the person's own face, and overlapping faces and bodies of other people.
 
     Args:
-        faces: each row's box of a face.
-        bodies: each row's box of a body.
-        where: each row's image of the face, and image of the body.
+        faces: (N,) face box of each row.
+        bodies: (N,) body box of each row.
+        images: (N,) paths of the images of face and body of each row.
     """
-    shown: dict[str, list[tuple[int, Box, int]]] = {}
-    for row, (face, body, (of_face, of_body)) in enumerate(zip(faces, bodies, where, strict=True)):
+    boxes_by_image: dict[str, list[tuple[int, Box, int]]] = {}
+    for row, (face, body, (face_image, body_image)) in enumerate(zip(faces, bodies, images, strict=True)):
         if face:
-            shown.setdefault(of_face, []).append((row, face, MIN_FACE))
+            boxes_by_image.setdefault(face_image, []).append((row, face, MIN_FACE))
         if body:
-            shown.setdefault(of_body, []).append((row, body, MIN_BODY))
+            boxes_by_image.setdefault(body_image, []).append((row, body, MIN_BODY))
     masks: list[tuple[Mask, ...]] = []
-    for row, (body, (_, image)) in enumerate(zip(bodies, where, strict=True)):
-        near = shown.get(image, []) if body else []
-        own = [Mask(box, least, True) for other, box, least in near if other == row and least == MIN_FACE]
-        others = [Mask(box, least, False) for other, box, least in near if other != row and body and _touch(box, body)]
+    for row, (body, (_, image)) in enumerate(zip(bodies, images, strict=True)):
+        boxes = boxes_by_image.get(image, []) if body else []
+        own = [Mask(box, side, True) for box_row, box, side in boxes if box_row == row and side == MIN_FACE]
+        others = [
+            Mask(box, side, False) for box_row, box, side in boxes if box_row != row and body and _touch(box, body)
+        ]
         masks.append((*own, *others))
     return masks
 
@@ -104,38 +126,54 @@ def _touch(box: Box, other: Box) -> bool:
 
 
 def prepare_masked_body(image: Image.Image, body: Body, size: int) -> np.ndarray | None:
-    """(size, size, 3) uint8: the body with other faces and people blackened; None where it is too small, or too little is left.
+    """Crop and letterbox a body, with other faces and people blackened.
+
+    Args:
+        image: the image of the body.
+        body: the position of the body, and the regions to blacken.
+        size: side of the output, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB; None if the body is too small or almost entirely blackened.
 
     Raises:
         ImageRejectedError: the box is not left, top, right, bottom.
     """
     box = body.box or (0.0, 0.0, float(image.width), float(image.height))
-    said = _check_order(box)
+    description = _describe_box(box)
     if box[2] <= box[0] or box[3] <= box[1]:
         raise ImageRejectedError(
-            f"{said} is empty: it must be left, top, right, bottom in pixels", RejectReason.BAD_BODY_BOX
+            f"{description} is empty: it must be left, top, right, bottom in pixels", RejectReason.BAD_BODY_BOX
         )
     left, top, right, bottom = _clamped(box, image.size)
     if min(right - left, bottom - top) < MIN_BODY:
         return None
     pixels = np.array(image.crop((left, top, right, bottom)))
     for mask in body.masks:
-        area = _clamped(mask.box, image.size)
-        if min(area[2] - area[0], area[3] - area[1]) < mask.least:
+        mask_left, mask_top, mask_right, mask_bottom = region = _clamped(mask.box, image.size)
+        if min(mask_right - mask_left, mask_bottom - mask_top) < mask.least:
             continue
-        if mask.own or _overlap(area, (left, top, right, bottom)) >= MIN_OVERLAP:
-            rows = slice(max(area[1] - top, 0), max(area[3] - top, 0))
-            pixels[rows, max(area[0] - left, 0) : max(area[2] - left, 0)] = 0
+        if mask.own or _iou(region, (left, top, right, bottom)) >= MIN_OVERLAP:
+            rows = slice(max(mask_top - top, 0), max(mask_bottom - top, 0))
+            pixels[rows, max(mask_left - left, 0) : max(mask_right - left, 0)] = 0
     if np.count_nonzero(pixels) < MIN_REMAINING * pixels.size:
         return None
     return _letterboxed(Image.fromarray(pixels), size)
 
 
 def prepare_boxed_face(image: Image.Image, box: Box | None, size: int) -> np.ndarray:
-    """(size, size, 3) uint8: the box of the face as it is, unaligned, as large as it fits, in the middle of black.
+    """Crop and letterbox a face by its annotated box, without alignment.
+
+    Args:
+        image: the whole image.
+        box: left, top, right, bottom, pixels; None if no face is annotated.
+        size: side of the output, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
 
     Raises:
-        ImageRejectedError: no box, or one of a few pixels.
+        ImageRejectedError: there is no box, or it has fewer than `MIN_FACE` pixels per side.
     """
     if box is None:
         raise ImageRejectedError(NO_FACE, RejectReason.NO_FACE_BOX)
@@ -149,35 +187,52 @@ def prepare_boxed_face(image: Image.Image, box: Box | None, size: int) -> np.nda
 
 
 def _clamped(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Whole pixels, towards 0 as the authors round them, within the image."""
+    """Round a box to whole pixels, toward 0 as the authors do, and clip it to the image."""
     left, top, right, bottom = (int(value) if math.isfinite(value) else 0 for value in box)
     width, height = size
     return min(max(left, 0), width), min(max(top, 0), height), min(max(right, 0), width), min(max(bottom, 0), height)
 
 
-def _overlap(box: tuple[int, ...], other: tuple[int, ...]) -> float:
-    """Intersection over union."""
-    across, down = (max(0, min(box[axis + 2], other[axis + 2]) - max(box[axis], other[axis])) for axis in (0, 1))
-    areas = sum((each[2] - each[0]) * (each[3] - each[1]) for each in (box, other))
-    return across * down / (areas - across * down)
+def _iou(box: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """Return the intersection over union of two boxes."""
+    width, height = (max(0, min(box[axis + 2], other[axis + 2]) - max(box[axis], other[axis])) for axis in (0, 1))
+    areas = sum((right - left) * (bottom - top) for left, top, right, bottom in (box, other))
+    return width * height / (areas - width * height)
 
 
 def shown_halves(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) whether a face, (N,) whether a body is shown in prepared images (N, S, S, 6): black means that there is none."""
+    """Return which prepared images contain a face, and which a body; a missing one is black.
+
+    Args:
+        pixels: (N, S, S, 6) uint8, face and body of each sample.
+
+    Returns:
+        (N,) whether there is a face, (N,) whether there is a body.
+    """
     middle = pixels.shape[1] // 2
     halves = np.zeros((2, len(pixels)), dtype=bool)
     for row, image in enumerate(pixels):
         for half, channels in enumerate((slice(0, 3), slice(3, 6))):
-            # One line is nearly always enough, and spares reading all of a memory map.
+            # One line is nearly always enough, and avoids reading the whole memory map.
             halves[half, row] = image[middle, :, channels].any() or image[..., channels].any()
     return halves[0], halves[1]
 
 
 def prepare_body(image: Image.Image, box: Sequence[float] | None, size: int) -> np.ndarray:
-    """(size, size, 3) uint8: the body as large as it fits, upright, unstretched, in the middle of black.
+    """Crop and letterbox a body.
+
+    The body is as large as it fits, keeps its aspect ratio, and is centered on black.
+
+    Args:
+        image: the image of the body.
+        box: left, top, right, bottom, pixels; None for the whole image.
+        size: side of the output, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
 
     Raises:
-        ImageRejectedError: the box is empty or leaves the image.
+        ImageRejectedError: the box is empty or exceeds the image.
     """
     if box is not None:
         image = image.crop(_within(box, image.size))
@@ -185,7 +240,7 @@ def prepare_body(image: Image.Image, box: Sequence[float] | None, size: int) -> 
 
 
 def _letterboxed(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3) uint8: the image as large as it fits, unstretched, in the middle of black."""
+    """Fit an image into (size, size, 3) uint8, with its aspect ratio, centered on black."""
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     frame = Image.new("RGB", (size, size))
@@ -194,7 +249,7 @@ def _letterboxed(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _within(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    said = _check_order(box)
+    description = _describe_box(box)
     left, top, right, bottom = box
     width, height = size
     if (
@@ -204,39 +259,46 @@ def _within(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
         or bottom > height + BOX_TOLERANCE_PX
     ):
         raise ImageRejectedError(
-            f"{said} leaves the image, which is {width} x {height} pixels", RejectReason.BAD_BODY_BOX
+            f"{description} leaves the image, which is {width} x {height} pixels", RejectReason.BAD_BODY_BOX
         )
     if right - left < 1 or bottom - top < 1:
         raise ImageRejectedError(
-            f"{said} is empty: it must be left, top, right, bottom in pixels", RejectReason.BAD_BODY_BOX
+            f"{description} is empty: it must be left, top, right, bottom in pixels", RejectReason.BAD_BODY_BOX
         )
     return max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom))
 
 
-def _check_order(box: Sequence[float]) -> str:
-    """How messages call the box.
+def _describe_box(box: Sequence[float]) -> str:
+    """Return the name of a body box in error messages.
 
     Raises:
-        ImageRejectedError: it is not four finite numbers.
+        ImageRejectedError: the box is not four finite numbers.
     """
-    said = f"its body_bbox {' '.join(f'{value:g}' for value in box)}"
+    description = f"its body_bbox {' '.join(f'{value:g}' for value in box)}"
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise ImageRejectedError(f"{said} is not left, top, right, bottom", RejectReason.BAD_BODY_BOX)
-    return said
+        raise ImageRejectedError(f"{description} is not left, top, right, bottom", RejectReason.BAD_BODY_BOX)
+    return description
 
 
 def read_boxes(column: "pd.Series[str]", *, source: str, name: str = "body_bbox") -> "pd.Series[Any]":
-    """`12 30 80 190`, also with commas, semicolons or brackets -> (left, top, right, bottom).
+    """Parse boxes such as `12 30 80 190`, also with commas, semicolons or brackets.
 
-    None where the box is unknown, or where all four are -1: no such face or person is in the image.
+    Args:
+        column: boxes as text.
+        source: name of the table in error messages.
+        name: name of the column in error messages.
+
+    Returns:
+        (left, top, right, bottom) of each row. None if the box is unknown, or if all four numbers are -1, which means that
+        the image shows no such face or person.
 
     Raises:
-        UserError: not four numbers.
+        UserError: a value is not four numbers.
     """
-    found: list[object] = []
+    boxes: list[Box | None] = []
     for text in column:
         if not isinstance(text, str) or not text.strip():
-            found.append(None)
+            boxes.append(None)
             continue
         try:
             box = tuple(float(part) for part in re.split(r"[\s,;]+", text.strip(" []()")))
@@ -244,5 +306,5 @@ def read_boxes(column: "pd.Series[str]", *, source: str, name: str = "body_bbox"
             box = ()
         if len(box) != 4:
             raise UserError(f"{source}: {name} '{text[:80]}' is not four numbers: left, top, right, bottom in pixels")
-        found.append(None if all(side == -1 for side in box) else box)
-    return pd.Series(found, index=column.index, dtype=object)
+        boxes.append(None if all(side == -1 for side in box) else box)
+    return pd.Series(boxes, index=column.index, dtype=object)

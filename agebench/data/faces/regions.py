@@ -1,4 +1,4 @@
-"""Where things are on the aligned face: the template puts them at the same place in every image."""
+"""Facial regions as boxes on the aligned face; alignment maps them to the same position in every image."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from agebench.errors import UserError
 Box = tuple[float, float, float, float]
 
 # Left, top, right, bottom as shares of the side at coverage 1, about the template's eyes (30, 30) and (68, 30) % and
-# its nose base (49, 59) %. Read off the mean faces of UTKFace and FG-NET.
+# its nose base (49, 59) %. Measured on the mean faces of UTKFace and FG-NET.
 FACE: dict[str, Box] = {
     "eyes": (0.17, 0.22, 0.81, 0.39),
     "nose": (0.37, 0.39, 0.61, 0.62),
     "mouth": (0.30, 0.64, 0.68, 0.82),
     "forehead": (0.19, 0.02, 0.79, 0.20),
 }
-# The corners are the image's, whatever the coverage: no face reaches into them, a mark or a frame may.
+# The corners are those of the image, independent of the coverage. No face extends into them; a watermark or a frame may.
 _CORNER = 0.2
 CORNERS: tuple[Box, ...] = (
     (0.0, 0.0, _CORNER, _CORNER),
@@ -26,7 +26,12 @@ CORNERS: tuple[Box, ...] = (
 
 
 def region_boxes(name: str, coverage: float) -> tuple[Box, ...]:
-    """The boxes of a region, as shares of the image's side."""
+    """Return the boxes of a region, as shares of the image's side.
+
+    Args:
+        name: `corners`, or a name in `FACE`.
+        coverage: framing of the faces, as `AlignmentSpec.crop_scale`.
+    """
     if name == "corners":
         return CORNERS
     left, top, right, bottom = ((share - 0.5) / coverage + 0.5 for share in FACE[name])
@@ -34,13 +39,18 @@ def region_boxes(name: str, coverage: float) -> tuple[Box, ...]:
 
 
 def parse_box(text: str) -> Box:
-    """`0,0,0.2,0.2`: left, top, right, bottom as shares of the image's side.
+    """Parse a box such as `0,0,0.2,0.2`.
+
+    The numbers are left, top, right, bottom as shares of the image's side.
+
+    Args:
+        text: four numbers between 0 and 1, separated by commas.
 
     Raises:
-        UserError: not four rising numbers between 0 and 1.
+        UserError: the text is not four numbers with left < right and top < bottom between 0 and 1.
     """
     try:
-        left, top, right, bottom = (float(part) for part in text.split(","))
+        left, top, right, bottom = (float(share) for share in text.split(","))
     except ValueError:
         left, top, right, bottom = 1.0, 1.0, 0.0, 0.0
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -51,22 +61,30 @@ def parse_box(text: str) -> Box:
 
 
 def region_mask(areas: tuple[Box, ...], size: int, grow: float = 1.0, device: torch.device | None = None) -> Tensor:
-    """(size, size) float32: the share of every pixel that lies in one of the boxes, each shrunk to `grow` of its sides.
+    """Rasterize boxes to the share of each pixel that they cover.
 
-    A box that touches an edge of the image shrinks towards that edge, any other towards its middle.
+    Args:
+        areas: boxes as shares of the image's side.
+        size: side of the mask, pixels.
+        grow: factor of the boxes' sides. A box at an edge of the image is scaled toward that edge, any other toward its
+            center.
+        device: device of the mask.
+
+    Returns:
+        (size, size) float32 between 0 and 1.
     """
-    found = torch.zeros(size, size, device=device)
+    mask = torch.zeros(size, size, device=device)
     for left, top, right, bottom in areas:
-        across, down = _covered(left, right, size, grow), _covered(top, bottom, size, grow)
-        found = torch.maximum(found, down[:, None].to(found) * across[None, :].to(found))
-    return found
+        columns, rows = _covered_shares(left, right, size, grow), _covered_shares(top, bottom, size, grow)
+        mask = torch.maximum(mask, rows[:, None].to(mask) * columns[None, :].to(mask))
+    return mask
 
 
-def _covered(low: float, high: float, size: int, grow: float) -> Tensor:
-    """(size,) how much of each pixel lies in the interval."""
+def _covered_shares(low: float, high: float, size: int, grow: float) -> Tensor:
+    """Return the (size,) share of each pixel that lies in an interval."""
     anchor = 0.0 if low <= 0 and high < 1 else 1.0 if high >= 1 and low > 0 else 0.5
     length = (high - low) * grow
     start = low + (high - low - length) * anchor
     edges = torch.arange(size + 1, dtype=torch.float32) / size
-    inside = edges.clamp(start, start + length)
-    return (inside[1:] - inside[:-1]) * size
+    clipped = edges.clamp(start, start + length)
+    return (clipped[1:] - clipped[:-1]) * size

@@ -1,4 +1,4 @@
-"""Readers: one file a source format. A reader turns a dataset's files into Samples and reads its images' bytes."""
+"""Readers, one module per source format. A reader converts a dataset's files to Samples and reads encoded images."""
 
 import difflib
 import inspect
@@ -6,22 +6,25 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from agebench._deprecated import renamed_methods
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.registry.builtin import readers
 
 __all__ = ["Reader", "open_reader", "option_names", "readers"]
 
-_OWN = ("self", "root", "groups")
+_COMMON_PARAMETERS = ("self", "root", "groups")
 
 
+@renamed_methods(open_source="download_source", fetch="download", stamp="version_token")
 class Reader(ABC):
-    """One dataset in one source format.
+    """Base class of readers: one dataset in one source format.
+
+    A subclass receives the card's `[options]` as keyword arguments of its `__init__`.
 
     Args:
-        root: the folder, archive or table file that holds the dataset; None for a reader that needs no files.
-        groups: the columns that the card names as groups.
-        options: the card's `[options]`, keyword arguments of the subclass's own `__init__`.
+        root: the folder, archive or table that contains the dataset; None for a reader that needs no files.
+        groups: columns for subgroup metrics, from the card.
     """
 
     needs_files: ClassVar[bool] = True
@@ -32,41 +35,63 @@ class Reader(ABC):
 
     @classmethod
     def download_source(cls, options: dict[str, Any]) -> str:
-        """What `fetch` gets for a card with these options, in a few words; empty: nothing, which is the rule."""
+        """Describe the public source that `download` uses.
+
+        Empty if there is none, as for most readers.
+
+        Args:
+            options: the card's `[options]`.
+        """
         return ""
 
     @classmethod
     def download(cls, target: Path, options: dict[str, Any]) -> None:
-        """Get the dataset that the options name into the new folder `target`.
+        """Download a dataset.
+
+        Args:
+            target: the folder to create.
+            options: the card's `[options]`.
 
         Raises:
-            AgebenchError: it does not exist, cannot be reached, or the disk is full.
+            AgebenchError: the dataset does not exist or cannot be reached, or the disk is full.
         """
         raise NotImplementedError
 
     @abstractmethod
     def read(self) -> Samples:
-        """All samples; what cannot be used is in `quarantined` with its reason. No pixel is read.
+        """Read all samples without decoding images.
+
+        Unusable rows are in `Samples.rejected` with their reasons.
 
         Raises:
-            UserError: nothing in `root` has this format; the message names the file and the value.
+            UserError: `root` has another format. The message names the file and the value.
         """
 
     def image_bytes(self, path: str) -> bytes:
-        """The encoded image of the row whose `path` this is."""
+        """Read an encoded image.
+
+        Args:
+            path: path of the image, from the samples' column `path`.
+
+        Raises:
+            OSError: the image cannot be read.
+        """
         assert self.root is not None
         return (self.root / path).read_bytes()
 
     def whole_image(self, path: str) -> str:
-        """The path of the whole image, where the row at `path` is a part of one."""
+        """Return the path of the whole image.
+
+        It differs from `path` if the row is a part of an image.
+        """
         return path
 
     def shows_face(self, path: str) -> bool:
-        """Whether the row at `path` has a face: it may be annotated that only a body is seen."""
+        """Return whether the row at `path` shows a face; a row may be annotated as a body only."""
         return True
 
     def version_token(self, path: str) -> str:
-        """What changes when the image at `path` does; here the file's size and time of change."""
+        """Return a text that changes with the image at `path`: the file's size and modification time."""
         assert self.root is not None
         try:
             status = (self.root / path).stat()
@@ -75,19 +100,22 @@ class Reader(ABC):
         return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def option_names(kind: type[Reader]) -> list[str] | None:
-    """The names of a reader's options; None where its `__init__` takes any.
+def option_names(reader_class: type[Reader]) -> list[str] | None:
+    """List the options of a reader; None if its `__init__` accepts any.
 
-    A reader that passes `**options` on has its base's options, too.
+    A reader that passes `**options` on also has the options of its base class.
+
+    Args:
+        reader_class: the reader.
     """
     names: list[str] = []
-    for base in (base for base in kind.__mro__ if "__init__" in vars(base)):
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[len(_OWN) :]
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        if base is Reader and "__init__" in vars(kind):  # reached through **options, of which Reader takes none
+    for base in (base for base in reader_class.__mro__ if "__init__" in vars(base)):
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[len(_COMMON_PARAMETERS) :]
+        accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        if base is Reader and "__init__" in vars(reader_class):  # reached through **options, which Reader does not have
             return None
         names += [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-        if not takes_any:
+        if not accepts_any:
             break
     return list(dict.fromkeys(names))
 
@@ -95,20 +123,29 @@ def option_names(kind: type[Reader]) -> list[str] | None:
 def open_reader(
     name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str
 ) -> Reader:
-    """The reader `name` over `root`.
+    """Create a reader by name.
+
+    Args:
+        name: name of the reader, as on a card.
+        root: the folder, archive or table that contains the dataset; None for a reader that needs no files.
+        groups: columns for subgroup metrics, from the card.
+        options: the card's `[options]`.
+        source: name of the card in error messages.
 
     Raises:
-        UserError: no such reader, or an option it does not have; `source` names the card.
+        UserError: no reader has this name, or it has no such option.
     """
-    kind: type[Reader] = readers.get(name)
-    known = option_names(kind)
+    reader_class: type[Reader] = readers.get(name)
+    known = option_names(reader_class)
     unknown = [] if known is None else sorted(set(options) - set(known))
     if unknown:
-        close = difflib.get_close_matches(unknown[0], known or (), n=1)
-        closest = f"; did you mean '{close[0]}'?" if close else "."
-        there = f" Its options: {', '.join(known)}." if known else " It has none."
-        raise UserError(f"{source}: the options of reader '{name}' are wrong: it has no '{unknown[0]}'{closest}{there}")
+        similar = difflib.get_close_matches(unknown[0], known or (), n=1)
+        suggestion = f"; did you mean '{similar[0]}'?" if similar else "."
+        available = f" Its options: {', '.join(known)}." if known else " It has none."
+        raise UserError(
+            f"{source}: the options of reader '{name}' are wrong: it has no '{unknown[0]}'{suggestion}{available}"
+        )
     try:
-        return kind(root, groups, **options)
+        return reader_class(root, groups, **options)
     except TypeError as error:
         raise UserError(f"{source}: the options of reader '{name}' are wrong: {error}") from error

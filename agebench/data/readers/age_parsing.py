@@ -1,4 +1,4 @@
-"""Ages as text: years and months, ranges in the forms that datasets write them, and ranges that are open at one end."""
+"""Ages as text: years and months, ranges in the notations of datasets, and ranges with an open end."""
 
 import calendar
 import re
@@ -25,8 +25,8 @@ _BELOW = re.compile(rf"(?:less than|under|below|younger than|<)\s*{_NUMBER}{_YEA
 _UP_TO = re.compile(
     rf"(?:at most|up to|<=|≤)\s*{_NUMBER}{_YEARS}|{_NUMBER}{_YEARS}\s*(?:and|or)\s+(?:under|below|younger|less)"
 )
-# A spreadsheet takes 3-9 for the ninth of March or the third of September, and 10-19 for the 19th of October or for October
-# 2019: both orders give one range, because its lower end comes first.
+# Spreadsheets convert 3-9 to the ninth of March or the third of September, and 10-19 to the 19th of October or October 2019;
+# both orders give the same range, because its lower end comes first.
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
 _DAY_MONTH = re.compile(r"0?(\d{1,2})-([a-z]{3})")
 _MONTH_YEAR = re.compile(r"([a-z]{3})-(\d{1,2})")
@@ -36,20 +36,22 @@ _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ t]00:00:00(?:\.0+)?)?|(\d{1
 def resolve_ages(
     table: pd.DataFrame, values: dict[str, str], open_ages: Sequence[float], *, source: str
 ) -> pd.DataFrame:
-    """`table` with ranges resolved: `age_low` and `age_high` are their ends, both included, `age` is the middle.
+    """Convert age ranges to their ends and midpoints.
+
+    `age_low` and `age_high` are the ends, both inclusive, and `age` is the midpoint.
 
     Args:
-        table: `age` as text or numbers, or `age_low` and `age_high` alone.
+        table: `age` as text or numbers, or only `age_low` and `age_high`.
         values: the card's `[options.values.age]`: text in the source -> an age, or a range as text; "" for unknown.
-        open_ages: the youngest and the oldest age that ranges with an open end reach to; empty: there may be none.
-        source: the table or folder, for messages.
+        open_ages: youngest and oldest age, in years, of ranges with an open end; empty if there are none.
+        source: name of the table or folder in error messages.
 
     Returns:
-        `table` as it is where nothing is a range. Else an age that is a number has that number as both its ends, and what is
-        neither number nor range stays for the caller to put aside.
+        The table, unchanged if it has no range. Otherwise a number is both ends of its age, and a text that is neither number
+        nor range stays, so that the caller can reject the row.
 
     Raises:
-        UserError: an open range, and the card does not say where it ends.
+        UserError: a range has an open end and `open_ages` is empty.
     """
     if "age" not in table:
         if {"age_low", "age_high"} <= set(table):
@@ -64,12 +66,12 @@ def resolve_ages(
     text = text.mask(text.isin(list(UNKNOWN)))
     labels = text.dropna().unique()
     ranges = {label: ends for label in labels if (ends := age_range(label, open_ages, source=source)) is not None}
-    if ranges:  # a date beside ranges is a range that a spreadsheet changed; alone it may be a date of birth
+    if ranges:  # beside ranges, a date is a range that a spreadsheet converted; alone it may be a date of birth
         ranges |= {label: ends for label in labels if (ends := _range_of_date(label)) is not None}
     number = as_numbers(text)
-    spelled = {label: years for label in labels if (years := _spelled_age(label)) is not None}
-    if spelled:
-        number = number.fillna(text.map(spelled).astype("float64"))
+    ages_with_unit = {label: years for label in labels if (years := _age_with_unit(label)) is not None}
+    if ages_with_unit:
+        number = number.fillna(text.map(ages_with_unit).astype("float64"))
         table = table.assign(age=number.astype("object").where(number.notna(), table["age"]))
     if not ranges:
         return table
@@ -80,39 +82,49 @@ def resolve_ages(
 
 
 def age_range(text: str, open_ages: Sequence[float] = (), *, source: str = "age") -> tuple[float, float] | None:
-    """The ends of a range: `(25, 32)`, `25-32`, `25 to 32`, `more than 70`, `70+`, `under 3`, `9-Mar`; None for no range.
+    """Parse an age range.
 
-    `more than 70` begins at 70, as the ranges of datasets adjoin (60-69, more than 70), and `under 3` ends at 2.
+    Examples: `(25, 32)`, `25-32`, `25 to 32`, `more than 70`, `70+`, `under 3`, `9-Mar`.
+
+    `more than 70` starts at 70, because the ranges of datasets are adjacent (60-69, more than 70); `under 3` ends at 2.
+
+    Args:
+        text: an age.
+        open_ages: youngest and oldest age, in years, of ranges with an open end.
+        source: name of the table in error messages.
+
+    Returns:
+        The ends in years, both inclusive; None for a text that is not a range.
 
     Raises:
-        UserError: an open range without `open_ages`.
+        UserError: the range has an open end and `open_ages` is empty.
     """
     plain = _undo_spreadsheet(text.strip().lower())
     if match := _RANGE.fullmatch(plain):
         low, high = (float(number) for number in match.groups() if number is not None)
         return (low, high) if low <= high else None
-    for kind in (_FROM, _BELOW, _UP_TO):
-        if match := kind.fullmatch(plain):
+    for pattern in (_FROM, _BELOW, _UP_TO):
+        if match := pattern.fullmatch(plain):
             bound = next(float(number) for number in match.groups() if number is not None)
             if len(open_ages) != 2:
                 raise UserError(
-                    f"{source}: age '{text}' is a range with an open end; say on the card where it ends: "
+                    f"{source}: age '{text}' is a range with an open end. Set its end on the card: "
                     "options.open_ages = [0, 90] (the youngest and the oldest age)"
                 )
-            if kind is _FROM:
+            if pattern is _FROM:
                 return bound, max(bound, float(open_ages[1]))
-            bound -= kind is _BELOW
+            bound -= pattern is _BELOW
             return min(bound, float(open_ages[0])), bound
     return None
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a whole date, which a spreadsheet makes of a range, or a date of birth."""
+    """Return whether a text is a full date: a range that a spreadsheet converted, or a date of birth."""
     return _DATE.fullmatch(text.strip().lower()) is not None
 
 
 def _range_of_date(text: str) -> tuple[float, float] | None:
-    """The range that became this date: its day and month; None on the first of a month, which may be October 2019 (10-19)."""
+    """Return the range that became a date: day and month; None for the first of a month, as October 2019 (10-19) is."""
     match = _DATE.fullmatch(text.strip().lower())
     if match is None:
         return None
@@ -120,8 +132,8 @@ def _range_of_date(text: str) -> tuple[float, float] | None:
     return (low, high) if low > 1 else None
 
 
-def _spelled_age(text: str) -> float | None:
-    """The years that an age with a unit gives; None for anything else."""
+def _age_with_unit(text: str) -> float | None:
+    """Return the years of an age with a unit; None for another text."""
     plain = text.strip().lower()
     match = _DICOM.fullmatch(plain) or _AGE.fullmatch(plain)
     return float(match[1].replace(",", ".")) / _PER_YEAR[match[2][0]] if match else None

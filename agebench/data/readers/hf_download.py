@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face hub, brought to this machine: one revision, as Arrow files that are read by index."""
+"""Download of datasets from the Hugging Face hub: one revision, stored as Arrow files that are read by index."""
 
 import io
 import json
@@ -19,20 +19,20 @@ from agebench.utils.io import write_json
 from agebench.utils.progress import progress
 
 SOURCE = "source.json"
-_LARGE = 1 << 30
+_MAX_IMAGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """What to get.
+    """A dataset on the hub.
 
     Attributes:
-        hub: the dataset's id, `owner/name`.
-        config: its configuration; empty: the only one.
-        revision: the commit; empty: the newest, which is then written to `source.json` and stays.
-        splits: which splits; empty: all.
-        streaming: read the images one by one and keep them at most `side` pixels long, for sets that the disk cannot hold.
-        side: pixels, see `streaming`.
+        hub: id of the dataset, `owner/name`.
+        config: configuration of the dataset; empty for the only one.
+        revision: commit; empty for the newest, which is then recorded in `source.json`.
+        splits: names of the splits; empty for all.
+        streaming: whether images are read one by one and reduced to `side`, for datasets that do not fit on the disk.
+        side: longer side of the stored images if `streaming`, pixels.
     """
 
     hub: str
@@ -44,40 +44,44 @@ class HubSource:
 
 
 def fetch_from_hub(target: Path, source: HubSource) -> None:
-    """`target/SPLIT/00000.arrow`, … and `target/source.json`, through the `datasets` library and its cache.
+    """Download a dataset through the `datasets` library and its cache.
+
+    Args:
+        target: the folder to create; it contains `SPLIT/00000.arrow`, … and `source.json`.
+        source: the dataset.
 
     Raises:
-        UserError: no such dataset, revision, configuration or split, or one that needs its own code.
+        UserError: the dataset, revision, configuration or split does not exist, or the dataset needs its own code.
         AgebenchError: the hub cannot be reached, offline mode is on and the dataset is not in the library's cache, a file is
             damaged, or the disk is full.
     """
     datasets = import_datasets()
-    with _explained(source):
+    with _translate_errors(source):
         builder = datasets.load_dataset_builder(source.hub, source.config or None, revision=source.revision or None)
-        found = str(builder.hash or "")
-        if len(source.revision) == 40 and found != source.revision:
+        revision = str(builder.hash or "")
+        if len(source.revision) == 40 and revision != source.revision:
             raise AgebenchError(
-                f"hub dataset '{source.hub}': the library's cache holds revision {found or 'unknown'}, "
+                f"hub dataset '{source.hub}': the library's cache holds revision {revision or 'unknown'}, "
                 f"the card asks for {source.revision}; call this again with the network on"
             )
         if source.streaming:
-            parts = builder.as_streaming_dataset()
+            splits = builder.as_streaming_dataset()
         else:
             builder.download_and_prepare()
-            parts = builder.as_dataset()
-        missing = [split for split in source.splits if split not in parts]
+            splits = builder.as_dataset()
+        missing = [split for split in source.splits if split not in splits]
         if missing:
             raise UserError(
-                f"hub dataset '{source.hub}': no split '{missing[0]}', there are {', '.join(map(str, parts))}; "
+                f"hub dataset '{source.hub}': no split '{missing[0]}', there are {', '.join(map(str, splits))}; "
                 "options.splits on the card names them"
             )
-        for split in source.splits or map(str, parts):
-            _save(parts[split], target / split, source, split)
-        write_json(target / SOURCE, asdict(source) | {"revision": found or source.revision})
+        for split in source.splits or map(str, splits):
+            _save_split(splits[split], target / split, source, split)
+        write_json(target / SOURCE, asdict(source) | {"revision": revision or source.revision})
 
 
 def import_datasets() -> Any:
-    """The `datasets` library, quiet where nobody watches."""
+    """Import the `datasets` library, with progress bars only on a terminal."""
     import datasets
     import huggingface_hub
 
@@ -88,31 +92,31 @@ def import_datasets() -> Any:
     return datasets
 
 
-def _save(part: Any, folder: Path, source: HubSource, split: str) -> None:
-    """One split as Arrow files: linked where they are whole, written anew where images are kept beside them or shrunk."""
+def _save_split(data: Any, folder: Path, source: HubSource, split: str) -> None:
+    """Store a split as Arrow files: linked if they contain their images, else written with embedded or reduced images."""
     import datasets
 
     folder.mkdir(parents=True)
-    if part.features is None:
-        part = part._resolve_features()
-    images = [name for name, feature in part.features.items() if isinstance(feature, datasets.Image)]
+    if data.features is None:
+        data = data._resolve_features()
+    images = [name for name, feature in data.features.items() if isinstance(feature, datasets.Image)]
     for name in images:
-        part = part.cast_column(name, datasets.Image(decode=False))
-    whole = not source.streaming and all(_embedded(part, name) for name in images)
-    if whole:
-        for number, file in enumerate(part.cache_files):
-            _link(Path(file["filename"]), folder / f"{number:05d}.arrow")
+        data = data.cast_column(name, datasets.Image(decode=False))
+    is_self_contained = not source.streaming and all(_is_embedded(data, name) for name in images)
+    if is_self_contained:
+        for i, file in enumerate(data.cache_files):
+            _link(Path(file["filename"]), folder / f"{i:05d}.arrow")
         return
-    total = part.num_rows if hasattr(part, "num_rows") else None
-    rows = progress(part, total=total, label=f"{source.hub}: {split}", unit="img")
-    _write(rows, part.features, images, folder / "00000.arrow", source)
+    total = data.num_rows if hasattr(data, "num_rows") else None
+    rows = progress(data, total=total, label=f"{source.hub}: {split}", unit="img")
+    _write_arrow(rows, data.features, images, folder / "00000.arrow", source)
 
 
-def _embedded(part: Any, name: str) -> bool:
-    """Whether all of a column's images stand in the table itself."""
+def _is_embedded(data: Any, name: str) -> bool:
+    """Return whether the table contains all images of a column."""
     import pyarrow.compute as pc
 
-    column = part.data.column(name)
+    column = data.data.column(name)
     return int(pc.struct_field(column, "bytes").null_count) == 0
 
 
@@ -123,32 +127,34 @@ def _link(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _write(rows: Iterable[dict[str, Any]], features: Any, images: list[str], file: Path, source: HubSource) -> None:
+def _write_arrow(
+    rows: Iterable[dict[str, Any]], features: Any, images: list[str], file: Path, source: HubSource
+) -> None:
     from datasets.arrow_writer import ArrowWriter
 
     with ArrowWriter(features=features, path=str(file), writer_batch_size=64) as writer:
         for row in rows:
-            writer.write(row | {name: _image(row[name], source) for name in images})
+            writer.write(row | {name: _embed_image(row[name], source) for name in images})
         writer.finalize()
 
 
-def _image(value: dict[str, Any] | None, source: HubSource) -> dict[str, Any] | None:
-    """The image with its bytes, shrunk where the source asks for it; one that cannot be had stays as it is."""
+def _embed_image(value: dict[str, Any] | None, source: HubSource) -> dict[str, Any] | None:
+    """Add an image's bytes, reduced if the source is streamed; an image that cannot be read stays unchanged."""
     if value is None:
         return None
     encoded = value["bytes"]
-    if encoded is None and value["path"] and _trusted(value["path"], source.hub):
+    if encoded is None and value["path"] and _is_part_of_dataset(value["path"], source.hub):
         from datasets.utils.file_utils import xopen
 
         with xopen(value["path"], "rb") as file:
-            encoded = file.read(_LARGE)
+            encoded = file.read(_MAX_IMAGE_BYTES)
     if encoded is not None and source.streaming:
         encoded = downscale_jpeg(encoded, source.side)
     return {"bytes": encoded, "path": os.path.basename(value["path"]) if encoded and value["path"] else value["path"]}
 
 
-def _trusted(path: str, hub: str) -> bool:
-    """Whether a path in the table leads into the dataset itself, and not to any file of this machine."""
+def _is_part_of_dataset(path: str, hub: str) -> bool:
+    """Return whether a path in the table is a file of the dataset rather than any file on this machine."""
     import datasets
     from huggingface_hub import constants
 
@@ -159,7 +165,14 @@ def _trusted(path: str, hub: str) -> bool:
 
 
 def downscale_jpeg(encoded: bytes, side: int) -> bytes:
-    """The image as JPEG, at most `side` pixels long; as it is where it is no larger, or cannot be read."""
+    """Reduce an image to a JPEG.
+
+    An image that is small enough, or cannot be decoded, stays unchanged.
+
+    Args:
+        encoded: content of the image file.
+        side: maximum of width and height, pixels.
+    """
     try:
         image = open_image(encoded)
     except ImageRejectedError:
@@ -173,32 +186,32 @@ def downscale_jpeg(encoded: bytes, side: int) -> bytes:
 
 
 @contextmanager
-def _explained(source: HubSource) -> Iterator[None]:
-    """The library's errors as sentences that name the dataset and the way out."""
+def _translate_errors(source: HubSource) -> Iterator[None]:
+    """Convert the library's errors to errors that name the dataset and a solution."""
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub import constants
     from huggingface_hub.errors import RevisionNotFoundError
 
-    about = f"hub dataset '{source.hub}'" + (f" at {source.revision[:12]}" if source.revision else "")
+    name = f"hub dataset '{source.hub}'" + (f" at {source.revision[:12]}" if source.revision else "")
     try:
         yield
     except AgebenchError:
         raise
     except (DatasetNotFoundError, RevisionNotFoundError) as error:
         raise UserError(
-            f"{about}: not there: {_first_line(error)} "
+            f"{name}: not there: {_first_line(error)} "
             "A gated or private one needs `hf auth login` and its owners' consent."
         ) from error
     except DatasetGenerationError as error:
-        raise AgebenchError(f"{about}: its files cannot be read: {_first_line(error.__cause__ or error)}") from error
+        raise AgebenchError(f"{name}: its files cannot be read: {_first_line(error.__cause__ or error)}") from error
     except ConnectionError as error:
         if constants.HF_HUB_OFFLINE:
             raise AgebenchError(
-                f"{about}: offline mode is on (HF_HUB_OFFLINE), and the library's cache does not hold it; "
+                f"{name}: offline mode is on (HF_HUB_OFFLINE), and the library's cache does not hold it; "
                 "unset HF_HUB_OFFLINE, or `agebench data add` a copy that you have"
             ) from error
         raise AgebenchError(
-            f"{about}: the hub cannot be reached: {_first_line(error)}; what was received is kept, the same command continues"
+            f"{name}: the hub cannot be reached: {_first_line(error)}; what was received is kept, the same command continues"
         ) from error
     except OSError as error:
         raise write_failure(Path(source.hub), error) from error
@@ -206,8 +219,8 @@ def _explained(source: HubSource) -> Iterator[None]:
         ValueError,
         RuntimeError,
         KeyError,
-    ) as error:  # an unknown configuration, a loading script, a strange layout
-        raise UserError(f"{about}: {_first_line(error)}") from error
+    ) as error:  # an unknown configuration, a loading script, an unknown layout
+        raise UserError(f"{name}: {_first_line(error)}") from error
     except Exception as error:
         if type(error).__module__.split(".")[0] not in (
             "httpx",
@@ -218,7 +231,7 @@ def _explained(source: HubSource) -> Iterator[None]:
             "aiohttp",
         ):
             raise
-        raise AgebenchError(f"{about}: the hub cannot be reached: {_first_line(error)}") from error
+        raise AgebenchError(f"{name}: the hub cannot be reached: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -226,7 +239,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def read_source(root: Path) -> dict[str, Any] | None:
-    """What `fetch_from_hub` wrote; None for another folder.
+    """Read the source that `fetch_from_hub` recorded.
+
+    Args:
+        root: the dataset's folder.
+
+    Returns:
+        The fields of `HubSource`; None for a folder that was not downloaded from the hub.
 
     Raises:
         UserError: the file is damaged.
@@ -238,4 +257,4 @@ def read_source(root: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         return content if isinstance(content, dict) and "hub" in content else None
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: damaged: {error}; `agebench data get` gets the dataset anew") from error
+        raise UserError(f"{file}: damaged: {error}; `agebench data get` downloads the dataset again") from error

@@ -1,4 +1,4 @@
-"""IMDB-WIKI: `imdb.mat` or `wiki.mat` beside the photographs or their crops (Rothe, Timofte and Van Gool, IJCV 2018)."""
+"""Reader for IMDB-WIKI: `imdb.mat` or `wiki.mat` beside the images (Rothe, Timofte and Van Gool, IJCV 2018)."""
 
 from datetime import date
 from pathlib import Path
@@ -9,17 +9,25 @@ import pandas as pd
 
 from agebench.data.readers.base import PathFault
 from agebench.data.readers.table import FAULT, TableReader
-from agebench.errors import RejectReason
+from agebench.types import RejectReason
 
-# Matlab counts days from the year 0, Python from the year 1.
+# MATLAB counts days from year 0, Python from year 1.
 _MATLAB_OFFSET = 366
 
 
 class IMDBWikiReader(TableReader):
-    """The set's own struct: date of birth as a day number, the year of the photograph, gender 1 for male and 0 for female.
+    """Reader for the dataset's struct in a MATLAB file.
 
-    The age is that at the middle of the year of the photograph, in whole years. Rows in which the owners' detector found
-    no face (score -inf) are put aside. Columns: gender, subject (the celebrity's name).
+    The struct has the date of birth (day number), the year of the photograph, and the gender (1 male, 0 female).
+
+    The age is that in the middle of the year of the photograph, in completed years. Rows in which the owners' detector found
+    no face (score -inf) are rejected. Columns: gender, subject (the celebrity's name).
+
+    Args:
+        root: the folder of the struct and the images.
+        groups: columns for subgroup metrics, from the card.
+        table: name of the MATLAB file; empty for the only table.
+        options: further options of `TableReader`.
     """
 
     required_columns: ClassVar[tuple[str, ...]] = ("path",)
@@ -36,20 +44,22 @@ class IMDBWikiReader(TableReader):
         super().__init__(root, groups, table=table, columns=columns, **options)
 
     def derive_columns(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """`rows` with the age, which is no number where there is no face or no date."""
+        """Add the age, NaN if a date is missing, and mark rows without a face as unusable."""
         days = pd.to_numeric(rows["dob"], errors="coerce").to_numpy()
-        taken = pd.to_numeric(rows["photo_taken"], errors="coerce").to_numpy()
-        born = [_year_of_birth(day) for day in days]
-        ages = pd.Series(taken - np.array(born), index=rows.index).astype("object")
-        no_face = np.isneginf(pd.to_numeric(rows["face_score"], errors="coerce").to_numpy())
-        faceless = PathFault(RejectReason.NO_FACE_BOX, "its owners' detector found no face")
-        faults = pd.Series([faceless if missing else None for missing in no_face], index=rows.index, dtype="object")
+        photo_years = pd.to_numeric(rows["photo_taken"], errors="coerce").to_numpy()
+        birth_years = np.array([_effective_birth_year(day) for day in days])
+        ages = pd.Series(photo_years - birth_years, index=rows.index).astype("object")
+        has_no_face = np.isneginf(pd.to_numeric(rows["face_score"], errors="coerce").to_numpy())
+        fault = PathFault(RejectReason.NO_FACE_BOX, "its owners' detector found no face")
+        faults = pd.Series(
+            [fault if is_missing else None for is_missing in has_no_face], index=rows.index, dtype="object"
+        )
         return rows.assign(age=ages, **{FAULT: faults}).drop(columns=["dob", "photo_taken", "face_score"])
 
 
-def _year_of_birth(day: float) -> float:
-    """The year, and the next one for people born in its second half, who are a year younger in the middle of a year."""
+def _effective_birth_year(day: float) -> float:
+    """Return the year of birth, or the next one for a birthday in the second half: one year younger at midyear."""
     if not np.isfinite(day) or not 1 <= day - _MATLAB_OFFSET <= date.max.toordinal():
         return float("nan")
-    born = date.fromordinal(int(day) - _MATLAB_OFFSET)
-    return born.year + (born.month >= 7)
+    birthday = date.fromordinal(int(day) - _MATLAB_OFFSET)
+    return birthday.year + (birthday.month >= 7)

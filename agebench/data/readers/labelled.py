@@ -1,4 +1,4 @@
-"""What folder, csv and huggingface share: labels from further tables, official splits from lists, values translated."""
+"""Base of the readers folder, csv and huggingface: labels from further tables and lists, and their translation."""
 
 import posixpath
 from collections.abc import Sequence
@@ -7,34 +7,37 @@ from typing import Any
 
 import pandas as pd
 
-from agebench.config.cards.base import validate_model
-from agebench.data.faces.body_crops import FACE, MASKED, masks_of, read_boxes
+from agebench.config.toml_io import validate_model
+from agebench.data.faces.body_crops import FACE, MASKED, find_masks, read_boxes
 from agebench.data.readers import Reader
-from agebench.data.readers.base import check_paths, normalize_labels, to_samples, top_folder, walk_files
+from agebench.data.readers.base import check_paths, to_samples, top_folder, walk_files
 from agebench.data.readers.landmarks import landmark_files, parse_landmarks
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import STANDARD_COLUMNS, ListFile, Table, find_label_tables, read_labels, read_list
+from agebench.data.readers.vocabulary import normalize_labels
 from agebench.data.samples import Rejected, Samples
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason
 from agebench.utils.table_cells import unknown_words
 
-# Where a table's row comes from: its file's number, its own, how many there are, and the path as it stands there.
+# Origin of a table's row: number of the file, number of the row, number of rows in the file, path as written there.
 _ORIGIN = ["file", "row", "rows", "given"]
 RejectedRows = list[Rejected]
 
 
 class LabelledReader(Reader):
-    """A reader whose labels may stand in several places.
+    """A reader whose labels may be in several tables and lists.
 
     Args:
         root: the dataset's folder.
-        groups: the card's groups.
-        values: see `agebench.data.readers.base.normalize_labels`.
-        open_ages: the youngest and the oldest age that ranges with an open end reach to.
-        tables: further tables of labels, each as `agebench.data.readers.table_io.Table`; they fill in what is unknown so far.
-        lists: column -> value -> a file that lists the images which have it, e.g. `split.train = "train.txt"`, or with the
-            folder that its lines count from, `split.train = { file = "train.txt", images = "photos" }`.
-        landmarks: files of points, one an image, as a template of its path and labels: `points/{stem}.pts`.
+        groups: columns for subgroup metrics, from the card.
+        values: column -> value in the source -> value in agebench; see `normalize_labels`.
+        open_ages: youngest and oldest age, in years, of ranges with an open end.
+        tables: further tables of labels, each with the fields of `agebench.data.readers.table_io.Table`; they fill in
+            unknown labels.
+        lists: column -> value -> a file that lists the images with this value, e.g. `split.train = "train.txt"`, or with the
+            folder that its lines start from, `split.train = { file = "train.txt", images = "photos" }`.
+        landmarks: landmark files, one per image, as a template of its path and labels: `points/{stem}.pts`.
     """
 
     def __init__(
@@ -59,36 +62,54 @@ class LabelledReader(Reader):
         self.landmark_files = landmarks
 
     def join_label_tables(
-        self, rows: pd.DataFrame, put_aside: RejectedRows, *, source: str, own_ids: bool = False
+        self, rows: pd.DataFrame, rejected: RejectedRows, *, source: str, own_ids: bool = False
     ) -> Samples:
-        """Samples from rows with `sample_id`, `path` and the labels known so far; `own_ids` as in `finish`.
+        """Complete, translate and convert the rows of a reader to Samples.
+
+        The labels of further tables and lists are added first.
+
+        Args:
+            rows: `sample_id`, `path` and the labels of the reader itself.
+            rejected: rows that the reader rejected.
+            source: name of the dataset's folder or file in error messages.
+            own_ids: whether the source names its rows, so that several of them may show one image.
 
         Raises:
-            UserError: a table or list that is missing, damaged or fits no image; no age anywhere; or see `translate`.
+            UserError: a table or list is missing, damaged or matches no image; no column is an age; a label cannot be
+                translated; or no row is usable.
         """
+        rejected = list(rejected)
         for table in self.tables:
-            rows, put_aside = self._joined(rows, put_aside, table)
+            rows, added = self._join_table(rows, table)
+            rejected += added
         for column, files in self.lists.items():
-            rows, put_aside = self._listed(rows, put_aside, column, files)
+            rows, added = self._join_lists(rows, [row.path for row in rejected], column, files)
+            rejected += added
         if "age" not in rows and not {"age_low", "age_high"} <= set(rows):
             raise UserError(
-                f'{source}: nothing in it is an age; the card says where it stands: options.columns = {{age = "…"}}'
+                f'{source}: no column is an age. Name the column of ages on the card: options.columns = {{age = "…"}}'
             )
-        rows = rows.drop(columns=_ORIGIN, errors="ignore")
-        translated = normalize_labels(rows, self.values, open_ages=self.open_ages, source=source)
-        if FACE in translated:
-            translated = translated.assign(**{FACE: read_boxes(translated[FACE], source=source, name=FACE)})
-        translated, faulty = self.with_bodies(translated, source=source)
-        translated, misplaced = self.with_landmarks(translated)
-        translated = self._with_masks(translated)
-        aside = [*put_aside, *faulty, *misplaced]
-        return to_samples(translated, aside, self.groups, source=source, own_ids=own_ids)
+        rows = normalize_labels(
+            rows.drop(columns=_ORIGIN, errors="ignore"), self.values, open_ages=self.open_ages, source=source
+        )
+        if FACE in rows:
+            rows = rows.assign(**{FACE: read_boxes(rows[FACE], source=source, name=FACE)})
+        rows, without_body = self.with_bodies(rows, source=source)
+        rows, without_landmarks = self.with_landmarks(rows)
+        rejected += [*without_body, *without_landmarks]
+        return to_samples(self._with_masks(rows), rejected, self.groups, source=source, own_ids=own_ids)
 
     def with_landmarks(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, RejectedRows]:
-        """`rows` with `landmarks` as lists of numbers, None where there are none; and those whose points cannot be used.
+        """Parse landmarks to lists of numbers, None for an image without landmarks.
+
+        Args:
+            rows: labels with `sample_id` and `path`.
+
+        Returns:
+            The usable rows, and those whose landmarks cannot be used.
 
         Raises:
-            UserError: the template of landmark files names a label that is not there, or fits no file.
+            UserError: the template of landmark files names a missing label, or matches no file.
         """
         if self.landmark_files:
             assert self.root is not None
@@ -96,145 +117,153 @@ class LabelledReader(Reader):
         if "landmarks" not in rows:
             return rows, []
         cells = [parse_landmarks(value) for value in rows["landmarks"]]
-        bad = pd.Series([isinstance(cell, str) for cell in cells], index=rows.index, dtype=bool)
-        aside = [
+        is_bad = pd.Series([isinstance(cell, str) for cell in cells], index=rows.index, dtype=bool)
+        rejected = [
             Rejected(name, path, RejectReason.BAD_LANDMARKS, str(cell))
             for name, path, cell in zip(rows["sample_id"], rows["path"], cells, strict=True)
             if isinstance(cell, str)
         ]
         rows = rows.assign(landmarks=pd.Series(cells, index=rows.index, dtype="object"))
-        return rows[~bad].reset_index(drop=True), aside
+        return rows[~is_bad].reset_index(drop=True), rejected
 
     def with_bodies(self, rows: pd.DataFrame, *, source: str) -> tuple[pd.DataFrame, RejectedRows]:
-        """`rows` with checked `body_path` and read `body_bbox`, where there are such, and those whose body cannot be used.
+        """Parse `body_bbox` and check `body_path`, if the labels have them.
+
+        Args:
+            rows: labels with `sample_id` and `path`.
+            source: name of the table in error messages.
+
+        Returns:
+            The usable rows, and those whose body cannot be used.
 
         Raises:
-            UserError: a box that is not four numbers.
+            UserError: a box is not four numbers.
         """
         if "body_bbox" in rows:
             rows = rows.assign(body_bbox=read_boxes(rows["body_bbox"], source=source))
         if "body_path" not in rows or not rows["body_path"].notna().any():
             return rows, []
         assert self.root is not None
-        shown = rows["body_path"].notna()
-        faults, found = check_paths(self.root, "", rows.loc[shown, "body_path"].tolist())
-        rows = rows.assign(body_path=pd.Series(found, index=rows.index[shown], dtype="str"))
-        fault_of = {row: fault for row, fault in zip(rows.index[shown], faults, strict=True) if fault}
-        aside = [
+        has_body = rows["body_path"].notna()
+        faults, paths = check_paths(self.root, "", rows.loc[has_body, "body_path"].tolist())
+        rows = rows.assign(body_path=pd.Series(paths, index=rows.index[has_body], dtype="str"))
+        fault_by_row = {row: fault for row, fault in zip(rows.index[has_body], faults, strict=True) if fault}
+        rejected = [
             Rejected(rows["sample_id"][row], rows["path"][row], RejectReason.BODY_IMAGE, f"of its body: {fault.reason}")
-            for row, fault in fault_of.items()
+            for row, fault in fault_by_row.items()
         ]
-        return rows.drop(index=list(fault_of)).reset_index(drop=True), aside
+        return rows.drop(index=list(fault_by_row)).reset_index(drop=True), rejected
 
     def _with_masks(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """`rows` with what is to be blackened in their bodies; rows without an age, which are put aside later, still count."""
+        """Add the regions to blacken in bodies. Rows without an age, which are rejected later, still count as people."""
         if "body_bbox" not in rows:
             return rows
-        nothing = pd.Series([None] * len(rows), index=rows.index, dtype=object)
-        own = [self.whole_image(path) for path in rows["path"]]
-        elsewhere = rows["body_path"].fillna("") if "body_path" in rows else [""] * len(rows)
-        where = [(face, body or face) for face, body in zip(own, elsewhere, strict=True)]
-        masks = masks_of(rows.get(FACE, nothing).tolist(), rows["body_bbox"].tolist(), where)
+        missing = pd.Series([None] * len(rows), index=rows.index, dtype=object)
+        face_images = [self.whole_image(path) for path in rows["path"]]
+        body_images = rows["body_path"].fillna("") if "body_path" in rows else [""] * len(rows)
+        images = [(face, body or face) for face, body in zip(face_images, body_images, strict=True)]
+        masks = find_masks(rows.get(FACE, missing).tolist(), rows["body_bbox"].tolist(), images)
         return rows.assign(**{MASKED: pd.Series(masks, index=rows.index, dtype=object)})
 
-    def _joined(self, rows: pd.DataFrame, put_aside: RejectedRows, table: Table) -> tuple[pd.DataFrame, RejectedRows]:
-        """`rows` with the labels of a further table; images of which it says two things are put aside.
+    def _join_table(self, rows: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, RejectedRows]:
+        """Add the labels of a further table; reject images for which it has two different rows.
 
-        An unknown key joins nothing: two unknown people are not the same.
+        Unknown keys do not match: two unknown people are not the same person.
         """
         assert self.root is not None
         by = table.by
-        of_image = by in ("path", "name", "stem")
-        key = "path" if of_image else by
-        needed = ("path",) if of_image else () if by == "row" else (by,)
+        is_image_key = by in ("path", "name", "stem")
+        key_column = "path" if is_image_key else by
+        required = ("path",) if is_image_key else () if by == "row" else (by,)
         content = read_labels(
-            self.root, find_label_tables(self.root, table), table, (*STANDARD_COLUMNS, *self.groups), needed
+            self.root, find_label_tables(self.root, table), table, (*STANDARD_COLUMNS, *self.groups), required
         )
         labels = [name for name in map(str, content) if name not in (*_ORIGIN, "path", "sample_id", by)]
         if by == "row":
-            return self._beside(rows, content, labels, table), put_aside
-        left = _key(rows[key], by) if of_image else _known(rows[by]) if by in rows else None
-        right = _key(content[key], by) if of_image else _known(content[by])
-        content, right = content[right.notna()], right.dropna()
-        if left is None or not left.isin(right).any():
-            first = f", the first image has '{left.iloc[0]}'" if left is not None and len(left) else ""
+            return self._join_by_row(rows, content, labels, table), []
+        row_keys = _image_key(rows[key_column], by) if is_image_key else _known_text(rows[by]) if by in rows else None
+        table_keys = _image_key(content[key_column], by) if is_image_key else _known_text(content[by])
+        content, table_keys = content[table_keys.notna()], table_keys.dropna()
+        if row_keys is None or not row_keys.isin(table_keys).any():
+            first = f", the first image has '{row_keys.iloc[0]}'" if row_keys is not None and len(row_keys) else ""
             raise UserError(
                 f"{self.root}: table '{table.file}' fits no image: by {by}, its first row is "
-                f"'{right.iloc[0] if len(right) else ''}'{first}; options.tables.by says what joins them"
+                f"'{table_keys.iloc[0] if len(table_keys) else ''}'{first}. Set options.tables.by to the common column."
             )
-        content = content.assign(key=right)[["key", *labels]].drop_duplicates()
-        twice = content["key"].duplicated(keep=False)
-        doubtful = left.isin(content["key"][twice])
-        put_aside = [
-            *put_aside,
-            *_rejected(
-                rows[doubtful], RejectReason.CONFLICTING_LABELS, f"'{table.file}' says two different things of it"
-            ),
-        ]
-        found = content[~twice].set_index("key").reindex(left).set_index(rows.index)
-        return _filled(rows, found)[~doubtful].reset_index(drop=True), put_aside
+        content = content.assign(key=table_keys)[["key", *labels]].drop_duplicates()
+        is_repeated = content["key"].duplicated(keep=False)
+        is_ambiguous = row_keys.isin(content["key"][is_repeated])
+        reason = f"'{table.file}' has rows with different labels for it"
+        rejected = _reject_rows(rows[is_ambiguous], RejectReason.CONFLICTING_LABELS, reason)
+        joined = content[~is_repeated].set_index("key").reindex(row_keys).set_index(rows.index)
+        return _fill_unknown(rows, joined)[~is_ambiguous].reset_index(drop=True), rejected
 
-    def _beside(self, rows: pd.DataFrame, content: pd.DataFrame, labels: list[str], table: Table) -> pd.DataFrame:
-        """Row by row: the first files belong together, then the second, as their names sort."""
+    def _join_by_row(self, rows: pd.DataFrame, content: pd.DataFrame, labels: list[str], table: Table) -> pd.DataFrame:
+        """Join row by row: the first files of both tables, then the second ones, in the order of their names."""
         if "file" not in rows:
             raise UserError(
                 f"options.tables: by = 'row' joins '{table.file}' to the rows of another table; there is none"
             )
-        numbers = ["file", "row"]
-        expected, there = (dict(zip(part["file"], part["rows"], strict=True)) for part in (rows, content))
-        for number, count in expected.items():
-            if there.get(number, 0) != count:
+        row_key = ["file", "row"]
+        expected, actual = (dict(zip(part["file"], part["rows"], strict=True)) for part in (rows, content))
+        for file, count in expected.items():
+            if actual.get(file, 0) != count:
                 raise UserError(
-                    f"{self.root}: '{table.file}' has {there.get(number, 0)} rows beside {count}: "
-                    "joined by row, they must be as many"
+                    f"{self.root}: '{table.file}' has {actual.get(file, 0)} rows beside {count}. "
+                    "Tables that are joined by row must have the same number of rows."
                 )
-        found = content.set_index(numbers)[labels].reindex(pd.MultiIndex.from_frame(rows[numbers]))
-        return _filled(rows, found.set_axis(rows.index))
+        joined = content.set_index(row_key)[labels].reindex(pd.MultiIndex.from_frame(rows[row_key]))
+        return _fill_unknown(rows, joined.set_axis(rows.index))
 
-    def _listed(
-        self, rows: pd.DataFrame, put_aside: RejectedRows, column: str, files: dict[str, ListFile]
+    def _join_lists(
+        self, rows: pd.DataFrame, rejected_paths: list[str], column: str, lists: dict[str, ListFile]
     ) -> tuple[pd.DataFrame, RejectedRows]:
-        """`rows` with `column` from list files; of a split, images that no list names are put aside."""
+        """Add a column from list files; reject listed images that do not exist and, for a split, images in no list."""
         assert self.root is not None
-        there = walk_files(self.root)[0]
-        paths = dict.fromkeys([*rows["path"], *(rejected.path for rejected in put_aside)])  # rows may share an image
-        known = _Names([*paths], top_folder(there))
-        meanings: dict[str, str] = {}
-        put_aside = list(put_aside)
-        named_by: dict[int, str] = {}
-        missing = []
-        for meaning, entry in files.items():
+        files = walk_files(self.root)[0]
+        index = _ImageIndex(
+            [*dict.fromkeys([*rows["path"], *rejected_paths])], top_folder(files)
+        )  # rows may share images
+        value_by_path: dict[str, str] = {}
+        list_by_row: dict[int, str] = {}
+        rejected: RejectedRows = []
+        for value, entry in lists.items():
             name = entry.file
-            inside = next((path for path in (name, top_folder(there) + name) if path in there), None)
-            if inside is None:
+            path = next((path for path in (name, top_folder(files) + name) if path in files), None)
+            if path is None:
                 raise UserError(f"{self.root}: no list '{name}' in it (options.lists.{column})")
-            before = len(named_by)
-            for line, field in read_list(self.root / inside):
-                row = known.find(line, field, images=entry.images, source=str(self.root / inside))
+            n_listed = len(list_by_row)
+            for line, first_field in read_list(self.root / path):
+                row = index.find(line, first_field, images=entry.images, source=str(self.root / path))
                 if row is None:
                     reason = f"named in '{name}', but there is no such image"
-                    missing.append(Rejected(field, field, RejectReason.MISSING_FILE, reason))
-                elif named_by.setdefault(row, name) != name:
+                    rejected.append(Rejected(first_field, first_field, RejectReason.MISSING_FILE, reason))
+                elif list_by_row.setdefault(row, name) != name:
                     raise UserError(
-                        f"{self.root}: '{known.paths[row]}' stands in two lists of {column}: {named_by[row]} and {name}"
+                        f"{self.root}: '{index.paths[row]}' stands in two lists of {column}: {list_by_row[row]} and {name}"
                     )
                 else:
-                    meanings[known.paths[row]] = meaning
-            if len(named_by) == before:
-                raise UserError(f"{self.root / inside}: not one of its lines is an image of the dataset")
-        listed = rows["path"].map(meanings).astype("object")
-        rows = rows.assign(**{column: listed})
+                    value_by_path[index.paths[row]] = value
+            if len(list_by_row) == n_listed:
+                raise UserError(f"{self.root / path}: not one of its lines is an image of the dataset")
+        values = rows["path"].map(value_by_path).astype("object")
+        rows = rows.assign(**{column: values})
         if column == "split":
-            unlisted = listed.isna()
-            names = ", ".join(entry.file for entry in files.values())
+            is_unlisted = values.isna()
+            names = ", ".join(entry.file for entry in lists.values())
             reason = f"in none of the split's lists ({names})"
-            put_aside += _rejected(rows[unlisted], RejectReason.NOT_LISTED, reason)
-            rows = rows[~unlisted].reset_index(drop=True)
-        return rows, [*put_aside, *missing]
+            unlisted = _reject_rows(rows[is_unlisted], RejectReason.NOT_LISTED, reason)
+            return rows[~is_unlisted].reset_index(drop=True), [*unlisted, *rejected]
+        return rows, rejected
 
 
-class _Names:
-    """Finds the image that a line of a list means: by its path, else by its name, with or without its ending."""
+class _ImageIndex:
+    """Index of images by path and by file name, with or without suffix.
+
+    Args:
+        paths: unique paths of the images.
+        top: folder that contains all files of the dataset, with a trailing slash.
+    """
 
     def __init__(self, paths: Sequence[str], top: str) -> None:
         self.paths = list(paths)
@@ -247,55 +276,66 @@ class _Names:
                 self._by_name.setdefault(text, []).append(row)
 
     def find(self, line: str, field: str, *, images: str = "", source: str) -> int | None:
-        """The image's row, None if there is none; with `images`, only those in this folder.
+        """Find the image that a line of a list names.
+
+        Images are matched by path, then by file name with or without suffix.
+
+        Args:
+            line: the whole line.
+            field: its first field, which is tried second.
+            images: the folder that the line starts from; empty for any folder.
+            source: name of the list in error messages.
+
+        Returns:
+            Row of the image in `paths`; None if no image matches.
 
         Raises:
-            UserError: it fits several images.
+            UserError: the line matches several images.
         """
         for entry in (line, field):
             entry = posixpath.join(images, entry.removeprefix("./"))
             if entry in self._by_path:
                 return self._by_path[entry]
             rows = self._by_name.get(entry.rpartition("/")[2], [])
-            endings = (f"/{entry}", *(f"/{entry}{PurePosixPath(self.paths[row]).suffix}" for row in rows))
-            close = [row for row in rows if f"/{self.paths[row]}".endswith(endings)] or rows
-            if len(close) == 1:
-                return close[0]
-            if close:
+            suffixes = (f"/{entry}", *(f"/{entry}{PurePosixPath(self.paths[row]).suffix}" for row in rows))
+            matches = [row for row in rows if f"/{self.paths[row]}".endswith(suffixes)] or rows
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
                 raise UserError(
-                    f"{source}: '{entry}' may be {self.paths[close[0]]} or {self.paths[close[1]]}; give the folder, too: in "
-                    'the list, or for all of its lines on the card: { file = "…", images = "…" }'
+                    f"{source}: '{entry}' may be {self.paths[matches[0]]} or {self.paths[matches[1]]}. Add the folder, in "
+                    'the list or, for all of its lines, on the card: { file = "…", images = "…" }'
                 )
         return None
 
 
 def _list_file(entry: str | dict[str, str], column: str) -> ListFile:
-    described = {"file": entry} if isinstance(entry, str) else entry
-    return validate_model(ListFile, described, source=f"options.lists.{column}")
+    fields = {"file": entry} if isinstance(entry, str) else entry
+    return validate_model(ListFile, fields, source=f"options.lists.{column}")
 
 
-def _rejected(rows: pd.DataFrame, code: RejectReason, reason: str) -> RejectedRows:
+def _reject_rows(rows: pd.DataFrame, code: RejectReason, reason: str) -> RejectedRows:
     return [Rejected(name, path, code, reason) for name, path in zip(rows["sample_id"], rows["path"], strict=True)]
 
 
-def _known(labels: "pd.Series[Any]") -> "pd.Series[str]":
+def _known_text(labels: "pd.Series[Any]") -> "pd.Series[str]":
     text = to_text(labels)
     return text.mask(text.isin(list(unknown_words("subject"))))
 
 
-def _key(paths: "pd.Series[str]", by: str) -> "pd.Series[str]":
+def _image_key(paths: "pd.Series[str]", by: str) -> "pd.Series[str]":
     if by == "path":
         return paths
     names = paths.str.rpartition("/")[2]
     return names.str.replace(r"\.[^.]*$", "", regex=True) if by == "stem" else names
 
 
-def _filled(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with the columns of `found` where they say nothing yet."""
+def _fill_unknown(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Add labels to rows whose own labels are unknown."""
     columns = {}
-    for name in map(str, found):
-        new = found[name]
-        columns[name] = (
-            rows[name].where(rows[name].notna() & (rows[name].astype("str") != ""), new) if name in rows else new
-        )
+    for name in map(str, labels):
+        columns[name] = labels[name]
+        if name in rows:
+            is_known = rows[name].notna() & (rows[name].astype("str") != "")
+            columns[name] = rows[name].where(is_known, labels[name])
     return rows.assign(**columns)

@@ -1,4 +1,4 @@
-"""Small things about text in tables and names."""
+"""Text of table columns: conversion to text, and templates such as `{split}/{name}.jpg`."""
 
 from typing import Any
 
@@ -10,21 +10,31 @@ __all__ = ["PLACE", "compile_pattern", "format_template", "to_text"]
 
 
 def to_text(column: "pd.Series[Any]") -> "pd.Series[str]":
-    """A column as stripped text, NA where it is unknown; whole numbers without a decimal point."""
+    """Convert a column to stripped text, NA for unknown values.
+
+    Whole numbers have no decimal point.
+    """
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
     return column.astype("str").where(column.notna()).str.strip()
 
 
 def format_template(template: str, columns: "dict[str, pd.Series[Any]]") -> "pd.Series[str]":
-    """Texts made from a template such as `{split}/{name}.jpg`, a row each; NA where a place's value is unknown.
+    """Fill a template such as `{split}/{name}.jpg` for each row.
+
+    Args:
+        template: text with column names in braces.
+        columns: column name -> values.
+
+    Returns:
+        One text per row; NA if one of its values is unknown.
 
     Raises:
-        KeyError: the template names no column.
+        KeyError: the template names a missing column.
     """
-    made: Any = ""
+    text: Any = ""
     position = 0
-    for place in PLACE.finditer(template):
-        made = made + template[position : place.start()] + to_text(columns[place[1]])
-        position = place.end()
-    return made + template[position:]  # type: ignore[no-any-return]
+    for placeholder in PLACE.finditer(template):
+        text = text + template[position : placeholder.start()] + to_text(columns[placeholder[1]])
+        position = placeholder.end()
+    return text + template[position:]  # type: ignore[no-any-return]

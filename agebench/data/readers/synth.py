@@ -1,4 +1,4 @@
-"""Generated faces: a dataset without files, whose truth is known. For demonstrations and for testing the tests."""
+"""Synthetic faces: a dataset without files and with known ground truth, for demonstrations and tests."""
 
 import hashlib
 import io
@@ -13,37 +13,39 @@ from agebench.data.samples import Samples, validate_samples
 from agebench.data.synthetic.renderer import HAIR, IRIS, SKIN, DomainShift, Person, draw_face
 from agebench.errors import UserError
 
-# Raise it when the same numbers give another picture than before.
+# Version of the images. Raise it when the same options give other images than before.
 VERSION = 1
 IMAGES_PER_PERSON = 2
 BIAS_GROUPS = {"gender": ("female", "male"), "race": tuple(SKIN)}
 
 
 @lru_cache(maxsize=2048)
-def _place(stamp: str, path: str) -> list[bytes]:
-    """Where a drawn picture stays for a while: every one is read twice, for its digest and for its face."""
+def _cache_slot(version_token: str, path: str) -> list[bytes]:
+    """Return a slot that caches one rendered image: each is read twice, for its digest and for its face."""
     return []
 
 
 class SynthReader(Reader):
-    """`count` generated faces of `count / 2` people, two pictures each at different ages.
+    """Reader for synthetic faces, which are rendered when they are read.
 
-    Picture i depends on the seed and i alone. The skin tone stands in the column `race`: light, medium, dark.
+    There are two images per person, at different ages.
+
+    Image i depends on the seed and i only. The column `race` is the skin tone: light, medium, dark.
 
     Args:
-        root: not used.
-        groups: columns that fairness tables use.
-        count: how many pictures.
-        seed: decides everything.
-        size: side of the pictures, pixels.
-        blur: shift: standard deviation in pixels of a 200 px frame.
-        lighting: shift: 0 to 1, how dark and one-sided the light is.
-        palette: shift: 0 to 1, how faded the colours are.
-        bias_group: whom to plant a bias against, as `race=dark` or `gender=female`; empty: nobody.
-        bias_strength: 0 to 1: how much of such a person's drawn age is chance. At 1 the picture says nothing of the age.
+        root: unused.
+        groups: columns for subgroup metrics.
+        count: number of images.
+        seed: seed of all images and labels.
+        size: side of the images, pixels.
+        blur: domain shift: standard deviation of a blur, pixels of a 200 px image.
+        lighting: domain shift, 0 to 1: darkness and one-sidedness of the light.
+        palette: domain shift, 0 to 1: desaturation of the colors.
+        bias_group: group with an injected bias, as `race=dark` or `gender=female`; empty for none.
+        bias_strength: 0 to 1, share of randomness in the visible age of that group; at 1 its images do not show the age.
 
     Raises:
-        UserError: an option is out of its range.
+        UserError: an option is out of range.
     """
 
     needs_files = False
@@ -82,36 +84,39 @@ class SynthReader(Reader):
         self.bias_column, self.bias_value, self.bias_strength = column, group, bias_strength
 
     def read(self) -> Samples:
-        """All samples; nothing is drawn yet."""
+        """Return all samples; no image is rendered yet."""
         return validate_samples(self._table, groups=self.groups, source="synth")
 
     def image_bytes(self, path: str) -> bytes:
-        """The picture as PNG, drawn when it is first asked for.
+        """Render an image as PNG.
+
+        Args:
+            path: path of the image, from the samples' column `path`.
 
         Raises:
-            OSError: no such picture.
+            OSError: the image does not exist.
         """
         name = path.removesuffix(".png").removeprefix("synth-")
         if not name.isdigit() or int(name) >= self.count:
-            raise FileNotFoundError(2, "no such picture", path)
-        place = _place(self.version_token(path), path)
-        if not place:
-            place.append(self._draw(int(name)))
-        return place[0]
+            raise FileNotFoundError(2, "no such image", path)
+        slot = _cache_slot(self.version_token(path), path)
+        if not slot:
+            slot.append(self._render(int(name)))
+        return slot[0]
 
-    def _draw(self, number: int) -> bytes:
-        person = self._person(number // IMAGES_PER_PERSON)
-        generator = np.random.default_rng([self.seed, 2, number])
-        age = float(self._table["age"].iloc[number])
-        chance = generator.uniform(1, 90)
+    def _render(self, index: int) -> bytes:
+        person = self._person(index // IMAGES_PER_PERSON)
+        rng = np.random.default_rng([self.seed, 2, index])
+        age = float(self._table["age"].iloc[index])
+        random_age = rng.uniform(1, 90)
         if self.bias_column and getattr(person, {"race": "tone"}.get(self.bias_column, "gender")) == self.bias_value:
-            age = (1 - self.bias_strength) * age + self.bias_strength * chance
+            age = (1 - self.bias_strength) * age + self.bias_strength * random_age
         file = io.BytesIO()
-        draw_face(person, age, self.conditions, generator, self.size).save(file, "PNG", compress_level=1)
+        draw_face(person, age, self.conditions, rng, self.size).save(file, "PNG", compress_level=1)
         return file.getvalue()
 
     def version_token(self, path: str) -> str:
-        """Changes with any option but the number of pictures."""
+        """Return a text that changes with any option except the number of images."""
         options = (
             VERSION,
             self.seed,
@@ -125,36 +130,36 @@ class SynthReader(Reader):
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        numbers = np.arange(self.count)
-        people = numbers // IMAGES_PER_PERSON
-        persons = [self._person(person) for person in range(int(people[-1]) + 1)]
+        indices = range(self.count)
+        person_indices = [index // IMAGES_PER_PERSON for index in indices]
+        people = [self._person(index) for index in range(person_indices[-1] + 1)]
         return pd.DataFrame(
             {
-                "sample_id": [f"synth-{number:06d}" for number in numbers],
-                "path": [f"synth-{number:06d}.png" for number in numbers],
-                "age": [self._age(number) for number in range(self.count)],
-                "gender": [persons[person].gender for person in people],
-                "race": [persons[person].tone for person in people],
-                "subject": [f"{self.seed}-{person:06d}" for person in people],
+                "sample_id": [f"synth-{index:06d}" for index in indices],
+                "path": [f"synth-{index:06d}.png" for index in indices],
+                "age": [self._age(index) for index in indices],
+                "gender": [people[index].gender for index in person_indices],
+                "race": [people[index].tone for index in person_indices],
+                "subject": [f"{self.seed}-{index:06d}" for index in person_indices],
             }
         )
 
-    def _age(self, number: int) -> float:
-        """Whole years, 1 to 90; young adults are the most frequent, as in every collected dataset."""
-        generator = np.random.default_rng([self.seed, 1, number])
-        young_adult = generator.random() < 0.5
-        return float(np.clip(round(generator.normal(30, 10) if young_adult else generator.uniform(1, 90)), 1, 90))
+    def _age(self, index: int) -> float:
+        """Draw an age in whole years, 1 to 90; young adults are the most frequent, as in collected datasets."""
+        rng = np.random.default_rng([self.seed, 1, index])
+        is_young_adult = rng.random() < 0.5
+        return float(np.clip(round(rng.normal(30, 10) if is_young_adult else rng.uniform(1, 90)), 1, 90))
 
-    def _person(self, number: int) -> Person:
-        generator = np.random.default_rng([self.seed, 0, number])
-        tone = str(generator.choice(list(SKIN), p=[0.5, 0.28, 0.22]))
+    def _person(self, index: int) -> Person:
+        rng = np.random.default_rng([self.seed, 0, index])
+        tone = str(rng.choice(list(SKIN), p=[0.5, 0.28, 0.22]))
         return Person(
-            gender=str(generator.choice(["female", "male"])),
+            gender=str(rng.choice(["female", "male"])),
             tone=tone,
-            hair=int(generator.integers(0, len(HAIR) if tone == "light" else 2)),
-            iris=int(generator.integers(0, len(IRIS))) if tone == "light" else 0,
-            width=float(generator.normal(1, 0.04)),
-            graying_rate=float(generator.normal(0, 4)),
-            wrinkles_early=float(generator.normal(0, 3)),
-            bald=bool(generator.random() < 0.15),
+            hair=int(rng.integers(0, len(HAIR) if tone == "light" else 2)),
+            iris=int(rng.integers(0, len(IRIS))) if tone == "light" else 0,
+            width=float(rng.normal(1, 0.04)),
+            graying_rate=float(rng.normal(0, 4)),
+            wrinkles_early=float(rng.normal(0, 3)),
+            bald=bool(rng.random() < 0.15),
         )

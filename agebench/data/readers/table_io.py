@@ -1,4 +1,4 @@
-"""Tables of labels: CSV, TSV and other text, Parquet, MATLAB; one, or several whose names are labels themselves."""
+"""Label tables (CSV, TSV and other text, Parquet, MATLAB) and image lists, and their description on a card."""
 
 import posixpath
 import re
@@ -21,41 +21,48 @@ from agebench.utils.table_cells import as_numbers, not_utf8
 TABLES = (".csv", ".tsv", ".parquet", ".mat")
 _LABELS = ("sample_id", "path", "age", "age_low", "age_high", "gender", "race", "subject", "split", "fold")
 STANDARD_COLUMNS = (*_LABELS, "landmarks", *BODY, FACE)
-# In a table's `attrs`: the names that several of its columns have.
+# Key in a table's `attrs` of the names that several of its columns have.
 REPEATED = "repeated columns"
 
 
 class Table(BaseModel):
-    """A table of labels, as a card describes it."""
+    """Description of a label table on a card."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str = Field(description="its path in the folder; with {split} and the like, several tables")
+    file: str = Field(description="path in the folder; with {split} or another label, several tables")
     columns: dict[str, str | int] = Field(
         default_factory=dict,
-        description="our name -> the table's, its number from 0, or a template: {folder}/{name}.jpg",
+        description="agebench's name -> the table's name, a number from 0, or a template: {folder}/{name}.jpg",
     )
     separator: str = Field(default="", description='"": a comma, in .tsv a tab; " ": any white space')
     header: bool = Field(default=True, description="false: the first row is data, and columns have numbers")
-    images: str = Field(default="", description="the folder that paths count from, relative to the table's")
-    struct: str = Field(default="", description="in a .mat: which variable holds the table")
-    by: str = Field(default="name", description="what rows are joined by: path, name, stem, row or a label")
+    images: str = Field(default="", description="the folder that paths start from, relative to the table's")
+    struct: str = Field(default="", description="in a .mat: name of the variable that is the table")
+    by: str = Field(default="name", description="key that joins rows: path, name, stem, row or a label")
 
 
 class ListFile(BaseModel):
-    """A list of images, as a card describes it."""
+    """Description of an image list on a card."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str = Field(description="its path in the folder")
-    images: str = Field(default="", description="the folder that its lines count from; empty: any folder")
+    file: str = Field(description="path in the folder")
+    images: str = Field(default="", description="the folder that its lines start from; empty: any folder")
 
 
 def find_label_tables(root: Path, table: Table) -> dict[str, dict[str, str]]:
-    """The tables in `root` -> the labels that stand in their names.
+    """Find the files of a label table.
+
+    Args:
+        root: the dataset's folder.
+        table: description of the table.
+
+    Returns:
+        Path of each file -> the labels in its name.
 
     Raises:
-        UserError: none is there.
+        UserError: there is no such file.
     """
     files, _ = walk_files(root)
     if "{" not in table.file:
@@ -65,46 +72,51 @@ def find_label_tables(root: Path, table: Table) -> dict[str, dict[str, str]]:
         raise UserError(f"{root}: no table '{table.file}' in it")
     grammar = compile_pattern(table.file, needs=(), option="table")
     with bounded_matching("tables.file") as match:
-        found = {path: fitting.groupdict() for path in files if (fitting := match(grammar, path))}
-    if not found:
+        labels_by_path = {path: matched.groupdict() for path in files if (matched := match(grammar, path))}
+    if not labels_by_path:
         raise UserError(f"{root}: no table in it whose name is like '{table.file}'")
-    return found
+    return labels_by_path
 
 
 def read_labels(
-    root: Path, found: dict[str, dict[str, str]], table: Table, wanted: tuple[str, ...], needed: tuple[str, ...] = ()
+    root: Path,
+    files: dict[str, dict[str, str]],
+    table: Table,
+    optional: tuple[str, ...],
+    required: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """The rows of all files of a table, in agebench's columns.
+    """Read the rows of all files of a label table, in agebench's columns.
 
     Args:
         root: the dataset's folder.
-        found: the files, from `find_tables`.
-        table: what their columns mean.
-        wanted: columns of ours that are taken where they are, beside those that `table.columns` names.
-        needed: those that must be there.
+        files: path of each file -> the labels in its name, from `find_label_tables`.
+        table: description of the table.
+        optional: agebench's columns that are read if they exist, in addition to those in `table.columns`.
+        required: agebench's columns that must exist.
 
     Returns:
-        Those columns; `path` and `body_path` count from `root`, `given` is what the table says; `file` is the table's number,
-        `row` the row's in it, and `rows` how many there are.
+        These columns. `path` and `body_path` are relative to `root`; `given` is the path as written in the table; `file` is
+        the number of the file, `row` that of the row in it, and `rows` the number of its rows.
 
     Raises:
-        UserError: no such column, or a damaged table.
+        UserError: a column is missing, or a file is damaged.
     """
-    parts = []
-    for number, (inside, labels) in enumerate(found.items()):
-        content = read_label_table(root / inside, table.separator, header=table.header, struct=table.struct)
-        part = rename_columns(content, labels, table.columns, wanted, needed, source=str(root / inside))
-        base = posixpath.dirname(inside) + "/" + table.images
-        if "path" in part:
-            given = to_text(part["path"]).fillna("")
-            part = part.assign(given=given, path=[_joined(base, path) for path in given])
-        if "body_path" in part:
-            part = part.assign(body_path=[_joined(base, path) for path in to_text(part["body_path"]).fillna("")])
-        parts.append(part.assign(file=number, row=range(len(part)), rows=len(part)))
-    return pd.concat(parts, ignore_index=True)
+    tables = []
+    for file_index, (path, labels) in enumerate(files.items()):
+        content = read_label_table(root / path, table.separator, header=table.header, struct=table.struct)
+        rows = rename_columns(content, labels, table.columns, optional, required, source=str(root / path))
+        base = posixpath.dirname(path) + "/" + table.images
+        if "path" in rows:
+            written = to_text(rows["path"]).fillna("")
+            rows = rows.assign(given=written, path=[_join_path(base, image) for image in written])
+        if "body_path" in rows:
+            body_paths = to_text(rows["body_path"]).fillna("")
+            rows = rows.assign(body_path=[_join_path(base, image) for image in body_paths])
+        tables.append(rows.assign(file=file_index, row=range(len(rows)), rows=len(rows)))
+    return pd.concat(tables, ignore_index=True)
 
 
-def _joined(base: str, path: str) -> str:
+def _join_path(base: str, path: str) -> str:
     path = path.replace("\\", "/")
     return posixpath.normpath(posixpath.join("./" + base, path)) if path else ""
 
@@ -113,43 +125,51 @@ def rename_columns(
     content: pd.DataFrame,
     labels: dict[str, str],
     columns: dict[str, str | int],
-    wanted: tuple[str, ...],
-    needed: tuple[str, ...],
+    optional: tuple[str, ...],
+    required: tuple[str, ...],
     *,
     source: str,
 ) -> pd.DataFrame:
-    """A table's columns under our names; `labels` are those that stand in its name, for every row.
+    """Rename a table's columns to agebench's names.
+
+    Args:
+        content: the table.
+        labels: labels in the table's name, which apply to every row.
+        columns: agebench's name -> the table's name, its number or a template.
+        optional: agebench's columns that are taken if they exist.
+        required: agebench's columns that must exist.
+        source: name of the table in error messages.
 
     Raises:
-        UserError: a column of `columns` or `needed` is not there.
+        UserError: a column of `columns` or `required` is missing, or its name is not unique in the table.
     """
-    named = {str(name): content[name] for name in content.columns}
-    named |= {name: pd.Series(value, index=content.index, dtype="str") for name, value in labels.items()}
-    part: dict[str, Any] = {}
-    for name in dict.fromkeys((*wanted, *needed, *columns, *labels)):
+    sources = {str(name): content[name] for name in content.columns}
+    sources |= {name: pd.Series(value, index=content.index, dtype="str") for name, value in labels.items()}
+    renamed: dict[str, Any] = {}
+    for name in dict.fromkeys((*optional, *required, *columns, *labels)):
         column = str(columns.get(name, name))
         try:
-            part[name] = format_template(column, named) if "{" in column else named[column]
+            renamed[name] = format_template(column, sources) if "{" in column else sources[column]
         except KeyError as missing:
-            if name in columns or name in needed:
-                lacks = missing.args[0]
+            if name in columns or name in required:
+                hint = _separator_hint(content) or f'The card says which it is: options.columns = {{{name} = "…"}}'
                 raise UserError(
-                    f"{source}: no column '{lacks}' for {name}; there are {', '.join(named)}. "
-                    + (_separator_hint(content) or f'The card says which it is: options.columns = {{{name} = "…"}}')
+                    f"{source}: no column '{missing.args[0]}' for {name}; there are {', '.join(sources)}. {hint}"
                 ) from missing
-        twice = {column, *(place[1] for place in PLACE.finditer(column))} & {*content.attrs.get(REPEATED, ())}
-        if twice:
+        used_columns = {column, *(placeholder[1] for placeholder in PLACE.finditer(column))}
+        repeated = used_columns & {*content.attrs.get(REPEATED, ())}
+        if repeated:
             raise UserError(
-                f"{source}: two columns are called '{min(twice)}'; rename one of them in the table, or name another "
+                f"{source}: two columns are called '{min(repeated)}'; rename one of them in the table, or name another "
                 f'for {name} on the card: options.columns = {{{name} = "…"}}'
             )
-    for bound in {"age_low", "age_high"} & set(part):
-        part[bound] = as_numbers(part[bound])
-    return pd.DataFrame(part, index=content.index)
+    for bound in {"age_low", "age_high"} & set(renamed):
+        renamed[bound] = as_numbers(renamed[bound])
+    return pd.DataFrame(renamed, index=content.index)
 
 
 def _separator_hint(content: pd.DataFrame) -> str:
-    """The option to set where a table was read as one column because its fields are separated by something else."""
+    """Suggest `options.separator` for a table that was read as one column; empty for other tables."""
     if content.shape[1] > 1:
         return ""
     header = str(content.columns[0])
@@ -161,13 +181,21 @@ def _separator_hint(content: pd.DataFrame) -> str:
 
 
 def read_label_table(file: Path, separator: str = "", *, header: bool = True, struct: str = "") -> pd.DataFrame:
-    """A CSV or other text as text, a Parquet or a MATLAB struct with its own types.
+    """Read a label table.
+
+    CSV and other text is read as text, Parquet and MATLAB structs with their own types.
+
+    Args:
+        file: the file.
+        separator: field separator; empty for a comma (`.tsv`: a tab), a space for any white space.
+        header: whether the first row names the columns.
+        struct: in a `.mat`, name of the variable that is the table; empty for the only one.
+
+    Returns:
+        The table with stripped column names. A repeated name gets a number, as in pandas; `attrs[REPEATED]` lists such names.
 
     Raises:
-        UserError: no such file, another encoding than UTF-8, rows of unequal length, or a download that ended in a web page.
-
-    Names of columns are stripped, as values are. A name that stands twice gets a number, as pandas does it; `attrs[REPEATED]`
-    has those names.
+        UserError: the file does not exist, is not UTF-8, has rows of unequal length, or is a web page from a failed download.
     """
     try:
         if file.suffix.lower() == ".parquet":
@@ -175,7 +203,7 @@ def read_label_table(file: Path, separator: str = "", *, header: bool = True, st
             return content.rename(columns=lambda name: str(name).strip())
         if file.suffix.lower() == ".mat":
             return _read_matlab(file, struct)
-        _refuse_web_page(file)
+        _reject_web_page(file)
         separator = separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
         content = pd.read_csv(
             file,
@@ -193,15 +221,15 @@ def read_label_table(file: Path, separator: str = "", *, header: bool = True, st
 
 
 def _with_header(content: pd.DataFrame) -> pd.DataFrame:
-    """The first row as the columns' names."""
-    given = ["" if name != name else str(name).strip() for name in content.iloc[0]]
-    seen: Counter[str] = Counter()
+    """Use the first row as column names."""
+    raw_names = ["" if name != name else str(name).strip() for name in content.iloc[0]]
+    counts: Counter[str] = Counter()
     names = []
-    for name in given:
-        names.append(f"{name}.{seen[name]}" if seen[name] else name)
-        seen[name] += 1
+    for name in raw_names:
+        names.append(f"{name}.{counts[name]}" if counts[name] else name)
+        counts[name] += 1
     content = content.iloc[1:].reset_index(drop=True).set_axis(names, axis="columns")
-    content.attrs[REPEATED] = [name for name, count in seen.items() if name and count > 1]
+    content.attrs[REPEATED] = [name for name, count in counts.items() if name and count > 1]
     return content
 
 
@@ -211,10 +239,10 @@ def _encoding_fault(file: Path) -> str:
 
 
 def _read_matlab(file: Path, struct: str) -> pd.DataFrame:
-    """A struct of columns, or an array of structs.
+    """Read a struct of columns, or an array of structs.
 
     Raises:
-        ValueError: damaged, of version 7.3 (HDF5), or without such a struct.
+        ValueError: the file is damaged, has version 7.3 (HDF5), or contains no such struct.
     """
     from scipy.io import loadmat
 
@@ -222,7 +250,7 @@ def _read_matlab(file: Path, struct: str) -> pd.DataFrame:
         content = loadmat(file, simplify_cells=True)
     except NotImplementedError:
         raise ValueError("MATLAB version 7.3; save it with -v7") from None
-    except Exception as error:  # its parser raises whatever the damage leads to
+    except Exception as error:  # the parser raises many types on damaged data
         raise ValueError(f"not a MATLAB file that can be read: {error}") from error
     variables = {name: value for name, value in content.items() if isinstance(value, dict | list) and name[0] != "_"}
     if struct not in variables and (struct or len(variables) != 1):
@@ -231,18 +259,24 @@ def _read_matlab(file: Path, struct: str) -> pd.DataFrame:
     if isinstance(value, list):
         return pd.DataFrame(value)
     columns = {name: np.atleast_1d(np.asarray(column, dtype=None)) for name, column in value.items()}
-    rows = Counter(len(column) for column in columns.values()).most_common(1)[0][0]
-    return pd.DataFrame({name: list(column) for name, column in columns.items() if len(column) == rows})
+    n_rows = Counter(len(column) for column in columns.values()).most_common(1)[0][0]
+    return pd.DataFrame({name: list(column) for name, column in columns.items() if len(column) == n_rows})
 
 
 def read_list(file: Path) -> list[tuple[str, str]]:
-    """The entries of a list file, one a line: the whole line, and its first field (up to white space, comma or semicolon).
+    """Read an image list.
+
+    Args:
+        file: a text file with one image per line.
+
+    Returns:
+        For each line, the whole line and its first field (up to white space, a comma or a semicolon).
 
     Raises:
-        UserError: no such file, or not UTF-8 text.
+        UserError: the file does not exist or is not UTF-8.
     """
     try:
-        _refuse_web_page(file)
+        _reject_web_page(file)
         lines = [line.strip().replace("\\", "/") for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: {_encoding_fault(file)}") from error
@@ -251,13 +285,14 @@ def read_list(file: Path) -> list[tuple[str, str]]:
     return [(line, re.split(r"[\s,;]", line, maxsplit=1)[0]) for line in lines if line]
 
 
-def _refuse_web_page(file: Path) -> None:
+def _reject_web_page(file: Path) -> None:
+    """Raise a UserError for a file that is a web page or UTF-16 text."""
     with file.open("rb") as content:
         start = content.read(2048)
         content.seek(max(0, file.stat().st_size - 2048))
         end = content.read()
     if b"\0" in start:  # UTF-16 without its mark is UTF-8 with zeros
         raise UserError(f"{file}: {_encoding_fault(file)}")
-    for part in (start.lstrip().lower()[:64], end.lower()):
-        if part.startswith((b"<!doctype", b"<html")) or b"</html>" in part or b"<!doctype html" in part:
+    for text in (start.lstrip().lower()[:64], end.lower()):
+        if text.startswith((b"<!doctype", b"<html")) or b"</html>" in text or b"<!doctype html" in text:
             raise UserError(f"{file}: holds a web page: its download failed or broke off; download it again")

@@ -1,4 +1,4 @@
-"""A dataset divided as a protocol says: one division or many, and what leaks across them."""
+"""Evaluation protocols applied to a dataset: one or more folds, and leakage counts across their splits."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,9 @@ from agebench.data.readers.patterns import to_text
 from agebench.data.samples import Samples
 from agebench.data.splits.split_files import read_split_files
 from agebench.data.splits.splits import (
+    ASSIGNED,
     SPLITS,
-    Part,
-    Split,
+    DatasetSplits,
     assign_splits,
     carve_out_val,
     count_exact_duplicates,
@@ -24,20 +24,22 @@ from agebench.data.splits.splits import (
     select,
     stratified_group_assign,
 )
-from agebench.errors import RejectReason, UserError
+from agebench.errors import UserError
+from agebench.types import RejectReason, Split
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The divisions of one dataset by one protocol.
+    """The folds of one dataset by one protocol.
 
     Attributes:
-        protocol: its name.
-        samples: what the protocol uses; what its ages or an official split leave out is in `samples.quarantined`.
-        names: of the folds, in their order; one of no name where the dataset is divided once.
-        parts: (folds, N) values of `Part`, for the rows of `samples`.
-        straddling: images left out of earlier parts because their double stands in a later one, over all folds.
-        drawn: whether any part was drawn at random, by `agebench.data.splits.splits.SPLIT_SCHEME`.
+        protocol: name of the protocol.
+        samples: the samples that the protocol uses. `samples.rejected` has those outside its ages or its official split.
+        names: names of the folds, in order; one empty name for a dataset that is split once.
+        assignment: (folds, N) values of `Split` for the rows of `samples`.
+        n_cross_split_removed: images left out of an earlier split because a duplicate or an image of the subject is in a
+            later one, summed over all folds.
+        is_random: whether any split was drawn at random, by `agebench.data.splits.splits.SPLIT_SCHEME`.
     """
 
     protocol: str
@@ -45,55 +47,61 @@ class Folds:
     names: tuple[str, ...]
     assignment: np.ndarray
     n_cross_split_removed: int = 0
-    drawn: bool = False
+    is_random: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def split(self, fold: int) -> Split:
-        """The samples of one fold."""
-        chosen = {part: select(self.samples, self.assignment[fold] == number) for number, part in enumerate(SPLITS)}
-        return Split(
-            **chosen, duplicates=count_exact_duplicates(self.samples.table), straddling=self.n_cross_split_removed
-        )
+    def split(self, fold: int) -> DatasetSplits:
+        """Return the samples of each split of one fold, by the fold's index."""
+        train, val, test = (select(self.samples, self.assignment[fold] == split) for split in ASSIGNED)
+        n_duplicates = count_exact_duplicates(self.samples.table)
+        return DatasetSplits(train, val, test, n_duplicates, self.n_cross_split_removed)
 
     def keep(self, samples: Samples) -> "Folds":
-        """With only those rows that `samples`, a part of this one's, still has."""
-        stays = self.samples.table["sample_id"].isin(samples.table["sample_id"]).to_numpy()
-        return replace(self, samples=samples, assignment=self.assignment[:, stays])
+        """Return these folds restricted to a subset of their samples."""
+        is_kept = self.samples.table["sample_id"].isin(samples.table["sample_id"]).to_numpy()
+        return replace(self, samples=samples, assignment=self.assignment[:, is_kept])
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an image and one column a fold: train, val, test, or NA where the image is in no part."""
+        """Return the split names, one row per image and one column per fold.
+
+        The names are train, val and test; NA for an image in no split.
+        """
         columns = [f"fold {name}" if name else "part" for name in self.names]
-        kind = pd.CategoricalDtype(list(SPLITS))
-        words = [pd.Categorical.from_codes(list(parts), dtype=kind) for parts in self.assignment]
-        return pd.DataFrame(dict(zip(columns, words, strict=True)))
+        dtype = pd.CategoricalDtype(list(SPLITS))
+        names = [pd.Categorical.from_codes(list(splits), dtype=dtype) for splits in self.assignment]
+        return pd.DataFrame(dict(zip(columns, names, strict=True)))
 
     def train_val_samples(self) -> Samples:
-        """Every image that trains or validates in any fold."""
-        return select(self.samples, ((self.assignment == Part.TRAIN) | (self.assignment == Part.VAL)).any(axis=0))
+        """Return the images that are in train or val of any fold."""
+        is_used = (self.assignment == Split.TRAIN) | (self.assignment == Split.VAL)
+        return select(self.samples, is_used.any(axis=0))
 
     def count_leaks(self) -> dict[str, int]:
-        """What stands on both sides, by digests and identities, whatever the protocol says.
+        """Count duplicates and subjects on both sides of the test split.
 
-        `duplicates`: test images that also stand in the train or val of their fold (same bytes or pixels), each counted
-        once; `subjects`: people of whom images stand on both sides.
+        The counts are independent of the protocol.
+
+        Returns:
+            `duplicates`: test images that are also in train or val of their fold (same bytes or pixels), each counted
+            once. `subjects`: people with images on both sides.
         """
         table = self.samples.table
-        copies, people = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=bool)
+        is_duplicate, shares_subject = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=bool)
         keys = {column: pd.factorize(table[column])[0] for column in ("bytes_digest", "pixels_digest", "subject")}
-        for parts in self.assignment:
-            seen, tested = (parts == Part.TRAIN) | (parts == Part.VAL), parts == Part.TEST
+        for splits in self.assignment:
+            train_mask, test_mask = np.isin(splits, (Split.TRAIN, Split.VAL)), splits == Split.TEST
             for column, codes in keys.items():
-                there = np.zeros(codes.max(initial=-1) + 2, dtype=bool)  # the last place is NA's, code -1
-                there[codes[seen]] = True
-                there[-1] = False
-                found = tested & there[codes]
+                in_train = np.zeros(codes.max(initial=-1) + 2, dtype=bool)  # the last element is for NA, code -1
+                in_train[codes[train_mask]] = True
+                in_train[-1] = False
+                is_leak = test_mask & in_train[codes]
                 if column == "subject":
-                    people |= found
+                    shares_subject |= is_leak
                 else:
-                    copies |= found
-        return {"duplicates": int(copies.sum()), "subjects": int(table["subject"][people].nunique())}
+                    is_duplicate |= is_leak
+        return {"duplicates": int(is_duplicate.sum()), "subjects": int(table["subject"][shares_subject].nunique())}
 
 
 def make_folds(
@@ -106,123 +114,134 @@ def make_folds(
     source: str = "dataset",
     root: Path | None = None,
 ) -> Folds:
-    """Divide audited samples.
+    """Split a dataset as a protocol defines.
 
     Args:
-        protocol: of the dataset's card; None: the default one, see `agebench.data.splits.splits.make_split`.
-        samples: with digests.
-        test: share of the test where the protocol draws one and names no share.
-        val: share of what is left, for validation, likewise.
-        seed: of every draw.
-        source: the dataset's name, for messages.
-        root: the dataset's folder, in which list files are looked for.
+        protocol: a protocol of the dataset's card; None for the default, `agebench.data.splits.splits.make_split`.
+        samples: samples with digests.
+        test: share of the images for the test split, used if the protocol draws it and sets no share.
+        val: share of the remaining images for the val split, used if the protocol draws it and sets no share.
+        seed: seed of every random assignment.
+        source: name of the dataset in error messages.
+        root: the dataset's folder, which contains the split files that the protocol names.
 
     Raises:
-        UserError: the protocol does not fit the samples: a column, an image or a person is lacking, or a part stays empty.
+        UserError: the protocol does not fit the samples: a column or an image is missing, a subject is unknown, or a
+            split is empty.
     """
     if protocol is None:
         samples = drop_unassigned(samples)
-        parts, straddling, drawn = assign_splits(samples.table, test=test, val=val, seed=seed, source=source)
-        return Folds(DEFAULT, samples, ("",), parts[None], straddling, drawn)
+        splits, n_removed, is_random = assign_splits(samples.table, test=test, val=val, seed=seed, source=source)
+        return Folds(DEFAULT, samples, ("",), splits[None], n_removed, is_random)
     label = f"protocol '{protocol.name}' of '{source}'"
-    samples = _of_age(protocol, samples, label)
+    samples = _drop_other_ages(protocol, samples, label)
     if protocol.kind == "official":
         samples = drop_unassigned(samples, protocol.column or "split")
     table = samples.table
-    groups = leakage_groups(table) if protocol.is_strict else np.arange(len(table))
-    names, parts = _divide(protocol, samples, groups, protocol.test_share or test, seed, label, root)
-    straddling, drawn = 0, protocol.kind == "holdout" or protocol.k is not None
-    own = leakage_groups(
-        table
-    )  # a drawn val is never next to its training images, whatever the protocol says of the test
-    for number, one in enumerate(parts):
+    strict_groups = leakage_groups(table)
+    groups = strict_groups if protocol.is_strict else np.arange(len(table))
+    names, assignment = _assign_folds(protocol, samples, groups, protocol.test_share or test, seed, label, root)
+    n_removed, is_random = 0, protocol.kind == "holdout" or protocol.k is not None
+    # A random val split never shares groups with train, even if the protocol allows the test split to.
+    val_groups = groups if protocol.kind == "holdout" else strict_groups
+    for fold, splits in enumerate(assignment):
         if protocol.is_strict:
-            straddling += drop_cross_split_duplicates(one, groups)
-        generator = np.random.default_rng([seed, 0x5917, number])
-        together = groups if protocol.kind == "holdout" else own
-        drawn |= carve_out_val(one, together, table["age"].to_numpy(), protocol.val_share or val, generator)
-    folds = Folds(protocol.name, samples, names, parts, straddling, drawn)
+            n_removed += drop_cross_split_duplicates(splits, groups)
+        rng = np.random.default_rng([seed, 0x5917, fold])
+        is_random |= carve_out_val(splits, val_groups, table["age"].to_numpy(), protocol.val_share or val, rng)
+    folds = Folds(protocol.name, samples, names, assignment, n_removed, is_random)
     require_nonempty(folds, label)
     return folds
 
 
 def require_nonempty(folds: Folds, label: str) -> None:
-    """Raise a UserError that names the first part that is empty."""
-    for number, part in enumerate(SPLITS):
-        empty = np.flatnonzero(~(folds.assignment == number).any(axis=1))
-        if len(empty):
-            name = folds.names[empty[0]]
-            where = f" in fold '{name}' ({len(empty)} of {len(folds)} folds are like that)" if name else ""
+    """Raise a UserError that names the first empty split.
+
+    Args:
+        folds: the folds to check.
+        label: name of the protocol in the error message.
+    """
+    for split in ASSIGNED:
+        empty_folds = np.flatnonzero(~(folds.assignment == split).any(axis=1))
+        if len(empty_folds):
+            name = folds.names[empty_folds[0]]
+            suffix = f" in {len(empty_folds)} of {len(folds)} folds, the first is '{name}'" if name else ""
             raise UserError(
-                f"{label}: nothing is left for {part}{where}; {len(folds.samples)} images, "
+                f"{label}: nothing is left for {split.label}{suffix}; {len(folds.samples)} images, "
                 f"{folds.samples.table['subject'].nunique()} known people"
             )
 
 
-def _of_age(protocol: Protocol, samples: Samples, label: str) -> Samples:
+def _drop_other_ages(protocol: Protocol, samples: Samples, label: str) -> Samples:
+    """Reject the samples outside the protocol's ages."""
     low, high = protocol.ages_from or 0.0, protocol.ages_below or float("inf")
     ages = samples.table["age"]
     end = f"{high:g})" if high < float("inf") else "…)"
-    reason = "age " + ages.map("{:g}".format).astype("str") + f" is outside the protocol's [{low:g}, {end}"
-    kept = samples.reject((ages < low) | (ages >= high), reason, RejectReason.OUTSIDE_PROTOCOL)
-    if not len(kept):
+    reasons = "age " + ages.map("{:g}".format).astype("str") + f" is outside the protocol's [{low:g}, {end}"
+    remaining = samples.reject((ages < low) | (ages >= high), reasons, RejectReason.OUTSIDE_PROTOCOL)
+    if not len(remaining):
         raise UserError(
             f"{label}: no image is within its ages [{low:g}, {end}; the dataset's are {ages.min():g} to {ages.max():g}"
         )
-    return kept
+    return remaining
 
 
-def _divide(
+def _assign_folds(
     protocol: Protocol, samples: Samples, groups: np.ndarray, test: float, seed: int, label: str, root: Path | None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and (folds, N) parts, as the protocol itself says: what it leaves to validation by chance is still train."""
+    """Return fold names and the (folds, N) assignment before val is drawn from train."""
     table = samples.table
     if protocol.kind == "lists":
         return ("",), read_split_files(protocol, samples, label, root)[None]
     if protocol.kind == "official":
-        return ("",), encode_split_names(_column(table, protocol.column or "split", label), label)[None]
-    ages, generator = table["age"].to_numpy(), np.random.default_rng([seed, 0x5917])
+        return ("",), encode_split_names(_text_column(table, protocol.column or "split", label), label)[None]
+    ages, rng = table["age"].to_numpy(), np.random.default_rng([seed, 0x5917])
     if protocol.kind == "holdout":
-        return ("",), (Part.TEST * stratified_group_assign(groups, ages, np.array([1 - test, test]), generator))[None]
+        is_test = stratified_group_assign(groups, ages, np.array([1 - test, test]), rng).astype(bool)
+        return ("",), np.where(is_test, Split.TEST, Split.TRAIN)[None]
     if protocol.k:
-        return _drawn(protocol.k, groups, ages, generator, label)
-    values = _column(table, protocol.column or "subject", label)
+        return _random_folds(protocol.k, groups, ages, rng, label)
+    values = _text_column(table, protocol.column or "subject", label)
     if protocol.splits:
-        maps = [rotation.parts() for rotation in protocol.splits]
-        parts = np.stack([values.map(of).fillna(Part.NONE).to_numpy().astype(np.int64) for of in maps])
-        return tuple(str(number + 1) for number in range(len(maps))), parts
-    numbers = values.str.fullmatch(r"\d{1,15}").all()
-    found = sorted(values.unique(), key=int if numbers else str)
-    codes = pd.Categorical(values, categories=found).codes
-    if len(found) < 3:
-        raise UserError(
-            f"{label}: its column '{values.name}' has {len(found)} values; train, val and test need three at least"
+        mappings = [fold.parts() for fold in protocol.splits]
+        assignment = np.stack(
+            [values.map(mapping).fillna(Split.NONE).to_numpy().astype(np.int64) for mapping in mappings]
         )
-    return tuple(map(str, found)), np.where(codes == np.arange(len(found))[:, None], Part.TEST, Part.TRAIN)
+        return tuple(str(number) for number in range(1, len(mappings) + 1)), assignment
+    are_integers = values.str.fullmatch(r"\d{1,15}").all()
+    categories = sorted(values.unique(), key=int if are_integers else str)
+    codes = pd.Categorical(values, categories=categories).codes
+    if len(categories) < len(ASSIGNED):
+        raise UserError(
+            f"{label}: its column '{values.name}' has {len(categories)} values; train, val and test need at least three"
+        )
+    is_test = codes == np.arange(len(categories))[:, None]
+    return tuple(map(str, categories)), np.where(is_test, Split.TEST, Split.TRAIN)
 
 
-def _drawn(
-    k: int, groups: np.ndarray, ages: np.ndarray, generator: np.random.Generator, label: str
+def _random_folds(
+    k: int, groups: np.ndarray, ages: np.ndarray, rng: np.random.Generator, label: str
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    count = len(np.unique(groups))
-    if k > count:
+    """Draw k folds of whole groups; each fold is the test split once."""
+    n_groups = len(np.unique(groups))
+    if k > n_groups:
         raise UserError(
-            f"{label}: {k} folds of {count} groups of images (subjects, or images without their copies); give a smaller k"
+            f"{label}: {k} folds of {n_groups} groups of images (subjects, or images with their copies). Use a smaller k."
         )
-    member = stratified_group_assign(groups, ages, np.full(k, 1 / k), generator)
-    parts = np.where(member == np.arange(k)[:, None], Part.TEST, Part.TRAIN)
-    return tuple(str(number + 1) for number in range(k)), parts
+    test_fold = stratified_group_assign(groups, ages, np.full(k, 1 / k), rng)
+    is_test = test_fold == np.arange(k)[:, None]
+    return tuple(str(number) for number in range(1, k + 1)), np.where(is_test, Split.TEST, Split.TRAIN)
 
 
-def _column(table: pd.DataFrame, column: str, label: str) -> "pd.Series[str]":
-    """A column as text.
+def _text_column(table: pd.DataFrame, column: str, label: str) -> "pd.Series[str]":
+    """Return a column as text.
 
     Raises:
-        UserError: it is not there, or does not say something of every image.
+        UserError: the column is missing, or has no value for an image.
     """
-    known = ", ".join(name for name in table.columns if not name.endswith("_digest"))
+    available = ", ".join(name for name in table.columns if not name.endswith("_digest"))
     if column not in table or table[column].isna().all():
-        raise UserError(f"{label}: the labels have no column '{column}'; there are: {known}")
+        raise UserError(f"{label}: the labels have no column '{column}'; there are: {available}")
     text = to_text(table[column])
     unknown = table.loc[text.isna(), "sample_id"]
     if len(unknown):

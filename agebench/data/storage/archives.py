@@ -1,4 +1,4 @@
-"""Taking archives from strangers apart: nothing escapes, nothing explodes, nothing stays half done."""
+"""Safe extraction of untrusted archives: no path traversal, no decompression bombs, atomic."""
 
 import errno
 import lzma
@@ -19,24 +19,27 @@ from agebench.errors import AgebenchError, UserError
 from agebench.utils.progress import progress
 
 _CHUNK = 1 << 20
-_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
-_DAMAGE = (tarfile.ReadError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+_DAMAGE_ERRORS = (tarfile.ReadError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 class CorruptArchiveError(UserError):
-    """An archive that is cut short, damaged or none at all; another download may help."""
+    """The archive is truncated or damaged, or the file is not an archive.
+
+    Another download may help.
+    """
 
 
 @dataclass(frozen=True)
 class ExtractionLimits:
-    """What an archive may hold before it is taken for a decompression bomb.
+    """Limits beyond which an archive is rejected as a decompression bomb.
 
     Attributes:
-        members: files and folders.
+        members: number of files and folders.
         total: bytes after extraction.
-        ratio: extracted bytes for each byte of the archive, beyond the first `free` bytes. Images hardly shrink, tables
+        ratio: extracted bytes per byte of the archive, beyond the first `free` bytes. Images are hardly compressible, tables
             by a factor of ten.
-        free: bytes after extraction up to which any ratio will do.
+        free: extracted bytes up to which any ratio is allowed.
     """
 
     members: int = 10_000_000
@@ -46,25 +49,33 @@ class ExtractionLimits:
 
 
 def extract(archive: Path, target: Path, limits: ExtractionLimits = ExtractionLimits()) -> int:
-    """Extract a tar (plain, gzip, bzip2, xz) or a zip into the new folder `target`; returns how many files it holds.
+    """Extract a tar (plain, gzip, bzip2, xz) or a zip archive into a new folder.
 
-    Everything goes to a temporary folder beside `target`, which is renamed at the end and removed when anything fails.
+    Members are extracted to a temporary folder beside `target`, which is renamed at the end, or removed after an error.
     Permissions and owners in the archive are ignored.
 
+    Args:
+        archive: the archive.
+        target: the folder to create.
+        limits: limits on members and size.
+
+    Returns:
+        The number of extracted files.
+
     Raises:
-        CorruptArchiveError: cut short, damaged, or no archive.
-        UserError: no such archive, encrypted, larger than `limits` allow, or with a member that is
-            a link, a device or leads out of the archive; the message names the archive and the member.
+        CorruptArchiveError: the archive is truncated or damaged, or the file is not an archive.
+        UserError: the archive does not exist, is encrypted or exceeds `limits`, or a member is a link or a device or leads
+            out of the archive. The message names the archive and the member.
         AgebenchError: the disk is full, or the folder cannot be written.
     """
-    _check_kind(archive)
+    _reject_non_archive(archive)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".extracting"))
     except OSError as error:
         raise write_failure(target, error) from error
     try:
-        with _explained(archive):
+        with _translate_errors(archive):
             count = (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, staging, _Budget(archive, limits))
         staging.chmod(0o777 & ~_umask())
         staging.rename(target)
@@ -76,52 +87,62 @@ def extract(archive: Path, target: Path, limits: ExtractionLimits = ExtractionLi
 
 
 def write_failure(folder: Path, error: OSError) -> AgebenchError:
-    """The sentence for a dataset's folder that could not be written."""
+    """Return the error for a dataset folder that could not be written.
+
+    Args:
+        folder: the folder.
+        error: the cause.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AgebenchError(
-            f"{folder}: the disk is full; free some space, or put datasets elsewhere with AGEBENCH_DATA. Nothing was left behind."
+            f"{folder}: the disk is full; free some space, or move datasets with AGEBENCH_DATA. Nothing was left behind."
         )
-    return AgebenchError(f"{folder}: cannot be written: {error.strerror or error}; AGEBENCH_DATA names another place")
+    return AgebenchError(f"{folder}: cannot be written: {error.strerror or error}; set AGEBENCH_DATA to another folder")
 
 
 class _Budget:
-    """Counts what comes out of an archive and refuses more than the limits allow."""
+    """Counts extracted members and bytes, and rejects archives that exceed their limits."""
 
     def __init__(self, archive: Path, limits: ExtractionLimits) -> None:
         self.archive, self.limits = archive, limits
         self.size = archive.stat().st_size
         self.members = self.bytes = 0
 
-    def member(self) -> None:
+    def count_member(self) -> None:
+        """Count one member."""
         self.members += 1
         if self.members > self.limits.members:
-            raise UserError(f"{self.archive}: more than {self.limits.members} members; refused as a decompression bomb")
-
-    def check(self, coming: int) -> None:
-        allowed = min(self.limits.total, int(max(self.limits.free, self.limits.ratio * self.size)))
-        if self.bytes + coming > allowed:
             raise UserError(
-                f"{self.archive}: its {self.size} bytes unpack to more than {allowed}; refused as a decompression bomb. "
+                f"{self.archive}: more than {self.limits.members} members; rejected as a decompression bomb"
+            )
+
+    def check(self, n_bytes: int) -> None:
+        """Raise a UserError if further bytes exceed the limits."""
+        allowed = min(self.limits.total, int(max(self.limits.free, self.limits.ratio * self.size)))
+        if self.bytes + n_bytes > allowed:
+            raise UserError(
+                f"{self.archive}: its {self.size} bytes unpack to more than {allowed}; rejected as a decompression bomb. "
                 "If you trust it, unpack it yourself and give the folder."
             )
 
-    def spend(self, count: int) -> None:
-        self.check(count)
-        self.bytes += count
+    def spend(self, n_bytes: int) -> None:
+        """Count extracted bytes."""
+        self.check(n_bytes)
+        self.bytes += n_bytes
 
 
 def _unzip(archive: Path, staging: Path, budget: _Budget) -> int:
     count = 0
     with zipfile.ZipFile(archive) as content:
         for member in progress(content.infolist(), label=f"unpacking {archive.name}", unit="file"):
-            budget.member()
-            path = _safe(archive, member.filename, staging)
+            budget.count_member()
+            path = _member_path(archive, member.filename, staging)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise UserError(f"{archive}: '{member.filename}' is a link or a device; refused")
+                raise UserError(f"{archive}: '{member.filename}' is a link or a device; rejected")
             if member.flag_bits & 0x1:
                 raise UserError(f"{archive}: '{member.filename}' is encrypted: unpack it yourself and give the folder")
-            with _named(archive, member.filename):
+            with _translate_member_errors(archive, member.filename):
                 if member.is_dir():
                     path.mkdir(parents=True, exist_ok=True)
                     continue
@@ -135,15 +156,15 @@ def _untar(archive: Path, staging: Path, budget: _Budget) -> int:
     count = 0
     with tarfile.open(archive, "r:*") as content:
         for member in progress(content, label=f"unpacking {archive.name}", unit="file"):
-            budget.member()
-            path = _safe(archive, member.name, staging)
-            with _named(archive, member.name):
+            budget.count_member()
+            path = _member_path(archive, member.name, staging)
+            with _translate_member_errors(archive, member.name):
                 if member.isdir():
                     path.mkdir(parents=True, exist_ok=True)
                     continue
                 source = content.extractfile(member) if member.isreg() else None
                 if source is None:
-                    raise UserError(f"{archive}: '{member.name}' is a link or a device; refused")
+                    raise UserError(f"{archive}: '{member.name}' is a link or a device; rejected")
                 with source:
                     _write(source, path, member.size, budget)
             count += 1
@@ -152,14 +173,14 @@ def _untar(archive: Path, staging: Path, budget: _Budget) -> int:
 
 
 def _check_end(content: tarfile.TarFile, budget: _Budget) -> None:
-    """What tarfile lets pass: an archive that was cut between two members, or whose rest is damaged."""
+    """Detect what tarfile accepts: an archive that was cut between two members, or is damaged after the last one."""
     file = content.fileobj
     assert file is not None
-    # tarfile stopped on a block of zeros, the end mark, which a second one follows; or on nothing, or on nonsense.
+    # tarfile stops at a block of zeros, which a second one must follow as end mark, but also at the end or at other data.
     if file.tell() != content.offset + tarfile.BLOCKSIZE or file.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError("no end mark")
-    while rest := file.read(_CHUNK):  # to the end, where gzip and xz have their checksums
-        budget.spend(len(rest))
+    while chunk := file.read(_CHUNK):  # gzip and xz have their checksums at the end
+        budget.spend(len(chunk))
 
 
 def _write(source: IO[bytes], path: Path, size: int, budget: _Budget) -> None:
@@ -172,14 +193,13 @@ def _write(source: IO[bytes], path: Path, size: int, budget: _Budget) -> None:
 
 
 @contextmanager
-def _named(archive: Path, member: str) -> Iterator[None]:
-    """Blame on the archive what is its own fault: names that occur twice, or that no file system takes."""
+def _translate_member_errors(archive: Path, member: str) -> Iterator[None]:
+    """Convert errors that the archive causes: repeated member names, and names that the file system does not allow."""
     try:
         yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
-            f"{archive}: '{member}' stands in it twice, and which one is meant cannot be known: unpack it yourself and give the "
-            "folder"
+            f"{archive}: '{member}' is not unique in it. Unpack it yourself and give the folder."
         ) from error
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
@@ -194,16 +214,16 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 100 else f"{name[:60]}…{name[-30:]}"
 
 
-def _safe(archive: Path, name: str, staging: Path) -> Path:
-    """Where the member goes. Backslashes count as slashes, and a drive letter as an absolute path, on every system."""
+def _member_path(archive: Path, name: str, staging: Path) -> Path:
+    """Return the path of a member. Backslashes count as slashes and drive letters as absolute paths on every system."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts or "\0" in name:
-        raise UserError(f"{archive}: '{name}' leads out of the archive; refused")
+        raise UserError(f"{archive}: '{name}' leads out of the archive; rejected")
     return staging.joinpath(*parts)
 
 
-def _check_kind(archive: Path) -> None:
-    """Refuse what is no archive at all, above all the web page that a failed download leaves."""
+def _reject_non_archive(archive: Path) -> None:
+    """Reject empty files, and web pages that a failed download leaves."""
     try:
         with archive.open("rb") as file:
             start = file.read(512)
@@ -216,16 +236,17 @@ def _check_kind(archive: Path) -> None:
 
 
 @contextmanager
-def _explained(archive: Path) -> Iterator[None]:
+def _translate_errors(archive: Path) -> Iterator[None]:
+    """Convert errors about the archive as a whole to CorruptArchiveError or UserError."""
     try:
         yield
-    except (*_DAMAGE, OSError) as error:
+    except (*_DAMAGE_ERRORS, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's; gzip and bzip2 raise theirs, about damaged data, without a number
-        if archive.name.lower().endswith(_ENDINGS):
+            raise  # from the disk; gzip and bzip2 raise errors about damaged data without a number
+        if archive.name.lower().endswith(_SUFFIXES):
             raise CorruptArchiveError(f"{archive}: cut short or damaged: download it again") from error
         raise CorruptArchiveError(f"{archive}: neither a tar (plain, gzip, bzip2, xz) nor a zip archive") from error
-    except (NotImplementedError, RuntimeError) as error:  # a zip with a compression or a trick that zipfile lacks
+    except (NotImplementedError, RuntimeError) as error:  # a zip feature that zipfile does not support
         raise UserError(
             f"{archive}: cannot be unpacked here ({error}): unpack it yourself and give the folder"
         ) from error

@@ -1,4 +1,4 @@
-"""Downloads that continue where they broke off."""
+"""Resumable downloads."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -17,14 +17,22 @@ _TIMEOUT = 60.0
 
 
 def download(url: str, folder: Path, *, sha256: str = "") -> Path:
-    """The file at `url` (http, https or file) in `folder`, under the name that the address ends in.
+    """Download a file into a folder, under the last part of the URL.
 
-    A file that is there already is kept if its checksum holds, or if there is none to hold. What was received of a
-    download that broke off stays in `NAME.part`, and the next call asks for the rest.
+    An existing file is kept if its checksum matches, or if none is given. An interrupted download stays in `NAME.part`, and
+    the next call requests the rest.
+
+    Args:
+        url: an http, https or file URL.
+        folder: the folder; it is created if it does not exist.
+        sha256: expected SHA-256, hexadecimal; empty for any.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        UserError: an address of another kind.
-        AgebenchError: the source cannot be reached, broke off, or gave a file with another checksum; or the disk is full.
+        UserError: the URL has another scheme or no file name.
+        AgebenchError: the source cannot be reached, the connection is lost, the checksum differs, or the disk is full.
     """
     parts = urlsplit(url)
     name = Path(unquote(parts.path)).name
@@ -33,14 +41,14 @@ def download(url: str, folder: Path, *, sha256: str = "") -> Path:
     target, part = folder / name, folder / f"{name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):  # two calls would write into one part
+        with FileLock(folder.parent / f".{folder.name}.lock"):  # two calls would write to one partial file
             if target.exists() and (not sha256 or file_digest(target) == sha256):
                 return target
             _receive(url, part)
-            if sha256 and (found := file_digest(part)) != sha256:
+            if sha256 and (actual := file_digest(part)) != sha256:
                 part.unlink()
                 raise AgebenchError(
-                    f"{url}: its SHA-256 is {found}, the card says {sha256}; the file has changed or was tampered with"
+                    f"{url}: its SHA-256 is {actual}, but the card specifies {sha256}; the file has changed or was tampered with"
                 )
             part.replace(target)
     except URLError as error:
@@ -51,22 +59,24 @@ def download(url: str, folder: Path, *, sha256: str = "") -> Path:
 
 
 def _receive(url: str, part: Path) -> None:
-    """Fill `part` from `url`, from where it ends if the server can do that."""
-    have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"User-Agent": "agebench", **({"Range": f"bytes={have}-"} if have else {})})
+    """Download to a partial file, and continue at its end if the server supports it."""
+    n_received = part.stat().st_size if part.exists() else 0
+    request = Request(
+        url, headers={"User-Agent": "agebench", **({"Range": f"bytes={n_received}-"} if n_received else {})}
+    )
     try:
-        answer = urlopen(request, timeout=_TIMEOUT)
+        response = urlopen(request, timeout=_TIMEOUT)
     except URLError as error:
-        if getattr(error, "code", None) != 416 or not have:
+        if getattr(error, "code", None) != 416 or not n_received:
             raise
-        part.unlink()  # there is no rest: the file has changed, or it was all there
+        part.unlink()  # no further bytes: the file has changed, or was complete
         return _receive(url, part)
-    with answer, part.open("ab" if getattr(answer, "status", None) == 206 else "wb") as file:
-        announced = answer.headers.get("Content-Length")
-        total = file.tell() + int(announced) if announced else None
+    with response, part.open("ab" if getattr(response, "status", None) == 206 else "wb") as file:
+        length = response.headers.get("Content-Length")
+        total = file.tell() + int(length) if length else None
         with progress(total=total, label=f"getting {part.stem}", unit="B") as bar:
             bar.update(file.tell())
-            while chunk := answer.read(_CHUNK):
+            while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
         if total is not None and file.tell() != total:

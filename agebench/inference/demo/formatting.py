@@ -10,6 +10,7 @@ from agebench.inference.model_card import group_tables, overall_table
 from agebench.inference.models import CalibrationError
 from agebench.inference.predictor import FacePrediction, Predictor
 from agebench.metrics.groups import AGE_BANDS, band_names
+from agebench.metrics.schema import MetricsFile
 from agebench.reports.formatting import (
     MIN_GROUP,
     escape_markdown,
@@ -76,7 +77,7 @@ class ResultFormatter:
 
     def figures(self) -> str:
         """The model's own figures, and for whom it is worse."""
-        tests = self._card.get("figures", {}).get("tests", {})
+        tests = MetricsFile.from_json(self._card.get("figures", {})).tests
         if not tests:
             return "Nothing is known here of this model's errors. `agebench test` measures them."
         home = self._card.get("training", {}).get("dataset", "")
@@ -128,10 +129,12 @@ class ResultFormatter:
 
     def _table(self, band: str, own: dict[str, Any]) -> str:
         rows = [[f"{escape_markdown(name)}, taken for {band}", *_row(found)] for name, found in own.items()]
-        tests, home = self._card.get("figures", {}).get("tests", {}), self._card.get("training", {}).get("dataset")
+        tests = MetricsFile.from_json(self._card.get("figures", {})).tests
+        home = self._card.get("training", {}).get("dataset")
         for name, test in tests.items():
             shown = f"{name} (held-out part)" if name == home else name
-            rows.append([f"{escape_markdown(shown)}, all", *_row({"n": test["n"], **test["overall"]})])
+            errors = {"n": test.n, **{key: test.metric(key).to_json() for key in ("mae", "p95_ae")}}
+            rows.append([f"{escape_markdown(shown)}, all", *_row(errors)])
         return markdown_table(["measured on", "n", "mean error (years)", "95 % of errors below (years)"], rows)
 
 

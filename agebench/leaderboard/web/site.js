@@ -1,5 +1,5 @@
 "use strict";
-// Everything on this page comes from #data. It is put in as text, never as markup.
+// All content comes from #data and is inserted as text, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const state = { sort: null, down: false };
@@ -58,12 +58,12 @@ function columns() {
     { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
     { name: `Worst group (${on})`, value: (s) => of(s)?.worst?.[1] ?? null, cell: (s) => named(of(s)?.worst) },
     { name: `Gap (${on})`, value: (s) => of(s)?.gap?.[1] ?? null, cell: (s) => named(of(s)?.gap, of(s)?.gapShown ? " ✓" : "") },
-    ...(data.systems.some((s) => Object.keys(s.stress).length) ? [{ name: `× the error under stress (${on})`, value: (s) => s.stress[on]?.[0] ?? null,
+    ...(data.systems.some((s) => Object.keys(s.stress).length) ? [{ name: `relative error under corruptions (${on})`, value: (s) => s.stress[on]?.[0] ?? null,
       cell: (s) => (s.stress[on] ? named([`${s.stress[on][3]} corruptions, ${s.stress[on][4]} strengths`, ...s.stress[on].slice(0, 3)]) : "–") }] : []),
-    { name: "Without an answer", value: (s) => (s.read ? s.lost / s.read : null), cell: (s) => (s.read ? `${grouped(s.lost)} of ${grouped(s.read)}` : "–") },
+    { name: "Failure to process", value: (s) => (s.read ? s.lost / s.read : null), cell: (s) => (s.read ? `${grouped(s.lost)} of ${grouped(s.read)}` : "–") },
     { name: "Parameters", value: (s) => s.parameters, cell: (s) => (s.parameters ? `${fixed(s.parameters / 1e6, 1)} M` : "–") },
     { name: "Images/s", value: (s) => s.speed, cell: (s) => grouped(s.speed) },
-    { name: "Beware", text: true, wrap: true, value: (s) => s.flags.length, cell: (s) => (s.flags.length ? el("span", { class: "flag" }, s.flags.join(", ")) : "–") },
+    { name: "Caveats", text: true, wrap: true, value: (s) => s.flags.length, cell: (s) => (s.flags.length ? el("span", { class: "flag" }, s.flags.join(", ")) : "–") },
   ];
 }
 function measured(test) {
@@ -190,9 +190,9 @@ function drawPlot(id, caption, points, [xName, yName], logarithmic) {
 function drawPlots(systems) {
   const on = $("test").value;
   const points = (x, y) => systems.filter((system) => system.tests[on]).map((system) => ({ system, x: x(system), y: y(system) }));
-  drawPlot("fairness", `Error against the largest gap at equal ages, on ${on}`,
+  drawPlot("fairness", `MAE and the largest age-standardized gap on ${on}`,
     points((s) => s.tests[on].mae[0], (s) => s.tests[on].gap?.[1] ?? null), ["MAE (years)", "gap (years)"], false);
-  drawPlot("speed", `Error against speed, on ${on}`, points((s) => s.speed, (s) => s.tests[on].mae[0]), ["images/s", "MAE (years)"], true);
+  drawPlot("speed", `MAE and speed on ${on}`, points((s) => s.speed, (s) => s.tests[on].mae[0]), ["images/s", "MAE (years)"], true);
 }
 function draw() {
   const all = columns();
@@ -211,20 +211,20 @@ function table(names, rows, texts = 1) {
 function drawRun(system) {
   const title = el("h2", { tabindex: "-1" }, `${system.name}, ${system.train === "not here" ? "not trained here" : `trained on ${system.train}`}`);
   const parts = [el("p", {}, el("a", { href: "#" }, "← all systems")), title];
-  if (system.flags.length) parts.push(el("p", { class: "flag" }, `Beware: ${system.flags.join(", ")}.`));
+  if (system.flags.length) parts.push(el("p", { class: "flag" }, `Caveats: ${system.flags.join(", ")}.`));
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
-  parts.push(el("h3", {}, "Figures"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
+  parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
   parts.push(el("h3", {}, "Runs"), table(["Record", "Seed", ...Object.keys(system.tests).map((test) => `MAE on ${test}`)],
     system.runs.map((run) => [run.id, String(run.seed ?? "–"), ...Object.keys(system.tests).map((test) => figure(run.mae[test]))])));
   for (const [name, test] of Object.entries(system.tests))
     for (const [grouping, groups] of Object.entries(test.groups))
       parts.push(el("h3", {}, `${name}, by ${grouping.replace("_", " ")}`), table([grouping.replace("_", " "), "n", "MAE (years)", "Bias (years)"],
-        groups.map(([group, n, ranked, mae, bias]) => [group + (ranked ? "" : " (too few to rank)"), grouped(n), figure(mae), figure(bias, { sign: true })])));
-  parts.push(el("h3", {}, "What it depends on"), el("dl", {}, ...system.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, linked(value))])));
-  parts.push(el("h3", {}, "How to reproduce it"), el("p", {}, "With the same datasets on your machine; it says first what differs from the record, and at the end whether the figures are identical, inside the interval or outside."),
+        groups.map(([group, n, ranked, mae, bias]) => [group + (ranked ? "" : " (n < 30)"), grouped(n), figure(mae), figure(bias, { sign: true })])));
+  parts.push(el("h3", {}, "Provenance"), el("dl", {}, ...system.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, linked(value))])));
+  parts.push(el("h3", {}, "Reproducing these runs"), el("p", {}, "The command needs the same datasets. It lists the differences from the record first, and reports at the end whether each value is identical, inside the interval or outside."),
     el("pre", { tabindex: "0" }, system.runs.map((run) => `agebench reproduce reports/results/${run.id}.json`).join("\n")));
-  parts.push(el("details", {}, el("summary", {}, "The whole config, of the first run"), el("pre", { tabindex: "0" }, system.config)));
+  parts.push(el("details", {}, el("summary", {}, "Config of the first run"), el("pre", { tabindex: "0" }, system.config)));
   $("run").replaceChildren(...parts);
   return title;
 }
@@ -242,9 +242,9 @@ $("train").append(option("", "any dataset"), ...[...new Set(data.systems.map((sy
 $("test").append(...data.tests.map((name) => option(name)));
 $("legend").textContent = data.legend;
 $("ranks").append(...data.ranks.map((said) => el("p", { class: "note" }, said)));
-$("made").textContent = `${data.systems.reduce((sum, system) => sum + system.runs.length, 0)} records, agebench ${data.agebench}. One file: it loads nothing and sends nothing.`;
+$("made").textContent = `${data.systems.reduce((sum, system) => sum + system.runs.length, 0)} records, agebench ${data.agebench}. This page loads nothing from the network and sends nothing.`;
 $("published").append(
-  el("thead", {}, el("tr", {}, ...["System", "Trained on", "Tested on", "Figure", "Value", "How", "Source"].map((name) => el("th", { scope: "col", class: name === "Value" ? null : "text" }, name)))),
+  el("thead", {}, el("tr", {}, ...["System", "Trained on", "Tested on", "Metric", "Value", "Protocol", "Source"].map((name) => el("th", { scope: "col", class: name === "Value" ? null : "text" }, name)))),
   el("tbody", {}, ...data.published.map((row) => el("tr", {}, ...[`${row.system} (published)`, row.train, row.test, row.metric, String(row.value), [row.protocol, row.note].filter(Boolean).join("; "), linked(row.citation)]
     .map((cell, place) => el("td", { class: place === 4 ? null : place > 4 ? "text wrap" : "text" }, cell))))));
 $("filters").addEventListener("input", draw);

@@ -17,7 +17,6 @@ The same figures over all ages of a test set, which are none of NIST's, stand un
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +37,17 @@ from agebench.metrics.confidence_intervals import (
 from agebench.metrics.groups import Grouping, grouping, groupings, year_codes
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.prediction_format import canonical
+from agebench.metrics.schema import (
+    CellAverage,
+    MetricValue,
+    NistAllAges,
+    NistChallenge,
+    NistChildSafety,
+    NistErrors,
+    NistFateResult,
+    NistGroup,
+    NistOrigins,
+)
 
 ACCURACIES = tuple(range(1, 11))
 LEGAL_AGE, CHALLENGE = 18, 25
@@ -55,8 +65,8 @@ def nist(
     resamples: int = 1000,
     seed: int = 0,
     interval: IntervalKind = "bca",
-) -> dict[str, Any]:
-    """Compute the figures of FATE AEV, each with the ages it is taken at.
+) -> NistFateResult:
+    """Compute the metrics of FATE AEV, each with the ages it is taken at.
 
     Args:
         table: predictions, see `check_predictions`, with a column gender of two values.
@@ -79,12 +89,14 @@ def nist(
     origins = groupings(table, [origin]) if origin else []
     crossing = [_crossing(sexes, origins[0])] if origins else []
     adults = _mean_errors(table, sexes, crossing, ADULT_AGES, resamples=resamples, seed=seed, interval=interval)
-    return {
-        **adults,
-        "challenge_25": _challenge(table, sexes, origins[0] if origins else None),
-        "child_online_safety": _children(table, resamples=resamples, seed=seed, interval=interval),
-        "all_ages": _all_ages(table, sexes, origins, resamples=resamples, seed=seed, interval=interval),
-    }
+    return NistFateResult(
+        mae=adults.mae,
+        by_sex=adults.by_sex,
+        by_origin=adults.by_origin,
+        challenge_25=_challenge(table, sexes, origins[0] if origins else None),
+        child_online_safety=_children(table, resamples=resamples, seed=seed, interval=interval),
+        all_ages=_all_ages(table, sexes, origins, resamples=resamples, seed=seed, interval=interval),
+    )
 
 
 def _sexes(table: pd.DataFrame) -> Grouping:
@@ -125,8 +137,8 @@ def _mean_errors(
     resamples: int,
     seed: int,
     interval: IntervalKind,
-) -> dict[str, Any]:
-    """MAE as the unweighted mean over cells of sex and age, over all, by sex and by origin; `ages` None: of all ages."""
+) -> NistErrors:
+    """Compute the MAE as the unweighted mean over cells of sex and age; `ages` None: over all ages."""
     age = table["age"].to_numpy(float)
     inside = np.ones(len(table), dtype=bool) if ages is None else _between(age, ages)
     years = year_codes(age)
@@ -151,28 +163,34 @@ def _mean_errors(
     stated = [int(age.min()), int(age.max())] if ages is None else [*ages]
     whole = None if ages is None else ages[1] - ages[0] + 1
 
-    def entry(one: Grouping, place: int) -> dict[str, Any]:
-        here = inside & (one.codes == place)
-        cells = {"ages": stated, "cells": len(np.unique(years[here])), "of_cells": whole}
-        return {"n": int(here.sum()), **cells, "mae": every[one.name, one.names[place], "mae"]}
+    def group_errors(shown_grouping: Grouping) -> dict[str, NistGroup]:
+        groups = {}
+        for code, name in enumerate(shown_grouping.names):
+            here = inside & (shown_grouping.codes == code)
+            groups[name] = NistGroup(
+                n=int(here.sum()),
+                ages=stated,
+                cells=len(np.unique(years[here])),
+                of_cells=whole,
+                mae=every[shown_grouping.name, name, "mae"],
+            )
+        return groups
 
-    cells = len(np.unique(codes[0][codes[0] >= 0]))
-    return {
-        "mae": every["mae",]
-        | {
-            "n": int((codes[0] >= 0).sum()),
-            "ages": stated,
-            "cells": cells,
+    mae = _cell_average(every["mae",], stated, int((codes[0] >= 0).sum())).model_copy(
+        update={
+            "cells": len(np.unique(codes[0][codes[0] >= 0])),
             "of_cells": None if whole is None else len(SEXES) * whole,
-        },
-        "by_sex": {name: entry(sexes, place) for place, name in enumerate(sexes.names)},
-        "by_origin": {
-            "column": origins[0].name,
-            "groups": {name: entry(origins[0], place) for place, name in enumerate(origins[0].names)},
         }
-        if origins
-        else None,
-    }
+    )
+    return NistErrors(
+        mae=mae,
+        by_sex=group_errors(sexes),
+        by_origin=NistOrigins(column=origins[0].name, groups=group_errors(origins[0])) if origins else None,
+    )
+
+
+def _cell_average(value: MetricValue, ages: Sequence[int], n: int) -> CellAverage:
+    return CellAverage(value=value.value, ci_low=value.ci_low, ci_high=value.ci_high, n=n, ages=[*ages])
 
 
 def _with_cell_means(
@@ -196,25 +214,25 @@ def _with_cell_means(
     return with_rows(found, rows, log_replicates(found.value, found.resampled, spread))
 
 
-def _challenge(table: pd.DataFrame, sexes: Grouping, origin: Grouping | None) -> dict[str, Any]:
+def _challenge(table: pd.DataFrame, sexes: Grouping, origin: Grouping | None) -> NistChallenge:
     """False positive rate of Challenge 25 at age 17: the mean over cells of sex and, where it is known, origin."""
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
     known = (sexes.codes >= 0) & (True if origin is None else origin.codes >= 0)
     count = 1 if origin is None else len(origin.names)
     cells = sexes.codes * count + (0 if origin is None else origin.codes)
     among = _between(age, MINOR_AGES) & known
-    return {
-        "ages": [*MINOR_AGES],
-        "challenge": CHALLENGE,
-        "n": int(among.sum()),
-        "cells": len(np.unique(cells[among])),
-        "of_cells": len(SEXES) * REGIONS,
-        "origin": None if origin is None else origin.name,
-        "fpr": mean_rate(predicted >= CHALLENGE, among, cells, subject_codes(table)),
-    }
+    return NistChallenge(
+        ages=[*MINOR_AGES],
+        challenge=CHALLENGE,
+        n=int(among.sum()),
+        cells=len(np.unique(cells[among])),
+        of_cells=len(SEXES) * REGIONS,
+        origin=None if origin is None else origin.name,
+        fpr=mean_rate(predicted >= CHALLENGE, among, cells, subject_codes(table)),
+    )
 
 
-def mean_rate(hits: Flags, among: Flags, cells: Ints, clusters: Ints | None = None) -> dict[str, float | None]:
+def mean_rate(hits: Flags, among: Flags, cells: Ints, clusters: Ints | None = None) -> MetricValue:
     """The unweighted mean over cells of the share of `hits` (n,) `among` (n,).
 
     Its interval is Clopper and Pearson's, of as many images as the mean's variance is worth: K^2 / sum(1 / n_k) for K cells of
@@ -231,8 +249,8 @@ def mean_rate(hits: Flags, among: Flags, cells: Ints, clusters: Ints | None = No
     return metric_value(share, low[0], high[0])
 
 
-def _children(table: pd.DataFrame, *, resamples: int, seed: int, interval: IntervalKind) -> dict[str, Any]:
-    """The task Child Online Safety (13-16)."""
+def _children(table: pd.DataFrame, *, resamples: int, seed: int, interval: IntervalKind) -> NistChildSafety:
+    """Compute the task Child Online Safety (13-16)."""
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
     children, below, above = (_between(age, ages) for ages in (CHILD_AGES, BELOW_AGES, ABOVE_AGES))
     accepted, clusters = _between(predicted, CHILD_AGES), subject_codes(table)
@@ -249,18 +267,18 @@ def _children(table: pd.DataFrame, *, resamples: int, seed: int, interval: Inter
         else metric_value(np.nan)
     )
 
-    def among(inside: Flags, said: Flags, ages: tuple[int, int]) -> dict[str, Any]:
-        return clustered_rate(said, inside, clusters) | {"ages": [*ages], "n": int(inside.sum())}
+    def among(inside: Flags, hits: Flags, ages: tuple[int, int]) -> CellAverage:
+        return _cell_average(clustered_rate(hits, inside, clusters), ages, int(inside.sum()))
 
     cells = {"cells": len(np.unique(years[children])), "of_cells": CHILD_AGES[1] - CHILD_AGES[0] + 1}
-    return {
-        "mae": mae | {"ages": [*CHILD_AGES], "n": int(children.sum()), **cells},
-        "tpr": among(children, accepted, CHILD_AGES),
-        "fnr_below": among(children, _between(predicted, BELOW_AGES), CHILD_AGES),
-        "fnr_above": among(children, _between(predicted, ABOVE_AGES), CHILD_AGES),
-        "fpr_below": among(below, accepted, BELOW_AGES),
-        "fpr_above": among(above, accepted, ABOVE_AGES),
-    }
+    return NistChildSafety(
+        mae=_cell_average(mae, CHILD_AGES, int(children.sum())).model_copy(update=cells),
+        tpr=among(children, accepted, CHILD_AGES),
+        fnr_below=among(children, _between(predicted, BELOW_AGES), CHILD_AGES),
+        fnr_above=among(children, _between(predicted, ABOVE_AGES), CHILD_AGES),
+        fpr_below=among(below, accepted, BELOW_AGES),
+        fpr_above=among(above, accepted, ABOVE_AGES),
+    )
 
 
 def _all_ages(
@@ -271,8 +289,8 @@ def _all_ages(
     resamples: int,
     seed: int,
     interval: IntervalKind,
-) -> dict[str, Any]:
-    """What agebench computes beside NIST's figures: the same over all ages that a test set has."""
+) -> NistAllAges:
+    """Compute the same metrics over all ages that a test set has; these are not NIST's."""
     features = point.make_features(table)
     names = [f"cs{x}" for x in ACCURACIES]
 
@@ -288,8 +306,11 @@ def _all_ages(
     gates = age_gates(
         table, legal_ages=(LEGAL_AGE,), challenges=(CHALLENGE,), groups=[one.name for one in (sexes, *origins)]
     )
-    return {
-        **_mean_errors(table, sexes, origins, None, resamples=resamples, seed=seed, interval=interval),
-        "accuracy": {str(x): exact_at_edges(accuracy[f"cs{x}",], found.clusters) for x in ACCURACIES},
-        "challenge_25": gates.get(str(LEGAL_AGE)),
-    }
+    errors = _mean_errors(table, sexes, origins, None, resamples=resamples, seed=seed, interval=interval)
+    return NistAllAges(
+        mae=errors.mae,
+        by_sex=errors.by_sex,
+        by_origin=errors.by_origin,
+        accuracy={str(x): exact_at_edges(accuracy[f"cs{x}",], found.clusters) for x in ACCURACIES},
+        challenge_25=gates.get(str(LEGAL_AGE)),
+    )

@@ -1,4 +1,7 @@
-"""Whole published architectures, written anew from the papers and from the shapes of their authors' weights."""
+"""Published architectures, re-implemented from the papers.
+
+Their tensors have the shapes of the authors' weights.
+"""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-# Backbone -> what builds it, as `function(size, bodies) -> (backbone, features that are the age's)`.
+# Backbone -> its factory, `function(size, bodies) -> (backbone, number of features of the age)`.
 NAMES = {
     "agebench.mivolo-d1": "agebench.models.architectures.mivolo:create",
     "agebench.swinface": "agebench.models.architectures.swinface:create",
@@ -14,11 +17,19 @@ NAMES = {
 
 
 def create(name: str, *, size: int, bodies: bool) -> "tuple[nn.Module, int]":
-    """The backbone `name`, randomly initialised, and how many of its features are the age's.
+    """Create a backbone with random weights.
+
+    Args:
+        name: a key of `NAMES`.
+        size: the side of the square input, pixels.
+        bodies: whether the input has six channels, a face and a body.
+
+    Returns:
+        The backbone, and the number of its features of the age.
 
     Raises:
-        UserError: it does not take images of this size, or no bodies.
+        UserError: the architecture does not accept images of this size, or bodies.
     """
     module, _, function = NAMES[name].partition(":")
-    made: tuple[nn.Module, int] = getattr(importlib.import_module(module), function)(size, bodies)
-    return made
+    backbone: tuple[nn.Module, int] = getattr(importlib.import_module(module), function)(size, bodies)
+    return backbone

@@ -1,4 +1,7 @@
-"""Their authors' weights: opened without running pickled code, mapped name by name, refused where anything is left over."""
+"""Read published checkpoints and map them name by name onto our modules.
+
+Pickled code is never run.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,88 +13,110 @@ from torch import Tensor, nn
 from agebench.errors import UserError
 from agebench.models.checkpoint_file import read_file, refuse_not_finite
 
-# A name in the authors' state dict -> ours, with the rows to take of a tensor; None: recomputed here, not read.
+# Name in the authors' state dict -> our names, each with the rows to copy; None: a derived tensor, which is recomputed.
 KeyMap = Callable[[str], list[tuple[str, slice]] | None]
 ALL_KEYS = slice(None)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What stands in a checkpoint file; tensors on the CPU.
+    """Return the content of a checkpoint file, with tensors on the CPU.
+
+    Args:
+        path: the file.
 
     Raises:
-        UserError: no such file, a damaged one, one that would run code, or no dictionary.
+        UserError: the file does not exist, is damaged, would run code, or contains no dictionary.
     """
     if not path.exists():
         raise UserError(
-            f"{path}: no such checkpoint; models of the zoo start from a file of their authors, or at random (--no-pretrained)"
+            f"{path}: the checkpoint does not exist. Give the authors' file, or start from random weights with --no-pretrained"
         )
     content = read_file(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}; a checkpoint is a dictionary of state dicts")
+        raise UserError(f"{path}: contains a {type(content).__name__}, but a checkpoint is a dictionary of state dicts")
     return content
 
 
 def state_dict(content: dict[str, Any], key: str, source: str) -> dict[str, Tensor]:
-    """One state dict of a checkpoint, without the prefix of data-parallel training.
+    """Return a state dict of a checkpoint.
+
+    The prefix of data-parallel training is removed from its names.
+
+    Args:
+        content: the checkpoint.
+        key: the key of the state dict.
+        source: the origin of the checkpoint, for messages.
 
     Raises:
-        UserError: there is none, or something in it is no tensor.
+        UserError: the state dict does not exist, or contains a value that is not a tensor.
     """
-    found = content.get(key)
-    if not isinstance(found, dict):
-        raise UserError(f"{source}: no '{key}' in it; there are: {', '.join(map(str, content)) or 'nothing'}")
-    wrong = next((name for name, value in found.items() if not isinstance(value, Tensor)), None)
-    if wrong is not None:
-        raise UserError(f"{source}: {key}: '{wrong}' is a {type(found[wrong]).__name__}, not a tensor")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    tensors = content.get(key)
+    if not isinstance(tensors, dict):
+        raise UserError(f"{source}: the key '{key}' is missing. Keys: {', '.join(map(str, content)) or 'none'}")
+    invalid = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
+    if invalid is not None:
+        raise UserError(f"{source}: {key}: '{invalid}' is a {type(tensors[invalid]).__name__}, not a tensor")
+    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
 
 
-def load_state_dict_mapped(model: nn.Module, theirs: dict[str, Tensor], rename: KeyMap, *, source: str) -> str:
-    """Copy tensors into `model` by the names that `rename` gives; returns what was done, in words.
+def load_state_dict_mapped(model: nn.Module, published: dict[str, Tensor], rename: KeyMap, *, source: str) -> str:
+    """Copy published tensors into a model under other names, all of them or none.
 
-    Nothing is copied unless everything fits.
+    Args:
+        model: the module, which receives the tensors.
+        published: the authors' state dict.
+        rename: the map from the authors' names to ours.
+        source: the origin of the tensors, for messages.
+
+    Returns:
+        A description of the copied tensors, for the manifest.
 
     Raises:
-        UserError: a tensor is missing, has another shape, is left over, or is not finite.
+        UserError: a tensor is missing, has another shape, is not used, or is not finite.
     """
     own = model.state_dict()
     mapped: dict[str, Tensor] = {}
     left_over, recomputed = [], 0
-    for name, value in theirs.items():
-        places = rename(name)
-        if places is None:
+    for name, value in published.items():
+        targets = rename(name)
+        if targets is None:
             recomputed += 1
-        elif not places or any(place not in own for place, _ in places):
+        elif not targets or any(target not in own for target, _ in targets):
             left_over.append(name)
         else:
-            mapped |= {place: value[rows] if value.ndim else value for place, rows in places}
+            mapped |= {target: value[rows] if value.ndim else value for target, rows in targets}
     missing = sorted(own.keys() - mapped.keys())
     shapes = [name for name in sorted(mapped) if mapped[name].shape != own[name].shape]
     if missing or left_over or shapes:
-        parts = [f"{len(missing)} tensors are missing, the first: {missing[0]}"] if missing else []
-        parts += [f"{len(left_over)} are left over, the first: {left_over[0]}"] if left_over else []
-        parts += [
-            f"{name} is {tuple(mapped[name].shape)} in it and {tuple(own[name].shape)} in the model"
+        differences = [f"{len(missing)} tensors are missing, first {missing[0]}"] if missing else []
+        differences += [f"{len(left_over)} are not used, first {left_over[0]}"] if left_over else []
+        differences += [
+            f"{name} is {tuple(mapped[name].shape)} in the file and {tuple(own[name].shape)} in the model"
             for name in shapes[:1]
         ]
-        raise UserError(f"{source}: does not fit: {'; '.join(parts)}")
+        raise UserError(f"{source}: the tensors do not fit the model: {'; '.join(differences)}")
     refuse_not_finite(mapped, source)
     model.load_state_dict(mapped)
-    again = f", {recomputed} derived ones computed anew" if recomputed else ""
-    return f"{len(theirs) - recomputed} of {len(theirs)} tensors taken over{again}"
+    derived = f", {recomputed} derived tensors recomputed" if recomputed else ""
+    return f"{len(published) - recomputed} of {len(published)} tensors loaded{derived}"
 
 
 def plain_number(content: dict[str, Any], key: str, source: str) -> float:
-    """A finite number of a checkpoint.
+    """Return a finite number of a checkpoint.
+
+    Args:
+        content: the checkpoint.
+        key: the key of the number.
+        source: the origin of the checkpoint, for messages.
 
     Raises:
-        UserError: it is not there, or no number.
+        UserError: the value is missing or is not a finite number.
     """
     value = content.get(key)
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise UserError(f"{source}: {key} is {value!r}; it must be a number") from None
+        raise UserError(f"{source}: {key} is {value!r}; a finite number is required") from None
     if not np.isfinite(number):
-        raise UserError(f"{source}: {key} is {value!r}; it must be a number")
+        raise UserError(f"{source}: {key} is {value!r}; a finite number is required")
     return number

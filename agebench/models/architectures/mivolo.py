@@ -1,7 +1,7 @@
-"""MiVOLO (Kuprashevich and Tolstykh 2023): age and gender from a face, a body, or both, through one VOLO-D1.
+"""MiVOLO (Kuprashevich and Tolstykh 2023): age and gender from face and body.
 
-Face and body have a patch embedding each. Where both are seen, each asks the other by cross-attention, and one map of what
-came out goes through the transformer. Without bodies it is a VOLO-D1 with a number for age and two logits for gender.
+Face and body have separate patch embeddings. With both, each attends to the other by cross-attention, and the transformer
+processes one combined map. Without bodies the network is a VOLO-D1 with one output for age and two logits for gender.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from agebench.errors import UserError
 from agebench.models.auxiliary_heads import SelectColumns
 
 SIZE = 224
-STEM, WIDTH = 64, 192  # channels of the stem, and of a patch
-PATCHES = SIZE // 8  # along a side
-DEPTHS = (4, 4, 8, 2)  # blocks of each stage
+STEM, WIDTH = 64, 192  # channels of the stem and of a patch
+PATCHES = SIZE // 8  # per side
+DEPTHS = (4, 4, 8, 2)  # blocks per stage
 GENDERS = ("male", "female")  # in the order of the authors' logits
-TOKENS_SHARE = 0.5  # of the best token's answer, beside the class token's (VOLO's token labelling)
+TOKENS_SHARE = 0.5  # weight of the highest patch-token logit, added to that of the class token (VOLO's token labeling)
 
 
 class Stem(nn.Module):
-    """Three convolutions and a step of eight pixels: (B, 3, 224, 224) -> (B, 192, 28, 28)."""
+    """Patch embedding: three convolutions and patches of eight pixels."""
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, kernel, stride in ((3, 7, 2), (STEM, 3, 1), (STEM, 3, 1)):
+        for n_in, kernel, stride in ((3, 7, 2), (STEM, 3, 1), (STEM, 3, 1)):
             layers += [
-                nn.Conv2d(before, STEM, kernel, stride, kernel // 2, bias=False),
+                nn.Conv2d(n_in, STEM, kernel, stride, kernel // 2, bias=False),
                 nn.BatchNorm2d(STEM),
                 nn.ReLU(inplace=True),
             ]
@@ -39,15 +39,15 @@ class Stem(nn.Module):
         self.patches = nn.Conv2d(STEM, WIDTH, 4, 4)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 224, 224) -> (B, 192, 28, 28)."""
+        """Return patches (B, 192, 28, 28) of images (B, 3, 224, 224)."""
         return self.patches(self.layers(images))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
-    """Face and body maps (B, 192, 28, 28) -> one map of the same shape (section 3.2, figure 3).
+    """Combine face and body maps by cross-attention (section 3.2, figure 3).
 
-    Each of them sends its queries to the other's keys and values; positions are relative (Srinivas et al. 2021), scores are
-    scaled but their positional part is not. Both answers are normalised together, over channels and places, and mixed.
+    The queries of each map attend to keys and values of the other. Positions are relative (Srinivas et al. 2021); scores are
+    scaled, except for their positional part. Both results are normalized together, over channels and positions, and mixed.
     """
 
     def __init__(self) -> None:
@@ -63,60 +63,81 @@ class CrossAttention(nn.Module):
             nn.init.trunc_normal_(table, std=self.scale)
 
     def forward(self, face: Tensor, body: Tensor) -> Tensor:
-        """Two maps (B, 192, 28, 28) -> one."""
-        face_query, *face_says = self._tokens(self.face(face))
-        body_query, *body_says = self._tokens(self.body(body))
-        answers = [self._ask(face_query, *body_says), self._ask(body_query, *face_says)]
-        maps = torch.cat(answers, dim=2).transpose(1, 2).reshape(-1, 2 * WIDTH, PATCHES, PATCHES)
+        """Return one map (B, 192, 28, 28).
+
+        Args:
+            face: (B, 192, 28, 28) map of the face.
+            body: (B, 192, 28, 28) map of the body.
+        """
+        face_query, *face_key_value = self._tokens(self.face(face))
+        body_query, *body_key_value = self._tokens(self.body(body))
+        attended = [self._attend(face_query, *body_key_value), self._attend(body_query, *face_key_value)]
+        maps = torch.cat(attended, dim=2).transpose(1, 2).reshape(-1, 2 * WIDTH, PATCHES, PATCHES)
         return self.mix(self.norm(maps))  # type: ignore[no-any-return]
 
     def _tokens(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3 * 192, 28, 28) -> queries, keys and values, (B, 784, 192) each."""
+        """Return queries, keys and values, (B, 784, 192) each, of maps (B, 3 * 192, 28, 28)."""
         query, key, value = maps.flatten(2).transpose(1, 2).chunk(3, dim=2)
         return query, key, value
 
-    def _ask(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         scores: Tensor = query @ key.transpose(1, 2) * self.scale + self.position(query)
         return scores.softmax(dim=-1) @ value
 
 
 class FaceBodyStem(nn.Module):
-    """(B, 6, 224, 224), the face's channels first -> (B, 192, 28, 28)."""
+    """Patch embedding of a face and a body."""
 
     def __init__(self) -> None:
         super().__init__()
         self.face, self.body, self.cross = Stem(), Stem(), CrossAttention()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 6, 224, 224) -> (B, 192, 28, 28)."""
+        """Return patches (B, 192, 28, 28).
+
+        Args:
+            images: (B, 6, 224, 224), the face's channels first.
+        """
         return self.cross(self.face(images[:, :3]), self.body(images[:, 3:]))  # type: ignore[no-any-return]
 
 
 class TokenClassifierHead(nn.Module):
-    """Logits from all tokens (B, 1 + N, C): the class token's, and half the highest of the others', each logit by itself."""
+    """A classifier of all tokens.
 
-    def __init__(self, features: int, count: int) -> None:
+    Each logit is that of the class token plus half the highest of the patch tokens.
+
+    Args:
+        features: width of a token.
+        n_classes: number of logits.
+    """
+
+    def __init__(self, features: int, n_classes: int) -> None:
         super().__init__()
-        self.whole, self.tokens = nn.Linear(features, count), nn.Linear(features, count)
+        self.whole, self.tokens = nn.Linear(features, n_classes), nn.Linear(features, n_classes)
         for layer in (self.whole, self.tokens):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, 1 + N, F) -> (B, C)."""
+        """Return logits (B, C) of tokens (B, 1 + N, F), the class token first."""
         return self.whole(tokens[:, 0]) + TOKENS_SHARE * self.tokens(tokens[:, 1:]).amax(dim=1)  # type: ignore[no-any-return]
 
 
 class MiVOLO(nn.Module):
-    """Normalised images (B, 3 or 6, 224, 224) -> the age's number (B, 1), then the logits of each further task.
+    """MiVOLO-D1, or VOLO-D1 without bodies.
 
-    A face or a body that is not there is a black picture, normalised like any other.
+    Normalized images (B, 3 or 6, 224, 224) -> scaled age (B, 1), followed by the logits of each auxiliary target.
+
+    A missing face or body is a black image, normalized like the others.
+
+    Args:
+        bodies: whether the input has a body beside the face.
 
     Attributes:
         embed: images -> patches.
         trunk: timm's VOLO-D1 without its own embedding and classifiers.
-        answers: what is asked of all tokens: age, gender (trained when it is a task), and whatever else a run learns.
-        bodies: whether a body is seen beside the face.
+        answers: classifiers of the tokens: age, gender (trained if it is an auxiliary target), and other auxiliary targets.
+        bodies: as given.
     """
 
     def __init__(self, bodies: bool) -> None:
@@ -137,39 +158,61 @@ class MiVOLO(nn.Module):
             {"age": TokenClassifierHead(self.width, 1), "gender": TokenClassifierHead(self.width, len(GENDERS))}
         )
         self.answers["gender"].requires_grad_(False)
-        self._asked = ["age"]
-        self._said = 1
+        self._outputs = ["age"]
+        self._n_logits = 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3 or 6, 224, 224) -> (B, 1 + further logits)."""
+        """Return scaled age and auxiliary logits (B, 1 + logits).
+
+        Args:
+            images: (B, 3 or 6, 224, 224), normalized.
+        """
         tokens = self.tokens(images)
-        return torch.cat([self.answers[name](tokens) for name in self._asked], dim=1)
+        return torch.cat([self.answers[name](tokens) for name in self._outputs], dim=1)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """(B, 3 or 6, 224, 224) -> (B, 1 + 196, 384): the class token and the others, normalised."""
+        """Return normalized tokens (B, 1 + 196, 384), the class token first.
+
+        Args:
+            images: (B, 3 or 6, 224, 224), normalized.
+        """
         patches = self.embed(images).permute(0, 2, 3, 1)
         return self.trunk.norm(self.trunk.forward_cls(self.trunk.forward_tokens(patches)))  # type: ignore[no-any-return]
 
     def add_task(self, name: str, classes: Sequence[str]) -> nn.Module:
-        """Gender is answered already; anything else is asked of the same tokens."""
-        native = name == "gender" and "gender" in self.answers and set(classes) <= set(GENDERS)
-        key = name if native else f"task {len(self._asked)}"
-        if not native:
+        """Add an auxiliary target.
+
+        Gender uses the published classifier; others get a new one on the same tokens.
+
+        Args:
+            name: the target, e.g. "gender".
+            classes: its classes, in the order of the logits.
+        """
+        is_published = name == "gender" and "gender" in self.answers and set(classes) <= set(GENDERS)
+        key = name if is_published else f"task {len(self._outputs)}"
+        if not is_published:
             self.answers[key] = TokenClassifierHead(self.width, len(classes))
         self.answers[key].requires_grad_(True)
-        self._asked.append(key)
-        start = self._said
-        order = [GENDERS.index(label) for label in classes] if native else range(len(classes))
-        self._said += len(GENDERS) if native else len(classes)
-        return SelectColumns([start + place for place in order])
+        self._outputs.append(key)
+        start = self._n_logits
+        order = [GENDERS.index(label) for label in classes] if is_published else range(len(classes))
+        self._n_logits += len(GENDERS) if is_published else len(classes)
+        return SelectColumns([start + column for column in order])
 
 
 def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """MiVOLO-D1, or with faces alone VOLO-D1, randomly initialised; one of its features is the age's.
+    """Create MiVOLO-D1, or VOLO-D1 for faces alone, with random weights.
+
+    Args:
+        size: the side of the input, pixels; must be 224.
+        bodies: whether the input has a body beside the face.
+
+    Returns:
+        The backbone, and the number of its features of the age, 1.
 
     Raises:
-        UserError: not 224 pixels.
+        UserError: `size` is not 224.
     """
     if size != SIZE:
-        raise UserError(f"agebench.mivolo-d1 takes images of {SIZE} px, not of {size}: model.size = {SIZE}")
+        raise UserError(f"agebench.mivolo-d1 accepts images of {SIZE} px, not of {size}. Set model.size = {SIZE}")
     return MiVOLO(bodies), 1

@@ -1,4 +1,4 @@
-"""From the names and dictionaries of the official repositories to ours: facts about files, no more."""
+"""Maps from the tensor names of MiVOLO and SwinFace checkpoints to ours."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.models.architectures.checkpoint_io import (
@@ -19,42 +19,49 @@ from agebench.models.architectures.checkpoint_io import (
 from agebench.models.architectures.mivolo import GENDERS, MiVOLO
 from agebench.models.architectures.swinface import BRANCHES, SwinFace
 from agebench.models.heads.minmax_regression import MinMaxRegressionHead
+from agebench.types import WeightsKind, WeightsSource
 
 SWINFACE_PARTS = ("backbone", "fam", "tss", "om")
-Places = list[tuple[str, slice]] | None
+Targets = list[tuple[str, slice]] | None
 
 
-def load_published(model: AgeModel, card: Architecture, path: Path) -> str:
-    """Load their authors' weights into a model of the zoo; returns what was taken from where, for the manifest.
+def load_published(model: AgeModel, card: Architecture, path: Path) -> WeightsSource:
+    """Load the authors' weights; return their origin, for the manifest.
+
+    Args:
+        model: the model, which receives the weights.
+        card: its name and head, for messages.
+        path: the authors' checkpoint.
 
     Raises:
-        UserError: no such file, one that would run code, one of another model, or one that does not fit altogether.
+        UserError: the file does not exist, would run code, is of another model, or does not fit the model completely.
     """
     if not isinstance(model.head, MinMaxRegressionHead):
         raise UserError(
-            f"{path}: the authors' weights say the age by the head 'normalised'; with --head {card.head} the model starts at random"
+            f"{path}: the authors' weights need the head 'normalised', not '{card.head}'. Set --head normalised, or start "
+            "from random weights with --no-pretrained"
         )
     content = read_checkpoint(path)
     kind = "swinface" if "state_dict_backbone" in content else "mivolo" if "min_age" in content else ""
-    wanted = "swinface" if isinstance(model.backbone, SwinFace) else "mivolo"
-    if kind != wanted:
-        holds = {"swinface": "SwinFace", "mivolo": "MiVOLO"}.get(kind, "neither MiVOLO nor SwinFace")
-        raise UserError(f"{path}: holds {holds}, not what '{card.name}' is; it has the keys {_keys(content)}")
-    done = (_load_swinface if kind == "swinface" else _load_mivolo)(model, content, str(path))
-    return f"its authors' weights, file {path.name}: {done}"
+    expected_kind = "swinface" if isinstance(model.backbone, SwinFace) else "mivolo"
+    if kind != expected_kind:
+        title = {"swinface": "SwinFace", "mivolo": "MiVOLO"}.get(kind, "neither MiVOLO nor SwinFace")
+        raise UserError(f"{path}: contains {title}, which does not fit '{card.name}'. Its keys: {_keys(content)}")
+    summary = (_load_swinface if kind == "swinface" else _load_mivolo)(model, content, str(path))
+    return WeightsSource(WeightsKind.PUBLISHED, path.name, summary)
 
 
 def _load_swinface(model: AgeModel, content: dict[str, Any], source: str) -> str:
-    theirs = {
+    published = {
         f"{part}.{name}": value
         for part in SWINFACE_PARTS
         for name, value in state_dict(content, f"state_dict_{part}", source).items()
     }
     assert isinstance(model.head, MinMaxRegressionHead)
-    done = load_state_dict_mapped(_Weights(model), theirs, _swinface_name, source=source)
-    # The four numbers of the head are no weights of theirs: they say years, unscaled and unclamped.
+    summary = load_state_dict_mapped(_Weights(model), published, _swinface_name, source=source)
+    # The authors' output is the age in years, neither scaled nor clamped.
     model.head.publish(0.0, 1.0, 0.0)
-    return done + _aside(content, {f"state_dict_{part}" for part in SWINFACE_PARTS})
+    return summary + _unused(content, {f"state_dict_{part}" for part in SWINFACE_PARTS})
 
 
 def _load_mivolo(model: AgeModel, content: dict[str, Any], source: str) -> str:
@@ -62,29 +69,31 @@ def _load_mivolo(model: AgeModel, content: dict[str, Any], source: str) -> str:
     assert isinstance(backbone, MiVOLO)
     assert isinstance(model.head, MinMaxRegressionHead)
     key = next((key for key in ("state_dict_ema", "model_ema") if content.get(key)), "state_dict")  # as timm chooses
-    theirs = state_dict(content, key, source)
-    # The tables of feature distribution smoothing serve training alone; the authors' own loading drops them too.
-    theirs = {name: value for name, value in theirs.items() if "fds." not in name}
-    bodies = bool(content.get("with_persons_model", "patch_embed.conv1.0.weight" in theirs))
+    published = state_dict(content, key, source)
+    # The tables of feature distribution smoothing are for training alone; the authors' code drops them too.
+    published = {name: value for name, value in published.items() if "fds." not in name}
+    bodies = bool(content.get("with_persons_model", "patch_embed.conv1.0.weight" in published))
     if bodies != backbone.bodies:
-        fits = "mivolo-d1" if bodies else "volo-d1"
+        name = "mivolo-d1" if bodies else "volo-d1"
         raise UserError(
-            f"{source}: is of the model that sees {'faces and bodies' if bodies else 'faces alone'}: --model {fits}"
+            f"{source}: the weights are for {'faces and bodies' if bodies else 'faces alone'}. Set --model {name}"
         )
     youngest, oldest, mean = (plain_number(content, name, source) for name in ("min_age", "max_age", "avg_age"))
     if youngest >= oldest:
-        raise UserError(f"{source}: min_age = {youngest:g} is not below max_age = {oldest:g}")
+        raise UserError(f"{source}: min_age = {youngest:g} must be below max_age = {oldest:g}")
     age_only = bool(content.get("no_gender", False))
     if age_only:
         del backbone.answers["gender"]
-    done = load_state_dict_mapped(_Weights(model), theirs, lambda name: _mivolo_name(name, age_only), source=source)
+    summary = load_state_dict_mapped(
+        _Weights(model), published, lambda name: _mivolo_name(name, age_only), source=source
+    )
     model.head.publish(youngest, oldest, mean)
-    said = f", ages {youngest:g} to {oldest:g}, mean {mean:g}{', no gender' if age_only else ''}"
-    return done + said + _aside(content, {key, "min_age", "max_age", "avg_age", "no_gender", "with_persons_model"})
+    ages = f", ages {youngest:g} to {oldest:g}, mean {mean:g}{', no gender' if age_only else ''}"
+    return summary + ages + _unused(content, {key, "min_age", "max_age", "avg_age", "no_gender", "with_persons_model"})
 
 
 class _Weights(nn.Module):
-    """An age model without its head's numbers: what weights are loaded into."""
+    """The weights of an age model without the buffers of its head."""
 
     def __init__(self, model: AgeModel) -> None:
         super().__init__()
@@ -107,11 +116,11 @@ _SWINFACE_NAMES = [
 _OUTPUTS = [name for group in BRANCHES for name in group]
 
 
-def _swinface_name(name: str) -> Places:
+def _swinface_name(name: str) -> Targets:
     if name.endswith(("relative_position_index", "attn_mask")):
         return None
     if match := re.fullmatch(r"backbone\.layers\.(\d+)\.downsample\.(.*)", name):
-        # They merge patches at the end of a stage, timm at the beginning of the next.
+        # The authors merge patches at the end of a stage, timm at the beginning of the next.
         return [(f"backbone.trunk.layers.{int(match[1]) + 1}.downsample.{match[2]}", ALL_KEYS)]
     if match := re.fullmatch(r"om\.output_fcs\.(\d+)\.(.*)", name):
         if int(match[1]) >= len(_OUTPUTS):
@@ -137,12 +146,12 @@ _MIVOLO_NAMES = [
 ]
 
 
-def _mivolo_name(name: str, age_only: bool) -> Places:
+def _mivolo_name(name: str, age_only: bool) -> Targets:
     if match := re.fullmatch(r"(head|aux_head)\.(weight|bias)", name):
         layer = f"{'whole' if match[1] == 'head' else 'tokens'}.{match[2]}"
         if age_only:
             return [(f"backbone.answers.age.{layer}", ALL_KEYS)]
-        genders = len(GENDERS)  # the first logits; then the age
+        genders = len(GENDERS)  # the first logits; the age follows
         return [
             (f"backbone.answers.gender.{layer}", slice(0, genders)),
             (f"backbone.answers.age.{layer}", slice(genders, None)),
@@ -150,18 +159,18 @@ def _mivolo_name(name: str, age_only: bool) -> Places:
     return _renamed(name, _MIVOLO_NAMES)
 
 
-def _renamed(name: str, rules: list[tuple[str, str]]) -> Places:
-    for pattern, ours in rules:
+def _renamed(name: str, rules: list[tuple[str, str]]) -> Targets:
+    for pattern, target in rules:
         if match := re.fullmatch(pattern, name):
-            return [(match.expand(ours), ALL_KEYS)]
+            return [(match.expand(target), ALL_KEYS)]
     return []
 
 
-def _aside(content: dict[str, Any], used: set[str]) -> str:
-    rest = {key: value for key, value in content.items() if key not in used}
-    return f"; left aside, of no use here: {_keys(rest)}" if rest else ""
+def _unused(content: dict[str, Any], used: set[str]) -> str:
+    unused = {key: value for key, value in content.items() if key not in used}
+    return f"; not used: {_keys(unused)}" if unused else ""
 
 
 def _keys(content: dict[str, Any]) -> str:
-    shown = [str(key)[:40] for key in content][:8]
-    return ", ".join(shown) + (", …" if len(content) > len(shown) else "") or "none"
+    names = [str(key)[:40] for key in content][:8]
+    return ", ".join(names) + (", …" if len(content) > len(names) else "") or "none"

@@ -1,7 +1,9 @@
-"""SwinFace (Qin et al., IEEE TCSVT 2023): one Swin-T, and for each group of tasks its own choice of levels and channels.
+"""SwinFace (Qin et al., IEEE TCSVT 2023): a Swin-T for several facial tasks.
 
-Eleven branches look at the features of all four stages. The names below are those of the authors' 42 outputs; age and what
-a run asks for beside it are computed and trained, the others keep the weights they were given.
+Each group of tasks has its own attention over levels and channels.
+
+Eleven branches use the features of all four stages. The names below are those of the authors' 42 outputs; the age and the
+auxiliary targets of a run are computed and trained, and the weights of the others do not change.
 """
 
 from collections.abc import Sequence
@@ -16,14 +18,14 @@ from agebench.errors import UserError
 from agebench.models.auxiliary_heads import SelectColumns
 
 SIZE, WIDTH = 112, 512
-DEPTHS = (2, 2, 6, 2)  # blocks of each stage
-# Channels of what each stage gives on, and of what a branch makes of them: 512 in all, shared out in proportion.
+DEPTHS = (2, 2, 6, 2)  # blocks per stage
+# Output channels of each stage, and the channels of a branch for each: 512 in total, in proportion.
 LEVELS = (192, 384, 768, 768)
 SHARES = (47, 93, 186, 186)
 REDUCTION, BATCH_NORM_EPS, DROPOUT = 16, 2e-5, 0.5
 ATTRIBUTE = 2
 AGE_BRANCH = 1
-# Branch -> its outputs and how many logits each has.
+# For each branch: output -> number of logits.
 BRANCHES: tuple[dict[str, int], ...] = (
     {"gender": 2},
     {"age": 1, "young": 2},
@@ -50,7 +52,11 @@ GENDERS = ("female", "male")  # CelebA's attribute is `Male`
 
 
 class ChannelGate(nn.Module):
-    """Each channel times a weight in [0, 1], from its mean and its maximum (CBAM, Woo et al. 2018, section 3)."""
+    """Channel attention from mean and maximum (CBAM, Woo et al. 2018, section 3).
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,7 +64,7 @@ class ChannelGate(nn.Module):
         self.squeeze, self.excite = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
+        """Return the maps (B, C, H, W), each channel times its weight in [0, 1]."""
         weight = self._score(maps.mean(dim=(2, 3))) + self._score(maps.amax(dim=(2, 3)))
         return maps * torch.sigmoid(weight)[:, :, None, None]
 
@@ -67,7 +73,7 @@ class ChannelGate(nn.Module):
 
 
 class Branch(nn.Module):
-    """Multi-level channel attention (section III-C), then the group's own two layers: maps (B, 2112, 7, 7) -> (B, 512)."""
+    """Multi-level channel attention (section III-C), followed by two linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +87,7 @@ class Branch(nn.Module):
         self.apply(_small_start)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, 2112, 7, 7) -> (B, 512)."""
+        """Return features (B, 512) of maps (B, 2112, 7, 7)."""
         levels = torch.split(maps, list(LEVELS), dim=1)
         mixed = torch.cat([convolve(level) for convolve, level in zip(self.convolutions, levels, strict=True)], dim=1)
         pooled = self.norm(F.relu(self.gate(mixed)).amax(dim=(2, 3)))
@@ -90,19 +96,21 @@ class Branch(nn.Module):
 
 
 class SwinFace(nn.Module):
-    """Images (B, 3, 112, 112) scaled to [-1, 1] -> the features of the age's branch (B, 512), then each further task's logits.
+    """The backbone of SwinFace.
+
+    Images (B, 3, 112, 112) in [-1, 1] -> features of the age branch (B, 512), then logits of each auxiliary target.
 
     Attributes:
         trunk: timm's Swin-T with patches of 2 pixels.
-        recognition: the trunk's last features -> the 512 numbers that faces are compared by.
-        spare: in the authors' weights, of no effect; kept so that these come back whole.
-        branches: one a group of tasks, see `BRANCHES`.
-        outputs: linear layers by the output's name; the age's is the age model's head.
+        recognition: the trunk's last features -> the embedding (B, 512) for face recognition.
+        spare: an unused layer of the authors' weights, kept so that they load completely.
+        branches: one per group of tasks, in the order of `BRANCHES`, then one per new auxiliary target.
+        outputs: linear layers by the name of the output; that of the age is the head of the age model.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # torch's own LayerNorm has the eps that the authors use; timm's default for Swin is the same.
+        # The eps of torch's LayerNorm, timm's default for Swin, is that of the authors.
         self.trunk = SwinTransformer(
             img_size=SIZE, patch_size=2, num_classes=0, depths=DEPTHS, window_size=7, drop_path_rate=0.1
         )
@@ -120,31 +128,42 @@ class SwinFace(nn.Module):
                 name: nn.Linear(WIDTH, size)
                 for group in BRANCHES
                 for name, size in group.items()
-                if name != "age"  # that one is the head
+                if name != "age"  # the head of the age model
             }
         )
-        for fresh in (self.recognition, self.spare, self.outputs):
-            fresh.apply(_small_start)
-        self._asked: list[tuple[int, str]] = []  # branch and output of each task beside age
-        self._said = WIDTH
-        # Neither branches without labels nor the trunk's last norm, which serves recognition alone, can be trained here.
-        for part in (self.recognition, self.spare, self.outputs, self.branches, self.trunk.norm):
-            part.requires_grad_(False)
+        for layers in (self.recognition, self.spare, self.outputs):
+            layers.apply(_small_start)
+        self._targets: list[tuple[int, str]] = []  # branch and output of each auxiliary target
+        self._n_columns = WIDTH
+        # Branches without labels and the trunk's last norm, which only recognition uses, cannot be trained here.
+        for module in (self.recognition, self.spare, self.outputs, self.branches, self.trunk.norm):
+            module.requires_grad_(False)
         self.branches[AGE_BRANCH].requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 112, 112) -> (B, 512 + the tasks' logits)."""
+        """Return age features and auxiliary logits (B, 512 + logits).
+
+        Args:
+            images: (B, 3, 112, 112) in [-1, 1].
+        """
         maps = self.levels(images)[0]
-        said = [self.outputs[name](self.branches[place](maps)) for place, name in self._asked]
-        return torch.cat([self.branches[AGE_BRANCH](maps), *said], dim=1)
+        logits = [self.outputs[name](self.branches[branch](maps)) for branch, name in self._targets]
+        return torch.cat([self.branches[AGE_BRANCH](maps), *logits], dim=1)
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """All levels as one map (B, 2112, 7, 7), and the last stage's features (B, 7, 7, 768)."""
+        """Return the features of all stages.
+
+        Args:
+            images: (B, 3, 112, 112).
+
+        Returns:
+            All levels as one map (B, 2112, 7, 7), and the features of the last stage (B, 7, 7, 768).
+        """
         stages: list[Any] = list(self.trunk.layers)
         features = stages[0](self.trunk.patch_embed(images))
         levels = []
         for stage in stages[1:]:
-            # A level is what its stage hands on: merged patches, not yet seen by the next stage's blocks.
+            # A level is the input of the next stage's blocks: merged patches.
             features = stage.downsample(features)
             levels.append(features)
             features = stage.blocks(features)
@@ -154,36 +173,51 @@ class SwinFace(nn.Module):
         return torch.cat([F.avg_pool2d(level, level.shape[2] // side) for level in maps], dim=1), features
 
     def embedding(self, images: Tensor) -> Tensor:
-        """(B, 3, 112, 112) -> (B, 512): faces of one person lie close to one another by the cosine."""
-        return self._recognise(self.levels(images)[1])
+        """Return recognition embeddings (B, 512), to be compared by their cosine.
+
+        Args:
+            images: (B, 3, 112, 112) in [-1, 1].
+        """
+        return self._embed(self.levels(images)[1])
 
     def everything(self, images: Tensor) -> dict[str, Tensor]:
-        """All that the authors' weights say but the age: each output's logits (B, 2 or 7), and `embedding` (B, 512)."""
+        """Return all outputs except the age.
+
+        Args:
+            images: (B, 3, 112, 112).
+
+        Returns:
+            Output -> logits (B, 2 or 7), and "embedding" -> (B, 512).
+        """
         maps, last = self.levels(images)
-        said: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         for branch, group in zip(self.branches, BRANCHES, strict=False):
             features = branch(maps)
-            said |= {name: self.outputs[name](features) for name in group if name in self.outputs}
-        return said | {"embedding": self._recognise(last)}
+            outputs |= {name: self.outputs[name](features) for name in group if name in self.outputs}
+        return outputs | {"embedding": self._embed(last)}
 
-    def _recognise(self, last: Tensor) -> Tensor:
+    def _embed(self, last: Tensor) -> Tensor:
         return self.recognition(self.trunk.norm(last).mean(dim=(1, 2)))  # type: ignore[no-any-return]
 
     def add_task(self, name: str, classes: Sequence[str]) -> nn.Module:
-        """Gender has a branch already; anything else gets a new one."""
-        native = name == "gender" and set(classes) <= set(GENDERS)
-        place, output = (0, name) if native else (len(self.branches), f"task {len(self._asked)}")
-        if not native:
+        """Add an auxiliary target; gender uses the published branch, others get a new one.
+
+        Args:
+            name: the target, e.g. "gender".
+            classes: its classes, in the order of the logits.
+        """
+        is_published = name == "gender" and set(classes) <= set(GENDERS)
+        branch, output = (0, name) if is_published else (len(self.branches), f"task {len(self._targets)}")
+        if not is_published:
             self.branches.append(Branch())
             self.outputs[output] = nn.Linear(WIDTH, len(classes)).apply(_small_start)
-        self.branches[place].requires_grad_(True)
+        self.branches[branch].requires_grad_(True)
         self.outputs[output].requires_grad_(True)
-        self._asked.append((place, output))
-        start = self._said
-        self._said += len(GENDERS) if native else len(classes)
-        return SelectColumns(
-            [start + at for at in ([GENDERS.index(one) for one in classes] if native else range(len(classes)))]
-        )
+        self._targets.append((branch, output))
+        start = self._n_columns
+        self._n_columns += len(GENDERS) if is_published else len(classes)
+        columns = [GENDERS.index(label) for label in classes] if is_published else range(len(classes))
+        return SelectColumns([start + column for column in columns])
 
 
 def _small_start(module: nn.Module) -> None:
@@ -194,13 +228,20 @@ def _small_start(module: nn.Module) -> None:
 
 
 def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """SwinFace, randomly initialised, and the width of its features of age.
+    """Create SwinFace with random weights.
+
+    Args:
+        size: the side of the input, pixels; must be 112.
+        bodies: whether the input has a body beside the face; must be false.
+
+    Returns:
+        The backbone, and the number of its features of the age.
 
     Raises:
-        UserError: not 112 pixels, or with bodies.
+        UserError: `size` is not 112, or `bodies` is true.
     """
     if size != SIZE:
-        raise UserError(f"agebench.swinface takes faces of {SIZE} px, not of {size}: model.size = {SIZE}")
+        raise UserError(f"agebench.swinface accepts faces of {SIZE} px, not of {size}. Set model.size = {SIZE}")
     if bodies:
-        raise UserError("agebench.swinface sees faces alone; bodies = true is for agebench.mivolo-d1")
+        raise UserError('agebench.swinface accepts faces alone. Set bodies = false, or backbone = "agebench.mivolo-d1"')
     return SwinFace(), WIDTH

@@ -1,29 +1,35 @@
-"""Heads: features in, logits out, and what the logits say about age. One file a head."""
+"""Age heads: features -> logits -> age estimates."""
 
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.models.heads.base import AgeEstimate, Head
+from agebench.models.heads.base import AgeEstimate, Head, average_estimates
 from agebench.registry.builtin import heads
 
-__all__ = ["AgeEstimate", "Head", "create", "heads", "names"]
+__all__ = ["AgeEstimate", "Head", "average_estimates", "create", "heads", "names"]
 
 
 def names() -> list[str]:
-    """All heads that can be created."""
+    """Return the names of all registered heads."""
     return heads.names()
 
 
 def create(name: str, *, in_features: int, ages: tuple[int, int] = (0, 100), **options: Any) -> Head:
-    """The head `name` for features of width `in_features` and ages from `ages[0]` to `ages[1]`, both included.
+    """Create a head by name.
+
+    Args:
+        name: the registered name of the head.
+        in_features: width of the backbone's features.
+        ages: first and last age in whole years, both included.
+        options: the head's own options.
 
     Raises:
-        UserError: no such head, an option it does not have, or a value that it cannot take, such as one that asks for more memory
-            than there is.
+        UserError: the head is not registered, does not have an option, or does not accept its value, such as one that needs
+            more memory than is available.
     """
-    kind: type[Head] = heads.get(name)
+    head_class: type[Head] = heads.get(name)
     try:
-        return kind(in_features, ages, **options)
+        return head_class(in_features, ages, **options)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"head '{name}': {reason}") from error

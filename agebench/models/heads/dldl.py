@@ -1,4 +1,4 @@
-"""Deep label distribution learning: an age is a normal distribution over ages."""
+"""Deep label distribution learning: labels are normal distributions over ages."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ class DLDLHead(DistributionHead):
     Args:
         in_features: width of the backbone's features.
         ages: first and last age.
-        sigma: standard deviation of the label distribution, years; the paper's 2 where a dataset states none.
-        options: see `DistributionHead`.
+        sigma: standard deviation of the label distribution, years; the paper uses 2 for datasets that state none.
+        options: `decode` and `dropout` of `DistributionHead`.
     """
 
     def __init__(
@@ -28,22 +28,29 @@ class DLDLHead(DistributionHead):
         self.sigma = sigma
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Return the KL divergence (B,) from normal densities at the whole ages, normalized to sum to 1."""
+        """Return the KL divergence (B,) from the label distributions.
+
+        Labels are normal densities at the whole ages, normalized to sum to 1.
+
+        Args:
+            log_probs: (B, A) log probabilities of the classes.
+            age: (B,) labels in years, within the head's range.
+        """
         squared_distance = (self.grid.to(age.dtype) - age[:, None]) ** 2
         target = (squared_distance / (-2 * self.sigma**2)).clamp(min=MIN_LOG_WEIGHT).log_softmax(dim=1)
         return (target.exp() * (target - log_probs)).sum(dim=1)
 
 
 class DLDLv2Head(DLDLHead):
-    """DLDL and the expectation's absolute error.
+    """DLDL plus the absolute error of the expectation.
 
     Gao, Zhou, Wu, Geng: Age Estimation Using Expectation of Label Distribution Learning. IJCAI 2018, eq. 8 to 10.
 
     Args:
         in_features: width of the backbone's features.
         ages: first and last age.
-        weight: lambda, of the absolute error in years; the paper's 1.
-        options: `sigma`, and see `DistributionHead`.
+        weight: weight lambda of the absolute error in years; the paper uses 1.
+        options: `sigma` of `DLDLHead`; `decode` and `dropout` of `DistributionHead`.
     """
 
     def __init__(
@@ -53,5 +60,10 @@ class DLDLv2Head(DLDLHead):
         self.weight = weight
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Return KL divergence + weight * |expectation - age|, (B,)."""
+        """Return KL divergence + weight * |expectation - age|, (B,).
+
+        Args:
+            log_probs: (B, A) log probabilities of the classes.
+            age: (B,) labels in years, within the head's range.
+        """
         return super().sample_losses(log_probs, age) + self.weight * (self.mean(log_probs.exp()) - age).abs()

@@ -6,26 +6,28 @@ from torch import Tensor
 
 from agebench.models.heads._distribution import DistributionHead
 
-# Keeps the logarithm finite; the official code's constant.
+# Keeps the logarithm finite; value of the official code.
 EPSILON = 1e-3
 
 
 class MeanResidueHead(DistributionHead):
     """CE + mean_weight * (mean - age)^2 / 2 + residue_weight * entropy of the residue.
 
-    The residue holds the probabilities that lie below the true age's own; K, the number of ages left out of it, adapts to each face
-    and is logged. The sum runs over all ages: those left out add the constant -EPSILON log(EPSILON) each.
+    The residue consists of the probabilities below that of the true age. K, the number of excluded ages, adapts to each face
+    and is logged. The sum runs over all ages; each excluded age adds the constant -EPSILON log(EPSILON).
 
-    Zhao et al.: Adaptive Mean-Residue Loss for Robust Facial Age Estimation. ICME 2022; formulas as in the official code, weights
-    as published for ResNet.
+    Zhao et al.: Adaptive Mean-Residue Loss for Robust Facial Age Estimation. ICME 2022; formulas as in the official code, with
+    the weights published for ResNet.
 
     Args:
         in_features: width of the backbone's features.
         ages: first and last age.
-        mean_weight: lambda 1.
-        residue_weight: lambda 2.
-        options: see `DistributionHead`.
+        mean_weight: weight lambda 1 of the squared error of the mean.
+        residue_weight: weight lambda 2 of the entropy of the residue.
+        options: `decode` and `dropout` of `DistributionHead`.
     """
+
+    has_cross_entropy = True
 
     def __init__(
         self,
@@ -40,7 +42,12 @@ class MeanResidueHead(DistributionHead):
         self.mean_weight, self.residue_weight = mean_weight, residue_weight
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Return the sum of the three terms, (B,)."""
+        """Return the sum of the three terms, (B,).
+
+        Args:
+            log_probs: (B, A) log probabilities of the classes.
+            age: (B,) labels in years, within the head's range.
+        """
         probs = log_probs.exp()
         squared_error = (self.mean(probs) - age) ** 2
         residue = self._in_residue(probs.detach(), age) * probs + EPSILON
@@ -48,7 +55,12 @@ class MeanResidueHead(DistributionHead):
         return self.cross_entropy(log_probs, age) + self.mean_weight / 2 * squared_error + self.residue_weight * entropy
 
     def metrics(self, logits: Tensor, age: Tensor) -> dict[str, Tensor]:
-        """The mean K."""
+        """Return the mean K, named `k`.
+
+        Args:
+            logits: (B, A), from `forward`.
+            age: (B,) float years.
+        """
         residue = self._in_residue(self.upcast(logits).softmax(dim=1), self.clamp_ages(age))
         return {"k": (1 - residue).sum(dim=1).mean()}
 

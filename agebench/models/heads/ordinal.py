@@ -1,4 +1,4 @@
-"""Ages as answers to 'older than k?': OR-CNN, CORAL and CORN."""
+"""Ordinal regression by binary classifiers: OR-CNN, CORAL and CORN."""
 
 import torch
 import torch.nn.functional as F
@@ -8,25 +8,24 @@ from agebench.models.heads.base import AgeEstimate, Head, age_grid
 
 DECODINGS = ("rank", "expectation")
 
-# CORAL's biases span about +-5, its weights hundredths, and AdamW moves all parameters alike, by the learning rate a step:
-# kept at a tenth of their size, the biases get where they belong within a short training.
+# CORAL's biases span about +-5 and its weights hundredths, but AdamW changes all parameters by about the learning rate per step.
+# Stored at a tenth of their size, the biases converge within a short training.
 BIAS_SCALE = 10.0
 
 
 class OrdinalHead(Head):
-    """K - 1 binary questions for K ages: is the face older than `ages[0] + k`?
+    """K - 1 binary classifiers for K ages: is the face older than `ages[0] + k`?
 
-    Ages outside the range answer all questions alike; a fractional age answers them as it should.
+    For a label outside the range all targets are equal; a fractional label is compared with the whole thresholds.
 
     Args:
         in_features: width of the backbone's features.
         ages: first and last age.
-        decode: "rank" counts the questions answered yes with more than one half, as the papers do; "expectation" sums
-            the probabilities.
+        decode: "rank" counts the probabilities above one half, as in the papers; "expectation" sums the probabilities.
         dropout: share of features dropped in training.
 
     Raises:
-        TypeError: an unknown way to decode.
+        TypeError: `decode` is unknown.
     """
 
     grid: Tensor
@@ -36,45 +35,64 @@ class OrdinalHead(Head):
     ) -> None:
         super().__init__(in_features, ages)
         if decode not in DECODINGS:
-            raise TypeError(f"decode = {decode!r}: one of {', '.join(DECODINGS)}")
+            raise TypeError(f"decode = {decode!r}: must be one of {', '.join(DECODINGS)}")
         self.register_buffer("grid", age_grid(ages), persistent=False)
         self.out_features = ages[1] - ages[0]
         self.decoding = decode
         self.dropout = nn.Dropout(dropout)
 
     def levels(self, age: Tensor, like: Tensor) -> Tensor:
-        """(B, K - 1) 1 where the age is above the threshold, else 0."""
+        """Return the targets (B, K - 1): 1 where the age is above the threshold, else 0.
+
+        Args:
+            age: (B,) float years.
+            like: a tensor of the precision to return.
+        """
         return (age.to(like.dtype)[:, None] > self.grid[:-1].to(like.dtype)).to(like.dtype)
 
-    def shares_above(self, ages: Tensor) -> Tensor:
-        """(K - 1,) of training ages above each threshold, kept off 0 and 1."""
-        share = (ages[:, None] > self.grid[:-1]).float().mean(dim=0)
-        return share.clamp(0.5 / len(ages), 1 - 0.5 / len(ages))
+    def fraction_above(self, ages: Tensor) -> Tensor:
+        """Return the fractions (K - 1,) of ages (N,) above each threshold.
 
-    def age_of(self, above: Tensor) -> Tensor:
-        """(B,) years from the probabilities (B, K - 1) of being above each threshold."""
-        counted = above.sum(dim=1) if self.decoding == "expectation" else (above > 0.5).to(above.dtype).sum(dim=1)
-        return counted + float(self.ages[0])
+        They are clamped away from 0 and 1.
+        """
+        fraction = (ages[:, None] > self.grid[:-1]).float().mean(dim=0)
+        return fraction.clamp(0.5 / len(ages), 1 - 0.5 / len(ages))
+
+    def decode_age(self, above: Tensor) -> Tensor:
+        """Return the ages (B,), years.
+
+        Args:
+            above: (B, K - 1) probabilities of being above each threshold.
+        """
+        count = above.sum(dim=1) if self.decoding == "expectation" else (above > 0.5).to(above.dtype).sum(dim=1)
+        return count + float(self.ages[0])
 
     def with_probs(self, above: Tensor) -> AgeEstimate:
-        """Age, and the distribution whose cumulative probabilities `above` are (they must not rise)."""
-        one, none = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
-        probs = torch.cat([one, above], dim=1) - torch.cat([above, none], dim=1)
+        """Return the estimates with the distribution of given cumulative probabilities.
+
+        Args:
+            above: (B, K - 1) probabilities of being above each threshold, not increasing along a row.
+        """
+        ones, zeros = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
+        probs = torch.cat([ones, above], dim=1) - torch.cat([above, zeros], dim=1)
         mean = (probs * self.grid).sum(dim=1)
         std = (probs * (self.grid[None, :] - mean[:, None]) ** 2).sum(dim=1).clamp(min=0).sqrt()
-        return AgeEstimate(self.age_of(above), probs, std)
+        return AgeEstimate(self.decode_age(above), probs, std)
 
 
 class ORCNNHead(OrdinalHead):
-    """Independent questions: a linear unit each. Their answers need not agree, so there is no distribution.
+    """Independent classifiers, one linear unit each.
+
+    They can contradict each other, so that there is no distribution.
 
     Niu, Zhou, Wang, Gao, Hua: Ordinal Regression with Multiple Output CNN for Age Estimation. CVPR 2016, eq. 2 to 4.
 
     Args:
         in_features: width of the backbone's features.
         ages: first and last age.
-        importance: weigh question k by the square root of the number of training images on its age, as the paper does.
-        decode: see `OrdinalHead`.
+        importance: whether to weigh classifier k by the square root of the number of training images of its age, as in the
+            paper.
+        decode: "rank" or "expectation", as in `OrdinalHead`.
         dropout: share of features dropped in training.
     """
 
@@ -97,34 +115,51 @@ class ORCNNHead(OrdinalHead):
         self.register_buffer("weights", torch.ones(self.out_features))
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Start from the shares of training ages above each threshold; count the ages for `importance`."""
+        """Set the biases to the fractions of training ages above each threshold.
+
+        Also set the weights for `importance`.
+
+        Args:
+            ages: (N,) float years.
+        """
         with torch.no_grad():
-            self.linear.bias.copy_(self.shares_above(ages).logit())
+            self.linear.bias.copy_(self.fraction_above(ages).logit())
             if self.importance:
                 counts = (ages.round()[:, None] == self.grid[:-1]).float().sum(dim=0).sqrt()
                 self.weights.copy_(counts / counts.sum() * len(counts))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, in_features) -> (B, K - 1)."""
+        """Return logits (B, K - 1) for features (B, in_features)."""
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Binary cross-entropy summed over the questions, mean over the batch."""
+        """Return the mean over the batch of the summed binary cross-entropies.
+
+        Args:
+            logits: (B, K - 1), from `forward`.
+            age: (B,) float years.
+        """
         logits = self.upcast(logits)
-        each = F.binary_cross_entropy_with_logits(logits, self.levels(age, logits), reduction="none")
-        return (each * self.weights.to(logits.dtype)).sum(dim=1).mean()
+        losses = F.binary_cross_entropy_with_logits(logits, self.levels(age, logits), reduction="none")
+        return (losses * self.weights.to(logits.dtype)).sum(dim=1).mean()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
-        """Years."""
-        return AgeEstimate(self.age_of(self.upcast(logits).sigmoid()), None, None)
+        """Return ages in years for logits (B, K - 1)."""
+        return AgeEstimate(self.decode_age(self.upcast(logits).sigmoid()), None, None)
 
 
 class CORALHead(OrdinalHead):
-    """One direction in feature space, K - 1 biases: answers that agree with each other.
+    """Consistent classifiers: one direction in feature space and K - 1 biases.
 
     Cao, Mirjalili, Raschka: Rank consistent ordinal regression for neural networks. Pattern Recognition Letters 2020,
-    eq. 3 to 5. The biases are used in falling order: at the optimum they fall anyway (theorem 1), and so they do at
-    every step before it.
+    eq. 3 to 5. `forward` sorts the biases in decreasing order: they decrease at the optimum (theorem 1), and sorting
+    ensures it at every earlier step.
+
+    Args:
+        in_features: width of the backbone's features.
+        ages: first and last age.
+        decode: "rank" or "expectation", as in `OrdinalHead`.
+        dropout: share of features dropped in training.
     """
 
     def __init__(
@@ -137,31 +172,52 @@ class CORALHead(OrdinalHead):
         self.bias = nn.Parameter(torch.linspace(4, -4, self.out_features) / BIAS_SCALE)
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Start from the shares of training ages above each threshold."""
+        """Set the biases to the fractions of training ages above each threshold.
+
+        Args:
+            ages: (N,) float years.
+        """
         with torch.no_grad():
-            self.bias.copy_(self.shares_above(ages).logit() / BIAS_SCALE)
+            self.bias.copy_(self.fraction_above(ages).logit() / BIAS_SCALE)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, in_features) -> (B, K - 1), falling along each row."""
+        """Return logits (B, K - 1), decreasing along each row.
+
+        Args:
+            features: (B, in_features).
+        """
         return self.weight(self.dropout(features)) + self.bias_scale * self.bias.sort(descending=True)[0]  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Binary cross-entropy summed over the questions, mean over the batch."""
+        """Return the mean over the batch of the summed binary cross-entropies.
+
+        Args:
+            logits: (B, K - 1), from `forward`.
+            age: (B,) float years.
+        """
         logits = self.upcast(logits)
         levels = self.levels(age, logits)
         return F.binary_cross_entropy_with_logits(logits, levels, reduction="none").sum(dim=1).mean()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
-        """Years, probabilities and their standard deviation."""
+        """Return ages, probabilities and their standard deviations for logits (B, K - 1)."""
         return self.with_probs(self.upcast(logits).sigmoid().cummin(dim=1)[0])
 
 
 class CORNHead(OrdinalHead):
-    """Conditional questions: is the face older than k, given that it is older than k - 1? Their products cannot rise.
+    """Conditional classifiers: older than k, given older than k - 1?
+
+    The products of their probabilities cannot increase.
 
     Shi, Cao, Raschka: Deep Neural Networks for Rank-Consistent Ordinal Regression Based on Conditional Probabilities.
-    Pattern Analysis and Applications 2023, eq. 6. Each question is trained on the images it applies to; the sum is
-    divided by the number of all such pairs, as in the authors' code.
+    Pattern Analysis and Applications 2023, eq. 6. Each classifier is trained on the images that fulfill its
+    condition; the sum is divided by the number of all such pairs, as in the authors' code.
+
+    Args:
+        in_features: width of the backbone's features.
+        ages: first and last age.
+        decode: "rank" or "expectation", as in `OrdinalHead`.
+        dropout: share of features dropped in training.
     """
 
     def __init__(
@@ -173,24 +229,35 @@ class CORNHead(OrdinalHead):
         nn.init.zeros_(self.linear.bias)
 
     def init_from_ages(self, ages: Tensor) -> None:
-        """Start from the conditional shares of the training ages."""
-        above = self.shares_above(ages)
-        before = torch.cat([torch.ones_like(above[:1]), above[:-1]])
+        """Set the biases to the conditional fractions of the training ages.
+
+        Args:
+            ages: (N,) float years.
+        """
+        above = self.fraction_above(ages)
+        condition = torch.cat([torch.ones_like(above[:1]), above[:-1]])
         with torch.no_grad():
-            self.linear.bias.copy_((above / before).clamp(0.01, 0.99).logit())
+            self.linear.bias.copy_((above / condition).clamp(0.01, 0.99).logit())
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, in_features) -> (B, K - 1) conditional logits."""
+        """Return conditional logits (B, K - 1) for features (B, in_features)."""
         return self.linear(self.dropout(features))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Binary cross-entropy over all pairs of a face and a question that applies to it."""
+        """Return the mean binary cross-entropy.
+
+        The mean is over all pairs of a face and a classifier whose condition it fulfills.
+
+        Args:
+            logits: (B, K - 1), from `forward`.
+            age: (B,) float years.
+        """
         logits = self.upcast(logits)
         levels = self.levels(age, logits)
         applies = torch.cat([torch.ones_like(levels[:, :1]), levels[:, :-1]], dim=1)
-        each = F.binary_cross_entropy_with_logits(logits, levels, reduction="none")
-        return (each * applies).sum() / applies.sum()
+        losses = F.binary_cross_entropy_with_logits(logits, levels, reduction="none")
+        return (losses * applies).sum() / applies.sum()
 
     def decode(self, logits: Tensor) -> AgeEstimate:
-        """Years, probabilities and their standard deviation."""
+        """Return ages, probabilities and their standard deviations for logits (B, K - 1)."""
         return self.with_probs(self.upcast(logits).sigmoid().cumprod(dim=1))

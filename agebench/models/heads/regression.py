@@ -1,4 +1,4 @@
-"""Age as one number."""
+"""Regression of the age."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,13 +8,13 @@ from agebench.models.heads.base import AgeEstimate
 
 
 class RegressionHead(StandardizedHead):
-    """A linear unit for the age in standard deviations of the training set's ages.
+    """A linear unit that predicts the age in standard deviations of the training ages.
 
     Args:
         in_features: width of the backbone's features.
         ages: decoded ages are clamped to this range.
         loss: "l1", "l2" or "huber".
-        delta: where Huber's loss turns linear, in years.
+        delta: the error above which Huber's loss is linear, years.
         dropout: share of features dropped in training.
     """
 
@@ -29,14 +29,19 @@ class RegressionHead(StandardizedHead):
     ) -> None:
         super().__init__(in_features, 1, ages, dropout)
         if loss not in ("l1", "l2", "huber"):
-            raise TypeError(f"loss = {loss!r}: one of l1, l2, huber")
+            raise TypeError(f"loss = {loss!r}: must be l1, l2 or huber")
         self.kind = loss
         self.delta = delta
 
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
-        """Mean L1, L2 or Huber loss of the standardised age."""
+        """Return the mean L1, L2 or Huber loss of the standardized age.
+
+        Args:
+            logits: (B, 1), from `forward`.
+            age: (B,) float years.
+        """
         predicted = logits[:, 0].to(self.centre.dtype)
-        target = self.standardised(age, predicted)
+        target = self.standardize(age, predicted)
         if self.kind == "l1":
             return F.l1_loss(predicted, target)
         if self.kind == "l2":
@@ -44,5 +49,5 @@ class RegressionHead(StandardizedHead):
         return F.huber_loss(predicted, target, delta=self.delta / float(self.scale))
 
     def decode(self, logits: Tensor) -> AgeEstimate:
-        """Years, clamped to the head's range."""
-        return AgeEstimate(self.years(logits[:, 0]), None, None)
+        """Return ages in years, clamped to the head's range, for logits (B, 1)."""
+        return AgeEstimate(self.to_years(logits[:, 0]), None, None)

@@ -1,4 +1,4 @@
-"""Soft ordinal labels."""
+"""Soft labels for ordinal regression."""
 
 from typing import Any
 
@@ -8,7 +8,9 @@ from agebench.models.heads._distribution import MIN_LOG_WEIGHT, DistributionHead
 
 
 class SORDHead(DistributionHead):
-    """Cross-entropy to softmax(-distance): a wrong age costs the less, the nearer it is.
+    """Cross-entropy to softmax(-distance).
+
+    The loss of a wrong age increases with its distance from the label.
 
     Diaz & Marathe: Soft Labels for Ordinal Regression. CVPR 2019, eq. 1 and 2.
 
@@ -16,8 +18,8 @@ class SORDHead(DistributionHead):
         in_features: width of the backbone's features.
         ages: first and last age.
         distance: "absolute" or "squared" difference of ages.
-        scale: factor of the distance; smaller is softer.
-        options: see `DistributionHead`.
+        scale: factor of the distance; smaller values give softer labels.
+        options: `decode` and `dropout` of `DistributionHead`.
     """
 
     def __init__(
@@ -31,15 +33,20 @@ class SORDHead(DistributionHead):
     ) -> None:
         super().__init__(in_features, ages, **options)
         if distance not in ("absolute", "squared"):
-            raise TypeError(f"distance = {distance!r}: absolute or squared")
+            raise TypeError(f"distance = {distance!r}: must be absolute or squared")
         self.power = 1 if distance == "absolute" else 2
         self.scale = scale
 
     def labels(self, age: Tensor) -> Tensor:
-        """(B, A) soft labels of ages (B,) within the head's range."""
+        """Return the soft labels (B, A) of ages (B,) within the head's range."""
         distance = (self.grid.to(age.dtype) - age[:, None]).abs() ** self.power
         return (-self.scale * distance).clamp(min=MIN_LOG_WEIGHT).softmax(dim=1)
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
-        """Return the cross-entropy to the soft labels, (B,)."""
+        """Return the cross-entropy to the soft labels, (B,).
+
+        Args:
+            log_probs: (B, A) log probabilities of the classes.
+            age: (B,) labels in years, within the head's range.
+        """
         return -(self.labels(age) * log_probs).sum(dim=1)

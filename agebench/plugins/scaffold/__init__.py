@@ -14,43 +14,46 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
-    """Write the skeleton of a plugin into the new folder `into`/agebench-`name`; returns the files.
+    """Write the skeleton of a plugin into the new folder `into`/agebench-`name`.
 
     Args:
         kind: dataset, model, head or detector.
-        name: what the plugin will be called: small letters, digits, dots, dashes.
-        into: where the folder is to stand.
+        name: name of the plugin: lower-case letters, digits, dots, dashes, underscores.
+        into: parent folder.
+
+    Returns:
+        The written files.
 
     Raises:
-        UserError: a name that cannot be one, or the folder is there already.
+        UserError: the name is not valid, or the folder exists.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name):
         raise UserError(
-            f"'{name}' cannot be a name: small letters, digits, dots, dashes and underscores, 100 at most, e.g. my-{kind}"
+            f"'{name}' cannot be a name: lower-case letters, digits, dots, dashes and underscores, 100 at most, e.g. my-{kind}"
         )
     folder = into / f"agebench-{name}"
     if folder.exists():
-        raise UserError(f"{folder} is there already; choose another name, or another place with --into")
-    words = {
+        raise UserError(f"{folder} is there already; choose another name, or another folder with --into")
+    placeholders = {
         "name": name,
         "module": "agebench_" + re.sub(r"\W", "_", name),
         "class_name": "".join(part.capitalize() for part in re.split(r"\W|_", name)),
     }
     files = []
-    staging = Path(tempfile.mkdtemp(dir=_made(into), prefix=f".{folder.name}.", suffix=".new"))
+    staging = Path(tempfile.mkdtemp(dir=_ensure_dir(into), prefix=f".{folder.name}.", suffix=".new"))
     try:
         for template in sorted([*(_TEMPLATES / "common").rglob("*.tmpl"), *(_TEMPLATES / kind).rglob("*.tmpl")]):
-            inside = template.relative_to(_TEMPLATES).parts[1:]
-            file = Template("/".join(inside).removesuffix(".tmpl")).substitute(words)
-            text = Template(template.read_text(encoding="utf-8")).substitute(words | {"kind": kind})
+            parts = template.relative_to(_TEMPLATES).parts[1:]
+            file = Template("/".join(parts).removesuffix(".tmpl")).substitute(placeholders)
+            text = Template(template.read_text(encoding="utf-8")).substitute(placeholders | {"kind": kind})
             write_text(staging / folder.name / file, text)
             files.append(file)
-        (staging / folder.name).rename(folder)  # whole or not at all: half of one would block the next call
+        (staging / folder.name).rename(folder)  # atomic: a partial folder would block the next call
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return [folder / file for file in files]
 
 
-def _made(folder: Path) -> Path:
+def _ensure_dir(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

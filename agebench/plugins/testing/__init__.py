@@ -1,4 +1,4 @@
-"""Contracts as functions: call them from a plugin's own tests; each failure says what is wrong and what to mend."""
+"""Contract checks for a plugin's own tests; each failure names the problem and the fix."""
 
 from agebench.plugins.testing.dataset import check_dataset
 from agebench.plugins.testing.detector import check_detector

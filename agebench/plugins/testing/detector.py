@@ -18,13 +18,19 @@ DRAWN, SIDE = 6, 400
 
 
 def check_detector(detector: str | type[Detector]) -> str:
-    """Check a detector, by name or by class, on drawn faces and on pictures without any; returns what was checked.
+    """Check a detector on drawn faces and on images without faces.
 
-    That it finds drawn faces is not asked: detectors that learned from photographs may pass over drawings. What it finds
-    must be boxes within the image and finite points, the same each time, left in the image before right.
+    A detector need not find drawn faces, because it may be trained on photographs only. Its detections must be boxes within
+    the image with finite landmarks, equal in repeated calls, the image-left eye first.
+
+    Args:
+        detector: name of a detector, or its class.
+
+    Returns:
+        A description of the checks.
 
     Raises:
-        ContractViolation: at the first breach, in one sentence.
+        ContractViolation: a rule of the contract is violated.
     """
     kind: Any = detectors.get(detector) if isinstance(detector, str) else detector
     name = detector if isinstance(detector, str) else detector.__name__
@@ -34,21 +40,21 @@ def check_detector(detector: str | type[Detector]) -> str:
         )
     for problem in _made(kind):
         raise violation("detector", name, problem)
-    made, found = kind(), 0
+    instance, n_detections = kind(), 0
     for image, blank in blank_images():
-        for problem in _asked(made, image, blank):
+        for problem in _check_detections(instance, image, blank):
             if problem:
                 raise violation("detector", name, problem)
-            found += 1
+            n_detections += 1
     try:
-        pickle.loads(pickle.dumps(made))
+        pickle.loads(pickle.dumps(instance))
     except Exception as error:
-        raise violation("detector", name, f"it cannot be pickled any more once it was asked: {error}") from error
-    return f"{len(BLANK)} images without a face and {DRAWN} drawn faces, of which it found {found}"
+        raise violation("detector", name, f"it cannot be pickled after a call of detect: {error}") from error
+    return f"{len(BLANK)} images without a face and {DRAWN} drawn faces, of which it found {n_detections}"
 
 
 def blank_images() -> Iterator[tuple[Image.Image, bool]]:
-    """Photographs that a detector must stand, and whether there is no face on them."""
+    """Yield test images, and whether an image contains no face."""
     for width, height in BLANK:
         yield Image.new("RGB", (width, height), (90, 110, 100)), True
     for number in range(DRAWN):
@@ -77,24 +83,24 @@ def _made(kind: type[Detector]) -> Iterator[str]:
         yield f"key() raises {type(error).__name__}: {error}; `packages` names installed packages"
         return
     if key != kind().key():
-        yield "key() changes from one to the next; it says what determines the faces, and faces are kept by it"
+        yield "key() differs between instances; it identifies what determines the faces in the face cache"
 
 
-def _asked(made: Detector, image: Image.Image, blank: bool) -> Iterator[str]:
-    """For each face that was found "", or what is wrong."""
-    shown, before = f"an image of {image.width} x {image.height} pixels", image.tobytes()
+def _check_detections(detector: Detector, image: Image.Image, blank: bool) -> Iterator[str]:
+    """Yield "" for each detected face, or a problem."""
+    description, pixels = f"an image of {image.width} x {image.height} pixels", image.tobytes()
     try:
-        faces, again = made.detect(image), made.detect(image)
-    except AgebenchError as error:  # the detector's own clear sentence: a package that is missing
+        faces, again = detector.detect(image), detector.detect(image)
+    except AgebenchError as error:  # the detector's own message, such as a missing package
         yield str(error)
         return
     except Exception as error:
-        yield f"detect raises {type(error).__name__} on {shown}: {error}; where there is no face it gives an empty list"
+        yield f"detect raises {type(error).__name__} on {description}: {error}; it must return an empty list where there is no face"
         return
     if not isinstance(faces, list | tuple):
         yield f"detect gives {type(faces).__name__}; it must be a list of agebench.data.faces.detectors.base.Detection"
         return
-    if image.tobytes() != before:
+    if image.tobytes() != pixels:
         yield "detect changes the image that it is given; work on a copy"
     for face in faces:
         problem = validate_detection(face, image.size)
@@ -108,9 +114,9 @@ def _asked(made: Detector, image: Image.Image, blank: bool) -> Iterator[str]:
             yield "the first point lies right of the second in an upright face; the first is the eye on the image's left"
         yield ""
     if blank and faces:
-        yield f"detect finds {len(faces)} faces in {shown} of one colour: there is none"
+        yield f"detect finds {len(faces)} faces in {description} of one color: there is none"
     if [_numbers(face) for face in faces] != [_numbers(face) for face in again]:
-        yield "asked again about the same image, detect finds something else; nothing may be drawn at random"
+        yield "detect returns other faces for the same image when it is called again; it must be deterministic"
 
 
 def _numbers(face: Any) -> tuple[Any, ...]:

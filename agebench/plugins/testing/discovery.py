@@ -1,4 +1,4 @@
-"""Every check that there is to run, by the names of the plugins."""
+"""Find the contract checks of plugins by name."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from agebench.utils.text import did_you_mean
 
 @dataclass(frozen=True)
 class Check:
-    """One contract check that waits to be run.
+    """One contract check.
 
     Attributes:
         kind: dataset, model, head or detector.
-        name: the plugin's.
-        run: raises ContractViolation, or says what was checked.
+        name: name of the plugin.
+        run: function that returns a description of the checks, or raises ContractViolation.
     """
 
     kind: str
@@ -33,26 +33,33 @@ class Check:
 
 
 def find_checks(names: Sequence[str] = (), registry: Iterable[Path] = ()) -> list[Check]:
-    """The checks of all plugins called one of `names`, of every kind; without names, of every plugin there is.
+    """Find the checks of plugins.
 
-    A plugin that cannot be loaded has a check too: it raises the reason.
+    The check of a plugin that cannot be loaded raises the reason.
+
+    Args:
+        names: names of plugins, of every kind; empty: all plugins.
+        registry: further folders of cards.
+
+    Returns:
+        The checks.
 
     Raises:
-        UserError: nothing is called one of the names.
+        UserError: no plugin has one of the names.
     """
-    found = load_catalog(registry)
-    every = [
-        *_of("dataset", found.datasets, lambda name: check_dataset(found.datasets.get(name))),
-        *_of("model", found.models, lambda name: check_model(found.models.get(name))),
-        *_of("head", builtin.heads, check_head),
-        *_of("detector", builtin.detectors, check_detector),
+    catalog = load_catalog(registry)
+    checks = [
+        *_checks_of("dataset", catalog.datasets, lambda name: check_dataset(catalog.datasets.get(name))),
+        *_checks_of("model", catalog.models, lambda name: check_model(catalog.models.get(name))),
+        *_checks_of("head", builtin.heads, check_head),
+        *_checks_of("detector", builtin.detectors, check_detector),
     ]
-    known = {check.name for check in every}
+    known = {check.name for check in checks}
     for name in names:
         if name not in known:
             raise UserError(f"no dataset, model, head or detector called '{name}'{did_you_mean(name, sorted(known))}")
-    return [check for check in every if not names or check.name in names]
+    return [check for check in checks if not names or check.name in names]
 
 
-def _of(kind: str, registry: Registry[Any], check: Callable[[str], str]) -> list[Check]:
+def _checks_of(kind: str, registry: Registry[Any], check: Callable[[str], str]) -> list[Check]:
     return [Check(kind, name, partial(check, name)) for name in sorted({*registry.names(), *registry.broken()})]

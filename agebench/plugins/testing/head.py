@@ -16,10 +16,18 @@ FEATURES, BATCH = 16, 12
 
 
 def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **options: Any) -> str:
-    """Check a head, by name or by class, against the contract in `agebench.models.heads.base.Head`; returns what was checked.
+    """Check a head against the contract in `agebench.models.heads.base.Head`.
+
+    Args:
+        head: name of a head, or its class.
+        ages: lowest and highest age of the head, in years.
+        options: options of the head.
+
+    Returns:
+        A description of the checks.
 
     Raises:
-        ContractViolation: at the first breach, in one sentence.
+        ContractViolation: a rule of the contract is violated.
     """
     kind = heads.heads.get(head) if isinstance(head, str) else head
     name = head if isinstance(head, str) else head.__name__
@@ -29,19 +37,19 @@ def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **op
         "is no subclass of agebench.models.heads.Head: derive it from there",
     )
     torch.manual_seed(0)
-    made = kind(FEATURES, ages, **options)
-    made.init_from_ages(torch.linspace(float(ages[0]), float(ages[1]), 50))
-    made.eval()
+    instance = kind(FEATURES, ages, **options)
+    instance.init_from_ages(torch.linspace(float(ages[0]), float(ages[1]), 50))
+    instance.eval()
     features, age = torch.randn(BATCH, FEATURES), torch.linspace(float(ages[0]), float(ages[1]), BATCH)
-    logits = made(features)
-    width = (BATCH, made.out_features)
+    logits = instance(features)
+    width = (BATCH, instance.out_features)
     _require(
         logits.shape == width,
         name,
         f"forward gives {tuple(logits.shape)} for {BATCH} faces; it must be (B, out_features) = {width}",
     )
-    # Lazily: what follows a breach may not even run.
-    for problem in chain(_loss(made, logits, age), _decode(made, logits), _script(made, features)):
+    # Lazily: later checks may fail to run after a violation.
+    for problem in chain(_loss(instance, logits, age), _decode(instance, logits), _script(instance, features)):
         raise violation("head", name, problem)
     return f"loss, decoding and TorchScript, for ages {ages[0]} to {ages[1]}"
 
@@ -52,7 +60,7 @@ def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
         yield f"loss has the shape {tuple(loss.shape)}; it must be one number, the mean over the batch"
     order = torch.randperm(len(age))
     if not torch.allclose(head.loss(logits[order], age[order]), loss, rtol=1e-4):
-        yield "loss depends on the order of the batch; every face must count alike"
+        yield "loss depends on the order of the batch; all faces must have equal weight"
     each = torch.stack([head.loss(logits[row : row + 1], age[row : row + 1]) for row in range(len(age))])
     if not torch.isfinite(each).all():
         yield "loss of a batch of one face is not finite"
@@ -70,16 +78,16 @@ def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
     if not torch.isfinite(fractional):
         yield "loss of fractional ages is not finite; labels may be the middles of ranges"
     if not torch.isfinite(head.loss(logits, age + 1000)):
-        yield "loss of an age outside the head's range is not finite; clamp the age or refuse it with a reason"
+        yield "loss of an age outside the head's range is not finite; clamp the age or raise an error"
     generator = torch.Generator().manual_seed(1)
     trained = logits.detach().clone().requires_grad_()
     before = float(head.loss(trained, age).detach())
-    optimiser = torch.optim.Adam([trained], lr=0.05)
+    optimizer = torch.optim.Adam([trained], lr=0.05)
     for _ in range(50):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         rows = torch.randperm(len(age), generator=generator)
         head.loss(trained[rows], age[rows]).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     if not float(head.loss(trained, age).detach()) < before:
         yield "fifty steps down its gradient do not lower the loss; does the loss depend on the logits?"
 
@@ -93,15 +101,17 @@ def _decode(head: Head, logits: Tensor) -> Iterator[str]:
     if estimate.age.shape != (count,):
         yield f"decode's age has the shape {tuple(estimate.age.shape)}; it must be (B,) = ({count},)"
     for extreme in (logits, torch.full_like(logits, 1e4), torch.full_like(logits, -1e4)):
-        found = head.decode(extreme)
-        if not ((found.age >= head.ages[0] - 1e-3) & (found.age <= head.ages[1] + 1e-3)).all():
-            yield f"decode leaves the head's ages {head.ages}: clamp what it says"
-        if found.probs is not None:
-            if found.probs.shape != (count, ages):
-                yield f"decode's probs have the shape {tuple(found.probs.shape)}; they must be (B, A) = ({count}, {ages})"
-            elif (found.probs < -1e-6).any() or not torch.allclose(found.probs.sum(1), torch.ones(count), atol=1e-5):
+        bounded = head.decode(extreme)
+        if not ((bounded.age >= head.ages[0] - 1e-3) & (bounded.age <= head.ages[1] + 1e-3)).all():
+            yield f"decode leaves the head's ages {head.ages}: clamp its estimate"
+        if bounded.probs is not None:
+            if bounded.probs.shape != (count, ages):
+                yield f"decode's probs have the shape {tuple(bounded.probs.shape)}; they must be (B, A) = ({count}, {ages})"
+            elif (bounded.probs < -1e-6).any() or not torch.allclose(
+                bounded.probs.sum(1), torch.ones(count), atol=1e-5
+            ):
                 yield "decode's probs are not a distribution: none below 0, and a sum of 1 within 1e-5"
-        if found.std is not None and (found.std.shape != (count,) or not (found.std >= 0).all()):
+        if bounded.std is not None and (bounded.std.shape != (count,) or not (bounded.std >= 0).all()):
             yield "decode's std must be (B,) and nowhere negative"
 
 
@@ -124,7 +134,7 @@ def _script(head: Head, features: Tensor) -> Iterator[str]:
             yield f"forward and decode do not script under TorchScript, so that no export can be made: {reason.strip()}"
             return
     if not torch.allclose(scripted(features), head.decode(head(features)).age, atol=1e-4):
-        yield "says something else under TorchScript"
+        yield "returns other ages under TorchScript"
 
 
 def _require(holds: bool, name: str, problem: str) -> None:

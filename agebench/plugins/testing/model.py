@@ -1,12 +1,12 @@
-"""The contract of models: what a card describes can be made and trained, or, where it is external, be asked."""
+"""The contract of models: a card's network can be trained, and an external model returns ages."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from agebench.config.cards.base import ModelCard
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.model import ModelCard
 from agebench.errors import UserError
 from agebench.estimators.external.base import estimate
 from agebench.estimators.external.io_spec import ExternalModelError
@@ -20,13 +20,16 @@ FACES = 6
 
 
 def check_model(model: str | ModelCard | ExternalCard) -> str:
-    """Check a model, by name or by card, and its head with it; an external one is asked about a few made-up faces.
+    """Check a model and its head; an external model is called with a few generated faces.
+
+    Args:
+        model: name of a model, or its card.
 
     Returns:
-        What was checked.
+        A description of the checks.
 
     Raises:
-        ContractViolation: at the first breach, in one sentence.
+        ContractViolation: a rule of the contract is violated.
         UserError: an external model's file or package is not on this machine.
     """
     card = load_catalog().models.get(model) if isinstance(model, str) else model
@@ -34,8 +37,8 @@ def check_model(model: str | ModelCard | ExternalCard) -> str:
         for problem in _external(card):
             raise violation("external model", card.name, problem)
         return (
-            f"asked about {FACES} made-up faces, twice; not checked: the framing (input.coverage = {card.input.coverage:g}), which "
-            "decides the error of many models. Test other ones with --set faces.coverage=1.2"
+            f"called with {FACES} generated faces, twice; not checked: the framing (input.coverage = "
+            f"{card.input.coverage:g}), which decides the error of many models. Test other ones with --set faces.coverage=1.2"
         )
     for problem in _trainable(card):
         raise violation("model", card.name, problem)
@@ -48,25 +51,26 @@ def _trainable(card: ModelCard) -> Iterator[str]:
         yield f"weights = {card.weights!r} is none of the packages that agebench can read: {', '.join(PACKAGES)}"
     torch.manual_seed(0)
     try:
-        made = create_model(card)
+        network = create_model(card)
     except UserError as error:
-        yield f"it cannot be made: {error}"
+        yield f"it cannot be created: {error}"
         return
     images, ages = torch.randn(4, card.channels, card.size, card.size), torch.tensor([3.0, 25.0, 48.0, 80.0])
-    made.head.init_from_ages(ages)
-    made.train()
-    logits = made(images)
-    if logits.shape != (4, made.head.out_features):
-        yield f"forward gives {tuple(logits.shape)} for 4 images; it must be (B, head.out_features) = (4, {made.head.out_features})"
+    network.head.init_from_ages(ages)
+    network.train()
+    logits = network(images)
+    if logits.shape != (4, network.head.out_features):
+        expected = (4, network.head.out_features)
+        yield f"forward returns {tuple(logits.shape)} for 4 images; it must be (B, head.out_features) = {expected}"
         return
-    made.head.loss(logits, ages).backward()  # type: ignore[no-untyped-call]
-    untrained = [name for name, value in made.named_parameters() if value.requires_grad and value.grad is None]
+    network.head.loss(logits, ages).backward()  # type: ignore[no-untyped-call]
+    untrained = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
     if untrained:
-        yield f"the loss does not reach {len(untrained)} parameters, the first is {untrained[0]}: they would never be trained"
-    made.eval()
+        yield f"the loss does not reach {len(untrained)} parameters, the first is {untrained[0]}: they are never trained"
+    network.eval()
     with torch.inference_mode():
-        age = made.predict(images).age
-        alone = made.predict(images[:1]).age
+        age = network.predict(images).age
+        alone = network.predict(images[:1]).age
     if age.shape != (4,) or not torch.isfinite(age).all():
         yield f"predict gives ages of the shape {tuple(age.shape)}, or not finite; they must be (B,) = (4,) years"
     elif not torch.allclose(alone, age[:1], atol=1e-2):
@@ -87,18 +91,18 @@ def _external(card: ExternalCard) -> Iterator[str]:
     if not np.allclose(first.age[::-1], second.age, atol=0.05):
         off = np.abs(first.age[::-1] - second.age).max()
         yield (
-            f"the same faces in another order get other ages (up to {off:.3g} years): answers must follow the order of the "
-            "faces, each face by itself, with nothing drawn at random"
+            f"the same faces in another order get other ages (up to {off:.3g} years): ages must follow the order of the "
+            "faces, and the age of a face must be deterministic and independent of the others"
         )
     if (first.age < -20).any() or (first.age > 150).any():
         yield (
-            f"it says ages from {first.age.min():.4g} to {first.age.max():.4g}, which are no years of people: "
+            f"it returns ages from {first.age.min():.4g} to {first.age.max():.4g}, which are not human ages: "
             "set output.scale and output.offset, or value_range, mean and std of the input"
         )
 
 
 def synthetic_faces(count: int, size: int) -> np.ndarray:
-    """(count, size, size, 3) uint8: skin-coloured ovals with two eyes, each another."""
+    """Draw (count, size, size, 3) uint8 faces: ovals of different skin tones with two eyes."""
     rng = np.random.default_rng(7)
     grid = (np.arange(size) + 0.5) / size
     y, x = np.meshgrid(grid, grid, indexing="ij")

@@ -1,4 +1,4 @@
-"""What a check raises."""
+"""The exception of contract checks."""
 
 CONTRACTS = {
     "dataset": "agebench.config.cards.base.DatasetCard and agebench.data.samples.Samples",
@@ -10,9 +10,18 @@ CONTRACTS = {
 
 
 class ContractViolation(AssertionError):
-    """What a plugin does that the contract forbids."""
+    """Violation of a plugin contract."""
 
 
 def violation(kind: str, name: str, problem: str) -> ContractViolation:
-    """The error for one breach: what is wrong, what to mend, and where the contract stands."""
+    """Build the error for one violation.
+
+    Args:
+        kind: key of `CONTRACTS`.
+        name: name of the plugin.
+        problem: the problem and its fix.
+
+    Returns:
+        The error, with the place of the contract.
+    """
     return ContractViolation(f"{kind} '{name}': {problem} (contract: {CONTRACTS[kind]})")

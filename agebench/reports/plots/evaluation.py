@@ -1,4 +1,4 @@
-"""Further figures of scored predictions and of comparisons: age gates, doubt, differences, ranks."""
+"""Figures of evaluations and comparisons: age gates, uncertainty, differences and ranks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,63 +8,73 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from agebench.metrics.schema import (
+    ComparisonFile,
+    ComparisonResult,
+    GateResult,
+    MetricsFile,
+    MetricValue,
+    RankComparison,
+    UncertaintyResult,
+)
 from agebench.reports.plots.run import figures_of_tests, label
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, styled
 
 BLUE, VERMILLION = COLORS[:2]
-_WIDTH = 9.0  # inches
-_MOST_ROWS = 40
+_MAX_PAIRS = 40
 
 CAPTIONS = {
     "gates": "Age gates: errors by the estimate from which a person passes.",
-    "uncertainty": "Left: what intervals cover against what they promise. Right: MAE when doubtful images are put aside.",
+    "uncertainty": "Left: observed against nominal coverage. Right: MAE when the most uncertain images are rejected.",
     "differences": "Difference in MAE with 95 % intervals; blue: shown after Holm's correction.",
-    "critical": "Mean ranks over test sets; systems under one bar cannot be told apart (Nemenyi).",
+    "critical": "Mean ranks over test sets; systems under one bar are not distinguishable (Nemenyi).",
 }
 
 
-def score_figures(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
+def score_figures(metrics: MetricsFile, predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
     """All figures of scored test sets; `gates-0` is of the first.
 
     Args:
-        metrics: the structure of metrics.json.
+        metrics: the content of metrics.json.
         predictions: test set -> age and age_pred, in years.
     """
     made = figures_of_tests(metrics, predictions)
-    for place, entry in enumerate(metrics["tests"].values()):
-        made[f"gates-{place}"] = gates(entry["age_gates"]) if entry.get("age_gates") else None
-        made[f"uncertainty-{place}"] = doubt(entry["uncertainty"]) if entry.get("uncertainty") else None
+    for place, entry in enumerate(metrics.tests.values()):
+        made[f"gates-{place}"] = gates(entry.age_gates) if entry.age_gates else None
+        made[f"uncertainty-{place}"] = doubt(entry.uncertainty) if entry.uncertainty else None
     return made
 
 
-def comparison_figures(result: Mapping[str, Any]) -> dict[str, Figure | None]:
+def comparison_figures(result: ComparisonFile) -> dict[str, Figure | None]:
     """The figures of a comparison: every test set's differences, and the ranks over test sets."""
     made: dict[str, Figure | None] = {
-        f"differences-{place}": differences(name, found) for place, (name, found) in enumerate(result["tests"].items())
+        f"differences-{place}": differences(name, found) for place, (name, found) in enumerate(result.tests.items())
     }
-    made["critical-difference"] = critical_difference(result["across"]) if result.get("across") else None
+    made["critical-difference"] = critical_difference(result.across) if result.across else None
     return made
 
 
-def gates(found: Mapping[str, Any]) -> Figure:
+@styled
+def gates(found: Mapping[str, GateResult]) -> Figure:
     """False positive and false negative rate of every legal age over challenge ages, one panel each."""
     count = len(found)
     figure, axes = _figure(0.4 + 2.5 * ((count + 1) // 2), columns=min(count, 2), rows=(count + 1) // 2)
     panels = np.atleast_1d(axes).ravel()
     for axis, (legal, gate) in zip(panels, found.items(), strict=False):
-        det = gate["det"]
-        axis.plot(det["challenge"], 100 * np.asarray(det["fpr"]), color=VERMILLION, label="under-age passed (FPR)")
-        axis.plot(
-            det["challenge"], 100 * np.asarray(det["fnr"]), color=BLUE, linestyle="--", label="of age refused (FNR)"
-        )
-        for challenge, rates in gate["challenge"].items():
-            for name, colour in (("fpr", VERMILLION), ("fnr", BLUE)):
-                value, spread = _errorbars([rates[name]])
+        det = gate.det
+        if det is not None:
+            axis.plot(det.challenge, 100 * np.asarray(det.fpr), color=VERMILLION, label="under-age passed (FPR)")
+            axis.plot(
+                det.challenge, 100 * np.asarray(det.fnr), color=BLUE, linestyle="--", label="of age refused (FNR)"
+            )
+        for challenge, rates in gate.challenge.items():
+            for rate, color in ((rates.fpr, VERMILLION), (rates.fnr, BLUE)):
+                value, spread = _errorbars([rate])
                 axis.errorbar(
-                    [float(challenge)], 100 * value, yerr=100 * spread, fmt="o", color=colour, markersize=4, capsize=2
+                    [float(challenge)], 100 * value, yerr=100 * spread, fmt="o", color=color, markersize=4, capsize=2
                 )
         axis.axvline(float(legal), color=GRAY, linewidth=0.9, linestyle=":")
-        axis.set_title(f"legal age {legal}: {gate['n_under']:,} under, {gate['n_over']:,} over", fontsize=9)
+        axis.set_title(f"legal age {legal}: {gate.n_under:,} under, {gate.n_over:,} over", fontsize=9)
         axis.set(xlabel="passes from this estimate on (years)", ylabel="% of images", ylim=(-2, 102))
     for axis in panels[count:]:
         axis.set_visible(False)
@@ -72,58 +82,61 @@ def gates(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def doubt(found: Mapping[str, Any]) -> Figure:
+@styled
+def doubt(found: UncertaintyResult) -> Figure:
     """Reliability diagram (left), error against rejection (right)."""
     figure, (left, right) = _figure(3.0, columns=2)
     left.plot([0, 100], [0, 100], color="black", linewidth=0.8)
-    reliability = found["reliability"]
+    reliability = found.reliability
     left.plot(
-        100 * np.asarray(reliability["nominal"]),
-        100 * np.asarray(reliability["observed"]),
+        100 * np.asarray(reliability.nominal),
+        100 * np.asarray(reliability.observed),
         "o-",
         color=BLUE,
         markersize=3,
     )
     left.set(xlabel="interval promises (%)", ylabel="covers (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
-    rejection = found["rejection"]
-    right.plot(100 * np.asarray(rejection["kept"]), rejection["mae"], color=BLUE)
-    right.axhline(rejection["area_random"], color=GRAY, linewidth=0.9, linestyle="--", label="rejecting at random")
+    rejection = found.rejection
+    right.plot(100 * np.asarray(rejection.kept), rejection.mae, color=BLUE)
+    right.axhline(rejection.area_random, color=GRAY, linewidth=0.9, linestyle="--", label="rejecting at random")
     right.set(xlabel="images kept (%), least doubtful first", ylabel="MAE (years)", ylim=(0, None))
     right.legend()
     return figure
 
 
-def differences(name: str, found: Mapping[str, Any]) -> Figure:
+@styled
+def differences(name: str, found: ComparisonResult) -> Figure:
     """A forest plot: MAE of a minus MAE of b, with its interval."""
-    pairs = found["pairs"][:_MOST_ROWS]
+    pairs = found.pairs[:_MAX_PAIRS]
     figure, axes = _figure(0.9 + 0.32 * len(pairs))
     for place, row in enumerate(pairs):
-        value, spread = _errorbars([row["difference"]])
-        axes.errorbar(value, [place], xerr=spread, fmt="o", color=BLUE if row["shown"] else GRAY, capsize=3)
+        value, spread = _errorbars([row.difference])
+        axes.errorbar(value, [place], xerr=spread, fmt="o", color=BLUE if row.shown else GRAY, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(pairs)), [f"{label(row['a'])} − {label(row['b'])}" for row in pairs])
+    axes.set_yticks(range(len(pairs)), [f"{label(row.a)} − {label(row.b)}" for row in pairs])
     axes.set(xlabel="difference in MAE (years); left of 0 the first is better", ylim=(len(pairs) - 0.5, -0.5))
     axes.set_title(label(name), fontsize=11)
     axes.grid(axis="y", visible=False)
     return figure
 
 
-def critical_difference(across: Mapping[str, Any]) -> Figure:
+@styled
+def critical_difference(across: RankComparison) -> Figure:
     """Demšar's diagram: systems on an axis of mean ranks, bars over those within the critical difference."""
-    names, ranks = across["systems"], across["ranks"]
+    names, ranks = across.systems, across.ranks
     half = (len(names) + 1) // 2
-    figure, axes = _figure(1.3 + 0.24 * half + 0.12 * len(across["groups"]))
+    figure, axes = _figure(1.3 + 0.24 * half + 0.12 * len(across.groups))
     low, high = 1, len(names)
-    axes.set(xlim=(low - 0.8, high + 0.8), ylim=(-(half + 1) - 0.45 * len(across["groups"]), 2.2))
+    axes.set(xlim=(low - 0.8, high + 0.8), ylim=(-(half + 1) - 0.45 * len(across.groups), 2.2))
     axes.axis("off")
     axes.plot([low, high], [0, 0], color="black", linewidth=1)
     for rank in range(low, high + 1):
         axes.plot([rank, rank], [0, 0.25], color="black", linewidth=1)
         axes.text(rank, 0.4, str(rank), ha="center", va="bottom")
-    width = across["critical_difference"]
+    width = across.critical_difference
     axes.plot([low, low + width], [1.7, 1.7], color=VERMILLION, linewidth=2, solid_capstyle="butt")
     axes.text(low + width, 1.7, f"  critical difference {width:.2f}", va="center")
-    depth = 0.45 * len(across["groups"])
+    depth = 0.45 * len(across.groups)
     for place, name in enumerate(names):
         left = place < half
         level = -depth - 0.8 - (place if left else len(names) - 1 - place)
@@ -131,7 +144,7 @@ def critical_difference(across: Mapping[str, Any]) -> Figure:
         axes.plot([ranks[name], ranks[name], edge], [0, level, level], color=GRAY, linewidth=0.9)
         text = f"{label(name)} ({ranks[name]:.2f})"
         axes.text(edge, level, f"{text} " if left else f" {text}", ha="right" if left else "left", va="center")
-    for place, group in enumerate(across["groups"]):
+    for place, group in enumerate(across.groups):
         ends = [ranks[name] for name in group]
         level = -0.4 - 0.45 * place
         axes.plot([min(ends) - 0.04, max(ends) + 0.04], [level, level], color=BLUE, linewidth=4, solid_capstyle="round")
@@ -139,16 +152,16 @@ def critical_difference(across: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _errorbars(found: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def _errorbars(metrics: Sequence[MetricValue]) -> tuple[np.ndarray, np.ndarray]:
     """Values (k,) and distances to the interval's ends (2, k); 0 where there is none."""
-    value = np.array([np.nan if of["value"] is None else of["value"] for of in found], float)
-    low = np.array([of["value"] if of["low"] is None else of["low"] for of in found], float)
-    high = np.array([of["value"] if of["high"] is None else of["high"] for of in found], float)
+    value = np.array([metric.value for metric in metrics], float)
+    low = np.array([metric.value if metric.ci_low is None else metric.ci_low for metric in metrics], float)
+    high = np.array([metric.value if metric.ci_high is None else metric.ci_high for metric in metrics], float)
     return value, np.maximum(np.stack([value - low, high - value]), 0)
 
 
 def _figure(height: float, *, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(_WIDTH, max(height, 1.4)), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, max(height, 1.4)), layout="constrained")
     axes = figure.subplots(rows, columns)
     for axis in np.atleast_1d(axes).ravel():
         _style(axis)

@@ -1,4 +1,4 @@
-"""A run's pictures: no display needed, colours that colour-blind readers tell apart, one colour a dataset throughout."""
+"""Figures of a run, drawn without a display, with one color per dataset."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,89 +14,95 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from agebench.metrics.schema import GroupMetrics, MetricsFile, MetricValue, TestResult
 from agebench.reports.formatting import MIN_GROUP, format_number, group_name, is_below_min_n, sanitize
 from agebench.reports.plots.splits import ages_of_parts
-from agebench.reports.plots.style import COLORS, GRAY
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, styled
 from agebench.utils.integrity import read_table
 from agebench.utils.io import atomic_write
 
-_WIDTH = 9.0  # inches: a page's width, at which 10 point letters are read with ease
 _DPI = 130
-_DENSE = 2500  # more images than this are shown as a density: as points they would hide each other
-_MOST_GROUPS = 40
+_MAX_POINTS = 2500  # more images are shown as a density, because points would hide each other
+_MAX_GROUPS = 40
 _BAND = re.compile(r"(\d+)(?:-(\d+)|\+)")
 
 CAPTIONS = {
-    "ages": "Ages of the three parts, an image each; the lists are lists/train.csv, valid.csv and test.csv.",
-    "cumulative": "CS@k of every test set; the shade is the 95 % interval.",
-    "error": "Points: the figures of the age bands with 95 % intervals. Hollow: fewer than 30 images; such intervals may leave "
-    "the frame. Lines: the mean over five years of age.",
-    "groups": "MAE by group, in grey at equal ages. Hollow: too few images to rank; such intervals may leave the frame.",
-    "learning": "Loss, MAE, learning rate and speed by epoch; the weights of the circled epoch were kept.",
-    "scatter": f"Every point is an image (from {_DENSE:,} images on: the darker, the more). On the dashed line the model is right.",
+    "ages": "Ages in the three splits, which are listed in lists/train.csv, valid.csv and test.csv.",
+    "cumulative": "CS@k of each test set; shaded: 95 % interval.",
+    "error": "Points: age bands with 95 % intervals. Hollow: n < 30; their intervals may exceed the axes. Lines: moving average "
+    "over five years of age.",
+    "groups": "MAE by group; gray: age-standardized MAE. Hollow: n < 30; their intervals may exceed the axes.",
+    "learning": "Loss, MAE, learning rate and speed by epoch; circled: the epoch of the final weights.",
+    "scatter": f"Each point is an image (above {_MAX_POINTS:,} images: density). Dashed line: perfect prediction.",
 }
-
-Test = Mapping[str, Any]
 
 
 def dataset_colors(train: str | None, tests: Iterable[str]) -> dict[str, str]:
-    """Dataset -> its colour: the training set is blue in every report, the others follow in their order."""
+    """Assign a color to each dataset: blue to the training set, and further colors to the test sets in their order."""
     names = dict.fromkeys([*([train] if train else []), *tests])
     return {name: COLORS[place % len(COLORS)] for place, name in enumerate(names)}
 
 
+@styled
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     figure.set_dpi(_DPI)
     with atomic_write(path) as temporary:
-        # `savefig` draws twice, first for the layout alone; one drawing lays out as well.
+        # `savefig` would draw a figure with a constrained layout twice.
         FigureCanvasAgg(figure).print_png(temporary)  # type: ignore[no-untyped-call]
 
 
 def label(name: object, most: int = 34) -> str:
-    """Somebody's name for a thing as plain letters: no mathematics, not endless."""
+    """Shorten a name and escape matplotlib's math mode."""
     text = sanitize(name)
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text.replace("\\", "/").replace("$", r"\$")
 
 
 def band_ages(band: str) -> tuple[float, float]:
-    """`0-12` -> (0, 13): from when on, and until when, in years. The open `65+` is drawn 20 years wide.
+    """Parse the name of an age band, such as `0-12`.
+
+    Args:
+        band: the name.
+
+    Returns:
+        The start (inclusive) and the end (exclusive) in years, such as (0, 13); an open band is drawn 20 years wide.
 
     Raises:
-        ValueError: the name is no age band's.
+        ValueError: `band` is not the name of an age band.
     """
     found = _BAND.fullmatch(band)
     if not found:
-        raise ValueError(f"'{band}' is no age band")
+        raise ValueError(f"'{band}' is not an age band")
     low = float(found[1])
     return low, float(found[2]) + 1 if found[2] else low + 20
 
 
-def plot_run(folder: Path, metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def plot_run(folder: Path, metrics: MetricsFile, history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Write every figure that a run has into its `figures/`.
 
     Args:
-        folder: the run's; `predictions/<test>.parquet` is read where it is there.
-        metrics: what metrics.json holds.
-        history: what history.json holds.
+        folder: the folder of the run; `predictions/<test>.parquet` is read if it exists.
+        metrics: the content of metrics.json.
+        history: the content of history.json.
 
     Returns:
-        Name of each figure that was drawn -> its caption; `groups-0` is of the first test set.
+        The captions of the figures by name, such as `groups-0` for the first test set.
     """
-    files = {name: f"predictions/{name}.parquet" for name in metrics["tests"]}
+    files = {name: f"predictions/{name}.parquet" for name in metrics.tests}
     predictions = {
         name: read_table(folder, file, ["age", "age_pred"]) for name, file in files.items() if (folder / file).exists()
     }
-    learning = learning_curves(history, dataset_colors(metrics["train"], ())[metrics["train"]]) if history else None
+    blue = next(iter(dataset_colors(metrics.train or "", ["-"]).values()))
+    learning = learning_curves(history, blue) if history else None
     more = {"learning-curves": learning, "ages-of-parts": ages_of_parts(folder)}
     return plot_tests(folder, figures_of_tests(metrics, predictions) | more, CAPTIONS)
 
 
-def figures_of_tests(metrics: Mapping[str, Any], predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
+def figures_of_tests(metrics: MetricsFile, predictions: Mapping[str, pd.DataFrame]) -> dict[str, Figure | None]:
     """The figures that every metrics.json has, with predictions (age, age_pred) of a test set where they are known."""
-    tests = metrics["tests"]
-    palette = dataset_colors(metrics.get("train"), tests)
+    tests = metrics.tests
+    palette = dataset_colors(metrics.train, tests)
     return {
         "scatter": scatter(predictions, tests, palette) if predictions else None,
         "error-by-age": error_by_age(tests, predictions, palette),
@@ -106,24 +112,30 @@ def figures_of_tests(metrics: Mapping[str, Any], predictions: Mapping[str, pd.Da
 
 
 def plot_tests(folder: Path, made: Mapping[str, Figure | None], captions: Mapping[str, str]) -> dict[str, str]:
-    """Write what was made into `folder/figures`; returns name -> caption, found by the name's first word."""
+    """Write figures to `folder/figures`, and return their captions, which are selected by the first word of the name."""
     drawn = {name: figure for name, figure in made.items() if figure is not None}
     for name, figure in drawn.items():
         save(figure, folder / "figures" / f"{name}.png")
     return {name: captions[name.partition("-")[0]] for name in drawn}
 
 
-def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure:
+@styled
+def scatter(
+    predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, TestResult], palette: Mapping[str, str]
+) -> Figure:
     """Predicted against true age, one panel a test set; points, or a density where there are many.
 
     Args:
-        predictions: test set -> age and age_pred, in years.
-        tests: metrics.json's test sets, for n and MAE.
-        palette: dataset -> colour.
+        predictions: the tables of `age` and `age_pred` in years by test set.
+        tests: the test sets of metrics.json, for n and MAE.
+        palette: the color of each dataset by name.
+
+    Returns:
+        The figure.
     """
     columns = min(len(predictions), 2 if len(predictions) <= 4 else 3)
     rows = -(-len(predictions) // columns)
-    side = 5.0 if columns == 1 else _WIDTH / columns
+    side = 5.0 if columns == 1 else FIGURE_WIDTH / columns
     figure = Figure(figsize=(side * columns, side * rows), layout="constrained")
     ages = np.concatenate([table[["age", "age_pred"]].to_numpy(float).ravel() for table in predictions.values()])
     low, high = min(0.0, float(np.floor(ages.min()))) - 1, float(np.ceil(ages.max())) + 1
@@ -131,7 +143,7 @@ def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], 
     for axes, (name, table) in zip(grid, predictions.items(), strict=False):
         _panel(axes, table["age"].to_numpy(float), table["age_pred"].to_numpy(float), palette[name])
         axes.plot([low, high], [low, high], color="black", lw=0.8, ls="--")
-        mae = ((tests[name].get("overall") or {}).get("mae") or {}).get("value")
+        mae = tests[name].metric("mae").value
         axes.set_title(f"{label(name, 26)}\nn = {len(table):,}, MAE {format_number(mae)} years", fontsize=10)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel="true age (years)")
         axes.set_ylabel("predicted age (years)")
@@ -141,39 +153,44 @@ def scatter(predictions: Mapping[str, pd.DataFrame], tests: Mapping[str, Test], 
     return figure
 
 
-def _panel(axes: Axes, age: np.ndarray, predicted: np.ndarray, colour: str) -> None:
-    if len(age) <= _DENSE:
+def _panel(axes: Axes, age: np.ndarray, predicted: np.ndarray, color: str) -> None:
+    if len(age) <= _MAX_POINTS:
         size, alpha = (9, 0.4) if len(age) > 300 else (25, 0.7)
-        axes.scatter(age, predicted, s=size, alpha=alpha, linewidths=0, color=colour)
+        axes.scatter(age, predicted, s=size, alpha=alpha, linewidths=0, color=color)
         return
-    # A bin a year, about the whole years that labels mostly are: no empty stripes.
+    # One bin per year, centered on whole years, because most labels are whole years.
     edges = np.arange(np.floor(min(age.min(), predicted.min())) - 0.5, np.ceil(max(age.max(), predicted.max())) + 1)
     counts = np.histogram2d(age, predicted, bins=(edges, edges))[0].T
-    shades = LinearSegmentedColormap.from_list("density", ["#CCCCCC", colour, "#000000"])
+    shades = LinearSegmentedColormap.from_list("density", ["#CCCCCC", color, "#000000"])
     norm = LogNorm(vmin=1, vmax=max(counts.max(), 10))
     drawn = axes.pcolormesh(edges, edges, np.ma.masked_equal(counts, 0), cmap=shades, norm=norm)
-    axes.figure.colorbar(drawn, ax=axes, label="images in a square year", shrink=0.7, format="%d")
+    axes.figure.colorbar(drawn, ax=axes, label="images per bin of 1 × 1 year", shrink=0.7, format="%d")
 
 
+@styled
 def error_by_age(
-    tests: Mapping[str, Test], predictions: Mapping[str, pd.DataFrame], palette: Mapping[str, str]
+    tests: Mapping[str, TestResult], predictions: Mapping[str, pd.DataFrame], palette: Mapping[str, str]
 ) -> Figure | None:
-    """MAE and bias by true age: the bands' figures with 95 % intervals, behind them the mean over five years of age.
+    """Plot MAE and bias by true age: age bands with 95 % intervals, and a moving average over five years of age.
 
-    Intervals of bands with few images may leave the frame: they would flatten all others. None without bands.
+    The axes do not cover the intervals of small bands, which would compress all others.
+
+    Args:
+        tests: the test sets of metrics.json.
+        predictions: the available tables of `age` and `age_pred` in years by test set.
+        palette: the color of each dataset by name.
+
+    Returns:
+        The figure, or None without age bands.
     """
     found = {
-        name: {
-            band: entry
-            for band, entry in ((test.get("groups") or {}).get("age_band") or {}).items()
-            if _BAND.fullmatch(band)
-        }
+        name: {band: entry for band, entry in test.groups.get("age_band", {}).items() if _BAND.fullmatch(band)}
         for name, test in tests.items()
     }
     bands = sorted({band for groups in found.values() for band in groups}, key=band_ages)
     if not bands:
         return None
-    figure = Figure(figsize=(_WIDTH, 6.4), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     middles = {band: sum(band_ages(band)) / 2 for band in bands}
     for axes, key, title in ((upper, "mae", "Mean absolute error"), (lower, "bias", "Bias: predicted − true")):
@@ -184,10 +201,10 @@ def error_by_age(
                 axes.plot(*_running_mean(predictions[name], key), color=palette[name], lw=2, alpha=0.35)
             nudge = (place - (len(found) - 1) / 2) * min(1.2, 4 / len(found))
             for band, entry in groups.items():
-                _point(axes, middles[band] + nudge, entry.get(key), palette[name], hollow=is_below_min_n(entry))
+                _point(axes, middles[band] + nudge, getattr(entry, key), palette[name], hollow=is_below_min_n(entry))
         axes.set_title(title, fontsize=11)
         axes.set(ylabel="years", ylim=_reach([entry for groups in found.values() for entry in groups.values()], key))
-        axes.grid(axis="y", alpha=0.3)
+        axes.grid(axis="y")
     lower.axhline(0, color="black", lw=0.8)
     lower.set_xticks(list(middles.values()), bands)
     lower.set(xlabel="true age (years)", xlim=(band_ages(bands[0])[0], band_ages(bands[-1])[1]))
@@ -196,7 +213,7 @@ def error_by_age(
 
 
 def _running_mean(table: pd.DataFrame, key: str, reach: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """Ages, a year apart, and the mean (absolute) error within `reach` years of each; NaN where few images are."""
+    """Return ages in steps of one year, and the mean (absolute) error within `reach` years, NaN for few images."""
     ordered = table.sort_values("age")
     age = ordered["age"].to_numpy(float)
     error = (ordered["age_pred"] - ordered["age"]).to_numpy(float)
@@ -207,39 +224,42 @@ def _running_mean(table: pd.DataFrame, key: str, reach: float = 2.0) -> tuple[np
     return years, np.where(n >= MIN_GROUP, (sums[last] - sums[first]) / np.maximum(n, 1), np.nan)
 
 
-def cumulative_scores(tests: Mapping[str, Test], palette: Mapping[str, str]) -> Figure | None:
+@styled
+def cumulative_scores(tests: Mapping[str, TestResult], palette: Mapping[str, str]) -> Figure | None:
     """CS@k of every test set, with 95 % intervals where there are any. None where no test set has the scores."""
-    shown = {name: test for name, test in tests.items() if test.get("cs")}
+    shown = {name: test for name, test in tests.items() if test.cs}
     if not shown:
         return None
-    figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     for name, test in shown.items():
-        levels = np.arange(len(test["cs"]))
+        levels = np.arange(len(test.cs))
         axes.plot(
-            levels, 100 * np.array(test["cs"], float), "o-", ms=4, color=palette[name], clip_on=False, label=label(name)
+            levels, 100 * np.array(test.cs, float), "o-", ms=4, color=palette[name], clip_on=False, label=label(name)
         )
-        scores = [(test.get("overall") or {}).get(f"cs{level}") or {} for level in levels]
-        low, high = (100 * np.array([score.get(end) for score in scores], float) for end in ("low", "high"))
+        scores = [test.metric(f"cs{level}") for level in levels]
+        low = 100 * np.array([score.ci_low for score in scores], float)
+        high = 100 * np.array([score.ci_high for score in scores], float)
         axes.fill_between(levels, low, high, color=palette[name], alpha=0.15, lw=0)
-    axes.set_title("Cumulative score: CS@k, the share of images that are off by at most k years", fontsize=11)
+    axes.set_title("Cumulative score: CS@k, the share of images that are off by at most k years")
     axes.set(xlabel="k (years)", ylabel="CS@k (% of images)", ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
+    axes.grid(True)
     _legend(figure, shown, palette)
     return figure
 
 
-def groups(name: str, test: Test, colour: str) -> Figure | None:
+@styled
+def groups(name: str, test: TestResult, color: str) -> Figure | None:
     """MAE of every group, as it is and at equal ages, with 95 % intervals; small groups hollow. None without groups."""
-    found = {key: entries for key, entries in (test.get("groups") or {}).items() if key != "age_band" and entries}
+    found = {key: entries for key, entries in test.groups.items() if key != "age_band" and entries}
     rows = [(grouping, group, entry) for grouping, entries in found.items() for group, entry in entries.items()]
     if not rows:
         return None
-    largest = sorted(rows, key=lambda row: -(row[2].get("n") or 0))[:_MOST_GROUPS]
+    largest = sorted(rows, key=lambda row: -row[2].n)[:_MAX_GROUPS]
     rows = [row for row in rows if row in largest]
-    figure = Figure(figsize=(_WIDTH, 1.3 + 0.27 * (len(rows) + len(found))), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, 1.3 + 0.27 * (len(rows) + len(found))), layout="constrained")
     axes = figure.subplots()
     labels: list[str] = []
     headings = []
@@ -247,82 +267,83 @@ def groups(name: str, test: Test, colour: str) -> Figure | None:
         if not row or grouping != rows[row - 1][0]:
             headings.append(len(labels))
             labels.append(label(group_name(grouping, grouping)))
-        even = entry.get("mae_standardised")
+        even = entry.age_standardized_mae
         nudge = 0.14 if even else 0.0
-        _point(axes, len(labels) - nudge, entry.get("mae"), colour, hollow=is_below_min_n(entry), flat=True)
+        _point(axes, len(labels) - nudge, entry.mae, color, hollow=is_below_min_n(entry), flat=True)
         _point(axes, len(labels) + nudge, even, GRAY, flat=True, marker="D", hollow=is_below_min_n(entry))
-        labels.append(f"{label(group_name(grouping, group))} (n = {entry.get('n') or 0:,})")
+        labels.append(f"{label(group_name(grouping, group))} (n = {entry.n:,})")
     axes.set_yticks(range(len(labels)), labels)
     for place in headings:
         axes.get_yticklabels()[place].set_fontweight("bold")
-    overall = ((test.get("overall") or {}).get("mae") or {}).get("value")
+    overall = test.metric("mae").value
     if overall is not None:
         axes.axvline(overall, color="black", lw=0.8, ls="--")
     axes.set(
         ylim=(len(labels) - 0.4, -0.6),
-        xlim=_reach([entry for _, _, entry in rows], "mae", "mae_standardised", zero=False),
+        xlim=_reach([entry for _, _, entry in rows], "mae", "age_standardized_mae", zero=False),
     )
-    axes.set_title(f"{label(name)}: MAE by group (dashed: all images, {format_number(overall)})", fontsize=11)
+    axes.set_title(f"{label(name)}: MAE by group (dashed: all images, {format_number(overall)})")
     axes.set_xlabel("mean absolute error (years), 95 % interval")
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="x")
     return figure
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], colour: str) -> Figure | None:
-    """Loss, MAE, learning rate and speed by epoch. None where no epoch is recorded."""
+@styled
+def learning_curves(history: Sequence[Mapping[str, Any]], color: str) -> Figure | None:
+    """Plot loss, MAE, learning rate and speed by epoch; None without recorded epochs."""
     if not history:
         return None
-    figure = Figure(figsize=(_WIDTH, 5.6), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, 5.6), layout="constrained")
     epochs = np.array([entry["epoch"] for entry in history], float)
     size = 5 if len(history) <= 40 else 2
     panels = {"loss": "Training loss", "val_mae": "Validation MAE", "lr": "Learning rate", "images_per_s": "Speed"}
     units = ("loss", "MAE (years)", "learning rate at the epoch's end", "images/s")
     for axes, (key, title), unit in zip(figure.subplots(2, 2).ravel(), panels.items(), units, strict=True):
         values = np.array([entry.get(key) for entry in history], float)
-        axes.plot(epochs, values, "o-", ms=size, color=colour, label="validation")
+        axes.plot(epochs, values, "o-", ms=size, color=color, label="validation")
         if key == "val_mae" and np.isfinite(values).any():
             best = int(np.nanargmin(values))
             axes.plot(epochs[best], values[best], "o", ms=12, mfc="none", mec="black")
             title += f" (lowest: {values[best]:.2f} in epoch {epochs[best]:.0f})"
             training = np.array([entry.get("train_mae") for entry in history], float)
             if np.isfinite(training).any():
-                axes.plot(epochs, training, "s--", ms=size, color=GRAY, label="training, while it learns")
-                axes.legend(frameon=False, fontsize=8)
-        axes.set_title(title, fontsize=11)
+                axes.plot(epochs, training, "s--", ms=size, color=GRAY, label="training, during the epoch")
+                axes.legend(fontsize=8)
+        axes.set_title(title)
         axes.set(xlabel="epoch", ylabel=unit, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
+        axes.grid(True)
     return figure
 
 
 def _point(
     axes: Axes,
     place: float,
-    figure: Mapping[str, Any] | None,
-    colour: str,
+    metric: MetricValue | None,
+    color: str,
     *,
     hollow: bool = False,
     flat: bool = False,
     marker: str = "o",
 ) -> None:
     """A figure and its interval at `place` along x, or, lying `flat`, along y. Nothing where there is no value."""
-    if not figure or figure.get("value") is None:
+    if metric is None or metric.value is None:
         return
-    if figure.get("low") is not None and figure.get("high") is not None:
-        ends, places = [figure["low"], figure["high"]], [place, place]
-        axes.plot(*((ends, places) if flat else (places, ends)), color=colour, lw=1.5)
-    spot = (figure["value"], place) if flat else (place, figure["value"])
-    axes.plot(*spot, marker, ms=5.5 if marker == "o" else 4, color=colour, mfc="white" if hollow else colour, zorder=3)
+    if metric.ci_low is not None and metric.ci_high is not None:
+        ends, places = [metric.ci_low, metric.ci_high], [place, place]
+        axes.plot(*((ends, places) if flat else (places, ends)), color=color, lw=1.5)
+    spot = (metric.value, place) if flat else (place, metric.value)
+    axes.plot(*spot, marker, ms=5.5 if marker == "o" else 4, color=color, mfc="white" if hollow else color, zorder=3)
 
 
-def _reach(entries: Sequence[Mapping[str, Any]], *keys: str, zero: bool = True) -> tuple[float | None, float | None]:
+def _reach(entries: Sequence[GroupMetrics], *keys: str, zero: bool = True) -> tuple[float | None, float | None]:
     """Limits of an axis that hold every value, the intervals of groups that are not small and, with `zero`, the zero."""
     inside = [0.0] if zero else []
     some_large = not all(map(is_below_min_n, entries))
     for entry in entries:
-        ends = ("value",) if some_large and is_below_min_n(entry) else ("value", "low", "high")
-        found = [(entry.get(key) or {}).get(end) for key in keys for end in ends]
+        ends = ("value",) if some_large and is_below_min_n(entry) else ("value", "ci_low", "ci_high")
+        found = [getattr(getattr(entry, key) or MetricValue(), end) for key in keys for end in ends]
         inside += [value for value in found if value is not None]
     if not inside:
         return None, None
@@ -331,9 +352,9 @@ def _reach(entries: Sequence[Mapping[str, Any]], *keys: str, zero: bool = True) 
     return low - margin * (low != 0 or not zero), high + margin * (high != 0 or not zero)
 
 
-def _legend(figure: Figure, tests: Mapping[str, Test], palette: Mapping[str, str]) -> None:
+def _legend(figure: Figure, tests: Mapping[str, TestResult], palette: Mapping[str, str]) -> None:
     """One line of names above the panels, with n."""
-    names = [f"{label(name)} (n = {test.get('n') or 0:,})" for name, test in tests.items()]
+    names = [f"{label(name)} (n = {test.n:,})" for name, test in tests.items()]
     marks = [Line2D([], [], color=palette[name], marker="o", lw=1.5) for name in tests]
     columns = 3 if max(map(len, names)) <= 30 else 2
-    figure.legend(marks, names, loc="outside upper center", ncols=columns, frameon=False)
+    figure.legend(marks, names, loc="outside upper center", ncols=columns)

@@ -1,17 +1,23 @@
-"""One colour a group and a part, in every picture: readers learn them once."""
+"""The style of all figures: matplotlib parameters, and one color for each group and split in every figure."""
 
 from collections.abc import Iterable
 
+import matplotlib as mpl
+
 from agebench.metrics.groups import band_names
 
-# Okabe & Ito (2008): eight colours that stay apart under the common kinds of colour blindness; pale yellow comes last.
+# Okabe & Ito (2008): eight colors that are distinguishable with the common kinds of color blindness; pale yellow is last.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GRAY = "#666666"
-
 UNKNOWN = "#BBBBBB"
 SPLIT_COLORS = {"train": COLORS[0], "val": COLORS[4], "test": COLORS[2]}
-# Groups that many datasets share keep their colour whichever of them are there. No colour is meant to picture a person.
-_KNOWN = {
+
+FIGURE_WIDTH = 9.0  # inches: the width of a page, at which 10 pt text is easy to read
+# Decorator of functions that build or draw a figure. Ticks and grid lines are created when a figure is drawn.
+styled = mpl.rc_context({"axes.titlesize": 11, "figure.titlesize": 11, "grid.alpha": 0.3, "legend.frameon": False})
+
+# Groups that many datasets share keep their color in every figure. The colors are not meant to depict people.
+_FIXED_COLORS = {
     "female": COLORS[1],
     "male": COLORS[0],
     "asian": COLORS[2],
@@ -20,15 +26,22 @@ _KNOWN = {
     "others": COLORS[6],
     "white": COLORS[5],
 }
-# Of what has no colour of its own. Age bands are as many: each keeps its own where others are missing.
-_FREE = (COLORS[2], COLORS[3], COLORS[4], COLORS[5], COLORS[6], COLORS[7], COLORS[0], COLORS[1])
-_KNOWN |= dict(zip(band_names(), _FREE, strict=True))
+# Colors of groups without a fixed color. There are as many age bands, so that each band has a fixed color.
+_FREE_COLORS = (COLORS[2], COLORS[3], COLORS[4], COLORS[5], COLORS[6], COLORS[7], COLORS[0], COLORS[1])
+_FIXED_COLORS |= dict(zip(band_names(), _FREE_COLORS, strict=True))
 
 
 def group_colors(groups: Iterable[str]) -> dict[str, str]:
-    """Group -> colour: the known ones their own, the others, in alphabetical order, what is left; `unknown` is grey."""
+    """Assign a color to each group.
+
+    Args:
+        groups: the names of the groups.
+
+    Returns:
+        The color of each group: its fixed color, gray for `unknown`, or, in alphabetical order, one of the unused colors.
+    """
     names = sorted(set(groups))
-    found = {name: UNKNOWN if name == "unknown" else _KNOWN.get(name.lower(), "") for name in names}
-    free = [colour for colour in _FREE if colour not in found.values()] or [GRAY]
-    nameless = [name for name in names if not found[name]]
-    return found | {name: free[place % len(free)] for place, name in enumerate(nameless)}
+    colors = {name: UNKNOWN if name == "unknown" else _FIXED_COLORS.get(name.lower(), "") for name in names}
+    unused = [color for color in _FREE_COLORS if color not in colors.values()] or [GRAY]
+    remaining = [name for name in names if not colors[name]]
+    return colors | {name: unused[index % len(unused)] for index, name in enumerate(remaining)}

@@ -1,38 +1,56 @@
-"""Figures of metrics.json as Markdown: read on a page, or in a terminal as it is."""
+"""The metrics of metrics.json and comparison.json as Markdown."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from agebench.metrics.fairness import SIGNIFICANT, describe_gap
+from agebench.metrics.metric_specs import SPECS, Unit
+from agebench.metrics.schema import (
+    CellAverage,
+    ComparisonFile,
+    ConformalResult,
+    Gap,
+    GateResult,
+    GroupDifference,
+    MetricsFile,
+    MetricValue,
+    NistChallenge,
+    NistErrors,
+    NistFateResult,
+    NistGroup,
+    PairComparison,
+    RequiredChallengeAge,
+    TestResult,
+    UncertaintyResult,
+)
 from agebench.reports.formatting import DASH, escape_markdown, format_ci, group_table, markdown_table
 
-_OVERALL = {
-    "mae": "MAE",
-    "balanced_mae": "MAE, mean over ages",
-    "balanced_mae_bands": "MAE, mean over age bands",
-    "mae_within_train_ages": "MAE within the training ages",
-    "rmse": "RMSE",
-    "bias": "bias",
-    "median_ae": "median absolute error",
-    "p95_ae": "95th percentile of it",
-    "range_mae": "distance to the label's range",
-    "epsilon_error": "epsilon-error",
-    "r2": "R²",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-}
-_SHARES = {"cs1": "CS@1", "cs3": "CS@3", "cs5": "CS@5", "cs10": "CS@10", "range_hit": "within the label's range"}
+_OVERALL = (
+    "mae",
+    "balanced_mae",
+    "balanced_mae_bands",
+    "mae_within_train_ages",
+    "rmse",
+    "bias",
+    "median_ae",
+    "p95_ae",
+    "range_mae",
+    "epsilon_error",
+    "r2",
+    "pearson",
+    "spearman",
+)
+_SHARES = ("cs1", "cs3", "cs5", "cs10", "range_hit")
 
 
-def years(figure: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+def years(figure: MetricValue | None, *, sign: bool = False) -> str:
     """`2.66 [2.61, 2.71]`, or a dash."""
     return format_ci(figure, sign=sign)
 
 
-def percent(figure: Mapping[str, Any] | None) -> str:
+def percent(figure: MetricValue | None) -> str:
     """`88.7 % [88.1, 89.3]`, or a dash."""
     # Rates of gates lie near 0, where one decimal would hide them.
-    small = figure is not None and figure["value"] is not None and figure["value"] < 0.01
+    small = figure is not None and figure.value is not None and figure.value < 0.01
     return format_ci(figure, digits=2 if small else 1, percent=True)
 
 
@@ -41,40 +59,41 @@ def clean(name: object) -> str:
     return escape_markdown(str(name).replace("*", " × "))
 
 
-def score_text(metrics: Mapping[str, Any]) -> str:
+def score_text(metrics: MetricsFile) -> str:
     """Every test set of a metrics.json as Markdown sections."""
-    return "\n\n".join(test_text(name, entry) for name, entry in metrics["tests"].items()) + "\n"
+    return "\n\n".join(test_text(name, entry) for name, entry in metrics.tests.items()) + "\n"
 
 
-def test_text(name: str, entry: Mapping[str, Any]) -> str:
+def test_text(name: str, entry: TestResult) -> str:
     """One test set: overall, by group, gaps, age gates, and what else its entry holds."""
     parts = [f"## {clean(name)}", _opening(entry), _overall(entry)]
-    parts += [group_table(grouping, rows) for grouping, rows in entry["groups"].items()]
-    parts += _gaps(entry["gaps"])
-    parts += _gates(entry.get("age_gates") or {})
-    if entry.get("uncertainty"):
-        parts += _uncertainty(entry["uncertainty"])
-    if entry.get("conformal"):
-        parts += _conformal(entry["conformal"])
-    if entry.get("nist"):
-        parts += _nist(entry["nist"])
-    if entry["notes"]:
-        parts.append("\n".join(f"- {clean(note)}" for note in entry["notes"]))
+    parts += [group_table(grouping, rows) for grouping, rows in entry.groups.items()]
+    parts += _gaps(entry.gaps)
+    parts += _gates(entry.age_gates)
+    if entry.uncertainty:
+        parts += _uncertainty(entry.uncertainty)
+    if entry.conformal:
+        parts += _conformal(entry.conformal)
+    if entry.nist:
+        parts += _nist(entry.nist)
+    if entry.notes:
+        parts.append("\n".join(f"- {clean(note)}" for note in entry.notes))
     return "\n\n".join(parts)
 
 
-def _opening(entry: Mapping[str, Any]) -> str:
-    method = entry["method"]
-    text = f"{entry['n']:,} images"
-    if entry["subjects"]:
-        text += f" of {entry['subjects']:,} subjects"
-    if entry.get("seeds"):
-        text += f", {entry['seeds']['count']} seeds (figures are the mean over them)"
-    if method["resamples"]:
-        how = f"{method['interval']} bootstrap of {method['resampled']}, {method['resamples']:,} resamples"
+def _opening(entry: TestResult) -> str:
+    method = entry.method
+    text = f"{entry.n:,} images"
+    if entry.subjects:
+        text += f" of {entry.subjects:,} subjects"
+    if entry.seeds:
+        text += f", {entry.seeds.count} seeds (figures are the mean over them)"
+    if method is not None and method.resamples:
+        how = f"{method.interval} bootstrap of {method.resampled}, {method.resamples:,} resamples"
         text += f". In brackets: 95 % intervals ({how})"
     text += "."
-    left = {key: count for key, count in entry.get("not_scored", {}).items() if count}
+    not_scored = entry.not_scored.to_json() if entry.not_scored else {}
+    left = {key: count for key, count in not_scored.items() if count}
     if left:
         text += f" Not scored: {', '.join(f'{count:,} {_NOT_SCORED[key]}' for key, count in left.items())}."
     return text
@@ -94,22 +113,22 @@ _TAILS = (
 )
 
 
-def _overall(entry: Mapping[str, Any]) -> str:
-    overall = entry["overall"]
+def _overall(entry: TestResult) -> str:
+    overall = entry.overall
     rows = []
-    for key, label in _OVERALL.items():
+    for key in _OVERALL:
         if key in overall:
-            unitless = key in ("r2", "pearson", "spearman", "epsilon_error")
+            unitless = SPECS[key].unit is Unit.NONE
             figure = format_ci(overall[key], digits=3 if unitless else 2, sign=key == "bias")
-            mark = UNDERCOVERS if key in entry.get("undercovering", ()) else ""
-            rows.append([label if unitless else f"{label} (years)", figure + mark])
-    rows += [[label, percent(overall[key])] for key, label in _SHARES.items() if key in overall]
-    if entry.get("seeds"):
-        of = entry["seeds"]["figures"]["mae"]
-        values = ", ".join(f"{value:.2f}" for value in of["values"])
-        rows.append(["MAE of each seed; standard deviation", f"{values}; {of['sd']:.2f}"])
+            mark = UNDERCOVERS if key in entry.undercovering else ""
+            rows.append([SPECS[key].header, figure + mark])
+    rows += [[SPECS[key].header, percent(overall[key])] for key in _SHARES if key in overall]
+    if entry.seeds:
+        of = entry.seeds.metrics["mae"]
+        values = ", ".join(f"{value:.2f}" for value in of.values)
+        rows.append(["MAE of each seed; standard deviation", f"{values}; {of.sd:.2f}"])
     table = markdown_table(["all images", "figure"], rows)
-    return f"{table}\n\n{_TAILS}" if entry.get("undercovering") else table
+    return f"{table}\n\n{_TAILS}" if entry.undercovering else table
 
 
 _SIMULTANEOUS = (
@@ -118,44 +137,44 @@ _SIMULTANEOUS = (
 )
 
 
-def _gaps(gaps: Mapping[str, Any]) -> list[str]:
+def _gaps(gaps: Mapping[str, Gap]) -> list[str]:
     if not gaps:
         return []
     rows = []
     for name, gap in gaps.items():
-        even = gap["standardised"]
-        rows.append([clean(name), years(gap["difference"]), years(gap["ratio"]), _p(gap)])
+        even = gap.age_standardized
+        rows.append([clean(name), years(gap.difference), years(gap.ratio), _p(gap)])
         if even:
-            label = f"{clean(name)}, at equal ages ({100 * even['coverage']:.0f} % of images)"
-            rows.append([label, years(even["difference"]), years(even["ratio"]), _p(even)])
+            label = f"{clean(name)}, at equal ages ({100 * (even.coverage or 0):.0f} % of images)"
+            rows.append([label, years(even.difference), years(even.ratio), _p(even)])
     sentences = [f"- {clean(name)}: {clean(describe_gap(gap))}." for name, gap in gaps.items()]
     return [
         "### Gaps between groups",
         markdown_table(["worst against best", "difference (years)", "ratio", "p (Holm)"], rows),
-        *([_SIMULTANEOUS] if any("worst_groups" in gap for gap in gaps.values()) else []),
+        *([_SIMULTANEOUS] if any(gap.worst_groups for gap in gaps.values()) else []),
         "\n".join(sentences),
     ]
 
 
-def _p(gap: Mapping[str, Any]) -> str:
-    p = gap.get("p_holm")
+def _p(gap: GroupDifference | PairComparison) -> str:
+    p = gap.p_holm
     return DASH if p is None else (f"{p:.3f}" if p >= 0.001 else "< 0.001")
 
 
-def _gates(gates: Mapping[str, Any]) -> list[str]:
+def _gates(gates: Mapping[str, GateResult]) -> list[str]:
     if not gates:
         return []
     rows = []
     for legal, gate in gates.items():
-        for challenge, rates in gate["challenge"].items():
+        for challenge, rates in gate.challenge.items():
             rows.append(
                 [
                     legal,
                     challenge,
-                    f"{gate['n_under']:,}",
-                    percent(rates["fpr"]),
-                    f"{gate['n_over']:,}",
-                    percent(rates["fnr"]),
+                    f"{gate.n_under:,}",
+                    percent(rates.fpr),
+                    f"{gate.n_over:,}",
+                    percent(rates.fnr),
                 ]
             )
     header = [
@@ -166,93 +185,87 @@ def _gates(gates: Mapping[str, Any]) -> list[str]:
         "n over",
         "of age refused (FNR)",
     ]
-    needed = []
+    required = []
     for legal, gate in gates.items():
         parts = []
-        for target, figure in gate["needed"].items():
+        for target, figure in gate.required.items():
             share = f"{100 * float(target):g} %"
-            if figure["value"] is None:
-                parts.append(f"{share}: not to be known from {_worth(figure)} ({figure['n_needed']:,} are needed)")
+            if figure.value is None:
+                parts.append(f"{share}: not to be known from {_worth(figure)} ({figure.n_needed:,} are needed)")
             else:
                 parts.append(f"{share}: T = {years(figure)}")
-        needed.append(f"- at {legal}, for a false positive rate of " + "; ".join(parts))
-    return ["### Age gates", markdown_table(header, rows), "\n".join(needed)]
+        required.append(f"- at {legal}, for a false positive rate of " + "; ".join(parts))
+    return ["### Age gates", markdown_table(header, rows), "\n".join(required)]
 
 
-def _worth(figure: Mapping[str, Any]) -> str:
+def _worth(figure: RequiredChallengeAge) -> str:
     """How many images; where people repeat, images of how many people they are worth."""
-    if "people" not in figure or figure["n_effective"] == figure["n"]:
-        return f"{figure['n']:,} under-age images"
+    if figure.people is None or figure.n_effective == figure.n:
+        return f"{figure.n:,} under-age images"
     return (
-        f"{figure['n']:,} under-age images of {figure['people']:,} people, which tell as much as "
-        f"{figure['n_effective']:,} of as many people"
+        f"{figure.n:,} under-age images of {figure.people:,} people, which tell as much as "
+        f"{figure.n_effective:,} of as many people"
     )
 
 
-def _uncertainty(doubt: Mapping[str, Any]) -> list[str]:
-    rows = [
-        [f"{100 * float(level):g} %", percent(of["coverage"]), years(of["width"])]
-        for level, of in doubt["levels"].items()
-    ]
-    area = doubt["rejection"]
+def _uncertainty(doubt: UncertaintyResult) -> list[str]:
+    rows = [[f"{100 * float(level):g} %", percent(of.coverage), years(of.width)] for level, of in doubt.levels.items()]
+    area = doubt.rejection
     text = (
-        f"NLL {years(doubt['nll'])}, CRPS {years(doubt['crps'])} years. Rejecting the most doubtful first: mean MAE over "
-        f"shares kept {years(area['area'])} (at random {area['area_random']:.2f}, at best {area['area_best']:.2f})."
+        f"NLL {years(doubt.nll)}, CRPS {years(doubt.crps)} years. Rejecting the most doubtful first: mean MAE over "
+        f"shares kept {years(area.area)} (at random {area.area_random:.2f}, at best {area.area_best:.2f})."
     )
     return ["### Uncertainty", markdown_table(["interval", "covers", "width (years)"], rows), text]
 
 
-def _conformal(found: Mapping[str, Any]) -> list[str]:
+def _conformal(found: ConformalResult) -> list[str]:
     rows = []
-    for level, of in found["levels"].items():
-        rows.append([f"{100 * float(level):g} %", "all", percent(of["coverage"]), f"{of['width']:.2f}"])
-        for grouping, groups in of["groups"].items():
+    for level, of in found.levels.items():
+        rows.append([f"{100 * float(level):g} %", "all", percent(of.coverage), f"{of.width:.2f}"])
+        for grouping, groups in of.groups.items():
             rows += [
-                ["", f"{clean(grouping)}: {clean(name)}", percent(row["coverage"]), ""] for name, row in groups.items()
+                ["", f"{clean(grouping)}: {clean(name)}", percent(row.coverage), ""] for name, row in groups.items()
             ]
-    people = found.get("people_calibration")
-    text = f"Calibrated on {found['n_calibration']:,} images"
+    people = found.people_calibration
+    text = f"Calibrated on {found.n_calibration:,} images"
     text += (
         "." if people is None else f" of {people:,} people; what is promised is promised for an image of a new person."
     )
     return ["### Conformal intervals", markdown_table(["promised", "group", "covers", "width (years)"], rows), text]
 
 
-def _nist(found: Mapping[str, Any]) -> list[str]:
+def _nist(found: NistFateResult) -> list[str]:
     """Tables of NIST's figures and of ours, with the ages that each is taken at."""
-    gate, task, ours = found["challenge_25"], found["child_online_safety"], found["all_ages"]
+    gate, task, ours = found.challenge_25, found.child_online_safety, found.all_ages
     rows = _nist_errors(found)
-    where = "sex and region of birth" if gate["origin"] is None else f"sex and {clean(gate['origin'])}"
+    where = "sex and region of birth" if gate.origin is None else f"sex and {clean(gate.origin)}"
     rows.append(
-        [f"Challenge 25, false positives (mean over {where})", *_nist_place(gate), percent(gate["fpr"])],
+        [f"Challenge 25, false positives (mean over {where})", *_nist_place(gate), percent(gate.fpr)],
     )
-    rows.append(["Child online safety (13-16), MAE", *_nist_place(task["mae"]), years(task["mae"])])
-    labels = {
-        "tpr": "true positives (estimated 13 to 16)",
-        "fnr_below": "false negatives (estimated 8 to 12)",
-        "fnr_above": "false negatives (estimated 17 to 22)",
-        "fpr_below": "false positives (estimated 13 to 16)",
-        "fpr_above": "false positives (estimated 13 to 16)",
-    }
-    rows += [
-        [f"Child online safety (13-16), {label}", *_nist_place(task[key]), percent(task[key])]
-        for key, label in labels.items()
+    rows.append(["Child online safety (13-16), MAE", *_nist_place(task.mae), years(task.mae)])
+    labels = [
+        (task.tpr, "true positives (estimated 13 to 16)"),
+        (task.fnr_below, "false negatives (estimated 8 to 12)"),
+        (task.fnr_above, "false negatives (estimated 17 to 22)"),
+        (task.fpr_below, "false positives (estimated 13 to 16)"),
+        (task.fpr_above, "false positives (estimated 13 to 16)"),
     ]
+    rows += [[f"Child online safety (13-16), {label}", *_nist_place(rate), percent(rate)] for rate, label in labels]
     own = _nist_errors(ours)
     own += [
-        [f"Acc({x})", *_nist_place(ours["mae"])[:2], "", percent(figure)]
-        for x, figure in ours["accuracy"].items()
+        [f"Acc({x})", *_nist_place(ours.mae)[:2], "", percent(figure)]
+        for x, figure in ours.accuracy.items()
         if x in ("1", "3", "5", "10")
     ]
-    if ours["challenge_25"]:
-        all_gate = ours["challenge_25"]
-        for key, label, ages, n in (
-            ("fpr", "false positives", "below 18", all_gate["n_under"]),
-            ("fnr", "false negatives", "18 and over", all_gate["n_over"]),
+    if ours.challenge_25:
+        rates, all_gate = ours.challenge_25.challenge["25"], ours.challenge_25
+        for rate, label, ages, n in (
+            (rates.fpr, "false positives", "below 18", all_gate.n_under),
+            (rates.fnr, "false negatives", "18 and over", all_gate.n_over),
         ):
-            own.append([f"Challenge 25, {label}", ages, f"{n:,}", "", percent(all_gate["challenge"]["25"][key])])
+            own.append([f"Challenge 25, {label}", ages, f"{n:,}", "", percent(rate)])
     headers = ["figure", "ages", "n", "cells", "value"]
-    lacking = any(of["cells"] != of["of_cells"] for of in (found["mae"], gate))
+    lacking = (found.mae.cells, gate.cells) != (found.mae.of_cells, gate.of_cells)
     text = (
         "As NIST IR 8525 and its results page define them. A cell is an age of one sex, or for Challenge 25 a sex of one region "
         "of birth."
@@ -268,54 +281,50 @@ def _nist(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _nist_errors(found: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["MAE (mean over cells of sex and age)", *_nist_place(found["mae"]), years(found["mae"])]]
-    groups = {**found["by_sex"], **(found["by_origin"]["groups"] if found["by_origin"] else {})}
+def _nist_errors(found: NistErrors) -> list[list[str]]:
+    rows = [["MAE (mean over cells of sex and age)", *_nist_place(found.mae), years(found.mae)]]
+    groups = {**found.by_sex, **(found.by_origin.groups if found.by_origin else {})}
     return rows + [
-        [f"MAE, {clean(name)} (mean over ages)", *_nist_place(entry), years(entry["mae"])]
+        [f"MAE, {clean(name)} (mean over ages)", *_nist_place(entry), years(entry.mae)]
         for name, entry in groups.items()
     ]
 
 
-def _nist_place(entry: Mapping[str, Any]) -> list[str]:
+def _nist_place(entry: CellAverage | NistGroup | NistChallenge) -> list[str]:
     """Ages, n and cells of a figure: `18-30`, `1,234`, `26 of 26`."""
-    low, high = entry["ages"]
-    cells = entry.get("cells")
-    expected = entry.get("of_cells")
+    low, high = entry.ages
+    cells, expected = entry.cells, entry.of_cells
     whole = "" if not expected else f" of {expected}" if (cells or 0) <= expected else f" (NIST: {expected})"
-    return [str(low) if low == high else f"{low}-{high}", f"{entry['n']:,}", "" if cells is None else f"{cells}{whole}"]
+    return [
+        str(low) if low == high else f"{low}-{high}",
+        f"{entry.n or 0:,}",
+        "" if cells is None else f"{cells}{whole}",
+    ]
 
 
-def compare_text(result: Mapping[str, Any]) -> str:
+def compare_text(result: ComparisonFile) -> str:
     """A comparison: every data set's systems and pairs, then the ranks over data sets where there are several."""
     parts = []
-    for name, found in result["tests"].items():
-        text = f"{found['n']:,} images" + (f" of {found['subjects']:,} subjects" if found["subjects"] else "")
-        text += (
-            " that every system has" + (f"; {found['left_out']:,} others left out" if found["left_out"] else "") + "."
-        )
-        systems = [[clean(system), row["seeds"], years(row["mae"])] for system, row in found["systems"].items()]
-        pairs = [
-            [f"{clean(row['a'])} − {clean(row['b'])}", years(row["difference"], sign=True), _p(row)]
-            for row in found["pairs"]
-        ]
+    for name, found in result.tests.items():
+        text = f"{found.n:,} images" + (f" of {found.subjects:,} subjects" if found.subjects else "")
+        text += " that every system has" + (f"; {found.left_out:,} others left out" if found.left_out else "") + "."
+        systems = [[clean(system), str(row.seeds), years(row.mae)] for system, row in found.systems.items()]
+        pairs = [[f"{clean(row.a)} − {clean(row.b)}", years(row.difference, sign=True), _p(row)] for row in found.pairs]
         parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
         parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
-        parts.append(
-            "\n".join(f"- {clean(row['a'])}, {clean(row['b'])}: {clean(row['verdict'])}." for row in found["pairs"])
-        )
-    across = result.get("across")
+        parts.append("\n".join(f"- {clean(row.a)}, {clean(row.b)}: {clean(row.verdict)}." for row in found.pairs))
+    across = result.across
     if across:
-        rows = [[clean(name), f"{across['ranks'][name]:.2f}"] for name in across["systems"]]
-        p = across["friedman"]["p"]
+        rows = [[clean(name), f"{across.ranks[name]:.2f}"] for name in across.systems]
+        p = across.friedman.p
         said = (
             "no difference shown over the data sets"
             if p is None or p >= SIGNIFICANT
             else "the systems differ over the data sets"
         )
         text = (
-            f"Friedman's test over {len(across['datasets'])} data sets: p = {p:.3f}, {said}. Mean ranks closer than "
-            f"{across['critical_difference']:.2f} (Nemenyi) cannot be told apart."
+            f"Friedman's test over {len(across.datasets)} data sets: p = {p:.3f}, {said}. Mean ranks closer than "
+            f"{across.critical_difference:.2f} (Nemenyi) are not distinguishable."
         )
         parts += ["## Over data sets", markdown_table(["system", "mean rank"], rows), text]
     return "\n\n".join(parts) + "\n"

@@ -1,8 +1,9 @@
-"""What the report of an external model says that no report of a trained one does."""
+"""Report sections for external models."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from agebench.metrics.schema import MetricsFile, TestResult
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
@@ -17,13 +18,10 @@ from agebench.reports.formatting import (
 HARDLY = 0.3
 
 
-def describe_external(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def describe_external(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
     """The first paragraphs: what was tested on what, and whether it can have seen these faces before."""
-    model, tests = manifest.get("model") or {}, metrics["tests"]
-    errors = [
-        f"{format_ci((test.get('overall') or {}).get('mae') or {})} years on {escape_markdown(name)}"
-        for name, test in tests.items()
-    ]
+    model, tests = manifest.get("model") or {}, metrics.tests
+    errors = [f"{format_ci(test.metric('mae'))} years on {escape_markdown(name)}" for name, test in tests.items()]
     title = escape_markdown(model.get("title") or model.get("name") or "A model")
     opening = (
         f"**{title}**, as it is: nothing was trained here, and every usable image of "
@@ -31,23 +29,23 @@ def describe_external(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -
         f"was asked for. It is on average off by **{join_words(errors)}**."
     )
     floors = [
-        f"{format_number(test['baseline_mae'])} years on {escape_markdown(name)}"
+        f"{format_number(test.baseline_mae)} years on {escape_markdown(name)}"
         for name, test in tests.items()
-        if test.get("baseline_mae") is not None
+        if test.baseline_mae is not None
     ]
     if floors:
         opening += f" Always answering the median age of the test set would be off by {join_words(floors)}."
-    return "\n\n".join(filter(None, [opening, cautions(metrics), _contamination(metrics)]))
+    return "\n\n".join(filter(None, [opening, cautions(metrics), _training_overlap(metrics)]))
 
 
-def cautions(metrics: Mapping[str, Any]) -> str:
+def cautions(metrics: MetricsFile) -> str:
     """Warn of an estimator that does no better than a constant, or hardly follows age; empty where none does.
 
     Of models that were trained here the first paragraph of the report compares with the floor.
     """
-    if metrics["train"] is not None:
+    if metrics.train is not None:
         return ""
-    words = [_caution(escape_markdown(name), test) for name, test in metrics["tests"].items()]
+    words = [_caution(escape_markdown(name), test) for name, test in metrics.tests.items()]
     words = list(filter(None, words))
     if not words:
         return ""
@@ -59,31 +57,29 @@ def cautions(metrics: Mapping[str, Any]) -> str:
     return " ".join([*words, ways])
 
 
-def _caution(name: str, test: Mapping[str, Any]) -> str:
-    overall, floor = test.get("overall") or {}, test.get("baseline_mae")
-    mae, pearson = overall.get("mae") or {}, overall.get("pearson") or {}
+def _caution(name: str, test: TestResult) -> str:
+    floor, mae, pearson = test.baseline_mae, test.metric("mae"), test.metric("pearson").value
     faults = []
-    if floor is not None and mae.get("value") is not None:
-        if mae["value"] > floor:
+    if floor is not None and mae.value is not None:
+        if mae.value > floor:
             faults.append(
-                f"is worse than always answering the median age ({format_number(mae['value'])} against "
+                f"is worse than always answering the median age ({format_number(mae.value)} against "
                 f"{format_number(floor)} years)"
             )
-        elif (mae.get("high") or mae["value"]) >= floor:
+        elif (mae.ci_high or mae.value) >= floor:
             faults.append(
                 f"is not shown to be better than always answering the median age ({format_number(floor)} years)"
             )
-    if "pearson" in overall and (pearson.get("value") is None or pearson["value"] < HARDLY):
-        value = pearson.get("value")
-        how = "does not vary" if value is None else f"hardly correlates with age (Pearson {format_number(value)})"
+    if "pearson" in test.overall and (pearson is None or pearson < HARDLY):
+        how = "does not vary" if pearson is None else f"hardly correlates with age (Pearson {format_number(pearson)})"
         faults.append(how)
     return f"**On {name} the estimate {join_words(faults)}.**" if faults else ""
 
 
-def _contamination(metrics: Mapping[str, Any]) -> str:
+def _training_overlap(metrics: MetricsFile) -> str:
     where: dict[str, list[str]] = {}
-    for name, test in metrics["tests"].items():
-        where.setdefault(test.get("contamination") or "", []).append(escape_markdown(name))
+    for name, test in metrics.tests.items():
+        where.setdefault(test.training_overlap or "", []).append(escape_markdown(name))
     words = []
     if "known" in where:
         words.append(

@@ -1,9 +1,7 @@
 """Failure to process in words and tables: for whom no face could be prepared."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from agebench.metrics.fairness import SIGNIFICANT
+from agebench.metrics.schema import FailureGap, FailureToProcess
 from agebench.reports.formatting import (
     escape_markdown,
     format_ci,
@@ -17,25 +15,25 @@ from agebench.reports.formatting import (
 )
 
 
-def describe_failures(name: str, found: Mapping[str, Any]) -> str:
+def describe_failures(name: str, failures: FailureToProcess) -> str:
     """One paragraph about a dataset; "" where nothing was recorded."""
-    if not found.get("n"):
+    if not failures.n:
         return ""
-    rate = found["rate"]
-    if not found["failed"]:
+    rate = failures.rate
+    if not failures.failed:
         return (
-            f"In {escape_markdown(name)} a face could be prepared in every one of {format_count(found['n'])} images, "
+            f"In {escape_markdown(name)} a face could be prepared in every one of {format_count(failures.n)} images, "
             "in every group "
-            f"(at most {format_number(rate['high'], percent=True)} % fail, with 95 % confidence)."
+            f"(at most {format_number(rate.ci_high, percent=True)} % fail, with 95 % confidence)."
         )
     text = (
-        f"In {escape_markdown(name)} no face could be prepared in **{format_count(found['failed'])} of "
-        f"{format_count(found['n'])} images, "
+        f"In {escape_markdown(name)} no face could be prepared in **{format_count(failures.failed)} of "
+        f"{format_count(failures.n)} images, "
         f"{format_ci(rate, percent=True)}**. They are missing from every figure: where that falls on one group more than on "
         "another, the figures flatter the system on the group that lost its hardest images."
     )
-    gaps = found.get("gaps") or {}
-    shown = [_worst(key, gap) for key, gap in gaps.items() if gap["p_holm"] < SIGNIFICANT]
+    gaps = failures.gaps
+    shown = [_worst(key, gap) for key, gap in gaps.items() if gap.p_holm < SIGNIFICANT]
     biased = (
         f"**That biases the benchmark**: what finds the faces misses {join_words(shown)} more often than others, so their figures "
         "stand on their easier images, and a gap between groups may be larger than the tables say."
@@ -43,18 +41,18 @@ def describe_failures(name: str, found: Mapping[str, Any]) -> str:
     return " ".join([text, *(_gap(key, gap) for key, gap in gaps.items()), *[biased] * bool(shown)])
 
 
-def failures_tables(found: Mapping[str, Any]) -> list[str]:
+def failures_tables(failures: FailureToProcess) -> list[str]:
     """A table a grouping in which any image failed."""
     tables = []
-    for grouping, entries in (found.get("groups") or {}).items():
-        if not any(entry["failed"] for entry in entries.values()):
+    for grouping, entries in failures.groups.items():
+        if not any(entry.failed for entry in entries.values()):
             continue
         rows = [
             [
-                escape_markdown(group_name(grouping, group)) + (" (too few to rank)" if is_below_min_n(entry) else ""),
-                format_count(entry["n"]),
-                format_count(entry["failed"]),
-                format_ci(entry["rate"], percent=True),
+                escape_markdown(group_name(grouping, group)) + (" (n < 30)" if is_below_min_n(entry) else ""),
+                format_count(entry.n),
+                format_count(entry.failed),
+                format_ci(entry.rate, percent=True),
             ]
             for group, entry in entries.items()
         ]
@@ -65,18 +63,18 @@ def failures_tables(found: Mapping[str, Any]) -> list[str]:
     return tables
 
 
-def _worst(grouping: str, gap: Mapping[str, Any]) -> str:
+def _worst(grouping: str, gap: FailureGap) -> str:
     age = " years" if grouping == "age_band" else ""
-    return escape_markdown(group_name(grouping, gap["worst"])) + age
+    return escape_markdown(group_name(grouping, gap.worst)) + age
 
 
-def _gap(grouping: str, gap: Mapping[str, Any]) -> str:
+def _gap(grouping: str, gap: FailureGap) -> str:
     title = "age" if grouping == "age_band" else group_name(grouping, grouping)
-    worst, best = _worst(grouping, gap), escape_markdown(group_name(grouping, gap["best"]))
-    chance = gap["p_holm"] >= SIGNIFICANT
+    worst, best = _worst(grouping, gap), escape_markdown(group_name(grouping, gap.best))
+    chance = gap.p_holm >= SIGNIFICANT
     claim = "no difference is shown" if chance else "**more often**"
     return (
-        f"By {escape_markdown(title)}: {claim}, {worst} {format_number(gap['difference'], percent=True)} percentage "
+        f"By {escape_markdown(title)}: {claim}, {worst} {format_number(gap.difference, percent=True)} percentage "
         f"points above {best}, "
-        f"{format_p_value(gap['p_holm'])}."
+        f"{format_p_value(gap.p_holm)}."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agebench.metrics.schema import ProtocolSummary
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
@@ -36,6 +37,21 @@ def describe_faces(manifest: Mapping[str, Any]) -> str:
     found = (faces.get("detectors") or {}).items()
     by = "".join(f" Detector of {escape_markdown(name)}: {escape_markdown(each['name'])}." for name, each in found)
     return (f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}") + _bodies_in_words(faces)
+
+
+def describe_limit(manifest: Mapping[str, Any]) -> str:
+    """Return the warning of a run on a subset of its datasets (`--limit`); "" for a run on all images.
+
+    Args:
+        manifest: the content of manifest.json.
+    """
+    limit = manifest.get("limit")
+    if not limit:
+        return ""
+    return (
+        f"**Subset: `--limit` kept at most {format_count(limit)} images of each dataset, a random sample stratified by age band. "
+        "These results are for trying things out: they are not comparable with results on all images, and are never ranked.**"
+    )
 
 
 def _bodies_in_words(faces: Mapping[str, Any]) -> str:
@@ -76,12 +92,17 @@ def describe_samples_used(manifest: Mapping[str, Any]) -> list[str]:
         if not manifest.get("train")
         else (
             "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
-            if leaks_of(manifest)
+            if leaks_of(_protocol(manifest))
             else "Exact copies and the images of one subject stay on one side of the split; "
         )
         + "test images of other sets that the training set holds too are left out. Every test set was read once, after training."
     )
     return [markdown_table(headers, rows), "\n".join(reasons) or "Nothing was left out.", rule]
+
+
+def _protocol(manifest: Mapping[str, Any]) -> ProtocolSummary | None:
+    protocol = manifest.get("protocol")
+    return None if protocol is None else ProtocolSummary.model_validate(protocol)
 
 
 def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -1,39 +1,41 @@
 """What a report says of the protocol that a run was divided by, and of what leaks in it."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from agebench.config.cards.protocol import DEFAULT
+from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.reports.formatting import escape_markdown, format_count, format_number, join_words
 
 LEAKY = "‡"
 
 
-def protocol_of(metrics: Mapping[str, Any]) -> str:
+def protocol_of(metrics: MetricsFile) -> str:
     """The protocol's name; "" for the default one, and where there was none to choose."""
-    name = (metrics.get("protocol") or {}).get("name") or DEFAULT
-    return "" if name == DEFAULT else str(name)
+    name = metrics.protocol.name if metrics.protocol else DEFAULT
+    return "" if name == DEFAULT else name
 
 
-def leaks_of(metrics: Mapping[str, Any]) -> dict[str, int]:
-    """`duplicates` and `subjects` on both sides of the protocol's split; empty where nothing leaks."""
-    leaks = (metrics.get("protocol") or {}).get("leaks") or {}
+def leaks_of(protocol: ProtocolSummary | None) -> dict[str, int]:
+    """Return `duplicates` and `subjects` on both sides of the protocol's split; empty where nothing leaks."""
+    leaks = protocol.leaks if protocol and isinstance(protocol.leaks, dict) else {}
     return {key: leaks.get(key, 0) for key in ("duplicates", "subjects")} if any(leaks.values()) else {}
 
 
-def test_label(name: str, metrics: Mapping[str, Any]) -> str:
+def test_label(name: str, metrics: MetricsFile) -> str:
     """What tables call a test set; the training set's own held-out part is named after its protocol."""
-    if name != metrics["train"]:
+    if name != metrics.train:
         return escape_markdown(name)
-    return escape_markdown(f"{name} ({protocol_of(metrics) or 'held-out part'})") + (LEAKY if leaks_of(metrics) else "")
+    return escape_markdown(f"{name} ({protocol_of(metrics) or 'held-out part'})") + (
+        LEAKY if leaks_of(metrics.protocol) else ""
+    )
 
 
 test_label.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no test
 
 
-def describe_protocol(metrics: Mapping[str, Any]) -> str:
+def describe_protocol(metrics: MetricsFile) -> str:
     """Below a table: how the training set was divided, what leaks, and how many folds stand behind the figures."""
-    home, folds = metrics["train"], (metrics.get("protocol") or {}).get("folds", 1)
+    home, folds = metrics.train, (metrics.protocol.folds if metrics.protocol else None) or 1
     sentences = []
     if protocol_of(metrics):
         often = f" into {folds} folds, each with a model of its own" if folds > 1 else ""
@@ -43,9 +45,9 @@ def describe_protocol(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, [" ".join([*sentences, *_folds(metrics)]), describe_leaks(metrics)]))
 
 
-def describe_leaks(metrics: Mapping[str, Any]) -> str:
+def describe_leaks(metrics: MetricsFile) -> str:
     """The warning beside every figure of a leaky protocol; "" where nothing leaks."""
-    leaks = leaks_of(metrics)
+    leaks = leaks_of(metrics.protocol)
     if not leaks:
         return ""
     found = [
@@ -61,15 +63,15 @@ def describe_leaks(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _folds(metrics: Mapping[str, Any]) -> Iterator[str]:
-    for name, test in metrics["tests"].items():
-        folds = test.get("folds")
+def _folds(metrics: MetricsFile) -> Iterator[str]:
+    for name, test in metrics.tests.items():
+        folds = test.folds
         if not folds:
             continue
-        maes, named = folds["mae"], [escape_markdown(fold) for fold in folds["names"]]
+        maes, named = folds.mae, [escape_markdown(fold) for fold in folds.names]
         best, worst = maes.index(min(maes)), maes.index(max(maes))
         yield (
-            f"On {escape_markdown(name)} the folds' own MAEs are {format_number(folds['mean'])} on average (standard deviation "
-            f"{format_number(folds['sd'])}; {format_number(maes[best])} in fold {named[best]} to "
+            f"On {escape_markdown(name)} the folds' own MAEs are {format_number(folds.mean)} on average (standard deviation "
+            f"{format_number(folds.sd)}; {format_number(maes[best])} in fold {named[best]} to "
             f"{format_number(maes[worst])} in fold {named[worst]})."
         )

@@ -22,7 +22,7 @@ from agebench.analysis.eda.image_stats import sample_images
 from agebench.analysis.eda.profile import profile_dataset
 from agebench.analysis.eda.report import _meaning
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 from agebench.data.readers import readers
 from agebench.metrics.groups import band_names
 from agebench.registry.catalog import load_catalog

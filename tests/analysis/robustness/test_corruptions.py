@@ -17,7 +17,7 @@ from agebench.analysis.robustness.corruptions import (
     to_uint8,
 )
 from agebench.analysis.robustness.report import pick_example_face
-from agebench.config.cards.base import Architecture
+from agebench.config.cards.model import Architecture
 from agebench.data.faces.regions import region_boxes, region_mask
 from agebench.errors import UserError
 from agebench.estimators.trained import TrainedEstimator
@@ -114,7 +114,7 @@ def test_what_a_head_lets_be_explained(head: str, options: dict[str, str], targe
     assert can == (["grad-cam", "integrated-gradients", "occlusion"] if smooth else ["occlusion"])
     assert bool(notes) == (target != "age" or not smooth)
     if not smooth:
-        with pytest.raises(UserError, match=r"decodes its age in steps.*occlusion"):
+        with pytest.raises(UserError, match=r"decodes a piecewise constant age.*occlusion"):
             select_methods(trained, data, ["grad-cam"])
 
 

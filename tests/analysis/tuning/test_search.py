@@ -100,7 +100,7 @@ def test_the_whole_search(
 def test_no_test_image_is_read(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from agebench.analysis.tuning.context import prepare_context
     from agebench.registry.catalog import load_catalog
-    from agebench.runs.config import resolve_config
+    from agebench.runs.resolve import resolve_config
 
     cards = load_catalog([registry])
     config = resolve_config(
@@ -119,7 +119,7 @@ def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pyte
     from agebench.analysis.tuning import search as module
     from agebench.analysis.tuning.context import prepare_context
     from agebench.registry.catalog import load_catalog
-    from agebench.runs.config import resolve_config
+    from agebench.runs.resolve import resolve_config
 
     cards = load_catalog([registry])
     config = resolve_config(cards, [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}}])

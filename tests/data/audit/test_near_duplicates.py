@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agebench.data.audit.findings import COPY
 from agebench.data.audit.near_duplicates import near_duplicates
+from agebench.data.audit.run import MIN_SIMILARITY
 from agebench.data.audit.thumbnails import THUMBNAIL_SIDE, to_gray_square
 from agebench.data.readers.synth import SynthReader
 
@@ -50,7 +50,7 @@ def planted(images: list[Image.Image], copied: int) -> np.ndarray:
 def verdict(small: np.ndarray, count: int, copied: int) -> tuple[dict[str, float], int]:
     """The share of each change's copies that is found, and how many pairs of different originals are called copies."""
     pairs, _ = near_duplicates(small)
-    good = pairs.similarity >= COPY
+    good = pairs.similarity >= MIN_SIMILARITY
     found = set(zip(pairs.first[good].tolist(), pairs.second[good].tolist(), strict=True))
     original = [row if row < count else (row - count) % copied for row in range(len(small))]
     wrong = len({(original[first], original[second]) for first, second in found if original[first] != original[second]})
@@ -95,7 +95,7 @@ def test_only_pairs_with_the_first_dataset_are_asked_for() -> None:
         to_gray_square(Image.open(io.BytesIO(reader.image_bytes(f"synth-00000{row}.png"))), THUMBNAIL_SIDE)
         for row in (0, 1, 2, 2, 0)
     ]
-    pairs, _ = near_duplicates(np.stack(images), border=2)
+    pairs, _ = near_duplicates(np.stack(images), query_rows=2)
     assert (0, 4) in set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert (pairs.first < 2).all()
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from agebench.config.cards.base import Augment
+from agebench.config.cards.model import Augment
+from agebench.config.run import FacesConfig
 from agebench.data.digests import add_digests
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.body_crops import (
@@ -16,7 +17,7 @@ from agebench.data.faces.body_crops import (
     Body,
     Mask,
     body_boxes,
-    face_boxes_of,
+    face_boxes,
     prepare_body,
     prepare_masked_body,
     read_boxes,
@@ -26,7 +27,7 @@ from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.readers.table import TableReader
 from agebench.errors import ImageRejectedError, UserError
 from agebench.registry.catalog import load_catalog
-from agebench.runs.config import FacesConfig
+from agebench.runs.resolve import model_alignment_spec
 from agebench.training.augmentation import Augmenter, normalize
 
 STILL = Augment(flip=0, rotate=0, brightness=0, saturation=0, hue=0)
@@ -208,7 +209,7 @@ def test_lagenda_rows_have_faces_bodies_and_masks(tmp_path: Path) -> None:
         (180, 100, 220, 150),
         (10, 0, 290, 239),
     }
-    assert face_boxes_of(samples) == [(60, 20, 100, 70), (200, 20, 240, 70), None]
+    assert face_boxes(samples) == [(60, 20, 100, 70), (200, 20, 240, 70), None]
 
 
 def test_letterboxed_faces_and_bodies_in_the_cache(tmp_path: Path) -> None:
@@ -270,10 +271,10 @@ def test_mivolo_prepares_as_its_authors_unless_told_otherwise() -> None:
     card = load_catalog().datasets.get("lagenda")
     for name, bodies in (("mivolo-d1", True), ("volo-d1", False)):
         model = load_catalog().models.get(name).architecture
-        spec = FacesConfig().spec_for(card, model)
+        spec = model_alignment_spec(FacesConfig(), card, model)
         assert (spec.letterbox, spec.mask_bodies, spec.bodies) == (True, bodies, bodies)
-        assert not FacesConfig(mode="detect").spec_for(card, model).letterbox
+        assert not model_alignment_spec(FacesConfig(mode="detect"), card, model).letterbox
         plain = model.model_copy(update={"letterbox": False, "mask_bodies": False})
         assert plain.model_dump(mode="json")["letterbox"] is False
-        assert not FacesConfig().spec_for(card, plain).letterbox
-    assert not FacesConfig().spec_for(card, load_catalog().models.get("tiny").architecture).letterbox
+        assert not model_alignment_spec(FacesConfig(), card, plain).letterbox
+    assert not model_alignment_spec(FacesConfig(), card, load_catalog().models.get("tiny").architecture).letterbox

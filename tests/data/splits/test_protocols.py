@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agebench.config.cards.base import DatasetCard, validate_model
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import Protocol
+from agebench.config.toml_io import validate_model
 from agebench.data.samples import Samples, validate_samples
 from agebench.data.splits.protocols import Folds, make_folds
 from agebench.data.splits.split_files import write_split_files
-from agebench.data.splits.splits import Part, make_split
+from agebench.data.splits.splits import make_split
 from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
+from agebench.types import Split
 
 
 def protocol(**content: Any) -> Protocol:
@@ -59,10 +61,10 @@ def test_without_a_protocol_it_is_the_split_of_always() -> None:
 def test_k_folds_test_each_image_once_and_nobody_stands_on_both_sides(pictures: list[int], k: int, seed: int) -> None:
     people = np.repeat(np.arange(len(pictures)), pictures).tolist()
     folds = divide(protocol(kind="folds", k=k), samples(people), seed)
-    assert ((folds.assignment == Part.TEST).sum(axis=0) == 1).all()
+    assert ((folds.assignment == Split.TEST).sum(axis=0) == 1).all()
     assert folds.count_leaks() == {"duplicates": 0, "subjects": 0}
     for parts in folds.assignment:
-        whose = [set(np.array(people)[parts == part]) for part in (Part.TRAIN, Part.VAL, Part.TEST)]
+        whose = [set(np.array(people)[parts == part]) for part in (Split.TRAIN, Split.VAL, Split.TEST)]
         assert sum(map(len, whose)) == len(set(people))
 
 
@@ -70,14 +72,14 @@ def test_leave_one_person_out() -> None:
     folds = divide(protocol(kind="leave-one-subject-out"), samples(PEOPLE))
     assert folds.names == tuple(f"{who:03d}" for who in range(20))
     for name, parts in zip(folds.names, folds.assignment, strict=True):
-        assert set(np.array(PEOPLE)[parts == Part.TEST]) == {int(name)}
-        assert 6 <= (parts == Part.VAL).sum() <= 12
-        assert not set(np.array(PEOPLE)[parts == Part.VAL]) & set(np.array(PEOPLE)[parts == Part.TRAIN])
+        assert set(np.array(PEOPLE)[parts == Split.TEST]) == {int(name)}
+        assert 6 <= (parts == Split.VAL).sum() <= 12
+        assert not set(np.array(PEOPLE)[parts == Split.VAL]) & set(np.array(PEOPLE)[parts == Split.TRAIN])
 
 
 def test_of_three_people_one_validates() -> None:
     folds = divide(protocol(kind="leave-one-subject-out"), samples([1, 1, 1, 2, 2, 2, 3, 3, 3]))
-    assert [(parts == Part.VAL).sum() for parts in folds.assignment] == [3, 3, 3]
+    assert [(parts == Split.VAL).sum() for parts in folds.assignment] == [3, 3, 3]
 
 
 def test_the_five_splits_of_ten_folders() -> None:
@@ -87,8 +89,8 @@ def test_the_five_splits_of_ten_folders() -> None:
         {"train": [2, 3, 4, 5, 6, 7], "val": [8, 9], "test": [0, 1]},
     ]
     folds = divide(protocol(kind="folds", column="folder", splits=rotations), whole)
-    assert set(whole.table["folder"][folds.assignment[1] == Part.TEST]) == {0, 1}
-    assert set(whole.table["folder"][folds.assignment[0] == Part.VAL]) == {6, 7}
+    assert set(whole.table["folder"][folds.assignment[1] == Split.TEST]) == {0, 1}
+    assert set(whole.table["folder"][folds.assignment[0] == Split.VAL]) == {6, 7}
     assert folds.to_frame().columns.tolist() == ["fold 1", "fold 2"]
 
 
@@ -108,7 +110,7 @@ def test_images_that_an_official_split_says_nothing_of_are_put_aside_with_their_
     folds = divide(official, whole)
     assert folds.samples.rejected["sample_id"].tolist() == ["s58", "s59"]
     assert set(folds.samples.rejected["reason"]) == {"in no part of the official split"}
-    assert folds.assignment[0].tolist() == [Part.TRAIN] * 30 + [Part.VAL] * 10 + [Part.TEST] * 18
+    assert folds.assignment[0].tolist() == [Split.TRAIN] * 30 + [Split.VAL] * 10 + [Split.TEST] * 18
     assert len(divide(protocol(kind="holdout"), whole).samples) == 60  # other divisions have them
 
 
@@ -150,20 +152,20 @@ def lists(root: Path) -> Protocol:
 
 def test_lists_name_images_by_path_or_by_file(tmp_path: Path) -> None:
     folds = divide(lists(tmp_path), samples([None] * 60), root=tmp_path)
-    assert folds.assignment[0, 40:].tolist() == [Part.TEST] * 19 + [-1]
-    assert (folds.assignment[0, :40] == Part.VAL).sum() == 6
+    assert folds.assignment[0, 40:].tolist() == [Split.TEST] * 19 + [-1]
+    assert (folds.assignment[0, :40] == Split.VAL).sum() == 6
 
 
 def test_an_image_that_was_put_aside_may_stand_in_a_list(tmp_path: Path) -> None:
     whole = samples([None] * 60)
     less = whole.reject(whole.table["sample_id"] == "s50", "unreadable")
-    assert (divide(lists(tmp_path), less, root=tmp_path).assignment == Part.TEST).sum() == 18
+    assert (divide(lists(tmp_path), less, root=tmp_path).assignment == Split.TEST).sum() == 18
 
 
 def test_lists_beside_the_card_are_found(tmp_path: Path) -> None:
     one = lists(tmp_path)
     card = DatasetCard(name="few", title="", reader="csv", licence="x", protocols=(one,)).located(tmp_path)
-    assert (divide(card.protocols[0], samples([None] * 60)).assignment == Part.TEST).sum() == 19
+    assert (divide(card.protocols[0], samples([None] * 60)).assignment == Split.TEST).sum() == 19
 
 
 @pytest.mark.parametrize(
@@ -207,10 +209,10 @@ def test_lists_that_name_what_is_not_there_or_twice(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"kind": "folds"}, "folds need either k or column"),
-        ({"kind": "folds", "k": 3, "splits": [{"train": [1], "test": [2]}]}, "splits need column"),
-        ({"kind": "folds", "column": "x", "splits": [{"train": [1], "test": [1]}]}, "'1' stands in two parts"),
-        ({"kind": "official", "k": 3}, "k means nothing for kind 'official'"),
-        ({"kind": "lists", "files": {"train": "/etc/passwd", "test": "b"}}, "leads out of its folder"),
+        ({"kind": "folds", "k": 3, "splits": [{"train": [1], "test": [2]}]}, "splits need the column"),
+        ({"kind": "folds", "column": "x", "splits": [{"train": [1], "test": [1]}]}, "'1' is in two splits"),
+        ({"kind": "official", "k": 3}, "k does not apply to kind 'official'"),
+        ({"kind": "lists", "files": {"train": "/etc/passwd", "test": "b"}}, "is outside of its folder"),
         ({"kind": "lists", "files": {"train": "a"}}, "need files for train and test"),
         ({"kind": "holdout", "ages_from": 9, "ages_below": 9}, "ages_from must be less than ages_below"),
         ({"kind": "holdout", "name": "default"}, "two protocols are called 'default'"),

@@ -10,8 +10,9 @@ from agebench.config.cards.protocol import Protocol
 from agebench.data.digests import leakage_groups
 from agebench.data.samples import Samples, validate_samples
 from agebench.data.splits.protocols import make_folds
-from agebench.data.splits.splits import Part, assign_splits, drop_overlapping, make_split, stratified_group_assign
+from agebench.data.splits.splits import assign_splits, drop_overlapping, make_split, stratified_group_assign
 from agebench.errors import UserError
+from agebench.types import Split
 
 SEEDS = 300
 
@@ -120,7 +121,7 @@ def test_fold_draws_everyone_sooner_or_later(content: dict[str, object] | None) 
     whole = samples([f"d{row}" for row in range(len(people))], [f"p{who}" for who in people], ages.tolist(), **more)
     protocol = Protocol.model_validate({"name": "mine", **content}) if content else None
     parts = [make_folds(protocol, whole, test=0.2, val=0.15, seed=seed).assignment[0] for seed in range(60)]
-    drawn = np.array(parts) == (Part.VAL if more else Part.TEST)
+    drawn = np.array(parts) == (Split.VAL if more else Split.TEST)
     assert set(people[drawn.any(axis=0)]) == set(range(3, 82) if more else range(82))
     assert len(np.unique(drawn, axis=0)) == 60
 
@@ -169,7 +170,7 @@ def test_an_official_split_is_kept_and_its_leaks_are_taken_from_train() -> None:
     whole = samples(digests, split=["train"] * 80 + ["test"] * 20)
     parts = make_split(whole, test=0.5, val=0.25, seed=0)
     assert parts.test.table["sample_id"].tolist() == [f"s{number}" for number in range(80, 100)]
-    assert parts.straddling == 1
+    assert parts.n_cross_split_removed == 1
     assert "s0" not in {*parts.train.table["sample_id"], *parts.val.table["sample_id"]}
     assert len(parts.val) == pytest.approx(20, abs=2)
 

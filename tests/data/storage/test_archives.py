@@ -67,7 +67,7 @@ def test_extract_refuses_two_members_of_one_name(kind: str, names: tuple[str, st
                 member = tarfile.TarInfo(name)
                 member.size = 1
                 archived.addfile(member, io.BytesIO(b"%d" % number))
-    with pytest.raises(UserError, match="stands in it twice"):
+    with pytest.raises(UserError, match="is not unique in it"):
         extract(path, tmp_path / "out")
     assert nothing_left(tmp_path)
 
@@ -101,7 +101,7 @@ def test_no_member_leads_out(tmp_path: Path, kind: str, name: str) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()
     source = make(folder / kind, {"good.jpg": b"1", name: b"2"})
-    with pytest.raises(UserError, match="leads out of the archive; refused") as raised:
+    with pytest.raises(UserError, match="leads out of the archive; rejected") as raised:
         extract(source, folder / "out")
     assert str(source) in str(raised.value)
     assert nothing_left(folder)
@@ -114,7 +114,7 @@ def test_links_and_devices_in_a_tar(tmp_path: Path, kind: bytes) -> None:
         member = tarfile.TarInfo("trick")
         member.type, member.linkname = kind, "/etc"
         file.addfile(member)
-    with pytest.raises(UserError, match="'trick' is a link or a device; refused"):
+    with pytest.raises(UserError, match="'trick' is a link or a device; rejected"):
         extract(tmp_path / "a.tar", tmp_path / "out")
     assert nothing_left(tmp_path)
 
@@ -124,16 +124,16 @@ def test_links_in_a_zip(tmp_path: Path) -> None:
         member = zipfile.ZipInfo("trick")
         member.external_attr = (stat.S_IFLNK | 0o777) << 16
         file.writestr(member, "/etc")
-    with pytest.raises(UserError, match="'trick' is a link or a device; refused"):
+    with pytest.raises(UserError, match="'trick' is a link or a device; rejected"):
         extract(tmp_path / "a.zip", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 def test_a_bomb_is_refused(tmp_path: Path, name: str) -> None:
     source = make(tmp_path / name, {"zeros": bytes(1 << 20), "more": bytes(1 << 20)})
-    with pytest.raises(UserError, match="refused as a decompression bomb"):
+    with pytest.raises(UserError, match="rejected as a decompression bomb"):
         extract(source, tmp_path / "out", ExtractionLimits(ratio=10, free=1 << 16))
-    with pytest.raises(UserError, match="more than 1048576; refused"):
+    with pytest.raises(UserError, match="more than 1048576; rejected"):
         extract(source, tmp_path / "out", ExtractionLimits(total=1 << 20))
     with pytest.raises(UserError, match="more than 1 members"):
         extract(source, tmp_path / "out", ExtractionLimits(members=1))

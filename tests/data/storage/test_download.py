@@ -81,7 +81,7 @@ def test_a_part_that_is_longer_than_the_file_starts_anew(tmp_path: Path, serve: 
 
 def test_another_checksum(tmp_path: Path, serve: "type[Server]") -> None:
     serve()
-    with pytest.raises(AgebenchError, match=r"its SHA-256 is .* the card says 00"):
+    with pytest.raises(AgebenchError, match=r"its SHA-256 is .* the card specifies 00"):
         download(URL, tmp_path, sha256="0" * 64)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,16 +10,11 @@ from filelock import FileLock
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
-from agebench.data.storage import importer
-from agebench.data.storage.importer import (
-    dataset_dir,
-    download_dataset,
-    import_dataset,
-    locate,
-    open_dataset_reader,
-    verify_dataset,
-)
+from agebench.config.cards.dataset import DatasetCard
+from agebench.data.storage import verify
+from agebench.data.storage.importer import download_dataset, import_dataset
+from agebench.data.storage.locate import dataset_dir, locate, open_dataset_reader
+from agebench.data.storage.verify import verify_dataset
 from agebench.errors import AgebenchError, DatasetNotFoundError, UserError
 
 
@@ -148,7 +143,7 @@ def test_a_copy_without_the_labels_that_the_card_announces(folder: Path) -> None
 
 def test_what_was_put_aside_explains_a_wrong_count(folder: Path) -> None:
     (folder / "40").rename(folder / "400")
-    with pytest.raises(UserError, match=r"2 usable images \(1 put aside, the first: age 400 is outside"):
+    with pytest.raises(UserError, match=r"2 usable images \(1 rejected, the first: age 400 is outside"):
         import_dataset(card(), folder)
 
 
@@ -330,7 +325,7 @@ def test_get_without_an_open_source_says_how_else() -> None:
 
 
 def test_get_refuses_another_file_than_the_cards(archive: Path) -> None:
-    with pytest.raises(AgebenchError, match=r"its SHA-256 is .*, the card says 0000"):
+    with pytest.raises(AgebenchError, match=r"its SHA-256 is .*, but the card specifies 0000"):
         download_dataset(card(url=archive.as_uri(), sha256="0" * 64))
     with pytest.raises(DatasetNotFoundError):
         locate(card())
@@ -367,7 +362,7 @@ def test_check_names_what_is_wrong(folder: Path) -> None:
 
 def test_check_opens_a_sample_or_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_dataset(card(), folder)
-    monkeypatch.setattr(importer, "VERIFY_SAMPLE_SIZE", 2)
+    monkeypatch.setattr(verify, "VERIFY_SAMPLE_SIZE", 2)
     assert verify_dataset(card()).decoded == 2
     assert verify_dataset(card(), full=True).decoded == 3
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from agebench.config.cards.base import validate_model
 from agebench.config.cards.external import ExternalCard, ExternalInput
+from agebench.config.toml_io import validate_model
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.external.base import estimate, fingerprint
 from agebench.estimators.external.io_spec import ExternalModelError, prepare, read_answer, select_output

@@ -229,9 +229,9 @@ def test_a_visitor_is_answered_remembered_and_forgotten(
         ["--host", ""],
         ["--detector", "none"],
         ["--port", "0"],
-        ["--search", "-1"],
+        ["--detect-size", "-1"],
         ["--port", "99999"],
-        ["--level", "1.5"],
+        ["--coverage", "1.5"],
     ],
 )
 def test_bad_options(words: list[str], small_run: Path) -> None:
@@ -305,7 +305,7 @@ def test_the_page_in_a_browser(
         port = free.getsockname()[1]
     monkeypatch.setattr(command, "_wait", lambda: visit(visitor, tmp_path, port))
     try:
-        assert main(["demo", str(small_run), "--faces", "none", "--port", str(port), "--json"]) == 0
+        assert main(["demo", str(small_run), "--align", "none", "--port", str(port), "--json"]) == 0
     finally:
         visitor.close()
     with socket.create_server(("127.0.0.1", port)), pytest.raises(UserError, match=f"--port {port}"):

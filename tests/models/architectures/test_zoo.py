@@ -49,11 +49,11 @@ def test_a_task_trains_its_own_part_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "message"),
     [
-        ("swinface", {"size": 128}, "takes faces of 112 px, not of 128"),
-        ("swinface", {"bodies": True}, "sees faces alone"),
-        ("volo-d1", {"size": 112}, "takes images of 224 px, not of 112"),
-        ("volo-d1", {"head": "coral"}, "its head is 'normalised', not 'coral'"),
-        ("volo-d1", {"backbone": "resnet18", "bodies": True}, "sees faces alone; bodies = true is for"),
+        ("swinface", {"size": 128}, "accepts faces of 112 px, not of 128"),
+        ("swinface", {"bodies": True}, "accepts faces alone"),
+        ("volo-d1", {"size": 112}, "accepts images of 224 px, not of 112"),
+        ("volo-d1", {"head": "coral"}, "which head 'coral' cannot use. Set head = \"normalised\""),
+        ("volo-d1", {"backbone": "resnet18", "bodies": True}, "accepts faces alone. Set bodies = false, or"),
     ],
 )
 def test_what_a_network_does_not_take(name: str, changed: dict[str, object], message: str) -> None:

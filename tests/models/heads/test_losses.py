@@ -286,5 +286,5 @@ def test_the_nodes_of_a_drf_tree_have_different_units() -> None:
     assert all(len(set(tree.tolist())) == 31 for tree in head.chosen)
     assert len({tuple(sorted(tree.tolist())) for tree in head.chosen}) == 4
     assert DRFHead(8, depth=6, units=31).chosen.shape == (5, 31)
-    with pytest.raises(TypeError, match="units = 30: a tree of depth 6 has 31 inner nodes"):
+    with pytest.raises(TypeError, match="units = 30: a tree of depth 6 needs one unit for each of its 31 inner nodes"):
         DRFHead(8, depth=6, units=30)

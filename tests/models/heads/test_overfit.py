@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from agebench.config.cards.base import Architecture, Augment, Recipe
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.image_io import open_image
 from agebench.models import heads
 from agebench.models.age_model import create_model
-from agebench.training.callbacks import Callback
+from agebench.training.callbacks import NullCallback
 from agebench.training.dataloader import FaceDataset
 from agebench.training.prediction import predict
 from agebench.training.trainer import Trainer
@@ -44,6 +44,6 @@ def test_a_head_learns_64_faces_by_heart(name: str, faces: FaceDataset, tmp_path
     model.head.init_from_ages(torch.from_numpy(faces.ages))
     trainer = Trainer(model, card, recipe, seed=0, device=torch.device("cpu"), folder=tmp_path)
     for epoch in range(1, recipe.epochs + 1):
-        trainer.train_epoch(faces, epoch, Callback())
+        trainer.train_epoch(faces, epoch, NullCallback())
     ages = predict(model, faces, card, torch.device("cpu")).age
     assert np.abs(ages - faces.ages).mean() < 1

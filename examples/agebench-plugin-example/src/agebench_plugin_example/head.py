@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from agebench.models.heads import AgeEstimate, Head
+from agebench.plugins import AgeEstimate, Head
 
 
 class LogHead(Head):

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agebench.data.readers import Reader
-from agebench.data.samples import Samples, validate_samples
+from agebench.plugins import Reader, Samples, validate_samples
 
 SIDE = 64
 SHADES = {"dark": 40, "light": 120}

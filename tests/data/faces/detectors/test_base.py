@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from agebench.cli import main
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.run import FacesConfig
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.faces.detectors.base import Detection, Detector, detectors
@@ -17,7 +18,7 @@ from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError, ImageRejectedError
 from agebench.plugins.testing import ContractViolation, check_detector
-from agebench.runs.config import FacesConfig
+from agebench.runs.resolve import alignment_spec
 
 BOX, POINTS = (20.0, 20.0, 90.0, 90.0), np.array([[35.0, 40], [75, 40], [55, 70]])
 
@@ -83,7 +84,7 @@ BROKEN = {
     Swapped: "the eye on the image's left",
     Boxes: "gives tuple where a face should be",
     Everywhere: "there is none",
-    Restless: "at random",
+    Restless: "must be deterministic",
     NeedsMore: "cannot be made without arguments",
     int: "is no subclass of",
 }
@@ -143,9 +144,9 @@ def test_the_detector_is_part_of_the_cache_s_key() -> None:
 
 def test_the_setting_wins_over_the_card() -> None:
     card = DatasetCard(name="x", title="x", reader="folder", licence="x", detector="test-middle")
-    assert FacesConfig().spec(card, 64).detector == "test-middle"
-    assert FacesConfig(detector="dlib").spec(card, 64).detector == "dlib"
-    assert FacesConfig(mode="none").spec(card, 64).mode == "none"
+    assert alignment_spec(FacesConfig(), card, 64).detector == "test-middle"
+    assert alignment_spec(FacesConfig(detector="dlib"), card, 64).detector == "dlib"
+    assert alignment_spec(FacesConfig(mode="none"), card, 64).mode == "none"
 
 
 @pytest.fixture
@@ -164,7 +165,8 @@ def test_data_faces_reports_failures_by_group(
     words = ["data", "faces", "few", *cards, "--limit", "40", "--size", "64", "--out", str(out)]
     assert main([*words, "--set", "faces.mode=detect", "--set", "faces.detector=test-middle"]) == 0
     assert "every one of 40 images" in capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == {"report.md", "faces.json", "failed.csv", "before-after.png"}
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names == {"report.md", "report.html", "faces.json", "failed.csv", "figures/before-after.png"}
     assert pd.read_csv(out / "failed.csv").empty
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from agebench.cli import main
-from agebench.data.audit.findings import find_implausible_ages
+from agebench.data.audit.label_checks import find_implausible_ages
 from agebench.data.readers.synth import SynthReader
 
 CARD = """
@@ -95,7 +95,7 @@ def test_what_was_planted_is_found(planted: Path, tmp_path: Path, capsys: pytest
     ("words", "message"),
     [
         (("utk",), "agebench data add utk PATH"),
-        (("synth", "--against", "synth"), "held against itself anyway"),
+        (("synth", "--against", "synth"), "always compared with itself"),
         (("synth", "--against", "nosuch"), "no dataset called 'nosuch'"),
         (("synth", "--faces", "9", "--detector", "dlb"), "did you mean 'dlib'?"),
     ],

@@ -1,0 +1,1 @@
+"""The Python library: what `import agebench` offers. The command line is a thin layer over it."""

@@ -1,0 +1,506 @@
+"""Experiments: train and test a model, test any estimator, measure robustness, rank records of runs."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from agebench.api import views
+from agebench.api.models import AgeFunction, CallableEstimator, load_estimator
+from agebench.api.scoring import ScoreReport
+from agebench.config.cards.external import ExternalCard
+from agebench.config.evaluate import ExternalConfig
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import read_settings
+from agebench.errors import UserError
+from agebench.inference.predictor import Predictor
+from agebench.metrics.schema import MetricsFile
+from agebench.registry.catalog import Catalog, load_catalog
+from agebench.runs.resolve import resolve_config, resolve_external
+from agebench.runs.run_dir import RunDir
+from agebench.utils.integrity import read_table
+
+if TYPE_CHECKING:
+    from agebench.config.cards.suite import PublishedResult
+    from agebench.leaderboard.systems import System
+
+logger = logging.getLogger(__name__)
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class EvalResult:
+    """The result of testing an estimator.
+
+    Attributes:
+        path: folder of the result.
+    """
+
+    path: Path
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Any]:
+        """Content of metrics.json."""
+        return RunDir(self.path).metrics()
+
+    @cached_property
+    def tests(self) -> dict[str, ScoreReport]:
+        """The metrics of each test set, by its name."""
+        metrics = MetricsFile.from_json(self.metrics)
+        return {
+            name: ScoreReport(
+                name,
+                metrics.model_copy(update={"tests": {name: entry}}),
+                read_table(self.path, f"predictions/{name}.parquet"),
+            )
+            for name, entry in metrics.tests.items()
+        }
+
+    @property
+    def report(self) -> Path:
+        """Path of report.md."""
+        return self.path / "report.md"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a test set: the overall MAE in years, its interval and the number of images."""
+        rows = {name: views.overall_metrics(entry)["mae"]._asdict() for name, entry in self.metrics["tests"].items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
+
+    def to_markdown(self) -> str:
+        """Return the table that the command line prints at the end."""
+        from agebench.reports.run import summary
+
+        return summary(MetricsFile.from_json(self.metrics))
+
+    def _repr_html_(self) -> str:
+        return f"<h4>MAE, years</h4>{self.to_frame().to_html()}"
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult(EvalResult):
+    """The result of a run: a trained model and its metrics.
+
+    Attributes:
+        path: folder of the run.
+    """
+
+    def load(self, *, device: str = "auto") -> Predictor:
+        """Load the trained model.
+
+        Args:
+            device: `auto`, `cpu`, `cuda`, …
+
+        Returns:
+            The estimator.
+        """
+        estimator = load_estimator(self.path, device=device)
+        assert isinstance(estimator, Predictor)
+        return estimator
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessReport:
+    """The errors of a trained model on corrupted images.
+
+    Attributes:
+        metrics: content of stress/<dataset>.json.
+        report: path of the report.
+    """
+
+    metrics: Mapping[str, Any]
+    report: Path
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a pair (corruption, severity): the MAE in years with its interval."""
+        rows = {
+            (name, severity): views.metric_row(raw)
+            for name, entry in self.metrics["corruptions"].items()
+            for severity, raw in zip(entry["strengths"], entry["mae"], strict=True)
+        }
+        frame = pd.DataFrame.from_dict(rows, orient="index")
+        frame.index = pd.MultiIndex.from_tuples(rows, names=["corruption", "severity"])
+        return frame
+
+    def to_markdown(self) -> str:
+        """Return the table that `agebench stress` prints."""
+        from agebench.analysis.robustness.report import robustness_text
+
+        return robustness_text(self.metrics)
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html()
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """The systems of a folder of records.
+
+    Attributes:
+        systems: one entry a system, with all its seeds.
+        published: results from papers, which are shown apart.
+    """
+
+    systems: "Sequence[System]"
+    published: "Sequence[PublishedResult]"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a system and test set: MAE in years with its interval, and whether the system is ranked."""
+        rows = [
+            {
+                "system": system.name,
+                "train": system.train,
+                "test": test,
+                **views.metric_row(system.metric(test).model_dump()),
+                "ranked": not system.has_no_rank,
+            }
+            for system in self.systems
+            for test in system.tests
+        ]
+        return pd.DataFrame(rows)
+
+    def to_markdown(self) -> str:
+        """Return the page that `agebench leaderboard` writes."""
+        from agebench.leaderboard.markdown import leaderboard as leaderboard_page
+
+        return leaderboard_page(self.systems, self.published)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page as Markdown to `path`, and return the path."""
+        from agebench.utils.io import write_text
+
+        write_text(Path(path), self.to_markdown())
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html()
+
+
+def run(
+    *,
+    train: str | None = None,
+    test: Sequence[str] | str | None = None,
+    model: str | None = None,
+    head: str | None = None,
+    protocol: str | None = None,
+    tasks: Sequence[str] | Mapping[str, float] = (),
+    pretrained: bool | str | None = None,
+    epochs: int | None = None,
+    exclude: Sequence[str | Path] = (),
+    seed: int | None = None,
+    device: str | None = None,
+    config: str | Path | None = None,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    registry: Iterable[str | Path] = (),
+) -> RunResult:
+    """Train a model on one dataset and test it on others; the same as `agebench run`.
+
+    A run that is finished in its folder is not done again.
+
+    Args:
+        train: name of the dataset to train and validate on.
+        test: names of the datasets to test on; the training dataset's name stands for its held-out part. None: `train`.
+        model: name of the model's card; None: efficientnet_lite0.
+        head: name of another head than the card's.
+        protocol: name of the training dataset's split protocol; None: its default.
+        tasks: further labels to learn, such as gender, or a mapping of labels to their weights in the loss.
+        pretrained: False: random weights; True: pretrained weights of the backbone; or a source of weights. None: as the
+            card specifies.
+        epochs: number of training epochs.
+        exclude: CSV files of sample ids to exclude.
+        seed: seed of the split, of the initial weights and of the order of images.
+        device: `auto`, `cpu`, `cuda`, …
+        config: a TOML file of settings, such as the config.toml of another run; arguments take precedence over it.
+        settings: any further settings, nested as in config.toml or with dotted keys: {"train.lr": 0.001}.
+        out: folder of the run; None: runs/<train>-<model>-<head>-s<seed>.
+        resume: whether to continue a run that was interrupted.
+        registry: further folders of cards.
+
+    Returns:
+        The result: `tests`, `metrics`, `report`, `path`, `load()`.
+
+    Raises:
+        UserError: a name, a setting or a dataset is wrong or missing, or the folder holds an unfinished run and `resume` is
+            False.
+        AgebenchError: training failed; what was finished stays, and `resume=True` continues.
+
+    Examples:
+        >>> import agebench as ab
+        >>> result = ab.run(train="synth", model="tiny", epochs=1, device="cpu", out=folder)
+        >>> result.to_frame().index.tolist()
+        ['synth']
+    """
+    catalog = load_catalog(map(Path, registry))
+    resolved = resolve_config(
+        catalog,
+        [
+            read_settings(Path(config)) if config is not None else {},
+            _flags(
+                data={
+                    "train": train,
+                    "test": _names(test) or ([train] if train is not None and config is None else None),
+                    "protocol": protocol,
+                    "exclude": [str(file) for file in exclude] or None,
+                },
+                model={"name": model, "head": head, "tasks": _weights(tasks) or None},
+                train={"epochs": epochs},
+                pretrained={True: "auto", False: ""}.get(pretrained, pretrained),  # type: ignore[arg-type]
+                seed=seed,
+                device=device,
+            ),
+            *_nested(settings),
+        ],
+    )
+    folder = RunDir(Path(out) if out is not None else Path("runs") / resolved.name())
+    if folder.started() and not folder.finished(resolved) and not resume and not folder.continues():
+        raise UserError(
+            f"{folder.path}: holds an unfinished run. Pass resume=True to continue it, or choose another folder."
+        )
+    if _needs_work(folder, resolved, catalog):
+        from agebench.runs.run import run as do_run
+
+        with folder.locked():
+            if not folder.finished(resolved):  # another process may have finished it in the meantime
+                do_run(resolved, catalog, folder, quiet=True)
+    return RunResult(folder.path)
+
+
+def evaluate(
+    estimator: str | Path | Predictor | CallableEstimator | AgeFunction,
+    *,
+    datasets: Sequence[str] | str,
+    exclude: Sequence[str | Path] = (),
+    seed: int | None = None,
+    device: str | None = None,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    registry: Iterable[str | Path] = (),
+) -> EvalResult:
+    """Test an estimator on whole datasets; the same as `agebench test`.
+
+    The result of a model with a card that is finished in its folder is not computed again.
+
+    Args:
+        estimator: name of an external model's card; or what `load_estimator` takes or returns: a run's folder, an exported
+            file, a Python function of (N, 112, 112, 3) uint8 RGB faces.
+        datasets: names of the datasets.
+        exclude: CSV files of sample ids to exclude.
+        seed: seed of the bootstrap.
+        device: `auto`, `cpu`, `cuda`, …
+        settings: any further settings, nested as in config.toml or with dotted keys: {"faces.coverage": 1.2}.
+        out: folder of the result; None: runs/<model>-on-<datasets>.
+        registry: further folders of cards.
+
+    Returns:
+        The result: `tests`, `metrics`, `report`, `path`.
+
+    Raises:
+        UserError: the estimator or a dataset is unknown or missing, or a setting is wrong.
+        AgebenchError: the estimator failed.
+
+    Examples:
+        >>> import agebench as ab
+        >>> result = ab.evaluate(lambda faces: [40.0] * len(faces), datasets="synth-shift", device="cpu", out=folder)
+        >>> result.tests["synth-shift"].overall["mae"].n
+        600
+    """
+    catalog = load_catalog(map(Path, registry))
+    flags = _flags(
+        data={"test": _names(datasets), "exclude": [str(file) for file in exclude] or None}, seed=seed, device=device
+    )
+    layers = [flags, *_nested(settings)]
+    if isinstance(estimator, str) and estimator in catalog.models.names():
+        config = resolve_external(catalog, [*layers, {"model": {"name": estimator}}])
+        folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
+        if _needs_work(folder, config, catalog):
+            from agebench.runs.external import run_external
+
+            with folder.locked():
+                run_external(config, catalog, folder)
+        return EvalResult(folder.path)
+    opened = estimator
+    if not isinstance(estimator, Predictor | CallableEstimator):
+        opened = load_estimator(estimator, device=device or "auto", registry=registry)
+    assert isinstance(opened, Predictor | CallableEstimator)
+    return _evaluate_object(opened, layers, catalog, out)
+
+
+def stress(
+    estimator: str | Path,
+    dataset: str,
+    *,
+    corruptions: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+    device: str = "auto",
+    registry: Iterable[str | Path] = (),
+) -> RobustnessReport:
+    """Measure how the error of a trained model grows as images get worse; the same as `agebench stress`.
+
+    Args:
+        estimator: folder of a finished run.
+        dataset: name of a dataset: a test set of the run, or any other, without the images that the run was trained on.
+        corruptions: names of corruptions; empty: all.
+        resamples: number of bootstrap resamples; 0: no intervals.
+        seed: seed of the corruptions and of the bootstrap.
+        device: `auto`, `cpu`, `cuda`, …
+        registry: further folders of cards.
+
+    Returns:
+        The report: `metrics`, `report`, `to_frame()`, `to_markdown()`.
+
+    Raises:
+        UserError: no such run, dataset or corruption.
+
+    Examples:
+        >>> import agebench as ab
+        >>> report = ab.stress(run_folder, "synth", corruptions=["blur"], resamples=0, device="cpu")
+        >>> report.to_frame().index.names
+        FrozenList(['corruption', 'severity'])
+    """
+    from agebench.analysis.robustness.corruptions import select_corruptions
+    from agebench.analysis.robustness.evaluate import predict_corrupted, robustness_metrics
+    from agebench.analysis.robustness.report import write_robustness_report
+    from agebench.reports.plots.run import dataset_colors
+    from agebench.runs.loading import load_run, load_test_set
+    from agebench.utils.io import check_folder
+
+    selected = select_corruptions(list(corruptions), [])
+    folder = RunDir(Path(estimator))
+    config, trained = load_run(folder, device)
+    check_folder(folder.path / "stress", "the report in")
+    samples, data = load_test_set(config, folder, load_catalog(map(Path, registry)), dataset)
+    predictions = predict_corrupted(trained, data, selected, seed=seed, label=dataset)
+    metrics = {"test": dataset} | robustness_metrics(predictions, samples, selected, resamples=resamples, seed=seed)
+    color = dataset_colors(config.data.train, [*config.data.test, dataset])[dataset]
+    report = write_robustness_report(
+        folder.path / "stress", metrics, predictions, samples, data, selected, coverage=trained.coverage, color=color
+    )
+    return RobustnessReport(metrics, report)
+
+
+def leaderboard(
+    results: str | Path = "reports/results", *, published: str = "published", registry: Iterable[str | Path] = ()
+) -> Leaderboard:
+    """Group the records of runs into systems; the same as `agebench leaderboard`.
+
+    Args:
+        results: folder of records.
+        published: name of the suite whose results from papers are shown apart.
+        registry: further folders of cards.
+
+    Returns:
+        The leaderboard: `systems`, `to_frame()`, `to_markdown()`, `save(path)`.
+
+    Raises:
+        UserError: no such folder, no record in it, or a record that is not valid.
+
+    Examples:
+        >>> import agebench as ab
+        >>> ab.leaderboard(results).to_frame().columns[:4].tolist()
+        ['system', 'train', 'test', 'value']
+    """
+    from agebench.leaderboard.records import read_records
+    from agebench.leaderboard.schema import parse_record
+    from agebench.leaderboard.systems import group_into_systems
+    from agebench.leaderboard.verify import check_record
+
+    records = read_records(Path(results))
+    for path, record in records.items():
+        problem = next(iter(check_record(record)), None)
+        if problem is not None:
+            raise UserError(f"{path}: {problem}. `agebench results check` lists all problems.")
+    if not records:
+        raise UserError(f"{results}: contains no record. `agebench results add RUN` makes one.")
+    suite = load_catalog(map(Path, registry)).suites.get(published)
+    return Leaderboard(
+        group_into_systems(parse_record(record, path) for path, record in records.items()), suite.published
+    )
+
+
+def _evaluate_object(
+    estimator: Predictor | CallableEstimator, layers: list[dict[str, Any]], catalog: Catalog, out: str | Path | None
+) -> EvalResult:
+    """Test an open estimator; its card holds no code, so that the result is always computed."""
+    from agebench.runs.evaluate import EvaluatedModel, evaluate_model
+    from agebench.runs.external import external_metadata, training_overlap_status
+    from agebench.training.device import resolve_device
+    from agebench.training.prediction import FaceEstimates
+
+    card = estimator.card if isinstance(estimator, CallableEstimator) else _card_of(estimator)
+    table = card.model_dump(mode="json")
+    config = resolve_external(catalog, [{"model": table}, *layers])
+    folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
+
+    def predict(name: str, faces: Any, test: Any) -> FaceEstimates:
+        estimates = estimator.estimate(faces.pixels[faces.rows(test)])
+        return FaceEstimates(estimates.age, estimates.probs, estimates.std)
+
+    model = EvaluatedModel(external_metadata(card, ""), predict, lambda dataset: training_overlap_status(card, dataset))
+    with folder.locked():
+        evaluate_model(config, model, catalog, folder, resolve_device(config.device))
+    return EvalResult(folder.path)
+
+
+def _card_of(predictor: Predictor) -> ExternalCard:
+    """Describe an open model as an external one: its name, its input and its training set."""
+    spec = predictor.finder("none").spec
+    card = predictor.card
+    model, training = card.get("model", {}), card.get("training", {})
+    name = str(model.get("name") or card.get("name") or "model")
+    trained_on = str(training.get("dataset", ""))
+    return ExternalCard.model_validate(
+        {
+            "name": name,
+            "title": str(model.get("title") or card.get("title") or name),
+            "format": "callable",
+            "source": f"agebench:{name}",
+            "input": {"size": spec.size, "coverage": spec.crop_scale},
+            "training_data": trained_on or "unknown",
+            "trained_on": (trained_on,) if trained_on else (),
+            "licence": str(card.get("licence") or "not stated"),
+        }
+    )
+
+
+def _needs_work(folder: RunDir, config: RunConfig | ExternalConfig, catalog: Catalog) -> bool:
+    """Return whether the run is unfinished; of a finished one, refuse changed inputs."""
+    if not folder.finished(config):
+        return True
+    from agebench.runs.provenance import InputTracker
+
+    unverified = InputTracker(catalog).refuse_changed(folder, config)
+    logger.info("%s: already finished. %s", folder.path, unverified or "")
+    return False
+
+
+def _flags(**arguments: Any) -> dict[str, Any]:
+    """Return settings without the arguments that are None, on both levels."""
+    tables = {
+        key: {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+        for key, value in arguments.items()
+    }
+    return {key: value for key, value in tables.items() if value is not None and value != {}}
+
+
+def _nested(settings: Settings | None) -> list[dict[str, Any]]:
+    """Return one layer of settings for each key; a dotted key is nested."""
+    layers = []
+    for key, value in (settings or {}).items():
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        layers.append(value)
+    return layers
+
+
+def _names(names: Sequence[str] | str | None) -> list[str] | None:
+    return [names] if isinstance(names, str) else None if names is None else list(names)
+
+
+def _weights(tasks: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+    return dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)

@@ -1,0 +1,312 @@
+"""Metrics of predictions in memory: `score` for one system, `compare` for several systems on the same images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from agebench.api import views
+from agebench.api.views import MetricValue
+from agebench.errors import UserError
+from agebench.metrics.age_gates import LEGAL_AGES
+from agebench.metrics.comparison import align_systems, compare_systems
+from agebench.metrics.groups import MIN_GROUP
+from agebench.metrics.prediction_io import JoinedPredictions, validate_file
+from agebench.metrics.schema import ComparisonFile, MetricsFile
+from agebench.metrics.scoring import ScoreOptions, score_predictions
+from agebench.reports.evaluation import write_comparison, write_score
+from agebench.reports.sections.evaluation import compare_text, score_text
+
+IntervalMethod = Literal["bca", "percentile"]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreReport:
+    """The metrics of one system on one test set.
+
+    Attributes:
+        name: name of the test set.
+        metrics: content of metrics.json.
+        predictions: the scored table, one row an image.
+    """
+
+    name: str
+    metrics: MetricsFile
+    predictions: pd.DataFrame
+
+    @cached_property
+    def overall(self) -> dict[str, MetricValue]:
+        """Metrics of all images by name: `report.overall["mae"].value`, `.ci_low`, `.ci_high`, `.n`."""
+        return views.overall_metrics(self._entry)
+
+    @cached_property
+    def by_group(self) -> pd.DataFrame:
+        """One row a subgroup, indexed by (grouping, group): n, eligible, and each metric with its interval."""
+        return views.group_frame(self._entry)
+
+    @cached_property
+    def gaps(self) -> pd.DataFrame:
+        """One row a grouping: worst and best subgroup, difference and ratio of their MAE with intervals."""
+        return views.gap_frame(self._entry)
+
+    @cached_property
+    def gates(self) -> pd.DataFrame:
+        """One row a pair (legal_age, challenge_age): false positive and false negative rates with intervals."""
+        return views.gate_frame(self._entry)
+
+    @property
+    def _entry(self) -> views.TestMetrics:
+        return views.test_entry(self.metrics, self.name)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the overall metrics, one row a metric: value, ci_low, ci_high, n."""
+        return views.overall_frame(self._entry)
+
+    def to_markdown(self) -> str:
+        """Return the report that `agebench score` prints."""
+        return score_text(self.metrics)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write metrics.json, report.md and figures/ into `folder`, and return the report's path."""
+        write_score(Path(folder), self.metrics, {self.name: self.predictions})
+        return Path(folder) / "report.md"
+
+    def _repr_html_(self) -> str:
+        return _html(("Overall", self.to_frame()), ("Subgroup performance", self.by_group))
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonReport:
+    """Several systems compared on the same images.
+
+    Attributes:
+        name: name of the test set.
+        result: content of comparison.json.
+    """
+
+    name: str
+    result: ComparisonFile
+
+    @cached_property
+    def systems(self) -> pd.DataFrame:
+        """One row a system: number of seeds, MAE with its interval."""
+        return views.system_frame(self._entry)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """One row a pair of systems: paired difference of MAE (a minus b), its interval, p values."""
+        return views.pair_frame(self._entry)
+
+    @property
+    def _entry(self) -> views.TestMetrics:
+        return views.test_entry(self.result, self.name)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `pairs`."""
+        return self.pairs
+
+    def to_markdown(self) -> str:
+        """Return the report that `agebench compare` prints."""
+        return compare_text(self.result)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write comparison.json, comparison.md and figures/ into `folder`, and return the report's path."""
+        write_comparison(Path(folder), self.result)
+        return Path(folder) / "comparison.md"
+
+    def _repr_html_(self) -> str:
+        return _html(("Systems", self.systems), ("Paired differences", self.pairs))
+
+
+def score(
+    y_true: ArrayLike | pd.DataFrame,
+    y_pred: ArrayLike | None = None,
+    *,
+    groups: pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike | Sequence[str] | None = None,
+    subjects: ArrayLike | None = None,
+    sample_ids: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    probs: Sequence[ArrayLike] | None = None,
+    first_age: int = 0,
+    train_ages: tuple[float, float] | None = None,
+    legal_ages: Sequence[int] = LEGAL_AGES,
+    challenge_ages: Sequence[float] = (),
+    calibration: pd.DataFrame | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalMethod = "bca",
+    min_group: int = MIN_GROUP,
+    name: str = "test",
+) -> ScoreReport:
+    """Compute all metrics of age estimates, with confidence intervals and subgroup tables.
+
+    Args:
+        y_true: (N,) true ages in years; or one table of predictions with the columns `age`, `age_pred`, and optionally
+            `sample_id`, `subject`, `age_low`, `age_high`, `age_std`, `p` and group columns.
+        y_pred: (N,) estimated ages in years; None where `y_true` is a table of predictions.
+        groups: labels to group by: a data frame, a mapping of columns, or one column of N labels. For a table of predictions:
+            the names of its columns, or crossings such as `gender*race`; None: every column with 2 to 20 values.
+        subjects: (N,) identities; they are resampled instead of images. None: every image is independent.
+        sample_ids: (N,) unique names of the images; None: the row numbers.
+        std: (N,) standard deviations that the model states, in years.
+        probs: (N, A) probabilities of the ages `first_age`, `first_age + 1`, …
+        first_age: the age of the first entry of `probs`, in years.
+        train_ages: lowest and highest age in the training set, for the MAE within this range.
+        legal_ages: ages of the age gates, in years.
+        challenge_ages: estimates from which a person passes; empty: each legal age, and 7 years more.
+        calibration: a table of predictions on the validation part, for conformal intervals.
+        resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
+        seed: seed of the bootstrap and of the permutation tests.
+        interval: bootstrap method of the intervals.
+        min_group: smallest number of images of a subgroup that is compared with others.
+        name: name of the test set in the report.
+
+    Returns:
+        The report: `overall`, `by_group`, `gaps`, `gates`, `to_frame()`, `to_markdown()`, `save(folder)`.
+
+    Raises:
+        UserError: the arrays differ in length, a value is not a finite number, or an option is out of range.
+
+    Examples:
+        >>> import agebench as ab
+        >>> report = ab.score([20, 30, 40, 50], [22, 29, 43, 50], groups={"gender": list("ffmm")}, resamples=0)
+        >>> report.overall["mae"].value
+        1.5
+        >>> report.by_group.loc[("gender", "m"), "mae"]
+        np.float64(1.5)
+    """
+    _check_resampling(resamples, seed, min_group)
+    if isinstance(y_true, pd.DataFrame):
+        if y_pred is not None:
+            raise UserError("y_pred is given beside a table of predictions. Pass two arrays, or the table alone.")
+        table, names = _with_ids(y_true), None if groups is None else tuple(str(column) for column in groups)  # type: ignore[union-attr]
+    else:
+        if y_pred is None:
+            raise UserError("y_pred is missing. Pass true and estimated ages, or one table with `age` and `age_pred`.")
+        labels = _group_columns(groups)
+        columns: dict[str, Any] = {
+            "age": y_true,
+            "age_pred": y_pred,
+            "sample_id": sample_ids,
+            "subject": subjects,
+            "age_std": std,
+        }
+        columns["p"] = None if probs is None else list(probs)
+        table, names = _table(columns | labels), tuple(labels) if labels else None
+    table = validate_file(table, Path(name))
+    if len(table) < 2:
+        raise UserError(f"{name}: only one row. Metrics of a test set need at least two.")
+    options = ScoreOptions(
+        groups=names,
+        train_ages=train_ages,
+        resamples=resamples,
+        seed=seed,
+        interval=interval,
+        minimum=min_group,
+        legal_ages=tuple(legal_ages),
+        challenges=tuple(challenge_ages),
+        first_age=first_age,
+    )
+    calibrated = None if calibration is None else validate_file(_with_ids(calibration), Path("calibration"))
+    return ScoreReport(name, score_predictions(name, [JoinedPredictions(table)], options, calibrated), table)
+
+
+def compare(
+    predictions: Mapping[str, ArrayLike],
+    y_true: ArrayLike,
+    *,
+    subjects: ArrayLike | None = None,
+    sample_ids: ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalMethod = "bca",
+    name: str = "test",
+) -> ComparisonReport:
+    """Compare systems on the same images by paired bootstrap and permutation tests.
+
+    Args:
+        predictions: name of a system -> (N,) estimated ages in years, or (S, N) for S seeds of one system.
+        y_true: (N,) true ages in years.
+        subjects: (N,) identities; they are resampled instead of images. None: every image is independent.
+        sample_ids: (N,) unique names of the images; None: the row numbers.
+        resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
+        seed: seed of the bootstrap and of the permutation tests.
+        interval: bootstrap method of the intervals.
+        name: name of the test set in the report.
+
+    Returns:
+        The report: `systems`, `pairs`, `to_frame()`, `to_markdown()`, `save(folder)`.
+
+    Raises:
+        UserError: fewer than two systems, arrays that differ in length, or a value that is not a finite number.
+
+    Examples:
+        >>> import agebench as ab
+        >>> report = ab.compare({"a": [21, 31, 41], "b": [25, 30, 43]}, [20, 30, 40], resamples=0)
+        >>> report.systems["mae"].round(2).to_dict()
+        {'a': 1.0, 'b': 2.67}
+    """
+    _check_resampling(resamples, seed)
+    if len(predictions) < 2:
+        raise UserError("compare: a comparison needs at least two systems, as {'a': ages_a, 'b': ages_b}.")
+    systems = {}
+    for system, ages in predictions.items():
+        shared = {"age": y_true, "sample_id": sample_ids, "subject": subjects}
+        seeds = np.atleast_2d(np.asarray(ages))
+        systems[system] = [validate_file(_table(shared | {"age_pred": row}), Path(system)) for row in seeds]
+    paired = align_systems(systems, allow_missing=False)
+    entry = compare_systems(paired, resamples=resamples, seed=seed, interval=interval)
+    return ComparisonReport(name, ComparisonFile(tests={name: entry}))
+
+
+def _check_resampling(resamples: int, seed: int, min_group: int = 1) -> None:
+    if resamples < 0 or 0 < resamples < 100:
+        raise UserError(f"resamples = {resamples}: must be 100 or more, or 0 for no intervals.")
+    if seed < 0:
+        raise UserError(f"seed = {seed}: must be 0 or more.")
+    if min_group < 1:
+        raise UserError(f"min_group = {min_group}: must be 1 or more.")
+
+
+def _group_columns(groups: Any) -> dict[str, Any]:
+    """Return group labels as named columns; an unnamed column is called `group`."""
+    if groups is None:
+        return {}
+    if isinstance(groups, pd.DataFrame | Mapping):
+        return {str(column): groups[column] for column in groups}
+    return {str(getattr(groups, "name", None) or "group"): groups}
+
+
+def _table(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Build a table of predictions from columns of equal length; those that are None are left out."""
+    values = {name: _column(name, column) for name, column in columns.items() if column is not None}
+    lengths = {name: len(column) for name, column in values.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}.")
+    return _with_ids(pd.DataFrame(values))
+
+
+def _column(name: str, values: Any) -> Any:
+    """Return a column without its index, so that rows are matched by position."""
+    if name == "p":
+        return values
+    column = pd.Series(values).reset_index(drop=True)
+    if name in ("age", "age_pred", "age_std") and np.ndim(values) != 1:
+        raise UserError(f"{name}: an array of {np.ndim(values)} dimensions. Pass one number for each image.")
+    return column
+
+
+def _with_ids(table: pd.DataFrame) -> pd.DataFrame:
+    if "sample_id" in table:
+        return table
+    return table.reset_index(drop=True).assign(sample_id=[str(row) for row in range(len(table))])
+
+
+def _html(*sections: tuple[str, pd.DataFrame]) -> str:
+    """Render tables for notebooks; pandas escapes every label."""
+    return "".join(f"<h4>{title}</h4>{frame.to_html(float_format='{:.3f}'.format)}" for title, frame in sections)

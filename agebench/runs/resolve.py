@@ -1,0 +1,169 @@
+"""Resolve settings to a complete config: cards, config files, flags and --set, with names checked against the catalog."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from agebench.config.cards.dataset import DatasetCard
+from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.model import Architecture
+from agebench.config.evaluate import EvalConfig, ExternalConfig, PublishedConfig
+from agebench.config.run import DEFAULT_MODEL, FacesConfig, RunConfig
+from agebench.config.toml_io import Settings, deep_merge, validate_model
+from agebench.data.faces.alignment import AlignmentSpec
+from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
+from agebench.errors import UserError
+from agebench.models import architectures
+from agebench.registry.builtin import detectors
+from agebench.registry.catalog import Catalog
+
+EvalConfigT = TypeVar("EvalConfigT", bound=EvalConfig[Any])
+
+
+def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
+    """Resolve a run's settings over the defaults of its model's card.
+
+    Args:
+        catalog: the cards of datasets and models.
+        layers: settings in rising order of precedence: a config file, then flags, then --set.
+
+    Raises:
+        UserError: an unknown model, dataset or protocol, or a wrong key or value; the message names the valid ones.
+    """
+    settings = _merge(layers)
+    table = settings.get("model", {})
+    card = catalog.models.get(table.get("name", DEFAULT_MODEL) if isinstance(table, dict) else DEFAULT_MODEL)
+    if isinstance(card, ExternalCard):
+        raise UserError(f"model '{card.name}' is external and is not trained here: agebench test --model {card.name} …")
+    base = {
+        "pretrained": "auto" if card.pretrained else "",
+        "model": card.architecture.model_dump(mode="json"),
+        "train": card.train.model_dump(mode="json"),
+    }
+    config = validate_model(RunConfig, deep_merge(base, settings), source="run settings")
+    for name in config.datasets():
+        catalog.datasets.get(name)
+    catalog.datasets.get(config.data.train).protocol(config.data.protocol)
+    return config
+
+
+def resolve_evaluation(catalog: Catalog, layers: Iterable[Settings]) -> ExternalConfig | PublishedConfig:
+    """Resolve the settings of a test: of published weights where `pretrained` is set, else of an external model.
+
+    Args:
+        catalog: the cards of datasets and models.
+        layers: settings in rising order of precedence.
+
+    Raises:
+        UserError: no model is named, a model of another kind is named, an unknown dataset, or a wrong key or value.
+    """
+    settings = _merge(layers)
+    resolve = resolve_published if "pretrained" in settings else resolve_external
+    return resolve(catalog, [settings])
+
+
+def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalConfig:
+    """Resolve the settings of a test of an external model; its card determines the framing of faces.
+
+    Args:
+        catalog: the cards of datasets and models.
+        layers: settings in rising order of precedence.
+
+    Raises:
+        UserError: no model is named, the model is trained here, an unknown dataset, or a wrong key or value.
+    """
+    settings, table = _model_settings(layers)
+    base: Settings = {}
+    if "source" not in table:  # a test's own config.toml holds the complete card
+        card = catalog.models.get(table["name"])
+        if not isinstance(card, ExternalCard):
+            raise UserError(
+                f"model '{card.name}' has to be trained first: agebench run --train DATASET --test DATASET --model {card.name} "
+                "(of models of the zoo, --pretrained FILE tests their authors' weights)"
+            )
+        base = {"model": card.model_dump(mode="json")}
+    crop_scale = deep_merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)
+    return _validated(ExternalConfig, catalog, deep_merge({"faces": {"coverage": crop_scale}}, base), settings)
+
+
+def resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> PublishedConfig:
+    """Resolve the settings of a test of published weights.
+
+    Args:
+        catalog: the cards of datasets and models.
+        layers: settings in rising order of precedence.
+
+    Raises:
+        UserError: no model is named, the model is not of the zoo, an unknown dataset, or a wrong key or value.
+    """
+    settings, table = _model_settings(layers)
+    card = catalog.models.get(table["name"])
+    if isinstance(card, ExternalCard) or card.backbone not in architectures.NAMES:
+        raise UserError(
+            f"--pretrained is for the models of the zoo ({', '.join(architectures.NAMES)}), whose authors published weights; "
+            f"'{card.name}' is none of them"
+        )
+    base = {"model": card.architecture.model_dump(mode="json"), "published": card.published.model_dump(mode="json")}
+    return _validated(PublishedConfig, catalog, base, settings)
+
+
+def alignment_spec(faces: FacesConfig, card: DatasetCard, size: int) -> AlignmentSpec:
+    """Return how a dataset's faces become squares of pixels.
+
+    Args:
+        faces: the run's settings of face preparation.
+        card: the dataset's card, which supplies what `faces` leaves unset.
+        size: side of the squares, pixels.
+
+    Raises:
+        UserError: an unknown detector, or landmarks are requested and the card names no landmark_points.
+    """
+    mode, detector = faces.mode or card.faces, faces.detector or card.detector or DEFAULT_DETECTOR
+    if mode == "landmarks" and not card.landmark_points:
+        raise UserError(
+            f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
+        )
+    detectors.get(detector)
+    return AlignmentSpec(mode, size, faces.coverage, card.landmark_points, detector)
+
+
+def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architecture | ExternalCard) -> AlignmentSpec:
+    """Return how a dataset's faces, and bodies where the model takes them, are prepared for a model.
+
+    Args:
+        faces: the run's settings of face preparation.
+        card: the dataset's card.
+        model: the model's card: its input size, and whether it takes bodies.
+
+    Raises:
+        UserError: an unknown detector, or landmarks are requested and the card names no landmark_points.
+    """
+    return replace(
+        alignment_spec(faces, card, model.size),
+        bodies=model.bodies,
+        letterbox=bool(model.letterbox) and not faces.mode,
+        mask_bodies=bool(model.mask_bodies) and model.bodies,
+    )
+
+
+def _merge(layers: Iterable[Settings]) -> Settings:
+    settings: Settings = {}
+    for layer in layers:
+        settings = deep_merge(settings, layer)
+    return settings
+
+
+def _model_settings(layers: Iterable[Settings]) -> tuple[Settings, Settings]:
+    """Merge the layers; return all settings, and the table `model` of them."""
+    settings = _merge(layers)
+    table = settings.get("model", {})
+    if not isinstance(table, dict) or "name" not in table:
+        raise UserError("which model? --model NAME; `agebench list models` shows them")
+    return settings, table
+
+
+def _validated(kind: type[EvalConfigT], catalog: Catalog, base: Settings, settings: Settings) -> EvalConfigT:
+    config = validate_model(kind, deep_merge(base, settings), source="test settings")
+    for name in config.datasets():
+        catalog.datasets.get(name)
+    return config

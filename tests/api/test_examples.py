@@ -1,0 +1,124 @@
+"""Every line of the public API runs: as a doctest, in a plain file, from standard input and in a notebook."""
+
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agebench as ab
+
+SLOW = {"run", "evaluate", "stress", "explore", "audit"}
+RESULTS = Path(__file__).parents[2] / "reports" / "results"
+FUNCTIONS = [name for name in ab.__all__ if name[0].islower()]
+
+# A dataset that is small enough for a line to run several times.
+CARD = """
+name = "few"
+title = "Few"
+reader = "synth"
+licence = "CC0-1.0"
+labels = ["age", "gender", "subject"]
+groups = ["gender"]
+faces = "none"
+[options]
+count = 90
+seed = 11
+size = 64
+"""
+# One script a line of the API; `folder` is an empty folder.
+LINES = {
+    "list": "assert ab.list_datasets() and ab.list_models() and ab.list_heads()",
+    "load_dataset": "d = ab.load_dataset('few'); assert len(d.to_torch()) == len(d.frame); d.image(0)",
+    "create_model": "assert ab.create_model('tiny', head='coral').head.out_features",
+    "score": "assert ab.score([20, 30, 40], [21, 31, 41], resamples=100).overall['mae'].value == 1",
+    "compare": "ab.compare({'a': [1, 2, 3], 'b': [2, 2, 4]}, [1, 2, 3], resamples=100).pairs",
+    "leaderboard": f"assert len(ab.leaderboard({str(RESULTS)!r}).to_frame())",
+    "explore": "assert ab.explore('few', out=folder / 'explore').report.exists()",
+    "audit": "assert ab.audit('few', out=folder / 'audit').report.exists()",
+    "run": "assert ab.run(train='few', model='tiny', epochs=1, device='cpu', out=folder / 'run').report.exists()",
+    "evaluate": "ab.evaluate(lambda x: [40.0] * len(x), datasets='few', device='cpu', out=folder / 'test')",
+}
+QUICK = ["list", "create_model", "score", "compare"]
+ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LINES]
+
+
+@pytest.fixture(autouse=True)
+def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("registry")
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "few.toml").write_text(CARD)
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(folder))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("api") / "run"
+    ab.run(train="synth", model="tiny", epochs=1, device="cpu", out=path)
+    return path
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in FUNCTIONS])
+def test_doctest(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    function = getattr(ab, name)
+    names: dict[str, Any] = {"folder": tmp_path / "out", "results": RESULTS}
+    if name == "stress":
+        names["run_folder"] = request.getfixturevalue("run_folder")
+    tests = doctest.DocTestFinder(recurse=False).find(_function(name), name, globs=names)
+    assert function.__doc__ or name == "leaderboard"
+    results = [doctest.DocTestRunner().run(test) for test in tests]
+    assert sum(result.attempted for result in results) or name == "load"
+    assert not sum(result.failed for result in results)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_describes_every_argument(name: str) -> None:
+    function = _function(name)
+    text = function.__doc__ or ""
+    for argument in function.__code__.co_varnames[
+        : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
+    ]:
+        assert f"\n        {argument}: " in text, argument
+    assert "Returns:" in text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_script_in_a_plain_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_script(name, tmp_path))
+    _check(subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True), tmp_path)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_script_from_standard_input(name: str, tmp_path: Path) -> None:
+    script = _script(name, tmp_path)
+    _check(subprocess.run([sys.executable, "-"], input=script, cwd=tmp_path, capture_output=True, text=True), tmp_path)
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    notebook = nbformat.v4.new_notebook()
+    lines = ["import agebench as ab", f"from pathlib import Path; folder = Path({str(tmp_path)!r})"]
+    show = ["ab.score([20, 30, 40], [21, 31, 41], resamples=0)", "ab.load_dataset('few')"]
+    notebook.cells = [nbformat.v4.new_code_cell(line) for line in [*lines, *LINES.values(), *show]]
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    for cell in notebook.cells[-2:]:
+        assert "text/html" in cell.outputs[-1].data, cell.source
+
+
+def _function(name: str) -> Any:
+    return getattr(importlib.import_module(ab._LAZY[name]), name)
+
+
+def _script(name: str, folder: Path) -> str:
+    return f"from pathlib import Path\nimport agebench as ab\nfolder = Path({str(folder)!r})\n{LINES[name]}\n"
+
+
+def _check(done: subprocess.CompletedProcess[str], folder: Path) -> None:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,45 @@
+"""Datasets in Python: samples as a frame, images as arrays, faces as tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+from agebench.data.dataset import Dataset, load_dataset
+from agebench.errors import UserError
+from agebench.registry.catalog import load_catalog
+
+CARD = load_catalog().datasets.get("synth").model_copy(update={"options": {"count": 12, "seed": 3}})
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset(CARD)
+
+
+def test_frame_and_images(dataset: Dataset) -> None:
+    assert len(dataset) == len(dataset.frame) == 12
+    assert dataset.rejected.empty
+    image = dataset.image(2)
+    assert (image.dtype, image.ndim, image.shape[2]) == (np.dtype(np.uint8), 3, 3)
+    with pytest.raises(IndexError):
+        dataset.image(12)
+
+
+def test_notebook_table(dataset: Dataset) -> None:
+    table = dataset._repr_html_()
+    assert "<th>images</th><td>12</td>" in table
+    assert repr(dataset) == "<Dataset 'synth': 12 images, 0 rejected>"
+
+
+def test_torch_items(dataset: Dataset) -> None:
+    faces = dataset.to_torch(size=64, workers=1)
+    image, age = faces[3]
+    assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 64, 64))
+    assert age == dataset.frame["age"].iloc[3]
+    images, ages = next(iter(torch.utils.data.DataLoader(faces, batch_size=5)))
+    assert (tuple(images.shape), len(ages), len(faces)) == ((5, 3, 64, 64), 5, 12)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'synth'"):
+        load_dataset("sinth")
