@@ -111,7 +111,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:
     """What is promised; where nothing can be, that is said, and refused only if it was asked for."""
-    from agebench.inference.models import CalibrationError
+    from agebench.metrics.guarantees import CalibrationError
 
     try:
         return predictor.interval(level)

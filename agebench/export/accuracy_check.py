@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from agebench.errors import AgebenchError
-from agebench.export.base import ExportedFile
+from agebench.estimators.exported.base import ExportedFile
 from agebench.metrics.comparison import align_systems, compare_systems
 
 

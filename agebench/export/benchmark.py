@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from agebench.export.base import BATCH_SIZE, ExportedFile
+from agebench.estimators.exported.base import BATCH_SIZE, ExportedFile
 
 # TorchScript watches its first calls and compiles again after them, for every shape.
 _WARM_UP = 3

@@ -9,7 +9,7 @@ from agebench._version import __version__
 from agebench.config.cards.base import Architecture, DatasetCard
 from agebench.data.faces.alignment import TEMPLATE
 from agebench.errors import UserError
-from agebench.export.base import INPUT_SIDE_RANGE
+from agebench.estimators.exported.base import INPUT_SIDE_RANGE
 from agebench.models.age_model import AgeModel
 
 KIND = "agebench-export"

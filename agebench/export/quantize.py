@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from agebench.export.base import SaveFn
 from agebench.export.formats.onnx import build_onnx, onnx_writer, silence_exporter
-from agebench.export.wrapper import ExportWrapper
+from agebench.export.wrapper import ExportWrapper, SaveFn
 
 # The first of them stays float32: it sees pixels, whose range is the widest.
 _LAYERS = ("Conv", "Gemm", "MatMul")

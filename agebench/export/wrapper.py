@@ -1,11 +1,18 @@
 """What stands in an exported file, whatever the format: resizing, normalisation, network and decoding in one module."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.config.cards.base import Architecture
 from agebench.models.heads import Head
+
+# Writes a built model with this card to this path.
+SaveFn = Callable[[Path, dict[str, Any]], None]
 
 
 class ExportWrapper(nn.Module):

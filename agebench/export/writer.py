@@ -12,10 +12,10 @@ from torch import Tensor
 
 from agebench.config.cards.base import Architecture
 from agebench.errors import AgebenchError
+from agebench.estimators.exported.base import INPUT_SIDE_RANGE, ExportedFile
+from agebench.estimators.exported.loading import open_exported
 from agebench.export.accuracy_check import AccuracyCheckFailed
-from agebench.export.base import INPUT_SIDE_RANGE, ExportedFile, SaveFn
-from agebench.export.loading import open_exported
-from agebench.export.wrapper import ExportWrapper
+from agebench.export.wrapper import ExportWrapper, SaveFn
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
 from agebench.utils.io import atomic_write

@@ -1,7 +1,7 @@
 """Ages for pictures: the public door `agebench.load`, and what it opens."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -10,25 +10,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agebench.config.cards.external import ExternalCard
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR as DEFAULT_DETECTOR
 from agebench.errors import UserError
-from agebench.estimators.base import AgeEstimates
-from agebench.estimators.trained import TrainedEstimator
-from agebench.export.loading import open_exported
+from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
 from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_picture
-from agebench.inference.hub import fetch
-from agebench.inference.models import (
-    CalibrationError,
-    Estimator,
-    ExportWrapper,
-    ExternalEstimator,
-    HubModel,
-    TrainedModel,
-)
-from agebench.registry.catalog import Catalog, load_catalog
-from agebench.training.device import resolve_device
+from agebench.metrics.guarantees import CalibrationError
+from agebench.registry.catalog import Catalog
+from agebench.runs.estimators import load_estimator
 from agebench.utils.parallel import available_cores, parallel_map
 
 DEFAULT_COVERAGE = 0.9
@@ -73,62 +62,48 @@ class ImageResult(NamedTuple):
 def load(
     model: str | Path, *, trusted: bool = False, device: str = "auto", cards: Catalog | None = None
 ) -> "Predictor":
-    """Open a model.
+    """Open a model for prediction on photographs.
 
     Args:
         model: the folder of a finished run, an exported file, the name of an external model's card, or
-            hf://OWNER/NAME@COMMIT, what `agebench push` put on the Hugging Face hub.
-        trusted: whether files whose code runs when they are opened may be opened.
+            hf://OWNER/NAME@COMMIT, a model that `agebench push` wrote.
+        trusted: whether files that can run code when they are opened may be opened.
         device: `auto`, `cpu`, `cuda`, …
-        cards: those that can be named; default: the shipped ones, plugins' and those of AGEBENCH_REGISTRY.
+        cards: the cards whose names can be given; default: the shipped ones, those of plugins and of
+            AGEBENCH_REGISTRY.
 
     Raises:
-        UserError: nothing of that kind, or a run that is not finished.
+        UserError: there is no such model, or its run is not finished.
     """
-    return Predictor(_open(str(model), trusted=trusted, device=device, cards=cards or load_catalog()))
-
-
-def _open(name: str, *, trusted: bool, device: str, cards: Catalog) -> Estimator:
-    if name.startswith("hf://"):
-        return HubModel(fetch(name), cards, device)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return TrainedModel(path, cards, device)
-    if path.is_file():
-        return ExportWrapper(open_exported(path, trusted=trusted, device=str(resolve_device(device))))
-    if name not in cards.models.names():
-        raise UserError(
-            f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
-            "hf://OWNER/NAME@COMMIT, or a name of `agebench list models`"
-        )
-    card = cards.models.get(name)
-    if not isinstance(card, ExternalCard):
-        raise UserError(
-            f"model '{name}' has to be trained first: agebench run --train DATASET --test DATASET --model {name}; then give "
-            "the run's folder"
-        )
-    return ExternalEstimator(card, device)
+    return Predictor(load_estimator(model, trusted=trusted, device=device, catalog=cards))
 
 
 class Predictor:
-    """A model with all that leads to it: pictures in, ages out. Close it, or use it as a context."""
+    """An estimator with face detection and alignment: photographs in, ages out. Close it, or use it as a context manager.
 
-    def __init__(self, model: Estimator) -> None:
-        self._model = model
-        self.card: dict[str, Any] = model.card
+    Args:
+        estimator: the estimator.
+
+    Attributes:
+        estimator: the estimator.
+        card: the full card of the model.
+    """
+
+    def __init__(self, estimator: AgeEstimator) -> None:
+        self.estimator = estimator
+        self.card: Mapping[str, Any] = estimator.info.card
 
     def estimate(self, faces: np.ndarray) -> AgeEstimates:
-        """(N, S, S, 3) uint8 RGB faces, framed as in training -> their ages; any N.
+        """Estimate the ages of prepared faces.
+
+        Args:
+            faces: (N, S, S, 3) uint8 RGB, framed as in training; N may be 0.
 
         Raises:
-            UserError: an array of another shape or type.
+            UserError: the array has another shape or type.
         """
-        size = self._model.size
-        if faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"faces of shape {faces.shape} and type {faces.dtype}; they must be (N, {size}, {size}, 3), uint8"
-            )
-        return self._model.estimate(faces)
+        check_crops(faces, self.estimator.input_spec.size)
+        return self.estimator.estimate(faces)
 
     def predict(
         self,
@@ -195,39 +170,68 @@ class Predictor:
     def finder(
         self, faces: AlignMode = "detect", *, detector: str = "", search: int = 0, every: int = 1
     ) -> FaceExtractor:
-        """What turns pictures into faces for `estimate`; arguments as `stream` takes them."""
-        name = detector or self._model.detector or DEFAULT_DETECTOR
-        return FaceExtractor(AlignmentSpec(faces, self._model.size, self._model.coverage, detector=name), search, every)
+        """Return the function that turns photographs into faces for `estimate`.
+
+        Args:
+            faces: `detect` finds every face and aligns it; `none`: each image is one face, framed as in training.
+            detector: name of a detector; empty: the model's.
+            search: longest side, pixels, at which faces are searched; larger images are reduced to it. 0: as they are.
+            every: the images are frames of a video, and faces are searched in every so many of them.
+        """
+        spec = self.estimator.input_spec
+        name = detector or spec.detector or DEFAULT_DETECTOR
+        return FaceExtractor(AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name), search, every)
 
     def interval(self, level: float = DEFAULT_COVERAGE) -> dict[str, Any]:
-        """What is promised of intervals, and how the promise held on the model's tests.
+        """Return the conformal interval of this level, with its coverage on the model's test sets.
+
+        Args:
+            level: share of true ages that the interval is to contain.
 
         Raises:
-            CalibrationError: nothing, or too little, to calibrate them on.
-            UserError: no such level.
+            CalibrationError: there are no calibration data, or too few.
+            UserError: the level is out of range.
         """
-        return self._model.interval(level)
+        if not isinstance(self.estimator, Guarantees):
+            raise CalibrationError(
+                f"model '{self.estimator.info.name}' was not trained by agebench, so there is no validation part to "
+                "calibrate intervals on"
+            )
+        return self.estimator.interval(level)
 
     def gate(self, threshold: int, challenge: float | None = None) -> dict[str, Any]:
-        """How often 'the estimate is at least `challenge`' lets people below `threshold` pass, measured on the model's tests."""
-        return self._model.gate(threshold, challenge)
+        """Return the error rates of an age gate, measured on the model's test sets.
 
-    def errors(self) -> dict[str, Any]:
-        """How far off it was on its tests, by the age that it estimated: see `agebench.metrics.guarantees.error_by_estimated_age`.
+        Args:
+            threshold: legal age, years.
+            challenge: estimated age from which a person passes, years; None: the threshold plus the default margin.
 
         Raises:
-            UserError: no test that this was measured on.
+            UserError: there is no test set on which the rates were measured.
         """
-        return self._model.errors()
+        if not isinstance(self.estimator, Guarantees):
+            name = self.estimator.info.name
+            raise UserError(
+                f"model '{name}' has no test here that a gate could be measured on; `agebench test --model {name} "
+                "--test DATASET` and `agebench score` measure it"
+            )
+        return self.estimator.gate(threshold, challenge)
 
-    @property
-    def trained(self) -> TrainedEstimator | None:
-        """The network, for those that look into it; None where it stands in a file or is not ours."""
-        return self._model.trained if isinstance(self._model, TrainedModel) else None
+    def errors(self) -> dict[str, Any]:
+        """Return errors by estimated age; see `agebench.metrics.guarantees.error_by_estimated_age`.
+
+        Raises:
+            UserError: there is no test set on which the errors were measured.
+        """
+        if not isinstance(self.estimator, Guarantees):
+            raise UserError(
+                f"model '{self.estimator.info.name}' was not trained by agebench: `agebench test` measures its errors"
+            )
+        return self.estimator.errors()
 
     def close(self) -> None:
         """End what the model holds."""
-        self._model.close()
+        self.estimator.close()
 
     def __enter__(self) -> Self:
         return self
@@ -250,10 +254,12 @@ class Predictor:
         self, names: list[str], found: list[ExtractedFaces], interval: dict[str, Any] | None
     ) -> Iterator[ImageResult]:
         start = time.process_time()  # of all threads
-        answers = self._model.estimate(np.concatenate([one.faces for one in found]))
+        answers = self.estimator.estimate(np.concatenate([one.faces for one in found]))
         share = (time.process_time() - start) / len(found)
         std = answers.std if answers.std is not None else np.full(len(answers.age), np.nan)
         numbers = np.column_stack([answers.age, std, *interval_bounds(answers, interval)]).astype(float)
+        failed = answers.failed if answers.failed is not None else np.zeros(len(answers), bool)
+        errors = ["the model returned no estimate" if fails else "" for fails in failed]
         at = 0
         for name, one in zip(names, found, strict=True):
             if one.error:
@@ -263,7 +269,7 @@ class Predictor:
                 )
                 continue
             rows = [
-                FacePrediction._make((name, number, box, *numbers[at + number].tolist(), ""))
+                FacePrediction._make((name, number, box, *numbers[at + number].tolist(), errors[at + number]))
                 for number, box in enumerate(one.boxes)
             ]
             at += len(rows)

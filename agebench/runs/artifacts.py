@@ -19,10 +19,10 @@ from agebench.data.samples import GEOMETRY_COLUMNS, QUARANTINE, Samples, dataset
 from agebench.data.splits.split_files import write_split_files
 from agebench.data.splits.splits import Part, count_exact_duplicates
 from agebench.metrics.prediction_format import PRED, PROB
+from agebench.models.estimates import AgeEstimates
 from agebench.runs.config import FacesConfig
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
-from agebench.training.prediction import FaceEstimates
 from agebench.utils.io import atomic_write
 
 # In a run's folder, and in each fold's: what the model says about the images that validated it, for calibration. Not among
@@ -55,7 +55,7 @@ def _without_shapes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictions_table(
-    samples: Samples, estimates: FaceEstimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+    samples: Samples, estimates: AgeEstimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> pd.DataFrame:
     """One row an image: sample_id, age, age_pred, what else the head gives (age_std, p), then the group columns and subject.
 

@@ -14,6 +14,7 @@ from agebench.errors import UserError
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
+from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.reports.run import write_report
 from agebench.runs.artifacts import (
@@ -32,7 +33,6 @@ from agebench.runs.published_config import PublishedConfig
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
 from agebench.training.device import hardware_info
-from agebench.training.prediction import FaceEstimates
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class EvaluatedModel:
     """
 
     about: Mapping[str, Any]
-    answer: Callable[[str, FaceCache, Samples], FaceEstimates]
+    answer: Callable[[str, FaceCache, Samples], AgeEstimates]
     contamination: Callable[[str], str]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

@@ -6,13 +6,13 @@ from agebench.config.cards.external import ExternalCard
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.estimators.external.base import estimate
+from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.runs.evaluate import EvaluatedModel, evaluate_model
 from agebench.runs.external_config import ExternalConfig
 from agebench.runs.provenance import model_digest
 from agebench.runs.run_dir import RunDir
 from agebench.training.device import resolve_device
-from agebench.training.prediction import FaceEstimates
 
 
 def run_external(config: ExternalConfig, catalogue: Catalog, folder: RunDir) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def run_external(config: ExternalConfig, catalogue: Catalog, folder: RunDir) -> 
     device = resolve_device(config.device)
     digest = model_digest(config)  # first: a missing file fails before hours of preparing faces
 
-    def answer(name: str, faces: FaceCache, test: Samples) -> FaceEstimates:
-        return FaceEstimates(*estimate(config.model, faces.pixels, faces.rows(test), device=str(device), label=name))
+    def answer(name: str, faces: FaceCache, test: Samples) -> AgeEstimates:
+        return estimate(config.model, faces.pixels, faces.rows(test), device=str(device), label=name)
 
     tested = EvaluatedModel(
         external_metadata(config.model, digest), answer, lambda dataset: training_overlap_status(config.model, dataset)

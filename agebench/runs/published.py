@@ -8,6 +8,7 @@ from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.architectures.official_weights import load_published
+from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.runs.evaluate import EvaluatedModel, evaluate_model
 from agebench.runs.provenance import model_digest
@@ -15,7 +16,7 @@ from agebench.runs.published_config import PublishedConfig
 from agebench.runs.run_dir import RunDir
 from agebench.training.dataloader import make_face_dataset
 from agebench.training.device import resolve_device
-from agebench.training.prediction import FaceEstimates, predict
+from agebench.training.prediction import predict
 
 GENDERS = ("female", "male")
 
@@ -31,7 +32,7 @@ def run_published(config: PublishedConfig, catalogue: Catalog, folder: RunDir) -
     model, weights = load_published_model(config)
     model = model.to(device)
 
-    def answer(name: str, faces: FaceCache, test: Samples) -> FaceEstimates:
+    def answer(name: str, faces: FaceCache, test: Samples) -> AgeEstimates:
         return predict(model, make_face_dataset(faces, test), config.model, device, label=name)
 
     tested = EvaluatedModel(

@@ -17,6 +17,7 @@ from agebench.export.writer import ExportVariant, write_export
 from agebench.models import architectures
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets
+from agebench.models.estimates import AgeEstimates
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.catalog import Catalog
 from agebench.reports.run import write_report
@@ -42,7 +43,7 @@ from agebench.training import distributed
 from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
-from agebench.training.prediction import FaceEstimates, predict
+from agebench.training.prediction import predict
 from agebench.training.trainer import History, Trainer
 
 
@@ -263,7 +264,7 @@ def fit(
 
 def predict_samples(
     config: RunConfig, model: AgeModel, samples: Samples, faces: FaceCache, device: torch.device
-) -> tuple[pd.DataFrame, FaceEstimates]:
+) -> tuple[pd.DataFrame, AgeEstimates]:
     """What the model says about faces, beside what is true. Of a test set, this is the one time that it is read."""
     estimates = predict(
         model, make_face_dataset(faces, samples), config.model, device, precision=config.train.precision

@@ -1,14 +1,11 @@
 """Ages for many faces."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
 from agebench.config.cards.base import Architecture
 from agebench.models.age_model import AgeModel
+from agebench.models.estimates import AgeEstimates
 from agebench.training import distributed
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import autocast
@@ -16,22 +13,6 @@ from agebench.training.frozen_features import model_input
 from agebench.utils.progress import progress
 
 BATCH_SIZE = 128
-
-
-class FaceEstimates(NamedTuple):
-    """What a model says about N faces.
-
-    Attributes:
-        age: (N,) float32 years.
-        probs: (N, A) where the head has them.
-        std: (N,) where the head has it.
-        tasks: target beside age -> (N, C) float32 probabilities of its classes.
-    """
-
-    age: np.ndarray
-    probs: np.ndarray | None
-    std: np.ndarray | None
-    tasks: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def predict(
@@ -42,7 +23,7 @@ def predict(
     *,
     precision: str = "auto",
     label: str = "",
-) -> FaceEstimates:
+) -> AgeEstimates:
     """Run `model` in evaluation and inference mode over `data`, in its order."""
     training = model.training
     model.eval()
@@ -60,4 +41,4 @@ def predict(
     age, probs, std, *others = distributed.gather_rows(own, len(data))
     assert age is not None
     tasks = {name: of for name, of in zip(model.classes, others, strict=True) if of is not None}
-    return FaceEstimates(age, probs, std, tasks)
+    return AgeEstimates(age, std, probs, model.head.ages[0], tasks=tasks)

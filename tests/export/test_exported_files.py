@@ -12,12 +12,13 @@ import torch
 from agebench.config.cards.base import Architecture
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.base import AgeEstimates
-from agebench.export import loading, writer
+from agebench.estimators.exported import loading
+from agebench.estimators.exported.base import ExportedFile, read_card
+from agebench.estimators.exported.loading import open_exported
+from agebench.export import writer
 from agebench.export.accuracy_check import AccuracyCheckFailed
-from agebench.export.base import ExportedFile
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
-from agebench.export.loading import open_exported
 from agebench.export.writer import ExportVariant, write_export
 from agebench.models import heads
 from agebench.models.age_model import AgeModel, create_model
@@ -194,7 +195,7 @@ def test_onnx_needs_none(files: dict[str, Path]) -> None:
 
 
 def test_large_files_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "LARGEST_FILE", 100)
+    monkeypatch.setattr(loading, "MAX_FILE_BYTES", 100)
     with pytest.raises(UserError, match="more than an exported model may have"):
         open_exported(path, trusted=True)
 
@@ -238,7 +239,7 @@ def test_torchscript_of_others_is_refused(tmp_path: Path) -> None:
 def test_a_card_that_is_none_is_refused(changed: dict[str, Any], files: dict[str, Path]) -> None:
     card = open_exported(files["onnx"]).card | changed
     with pytest.raises(UserError, match="not one of agebench's"):
-        loading.read_card(files["onnx"], json.dumps(card))
+        read_card(files["onnx"], json.dumps(card))
 
 
 def test_a_card_that_does_not_fit_is_refused_with_the_difference(

@@ -1,9 +1,10 @@
-"""Which pixels an age comes from, by three methods of captum: layer Grad-CAM, integrated gradients, occlusion."""
+"""Attribution methods of captum: layer Grad-CAM, integrated gradients, and, for any estimator, occlusion."""
 
 import copy
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agebench.errors import UserError
-from agebench.estimators.trained import TrainedEstimator
+from agebench.errors import AgebenchError, UserError
+from agebench.estimators.base import AgeEstimator
+from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
 from agebench.training.dataloader import FaceDataset, iter_batches
+from agebench.training.prediction import predict
 from agebench.utils.progress import progress
 
 METHODS = {
@@ -32,30 +35,106 @@ _PROBES = 8
 AgeFn = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class AttributionTarget:
-    """What is explained, and of which network.
+# Mean color and standard deviation of ImageNet, 0 to 1: what covers the faces of an estimator whose normalization is unknown.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class AttributionTarget(ABC):
+    """The function that is explained: normalized images in, years out.
 
     Attributes:
-        model: a copy that gradients go through, in evaluation mode.
-        target: `age`, or `expectation` where the decoded age moves in steps and only its distribution is smooth.
-        layer: the name of Grad-CAM's layer in the backbone; empty: it has none with a map.
-        smooth: whether gradients say anything.
+        target: `age`, or `expectation` where the decoded age is a step function and only its distribution is smooth.
+        layer: name of Grad-CAM's layer in the backbone; empty if there is none with a feature map.
+        smooth: whether gradients reach the pixels.
+        device: device of the images.
     """
 
+    target: str
+    layer: str
+    smooth: bool
+    device: torch.device
+
+    @abstractmethod
+    def normalize(self, faces: Tensor) -> Tensor:
+        """Normalize (B, S, S, C) uint8 faces to (B, C, S, S); 0 is the color that covers pixels."""
+
+    @abstractmethod
+    def ages(self, images: Tensor) -> Tensor:
+        """Return (B,) years for (B, C, S, S) normalized images, differentiable if `smooth`."""
+
+    @abstractmethod
+    def predict(self, data: FaceDataset) -> np.ndarray:
+        """Return the (N,) ages in years that the estimator predicts for uncovered faces."""
+
+
+@dataclass(frozen=True)
+class NetworkTarget(AttributionTarget):
+    """A trained network, which gradients pass through.
+
+    Attributes:
+        estimator: the trained estimator.
+        model: a copy of its network, in evaluation mode, without in-place operations.
+    """
+
+    estimator: TrainedEstimator
     model: AgeModel
     target: str
     layer: str
     smooth: bool
+    device: torch.device
+
+    def normalize(self, faces: Tensor) -> Tensor:
+        """Normalize (B, S, S, C) uint8 faces to (B, C, S, S), as in training."""
+        return normalize(faces, self.estimator.card.mean, self.estimator.card.std).contiguous()
 
     def ages(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised -> (B,) years, differentiable where `smooth`."""
+        """Return (B,) years for (B, C, S, S) normalized images, differentiable if `smooth`."""
         estimate = self.model.predict(images)
         if self.target == "age" or estimate.probs is None:
             return estimate.age
         first, last = self.model.head.ages
         grid = torch.arange(first, last + 1, dtype=estimate.probs.dtype, device=images.device)
         return (estimate.probs * grid).sum(dim=1)
+
+    def predict(self, data: FaceDataset) -> np.ndarray:
+        """Return the (N,) ages in years that the network predicts."""
+        return predict(self.model, data, self.estimator.card, self.device, precision=self.estimator.precision).age
+
+
+class BlackBoxTarget(AttributionTarget):
+    """Any estimator, which is only called: for methods without gradients.
+
+    Args:
+        estimator: the estimator.
+    """
+
+    def __init__(self, estimator: AgeEstimator) -> None:
+        self.estimator = estimator
+        self.target, self.layer, self.smooth, self.device = "age", "", False, torch.device("cpu")
+
+    def normalize(self, faces: Tensor) -> Tensor:
+        """Normalize (B, S, S, 3) uint8 faces to (B, 3, S, S) by the statistics of ImageNet."""
+        return normalize(faces, _MEAN, _STD).contiguous()
+
+    def ages(self, images: Tensor) -> Tensor:
+        """Return (B,) years for (B, 3, S, S) normalized images; they are rounded to uint8 first."""
+        pixels = (images.permute(0, 2, 3, 1) * torch.tensor(_STD) + torch.tensor(_MEAN)) * 255
+        return self._ages(pixels.round().clamp(0, 255).to(torch.uint8))
+
+    def predict(self, data: FaceDataset) -> np.ndarray:
+        """Return the (N,) ages in years that the estimator predicts."""
+        batches = [faces for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, self.device)]
+        return np.concatenate([self._ages(faces).numpy() for faces in batches])
+
+    def _ages(self, faces: Tensor) -> Tensor:
+        ages = predict_tensor(self.estimator, faces)
+        n_failed = int((~torch.isfinite(ages)).sum())
+        if n_failed:
+            raise AgebenchError(
+                f"estimator '{self.estimator.info.name}' returned no estimate for {n_failed} of {len(ages)} faces; a map needs "
+                "one for every covered face"
+            )
+        return ages.float()
 
 
 def load_captum() -> Any:
@@ -71,74 +150,92 @@ def load_captum() -> Any:
 
 
 def select_methods(
-    trained: TrainedEstimator, data: FaceDataset, methods: Sequence[str]
+    estimator: AgeEstimator, data: FaceDataset, methods: Sequence[str]
 ) -> tuple[AttributionTarget, list[str], list[str]]:
-    """What can be explained, the methods that can do it, and why others cannot.
+    """Select the methods that can explain an estimator.
 
     Args:
-        trained: the model.
-        data: some faces, to see whether the age moves with the pixels.
-        methods: those that were asked for by name; none: all that can.
+        estimator: any estimator; all methods but occlusion need a trained network.
+        data: some faces, to test whether gradients reach the pixels.
+        methods: names of `METHODS` that the user requested; empty: all that apply.
+
+    Returns:
+        The function to explain, the names of the methods, and notes on methods that do not apply.
 
     Raises:
-        UserError: a method that was asked for cannot explain this head or this backbone; the message says which can.
+        UserError: a requested method does not apply; the message names those that do.
     """
-    model = copy.deepcopy(trained.model).eval()
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]  # or what a hook has seen is overwritten
-    faces = torch.from_numpy(data.pixels[data.rows[:_PROBES]]).to(trained.device)
-    images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
-    layer = _layer(model.backbone, images)
-    for target in ("age", "expectation"):
-        explained = AttributionTarget(model, target, layer, smooth=True)
-        if _moves(explained, images):
-            break
-    else:
-        explained = AttributionTarget(model, "age", layer, smooth=False)
     reasons: dict[str, str] = {}
-    if not explained.smooth:
-        head = f"the head '{trained.card.head}' decodes its age in steps, so that no gradient reaches the pixels"
-        reasons |= dict.fromkeys(GRADIENT_METHODS, head)
-    elif not layer:
-        reasons["grad-cam"] = (
-            f"the backbone '{trained.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
+    target: AttributionTarget
+    if not isinstance(estimator, TrainedEstimator):
+        target = BlackBoxTarget(estimator)
+        reasons |= dict.fromkeys(
+            GRADIENT_METHODS, "it needs the network of a run, and this estimator can only be called"
         )
-    can = [method for method in METHODS if method not in reasons]
+    else:
+        target = _network_target(estimator, data)
+        if not target.smooth:
+            head = f"the head '{estimator.card.head}' decodes its age in steps, so that no gradient reaches the pixels"
+            reasons |= dict.fromkeys(GRADIENT_METHODS, head)
+        elif not target.layer:
+            reasons["grad-cam"] = (
+                f"the backbone '{estimator.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
+            )
+    applicable = [method for method in METHODS if method not in reasons]
     for method in methods:
         if method in reasons:
-            raise UserError(f"--method {method}: {reasons[method]}; these can explain it: {', '.join(can)}")
+            raise UserError(f"--method {method}: {reasons[method]}; these can explain it: {', '.join(applicable)}")
     notes = [f"{METHODS[method]} is left out: {reason}" for method, reason in reasons.items()] if not methods else []
-    if explained.target == "expectation":
+    if target.target == "expectation":
         notes.append("the decoded age moves in steps; gradients explain the expectation of its distribution instead")
-    return explained, [method for method in METHODS if method in (methods or can)], notes
+    return target, [method for method in METHODS if method in (methods or applicable)], notes
+
+
+def _network_target(estimator: TrainedEstimator, data: FaceDataset) -> NetworkTarget:
+    model = copy.deepcopy(estimator.model).eval()
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]  # an in-place operation would overwrite a hook's output
+    target = NetworkTarget(estimator, model, "age", "", smooth=True, device=estimator.device)
+    faces = torch.from_numpy(data.pixels[data.rows[:_PROBES]]).to(estimator.device)
+    images = target.normalize(faces)
+    target = replace(target, layer=_layer(model.backbone, images))
+    for name in ("age", "expectation"):
+        if _moves(candidate := replace(target, target=name), images):
+            return candidate
+    return replace(target, smooth=False)
 
 
 def compute_attributions(
-    explained: AttributionTarget,
-    trained: TrainedEstimator,
-    data: FaceDataset,
-    methods: Sequence[str],
-    *,
-    label: str = "",
+    target: AttributionTarget, data: FaceDataset, methods: Sequence[str], *, label: str = ""
 ) -> dict[str, np.ndarray]:
-    """Method -> (N, S, S) float32 maps: positive where the pixels make the face look older.
+    """Compute attribution maps: positive where the pixels make the face look older.
 
-    Integrated gradients and occlusion are in years: a map of the first sums up to the age less that of a plain face of the
-    normalisation's mean colour; the second is the age less that of the face with a square about the pixel covered. Grad-CAM
-    has no unit.
+    Integrated gradients and occlusion are in years: a map of integrated gradients sums up to the age minus that of a
+    plain face of the covering color; occlusion is the age minus that of the face with a square around the pixel
+    covered. Grad-CAM has no unit.
+
+    Args:
+        target: the function to explain.
+        data: N faces.
+        methods: names of `METHODS` that apply to the target.
+        label: text before the progress bar.
+
+    Returns:
+        Method -> (N, S, S) float32 maps.
     """
-    found: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    maps: dict[str, list[np.ndarray]] = {method: [] for method in methods}
     with progress(total=len(data) * len(methods), label=label, unit="map") as bar:
-        for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device):
-            images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
+        for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, target.device):
+            images = target.normalize(faces)
             for method in methods:
-                found[method].append(_MAKERS[method](explained, images).detach().float().cpu().numpy())
+                maps[method].append(_MAKERS[method](target, images).detach().float().cpu().numpy())
                 bar.update(len(faces))
-    return {method: np.concatenate(parts) for method, parts in found.items()}
+    return {method: np.concatenate(parts) for method, parts in maps.items()}
 
 
 def _grad_cam(explained: AttributionTarget, images: Tensor) -> Tensor:
+    assert isinstance(explained, NetworkTarget)
     layer = explained.model.backbone.get_submodule(explained.layer)
     maps = load_captum().LayerGradCam(explained.ages, layer).attribute(images)
     return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
@@ -193,7 +290,7 @@ def _layer(backbone: nn.Module, images: Tensor) -> str:
     return found[-1] if found else ""
 
 
-def _moves(explained: AttributionTarget, images: Tensor) -> bool:
+def _moves(explained: NetworkTarget, images: Tensor) -> bool:
     """Whether gradients reach the pixels; a head that decodes in steps has none, or zeros."""
     images = images.clone().requires_grad_()
     ages = explained.ages(images)

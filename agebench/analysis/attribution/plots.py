@@ -93,15 +93,19 @@ def plot_sanity(looked: AttributionResult, title: str) -> Figure:
     for line, (method, entry) in zip(grid, methods.items(), strict=True):
         line[0].imshow(face)
         line[0].set_ylabel(f"{entry['title']}\n{format_verdict(entry['sanity'])}", fontsize=8)
-        of_two = (looked.maps[method][looked.checked[place]], looked.random[method][place])
-        for axes, drawn in zip(line[1:3], map(blur_for_display, of_two), strict=True):
+        drawings = [looked.maps[method][looked.checked[place]]]
+        drawings += [looked.random[method][place]] if method in looked.random else []
+        for axes, drawn in zip(line[1:3], map(blur_for_display, drawings), strict=False):
             reach = float(np.abs(drawn).max()) or 1.0
             axes.imshow(drawn, cmap=DIVERGING_CMAP, vmin=-reach, vmax=reach)
         for axes in line[:3]:
             axes.set(xticks=[], yticks=[])
-        rho = entry["sanity"]["randomised"]["rank_correlation"]
         line[1].set_title("trained weights", fontsize=8)
-        line[2].set_title(f"random weights\nrank corr. {_interval(rho)}", fontsize=8)
+        if method in looked.random:
+            rho = entry["sanity"]["randomised"]["rank_correlation"]
+            line[2].set_title(f"random weights\nrank corr. {_interval(rho)}", fontsize=8)
+        else:
+            line[2].set_title("random weights:\nnot possible", fontsize=8)
         for axes, way in zip(line[3:], ("deletion", "insertion"), strict=True):
             _curve(axes, way, entry["sanity"][way])
     grid[0][3].legend(fontsize=7, frameon=False)

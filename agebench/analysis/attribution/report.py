@@ -7,6 +7,7 @@ from typing import Any
 from agebench.analysis.attribution import plots
 from agebench.analysis.attribution.run import AttributionResult
 from agebench.analysis.attribution.sanity_checks import MAX_RANDOM_CORRELATION, format_verdict
+from agebench.analysis.robustness.report import CONTAMINATION
 from agebench.reports.formatting import escape_markdown, format_ci, format_count, format_number, markdown_table
 from agebench.reports.plots.run import label, save
 from agebench.utils.io import write_json, write_text
@@ -60,6 +61,8 @@ def attribution_text(found: Mapping[str, Any]) -> str:
         for name, entry in groups.items()
         if not entry["shown"]
     ]
+    if caveat := CONTAMINATION.get(found.get("contamination", "")):
+        parts.append(caveat)
     if small:
         parts.append(f"Too few faces for a mean map: {escape_markdown(', '.join(small))}.")
     return "\n\n".join(parts)
@@ -81,7 +84,7 @@ def _checks(methods: Mapping[str, Any]) -> str:
         rows.append(
             [
                 entry["title"],
-                format_ci(sanity["randomised"]["rank_correlation"]),
+                format_ci(sanity["randomised"]["rank_correlation"]) if "randomised" in sanity else "not possible",
                 format_ci(sanity["deletion"]["difference"], sign=True),
                 format_ci(sanity["insertion"]["difference"], sign=True),
                 format_verdict(sanity),

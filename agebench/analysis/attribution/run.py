@@ -14,12 +14,11 @@ from agebench.analysis.robustness import operators
 from agebench.data.faces.regions import FACE, region_boxes, region_mask
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.estimators.trained import TrainedEstimator
+from agebench.estimators.base import AgeEstimator
 from agebench.metrics.bootstrap import Ints, reindex
 from agebench.metrics.clustered_rates import row_clusters
 from agebench.metrics.groups import Grouping, age_bands, groupings
 from agebench.training.dataloader import FaceDataset, derive_seed
-from agebench.training.prediction import predict
 from agebench.utils.text import did_you_mean
 
 SCHEMA = 1
@@ -53,7 +52,7 @@ class AttributionResult:
 
 
 def explain(
-    trained: TrainedEstimator,
+    estimator: AgeEstimator,
     samples: Samples,
     data: FaceDataset,
     *,
@@ -67,7 +66,7 @@ def explain(
     """Explain a sample of the faces that has every age band alike.
 
     Args:
-        trained: the model.
+        estimator: any estimator; only a trained network allows methods with gradients and the check by random weights.
         samples: whose faces these are.
         data: the faces, row by row.
         methods: of `METHODS`; none: all that can explain the model.
@@ -82,26 +81,26 @@ def explain(
     """
     chosen, singles = _sample(samples, images, wanted, seed)
     few = FaceDataset(data.pixels, data.rows[chosen], data.ages[chosen])
-    explained, can, notes = select_methods(trained, few, methods)
-    maps = compute_attributions(explained, trained, few, can, label=f"{label}: maps")
+    target, applicable, notes = select_methods(estimator, few, methods)
+    maps = compute_attributions(target, few, applicable, label=f"{label}: maps")
     table = samples.table.iloc[chosen].reset_index(drop=True)
     checked = np.sort(np.random.default_rng([seed, 7]).permutation(len(few))[:N_SANITY_FACES])
     part = FaceDataset(few.pixels, few.rows[checked], few.ages[checked])
     theirs = {name: of[checked] for name, of in maps.items()}
     codes = reindex(row_clusters(table)[checked])
-    sanity, random = sanity_check(explained, trained, part, theirs, codes, seed=seed, label=f"{label}: checks")
+    sanity, random = sanity_check(target, part, theirs, codes, seed=seed, label=f"{label}: checks")
     made = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(few.pixels[few.rows])
-    predicted = predict(explained.model, few, trained.card, trained.device, precision=trained.precision).age
+    predicted = target.predict(few)
     found = {
         "schema": SCHEMA,
         "n": len(few),
         "of": len(data),
         "checked": len(part),
-        "target": explained.target,
-        "layer": explained.layer,
+        "target": target.target,
+        "layer": target.layer,
         "methods": {
-            method: _of_method(method, of, sanity[method], made, trained.coverage, minimum)
+            method: _of_method(method, of, sanity[method], made, estimator.input_spec.crop_scale, minimum)
             for method, of in maps.items()
         },
         "singles": _of_singles(table.iloc[singles], predicted[singles]),

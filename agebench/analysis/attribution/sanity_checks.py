@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from agebench.analysis.attribution.methods import AttributionTarget, compute_attributions
-from agebench.estimators.trained import TrainedEstimator
+from agebench.analysis.attribution.methods import AttributionTarget, NetworkTarget, compute_attributions
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.confidence_intervals import metric_values
-from agebench.training.augmentation import normalize
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
 
 N_RANDOMIZATIONS = 2  # random networks
@@ -24,7 +22,7 @@ DELETION_STEP = 4  # cells at a time
 MAX_RANDOM_CORRELATION = 0.5
 
 
-def randomize_weights(explained: AttributionTarget, images: Tensor, seed: int) -> AttributionTarget:
+def randomize_weights(explained: NetworkTarget, images: Tensor, seed: int) -> NetworkTarget:
     """The same network with every weight drawn anew as before training (Adebayo et al. 2018, full randomisation).
 
     Batch normalisation then sees `images`, so that a deep network's signal neither dies nor explodes.
@@ -49,7 +47,6 @@ def randomize_weights(explained: AttributionTarget, images: Tensor, seed: int) -
 
 def sanity_check(
     explained: AttributionTarget,
-    trained: TrainedEstimator,
     data: FaceDataset,
     maps: dict[str, np.ndarray],
     clusters: Ints,
@@ -60,8 +57,7 @@ def sanity_check(
     """Both checks of every method, and the maps of the first random network, to be looked at.
 
     Args:
-        explained: the network.
-        trained: the model as it was opened.
+        explained: the function whose maps are checked. Without a network, there is no check by random weights.
         data: faces to check on.
         maps: method -> (N, S, S), the maps of these faces.
         clusters: (N,) whose faces they are, for the intervals.
@@ -72,26 +68,24 @@ def sanity_check(
         method -> `randomised` (rank_correlation, passed), `deletion` and `insertion` (curve, random, difference, passed),
         `passed`; and method -> (N, S, S).
     """
-    faces = torch.from_numpy(data.pixels[data.rows]).to(trained.device)
-    images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
-    networks = [
-        randomize_weights(explained, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)
+    random = [
+        compute_attributions(network, data, list(maps), label=label)
+        for network in _random_networks(explained, data, seed)
     ]
-    random = [compute_attributions(network, trained, data, list(maps), label=label) for network in networks]
     order = np.argsort(np.random.default_rng(seed).random((len(data), GRID_SIZE**2)), axis=1)
-    by_chance = _curves(explained, trained, data, order)
+    by_chance = _curves(explained, data, order)
     found = {}
     for method, of in maps.items():
-        similarity = np.mean([rank_correlation(of, one[method]) for one in random], axis=0)
-        correlation = _means(similarity[None], clusters)[0]
-        curves = _curves(explained, trained, data, np.argsort(-pool_to_cells(of).reshape(len(of), -1), axis=1))
-        entry: dict[str, Any] = {
-            "randomised": {
+        curves = _curves(explained, data, np.argsort(-pool_to_cells(of).reshape(len(of), -1), axis=1))
+        entry: dict[str, Any] = {}
+        if random:
+            similarity = np.mean([rank_correlation(of, one[method]) for one in random], axis=0)
+            correlation = _means(similarity[None], clusters)[0]
+            entry["randomised"] = {
                 "rank_correlation": correlation,
                 "draws": N_RANDOMIZATIONS,
                 "passed": (correlation["high"] if correlation["high"] is not None else 1.0) < MAX_RANDOM_CORRELATION,
             }
-        }
         for way, sign, curve, chance in zip(("deletion", "insertion"), (1, -1), curves, by_chance, strict=True):
             difference = _means((curve - chance).mean(axis=1)[None], clusters)[0]
             ends = (difference["low"], difference["high"])
@@ -103,9 +97,18 @@ def sanity_check(
                 "difference": difference,
                 "passed": bool(shown),
             }
-        entry["passed"] = all(entry[part]["passed"] for part in ("randomised", "deletion", "insertion"))
+        entry["passed"] = all(check["passed"] for check in entry.values())
         found[method] = entry
-    return found, random[0]
+    return found, random[0] if random else {}
+
+
+def _random_networks(explained: AttributionTarget, data: FaceDataset, seed: int) -> list[NetworkTarget]:
+    """Return networks with random weights; none for an estimator that can only be called."""
+    if not isinstance(explained, NetworkTarget):
+        return []
+    images = explained.normalize(torch.from_numpy(data.pixels[data.rows]).to(explained.device))
+    seeds = [derive_seed(seed, "sanity", draw) for draw in range(N_RANDOMIZATIONS)]
+    return [randomize_weights(explained, images, each) for each in seeds]
 
 
 def pool_to_cells(maps: np.ndarray) -> np.ndarray:
@@ -126,20 +129,18 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Floats:
     return rho
 
 
-def _curves(
-    explained: AttributionTarget, trained: TrainedEstimator, data: FaceDataset, order: np.ndarray
-) -> tuple[Floats, Floats]:
+def _curves(explained: AttributionTarget, data: FaceDataset, order: np.ndarray) -> tuple[Floats, Floats]:
     """Deletion and insertion, each (N, 1 + CELLS² / STEP): |age - the whole face's age| in years.
 
     Deletion covers cells with the normalisation's mean colour, the marked ones first; insertion uncovers them.
     """
-    size = trained.card.size
+    size = data.pixels.shape[1]
     rank = np.argsort(order, axis=1).reshape(len(data), GRID_SIZE, GRID_SIZE)  # when a cell's turn is
     turn = F.interpolate(torch.from_numpy(rank).float()[:, None], (size, size), mode="nearest")
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     place = 0
-    for faces, _ in iter_batches(data, np.arange(len(data)), 64, trained.device):
-        images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
+    for faces, _ in iter_batches(data, np.arange(len(data)), 64, explained.device):
+        images = explained.normalize(faces)
         here = turn[place : place + len(faces)].to(images.device)
         place += len(faces)
         with torch.inference_mode():
@@ -166,7 +167,7 @@ def _means(values: Floats, clusters: Ints, resamples: int = 1000) -> list[dict[s
 
 def format_verdict(entry: dict[str, Any]) -> str:
     """In a few words, as pictures have it."""
-    failed = [_WORDS[part] for part in _WORDS if not entry[part]["passed"]]
+    failed = [_WORDS[part] for part in _WORDS if part in entry and not entry[part]["passed"]]
     return f"fails: {', '.join(failed)}" if failed else "passes its checks"
 
 

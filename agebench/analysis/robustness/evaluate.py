@@ -19,7 +19,9 @@ from agebench.analysis.robustness.corruptions import (
     to_uint8,
 )
 from agebench.data.samples import Samples
-from agebench.estimators.trained import TrainedEstimator
+from agebench.errors import AgebenchError
+from agebench.estimators.base import AgeEstimator
+from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
@@ -48,31 +50,51 @@ class RobustnessPredictions:
 
 
 def predict_corrupted(
-    trained: TrainedEstimator,
+    estimator: AgeEstimator,
     data: FaceDataset,
     corruptions: Sequence[Corruption] = CORRUPTIONS,
     *,
     seed: int = 0,
     label: str = "",
 ) -> RobustnessPredictions:
-    """The model's answers; every batch of faces is brought to the device once and changed there."""
+    """Predict ages for clean, corrupted, mirrored and shifted faces.
+
+    Args:
+        estimator: any estimator. A trained network gets every batch on its device once, and it is changed there.
+        data: faces prepared as `estimator.input_spec` states.
+        corruptions: corruptions to apply, each at all of its severities.
+        seed: seed of the corruptions' random numbers.
+        label: text before the progress bar.
+
+    Raises:
+        AgebenchError: the estimator returned no estimate for a face.
+    """
     passes = 1 + sum(len(corruption.severities) for corruption in corruptions)
-    found: dict[str, list[Tensor]] = {}
+    device = estimator.device if isinstance(estimator, TrainedEstimator) else torch.device("cpu")
+    ages: dict[str, list[Tensor]] = {}
     with progress(total=len(data) * passes, label=label, unit="img") as bar:
-        for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device)):
+        for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, device)):
             images = to_float_images(faces)
-            found.setdefault("clean", []).append(trained.ages(faces)[None])
+            ages.setdefault("clean", []).append(predict_tensor(estimator, faces)[None])
             for corruption in corruptions:
-                seeds = derive_seed(seed, corruption.name, number)
-                ages = [trained.ages(changed) for changed in _changed(images, corruption, trained.coverage, seeds)]
-                found.setdefault(corruption.name, []).append(torch.stack(ages))
+                batch_seed = derive_seed(seed, corruption.name, number)
+                variants = _changed(images, corruption, estimator.input_spec.crop_scale, batch_seed)
+                severities = [predict_tensor(estimator, variant) for variant in variants]
+                ages.setdefault(corruption.name, []).append(torch.stack(severities))
                 bar.update(len(faces) * len(corruption.severities))
-            for name, ways in CONSISTENCY_TRANSFORMS.items():
-                found.setdefault(name, []).append(torch.stack([trained.ages(to_uint8(way)) for way in ways(images)]))
+            for name, transforms in CONSISTENCY_TRANSFORMS.items():
+                variants = (to_uint8(variant) for variant in transforms(images))
+                ages.setdefault(name, []).append(torch.stack([predict_tensor(estimator, each) for each in variants]))
             bar.update(len(faces))
-    whole = {name: torch.cat(parts, dim=1).cpu().double().numpy() for name, parts in found.items()}
-    corrupted = {corruption.name: whole[corruption.name] for corruption in corruptions}
-    return RobustnessPredictions(whole["clean"][0], corrupted, {name: whole[name] for name in CONSISTENCY_TRANSFORMS})
+    joined = {name: torch.cat(parts, dim=1).cpu().double().numpy() for name, parts in ages.items()}
+    failed = {name: n for name, values in joined.items() if (n := int((~np.isfinite(values)).sum()))}
+    for name, n in failed.items():
+        raise AgebenchError(
+            f"estimator '{estimator.info.name}' returned no estimate for {n} of {joined[name].size} faces under "
+            f"'{name}'; errors under corruption are compared on the same faces, so that every face needs an estimate"
+        )
+    corrupted = {corruption.name: joined[corruption.name] for corruption in corruptions}
+    return RobustnessPredictions(joined["clean"][0], corrupted, {name: joined[name] for name in CONSISTENCY_TRANSFORMS})
 
 
 def _changed(images: Tensor, corruption: Corruption, coverage: float, seed: int) -> Iterator[Tensor]:

@@ -23,6 +23,12 @@ from agebench.reports.plots.style import COLORS
 from agebench.training.dataloader import FaceDataset
 from agebench.utils.io import atomic_write, write_json, write_text
 
+# Status of a dataset in the training data of an estimator that is not a run -> caveat.
+CONTAMINATION = {
+    "known": "The model was trained on this dataset: its errors here are smaller than on faces that are new to it.",
+    "unknown": "The model's training data are not known: this dataset may be among them.",
+}
+
 
 def write_robustness_report(
     folder: Path,
@@ -91,6 +97,8 @@ def robustness_text(found: Mapping[str, Any]) -> str:
         for name, entry in groups.items()
         if not entry["ranked"]
     ]
+    if caveat := CONTAMINATION.get(found.get("contamination", "")):
+        parts.append(caveat)
     if small:
         parts.append(
             f"Too few images to rank, in the JSON but not in the pictures: {escape_markdown(', '.join(small))}."

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from agebench.config.cards.external import ExternalCard
-from agebench.estimators.external.io_spec import ExternalModelError, ExternalOutputBatch
+from agebench.estimators.base import AgeEstimates
+from agebench.estimators.external.io_spec import ExternalModelError
 
 
-def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) -> ExternalOutputBatch:
+def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) -> AgeEstimates:
     """Write the faces as PNG files, run the command once, read what it says.
 
     The command gets a CSV with the column `path`, and writes one with the columns `path`, `age` and, if it likes, `std`,
@@ -73,7 +74,7 @@ def _run(card: ExternalCard, source: Path, target: Path) -> None:
             )
 
 
-def _read(card: ExternalCard, file: Path, paths: list[str]) -> ExternalOutputBatch:
+def _read(card: ExternalCard, file: Path, paths: list[str]) -> AgeEstimates:
     found: dict[str, tuple[float, float | None]] = {}
     try:
         with file.open(newline="", encoding="utf-8") as handle:
@@ -103,9 +104,8 @@ def _read(card: ExternalCard, file: Path, paths: list[str]) -> ExternalOutputBat
     ages = np.array([found[path][0] for path in paths])
     stds = [found[path][1] for path in paths]
     std = np.array([value for value in stds if value is not None])
-    return ExternalOutputBatch(
+    return AgeEstimates(
         card.output.offset + card.output.scale * ages,
-        None,
         std * abs(card.output.scale) if len(std) == len(stds) else None,
     )
 

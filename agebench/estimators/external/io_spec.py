@@ -1,12 +1,13 @@
 """From faces to what a card's model takes, and from what it says to ages."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agebench.config.cards.external import ExternalCard, ExternalInput
 from agebench.errors import AgebenchError
+from agebench.estimators.base import AgeEstimates
 
 # ITU-R BT.601 luma, as Pillow's and OpenCV's conversions to grey.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -17,14 +18,6 @@ MIN_UNNAMED_AGES = 50
 
 class ExternalModelError(AgebenchError):
     """The model cannot be called, or says what its card does not announce; the message says which and what to mend."""
-
-
-class ExternalOutputBatch(NamedTuple):
-    """Of N faces: `age` (N,) float64 years; `probs` (N, A) for the ages 0, 1, 2, … and `std` (N,), or None."""
-
-    age: np.ndarray
-    probs: np.ndarray | None
-    std: np.ndarray | None
 
 
 def prepare(faces: np.ndarray, wanted: ExternalInput) -> np.ndarray:
@@ -89,7 +82,7 @@ def pick_name(names: Sequence[str], name: str, model: str) -> str:
     )
 
 
-def read_answer(raw: np.ndarray, count: int, card: ExternalCard) -> ExternalOutputBatch:
+def read_answer(raw: np.ndarray, count: int, card: ExternalCard) -> AgeEstimates:
     """What `count` faces' output says about their ages.
 
     Args:
@@ -116,14 +109,7 @@ def read_answer(raw: np.ndarray, count: int, card: ExternalCard) -> ExternalOutp
         )
     if card.output.kind == "distribution":
         return _from_distribution(values, card)
-    return ExternalOutputBatch(card.output.offset + card.output.scale * _one_number(values, card), None, None)
-
-
-def concat_outputs(answers: Sequence[ExternalOutputBatch]) -> ExternalOutputBatch:
-    """Several batches' answers as one."""
-    age, probs, std = (None if part[0] is None else np.concatenate(part) for part in zip(*answers, strict=True))
-    assert age is not None
-    return ExternalOutputBatch(age, probs, std)
+    return AgeEstimates(card.output.offset + card.output.scale * _one_number(values, card))
 
 
 def _one_number(values: np.ndarray, card: ExternalCard) -> np.ndarray:
@@ -152,7 +138,7 @@ def _one_number(values: np.ndarray, card: ExternalCard) -> np.ndarray:
     return values[:, column or 0]
 
 
-def _from_distribution(values: np.ndarray, card: ExternalCard) -> ExternalOutputBatch:
+def _from_distribution(values: np.ndarray, card: ExternalCard) -> AgeEstimates:
     grid = np.array(card.output.ages, dtype=np.float64)
     if values.ndim > 2 and values[0].size == max(values.shape[1:]):  # (B, 1, A) and the like
         values = values.reshape(len(values), -1)
@@ -180,7 +166,7 @@ def _from_distribution(values: np.ndarray, card: ExternalCard) -> ExternalOutput
         )
     age = values @ grid
     std = np.sqrt(np.maximum((values * (grid[None] - age[:, None]) ** 2).sum(axis=1), 0))
-    return ExternalOutputBatch(age, _whole_years(values, grid), std)
+    return AgeEstimates(age, std, _whole_years(values, grid))
 
 
 def _whole_years(values: np.ndarray, grid: np.ndarray) -> np.ndarray | None:

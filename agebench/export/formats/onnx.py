@@ -9,22 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from agebench.errors import UserError
-from agebench.estimators.external.model_files import first_line, onnx_session
-from agebench.export.base import ExportedFile, SaveFn, foreign_model_message, read_card
-from agebench.export.formats.onnx_inspect import scan_onnx
+from agebench.estimators.exported.onnx_file import CARD_KEY, OUTPUTS
 from agebench.export.formats.torch_export import exported_program
-from agebench.export.wrapper import ExportWrapper
+from agebench.export.wrapper import ExportWrapper, SaveFn
 
-# Key of the file's metadata; and the operator sets that every runtime has.
-CARD = "agebench.card"
-_STANDARD = {"", "ai.onnx"}
-_RUNTIMES = ("ai.onnx", "com.microsoft", "com.ms")
-_OUTPUTS = ["age", "std", "probs"]
 _LOGGERS = ("root", "torch.onnx", "onnxscript", "onnx_ir", "onnx")
 
 
@@ -41,7 +33,7 @@ def build_onnx(module: ExportWrapper) -> SaveFn:
     with silence_exporter(), torch.no_grad():
         program = exported_program(module).run_decompositions(_RUNNING)
         translated = torch.onnx.export(
-            program, dynamo=True, input_names=["images"], output_names=_OUTPUTS, verbose=False
+            program, dynamo=True, input_names=["images"], output_names=OUTPUTS, verbose=False
         )
     assert translated is not None
     return onnx_writer(_named(translated.model_proto))
@@ -75,7 +67,7 @@ def onnx_writer(model: Any) -> SaveFn:
 
     def save(path: Path, card: dict[str, Any]) -> None:
         del model.metadata_props[:]
-        model.metadata_props.add(key=CARD, value=json.dumps(card))
+        model.metadata_props.add(key=CARD_KEY, value=json.dumps(card))
         path.write_bytes(model.SerializeToString())
 
     return save
@@ -104,42 +96,6 @@ def silence_exporter() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
-
-
-class OnnxFile(ExportedFile):
-    """An ONNX file of ours: standard operators, nothing outside of the file."""
-
-    def __init__(self, path: Path) -> None:
-        content = path.read_bytes()
-        found = scan_onnx(path, content)
-        if found.external:
-            raise UserError(f"{path}: keeps weights in other files; an exported model is one file")
-        # A function of the file's own is made of operators that are looked at too; one that is called like an operator of a
-        # runtime is none of our exporter's, and what would then be run is not for us to find out.
-        own = {name for name in found.functions if not name[0].startswith(_RUNTIMES)}
-        strange = {domain for domain, _ in (found.operators | found.functions) - own if domain not in _STANDARD}
-        if strange:
-            raise UserError(f"{path}: has operators of {', '.join(sorted(strange))}; only the standard ones are run")
-        if CARD not in found.metadata:
-            raise UserError(foreign_model_message(path, "it holds no card"))
-        super().__init__(path, read_card(path, found.metadata[CARD]))
-        try:
-            self.session = onnx_session(str(path), content)
-        except UserError:
-            raise
-        except Exception as error:  # onnxruntime raises kinds of its own.
-            raise UserError(f"{path}: not readable as an ONNX model: {first_line(error)}") from error
-        inputs = [(one.name, one.type, len(one.shape)) for one in self.session.get_inputs()]
-        outputs = [one.name for one in self.session.get_outputs()]
-        if inputs != [("images", "tensor(uint8)", 4)] or outputs != _OUTPUTS:
-            raise UserError(
-                f"{path}: its card says images (uint8, NCHW) in and {', '.join(_OUTPUTS)} out; the file has "
-                f"{', '.join(f'{name} ({kind}, {axes} axes)' for name, kind, axes in inputs)} in and {', '.join(outputs)} out"
-            )
-
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `ExportedFile`."""
-        return tuple(self.session.run(_OUTPUTS, {"images": images}))
 
 
 def _named(model: Any) -> Any:

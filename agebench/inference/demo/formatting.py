@@ -6,10 +6,9 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.inference.formatting import format_interval
-from agebench.inference.model_card import group_tables, overall_table
-from agebench.inference.models import CalibrationError
 from agebench.inference.predictor import FacePrediction, Predictor
 from agebench.metrics.groups import AGE_BANDS, band_names
+from agebench.metrics.guarantees import CalibrationError
 from agebench.reports.formatting import (
     MIN_GROUP,
     escape_markdown,
@@ -19,6 +18,7 @@ from agebench.reports.formatting import (
     join_words,
     markdown_table,
 )
+from agebench.reports.sections.card_tables import group_tables, overall_table
 
 _KEPT = (
     "Nothing is recorded. An uploaded picture lies in a temporary folder for about a minute; the last picture, the last "

@@ -5,7 +5,8 @@ from PIL import Image
 
 from agebench.analysis.attribution.methods import compute_attributions, load_captum, select_methods
 from agebench.analysis.attribution.plots import DIVERGING_CMAP, blur_for_display
-from agebench.estimators.trained import TrainedEstimator
+from agebench.estimators.base import AgeEstimator
+from agebench.runs.estimators import network_of
 from agebench.training.dataloader import FaceDataset
 
 METHOD = "occlusion"  # the only one that every head allows, and whose maps are in years
@@ -18,17 +19,22 @@ _SIDE = 280
 _OVER = 0.6
 
 
-def occlusion_heatmap(trained: TrainedEstimator, faces: np.ndarray) -> tuple[Image.Image, str]:
-    """(N, S, S, 3) uint8 faces on the template -> each beside its map, a row a face, and what the colours mean.
+def occlusion_heatmap(estimator: AgeEstimator, faces: np.ndarray) -> tuple[Image.Image, str]:
+    """Draw faces beside their occlusion maps, one row per face, and explain the colors.
+
+    Args:
+        estimator: any estimator.
+        faces: (N, S, S, 3) uint8 RGB faces on the template.
 
     Raises:
         UserError: captum is not installed.
     """
     load_captum()
+    estimator = network_of(estimator) or estimator
     data = FaceDataset(faces, np.arange(len(faces)), np.zeros(len(faces), np.float32))
-    explained, _, _ = select_methods(trained, data, [METHOD])
-    maps = [blur_for_display(one) for one in compute_attributions(explained, trained, data, [METHOD])[METHOD]]
-    reach = max(float(np.abs(one).max()) for one in maps) or 1.0
+    target, _, _ = select_methods(estimator, data, [METHOD])
+    maps = [blur_for_display(attribution) for attribution in compute_attributions(target, data, [METHOD])[METHOD]]
+    reach = max(float(np.abs(attribution).max()) for attribution in maps) or 1.0
     rows = [
         np.hstack([_large(face), _large(overlay(face, one / reach))]) for face, one in zip(faces, maps, strict=True)
     ]

@@ -86,18 +86,13 @@ class DemoSession:
         """The same picture -> the maps of its largest faces, and what they mean."""
         if picture is None:
             return "", "First a picture."
-        if self._predictor.trained is None:
-            return (
-                "",
-                "Maps need the network itself: open the run's folder. Inside an exported file it cannot be looked at.",
-            )
         try:
             with self._lock:
                 finder = self._predictor.finder(framing, detector=self._detector, search=self._search)
                 found = finder([picture])[0]
                 if found.error:
                     return "", f"No map: {escape_markdown(found.error)}."
-                drawn, words = occlusion_heatmap(self._predictor.trained, found.faces[:_EXPLAINED])
+                drawn, words = occlusion_heatmap(self._predictor.estimator, found.faces[:_EXPLAINED])
         except AgebenchError as error:
             return "", escape_markdown(error)
         return _img(drawn, "heatmap"), words

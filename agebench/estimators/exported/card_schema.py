@@ -1,13 +1,11 @@
-"""What somebody else's files say of a model, its figures and its promises: whether it has the shape that it has here."""
+"""Schema of the cards of exported and pushed models; cards come from untrusted sources."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from agebench.config.cards.base import validate_model
-from agebench.runs.run_dir import RunDir
-from agebench.utils.integrity import read_json_table
 
 
 class _Table(BaseModel):
@@ -102,22 +100,6 @@ class UntrustedCard(_Table):
     intended_use: str = ""
 
 
-class _Network(_Table):
-    classes: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
-
-
-class _Manifest(_Table):
-    model: _Network | None = None
-
-
-class _Protocol(_Table):
-    folds: int = 1
-
-
-class _Metrics(_Table):
-    protocol: _Protocol = _Protocol()
-
-
 def validate_card(source: Path, card: dict[str, Any]) -> UntrustedCard:
     """What is used and shown of a card, before anything is.
 
@@ -125,14 +107,3 @@ def validate_card(source: Path, card: dict[str, Any]) -> UntrustedCard:
         UserError: a key is missing or a value is of another kind; the message says which.
     """
     return validate_model(UntrustedCard, card, source=str(source))
-
-
-def validate_folder(folder: RunDir) -> None:
-    """Whether what is used of a run's manifest and metrics beside its card can be used.
-
-    Raises:
-        UserError: likewise.
-        AgebenchError: one of them is damaged.
-    """
-    validate_model(_Manifest, folder.manifest(), source=str(folder.path / "manifest.json"))
-    validate_model(_Metrics, read_json_table(folder.path / "metrics.json"), source=str(folder.path / "metrics.json"))

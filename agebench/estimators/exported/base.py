@@ -3,7 +3,6 @@
 import json
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,6 @@ SUFFIXES = {".ts": "torchscript", ".pt": "torchscript", ".onnx": "onnx", ".pt2":
 # Pixels, of height and width.
 INPUT_SIDE_RANGE = (32, 1024)
 BATCH_SIZE = 64
-
-# Writes a model that has been built, with this card, to this path as it is.
-SaveFn = Callable[[Path, dict[str, Any]], None]
 
 
 class ExportedFile(ABC):
@@ -50,7 +46,7 @@ class ExportedFile(ABC):
             return self._none()
         age, std, probs = (np.concatenate(part) for part in zip(*parts, strict=True))
         output = self.card["output"]
-        return AgeEstimates(age, std if output["std"] else None, probs if output["probs"] else None)
+        return AgeEstimates(age, std if output["std"] else None, probs if output["probs"] else None, output["ages"][0])
 
     @abstractmethod
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -60,7 +56,7 @@ class ExportedFile(ABC):
         none, output = np.zeros(0, np.float32), self.card["output"]
         low, high = output["ages"]
         probs = np.zeros((0, high - low + 1), np.float32) if output["probs"] else None
-        return AgeEstimates(none, none if output["std"] else None, probs)
+        return AgeEstimates(none, none if output["std"] else None, probs, low)
 
 
 def read_archive_card(path: Path) -> dict[str, Any]:

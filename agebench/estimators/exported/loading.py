@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from agebench.errors import UserError
-from agebench.export.base import MAX_FILE_BYTES, SUFFIXES, ExportedFile, read_archive_card
+from agebench.estimators.exported.base import MAX_FILE_BYTES, SUFFIXES, ExportedFile, read_archive_card
 
 
 def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> ExportedFile:
@@ -42,16 +42,13 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
 
 def _open(path: Path, kind: str, device: str) -> ExportedFile:
     if kind == "onnx":
-        from agebench.export.formats.onnx import OnnxFile
+        from agebench.estimators.exported.onnx_file import OnnxFile
 
         return OnnxFile(path)
-    if kind == "pt2":
-        from agebench.export.formats.torch_export import TorchExportFile
+    from agebench.estimators.exported.torch_files import TorchExportFile, TorchScriptFile
 
-        return TorchExportFile(path, read_archive_card(path), device)
-    from agebench.export.formats.torchscript import TorchScriptFile
-
-    return TorchScriptFile(path, read_archive_card(path), device)
+    reader = TorchExportFile if kind == "pt2" else TorchScriptFile
+    return reader(path, read_archive_card(path), device)
 
 
 def _check_fit(opened: ExportedFile) -> None:

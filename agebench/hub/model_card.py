@@ -10,20 +10,10 @@ from agebench.reports.formatting import (
     format_ci,
     format_count,
     format_number,
-    group_table,
-    markdown_table,
 )
+from agebench.reports.sections.card_tables import MODEL_INDEX_METRICS, group_tables, overall_table
 from agebench.runs.guarantees import calibrated_from
 from agebench.utils.io import write_text
-
-# Figure of metrics.json -> its name, and whether it is a share.
-MODEL_INDEX_METRICS = {
-    "mae": ("MAE (years)", False),
-    "rmse": ("RMSE (years)", False),
-    "bias": ("Bias (years)", False),
-    "cs5": ("CS@5 (share)", True),
-    "p95_ae": ("95 % of errors are below (years)", False),
-}
 
 
 def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
@@ -141,36 +131,6 @@ def _use(repo: str) -> str:
     )
 
 
-def overall_table(tests: dict[str, Any], home: str) -> str:
-    """A row a test set, of what metrics.json has under `tests`; `home` is the training set."""
-    rows = [
-        [
-            _where(name, home),
-            format_count(test["n"]),
-            *(
-                format_ci(
-                    test["overall"].get(figure), percent=percent, digits=1 if percent else 2, sign=figure == "bias"
-                )
-                for figure, (_, percent) in MODEL_INDEX_METRICS.items()
-            ),
-        ]
-        for name, test in tests.items()
-    ]
-    return markdown_table(
-        ["test set", "n", *(title.replace(" (share)", "") for title, _ in MODEL_INDEX_METRICS.values())], rows
-    )
-
-
-def group_tables(tests: dict[str, Any], home: str) -> list[str]:
-    """Likewise, for whom it is worse: a table for each grouping of each test set; crossings stay in metrics.json."""
-    found = []
-    for name, test in tests.items():
-        tables = [group_table(of, groups) for of, groups in test["groups"].items() if "*" not in of and groups]
-        if tables:
-            found += [f"### For whom it is worse: {_where(name, home)}", *tables]
-    return found
-
-
 def _promised(intervals: dict[str, Any]) -> list[str]:
     if "0.9" not in intervals:
         return []
@@ -185,10 +145,6 @@ def _promised(intervals: dict[str, Any]) -> list[str]:
         f"Estimate ± {format_number(of['radius'])} {unit} is made to hold 90 % of true ages among faces like those of "
         f"{escape_markdown(of['calibrated_on'])}, {calibrated_from(of)}. Measured: {held}.",
     ]
-
-
-def _where(name: str, home: str) -> str:
-    return escape_markdown(f"{name} (held-out part)" if name == home else name)
 
 
 def _cited(training: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Models that `agebench export` wrote, read again."""

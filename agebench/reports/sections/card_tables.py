@@ -1,0 +1,58 @@
+"""Tables of a model's metrics for its card: overall and by group."""
+
+from typing import Any
+
+from agebench.reports.formatting import escape_markdown, format_ci, format_count, group_table, markdown_table
+
+# Metric of metrics.json -> its name, and whether it is a share.
+MODEL_INDEX_METRICS = {
+    "mae": ("MAE (years)", False),
+    "rmse": ("RMSE (years)", False),
+    "bias": ("Bias (years)", False),
+    "cs5": ("CS@5 (share)", True),
+    "p95_ae": ("95 % of errors are below (years)", False),
+}
+
+
+def overall_table(tests: dict[str, Any], home: str) -> str:
+    """Return a Markdown table of the overall metrics, one row per test set.
+
+    Args:
+        tests: test set -> its entry of metrics.json.
+        home: name of the training set, whose test part is marked as held out.
+    """
+    rows = [
+        [
+            _where(name, home),
+            format_count(test["n"]),
+            *(
+                format_ci(
+                    test["overall"].get(figure), percent=percent, digits=1 if percent else 2, sign=figure == "bias"
+                )
+                for figure, (_, percent) in MODEL_INDEX_METRICS.items()
+            ),
+        ]
+        for name, test in tests.items()
+    ]
+    return markdown_table(
+        ["test set", "n", *(title.replace(" (share)", "") for title, _ in MODEL_INDEX_METRICS.values())], rows
+    )
+
+
+def group_tables(tests: dict[str, Any], home: str) -> list[str]:
+    """Return the Markdown tables of subgroup performance, one per grouping of each test set, without crossed groups.
+
+    Args:
+        tests: test set -> its entry of metrics.json.
+        home: name of the training set, whose test part is marked as held out.
+    """
+    found = []
+    for name, test in tests.items():
+        tables = [group_table(of, groups) for of, groups in test["groups"].items() if "*" not in of and groups]
+        if tables:
+            found += [f"### For whom it is worse: {_where(name, home)}", *tables]
+    return found
+
+
+def _where(name: str, home: str) -> str:
+    return escape_markdown(f"{name} (held-out part)" if name == home else name)
