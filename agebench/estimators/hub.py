@@ -21,12 +21,16 @@ _URL = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([0-9a-f]{40}))?")
 
 
 def fetch(url: str) -> Path:
-    """The folder of `hf://OWNER/NAME@COMMIT`, from the hub or huggingface_hub's cache. Only FILES are read of it.
+    """Fetch a model from the hub or from the cache of huggingface_hub; only `FILES` are read.
 
-    Without a commit the newest one is taken, and which that was goes to standard error.
+    Args:
+        url: hf://OWNER/NAME@COMMIT. Without a commit the newest one is used and reported on standard error.
+
+    Returns:
+        The folder with the files.
 
     Raises:
-        UserError: no such address, or a file that is missing or larger than it may be.
+        UserError: the address is invalid, or a file is missing or too large.
         AgebenchError: the hub cannot be reached, or refuses.
     """
     match = _URL.fullmatch(url)
@@ -47,7 +51,14 @@ def fetch(url: str) -> Path:
 
 
 def check_repo(repo: str) -> None:
-    """Raise UserError unless this is OWNER/NAME as the hub allows it."""
+    """Check the name of a repository.
+
+    Args:
+        repo: OWNER/NAME.
+
+    Raises:
+        UserError: the hub does not allow this name.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -72,14 +83,14 @@ def _cached(url: str, repo: str, commit: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        kept = Path(snapshot_download(repo, revision=commit, allow_patterns=list(FILES), local_files_only=True))
+        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=list(FILES), local_files_only=True))
     except OSError:  # not in the cache
         return None
-    sizes = {name: (kept / name).stat().st_size for name in FILES if (kept / name).is_file()}
+    sizes = {name: (folder / name).stat().st_size for name in FILES if (folder / name).is_file()}
     if len(sizes) < len(FILES):
         return None
     _check_sizes(url, sizes)
-    return kept
+    return folder
 
 
 def _download(url: str, repo: str, commit: str) -> Path:
@@ -87,7 +98,7 @@ def _download(url: str, repo: str, commit: str) -> Path:
 
     try:
         info = HfApi().model_info(repo, revision=commit, files_metadata=True)
-        _check_sizes(url, {one.rfilename: one.size for one in info.siblings or []})  # before a byte of them is fetched
+        _check_sizes(url, {file.rfilename: file.size for file in info.siblings or []})  # before the download
         paths = [Path(hf_hub_download(repo, name, revision=commit)) for name in FILES]
     except UserError:
         raise
@@ -99,7 +110,7 @@ def _download(url: str, repo: str, commit: str) -> Path:
 
 
 def _unreachable(url: str, error: Exception) -> AgebenchError:
-    """Only the kind of error: the text of some holds the request, and with it the token."""
+    """Report the type of an error only: its text may contain the request, and with it the token."""
     return AgebenchError(
         f"{url}: cannot be had from the hub ({type(error).__name__}). Is the name right, this machine connected, and, where "
         "the repository is private, are you logged in (`hf auth login`)?"
@@ -107,10 +118,10 @@ def _unreachable(url: str, error: Exception) -> AgebenchError:
 
 
 def _check_sizes(url: str, sizes: dict[str, Any]) -> None:
-    for name, most in FILES.items():
+    for name, limit in FILES.items():
         if name not in sizes:
             raise UserError(f"{url}: holds no {name}; not a repository that `agebench push` made")
         if not isinstance(sizes[name], int):
-            raise UserError(f"{url}: the hub does not say how large {name} is; {most:,} bytes are allowed")
-        if sizes[name] > most:
-            raise UserError(f"{url}: {name} has {sizes[name]:,} bytes; {most:,} are allowed")
+            raise UserError(f"{url}: the hub does not say how large {name} is; {limit:,} bytes are allowed")
+        if sizes[name] > limit:
+            raise UserError(f"{url}: {name} has {sizes[name]:,} bytes; {limit:,} are allowed")

@@ -1,4 +1,4 @@
-"""The card of a run's repository: its figures in the hub's model-index form, and in words with their intervals."""
+"""README of a pushed model: its metrics as a model index of the hub, and as text with their intervals."""
 
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ from agebench.utils.io import write_text
 
 
 def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
-    """The text of README.md, as huggingface_hub itself writes its head and reads it back.
+    """Return the text of README.md, whose header huggingface_hub writes and reads back.
 
-    What the hub checks beyond that, it checks on its own machines, when something is sent.
+    Further checks run on the hub during an upload.
 
     Args:
-        card: what stands in card.json, see `agebench.export.card.build_card`.
+        card: content of card.json, see `agebench.export.card.build_card`.
         repo: OWNER/NAME.
-        cards: of the datasets, for their titles.
+        cards: the registered cards, for the titles of datasets.
 
     Raises:
-        UserError: huggingface_hub refuses it, or reads other figures in it than were written.
+        UserError: huggingface_hub refuses the header, or reads other values than were written.
     """
     from huggingface_hub import ModelCardData
 
@@ -40,32 +40,41 @@ def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
         library_name="agebench",
         tags=["age-estimation", "face", "agebench"],
     )
-    text = f"---\n{data.to_yaml()}\n---\n\n{_words(card, repo, cards)}"
-    check_card(text, sorted(_said(one) for one in results))
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(card, repo, cards)}"
+    check_card(text, sorted(_key(result) for result in results))
     return text
 
 
-def check_card(text: str, wanted: list[tuple[str, ...]] | None = None) -> None:
-    """What huggingface_hub itself can check without the network: that it reads the head, and these results in it.
+def check_card(text: str, expected: list[tuple[str, ...]] | None = None) -> None:
+    """Check without network that huggingface_hub reads the header of a README and the results in it.
+
+    Args:
+        text: the README.
+        expected: the sorted results that were written; None: they are not compared.
 
     Raises:
-        UserError: it does not; the message says which.
+        UserError: the header is invalid, or other values are read.
     """
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
     try:
         data: Any = ModelCard(text, ignore_metadata_errors=False).data
-        read = sorted(_said(one) for one in data.eval_results or [])
-    except (ValueError, KeyError, TypeError, YAMLError) as error:  # its own, and those of what it reads YAML with
+        read = sorted(_key(result) for result in data.eval_results or [])
+    except (ValueError, KeyError, TypeError, YAMLError) as error:  # raised by huggingface_hub and its YAML reader
         raise UserError(f"README.md: huggingface_hub refuses the card: {error}") from error
-    if wanted is not None and read != wanted:
-        other = next(iter(set(map(str, read)) ^ set(map(str, wanted))), "one of them twice")
-        raise UserError(f"README.md: huggingface_hub reads other figures in the card than were written: {other}")
+    if expected is not None and read != expected:
+        difference = next(iter(set(map(str, read)) ^ set(map(str, expected))), "one of them twice")
+        raise UserError(f"README.md: huggingface_hub reads other figures in the card than were written: {difference}")
 
 
 def save_card(file: Path, text: str) -> None:
-    """Write it, and read it once more from the file."""
+    """Write the README, and check it as read back.
+
+    Args:
+        file: the file to write.
+        text: its content.
+    """
     write_text(file, text)
     check_card(file.read_text(encoding="utf-8"))
 
@@ -73,31 +82,31 @@ def save_card(file: Path, text: str) -> None:
 def _results(tests: dict[str, Any], cards: Catalog) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    found = []
+    results = []
     for name, test in tests.items():
-        for figure, (title, _) in MODEL_INDEX_METRICS.items():
-            known = test["overall"].get(figure) or {}
-            if known.get("value") is None:
+        for metric, (title, _) in MODEL_INDEX_METRICS.items():
+            estimate = test["overall"].get(metric) or {}
+            if estimate.get("value") is None:
                 continue
-            ends = [known.get(end) for end in ("low", "high")]
+            ends = [estimate.get(end) for end in ("low", "high")]
             between = f", 95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if None not in ends else ""
-            found.append(
+            results.append(
                 EvalResult(
-                    task_type="image-classification",  # the hub has no task of its own for regression on images
+                    task_type="image-classification",  # the hub has no task for regression on images
                     task_name="Facial age estimation",
                     dataset_type=name,
                     dataset_name=_title(name, cards),
                     dataset_split="test",
-                    metric_type=figure,
+                    metric_type=metric,
                     metric_name=f"{title}, n = {test['n']}{between}",
-                    metric_value=round(known["value"], 4),
+                    metric_value=round(estimate["value"], 4),
                 )
             )
-    return found
+    return results
 
 
-def _said(result: Any) -> tuple[str, ...]:
-    """What of a result has to come back."""
+def _key(result: Any) -> tuple[str, ...]:
+    """Return the values of a result that are compared after reading."""
     return (result.dataset_type, result.metric_type, str(result.metric_name), f"{float(result.metric_value):.4f}")
 
 
@@ -105,7 +114,7 @@ def _title(name: str, cards: Catalog) -> str:
     return cards.datasets.get(name).title if name in cards.datasets.names() else name
 
 
-def _words(card: dict[str, Any], repo: str, cards: Catalog) -> str:
+def _body(card: dict[str, Any], repo: str, cards: Catalog) -> str:
     model, training, tests = card["model"], card["training"], card["figures"]["tests"]
     parts = [
         f"# {repo.split('/')[1]}",
@@ -113,13 +122,14 @@ def _words(card: dict[str, Any], repo: str, cards: Catalog) -> str:
         f"`{escape_markdown(model['head'])}`, "
         f"{model['size']} pixels, trained by agebench on {escape_markdown(training['title'])}.",
         _use(repo),
-        "## How good it is\n\nOn images that it was neither trained nor chosen on; in brackets 95 % bootstrap intervals.",
+        "## Evaluation\n\nOn images that were used neither in training nor in model selection. In brackets: 95 % "
+        "bootstrap intervals.",
         overall_table(tests, training["dataset"]),
         *group_tables(tests, training["dataset"]),
-        *_promised(card.get("promises", {}).get("intervals", {})),
-        "## What it is for\n\n" + escape_markdown(card["intended_use"]),
-        "## Training data and licence\n\n" + escape_markdown(card["licence"]) + _cited(training),
-        "## What it wants to see\n\n" + escape_markdown(card["input"]["text"]),
+        *_intervals(card.get("promises", {}).get("intervals", {})),
+        "## Intended use\n\n" + escape_markdown(card["intended_use"]),
+        "## Training data and licence\n\n" + escape_markdown(card["licence"]) + _citation(training),
+        "## Input\n\n" + escape_markdown(card["input"]["text"]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -131,21 +141,21 @@ def _use(repo: str) -> str:
     )
 
 
-def _promised(intervals: dict[str, Any]) -> list[str]:
+def _intervals(intervals: dict[str, Any]) -> list[str]:
     if "0.9" not in intervals:
         return []
-    of = intervals["0.9"]
-    unit = "of the model's own standard deviations" if of["scaled"] else "years"
+    interval = intervals["0.9"]
+    unit = "of the model's own standard deviations" if interval["scaled"] else "years"
     held = "; ".join(
-        f"{format_ci(found, digits=1, percent=True)} of {format_count(found['n'])} in {escape_markdown(name)}"
-        for name, found in of["coverage"].items()
+        f"{format_ci(share, digits=1, percent=True)} of {format_count(share['n'])} in {escape_markdown(name)}"
+        for name, share in interval["coverage"].items()
     )
     return [
-        "## What an interval is worth",
-        f"Estimate ± {format_number(of['radius'])} {unit} is made to hold 90 % of true ages among faces like those of "
-        f"{escape_markdown(of['calibrated_on'])}, {calibrated_from(of)}. Measured: {held}.",
+        "## Prediction intervals",
+        f"Estimate ± {format_number(interval['radius'])} {unit} is calibrated to contain 90 % of true ages among faces like "
+        f"those of {escape_markdown(interval['calibrated_on'])}, {calibrated_from(interval)}. Measured: {held}.",
     ]
 
 
-def _cited(training: dict[str, Any]) -> str:
+def _citation(training: dict[str, Any]) -> str:
     return f"\n\nTraining data: {escape_markdown(training['citation'])}" if training.get("citation") else ""

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: a finished run as the folder of a repository, and such a repository as a run again."""
+"""Publish a finished run on the Hugging Face hub."""
 
 import shutil
 from contextlib import suppress
@@ -16,26 +16,35 @@ from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import DIGESTS
 from agebench.utils.io import atomic_write, is_temporary, write_json, write_text
 
-EXPORTS = (".ts", ".onnx", ".pt2", ".json")  # the last: what `agebench export` measured of each
+EXPORTS = (".ts", ".onnx", ".pt2", ".json")  # .json: the measurements of `agebench export`
 README = "README.md"
 
 
 def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[str]:
-    """The repository's folder at `out`, its card checked; returns the files' names.
+    """Write the folder of a repository, and check its card.
+
+    Args:
+        run: the folder of a finished run.
+        repo: OWNER/NAME.
+        out: the folder to write.
+        cards: the registered cards.
+
+    Returns:
+        The names of the files.
 
     Raises:
-        UserError: the run is not finished, `repo` is no name of a repository, other things stand in `out`, or the card is bad.
+        UserError: the run is not finished, `repo` is invalid, `out` holds other files, or the card is invalid.
     """
     check_repo(repo)
     folder = RunDir(run)
     if not folder.manifest().get("finished"):
-        raise UserError(f"{run}: no finished run stands here; only finished runs can be pushed")
+        raise UserError(f"{run}: no finished run is here; only finished runs can be pushed")
     _check_out(out)
-    model = RunEstimator(run, cards, "cpu")
+    estimator = RunEstimator(run, cards, "cpu")
     with suppress(CalibrationError):
-        model.interval(0.9)  # of runs that kept no predictions of their validation part these are made now
-    card = dict(model.info.card) | {
-        "promises": deployment_guarantees(folder, model.info.card["training"]["dataset"], folder.metrics()["tests"])
+        estimator.interval(0.9)  # predicts the validation part if the run did not keep its predictions
+    card = dict(estimator.info.card) | {
+        "promises": deployment_guarantees(folder, estimator.info.card["training"]["dataset"], folder.metrics()["tests"])
     }
     text = model_card(card, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
@@ -48,15 +57,15 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
             if path.suffix in EXPORTS and path.is_file() and not is_temporary(path)
         ),
     ]
-    (out / CARD).unlink(missing_ok=True)  # until all is written, half of two models is no repository
+    (out / CARD).unlink(missing_ok=True)  # written last, so that an interrupted call leaves no valid repository
     for name in copied:
         with atomic_write(out / name) as temporary:
             shutil.copyfile(run / name, temporary)
-    write_text(out / "config.toml", _without_places(folder.config()).to_toml())
-    # The hub's commit stands for the files' content; digests of labels and predictions stay at home.
+    write_text(out / "config.toml", _without_paths(folder.config()).to_toml())
+    # The hub's commit identifies the files; digests of labels and predictions are not published.
     write_json(out / "manifest.json", {key: value for key, value in folder.manifest().items() if key != DIGESTS})
     save_card(out / README, text)
-    for stale in (out / "export").glob("*"):  # of an earlier call, when the run had other exports
+    for stale in (out / "export").glob("*"):  # written by an earlier call, when the run had other exports
         if f"export/{stale.name}" not in copied:
             stale.unlink()
     write_json(out / CARD, card)
@@ -64,10 +73,17 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
 
 
 def upload(folder: Path, repo: str) -> str:
-    """Put the folder on the hub, with the login that huggingface_hub keeps; returns the commit.
+    """Upload a folder to the hub with the login of huggingface_hub.
+
+    Args:
+        folder: the folder that `write_repository` wrote.
+        repo: OWNER/NAME.
+
+    Returns:
+        The commit.
 
     Raises:
-        UserError: the hub's own check of the card, which runs on its machines, finds a mistake.
+        UserError: the hub, which validates the card, finds a mistake in it.
         AgebenchError: the hub refuses, or cannot be reached.
     """
     from huggingface_hub import HfApi, ModelCard
@@ -79,37 +95,35 @@ def upload(folder: Path, repo: str) -> str:
             raise UserError(f"{folder / README}: the hub refuses the card: {error}") from None
         api = HfApi()
         api.create_repo(repo, exist_ok=True, private=True)
-        # What an earlier model had in export/ goes in the same commit: beside another model's card it would be wrong.
-        sent = api.upload_folder(
+        # Exports of an earlier model are deleted in the same commit: they do not fit the new card.
+        commit = api.upload_folder(
             repo_id=repo, folder_path=folder, delete_patterns=["export/*"], commit_message="agebench push"
         )
-        return str(sent.oid)
+        return str(commit.oid)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # kinds of several libraries; their requests' headers hold the token: only the kind is said
+    except Exception as error:  # of several libraries; only the type is reported, because requests hold the token
         raise AgebenchError(
-            f"{repo}: the hub did not take it ({type(error).__name__}). Is this machine connected, and are you logged in "
+            f"{repo}: the upload failed ({type(error).__name__}). Is this machine connected, and are you logged in "
             "(`hf auth login`)? `--dry-run` writes the same folder without sending it"
         ) from None
 
 
 def _check_out(out: Path) -> None:
-    """What an earlier call wrote is replaced; what anybody else wrote is not touched."""
+    """Refuse a folder with files that `agebench push` did not write."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file stands there; choose a folder with --out")
-    own = {*FILES, README}
+        raise UserError(f"{out}: is a file; choose a folder with --out")
+    own_files = {*FILES, README}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        if path.is_file() and name not in own and not (name.startswith("export/") and path.suffix in EXPORTS):
+        if path.is_file() and name not in own_files and not (name.startswith("export/") and path.suffix in EXPORTS):
             raise UserError(
                 f"{out}: holds {name}, which `agebench push` did not write; choose another folder with --out"
             )
 
 
-def _without_places(config: RunConfig) -> RunConfig:
-    """Where files lie on this machine is nobody else's business."""
+def _without_paths(config: RunConfig) -> RunConfig:
+    """Remove the local paths from a config."""
     pretrained = Path(config.pretrained).name if config.pretrained else ""
     exclude = tuple(Path(name).name for name in config.data.exclude)
     return config.model_copy(

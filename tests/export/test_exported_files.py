@@ -186,7 +186,7 @@ def test_a_torchscript_file_refuses_by_itself(files: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("kind", ["torchscript", "pt2"])
 def test_programs_need_trust(kind: str, files: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match="can run code of whoever made it"):
+    with pytest.raises(UserError, match="can run code of its author"):
         open_exported(files[kind])
 
 

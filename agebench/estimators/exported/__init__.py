@@ -1,1 +1,1 @@
-"""Models that `agebench export` wrote, read again."""
+"""Read files that `agebench export` wrote."""

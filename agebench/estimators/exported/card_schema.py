@@ -45,7 +45,7 @@ class _Interval(_Table):
     radius: FiniteFloat = Field(ge=0)
     scaled: bool
     n: int
-    people: int | None = None  # files of before people were counted do not say
+    people: int | None = None  # absent in older files
     calibrated_on: str
     coverage: dict[str, _Held]
 
@@ -90,7 +90,7 @@ class _Input(_Table):
 
 
 class UntrustedCard(_Table):
-    """What is used of a card."""
+    """The entries of a card that are used or shown."""
 
     model: _Model
     input: _Input
@@ -101,9 +101,13 @@ class UntrustedCard(_Table):
 
 
 def validate_card(source: Path, card: dict[str, Any]) -> UntrustedCard:
-    """What is used and shown of a card, before anything is.
+    """Validate a card before it is used.
+
+    Args:
+        source: the file that holds the card, for messages.
+        card: the card.
 
     Raises:
-        UserError: a key is missing or a value is of another kind; the message says which.
+        UserError: a key is missing or a value has another type; the message names it.
     """
     return validate_model(UntrustedCard, card, source=str(source))

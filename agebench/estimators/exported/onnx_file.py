@@ -17,30 +17,37 @@ _RUNTIMES = ("ai.onnx", "com.microsoft", "com.ms")
 
 
 class OnnxFile(ExportedFile):
-    """An ONNX file of ours: standard operators, nothing outside of the file."""
+    """An exported ONNX file: standard operators, all weights inside.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: the file is damaged, holds no card, or uses other operators or files.
+    """
 
     def __init__(self, path: Path) -> None:
         content = path.read_bytes()
-        found = scan_onnx(path, content)
-        if found.external:
+        scan = scan_onnx(path, content)
+        if scan.external:
             raise UserError(f"{path}: keeps weights in other files; an exported model is one file")
-        # A function of the file's own is made of operators that are looked at too; one that is called like an operator of a
-        # runtime is none of our exporter's, and what would then be run is not for us to find out.
-        own = {name for name in found.functions if not name[0].startswith(_RUNTIMES)}
-        strange = {domain for domain, _ in (found.operators | found.functions) - own if domain not in _STANDARD}
-        if strange:
-            raise UserError(f"{path}: has operators of {', '.join(sorted(strange))}; only the standard ones are run")
-        if CARD_KEY not in found.metadata:
+        # Functions that the file defines consist of operators that are checked too. A function named like a runtime's
+        # operator is not allowed: which of the two would run depends on the runtime.
+        defined = {name for name in scan.functions if not name[0].startswith(_RUNTIMES)}
+        unknown = {domain for domain, _ in (scan.operators | scan.functions) - defined if domain not in _STANDARD}
+        if unknown:
+            raise UserError(f"{path}: has operators of {', '.join(sorted(unknown))}; only the standard ones are run")
+        if CARD_KEY not in scan.metadata:
             raise UserError(foreign_model_message(path, "it holds no card"))
-        super().__init__(path, read_card(path, found.metadata[CARD_KEY]))
+        super().__init__(path, read_card(path, scan.metadata[CARD_KEY]))
         try:
             self.session = onnx_session(str(path), content)
         except UserError:
             raise
-        except Exception as error:  # onnxruntime raises kinds of its own.
+        except Exception as error:  # onnxruntime raises exceptions of its own
             raise UserError(f"{path}: not readable as an ONNX model: {first_line(error)}") from error
-        inputs = [(one.name, one.type, len(one.shape)) for one in self.session.get_inputs()]
-        outputs = [one.name for one in self.session.get_outputs()]
+        inputs = [(each.name, each.type, len(each.shape)) for each in self.session.get_inputs()]
+        outputs = [each.name for each in self.session.get_outputs()]
         if inputs != [("images", "tensor(uint8)", 4)] or outputs != OUTPUTS:
             raise UserError(
                 f"{path}: its card says images (uint8, NCHW) in and {', '.join(OUTPUTS)} out; the file has "
@@ -48,5 +55,9 @@ class OnnxFile(ExportedFile):
             )
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `ExportedFile`."""
+        """Call the file; see `ExportedFile.run`.
+
+        Args:
+            images: (B, C, H, W) uint8.
+        """
         return tuple(self.session.run(OUTPUTS, {"images": images}))

@@ -25,7 +25,16 @@ def ignore_warnings() -> Iterator[None]:
 
 
 class TorchScriptFile(ExportedFile):
-    """A TorchScript file; opening it can run its code."""
+    """A TorchScript file; opening it can run its code.
+
+    Args:
+        path: the file.
+        card: the card inside.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
 
     def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
         super().__init__(path, card)
@@ -33,22 +42,35 @@ class TorchScriptFile(ExportedFile):
         self.module = _load(path, self.device)
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `ExportedFile`."""
+        """Call the file; see `ExportedFile.run`.
+
+        Args:
+            images: (B, C, H, W) uint8.
+        """
         with torch.inference_mode():
-            return tuple(part.cpu().numpy() for part in self.module(torch.from_numpy(images).to(self.device)))
+            return tuple(output.cpu().numpy() for output in self.module(torch.from_numpy(images).to(self.device)))
 
 
 def _load(path: Path, device: torch.device) -> nn.Module:
     with ignore_warnings():
         try:
             module = load_torchscript(path, str(device)).eval()
-            return torch.jit.freeze(module)  # type: ignore[no-any-return]  # convolutions take in their normalisation: a fifth faster
+            return torch.jit.freeze(module)  # type: ignore[no-any-return]  # fuses normalization into convolutions: 20 % faster
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{path}: not readable as a TorchScript model: {first_line(error)}") from error
 
 
 class TorchExportFile(ExportedFile):
-    """A .pt2 file; opening it can run its code."""
+    """A torch.export file (.pt2); opening it can run its code.
+
+    Args:
+        path: the file.
+        card: the card inside.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
 
     def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
         super().__init__(path, card)
@@ -60,10 +82,14 @@ class TorchExportFile(ExportedFile):
                 if self.device.type != "cpu":
                     program = move_to_device_pass(program, self.device)
                 self.module = program.module()
-        except Exception as error:  # It raises kinds of its own.
+        except Exception as error:  # torch raises exceptions of its own
             raise UserError(f"{path}: not readable as a torch.export model: {first_line(error)}") from error
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `ExportedFile`."""
+        """Call the file; see `ExportedFile.run`.
+
+        Args:
+            images: (B, C, H, W) uint8.
+        """
         with torch.inference_mode():
-            return tuple(part.cpu().numpy() for part in self.module(torch.from_numpy(images).to(self.device)))
+            return tuple(output.cpu().numpy() for output in self.module(torch.from_numpy(images).to(self.device)))

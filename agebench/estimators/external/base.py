@@ -20,7 +20,7 @@ from agebench.estimators.base import (
 )
 from agebench.estimators.external.callable import CallableProcess
 from agebench.estimators.external.command import run_command_model
-from agebench.estimators.external.io_spec import prepare, read_answer
+from agebench.estimators.external.io_spec import parse_output, prepare
 from agebench.estimators.external.model_files import find_file, open_file
 from agebench.utils.io import file_digest
 from agebench.utils.progress import progress
@@ -73,7 +73,7 @@ class ExternalEstimator(BaseEstimator):
         size = self.card.batch_size
         batches = [images[start : start + size] for start in range(0, len(images), size)]
         return concat_estimates(
-            [read_answer(self._call(prepare(batch, self.card.input)), len(batch), self.card) for batch in batches]
+            [parse_output(self._call(prepare(batch, self.card.input)), len(batch), self.card) for batch in batches]
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""ONNX: a graph of standard operators and no code, for onnxruntime and whatever else reads it."""
+"""Export to ONNX: a graph of standard operators without code."""
 
 import contextlib
 import io
@@ -21,49 +21,56 @@ _LOGGERS = ("root", "torch.onnx", "onnxscript", "onnx_ir", "onnx")
 
 
 def build_onnx(module: ExportWrapper) -> SaveFn:
-    """Translate the module's graph; the card becomes metadata, and all weights stand in the one file.
+    """Translate the module's graph; the card becomes metadata, and all weights are stored in the file.
 
     Args:
-        module: in evaluation mode, on the CPU.
+        module: the module, in evaluation mode, on the CPU.
 
     Raises:
         UserError: onnx or onnxscript is not installed.
     """
     require_onnx()
     with silence_exporter(), torch.no_grad():
-        program = exported_program(module).run_decompositions(_RUNNING)
+        program = exported_program(module).run_decompositions(_DECOMPOSITIONS)
         translated = torch.onnx.export(
             program, dynamo=True, input_names=["images"], output_names=OUTPUTS, verbose=False
         )
     assert translated is not None
-    return onnx_writer(_named(translated.model_proto))
+    return onnx_writer(_name_axes(translated.model_proto))
 
 
-def _running_product(values: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    return _doubled(torch.mul, values if dtype is None else values.to(dtype), dim)
+def _cumulative_product(values: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    return _scan(torch.mul, values if dtype is None else values.to(dtype), dim)
 
 
-def _running_minimum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    least = _doubled(torch.minimum, values, dim)
-    return least, torch.zeros_like(least, dtype=torch.long)  # where it stood: no head asks
+def _cumulative_minimum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    minimum = _scan(torch.minimum, values, dim)
+    return minimum, torch.zeros_like(minimum, dtype=torch.long)  # no head uses the index
 
 
-def _doubled(join: Callable[[Tensor, Tensor], Tensor], values: Tensor, dim: int) -> Tensor:
-    """Along `dim`, each value joined with all before it: after a step of 1, 2, 4, … places each holds twice as many."""
-    length, reach = values.shape[dim], 1
-    while reach < length:
-        kept, joined = values.narrow(dim, 0, reach), values.narrow(dim, reach, length - reach)
-        values = torch.cat([kept, join(joined, values.narrow(dim, 0, length - reach))], dim)
-        reach *= 2
+def _scan(join: Callable[[Tensor, Tensor], Tensor], values: Tensor, dim: int) -> Tensor:
+    """Reduce each value along `dim` with all before it, by doubling: steps of 1, 2, 4, … positions."""
+    length, step = values.shape[dim], 1
+    while step < length:
+        head, tail = values.narrow(dim, 0, step), values.narrow(dim, step, length - step)
+        values = torch.cat([head, join(tail, values.narrow(dim, 0, length - step))], dim)
+        step *= 2
     return values
 
 
-# ONNX has no running product (CORN) and no running minimum (CORAL).
-_RUNNING = {torch.ops.aten.cumprod.default: _running_product, torch.ops.aten.cummin.default: _running_minimum}
+# ONNX has no cumulative product (CORN) and no cumulative minimum (CORAL).
+_DECOMPOSITIONS = {
+    torch.ops.aten.cumprod.default: _cumulative_product,
+    torch.ops.aten.cummin.default: _cumulative_minimum,
+}
 
 
 def onnx_writer(model: Any) -> SaveFn:
-    """Of an onnx.ModelProto."""
+    """Return the function that writes an onnx.ModelProto.
+
+    Args:
+        model: the ModelProto.
+    """
 
     def save(path: Path, card: dict[str, Any]) -> None:
         del model.metadata_props[:]
@@ -74,7 +81,11 @@ def onnx_writer(model: Any) -> SaveFn:
 
 
 def require_onnx() -> None:
-    """Raise UserError unless what writes ONNX is installed."""
+    """Check that the packages that write ONNX are installed.
+
+    Raises:
+        UserError: one is missing.
+    """
     try:
         import onnx
         import onnxscript
@@ -85,7 +96,7 @@ def require_onnx() -> None:
 
 @contextlib.contextmanager
 def silence_exporter() -> Iterator[None]:
-    """What the exporter tells its developers is not the reader's concern."""
+    """Suppress the messages and warnings of the exporter."""
     before = {name: logging.getLogger(name).level for name in _LOGGERS}
     for name in before:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -98,11 +109,11 @@ def silence_exporter() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _named(model: Any) -> Any:
-    """With axes that are called as in the documentation."""
+def _name_axes(model: Any) -> Any:
+    """Name the axes as in the documentation."""
     axes = {0: "N", 2: "H", 3: "W"}
     for value in (*model.graph.input, *model.graph.output):
-        for place, axis in enumerate(value.type.tensor_type.shape.dim):
+        for index, axis in enumerate(value.type.tensor_type.shape.dim):
             if axis.dim_param:
-                axis.dim_param = axes[place] if value.name == "images" else "N"
+                axis.dim_param = axes[index] if value.name == "images" else "N"
     return model

@@ -1,4 +1,4 @@
-"""torch.export: what PyTorch puts in TorchScript's place, a .pt2 file."""
+"""Export by torch.export, the successor of TorchScript, to a .pt2 file."""
 
 import json
 import warnings
@@ -15,23 +15,26 @@ MAX_BATCH_SIZE = 65535
 
 
 def exported_program(module: ExportWrapper) -> ExportedProgram:
-    """The module as a graph of which batch, height and width are free.
+    """Trace the module to a graph with variable batch size, height and width.
 
-    It is traced on a picture of another shape than the network's: equal sides would be taken for a rule.
+    The example has another shape than the network's input, because torch.export takes equal sides for a constraint.
+
+    Args:
+        module: the module, in evaluation mode, on the CPU.
     """
     images = torch.zeros(3, module.channels, module.size + 8, module.size + 24, dtype=torch.uint8)
-    free = {0: Dim("N", min=1, max=MAX_BATCH_SIZE), 2: Dim("H", min=INPUT_SIDE_RANGE[0], max=INPUT_SIDE_RANGE[1])}
-    free[3] = Dim("W", min=INPUT_SIDE_RANGE[0], max=INPUT_SIDE_RANGE[1])
+    dynamic = {0: Dim("N", min=1, max=MAX_BATCH_SIZE), 2: Dim("H", min=INPUT_SIDE_RANGE[0], max=INPUT_SIDE_RANGE[1])}
+    dynamic[3] = Dim("W", min=INPUT_SIDE_RANGE[0], max=INPUT_SIDE_RANGE[1])
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        return torch.export.export(module, (images,), dynamic_shapes=(free,))
+        return torch.export.export(module, (images,), dynamic_shapes=(dynamic,))
 
 
 def build_pt2(module: ExportWrapper) -> SaveFn:
     """Export the module; the card becomes the archive's extra file card.json.
 
     Args:
-        module: in evaluation mode, on the CPU.
+        module: the module, in evaluation mode, on the CPU.
     """
     program = exported_program(module)
 

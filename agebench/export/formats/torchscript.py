@@ -1,4 +1,4 @@
-"""TorchScript: deprecated upstream, and still what most programs can load, C++ ones too."""
+"""Export to TorchScript: deprecated upstream, but most programs can load it, C++ included."""
 
 import json
 from pathlib import Path
@@ -11,14 +11,14 @@ from agebench.export.wrapper import ExportWrapper, SaveFn
 
 
 def build_torchscript(module: ExportWrapper, faces: torch.Tensor) -> SaveFn:
-    """Trace the network, script the rest; the card becomes the archive's extra file card.json.
+    """Trace the network and script the rest; the card becomes the archive's extra file card.json.
 
     Args:
-        module: in evaluation mode, on the CPU; its network is replaced by the trace.
-        faces: (n, 3, S, S) uint8, to trace with.
+        module: the module, in evaluation mode, on the CPU; its network is replaced by the trace.
+        faces: (n, 3, S, S) uint8 example faces for the trace.
     """
     with ignore_warnings(), torch.inference_mode(False), torch.no_grad():
-        module.backbone = torch.jit.trace(module.backbone, module.normalised(faces[:2]))  # type: ignore[no-untyped-call]
+        module.backbone = torch.jit.trace(module.backbone, module.normalized(faces[:2]))  # type: ignore[no-untyped-call]
         scripted = torch.jit.script(module)
 
     def save(path: Path, card: dict[str, Any]) -> None:

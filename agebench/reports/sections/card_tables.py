@@ -27,9 +27,9 @@ def overall_table(tests: dict[str, Any], home: str) -> str:
             format_count(test["n"]),
             *(
                 format_ci(
-                    test["overall"].get(figure), percent=percent, digits=1 if percent else 2, sign=figure == "bias"
+                    test["overall"].get(metric), percent=percent, digits=1 if percent else 2, sign=metric == "bias"
                 )
-                for figure, (_, percent) in MODEL_INDEX_METRICS.items()
+                for metric, (_, percent) in MODEL_INDEX_METRICS.items()
             ),
         ]
         for name, test in tests.items()
@@ -46,12 +46,16 @@ def group_tables(tests: dict[str, Any], home: str) -> list[str]:
         tests: test set -> its entry of metrics.json.
         home: name of the training set, whose test part is marked as held out.
     """
-    found = []
+    sections = []
     for name, test in tests.items():
-        tables = [group_table(of, groups) for of, groups in test["groups"].items() if "*" not in of and groups]
+        tables = [
+            group_table(grouping, groups)
+            for grouping, groups in test["groups"].items()
+            if "*" not in grouping and groups
+        ]
         if tables:
-            found += [f"### For whom it is worse: {_where(name, home)}", *tables]
-    return found
+            sections += [f"### Subgroup performance: {_where(name, home)}", *tables]
+    return sections
 
 
 def _where(name: str, home: str) -> str:
