@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         for promise, words in ((interval, format_interval), (gate, format_gate)):
             if promise:
                 print(words(promise), file=sys.stderr)
-        job = PredictOptions(
+        options = PredictOptions(
             faces=arguments.faces,
             level=level if interval else None,
             detector=arguments.detector,
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         about = {"model": arguments.model, "interval": interval, "gate": gate}
         with ExitStack() as stack:
-            tally = predict_all(predictor, parts, job, stack.enter_context(_output(arguments, names, about)))
+            tally = predict_all(predictor, parts, options, stack.enter_context(_output(arguments, names, about)))
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)

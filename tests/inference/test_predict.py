@@ -25,7 +25,7 @@ from agebench.errors import UserError
 from agebench.estimators.exported.card_schema import validate_card
 from agebench.inference import face_extraction, predictor
 from agebench.inference.annotate import face_caption
-from agebench.inference.batch_predict import _Names
+from agebench.inference.batch_predict import _FreeNames
 from agebench.inference.formatting import format_interval
 from agebench.inference.input_sources import expand_inputs
 from agebench.runs import estimators
@@ -331,7 +331,7 @@ def test_drawing_replaces_nothing(run: Path, folder: Path, tmp_path: Path) -> No
 def test_equal_names_are_not_tried_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, asked = set[Path](), []
     monkeypatch.setattr("os.path.lexists", lambda path: asked.append(path) or path in there)
-    names = _Names()
+    names = _FreeNames()
     for number in range(1000):
         there.add(names.free(tmp_path, f"{number}/photo.jpg", ".jpg"))
     assert len(there) == 1000
@@ -427,10 +427,10 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.Cap
     for model, given, said in (
         (run, tmp_path / "empty", "this folder holds no image"),
         (run, tmp_path / "gone.jpg", "no such file or folder"),
-        (run, tmp_path / "*.tiff", "no file fits this pattern"),
+        (run, tmp_path / "*.tiff", "no file matches this pattern"),
         (run, sound, "no video stream in it, only audio"),
         (run, tmp_path / "text.mp4", "not a video that can be read"),
-        (run, "camera:7", "no camera answers there"),
+        (run, "camera:7", "no camera can be opened"),
         (run, f"{run} --detector nobody", "no detector called 'nobody'"),
         (unfinished, sound, "this run is not finished"),
         ("nothing", sound, "no such folder or file, and no model's card of this name"),

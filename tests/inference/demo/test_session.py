@@ -55,7 +55,7 @@ def test_an_answer_is_an_age_an_interval_and_the_errors_of_such_answers(demo: De
     age = re.match(r"### (\d+) years, between (\d+) and (\d+) \(90 % interval\)", said)
     assert age is not None
     assert int(age[2]) < int(age[1]) < int(age[3])
-    assert f"few (held-out part), taken for {age_band(int(age[1]))}" in said
+    assert f"few (held-out part), estimated {age_band(int(age[1]))}" in said
     assert "few (held-out part), all" in said
 
 
@@ -71,10 +71,10 @@ def test_the_95_percent_error_is_that_of_faces_that_are_taken_for_this_age(demo:
     said = demo.words.answer([face(31.0)])
     other = demo.words.answer([face(80.0)])
     demo.words._errors = kept
-    assert "(that the model takes for 25-34) the 95 % error is 9.0 years on a." in said
-    assert "Caution: b has only 7 faces that the model takes for 25-34" in said
+    assert "(estimated age 25-34) the 95 % error is 9.0 years on a." in said
+    assert "Caution: b has only 7 faces with an estimated age of 25-34" in said
     assert said.count("4.0 [3.0, 5.0]") == 1
-    assert "Caution: a has only 0 faces that the model takes for 65+" in other
+    assert "Caution: a has only 0 faces with an estimated age of 65+" in other
 
 
 @pytest.mark.parametrize(
