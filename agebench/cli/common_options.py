@@ -105,6 +105,15 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         help="share of true ages inside the intervals (default: 0.9)",
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    add_code_execution(parser)
+
+
+def add_code_execution(parser: argparse.ArgumentParser) -> None:
+    """Add the option that opens files whose code runs when they are opened.
+
+    Args:
+        parser: the command's parser.
+    """
     add_renamed(
         parser,
         "--allow-code-execution",

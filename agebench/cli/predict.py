@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         for guarantee, formatter in ((interval, format_interval), (gate, format_gate)):
             if guarantee:
                 print(formatter(guarantee), file=sys.stderr)
-        job = PredictOptions(
+        options = PredictOptions(
             faces=arguments.align,
             level=level if interval else None,
             detector=arguments.detector,
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         about = {"model": arguments.model, "interval": interval, "gate": gate}
         with ExitStack() as stack:
-            tally = predict_all(predictor, parts, job, stack.enter_context(_output(arguments, names, about)))
+            tally = predict_all(predictor, parts, options, stack.enter_context(_output(arguments, names, about)))
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)
@@ -123,7 +123,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:
     """Return the interval; if it cannot be calibrated, print a message, or raise if it was requested."""
-    from agebench.inference.models import CalibrationError
+    from agebench.metrics.guarantees import CalibrationError
 
     try:
         return predictor.interval(level)

@@ -21,11 +21,11 @@ from agebench.data.samples import GEOMETRY_COLUMNS, QUARANTINE, Samples, dataset
 from agebench.data.splits.split_files import write_split_files
 from agebench.data.splits.splits import count_exact_duplicates
 from agebench.metrics.prediction_format import PRED, PROB
+from agebench.models.estimates import AgeEstimates
 from agebench.runs.manifest import FacesRecord, SampleCounts
 from agebench.runs.resolve import alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
-from agebench.training.prediction import FaceEstimates
 from agebench.types import Split
 from agebench.utils.io import atomic_write
 
@@ -80,7 +80,7 @@ def _without_geometry(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictions_table(
-    samples: Samples, estimates: FaceEstimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+    samples: Samples, estimates: AgeEstimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> pd.DataFrame:
     """Return one row an image: sample_id, age, age_pred, age_std where the head has it, group columns and subject.
 

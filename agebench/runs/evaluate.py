@@ -16,6 +16,7 @@ from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
 from agebench.metrics.schema import MetricsFile
+from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import (
     faces_metadata,
@@ -31,7 +32,6 @@ from agebench.runs.provenance import input_digests
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
 from agebench.training.device import hardware_info
-from agebench.training.prediction import FaceEstimates
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class EvaluatedModel:
     """
 
     record: ModelRecord
-    estimate: Callable[[str, FaceCache, Samples], FaceEstimates]
+    estimate: Callable[[str, FaceCache, Samples], AgeEstimates]
     contamination: Callable[[str], str]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

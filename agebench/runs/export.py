@@ -11,14 +11,14 @@ import numpy as np
 from agebench.config.run import RunConfig
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.estimators.external.model_files import need_onnxruntime
+from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.loading import open_exported
+from agebench.estimators.external.model_files import require_onnxruntime
 from agebench.estimators.trained import TrainedEstimator
 from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
-from agebench.export.base import ExportedFile
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
 from agebench.export.formats.onnx import require_onnx
-from agebench.export.loading import open_exported
 from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, write_export
 from agebench.registry.catalog import Catalog
 from agebench.runs.datasets import open_dataset
@@ -89,7 +89,7 @@ def plan_exports(
         raise UserError("; ".join(f"{file}: {why}" for file, why in impossible))
     if "onnx" in {variant.kind for variant in possible}:
         require_onnx()
-        need_onnxruntime("what --format onnx writes")
+        require_onnxruntime("what --format onnx writes")
     return ExportPlan(possible, impossible, images, resamples, seed)
 
 

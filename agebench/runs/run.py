@@ -20,6 +20,7 @@ from agebench.metrics.schema import MetricsFile
 from agebench.models import architectures
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets
+from agebench.models.estimates import AgeEstimates
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import (
@@ -44,7 +45,7 @@ from agebench.training import distributed
 from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
-from agebench.training.prediction import FaceEstimates, predict
+from agebench.training.prediction import predict
 from agebench.training.trainer import History, Trainer, configure_model
 from agebench.types import WeightsKind, WeightsSource
 
@@ -423,7 +424,7 @@ def fit(
 
 def predict_samples(
     config: RunConfig, model: AgeModel, samples: Samples, faces: FaceCache, device: torch.device
-) -> tuple[pd.DataFrame, FaceEstimates]:
+) -> tuple[pd.DataFrame, AgeEstimates]:
     """Predict ages for `samples` and join them with the labels. A test set is read only here.
 
     Args:

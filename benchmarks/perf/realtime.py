@@ -24,9 +24,9 @@ from PIL import Image
 
 import agebench
 from agebench.data.readers.synth import SynthReader
+from agebench.estimators.exported.loading import open_exported
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
-from agebench.export.loading import open_exported
 from agebench.export.writer import ExportVariant, write_export
 from agebench.inference.batch_predict import PredictOptions, predict_all
 from agebench.inference.formatting import format_timing

@@ -9,9 +9,9 @@ import pytest
 
 from agebench.cli import main
 from agebench.errors import UserError
+from agebench.estimators.exported.loading import open_exported
 from agebench.export import accuracy_check
 from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
-from agebench.export.loading import open_exported
 from agebench.runs import export as exports
 from agebench.runs.export import plan_exports
 

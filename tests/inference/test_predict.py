@@ -22,13 +22,13 @@ from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import Detection as Place
 from agebench.data.readers.synth import SynthReader
 from agebench.errors import UserError
+from agebench.estimators.exported.card_schema import validate_card
 from agebench.inference import face_extraction, predictor
 from agebench.inference.annotate import face_caption
-from agebench.inference.batch_predict import _Names
+from agebench.inference.batch_predict import _FreeNames
 from agebench.inference.formatting import format_interval
 from agebench.inference.input_sources import expand_inputs
-from agebench.inference.untrusted_card import validate_card
-from agebench.registry.catalog import load_catalog
+from agebench.runs import estimators
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.run_dir import RunDir
 
@@ -155,7 +155,7 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
         (("gates", "18", "25", "challenge"), 0, "under challenge 25 it promises challenge 0"),
         (("gates", "18", "25", "threshold"), 13, "under threshold 18 it promises threshold 13"),
         (("intervals", "0.9", "level"), 0.5, "under level 0.9 it promises level 0.5"),
-        (("intervals", "0.9", "scaled"), True, "standard deviations, and the model states none"),
+        (("intervals", "0.9", "scaled"), True, "standard deviations, and the model predicts none"),
     ],
 )
 def test_a_card_does_not_decide_what_was_asked(run: Path, place: tuple[str, ...], value: float, said: str) -> None:
@@ -233,10 +233,10 @@ def test_an_exported_file_is_opened_on_the_device_that_was_asked_for(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(predictor, "resolve_device", torch.device)
-    monkeypatch.setattr(predictor, "ExportWrapper", lambda file: file)
-    monkeypatch.setattr(predictor, "open_exported", lambda path, trusted, device: asked.append(device))
-    predictor._open(str(run / "export" / "model.ts"), trusted=True, device="cuda:1", cards=load_catalog())
+    monkeypatch.setattr(estimators, "resolve_device", torch.device)
+    monkeypatch.setattr(estimators, "ExportedEstimator", lambda file: file)
+    monkeypatch.setattr(estimators, "open_exported", lambda path, trusted, device: asked.append(device))
+    estimators.load_estimator(run / "export" / "model.ts", trusted=True, device="cuda:1")
     assert asked == ["cuda:1"]
 
 
@@ -331,7 +331,7 @@ def test_drawing_replaces_nothing(run: Path, folder: Path, tmp_path: Path) -> No
 def test_equal_names_are_not_tried_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, asked = set[Path](), []
     monkeypatch.setattr("os.path.lexists", lambda path: asked.append(path) or path in there)
-    names = _Names()
+    names = _FreeNames()
     for number in range(1000):
         there.add(names.free(tmp_path, f"{number}/photo.jpg", ".jpg"))
     assert len(there) == 1000
@@ -427,10 +427,10 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.Cap
     for model, given, said in (
         (run, tmp_path / "empty", "this folder holds no image"),
         (run, tmp_path / "gone.jpg", "no such file or folder"),
-        (run, tmp_path / "*.tiff", "no file fits this pattern"),
+        (run, tmp_path / "*.tiff", "no file matches this pattern"),
         (run, sound, "no video stream in it, only audio"),
         (run, tmp_path / "text.mp4", "not a video that can be read"),
-        (run, "camera:7", "no camera answers there"),
+        (run, "camera:7", "no camera can be opened"),
         (run, f"{run} --detector nobody", "no detector called 'nobody'"),
         (unfinished, sound, "this run is not finished"),
         ("nothing", sound, "no such folder or file, and no model's card of this name"),

@@ -19,7 +19,9 @@ from agebench.analysis.robustness.corruptions import (
     to_uint8,
 )
 from agebench.data.samples import Samples
-from agebench.estimators.trained import TrainedEstimator
+from agebench.errors import AgebenchError
+from agebench.estimators.base import AgeEstimator
+from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
@@ -48,7 +50,7 @@ class RobustnessPredictions:
 
 
 def predict_corrupted(
-    trained: TrainedEstimator,
+    estimator: AgeEstimator,
     data: FaceDataset,
     corruptions: Sequence[Corruption] = CORRUPTIONS,
     *,
@@ -57,35 +59,45 @@ def predict_corrupted(
 ) -> RobustnessPredictions:
     """Predict the ages of unchanged and corrupted faces.
 
-    Each batch of faces is copied to the device once and corrupted there.
+    Each batch of faces is corrupted on the estimator's device.
 
     Args:
-        trained: the estimator.
-        data: the aligned faces.
-        corruptions: the corruptions to apply.
+        estimator: any estimator.
+        data: the faces, prepared as `estimator.input_spec` states.
+        corruptions: the corruptions to apply, each at all its strengths.
         seed: the seed of the corruptions.
         label: the label of the progress bar.
 
     Returns:
         The predictions.
+
+    Raises:
+        AgebenchError: the estimator returned no estimate for a face.
     """
     passes = 1 + sum(len(corruption.severities) for corruption in corruptions)
+    device = estimator.device if isinstance(estimator, TrainedEstimator) else torch.device("cpu")
     batches: dict[str, list[Tensor]] = {}
     with progress(total=len(data) * passes, label=label, unit="img") as bar:
-        for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device)):
+        for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, device)):
             images = to_float_images(faces)
-            batches.setdefault("clean", []).append(trained.ages(faces)[None])
+            batches.setdefault("clean", []).append(predict_tensor(estimator, faces)[None])
             for corruption in corruptions:
                 batch_seed = derive_seed(seed, corruption.name, number)
-                corrupted_faces = _corrupt(images, corruption, trained.coverage, batch_seed)
-                ages = [trained.ages(changed) for changed in corrupted_faces]
+                corrupted_faces = _corrupt(images, corruption, estimator.input_spec.crop_scale, batch_seed)
+                ages = [predict_tensor(estimator, changed) for changed in corrupted_faces]
                 batches.setdefault(corruption.name, []).append(torch.stack(ages))
                 bar.update(len(faces) * len(corruption.severities))
             for name, make_variants in CONSISTENCY_TRANSFORMS.items():
-                ages = [trained.ages(to_uint8(variant)) for variant in make_variants(images)]
+                ages = [predict_tensor(estimator, to_uint8(variant)) for variant in make_variants(images)]
                 batches.setdefault(name, []).append(torch.stack(ages))
             bar.update(len(faces))
     predictions = {name: torch.cat(ages, dim=1).cpu().double().numpy() for name, ages in batches.items()}
+    for name, values in predictions.items():
+        if n_failed := int((~np.isfinite(values)).sum()):
+            raise AgebenchError(
+                f"estimator '{estimator.info.name}' returned no estimate for {n_failed} of {values.size} faces under "
+                f"'{name}'; errors under corruption are compared on the same faces, so that every face needs an estimate"
+            )
     return RobustnessPredictions(
         predictions["clean"][0],
         {corruption.name: predictions[corruption.name] for corruption in corruptions},

@@ -31,6 +31,12 @@ _EXAMPLE_CANDIDATES = 16
 # A relative error below this is explained in the report.
 _NOTABLE_IMPROVEMENT = 0.98
 
+# Status of a dataset in the training data of an estimator that is not a run -> caveat.
+CONTAMINATION = {
+    "known": "The model was trained on this dataset: its errors here are smaller than on faces that are new to it.",
+    "unknown": "The model's training data are not known: this dataset may be among them.",
+}
+
 
 def write_robustness_report(
     folder: Path,
@@ -117,6 +123,8 @@ def _blocks(metrics: Mapping[str, Any]) -> list[Block]:
         _table(ordered, metrics["clean"]),
         _describe_consistency(metrics["consistency"]),
     ]
+    if caveat := CONTAMINATION.get(metrics.get("contamination", "")):
+        blocks.append(Paragraph(caveat))
     if small_groups:
         blocks.append(
             Paragraph(f"Groups with n < 30 are in the JSON file but not in the figures: {', '.join(small_groups)}.")

@@ -1,7 +1,7 @@
-"""A user's Python callable, in a process of its own: it may print, crash or hang, and this program lives on.
+"""Run a user's Python callable in a separate process, so that it may print, crash or hang.
 
-The frames between the two: one byte (what it is), eight bytes (how long), then an array in NumPy's own form without
-pickles, or text.
+Messages between the processes: one byte (kind), eight bytes (length), then an array in NumPy's format without pickles,
+or text.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TookTooLong
+from concurrent.futures import TimeoutError as CallTimeout
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,10 +30,13 @@ _HEADER = struct.Struct("<cQ")
 
 
 class CallableProcess:
-    """The card's callable: `process(batch) -> array`. Close it, or use it as a context.
+    """A card's callable in its process: `process(batch) -> array`. Close it, or use it as a context manager.
+
+    Args:
+        card: the model's card.
 
     Raises:
-        ExternalModelError: the module or function is not there, it raised, it ended, or it did not return in time.
+        ExternalModelError: the module or function is missing, raised, ended its process, or timed out.
     """
 
     def __init__(self, card: ExternalCard) -> None:
@@ -44,17 +47,21 @@ class CallableProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # so that it can be ended with all that it started itself
+            start_new_session=True,  # a process group, to be killed with its children
         )
         self._thread = ThreadPoolExecutor(1)
-        self._exchange(None)  # it says that it has loaded
+        self._exchange(None)  # the process reports that it has loaded the callable
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """What the callable says about prepared faces (B, …)."""
+        """Return the callable's output for a batch.
+
+        Args:
+            batch: (B, …) prepared faces.
+        """
         return self._exchange(batch)
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._thread.shutdown()
@@ -72,8 +79,8 @@ class CallableProcess:
 
     def _exchange(self, batch: np.ndarray | None) -> np.ndarray:
         try:
-            answer = self._thread.submit(self._ask, batch).result(self.card.timeout)
-        except TookTooLong:
+            reply = self._thread.submit(self._send_and_receive, batch).result(self.card.timeout)
+        except CallTimeout:
             self.close()
             raise ExternalModelError(
                 f"model '{self.card.name}': {self.card.source} did not return within {self.card.timeout:g} s; mend it, or "
@@ -85,13 +92,13 @@ class CallableProcess:
             raise ExternalModelError(
                 f"model '{self.card.name}': the process of {self.card.source} ended with exit code {code}"
             ) from None
-        if isinstance(answer, str):
+        if isinstance(reply, str):
             self.close()
-            blamed = answer.startswith("model '")
-            raise ExternalModelError(answer if blamed else f"model '{self.card.name}': {self.card.source}: {answer}")
-        return answer
+            is_complete = reply.startswith("model '")
+            raise ExternalModelError(reply if is_complete else f"model '{self.card.name}': {self.card.source}: {reply}")
+        return reply
 
-    def _ask(self, batch: np.ndarray | None) -> np.ndarray | str:
+    def _send_and_receive(self, batch: np.ndarray | None) -> np.ndarray | str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if batch is not None:
@@ -100,28 +107,35 @@ class CallableProcess:
 
 
 def load_callable(reference: str) -> Callable[..., Any]:
-    """The function behind `package.module:function` or `file.py:function`."""
-    place, _, name = reference.rpartition(":")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    """Import a function.
+
+    Args:
+        reference: `package.module:function` or `file.py:function`.
+
+    Raises:
+        TypeError: the name is not that of a function.
+    """
+    location, _, name = reference.rpartition(":")
+    if location.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(location).stem, location)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        sys.path.insert(0, str(Path(place).parent))
+        sys.path.insert(0, str(Path(location).parent))
         spec.loader.exec_module(module)
     else:
-        module = importlib.import_module(place)
-    found = getattr(module, name)
-    if not callable(found):
-        raise TypeError(f"{name} is {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+        module = importlib.import_module(location)
+    function = getattr(module, name)
+    if not callable(function):
+        raise TypeError(f"{name} is {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]
 
 
 def _serve(reference: str, output: str, model: str) -> None:
-    """Answer batches until there are no more."""
+    """Reply to batches until the pipe is closed."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the callable prints must not stand between the frames
+    os.dup2(2, 1)  # the callable's prints must not mix with the messages
     try:
         function = load_callable(reference)
         _send(replies, np.zeros(0))
@@ -132,7 +146,7 @@ def _serve(reference: str, output: str, model: str) -> None:
         return
     except ExternalModelError as error:
         _send(replies, str(error))
-    except Exception as error:  # the user's code may raise anything
+    except Exception as error:  # user code may raise any exception
         where = traceback.extract_tb(error.__traceback__)[-1]
         _send(replies, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
 

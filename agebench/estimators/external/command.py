@@ -1,4 +1,4 @@
-"""A command that maps image paths to ages: a CSV in, a CSV out."""
+"""Run a command that maps image paths to ages: it reads one CSV file and writes another."""
 
 import csv
 import math
@@ -13,22 +13,23 @@ import numpy as np
 from PIL import Image
 
 from agebench.config.cards.external import ExternalCard
-from agebench.estimators.external.io_spec import ExternalModelError, ExternalOutputBatch
+from agebench.estimators.base import AgeEstimates
+from agebench.estimators.external.io_spec import ExternalModelError
 
 
-def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) -> ExternalOutputBatch:
-    """Write the faces as PNG files, run the command once, read what it says.
+def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) -> AgeEstimates:
+    """Write the faces as PNG files, run the command once, and read its CSV file.
 
-    The command gets a CSV with the column `path`, and writes one with the columns `path`, `age` and, if it likes, `std`,
-    in any order. {input} and {output} in its line stand for the two files.
+    The command gets a CSV file with the column `path`, and writes one with the columns `path`, `age` and optionally `std`,
+    in any order. {input} and {output} in its command line are replaced by the two files.
 
     Args:
-        card: the model's.
+        card: the model's card.
         pixels: (M, S, S, 3) uint8 RGB.
-        rows: (N,) the rows of `pixels` that are asked for.
+        rows: (N,) the rows of `pixels` to estimate.
 
     Raises:
-        ExternalModelError: it failed, took too long, or left out a face; the message says which.
+        ExternalModelError: the command failed, timed out, or left out a face.
     """
     with tempfile.TemporaryDirectory(prefix="agebench-") as name:
         folder = Path(name)
@@ -44,10 +45,10 @@ def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) 
 
 def _run(card: ExternalCard, source: Path, target: Path) -> None:
     words = [word.replace("{input}", str(source)).replace("{output}", str(target)) for word in shlex.split(card.source)]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         except OSError as error:
             raise ExternalModelError(
@@ -61,20 +62,20 @@ def _run(card: ExternalCard, source: Path, target: Path) -> None:
             ) from None
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # with what it started itself
+                os.killpg(process.pid, signal.SIGKILL)  # with its children
                 process.wait()
         if code:
-            said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
             last = next(
-                (line for line in reversed(said.read().decode(errors="replace").splitlines()) if line.strip()), ""
+                (line for line in reversed(log.read().decode(errors="replace").splitlines()) if line.strip()), ""
             )
             raise ExternalModelError(
                 f"model '{card.name}': {words[0]} ended with exit code {code}: {last.strip() or 'it said nothing'}"
             )
 
 
-def _read(card: ExternalCard, file: Path, paths: list[str]) -> ExternalOutputBatch:
-    found: dict[str, tuple[float, float | None]] = {}
+def _read(card: ExternalCard, file: Path, paths: list[str]) -> AgeEstimates:
+    estimates: dict[str, tuple[float, float | None]] = {}
     try:
         with file.open(newline="", encoding="utf-8") as handle:
             table = csv.DictReader(handle)
@@ -86,7 +87,7 @@ def _read(card: ExternalCard, file: Path, paths: list[str]) -> ExternalOutputBat
                 )
             for row in table:
                 std = row.get("std")
-                found[row["path"]] = (
+                estimates[row["path"]] = (
                     _number(card, row, "age"),
                     _number(card, row, "std") if std not in (None, "") else None,
                 )
@@ -94,18 +95,17 @@ def _read(card: ExternalCard, file: Path, paths: list[str]) -> ExternalOutputBat
         raise ExternalModelError(f"model '{card.name}': the command ended and wrote no {{output}}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ExternalModelError(f"model '{card.name}': what it wrote is no CSV: {error}") from error
-    left_out = [path for path in paths if path not in found]
-    if left_out:
+    missing_paths = [path for path in paths if path not in estimates]
+    if missing_paths:
         raise ExternalModelError(
-            f"model '{card.name}' answers for {len(paths) - len(left_out)} of {len(paths)} images, the first without an answer "
-            f"is {Path(left_out[0]).name}; it must write one row an image, with the path as it was given"
+            f"model '{card.name}' answers for {len(paths) - len(missing_paths)} of {len(paths)} images, the first without an "
+            f"answer is {Path(missing_paths[0]).name}; it must write one row an image, with the path as it was given"
         )
-    ages = np.array([found[path][0] for path in paths])
-    stds = [found[path][1] for path in paths]
+    ages = np.array([estimates[path][0] for path in paths])
+    stds = [estimates[path][1] for path in paths]
     std = np.array([value for value in stds if value is not None])
-    return ExternalOutputBatch(
+    return AgeEstimates(
         card.output.offset + card.output.scale * ages,
-        None,
         std * abs(card.output.scale) if len(std) == len(stds) else None,
     )
 

@@ -1,4 +1,4 @@
-"""Models in a file: TorchScript, ONNX, torch.export. None of them is opened by executing a pickle."""
+"""Open model files: TorchScript, ONNX, torch.export. None of them is opened by unpickling."""
 
 import importlib.util
 import os
@@ -15,23 +15,26 @@ from agebench.errors import UserError
 from agebench.estimators.external.io_spec import ExternalModelError, pick_name, select_output
 from agebench.utils.io import refuse_placeholder
 
-# Prepared faces -> what the model says of them, one row a face.
+# Prepared faces -> output, one row per face.
 ModelCall = Callable[[np.ndarray], np.ndarray]
 
 
 def find_file(card: ExternalCard) -> Path:
-    """The model's file: on disk, or in an installed package, which is not imported.
+    """Return the path of the model's file: on disk, or in an installed package, which is not imported.
+
+    Args:
+        card: the model's card.
 
     Raises:
-        UserError: no such file, or the package is not installed.
+        UserError: there is no such file, or the package is not installed.
     """
-    inside = card.in_package()
-    if inside is None:
+    package_file = card.in_package()
+    if package_file is None:
         path = Path(card.source)
         if not path.is_file():
             raise UserError(f"model '{card.name}': no such file: {path}")
         return path
-    package, name = inside
+    package, name = package_file
     try:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
@@ -47,10 +50,14 @@ def find_file(card: ExternalCard) -> Path:
 
 
 def open_file(card: ExternalCard, device: str) -> ModelCall:
-    """The model in the card's file, ready to be called. ONNX runs on the CPU, the others on `device`.
+    """Open the model in the card's file.
+
+    Args:
+        card: the model's card.
+        device: device of TorchScript and torch.export files; ONNX files run on the CPU.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or what reads it is not installed.
+        UserError: there is no such file, it cannot be read, or its runtime is not installed.
     """
     path = find_file(card)
     refuse_placeholder(path)
@@ -58,13 +65,17 @@ def open_file(card: ExternalCard, device: str) -> ModelCall:
     return openers[card.format](card, path, device)
 
 
-def onnx_session(who: str, source: Path | bytes) -> Any:
-    """An ONNX model on the CPU, quiet.
+def onnx_session(owner: str, source: Path | bytes) -> Any:
+    """Open an ONNX model on the CPU, without log messages.
+
+    Args:
+        owner: the model, for messages.
+        source: the file, or its content.
 
     Raises:
-        UserError: onnxruntime is not installed; `who` says whose model that is.
+        UserError: onnxruntime is not installed.
     """
-    need_onnxruntime(who)
+    require_onnxruntime(owner)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,12 +85,19 @@ def onnx_session(who: str, source: Path | bytes) -> Any:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def need_onnxruntime(who: str) -> None:
-    """Raise UserError unless it is installed."""
+def require_onnxruntime(owner: str) -> None:
+    """Check that onnxruntime is installed.
+
+    Args:
+        owner: the model, for messages.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{who} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
+        raise UserError(f"{owner} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
     del onnxruntime
 
 
@@ -103,7 +121,12 @@ def _open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
 
 
 def load_torchscript(path: Path, device: str) -> Any:
-    """Load a TorchScript file without torch's warning that the format is deprecated, which the user cannot act on."""
+    """Load a TorchScript file without torch's warning that the format is deprecated, which a user cannot act on.
+
+    Args:
+        path: the file.
+        device: device of the model.
+    """
     import torch
 
     with warnings.catch_warnings():
@@ -126,9 +149,9 @@ def _torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
 
     def call(batch: np.ndarray) -> np.ndarray:
         with _accepted(card, batch), torch.inference_mode():
-            found = module(torch.from_numpy(batch).to(device))
-        found = select_output(found, card.output.name, card.name)
-        return np.asarray(found.float().cpu() if isinstance(found, torch.Tensor) else found)
+            outputs = module(torch.from_numpy(batch).to(device))
+        output = select_output(outputs, card.output.name, card.name)
+        return np.asarray(output.float().cpu() if isinstance(output, torch.Tensor) else output)
 
     return call
 
@@ -139,7 +162,7 @@ def _readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # Each runtime raises kinds of its own.
+    except Exception as error:  # each runtime raises exceptions of its own
         raise UserError(f"model '{card.name}': {path} is not readable as {what}: {first_line(error)}") from error
 
 
@@ -156,7 +179,12 @@ def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
 
 @contextmanager
 def temporary_env(key: str, value: str) -> Iterator[None]:
-    """An environment variable has another value for a while."""
+    """Set an environment variable within the block.
+
+    Args:
+        key: its name.
+        value: its value.
+    """
     before = os.environ.get(key)
     os.environ[key] = value
     try:
@@ -166,13 +194,21 @@ def temporary_env(key: str, value: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says anything, with the error's kind; at most 300 characters."""
+    """Return the type of an exception and the first line of its text that is not empty, at most 300 characters.
+
+    Args:
+        error: the exception.
+    """
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
     return f"{type(error).__name__}: {line[:300]}"
 
 
 def reason(error: BaseException) -> str:
-    """The error's kind and all of a short text; of a long one the first and the last line, where runtimes put the cause."""
+    """Return the type and the text of an exception; of a long text the first and the last line, which state the cause.
+
+    Args:
+        error: the exception.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     text = " ".join(lines)
     if len(text) > 400 and len(lines) > 1:

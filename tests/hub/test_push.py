@@ -22,9 +22,10 @@ from PIL import Image
 import agebench
 from agebench.cli import main
 from agebench.errors import AgebenchError, UserError
+from agebench.estimators import hub
 from agebench.estimators.base import AgeEstimates
-from agebench.inference import hub
-from agebench.inference.model_card import check_card
+from agebench.hub import push
+from agebench.hub.model_card import check_card
 from agebench.runs.run_dir import RunDir
 
 pytestmark = pytest.mark.usefixtures("with_few")
@@ -139,7 +140,7 @@ def test_a_damaged_card_is_refused() -> None:
 
 def test_the_folder_holds_no_labels_no_pickle_and_no_place_of_this_machine(run: Path, made: Path) -> None:
     files = [path for path in made.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".toml", ".json", ".safetensors", ".md", *hub.EXPORTS}
+    assert {path.suffix for path in files} <= {".toml", ".json", ".safetensors", ".md", *push.EXPORTS}
     assert "export/model.ts" in {path.relative_to(made).as_posix() for path in files}
     for path in files:
         assert str(run.parent).encode() not in path.read_bytes()
@@ -223,7 +224,7 @@ def test_what_an_earlier_model_had_in_export_goes(made: Path, monkeypatch: pytes
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.ModelCard.validate", lambda *_, **__: None)
-    assert hub.upload(made, "me/ages") == COMMIT
+    assert push.upload(made, "me/ages") == COMMIT
     assert sent["delete_patterns"] == ["export/*"]
 
 
@@ -331,7 +332,7 @@ def test_no_token_is_printed_or_stored(
         hub.fetch("hf://me/others")
     answers("hf://me/ages")
     said = capfd.readouterr()
-    assert "did not take it" in said.err
+    assert "the upload failed" in said.err
     assert TOKEN not in said.out + said.err
     for path in [*run.rglob("*"), *tmp_path.rglob("*")]:
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes()

@@ -1,13 +1,11 @@
-"""What somebody else's files say of a model, its figures and its promises: whether it has the shape that it has here."""
+"""Schema of the cards of exported and pushed models; cards come from untrusted sources."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from agebench.config.toml_io import validate_model
-from agebench.runs.run_dir import RunDir
-from agebench.utils.integrity import read_json_table
 
 
 class _Table(BaseModel):
@@ -50,7 +48,7 @@ class _Interval(_Table):
     radius: FiniteFloat = Field(ge=0)
     scaled: bool
     n: int
-    people: int | None = None  # files of before people were counted do not say
+    people: int | None = None  # absent in older files
     calibrated_on: str
     coverage: dict[str, _Held]
 
@@ -95,7 +93,7 @@ class _Input(_Table):
 
 
 class UntrustedCard(_Table):
-    """What is used of a card."""
+    """The entries of a card that are used or shown."""
 
     model: _Model
     input: _Input
@@ -105,37 +103,14 @@ class UntrustedCard(_Table):
     intended_use: str = ""
 
 
-class _Network(_Table):
-    classes: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
-
-
-class _Manifest(_Table):
-    model: _Network | None = None
-
-
-class _Protocol(_Table):
-    folds: int = 1
-
-
-class _Metrics(_Table):
-    protocol: _Protocol = _Protocol()
-
-
 def validate_card(source: Path, card: dict[str, Any]) -> UntrustedCard:
-    """What is used and shown of a card, before anything is.
+    """Validate a card before it is used.
+
+    Args:
+        source: the file that holds the card, for messages.
+        card: the card.
 
     Raises:
-        UserError: a key is missing or a value is of another kind; the message says which.
+        UserError: a key is missing or a value has another type; the message names it.
     """
     return validate_model(UntrustedCard, card, source=str(source))
-
-
-def validate_folder(folder: RunDir) -> None:
-    """Whether what is used of a run's manifest and metrics beside its card can be used.
-
-    Raises:
-        UserError: likewise.
-        AgebenchError: one of them is damaged.
-    """
-    validate_model(_Manifest, folder.manifest(), source=str(folder.path / "manifest.json"))
-    validate_model(_Metrics, read_json_table(folder.path / "metrics.json"), source=str(folder.path / "metrics.json"))

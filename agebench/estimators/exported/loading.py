@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from agebench.errors import UserError
-from agebench.export.base import MAX_FILE_BYTES, SUFFIXES, ExportedFile, read_archive_card
+from agebench.estimators.exported.base import MAX_FILE_BYTES, SUFFIXES, ExportedFile, read_archive_card
 
 
 def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> ExportedFile:
@@ -13,12 +13,12 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
 
     Args:
         path: the file.
-        trusted: that code in it may run. TorchScript and torch.export files are programs; ONNX files need no trust.
-        device: of TorchScript and torch.export files; ONNX runs on the CPU.
+        trusted: whether code in it may run. TorchScript and torch.export files are programs; ONNX files need no trust.
+        device: device of TorchScript and torch.export files; ONNX files run on the CPU.
 
     Raises:
-        UserError: no such file, not one of ours, damaged, too large, or of a format that wants trust and has none; a card
-            that does not fit what the file says.
+        UserError: there is no such file, `agebench export` did not write it, it is damaged, too large or not trusted, or
+            its card does not fit it.
     """
     path = Path(path)
     kind = SUFFIXES.get(path.suffix.lower())
@@ -32,8 +32,8 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
         )
     if kind != "onnx" and not trusted:
         raise UserError(
-            f"{path}: a {path.suffix} file is a program, and opening it can run code of whoever made it. If you know where it "
-            "comes from, say so (--trusted, or trusted=True in Python); an .onnx file of the same model needs no trust"
+            f"{path}: a {path.suffix} file is a program, and opening it can run code of its author. If you trust its "
+            "origin, pass --trusted (trusted=True in Python); an .onnx file of the same model needs no trust"
         )
     opened = _open(path, kind, device)
     _check_fit(opened)
@@ -42,34 +42,31 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
 
 def _open(path: Path, kind: str, device: str) -> ExportedFile:
     if kind == "onnx":
-        from agebench.export.formats.onnx import OnnxFile
+        from agebench.estimators.exported.onnx_file import OnnxFile
 
         return OnnxFile(path)
-    if kind == "pt2":
-        from agebench.export.formats.torch_export import TorchExportFile
+    from agebench.estimators.exported.torch_files import TorchExportFile, TorchScriptFile
 
-        return TorchExportFile(path, read_archive_card(path), device)
-    from agebench.export.formats.torchscript import TorchScriptFile
-
-    return TorchScriptFile(path, read_archive_card(path), device)
+    reader = TorchExportFile if kind == "pt2" else TorchScriptFile
+    return reader(path, read_archive_card(path), device)
 
 
 def _check_fit(opened: ExportedFile) -> None:
-    """Ask about one grey face: the answers must have the shapes that the card announces.
+    """Check the shapes of the outputs for one gray face against the card.
 
     Raises:
-        UserError: they have not, with the difference; or the file refuses what its card allows.
+        UserError: they differ, or the file refuses an input that its card allows.
     """
     side, planes = opened.card["input"]["size"], opened.card["input"]["planes"]
     output = opened.card["output"]
     ages = output["ages"][1] - output["ages"][0] + 1
     announced = [(1,), (1,) if output["std"] else (0,), (1, ages) if output["probs"] else (0, 0)]
     try:
-        given = [part.shape for part in opened.run(np.full((1, planes, side, side), 128, np.uint8))]
-    except Exception as error:  # Each runtime raises kinds of its own.
+        shapes = [output.shape for output in opened.run(np.full((1, planes, side, side), 128, np.uint8))]
+    except Exception as error:  # each runtime raises exceptions of its own
         raise UserError(f"{opened.path}: refuses a face as its card describes it: {error}") from error
-    if given != announced:
+    if shapes != announced:
         raise UserError(
             f"{opened.path}: the file does not fit its card: for one face age, std and probs should have the shapes "
-            f"{announced}; they have {given}"
+            f"{announced}; they have {shapes}"
         )

@@ -1,9 +1,8 @@
-"""What all formats of exported files share: the opened file, its card, and the checks of both."""
+"""Opened exported files of any format: the card inside, and checks of both."""
 
 import json
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,21 @@ import numpy as np
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates
 
-# Bytes: of a file, and of the card inside.
+# Largest sizes in bytes: of a file, and of the card inside.
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_CARD_BYTES = 4 * 1024**2
 SUFFIXES = {".ts": "torchscript", ".pt": "torchscript", ".onnx": "onnx", ".pt2": "pt2"}
-# Pixels, of height and width.
+# Height and width of an input image, pixels.
 INPUT_SIDE_RANGE = (32, 1024)
 BATCH_SIZE = 64
 
-# Writes a model that has been built, with this card, to this path as it is.
-SaveFn = Callable[[Path, dict[str, Any]], None]
-
 
 class ExportedFile(ABC):
-    """One exported model.
+    """An opened exported model.
 
-    Attributes:
+    Args:
         path: the file.
-        card: what stands inside of it: model, training data, figures, licence, intended use, input and output.
+        card: the card inside: model, training data, metrics, licence, intended use, input and output.
     """
 
     def __init__(self, path: Path, card: dict[str, Any]) -> None:
@@ -37,37 +33,49 @@ class ExportedFile(ABC):
         self.card = card
 
     def estimate(self, faces: np.ndarray) -> AgeEstimates:
-        """What the model says about (N, H, W, 3) uint8 RGB faces that are framed like the training faces, in their order.
+        """Estimate the ages of N faces.
 
-        A model that sees bodies takes (N, H, W, 6), the face first.
+        Args:
+            faces: (N, H, W, 3) uint8 RGB, framed as in training; (N, H, W, 6), the face first, for a model that sees
+                bodies.
 
         Raises:
-            UserError: another type or shape; sides outside of 32 to 1024 pixels.
+            UserError: the array has another type or shape, or sides outside of 32 to 1,024 pixels.
         """
         check_faces(faces, self.card["input"]["planes"])
         parts = [self.run(_planar(faces[start : start + BATCH_SIZE])) for start in range(0, len(faces), BATCH_SIZE)]
         if not parts:
-            return self._none()
+            return self._empty()
         age, std, probs = (np.concatenate(part) for part in zip(*parts, strict=True))
         output = self.card["output"]
-        return AgeEstimates(age, std if output["std"] else None, probs if output["probs"] else None)
+        return AgeEstimates(age, std if output["std"] else None, probs if output["probs"] else None, output["ages"][0])
 
     @abstractmethod
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The file itself: (B, C, H, W) uint8 -> age (B,), std (B,) or (0,), probs (B, A) or (0, 0); float32."""
+        """Call the file itself.
 
-    def _none(self) -> AgeEstimates:
-        none, output = np.zeros(0, np.float32), self.card["output"]
+        Args:
+            images: (B, C, H, W) uint8.
+
+        Returns:
+            float32 age (B,), std (B,) or (0,), probs (B, A) or (0, 0).
+        """
+
+    def _empty(self) -> AgeEstimates:
+        empty, output = np.zeros(0, np.float32), self.card["output"]
         low, high = output["ages"]
         probs = np.zeros((0, high - low + 1), np.float32) if output["probs"] else None
-        return AgeEstimates(none, none if output["std"] else None, probs)
+        return AgeEstimates(empty, empty if output["std"] else None, probs, low)
 
 
 def read_archive_card(path: Path) -> dict[str, Any]:
-    """The card in an archive of torch's, read without opening the model.
+    """Read the card in an archive of torch without opening the model.
+
+    Args:
+        path: the file.
 
     Raises:
-        UserError: no archive, one that unpacks to more than its size, or one without our card.
+        UserError: the file is no archive, unpacks to more than is allowed, or holds no card.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -85,18 +93,22 @@ def read_archive_card(path: Path) -> dict[str, Any]:
 
 
 def read_card(path: Path, text: bytes | str) -> dict[str, Any]:
-    """The card from its JSON.
+    """Parse a card.
+
+    Args:
+        path: the file that holds the card, for messages.
+        text: the card as JSON.
 
     Raises:
-        UserError: no card of ours.
+        UserError: it is not a card that agebench wrote.
     """
     try:
         card = json.loads(text)
         size, planes, (low, high) = card["input"]["size"], card["input"]["planes"], card["output"]["ages"]
-        whole = all(type(value) is int for value in (size, planes, low, high))
+        are_integers = all(type(value) is int for value in (size, planes, low, high))
         if (
             card["kind"] == "agebench-export"
-            and whole
+            and are_integers
             and 0 < size <= INPUT_SIDE_RANGE[1]
             and planes in (3, 6)
             and 0 <= low < high < 200
@@ -108,19 +120,32 @@ def read_card(path: Path, text: bytes | str) -> dict[str, Any]:
     raise UserError(foreign_model_message(path, "its card is not one of agebench's"))
 
 
-def foreign_model_message(path: Path, why: str) -> str:
-    """The sentence for a model that somebody else wrote."""
+def foreign_model_message(path: Path, reason: str) -> str:
+    """Return the message for a file that `agebench export` did not write.
+
+    Args:
+        path: the file.
+        reason: how that was detected.
+    """
     return (
-        f"{path}: not a model that `agebench export` wrote: {why}. A model of somebody else is described by a card of the kind "
+        f"{path}: not a model that `agebench export` wrote: {reason}. A third-party model is described by a card of the kind "
         "`external`, see docs/models.md"
     )
 
 
 def check_faces(faces: np.ndarray, planes: int = 3) -> None:
-    """Raise UserError unless these are (N, H, W, `planes`) uint8 with sides that exported files take."""
+    """Check that an array can be given to an exported file.
+
+    Args:
+        faces: the array.
+        planes: number of channels that the file takes.
+
+    Raises:
+        UserError: it is not (N, H, W, planes) uint8, or its sides are out of range.
+    """
     if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != planes:
-        found = f"{faces.dtype} of the shape {faces.shape}" if isinstance(faces, np.ndarray) else type(faces).__name__
-        raise UserError(f"faces must be a uint8 RGB array of the shape (N, H, W, {planes}); this is {found}")
+        actual = f"{faces.dtype} of the shape {faces.shape}" if isinstance(faces, np.ndarray) else type(faces).__name__
+        raise UserError(f"faces must be a uint8 RGB array of the shape (N, H, W, {planes}); this is {actual}")
     if min(faces.shape[1:3]) < INPUT_SIDE_RANGE[0] or max(faces.shape[1:3]) > INPUT_SIDE_RANGE[1]:
         raise UserError(
             f"faces must be {INPUT_SIDE_RANGE[0]} to {INPUT_SIDE_RANGE[1]} pixels wide and high; these are "

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from agebench.errors import UserError
-from agebench.export.formats.onnx_inspect import scan_onnx
-from agebench.export.loading import open_exported
+from agebench.estimators.exported.loading import open_exported
+from agebench.estimators.exported.onnx_inspect import scan_onnx
 
 
 def model(node: onnx.NodeProto, *weights: onnx.TensorProto) -> onnx.ModelProto:
@@ -64,7 +64,7 @@ def with_function(domain: str, name: str, used: str) -> onnx.ModelProto:
 def test_files_of_others_are_refused_before_a_runtime_sees_them(
     made: onnx.ModelProto, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agebench.export.formats.onnx.onnx_session", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("agebench.estimators.exported.onnx_file.onnx_session", lambda *_: pytest.fail("opened"))
     (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
     with pytest.raises(UserError, match=words):
         open_exported(tmp_path / "model.onnx")
