@@ -79,7 +79,7 @@ def test_occlusion_of_a_function_marks_the_pixels_that_matter() -> None:
 
 
 def test_methods_with_gradients_need_a_network() -> None:
-    with pytest.raises(UserError, match=r"it needs the network of a run.*these can explain it: occlusion"):
+    with pytest.raises(UserError, match=r"it needs the network of a run.*applicable methods: occlusion"):
         select_methods(FunctionEstimator(upper_half, InputSpec(32)), faces(2), ["grad-cam"])
 
 
