@@ -99,7 +99,7 @@ def test_the_manuals_commands(options: str, export: Any, tmp_path: Path, capfd: 
 def test_a_file_that_answers_too_differently_is_refused(
     export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(accuracy_check, "_compared", _far_off)
+    monkeypatch.setattr(accuracy_check, "_compare", _far_off)
     (tmp_path / "model.bf16.ts").write_bytes(b"an earlier one")
     words = ["--format", "torchscript", "--precision", "bf16", "--images", "10", "--out", str(tmp_path), "--json"]
     assert export(*words) == 1
