@@ -156,9 +156,7 @@ def _execute(
             broadcast(lambda: False)
             return FinishedRun(folder.metrics(), folder.path / "report.md")
         if folder.started() and not arguments.resume and not folder.continues():
-            raise UserError(
-                f"{out} holds the beginning of this run; add --resume to go on with it, or delete the folder"
-            )
+            raise UserError(f"{out} holds the beginning of this run; add --resume to continue it, or delete the folder")
         try:
             with folder.locked():
                 # Checked again: another process may have finished the run while this one was starting.
@@ -183,7 +181,7 @@ def _interrupted(folder: "RunDir", out: Path | str) -> str:
     config = folder.path / "config.toml"
     if not config.exists() or not folder.started():
         return "interrupted before an epoch was done; the same command begins again"
-    return f"interrupted; go on with\n  agebench run --config {config} --out {out} --resume"
+    return f"interrupted; to continue:\n  agebench run --config {config} --out {out} --resume"
 
 
 def _assist(config: "RunConfig", catalog: "Catalog", broadcast: Broadcast) -> int:

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     parser.add_argument("--model", metavar="NAME", help="a model card, see `agebench list models`")
-    parser.add_argument("--pretrained", metavar="FILE", help="the checkpoint that the authors of a zoo model published")
+    parser.add_argument(
+        "--pretrained", metavar="FILE", help="the checkpoint that the authors of a built-in architecture published"
+    )
     parser.add_argument(
         "--test", metavar="DATASET", action="append", help="a dataset; all of its images are tested (repeatable)"
     )

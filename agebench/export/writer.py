@@ -28,8 +28,8 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "
 # Combinations that cannot be exported -> the reason.
 UNSUPPORTED = {
     ("onnx", "bf16"): "onnxruntime has no convolutions in bf16 on CPUs",
-    ("torchscript", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
-    ("pt2", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
+    ("torchscript", "int8"): "PyTorch's own quantization is no longer part of it; int8 is written as onnx",
+    ("pt2", "int8"): "PyTorch's own quantization is no longer part of it; int8 is written as onnx",
 }
 # Number of faces that are also checked at another size than the network's.
 _RESIZED = 8

@@ -93,12 +93,12 @@ def plan_exports(
     return ExportPlan(possible, impossible, images, resamples, seed)
 
 
-def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Path) -> dict[str, Any]:
+def export_run(folder: RunDir, catalog: Catalog, ordered: ExportPlan, out: Path) -> dict[str, Any]:
     """Write the files to `out`, and beside each a JSON file that describes it.
 
     Args:
         folder: the run's folder.
-        catalogue: the cards of the datasets.
+        catalog: the cards of the datasets.
         ordered: the files to write.
         out: the folder of the files.
 
@@ -112,15 +112,15 @@ def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Pat
     config, trained = load_finished_run(folder)
     lower = any(variant.precision != "fp32" for variant in ordered.variants)
     names = config.data.test if lower else config.data.test[:1]
-    opened = {name: load_test_set(config, folder, catalogue, name) for name in names}
+    opened = {name: load_test_set(config, folder, catalog, name) for name in names}
     tests = {name: _tested(folder, name, *each, ordered.images) for name, each in opened.items()} if lower else {}
     examples = _pixels(opened[names[0]][1], EXAMPLES)
-    about, home = folder.manifest(), catalogue.datasets.get(config.data.train)
+    about, home = folder.manifest(), catalog.datasets.get(config.data.train)
     card = build_card(trained.model, trained.card, home, about, folder.metrics())
     card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test)}
     calibration = None
     if any(variant.precision == "int8" for variant in ordered.variants):
-        calibration = _pixels(_calibrating(config, folder, catalogue))
+        calibration = _pixels(_calibrating(config, folder, catalog))
     machine = hardware_info(trained.device)
     files, refused = [], []
 
@@ -161,8 +161,8 @@ def load_finished_run(folder: RunDir) -> tuple[RunConfig, TrainedEstimator]:
     config, trained = load_run(folder, "cpu")
     if not folder.manifest().get("finished"):
         raise UserError(
-            f"{folder.path}: this run isn't finished, so nothing is known of how good its model is; `agebench run --config "
-            f"{folder.path / 'config.toml'} --out {folder.path} --resume` goes on with it"
+            f"{folder.path}: this run is not finished, so the errors of its model are unknown; "
+            f"continue with `agebench run --config {folder.path / 'config.toml'} --out {folder.path} --resume`"
         )
     return config, trained
 
@@ -189,10 +189,10 @@ def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, imag
     return CheckSubset(np.asarray(data.pixels[data.rows[chosen]]), said.loc[ids.iloc[chosen]].reset_index(), mae)
 
 
-def _calibrating(config: RunConfig, folder: RunDir, catalogue: Catalog) -> FaceDataset:
+def _calibrating(config: RunConfig, folder: RunDir, catalog: Catalog) -> FaceDataset:
     """Return training faces of all ages, which calibrate int8."""
     name = config.data.train
-    dataset = open_dataset(catalogue.datasets.get(name))
+    dataset = open_dataset(catalog.datasets.get(name))
     ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
     other = ~dataset.samples.table["sample_id"].isin(ids)
     chosen = dataset.samples.reject(other, "not trained on")

@@ -79,7 +79,7 @@ def test_occlusion_of_a_function_marks_the_pixels_that_matter() -> None:
 
 
 def test_methods_with_gradients_need_a_network() -> None:
-    with pytest.raises(UserError, match=r"it needs the network of a run.*these can explain it: occlusion"):
+    with pytest.raises(UserError, match=r"it needs the network of a run.*applicable methods: occlusion"):
         select_methods(FunctionEstimator(upper_half, InputSpec(32)), faces(2), ["grad-cam"])
 
 
@@ -99,7 +99,7 @@ def test_stress_and_explain_take_a_card_and_a_file(
     registry: Path, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("captum")
-    shared = ["--test", "few", "--registry", str(registry), "--device", "cpu", "--json", "--trusted"]
+    shared = ["--test", "few", "--registry", str(registry), "--device", "cpu", "--json", "--allow-code-execution"]
     stress = ["--resamples", "0", "--corruption", "blur"]
     found = {}
     for model in ("brightness", str(small_run / "export" / "model.ts"), str(small_run)):

@@ -54,14 +54,14 @@ class TuneConfig(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
-def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
+def tune(config: TuneConfig, catalog: Catalog, folder: Path, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Run a search, or the remaining steps of an interrupted search.
 
     Args:
         config: the settings of the search and of the run that is tuned.
-        catalogue: the available datasets and models.
+        catalog: the available datasets and models.
         folder: the folder of the search.
-        say: a function that receives one line when a step or trial finishes.
+        report: a function that receives one line when a step or trial finishes.
 
     Returns:
         The content of tune.json.
@@ -71,11 +71,11 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
     """
     if config.search == "optuna":
         _import_optuna()
-    context = prepare_context(config.run, catalogue, folder, images=config.images)
+    context = prepare_context(config.run, catalog, folder, images=config.images)
     write_text(folder / SETTINGS, config.to_toml())
     if not RunDir(folder / "run").manifest():
         RunDir(folder / "run").write_manifest(Manifest(inputs=context.inputs, finished=False))
-    steps = _Steps(folder, say)
+    steps = _Steps(folder, report)
     checks = {
         "untrained": steps.once("untrained", lambda: diagnostics.check_initial_loss(context)),
         "by_heart": steps.once("by-heart", lambda: diagnostics.overfit_small_subset(context)),
@@ -83,9 +83,9 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
     }
     suggested_rate = checks["range_test"]["suggested"]
     trials = (
-        _by_optuna(context, config, suggested_rate, say)
+        _by_optuna(context, config, suggested_rate, report)
         if config.search == "optuna"
-        else _by_grid(context, config, suggested_rate, say)
+        else _by_grid(context, config, suggested_rate, report)
     )
     best = best_trial(trials)
     if best is None:
@@ -147,8 +147,8 @@ def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
 class _Steps:
     """Steps whose results are saved as JSON, so that finished steps are not repeated."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self.say = folder / "steps", say
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+        self.folder, self.report = folder / "steps", report
 
     def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Load the result of a step, or compute and save it."""
@@ -156,17 +156,17 @@ class _Steps:
         if not file.exists():
             write_json(file, compute())
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        self.say(f"{name}: {result['verdict']}")
+        self.report(f"{name}: {result['verdict']}")
         return result
 
 
 def _by_grid(
-    context: SearchContext, config: TuneConfig, suggested_rate: float, say: Callable[[str], None]
+    context: SearchContext, config: TuneConfig, suggested_rate: float, report: Callable[[str], None]
 ) -> list[TrialResult]:
     """Try learning rates with the recipe's weight decay, then all weight decays with the two best learning rates."""
     rates = config.rates or tuple(float(f"{suggested_rate * factor:.1g}") for factor in LR_MULTIPLIERS)
     recipe_decay = config.run.train.weight_decay
-    sweep = [_reported(run_trial(context, rate, recipe_decay, config.epochs), say) for rate in dict.fromkeys(rates)]
+    sweep = [_reported(run_trial(context, rate, recipe_decay, config.epochs), report) for rate in dict.fromkeys(rates)]
     ranked = sorted(
         (trial for trial in sweep if trial["val_mae"] is not None), key=lambda trial: float(trial["val_mae"])
     )
@@ -174,12 +174,12 @@ def _by_grid(
         (trial["lr"], decay) for trial in ranked[:_N_GRID_RATES] for decay in config.decays if decay != recipe_decay
     ]
     return sweep + [
-        _reported(run_trial(context, rate, decay, config.epochs), say) for rate, decay in dict.fromkeys(pairs)
+        _reported(run_trial(context, rate, decay, config.epochs), report) for rate, decay in dict.fromkeys(pairs)
     ]
 
 
 def _by_optuna(
-    context: SearchContext, config: TuneConfig, suggested_rate: float, say: Callable[[str], None]
+    context: SearchContext, config: TuneConfig, suggested_rate: float, report: Callable[[str], None]
 ) -> list[TrialResult]:
     """Search with tree-structured Parzen estimators.
 
@@ -193,7 +193,7 @@ def _by_optuna(
         suggestion = study.ask()
         rate = float(f"{suggestion.suggest_float('lr', suggested_rate / 30, suggested_rate * 10, log=True):.2g}")
         decay = float(f"{suggestion.suggest_float('weight_decay', 1e-4, 0.5, log=True):.2g}")
-        trial = _reported(run_trial(context, rate, decay, config.epochs), say)
+        trial = _reported(run_trial(context, rate, decay, config.epochs), report)
         worst = float(np.abs(context.training().ages).max())
         study.tell(suggestion, worst if trial["val_mae"] is None else trial["val_mae"])
         trials.append(trial)
@@ -208,10 +208,10 @@ def _import_optuna() -> Any:
     return optuna
 
 
-def _reported(trial: TrialResult, say: Callable[[str], None]) -> TrialResult:
+def _reported(trial: TrialResult, report: Callable[[str], None]) -> TrialResult:
     """Report a finished trial and return it."""
     mae = "diverged" if trial["val_mae"] is None else f"validation MAE {trial['val_mae']:.2f}"
-    say(f"learning rate {trial['lr']:g}, weight decay {trial['weight_decay']:g}: {mae} ({trial['seconds']:.0f} s)")
+    report(f"learning rate {trial['lr']:g}, weight decay {trial['weight_decay']:g}: {mae} ({trial['seconds']:.0f} s)")
     return trial
 
 

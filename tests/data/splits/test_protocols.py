@@ -201,7 +201,7 @@ def test_lists_that_name_what_is_not_there_or_twice(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names 2 images \(of 42\) that the dataset lacks, the first is 'gone.jpg'"):
         divide(one, samples([None] * 60), root=tmp_path)
     (tmp_path / "train.txt").write_text("images/50.jpg\n")
-    with pytest.raises(UserError, match="1 images of test also stand in train, the first is 's50'"):
+    with pytest.raises(UserError, match="1 images of test are also in train, the first is 's50'"):
         divide(one, samples([None] * 60), root=tmp_path)
 
 

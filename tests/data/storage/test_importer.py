@@ -68,8 +68,8 @@ def test_a_missing_dataset_says_where_how_and_under_what_licence() -> None:
     message = str(raised.value)
     for part in (
         str(dataset_dir(wanted)),
-        "agebench data add mine PATH",
-        "agebench data get mine",
+        "agebench data import mine PATH",
+        "agebench data download mine",
         "ask its owner",
         "https://example.org/faces",
         "mine alone",
@@ -319,7 +319,7 @@ def test_get_downloads_and_adds(archive: Path) -> None:
 
 def test_get_without_an_open_source_says_how_else() -> None:
     with pytest.raises(
-        UserError, match=r"no open source: ask nicely \(https://example.org\).*agebench data add mine PATH"
+        UserError, match=r"no open source: ask nicely \(https://example.org\).*agebench data import mine PATH"
     ):
         download_dataset(card(how_to_get="ask nicely", homepage="https://example.org"))
 
