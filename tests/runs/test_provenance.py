@@ -129,7 +129,7 @@ def test_a_manifest_from_before_it_named_its_inputs(here: Path, begun: RunDir) -
     with pytest.raises(UserError, match=r"the --exclude list ex\.csv changed"):
         InputTracker(cards).refuse_changed(begun, config)
     begun.write_json("manifest.json", {"finished": True, "samples": [], "model": None})
-    assert InputTracker(cards).refuse_changed(begun, config) == "its manifest says nothing of them"
+    assert InputTracker(cards).refuse_changed(begun, config) == "its manifest does not contain their digests"
 
 
 def test_what_follows_from_a_change_is_not_named_beside_it() -> None:

@@ -125,8 +125,8 @@ def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pyte
     config = resolve_config(cards, [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}}])
     search = module.TuneConfig(images=32, epochs=1, search="optuna", trials=2, run=config)
     ground = prepare_context(config, cards, tmp_path, images=32)
-    first = module._by_optuna(ground, search, 0.001, lambda _: None)
-    assert module._by_optuna(ground, search, 0.001, lambda _: None) == first
+    first = module._by_optuna(ground, search, 0.001)
+    assert module._by_optuna(ground, search, 0.001) == first
     assert len(first) == 2
 
 
