@@ -61,7 +61,7 @@ class AccuracyComparison(ResultModel):
 
     @property
     def is_within(self) -> bool:
-        """Whether the interval of the change lies within the allowed changes."""
+        """True if the interval of the change lies within the allowed changes."""
         low, high = self.change.ci_low, self.change.ci_high
         return low is not None and high is not None and self.allowed[0] <= low and high <= self.allowed[1]
 

@@ -35,7 +35,7 @@ class EstimatorCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether on every test set the change in MAE is smaller than the uncertainty of the run's MAE."""
+        """True if on every test set the change in MAE is smaller than the uncertainty of the run's MAE."""
         return all(comparison.is_within for comparison in self.tests.values())
 
     def to_json(self) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def test_a_run_whose_inputs_changed_neither_goes_on_nor_counts_as_done(
         assert {path: path.read_bytes() for path in begun.path.rglob("*") if path.is_file()} == before
 
 
-def test_an_unchanged_run_counts_as_done_and_so_does_one_whose_data_are_elsewhere(
+def test_unchanged_run_is_done_and_so_is_a_run_without_its_data(
     here: Path, begun: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards, config = load_catalog([here / "cards"]), begun.config()

@@ -102,7 +102,7 @@ def test_image_by_image_leaks_and_strictly_it_does_not() -> None:
 
 
 @pytest.mark.parametrize("official", [None, protocol(kind="official"), protocol(kind="official", column="fold")])
-def test_images_that_an_official_split_says_nothing_of_are_put_aside_with_their_reason(
+def test_images_outside_of_an_official_split_are_rejected_with_a_reason(
     official: Protocol | None,
 ) -> None:
     parts = ["train"] * 30 + ["val"] * 10 + ["test"] * 18 + [None] * 2
