@@ -84,15 +84,15 @@ def _require_true(folder: Path) -> None:
 def _command_of(folder: Path) -> str:
     from agebench.runs.run_dir import RunDir
 
-    return "test" if RunDir(folder).metrics().get("train") is None else "run"
+    return "test" if RunDir(folder).metrics_file().train is None else "run"
 
 
 def _cards_of(folder: Path, catalog: "Catalog") -> "dict[str, DatasetCard]":
     """Return the cards of a run's datasets; print a message for each unknown one."""
     from agebench.runs.run_dir import RunDir
 
-    metrics = RunDir(folder).metrics()
-    names = list(dict.fromkeys([*filter(None, [metrics.get("train")]), *metrics.get("tests", {})]))
+    metrics = RunDir(folder).metrics_file()
+    names = list(dict.fromkeys([*filter(None, [metrics.train]), *metrics.tests]))
     for name in names:
         if name not in catalog.datasets.names():
             print(f"{folder}: '{name}' has no card here, so the record does not name its source", file=sys.stderr)

@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace, plan: "PlannedRun[RunConfig]", catalog: 
     if finished is None:
         return 130
     if arguments.json:
-        print(json.dumps(finished.metrics, indent=2))
+        print(json.dumps(finished.metrics.to_json(), indent=2))
     else:
         from agebench.reports.run import summary
 
@@ -158,7 +158,7 @@ def _execute(
         if folder.finished(config):
             print_already_finished(folder, config, catalog, out)
             broadcast(lambda: False)
-            return FinishedRun(folder.metrics(), folder.path / "report.md")
+            return FinishedRun(folder.metrics_file(), folder.path / "report.md")
         if folder.started() and not arguments.resume and not folder.continues():
             raise UserError(f"{out} holds the beginning of this run; add --resume to continue it, or delete the folder")
         try:
@@ -177,7 +177,7 @@ def _execute(
             if folder.started() and not folder.let_continue():
                 raise DiskFull(f"{error} Add --resume to it.") from error
             raise
-        return FinishedRun(folder.metrics(), folder.path / "report.md")
+        return FinishedRun(folder.metrics_file(), folder.path / "report.md")
 
 
 def _interrupted(folder: "RunDir", out: Path | str) -> str:

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     (plan,) = plans
     finished = _execute(plan.config, catalog, Path(plan.out))
     if arguments.json:
-        print(json.dumps(finished.metrics, indent=2))
+        print(json.dumps(finished.metrics.to_json(), indent=2))
     else:
         from agebench.reports.run import summary
 
@@ -104,4 +104,4 @@ def _execute(config: "ExternalConfig | PublishedConfig", catalog: "Catalog", out
                 from agebench.runs.external import run_external
 
                 run_external(config, catalog, folder)
-    return FinishedRun(folder.metrics(), folder.path / "report.md")
+    return FinishedRun(folder.metrics_file(), folder.path / "report.md")

@@ -119,7 +119,7 @@ def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) ->
     examples = _pixels(opened[names[0]][1], EXAMPLES)
     about, home = folder.manifest(), catalog.datasets.get(config.data.train)
     card = build_card(trained.model, trained.card, home, about, folder.metrics())
-    card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test)}
+    card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test).to_json()}
     calibration = None
     if any(variant.precision == "int8" for variant in plan.variants):
         calibration = _pixels(_calibrating(config, folder, catalog))

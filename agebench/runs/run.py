@@ -209,7 +209,8 @@ class Experiment:
         with self.folder.timed("export_s"):
             train_card = self.data.cards[self.config.data.train]
             content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
-            content |= {"promises": deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)}
+            guarantees = deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)
+            content |= {"promises": guarantees.to_json()}
             path, examples = self.folder.path / "export" / variant.file, example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)
         self.manifest.best_epoch = self.history.best_epoch

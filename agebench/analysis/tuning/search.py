@@ -96,7 +96,21 @@ def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> dict[str, Any]:
     write_text(folder / WINNER, best_config.to_toml())
     history = _full_training(context, best_config, folder)
     lowest = min(history, key=lambda entry: float(entry["val_mae"]))
-    content = {
+    content = _search_entries(config, context) | {
+        **checks,
+        "trials": trials,
+        "best": best,
+        "not_told_apart": statistically_tied_trials(context, best, trials),
+        "long_run": {"history": history, "best_epoch": lowest["epoch"], "val_mae": lowest["val_mae"]},
+        "finished": True,
+    }
+    write_json(folder / RESULT, content)
+    return content
+
+
+def _search_entries(config: TuneConfig, context: SearchContext) -> dict[str, Any]:
+    """Return the entries of tune.json that identify the search."""
+    return {
         "schema": 1,
         "train": config.run.data.train,
         "model": config.run.model.name,
@@ -107,15 +121,7 @@ def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> dict[str, Any]:
             "val": len(context.division.val),
         },
         "search": config.search,
-        **checks,
-        "trials": trials,
-        "best": best,
-        "not_told_apart": statistically_tied_trials(context, best, trials),
-        "long_run": {"history": history, "best_epoch": lowest["epoch"], "val_mae": lowest["val_mae"]},
-        "finished": True,
     }
-    write_json(folder / RESULT, content)
-    return content
 
 
 def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
