@@ -6,22 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from factories import few_card
 
 from agebench.analysis.tuning import trials as trials_module
 from agebench.analysis.tuning.diagnostics import ema, suggest_lr
 from agebench.cli import main
 
-CARD = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-groups = ["gender", "race"]
-[options]
-count = 150
-seed = 11
-"""
+CARD = few_card(150, groups=["gender", "race"], seed=11)
 
 
 @pytest.fixture(scope="module")
