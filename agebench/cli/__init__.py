@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from agebench._version import __version__
 from agebench.cli._help import Parser, complete
 from agebench.errors import AgebenchError, UserError
-from agebench.utils.progress import above_progress, printable, step
+from agebench.utils.progress import above_progress, console_log, printable, step
 from agebench.utils.terminal import printable_streams
 
 # Command -> summary. Module `agebench.cli.<command>` has `add_arguments(parser)` and `run(arguments)`, which returns the
@@ -138,7 +138,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return UserError.exit_code
     arguments = parser.parse_args(argv)
     try:
-        with above_progress(), step(f"agebench {arguments.command}"):
+        with above_progress(), console_log(), step(f"agebench {arguments.command}"):
             code = int(arguments.run(arguments))
         return code if _flushed() else 1
     except AgebenchError as error:

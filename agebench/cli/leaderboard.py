@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.site, "--site")
     if arguments.out or arguments.format == "markdown":
         check_file(arguments.out or Path("reports/LEADERBOARD.md"))
-    records, catalogue = read_records(arguments.results), load_cards(arguments)
+    records, catalog = read_records(arguments.results), load_cards(arguments)
     gc.freeze()  # the records stay in memory: exclude their million values from garbage collection
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not records:
         raise UserError(f"{arguments.results}: contains no record; `agebench results add RUN` makes one")
     rows = group_into_systems(parse_record(record, path) for path, record in records.items())
-    published = catalogue.suites.get(arguments.published).published
+    published = catalog.suites.get(arguments.published).published
     if arguments.site:
         from agebench.leaderboard.site import write_site
 

@@ -35,11 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.runs.run_dir import RunDir
 
     record = read_record(arguments.record)
-    catalogue = load_cards(arguments)
-    config = reproduce.config_of(record, catalogue, device=arguments.device, source=str(arguments.record))
+    catalog = load_cards(arguments)
+    config = reproduce.config_of(record, catalog, device=arguments.device, source=str(arguments.record))
     folder = RunDir(arguments.out or Path("runs") / f"{REPRODUCTION_PREFIX}{record['id']}")
     finished = folder.finished(config)
-    differing = list(reproduce.input_differences(record, config, catalogue))
+    differing = list(reproduce.input_differences(record, config, catalog))
     for difference in differing:
         print(f"differs: {difference}", file=sys.stderr)
     if differing and not arguments.force:
@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
             "--force runs it all the same"
         )
     if finished:
-        print_already_finished(folder, config, catalogue, folder.path)
+        print_already_finished(folder, config, catalog, folder.path)
     else:
-        _repeat(config, catalogue, folder, arguments)
+        _repeat(config, catalog, folder, arguments)
     verdicts = reproduce.reproduction_verdicts(record, folder.path)
     verdict = reproduce.worst_verdict(verdicts)
     summary = {
@@ -64,18 +64,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if verdict == reproduce.OUTSIDE else 0
 
 
-def _repeat(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespace) -> None:
+def _repeat(config: Any, catalog: Any, folder: Any, arguments: argparse.Namespace) -> None:
     from agebench.config.run import RunConfig
 
     with folder.locked():
         if isinstance(config, RunConfig):
             from agebench.runs.run import run as do_run
 
-            do_run(config, catalogue, folder, quiet=arguments.json)
+            do_run(config, catalog, folder, quiet=arguments.json)
         else:
             from agebench.runs.external import run_external
 
-            run_external(config, catalogue, folder)
+            run_external(config, catalog, folder)
 
 
 def _to_text(summary: dict[str, Any]) -> str:

@@ -50,11 +50,11 @@ def _add(arguments: argparse.Namespace) -> int:
     from agebench.utils.io import check_folder
 
     check_folder(arguments.results, "--results")
-    catalogue = load_cards(arguments)
+    catalog = load_cards(arguments)
     written = {}
     for folder in arguments.runs:
         _require_true(folder)
-        known = _cards_of(folder, catalogue)
+        known = _cards_of(folder, catalog)
         written[str(folder)] = str(write_record(folder, arguments.results, known, initial_weight_digests(folder)))
         if not arguments.json:
             print(written[str(folder)])
@@ -84,19 +84,19 @@ def _require_true(folder: Path) -> None:
 def _command_of(folder: Path) -> str:
     from agebench.runs.run_dir import RunDir
 
-    return "test" if RunDir(folder).metrics().get("train") is None else "run"
+    return "test" if RunDir(folder).metrics_file().train is None else "run"
 
 
-def _cards_of(folder: Path, catalogue: "Catalog") -> "dict[str, DatasetCard]":
+def _cards_of(folder: Path, catalog: "Catalog") -> "dict[str, DatasetCard]":
     """Return the cards of a run's datasets; print a message for each unknown one."""
     from agebench.runs.run_dir import RunDir
 
-    metrics = RunDir(folder).metrics()
-    names = list(dict.fromkeys([*filter(None, [metrics.get("train")]), *metrics.get("tests", {})]))
+    metrics = RunDir(folder).metrics_file()
+    names = list(dict.fromkeys([*filter(None, [metrics.train]), *metrics.tests]))
     for name in names:
-        if name not in catalogue.datasets.names():
+        if name not in catalog.datasets.names():
             print(f"{folder}: '{name}' has no card here, so the record does not name its source", file=sys.stderr)
-    return {name: catalogue.datasets.get(name) for name in names if name in catalogue.datasets.names()}
+    return {name: catalog.datasets.get(name) for name in names if name in catalog.datasets.names()}
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     parser.add_argument("--model", metavar="NAME", help="a model card, see `agebench list models`")
-    parser.add_argument("--pretrained", metavar="FILE", help="the checkpoint that the authors of a zoo model published")
+    parser.add_argument(
+        "--pretrained", metavar="FILE", help="the checkpoint that the authors of a built-in architecture published"
+    )
     parser.add_argument(
         "--test", metavar="DATASET", action="append", help="a dataset; all of its images are tested (repeatable)"
     )
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     (plan,) = plans
     finished = _execute(plan.config, catalog, Path(plan.out))
     if arguments.json:
-        print(json.dumps(finished.metrics, indent=2))
+        print(json.dumps(finished.metrics.to_json(), indent=2))
     else:
         from agebench.reports.run import summary
 
@@ -102,4 +104,4 @@ def _execute(config: "ExternalConfig | PublishedConfig", catalog: "Catalog", out
                 from agebench.runs.external import run_external
 
                 run_external(config, catalog, folder)
-    return FinishedRun(folder.metrics(), folder.path / "report.md")
+    return FinishedRun(folder.metrics_file(), folder.path / "report.md")

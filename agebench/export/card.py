@@ -16,7 +16,7 @@ from agebench.models.age_model import AgeModel
 KIND = "agebench-export"
 INTENDED_USE = (
     "Research on age estimation: measuring and comparing estimators, also by group, before anything is built on them. An estimate "
-    "is not a person's age: the figures say how far off it is, and for whom it is worse. Not meant for decisions about a "
+    "is not a person's age: the metrics describe its error, overall and by group. Not meant for decisions about a "
     "single person (access, asylum, law, medicine, employment), nor for faces of people who have not agreed."
 )
 BODIES = (
@@ -107,7 +107,7 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "text": (
             f"uint8 RGB faces (N, 3, H, W), H and W from {INPUT_SIDE_RANGE[0]} to {INPUT_SIDE_RANGE[1]}, best "
             f"{card.size} x {card.size}, framed like the "
-            f"training faces: eye centres at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
+            f"training faces: eye centers at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
             f"{BODIES * card.bodies}"
         ),
     }

@@ -14,7 +14,7 @@ from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError
 from agebench.estimators.exported.base import INPUT_SIDE_RANGE, ExportedFile
 from agebench.estimators.exported.loading import open_exported
-from agebench.export.accuracy_check import AccuracyCheckFailed
+from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison
 from agebench.export.wrapper import ExportWrapper, SaveFn
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
@@ -28,8 +28,8 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "
 # Combinations that cannot be exported -> the reason.
 UNSUPPORTED = {
     ("onnx", "bf16"): "onnxruntime has no convolutions in bf16 on CPUs",
-    ("torchscript", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
-    ("pt2", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
+    ("torchscript", "int8"): "PyTorch's own quantization is no longer part of it; int8 is written as onnx",
+    ("pt2", "int8"): "PyTorch's own quantization is no longer part of it; int8 is written as onnx",
 }
 # Number of faces that are also checked at another size than the network's.
 _RESIZED = 8
@@ -48,8 +48,8 @@ class ExportVariant:
         return f"model{'' if self.precision == 'fp32' else '.' + self.precision}{SUFFIXES[self.kind]}"
 
 
-# Checks a file before it is kept and returns entries for its card; raises to reject it.
-AccuracyCheck = Callable[[ExportedFile], dict[str, Any]]
+# Checks a file before it is kept and returns its comparisons by test set for the card; raises to reject it.
+AccuracyCheck = Callable[[ExportedFile], dict[str, AccuracyComparison]]
 
 
 def write_export(
@@ -90,7 +90,8 @@ def write_export(
         save(temporary, card)
         file = open_exported(temporary, trusted=True)
         card |= {"checked": compare(plain, architecture, examples, file, exact=variant.precision == "fp32")}
-        card |= judge(file)
+        if accuracy := judge(file):
+            card |= {"accuracy": {name: comparison.to_json() for name, comparison in accuracy.items()}}
         save(temporary, card)
     return card
 

@@ -43,9 +43,9 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     estimator = RunEstimator(run, cards, "cpu")
     with suppress(CalibrationError):
         estimator.interval(0.9)  # predicts the validation part if the run did not keep its predictions
-    card = dict(estimator.info.card) | {
-        "promises": deployment_guarantees(folder, estimator.info.card["training"]["dataset"], folder.metrics()["tests"])
-    }
+    home = estimator.info.card["training"]["dataset"]
+    guarantees = deployment_guarantees(folder, home, folder.metrics_file().tests)
+    card = dict(estimator.info.card) | {"promises": guarantees.to_json()}
     text = model_card(card, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
     copied = [

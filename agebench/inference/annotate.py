@@ -16,22 +16,22 @@ _PLAIN, _OVER, _CHECK = (0, 114, 178), (0, 125, 92), (190, 75, 0)
 _JPEG_QUALITY = 92
 
 
-def annotate(picture: Image.Image, faces: Sequence[FacePrediction], challenge: float | None = None) -> Image.Image:
+def annotate(image: Image.Image, faces: Sequence[FacePrediction], challenge: float | None = None) -> Image.Image:
     """Return a copy of an RGB image with each face's box, age and interval.
 
     Args:
-        picture: the image.
+        image: the image.
         faces: the predictions for it.
         challenge: challenge age, years; each face then also has `over` or `check`. None: no gate.
     """
-    drawn = picture.copy()
+    drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
     for face in faces:
         color = {"over": _OVER, "check": _CHECK}.get(gate_decision(face, challenge) or "", _PLAIN)
-        box = face.box or (0.0, 0.0, float(picture.width), float(picture.height))
+        box = face.box or (0.0, 0.0, float(image.width), float(image.height))
         if face.box:
-            pen.rectangle(box, outline=color, width=max(2, round(min(picture.size) / 200)))
-        _label(pen, picture.size, box, face_caption(face, challenge), color)
+            pen.rectangle(box, outline=color, width=max(2, round(min(image.size) / 200)))
+        _label(pen, image.size, box, face_caption(face, challenge), color)
     return drawn
 
 
@@ -50,14 +50,14 @@ def face_caption(face: FacePrediction, challenge: float | None = None) -> str:
     return f"{math.floor(10 * face.age) / 10:.1f}{interval} {decision}" if decision else f"{face.age:.0f}{interval}"
 
 
-def save_picture(picture: Image.Image, file: Path | IO[bytes]) -> None:
+def save_image(image: Image.Image, file: Path | IO[bytes]) -> None:
     """Save an image as JPEG.
 
     Args:
-        picture: the image.
+        image: the image.
         file: a path or an open file.
     """
-    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+    image.save(file, "JPEG", quality=_JPEG_QUALITY)
 
 
 def _label(

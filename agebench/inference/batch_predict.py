@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from agebench.errors import ImageRejectedError
-from agebench.inference.annotate import annotate, save_picture
-from agebench.inference.face_extraction import AlignMode, open_picture
+from agebench.inference.annotate import annotate, save_image
+from agebench.inference.face_extraction import AlignMode, load_image
 from agebench.inference.input_sources import InputItem, camera_number
 from agebench.inference.predictor import DEFAULT_COVERAGE, ImageResult, Predictor
 from agebench.inference.video import Frame, VideoWriter, open_video
@@ -113,14 +113,14 @@ class PredictSummary:
     """Counts over all inputs.
 
     Attributes:
-        pictures: number of images and frames.
+        images: number of images and frames.
         faces: number of faces with an age.
         without: number of images without an age.
         reason: the first such image, with the reason.
         videos: timing of each video.
     """
 
-    pictures: int = 0
+    images: int = 0
     faces: int = 0
     without: int = 0
     reason: str = ""
@@ -133,7 +133,7 @@ class PredictSummary:
             result: the predictions for it.
             name: its name, for messages.
         """
-        self.pictures += 1
+        self.images += 1
         error = result.faces[0].error
         self.faces += 0 if error else len(result.faces)
         self.without += bool(error)
@@ -152,7 +152,7 @@ def predict_all(
         write: called with each image's rows as soon as they are available.
 
     Raises:
-        AgebenchError: a video cannot be opened, the detector fails, a picture cannot be written.
+        AgebenchError: a video cannot be opened, the detector fails, an image cannot be written.
     """
     summary, names = PredictSummary(), _FreeNames()
     for item in inputs:
@@ -172,7 +172,7 @@ class _FreeNames:
 
     def free(self, folder: Path, name: str, suffix: str) -> Path:
         """Return `folder/<stem of name><suffix>`, or the first of -2, -3, … that does not exist; write it before the next call."""
-        stem = Path(name).stem or "picture"
+        stem = Path(name).stem or "image"
         number = self._next.get(stem + suffix, 1)
         while os.path.lexists(path := folder / f"{stem}{f'-{number}' * (number > 1)}{suffix}"):
             number += 1
@@ -196,9 +196,9 @@ def _images(
         if options.draw is not None:
             # The image is read again, because keeping all images until their predictions arrive would fill memory.
             with suppress(ImageRejectedError, OSError):
-                picture = open_picture(name)
+                image = load_image(name)
                 with atomic_write(names.free(options.draw, name, ".jpg")) as file:
-                    save_picture(annotate(picture, result.faces, options.challenge), file)
+                    save_image(annotate(image, result.faces, options.challenge), file)
 
 
 def _video(

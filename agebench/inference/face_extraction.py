@@ -57,7 +57,7 @@ class FaceExtractor:
         """Extract the faces of each image; an unusable image has a reason instead.
 
         Args:
-            images: paths, bytes, PIL images or arrays, see `open_picture`.
+            images: paths, bytes, PIL images or arrays, see `load_image`.
 
         Raises:
             AgebenchError: the detector is missing or fails.
@@ -70,7 +70,7 @@ class FaceExtractor:
         clock = _Clock()
         boxes: list[Box | None]
         try:
-            image = open_picture(source)
+            image = load_image(source)
             clock.lap("decode")
             if search is None:
                 faces, boxes = [align_or_crop(image, self.spec)], [None]
@@ -122,7 +122,7 @@ class _Search:
         ]
 
 
-def open_picture(source: Any) -> Image.Image:
+def load_image(source: Any) -> Image.Image:
     """Open an image as upright RGB.
 
     Args:
@@ -157,7 +157,7 @@ def open_picture(source: Any) -> Image.Image:
     return Image.fromarray(source).convert("RGB")
 
 
-def check_picture(source: Any, position: int) -> None:
+def check_image(source: Any, position: int) -> None:
     """Check that an item can be an image.
 
     Args:
@@ -172,7 +172,7 @@ def check_picture(source: Any, position: int) -> None:
         if source.dtype != np.uint8 or not (is_gray or is_rgb) or not source.size:
             raise UserError(
                 f"image {position}: an array of shape {source.shape} and type {source.dtype}; it must be (H, W, 3) RGB or "
-                "(H, W) grey, uint8"
+                "(H, W) gray, uint8"
             )
     elif not isinstance(source, str | Path | bytes | Image.Image):
         raise UserError(

@@ -52,7 +52,7 @@ def format_summary(summary: PredictSummary) -> str:
     Args:
         summary: the counts.
     """
-    text = f"{format_count(summary.faces)} faces in {format_count(summary.pictures)} pictures"
+    text = f"{format_count(summary.faces)} faces in {format_count(summary.images)} images"
     return text + (
         f"; {format_count(summary.without)} without an age, the first {summary.reason}" if summary.without else ""
     )

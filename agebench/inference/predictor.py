@@ -14,7 +14,7 @@ from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR as DEFAULT_DETECTOR
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
-from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_picture
+from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_image
 from agebench.metrics.guarantees import CalibrationError
 from agebench.registry.catalog import Catalog
 from agebench.runs.estimators import load_estimator
@@ -322,13 +322,13 @@ def _kind(image: Any) -> str:
     """Classify an image. PIL images stay in this process: a damaged one, opened lazily, would fail on the way to another."""
     if isinstance(image, str | Path):
         return "path"
-    return "picture" if isinstance(image, Image.Image) else "memory"
+    return "image" if isinstance(image, Image.Image) else "memory"
 
 
 def _division(kind: str, extractor: FaceExtractor, workers: int | None) -> dict[str, int]:
     """Return the arguments of `parallel_map` for images of one kind; at most `_MAX_IN_MEMORY` images or one chunk are held."""
     mode = extractor.spec.mode
-    workers = 1 if kind == "picture" else workers or available_cores()
+    workers = 1 if kind == "image" else workers or available_cores()
     if kind == "path":
         chunk = _CHUNK[mode] if extractor.every == 1 else extractor.every
         return {"workers": workers, "chunk": chunk, "min_items": _MIN_PARALLEL[mode]}
@@ -342,7 +342,7 @@ def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(images, str | Path | bytes):
         raise UserError(f"images = {str(images)[:80]!r}: give a list of images, also of one")
     for position, image in enumerate(images):
-        check_picture(image, position)
+        check_image(image, position)
         yield (str(image) if isinstance(image, str | Path) else f"#{position}"), image
 
 

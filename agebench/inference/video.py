@@ -147,19 +147,19 @@ class VideoWriter:
         self._rate = rate
         self._stream: Any = None
 
-    def write(self, picture: Image.Image) -> None:
+    def write(self, image: Image.Image) -> None:
         """Write one frame, resized to the first frame's size; sides are even, because colors have half the resolution.
 
         Args:
-            picture: the frame.
+            image: the frame.
         """
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=self._rate, options={"preset": "veryfast"})
-            self._stream.width, self._stream.height = (max(2, side - side % 2) for side in picture.size)
+            self._stream.width, self._stream.height = (max(2, side - side % 2) for side in image.size)
             self._stream.pix_fmt = "yuv420p"
         size = (self._stream.width, self._stream.height)
-        picture = picture if picture.size == size else picture.resize(size)
-        frame = _import_av().VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        image = image if image.size == size else image.resize(size)
+        frame = _import_av().VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:

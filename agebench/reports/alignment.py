@@ -1,4 +1,4 @@
-"""The report of `agebench data faces`: failures of the face alignment by group, with images before and after."""
+"""The report of `agebench data align`: failures of the face alignment by group, with images before and after."""
 
 from collections.abc import Mapping
 from pathlib import Path

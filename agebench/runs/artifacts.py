@@ -35,7 +35,7 @@ VALIDATION = "validation.parquet"
 
 
 def save_samples(folder: RunDir, splits: FoldSplits, audited: Mapping[str, Samples]) -> None:
-    """Write samples/<dataset>-<split>.parquet, and samples/quarantined.parquet with the rejected images.
+    """Write samples/<dataset>-<split>.parquet, and `samples/quarantined.parquet` with the rejected images.
 
     Several folds share samples/<dataset>-folds.parquet, in which a column a fold names each image's split. The lists of a
     protocol are written to lists/.
@@ -54,11 +54,11 @@ def save_samples(folder: RunDir, splits: FoldSplits, audited: Mapping[str, Sampl
         folder.write_table(f"samples/{splits.train_dataset}-folds.parquet", table.join(splits.folds.to_frame()))
     if splits.folds.protocol != DEFAULT:
         write_split_files(folder.path / "lists", splits.folds)
-    _save_rejected(folder, [*audited.items(), *splits.quarantined().items()])
+    _save_rejected(folder, [*audited.items(), *splits.rejected().items()])
 
 
 def save_tests(folder: RunDir, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
-    """Write samples/<dataset>-test.parquet and samples/quarantined.parquet of a test without training.
+    """Write samples/<dataset>-test.parquet and `samples/quarantined.parquet` of a test without training.
 
     Args:
         folder: the test's folder.
@@ -129,7 +129,7 @@ def samples_metadata(splits: FoldSplits, audited: Mapping[str, Samples]) -> dict
         splits: the division of each fold, after faces were prepared.
         audited: dataset -> audited samples, before they were split.
     """
-    counts, split_rejections, folds = {}, splits.quarantined(), splits.folds
+    counts, split_rejections, folds = {}, splits.rejected(), splits.folds
     for name, samples in audited.items():
         later = [split_rejections[name]] if name in split_rejections else []
         entry = _base_counts(samples, later)

@@ -44,7 +44,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
-        # The floor that a model must beat: the training set's median age, whatever the face; each fold has its own.
+        # The baseline predicts the training set's median age for every face; each fold has its own.
         medians = [float(ages.median()) for ages in trained]
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))

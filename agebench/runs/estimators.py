@@ -69,7 +69,7 @@ class RunEstimator(BaseEstimator):
         folds = folder.metrics().get("protocol", {}).get("folds", 1)
         if folds > 1:
             raise UserError(f"{path}: this run has {folds} models, one a fold, and none of them is the run's")
-        self._config, self.network = load_run(folder, device, stranger=not trusted)
+        self._config, self.network = load_run(folder, device, trusted=trusted)
         self._metrics = folder.metrics()
         self._intervals: dict[float, dict[str, Any]] = {}
         spec = self.network.input_spec

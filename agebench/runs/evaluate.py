@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,7 +14,7 @@ from agebench.errors import UserError
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
-from agebench.metrics.schema import MetricsFile
+from agebench.metrics.schema import MetricsFile, TestResult
 from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import (
@@ -97,21 +96,30 @@ def evaluate_model(
         table = predictions[name] = predictions_table(test, estimates, model.classes)
         _refuse_absurd(table, config.model.name, name)
         save_predictions(folder, name, table, estimates.probs)
-        settings: dict[str, Any] = {
-            "groups": test.groups,
-            "resamples": config.evaluate.resamples,
-            "seed": config.seed,
-        }
         with folder.timed("evaluate_s"):
-            changes: dict[str, Any] = {
-                "training_overlap": model.contamination(name),
-                # The baseline of a test without a training set: the test set's own median age, which no model is given.
-                "baseline_mae": float((table["age"] - table["age"].median()).abs().mean()),
-            }
-            tasks = evaluate_tasks(table, list(model.classes), **settings)
-            metrics[name] = evaluate(table, **settings).model_copy(update=changes | ({"tasks": tasks} if tasks else {}))
+            metrics[name] = _evaluate_test(config, model, name, table, test.groups)
     content = MetricsFile(train=None, tests=metrics)
     return evaluate_and_report(folder, manifest, content, lambda: predictions, data.samples, faces)
+
+
+def _evaluate_test(
+    config: ExternalConfig | PublishedConfig,
+    model: EvaluatedModel,
+    name: str,
+    table: pd.DataFrame,
+    groups: Sequence[str],
+) -> TestResult:
+    """Compute the metrics of one test set, and of the auxiliary targets.
+
+    The baseline of a test without a training set is the test set's own median age, which no model receives.
+    """
+    resamples, seed = config.evaluate.resamples, config.seed
+    tasks = evaluate_tasks(table, list(model.classes), groups=groups, resamples=resamples, seed=seed)
+    baseline = float((table["age"] - table["age"].median()).abs().mean())
+    changes = {"training_overlap": model.contamination(name), "baseline_mae": baseline} | (
+        {"tasks": tasks} if tasks else {}
+    )
+    return evaluate(table, groups=groups, resamples=resamples, seed=seed).model_copy(update=changes)
 
 
 def _refuse_absurd(table: pd.DataFrame, model: str, test: str) -> None:

@@ -27,7 +27,7 @@ class ExclusionList(_ManifestTable):
 
 
 class SampleCounts(_ManifestTable):
-    """How many images of one dataset went where. Of several folds, train and val are means over the folds."""
+    """Numbers of images of one dataset, by use; with several folds, train and val are means over the folds."""
 
     read: int
     quarantined: dict[str, int] = Field(description="title of a reason -> rejected images")
@@ -42,7 +42,7 @@ class SampleCounts(_ManifestTable):
 
 
 class FacesRecord(_ManifestTable):
-    """How the faces were prepared."""
+    """Settings and results of the face preparation."""
 
     size: int = Field(description="side of a crop, pixels")
     coverage: float

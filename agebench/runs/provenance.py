@@ -124,7 +124,7 @@ class InputTracker:
             UserError: an input differs from the folder's manifest.
         """
         if not any(_recorded_inputs(folder.manifest()).values()):
-            return "its manifest says nothing of them"
+            return "its manifest does not contain their digests"
         # Runs that differ in the recipe alone share their inputs.
         weights = config.model.source if isinstance(config, ExternalConfig) else config.pretrained
         key = (config.data, config.faces, config.model.size, config.model.bodies, config.seed, weights)

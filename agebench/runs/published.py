@@ -1,4 +1,4 @@
-"""Test a zoo model with the weights that its authors published."""
+"""Test a built-in architecture with the weights that its authors published."""
 
 from pathlib import Path
 
@@ -96,6 +96,6 @@ def published_metadata(config: PublishedConfig, weights: WeightsSource) -> Model
         format=str(weights),
         source=Path(config.pretrained).name,
         file_sha256=model_digest(config),
-        training_data=config.published.data or "unknown to agebench; the paper says it",
+        training_data=config.published.data or "unknown to agebench; see the paper",
         licence="of the weights: see their source",
     )

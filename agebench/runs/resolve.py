@@ -79,7 +79,7 @@ def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalCo
         if not isinstance(card, ExternalCard):
             raise UserError(
                 f"model '{card.name}' has to be trained first: agebench run --train DATASET --test DATASET --model {card.name} "
-                "(of models of the zoo, --pretrained FILE tests their authors' weights)"
+                "(for built-in architectures, --pretrained FILE tests their authors' weights)"
             )
         base = {"model": card.model_dump(mode="json")}
     crop_scale = deep_merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)
@@ -94,13 +94,13 @@ def resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> Published
         layers: settings in rising order of precedence.
 
     Raises:
-        UserError: no model is named, the model is not of the zoo, an unknown dataset, or a wrong key or value.
+        UserError: no model is named, the model is no built-in architecture, an unknown dataset, or a wrong key or value.
     """
     settings, table = _model_settings(layers)
     card = catalog.models.get(table["name"])
     if isinstance(card, ExternalCard) or card.backbone not in architectures.NAMES:
         raise UserError(
-            f"--pretrained is for the models of the zoo ({', '.join(architectures.NAMES)}), whose authors published weights; "
+            f"--pretrained is for the built-in architectures ({', '.join(architectures.NAMES)}), whose authors published weights; "
             f"'{card.name}' is none of them"
         )
     base = {"model": card.architecture.model_dump(mode="json"), "published": card.published.model_dump(mode="json")}

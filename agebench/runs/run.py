@@ -1,7 +1,7 @@
 """One run, from cards to report. `run` lists its steps in order."""
 
 import copy
-import sys
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,8 @@ from agebench.training.frozen_features import frozen_features
 from agebench.training.prediction import predict
 from agebench.training.trainer import History, Trainer, configure_model
 from agebench.types import WeightsKind, WeightsSource
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = False) -> RunResult:
@@ -207,7 +209,8 @@ class Experiment:
         with self.folder.timed("export_s"):
             train_card = self.data.cards[self.config.data.train]
             content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
-            content |= {"promises": deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)}
+            guarantees = deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)
+            content |= {"promises": guarantees.to_json()}
             path, examples = self.folder.path / "export" / variant.file, example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)
         self.manifest.best_epoch = self.history.best_epoch
@@ -319,7 +322,7 @@ def cross_validate(
             fold_dir.mark_fold_done(splits.folds.names[fold], history.epochs)
             if not quiet:
                 best_mae = history.epochs[history.best_epoch - 1]["val_mae"]
-                print(f"fold {fold + 1}/{len(splits)}: validation MAE {best_mae:.2f}", file=sys.stderr)
+                logger.info("fold %d/%d: validation MAE %.2f", fold + 1, len(splits), best_mae)
         combined_history.epochs += history.epochs
     return combined_history
 

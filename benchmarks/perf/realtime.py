@@ -60,7 +60,7 @@ def main() -> None:
                     search=search, every=every, frames=options.frames, draw=Path(folder, "drawn"), level=None
                 )
                 done = predict_all(predictor, [InputItem("video", (film,), 1)], job, lambda rows: None)
-                print(f"--search {search} --every {every}: {done.faces / done.pictures:.2f} faces a frame")
+                print(f"--detect-size {search} --detect-every {every}: {done.faces / done.images:.2f} faces a frame")
                 print(f"  video:  {format_timing(done.videos[0]).removeprefix(f'{film}: ')}")
                 print(f"  camera: {camera_in_words(predictor, job, film)}", flush=True)
         threads = f"{torch.get_num_threads()} thread(s), {len(os.sched_getaffinity(0))} core(s)"

@@ -99,7 +99,7 @@ def test_stress_and_explain_take_a_card_and_a_file(
     registry: Path, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("captum")
-    shared = ["--test", "few", "--registry", str(registry), "--device", "cpu", "--json", "--trusted"]
+    shared = ["--test", "few", "--registry", str(registry), "--device", "cpu", "--json", "--allow-code-execution"]
     stress = ["--resamples", "0", "--corruption", "blur"]
     found = {}
     for model in ("brightness", str(small_run / "export" / "model.ts"), str(small_run)):

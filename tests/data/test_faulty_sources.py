@@ -225,7 +225,7 @@ def test_utkface_names_that_a_browser_changed(tmp_path: Path, name: str) -> None
     assert (column(samples, "sample_id"), column(samples, "age")) == (["26_1_0_20170116184024662"], [26])
 
 
-# What `data add` and `data check` say
+# What `data import` and `data verify` say
 
 
 def test_many_rejected_rows_are_said_first(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_list_of_another_column_says_nothing_of_the_rest(root: Path) -> None:
         ({"lists": {"split": {"train": "people.csv"}}}, r"people\.csv: not one of its lines is an image"),
         (
             {"lists": {"split": {"train": "train.txt", "test": "all.txt"}}},
-            r"stands in two lists of split: train\.txt and all",
+            r"is in two lists of split: train\.txt and all",
         ),
         ({"tables": [{**PEOPLE, "file": "no.csv"}]}, r"no table 'no\.csv' in it"),
         ({"tables": [{**PEOPLE, "by": "name"}]}, r"no column 'path' for path; there are who, sex, tone"),

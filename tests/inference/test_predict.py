@@ -210,10 +210,10 @@ def test_only_a_level_that_was_asked_for_is_refused(
 ) -> None:
     few = without_digests(Path(shutil.copytree(run, tmp_path / "few")))
     pd.read_parquet(run / "validation.parquet").head(8).to_parquet(few / "validation.parquet")
-    assert set(deployment_guarantees(RunDir(few), "few", ["few"])["intervals"]) == {"0.5", "0.8"}
+    assert set(deployment_guarantees(RunDir(few), "few", ["few"]).intervals or ()) == {"0.5", "0.8"}
     table = rows(few, tmp_path, str(folder / "0.png"))
     assert table[["low", "high"]].isna().all(axis=None)
-    assert "--level 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
+    assert "--coverage 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
     for level, said in (("0.9", "it needs 9 or more"), ("0", "must lie between 0 and 1")):
         assert main(["predict", str(few), str(folder / "0.png"), "--align", "none", "--coverage", level]) == 2
         assert said in capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_only_a_level_that_was_asked_for_is_refused(
         assert " people" not in format_interval(model.interval(0.8))
         del intervals["0.9"]
         assert model.predict([folder / "0.png"], faces="none")["low"].isna().all()
-        with pytest.raises(UserError, match=r"--level 0.85: the card of .* knows only 0.5, 0.8;"):
+        with pytest.raises(UserError, match=r"--coverage 0.85: the card of .* knows only 0.5, 0.8;"):
             model.predict([folder / "0.png"], faces="none", level=0.85)
 
 
@@ -374,7 +374,7 @@ def test_few_frames_are_held(every: int) -> None:
     assert how["workers"] * how["prefetch"] * every <= max(32, every)
     assert (how["workers"] > 1) == (every <= 16)
     assert predictor._division("memory", finder, 1)["workers"] == 1
-    assert predictor._division("picture", finder, 64)["workers"] == 1
+    assert predictor._division("image", finder, 64)["workers"] == 1
 
 
 def test_a_video_is_rows_of_frames_and_a_drawn_video(
@@ -488,7 +488,7 @@ def test_models_that_cannot_be_asked(run: Path, tmp_path: Path, capsys: pytest.C
         file.truncate(9 * 1024**3)  # sparse: it takes no room
     for model, *said in (
         (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/models.md"),
-        (run / "export" / "model.ts", "a .ts file is a program", "--trusted"),
+        (run / "export" / "model.ts", "a .ts file is a program", "--allow-code-execution"),
         (another, "a checkpoint of another model", "is (1,) in the file and (2,) in the model"),
         (huge, "9,663,676,416 bytes are more than a checkpoint may have"),
         ("tiny", "has to be trained first", "agebench run --train"),

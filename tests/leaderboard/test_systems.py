@@ -75,7 +75,7 @@ def trained_on(train: str, head: str, mae: float, **fingerprints: str) -> dict[s
     return one
 
 
-def test_a_system_is_ranked_only_beside_those_tested_on_the_same_images_in_the_same_role() -> None:
+def test_system_is_ranked_only_beside_those_of_the_same_images_and_role() -> None:
     whole = {"utk": "11", "fgnet": "22"}
     records = [trained_on(train, head, mae, **whole) for train in whole for mae, head in enumerate("abc", 3)]
     found = rank_systems(group_into_systems(records))

@@ -150,7 +150,7 @@ def test_the_verdict_says_when_the_gap_is_one_of_ages():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 9), st.sampled_from([1, 10, 30]))
-def test_comparable_leaves_out_the_smallest_group_until_half_of_the_rows_are_in_strata(seed, n_groups, minimum):
+def test_comparable_groups_drop_the_smallest_until_half_of_the_rows_count(seed, n_groups, minimum):
     rng = np.random.default_rng(seed)
     codes = rng.choice(n_groups, 600, p=rng.dirichlet(np.ones(n_groups))) - int(rng.random() < 0.3)
     years = np.clip(np.round(rng.gamma(3, 10, 600) + 5 * codes), 0, None).astype(int)

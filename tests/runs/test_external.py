@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from factories import few_card
 
 from agebench.cli import main
 from agebench.estimators.external.base import estimate
@@ -14,17 +15,7 @@ from agebench.plugins.testing.model import synthetic_faces
 from agebench.registry.catalog import load_catalog
 from agebench.runs.published import contamination
 
-DATASET = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-groups = ["gender"]
-[options]
-count = 60
-seed = 11
-"""
+DATASET = few_card(60, groups=["gender"], seed=11)
 MODEL = """
 name = "theirs"
 kind = "external"

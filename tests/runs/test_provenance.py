@@ -111,7 +111,7 @@ def test_a_run_whose_inputs_changed_neither_goes_on_nor_counts_as_done(
         assert {path: path.read_bytes() for path in begun.path.rglob("*") if path.is_file()} == before
 
 
-def test_an_unchanged_run_counts_as_done_and_so_does_one_whose_data_are_elsewhere(
+def test_unchanged_run_is_done_and_so_is_a_run_without_its_data(
     here: Path, begun: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards, config = load_catalog([here / "cards"]), begun.config()
@@ -129,7 +129,7 @@ def test_a_manifest_from_before_it_named_its_inputs(here: Path, begun: RunDir) -
     with pytest.raises(UserError, match=r"the --exclude list ex\.csv changed"):
         InputTracker(cards).refuse_changed(begun, config)
     begun.write_json("manifest.json", {"finished": True, "samples": [], "model": None})
-    assert InputTracker(cards).refuse_changed(begun, config) == "its manifest says nothing of them"
+    assert InputTracker(cards).refuse_changed(begun, config) == "its manifest does not contain their digests"
 
 
 def test_what_follows_from_a_change_is_not_named_beside_it() -> None:

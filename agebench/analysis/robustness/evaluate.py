@@ -153,12 +153,23 @@ def robustness_metrics(
         {"value": metric.value, "low": metric.ci_low, "high": metric.ci_high}
         for metric in metric_values(layout.keys(n_sets), bootstrap).values()
     )
-    overall = layout.entry(values)
+    entries = _overall_entries(layout.entry(values), corruptions)
+    groups = {grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets}
+    method = {
+        "interval": "bca",
+        "level": 0.95,
+        "resamples": int(bootstrap.resampled.shape[1]),
+        "resampled": "subjects" if has_subjects else "images",
+        "seed": seed,
+    }
+    n_subjects = int(table["subject"].nunique()) if has_subjects else None
+    return {"schema": SCHEMA, "n": len(table), "subjects": n_subjects, **entries, "groups": groups, "method": method}
+
+
+def _overall_entries(overall: Any, corruptions: Sequence[Corruption]) -> dict[str, Any]:
+    """Return the entries of all images together: summary, unchanged faces, corruptions and consistency."""
     consistency = {name: overall["conditions"].pop(name) for name in CONSISTENCY_TRANSFORMS}
     return {
-        "schema": SCHEMA,
-        "n": len(table),
-        "subjects": int(table["subject"].nunique()) if has_subjects else None,
         "summary": {
             "relative_error": overall["relative"],
             "change": overall["change"],
@@ -172,16 +183,6 @@ def robustness_metrics(
             for corruption in corruptions
         },
         "consistency": {name: {"change": entry["change"]} for name, entry in consistency.items()},
-        "groups": {
-            grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets
-        },
-        "method": {
-            "interval": "bca",
-            "level": 0.95,
-            "resamples": int(bootstrap.resampled.shape[1]),
-            "resampled": "subjects" if has_subjects else "images",
-            "seed": seed,
-        },
     }
 
 

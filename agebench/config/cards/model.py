@@ -122,7 +122,7 @@ class Architecture(Card):
     name: Name
     title: str
     backbone: str = Field(
-        description="a timm architecture, `agebench.tiny`, or one of the zoo: `agebench.mivolo-d1`, `agebench.swinface`"
+        description="a timm architecture, `agebench.tiny`, or a built-in one: `agebench.mivolo-d1`, `agebench.swinface`"
     )
     head: str = "regression"
     head_options: dict[str, Any] = Field(default_factory=dict)

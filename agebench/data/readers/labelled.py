@@ -240,7 +240,7 @@ class LabelledReader(Reader):
                     rejected.append(Rejected(first_field, first_field, RejectReason.MISSING_FILE, reason))
                 elif list_by_row.setdefault(row, name) != name:
                     raise UserError(
-                        f"{self.root}: '{index.paths[row]}' stands in two lists of {column}: {list_by_row[row]} and {name}"
+                        f"{self.root}: '{index.paths[row]}' is in two lists of {column}: {list_by_row[row]} and {name}"
                     )
                 else:
                     value_by_path[index.paths[row]] = value

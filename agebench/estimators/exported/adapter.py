@@ -36,7 +36,7 @@ class CardGuarantees:
             UserError: the card contradicts itself.
         """
         intervals = self._table("intervals", CalibrationError)
-        interval = self._entry("level", level, intervals, CalibrationError)
+        interval = self._entry("coverage", level, intervals, CalibrationError)
         self._check(interval, level=level)
         if interval["scaled"] and not self._card["output"]["std"]:
             raise UserError(

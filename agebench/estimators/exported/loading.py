@@ -33,7 +33,7 @@ def open_exported(path: Path, *, trusted: bool = False, device: str = "cpu") -> 
     if kind != "onnx" and not trusted:
         raise UserError(
             f"{path}: a {path.suffix} file is a program, and opening it can run code of its author. If you trust its "
-            "origin, pass --trusted (trusted=True in Python); an .onnx file of the same model needs no trust"
+            "origin, pass --allow-code-execution (trusted=True in Python); an .onnx file of the same model needs no trust"
         )
     opened = _open(path, kind, device)
     _check_fit(opened)

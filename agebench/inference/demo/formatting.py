@@ -22,17 +22,17 @@ from agebench.reports.formatting import (
 from agebench.reports.sections.card_tables import group_tables, overall_table
 
 _KEPT = (
-    "Nothing is recorded. An uploaded picture lies in a temporary folder for about a minute; the last picture, the last "
-    "camera frame and what is shown of them stay in memory until this page is closed, or nothing was asked for about ten "
-    "minutes. All are gone when the program ends."
+    "Nothing is recorded. An uploaded image is kept in a temporary folder for about a minute. The last image, the last "
+    "camera frame and their results stay in memory until this page is closed or has been idle for about ten minutes. "
+    "All are deleted when the program ends."
 )
 IN_DOMAIN = (
-    "**Privacy.** Pictures go from this browser to the program that shows this page, and no further: nothing leaves the machine "
-    f"that it runs on, no service is asked, no usage is reported. {_KEPT}"
+    "**Privacy.** Images are sent from this browser to the program that serves this page and no further: nothing leaves the "
+    f"machine that it runs on, no service is called, no usage is reported. {_KEPT}"
 )
 OUT_OF_DOMAIN = (
-    "**Privacy.** This page is served over a network: pictures travel from this browser to the machine that runs it, without "
-    f"encryption. There they go no further: no service is asked, no usage is reported. {_KEPT}"
+    "**Privacy.** This page is served over a network: images are sent from this browser to the machine that runs it, without "
+    f"encryption. They are not passed on: no service is called, no usage is reported. {_KEPT}"
 )
 _MAX_LISTED = 12  # faces of an image
 
@@ -72,7 +72,7 @@ class ResultFormatter:
         several = len(faces) > 1
         lines = [self._age(face, f"Face {idx + 1}: " * several) for idx, face in enumerate(faces[:_MAX_LISTED])]
         if len(faces) > _MAX_LISTED:
-            lines.append(f"and {len(faces) - _MAX_LISTED} smaller faces, marked in the picture.")
+            lines.append(f"and {len(faces) - _MAX_LISTED} smaller faces, marked in the image.")
         bands = list(dict.fromkeys(age_band(face.age) for face in faces[:_MAX_LISTED]))
         return "\n\n".join([*lines, *(section for band in bands for section in self._expected_error(band))])
 
@@ -92,7 +92,7 @@ class ResultFormatter:
         """Format the model's metrics, overall and by group."""
         tests = MetricsFile.from_json(self._card.get("figures", {})).tests
         if not tests:
-            return "Nothing is known here of this model's errors. `agebench test` measures them."
+            return "The errors of this model are unknown. `agebench test` measures them."
         home = self._card.get("training", {}).get("dataset", "")
         parts = [
             "In brackets 95 % bootstrap intervals. Groups are those of the true labels.",

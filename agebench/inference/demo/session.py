@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from agebench.errors import AgebenchError
-from agebench.inference.annotate import annotate, save_picture
+from agebench.inference.annotate import annotate, save_image
 from agebench.inference.demo.formatting import ResultFormatter
 from agebench.inference.demo.heatmap import occlusion_heatmap
-from agebench.inference.face_extraction import AlignMode, Box, open_picture
+from agebench.inference.face_extraction import AlignMode, Box, load_image
 from agebench.inference.predictor import FacePrediction, Predictor
 from agebench.reports.formatting import escape_markdown
 
@@ -62,23 +62,23 @@ class DemoSession:
         self._lock = threading.Lock()  # one image at a time, because two would slow each other down
         self.words = ResultFormatter(predictor, level)
 
-    def predict(self, picture: bytes | None, framing: AlignMode) -> tuple[str, str]:
+    def predict(self, content: bytes | None, framing: AlignMode) -> tuple[str, str]:
         """Predict the faces of an uploaded image.
 
         Args:
-            picture: bytes of the image; empty if it is no longer kept; None if there is none.
+            content: bytes of the image; empty if it is no longer kept; None if there is none.
             framing: `detect` or `none`, see `Predictor.stream`.
 
         Returns:
             HTML of the image with its faces marked, and the results as Markdown.
         """
-        if picture is None:
+        if content is None:
             return "", ""
-        if not picture:
-            return "", "### No age\n\nThis picture is not an image, or no longer kept here: choose it again."
+        if not content:
+            return "", "### No age\n\nThis file is not an image, or is no longer stored: choose it again."
         try:
-            faces = self._predict_faces(picture, framing)
-            return _draw(picture, faces), self.words.answer(faces)
+            faces = self._predict_faces(content, framing)
+            return _draw(content, faces), self.words.answer(faces)
         except AgebenchError as error:
             return "", f"### No age\n\n{escape_markdown(error)}"
 
@@ -103,22 +103,22 @@ class DemoSession:
         except AgebenchError as error:
             return "", f"### No age\n\n{escape_markdown(error)}"
 
-    def attribute(self, picture: bytes | None, framing: AlignMode) -> tuple[str, str]:
+    def attribute(self, content: bytes | None, framing: AlignMode) -> tuple[str, str]:
         """Draw attribution maps of the largest faces of an image.
 
         Args:
-            picture: bytes of the image; None if there is none.
+            content: bytes of the image; None if there is none.
             framing: `detect` or `none`, see `Predictor.stream`.
 
         Returns:
             HTML of the maps, and their meaning as Markdown.
         """
-        if picture is None:
-            return "", "First a picture."
+        if content is None:
+            return "", "Choose an image first."
         try:
             with self._lock:
                 extractor = self._predictor.finder(framing, detector=self._detector, search=self._search)
-                extracted = extractor([picture])[0]
+                extracted = extractor([content])[0]
                 if extracted.error:
                     return "", f"No map: {escape_markdown(extracted.error)}."
                 drawn, words = occlusion_heatmap(self._predictor.estimator, extracted.faces[:_MAX_MAPS])
@@ -126,18 +126,18 @@ class DemoSession:
             return "", escape_markdown(error)
         return _img(drawn, "heatmap"), words
 
-    def _predict_faces(self, picture: bytes, framing: AlignMode) -> list[FacePrediction]:
+    def _predict_faces(self, content: bytes, framing: AlignMode) -> list[FacePrediction]:
         with self._lock:
             results = self._predictor.stream(
-                [picture], faces=framing, level=self.words.level, detector=self._detector, search=self._search
+                [content], faces=framing, level=self.words.level, detector=self._detector, search=self._search
             )
             return next(results).faces
 
 
-def _draw(picture: bytes, faces: list[FacePrediction]) -> str:
+def _draw(content: bytes, faces: list[FacePrediction]) -> str:
     """Return the image with boxes and ages; a large image is reduced, so that its labels stay legible on the page."""
     try:
-        image = open_picture(picture)
+        image = load_image(content)
     except (AgebenchError, OSError):
         return ""
     factor = max(1.0, max(image.size) / _MAX_SIDE)
@@ -151,9 +151,9 @@ def _scaled(box: Box | None, factor: float) -> Box | None:
     return None if box is None else (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor)
 
 
-def _img(picture: Image.Image, name: str) -> str:
+def _img(image: Image.Image, name: str) -> str:
     """Return an image as HTML with a data URL, so that no file is written."""
     buffer = io.BytesIO()
-    save_picture(picture, buffer)
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="{html.escape(name)}" alt="{html.escape(name)}" src="data:image/jpeg;base64,{content}">'
+    save_image(image, buffer)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="{html.escape(name)}" alt="{html.escape(name)}" src="data:image/jpeg;base64,{encoded}">'

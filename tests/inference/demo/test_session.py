@@ -211,7 +211,7 @@ def test_a_visitor_is_answered_remembered_and_forgotten(
     fetched = list[str]()
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda url, **_: fetched.append(url))
     abroad = "https://example.com/a.png"
-    assert caller.answer("a", abroad, "picture") == (False, "only pictures that were uploaded here are looked at")
+    assert caller.answer("a", abroad, "picture") == (False, "only images that were uploaded here are processed")
     assert not caller.answer("a", path, "picture", {"path": abroad, "meta": {"_type": "gradio.FileData"}})[0]
     assert fetched == []
 
@@ -219,7 +219,7 @@ def test_a_visitor_is_answered_remembered_and_forgotten(
     assert holder.capacity <= 100
     gradio_app._forget(caller.page)
     assert {"a", "b"} <= holder.session_data.keys()
-    holder.time_last_used["a"] -= timedelta(seconds=gradio_app._REMEMBERED + 1)
+    holder.time_last_used["a"] -= timedelta(seconds=gradio_app._IDLE_S + 1)
     holder["b"].is_closed = True
     gradio_app._forget(caller.page)
     for kept in (holder.session_data, holder.time_last_used, caller.page._queue.pending_messages_per_session):
@@ -347,5 +347,5 @@ def visit(visitor: Visitor, files: Path, port: int) -> None:
 def test_the_note_promises_what_is_done() -> None:
     assert "about a minute" in IN_DOMAIN
     assert "about ten minutes" in IN_DOMAIN
-    assert gradio_app.UPLOAD_TTL_S + gradio_app._SWEEP <= 80
-    assert gradio_app._REMEMBERED == 600
+    assert gradio_app.UPLOAD_TTL_S + gradio_app._SWEEP_S <= 80
+    assert gradio_app._IDLE_S == 600
