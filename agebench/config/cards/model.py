@@ -34,6 +34,16 @@ class Augment(Card):
     rand_augment: float = Field(
         default=0.0, ge=0, le=10, exclude_if=is_unset, description="magnitude of two random operations per image"
     )
+    blur: float = Field(
+        default=0.0,
+        ge=0,
+        le=20,
+        exclude_if=is_unset,
+        description="largest standard deviation, pixels, of a Gaussian blur of half of the images",
+    )
+    jpeg: Probability = Field(
+        default=0.0, exclude_if=is_unset, description="share of images compressed as JPEG at a quality of 30 to 95"
+    )
 
 
 class Recipe(Card):
@@ -86,13 +96,32 @@ class Recipe(Card):
     flip_tta: bool = Field(
         default=False, exclude_if=is_unset, description="estimates average the image and its mirror image"
     )
+    age_balance: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        exclude_if=is_unset,
+        description="an image is drawn in proportion to (share of its age) ** -age_balance; 1: all ages equally often",
+    )
+    head_epochs: int = Field(
+        default=0, ge=0, exclude_if=is_unset, description="first epochs, in which only the head is trained"
+    )
     augment: Augment = Augment()
 
     @model_validator(mode="after")
     def _frozen_backbone_excludes(self) -> "Recipe":
-        keys = [key for key in ("mixup", "cutmix", "layer_decay") if key in self.model_dump()]
+        keys = [key for key in ("mixup", "cutmix", "layer_decay", "head_epochs") if key in self.model_dump()]
         if self.freeze and keys:
             raise ValueError(f'{keys[0]} changes nothing that freeze = "backbone" trains; leave one of the two out')
+        return self
+
+    @model_validator(mode="after")
+    def _head_epochs_leave_some(self) -> "Recipe":
+        if self.head_epochs and self.head_epochs >= self.epochs:
+            raise ValueError(
+                f"head_epochs = {self.head_epochs} leaves none of the {self.epochs} epochs for the backbone; to train the head "
+                'alone, set freeze = "backbone"'
+            )
         return self
 
     @model_validator(mode="after")
