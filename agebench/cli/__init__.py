@@ -23,7 +23,7 @@ COMMANDS = {
     "test": "test an external model (a file, a Python callable, a command) on the same faces",
     "suite": "plan and execute the runs of a benchmark, and show their state",
     "results": "make records of runs, and verify their metrics",
-    "reproduce": "repeat a run from its record: identical, inside the interval, or outside?",
+    "reproduce": "repeat a run from its record: identical, within training noise, or beyond it?",
     "leaderboard": "write the table of all records, with fairness, cost and caveats",
     "list": "list datasets, models, suites, heads, readers and detectors",
     "info": "print one card in full",

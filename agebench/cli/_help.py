@@ -104,7 +104,7 @@ EXAMPLES = {
     "predict": (
         "docs/predict.md",
         "agebench predict runs/utk-resnet50-regression-s0 photos/ --out ages.csv",
-        "agebench predict model.onnx video.mp4 --detect-every 5 --annotate-dir annotated",
+        "agebench predict photo.jpg",
     ),
     "demo": (
         "docs/demo.md",
@@ -139,6 +139,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
+        self.rest = ""  # the positional list that also takes words after an option
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; words that follow an option and that argparse would reject join the list named `rest`."""
+        parsed, extras = super().parse_known_args(args, namespace)
+        if self.rest and not any(word.startswith("-") and word != "-" for word in extras):
+            setattr(parsed, self.rest, [*getattr(parsed, self.rest), *extras])
+            extras = []
+        return parsed, extras
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random choices (default: 0)")
+    parser.add_argument(
+        "--release",
+        action="store_true",
+        help="write the run's model as the one that ships with agebench (at most 8 MB), into the package or --out",
+    )
     add_registry(parser)
     add_json(parser)
 
@@ -42,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the files, print the table; return 1 if a file fails the accuracy check."""
     from agebench.errors import UserError
 
+    if arguments.release:
+        return _release(arguments)
     if arguments.resamples < 100:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more: the accuracy check needs intervals")
     if arguments.images is not None and arguments.images < 2:
@@ -66,6 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"refused: {entry['file']}: {entry['reason']}", file=sys.stderr)
     print(f"files: {out}", file=sys.stderr)
     return 1 if result["refused"] else 0
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    from agebench.estimators.released import released_dir
+    from agebench.runs.release import release_run
+    from agebench.runs.run_dir import RunDir
+
+    out = arguments.out or released_dir()
+    described = release_run(RunDir(arguments.folder), load_cards(arguments), out)
+    if arguments.json:
+        print(described.model_dump_json(indent=2))
+    else:
+        print(f"{described.summary()}\n{out / described.file}: {described.size_bytes:,} bytes, {described.precision}")
+    return 0
 
 
 def _words(text: str) -> list[str]:
