@@ -112,7 +112,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 
 def print_default_model() -> str:
-    """Say on standard error what the model is that ships with agebench; return its name.
+    """Print on standard error a description of the model that ships with agebench; return its name.
 
     Raises:
         UserError: this copy of agebench has no such model.

@@ -98,7 +98,7 @@ def _to_text(summary: dict[str, Any]) -> str:
             )
         elif test["verdict"] != "identical":
             lines.append(
-                f"{name}: no records tell the training noise; judged by the record's interval, that of the images"
+                f"{name}: no records for an estimate of the training noise; judged by the record's interval, that of the images"
             )
     if summary["circumstances"]:
         lines.append("other circumstances: " + "; ".join(summary["circumstances"]))

@@ -1,4 +1,4 @@
-"""How far two trainings of one system may differ by chance: the variance of its results over seeds."""
+"""Training noise: the variance of a system's results over seeds, and the difference of two trainings that it allows."""
 
 import math
 from collections.abc import Iterable
