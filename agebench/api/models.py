@@ -10,6 +10,7 @@ import numpy as np
 from agebench.config.cards.external import ExternalCard
 from agebench.errors import UserError
 from agebench.estimators.function import FunctionEstimator
+from agebench.estimators.released import NAME as RELEASED_MODEL
 from agebench.inference.predictor import Predictor
 from agebench.inference.predictor import load as open_predictor
 from agebench.models.age_model import AgeModel
@@ -92,7 +93,7 @@ def create_model(
 
 
 def load_estimator(
-    source: str | Path | AgeFunction,
+    source: str | Path | AgeFunction = RELEASED_MODEL,
     *,
     device: str = "auto",
     allow_code_execution: bool = False,
@@ -101,8 +102,9 @@ def load_estimator(
     """Load a model that estimates ages.
 
     Args:
-        source: folder of a finished run, an exported file, name of an external model's card, hf://OWNER/NAME@COMMIT, or a
-            Python function of (N, 112, 112, 3) uint8 RGB faces that returns N ages in years, NaN where it fails.
+        source: folder of a finished run, an exported file, name of an external model's card, hf://OWNER/NAME@COMMIT,
+            `agebench-base` (the model that ships with agebench), or a Python function of (N, 112, 112, 3) uint8 RGB faces that
+            returns N ages in years, NaN where it fails.
         device: `auto`, `cpu`, `cuda`, …
         allow_code_execution: whether files may be opened that run code when they are opened.
         registry: further folders of cards.

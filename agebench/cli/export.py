@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", default="auto", help="device of --verify: auto, cpu, cuda, … (default: auto)"
     )
     add_code_execution(parser)
+    parser.add_argument(
+        "--release",
+        action="store_true",
+        help="write the run's model as the one that ships with agebench (at most 8 MB), into the package or --out",
+    )
     add_registry(parser)
     add_json(parser)
 
@@ -51,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the files or verify an estimator, print the table; return 1 if an accuracy check fails."""
     from agebench.errors import UserError
 
+    if arguments.release:
+        return _release(arguments)
     if arguments.resamples < 100:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more: the accuracy check needs intervals")
     if arguments.images is not None and arguments.images < 2:
@@ -90,6 +97,20 @@ def _verify(arguments: argparse.Namespace) -> int:
     check = verify_estimator(RunDir(arguments.folder), subject, **options)
     print(json.dumps(check.to_json(), indent=2, allow_nan=False) if arguments.json else check.to_text())
     return 0 if check.passed else 1
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    from agebench.estimators.released import released_dir
+    from agebench.runs.release import release_run
+    from agebench.runs.run_dir import RunDir
+
+    out = arguments.out or released_dir()
+    described = release_run(RunDir(arguments.folder), load_cards(arguments), out)
+    if arguments.json:
+        print(described.model_dump_json(indent=2))
+    else:
+        print(f"{described.summary()}\n{out / described.file}: {described.size_bytes:,} bytes, {described.precision}")
+    return 0
 
 
 def _words(text: str) -> list[str]:

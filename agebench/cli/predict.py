@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.cli._help import add_renamed
-from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
+from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
 
 if TYPE_CHECKING:
     from agebench.inference.batch_predict import PredictSummary
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs="+",
+        nargs="*",
         help="an image, a folder, a pattern ('photos/*.jpg'), a video, camera:0, or - for paths on standard input",
     )
     parser.add_argument(
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that detect faces (default: one for each core)"
     )
+    parser.rest = "inputs"  # type: ignore[attr-defined]
     add_registry(parser)
     add_json(parser)
 
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Estimate ages in all inputs and write the rows; print intervals and error rates to standard error."""
     _check(arguments)
+    model = _take_model(arguments)
     from agebench.data.faces.detectors.base import open_detector
     from agebench.inference.input_sources import expand_inputs
     from agebench.utils.io import check_file, check_folder
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.writers import output_columns
 
     with load(
-        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
+        model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
         level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
         interval = _interval(predictor, level, asked=arguments.coverage is not None)
@@ -101,13 +103,31 @@ def run(arguments: argparse.Namespace) -> int:
             every=arguments.detect_every,
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
-        about = {"model": arguments.model, "interval": interval, "gate": gate}
+        about = {"model": model, "interval": interval, "gate": gate}
         with ExitStack() as stack:
             tally = predict_all(predictor, parts, options, stack.enter_context(_output(arguments, names, about)))
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)
     return _code(tally)
+
+
+def _take_model(arguments: argparse.Namespace) -> str:
+    """Return the model; a first word that is none becomes an input, and the model is the one that ships with agebench."""
+    from agebench.errors import UserError
+    from agebench.runs.estimators import is_model
+
+    model: str | None = arguments.model
+    # A word that does not exist is a mistyped model if inputs follow it.
+    is_input = model is not None and (Path(model).exists() or any(mark in model for mark in "*?[:") or model == "-")
+    if model is None or (not is_model(model, load_cards(arguments)) and (is_input or not arguments.inputs)):
+        arguments.inputs = [*([model] if model is not None else []), *arguments.inputs]
+        model = print_default_model() if arguments.inputs else None
+    if model is None or not arguments.inputs:
+        raise UserError(
+            "which images? Give an image, a folder, a pattern, a video, camera:0, or - for paths on standard input"
+        )
+    return model
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -28,10 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare inputs, run, compare metrics; return 1 if a metric is outside the interval of the record."""
+    """Compare inputs, run, compare metrics; return 1 if a metric differs by more than chance."""
     from agebench.errors import AgebenchError
     from agebench.leaderboard import reproduce
-    from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record
+    from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record, read_records
+    from agebench.leaderboard.verify import check_record
     from agebench.runs.run_dir import RunDir
 
     record = read_record(arguments.record)
@@ -51,7 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         print_already_finished(folder, config, catalog, folder.path)
     else:
         _repeat(config, catalog, folder, arguments)
-    verdicts = reproduce.reproduction_verdicts(record, folder.path)
+    others = [
+        entry for path, entry in read_records(arguments.record.parent).items() if not next(check_record(entry), None)
+    ]
+    verdicts = reproduce.reproduction_verdicts(record, folder.path, others)
     verdict = reproduce.worst_verdict(verdicts)
     summary = {
         "verdict": verdict,
@@ -61,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         "run": str(folder.path),
     }
     print(json.dumps(summary, indent=2) if arguments.json else _to_text(summary))
-    return 1 if verdict == reproduce.OUTSIDE else 0
+    return 1 if verdict in reproduce.FAILURES else 0
 
 
 def _repeat(config: Any, catalog: Any, folder: Any, arguments: argparse.Namespace) -> None:
@@ -86,6 +90,16 @@ def _to_text(summary: dict[str, Any]) -> str:
         for name, test in summary["tests"].items()
     ]
     lines = [markdown_table(["test set", "MAE in the record", "MAE now", "verdict"], rows), ""]
+    for name, test in summary["tests"].items():
+        if noise := test.get("noise"):
+            lines.append(
+                f"{name}: two trainings differ by up to {noise['limit']:.2f} years (95 %; standard deviation {noise['std']:.2f}, "
+                f"{noise['source']}: {noise['systems']} system(s), {noise['freedom']} degrees of freedom)"
+            )
+        elif test["verdict"] != "identical":
+            lines.append(
+                f"{name}: no records for an estimate of the training noise; judged by the record's interval, that of the images"
+            )
     if summary["circumstances"]:
         lines.append("other circumstances: " + "; ".join(summary["circumstances"]))
     return "\n".join([*lines, f"verdict: {summary['verdict']} ({summary['run']})"])

@@ -29,6 +29,7 @@ class Caveat(StrEnum):
     """A reason to read a system's metrics with care; the value is its text on the leaderboard."""
 
     RANDOM_START = "random start"
+    FACE_PRETRAINING = "pre-trained on faces"
     ONE_SEED = "one seed"
     LEAKY_PROTOCOL = "leaky protocol"
     UNKNOWN_TRAINING_DATA = "unknown training data"
@@ -399,9 +400,11 @@ def caveats(row: System) -> list[str]:
 
 
 def _caveats(row: System) -> list[CaveatNote]:
+    pretraining = row.records[0].model.pretraining_data
     overlaps = {test.training_overlap for record in row.records for test in record.metrics.tests.values()}
     holds = {
         Caveat.RANDOM_START: row.records[0].model.weights_origin.kind is WeightsKind.RANDOM,
+        Caveat.FACE_PRETRAINING: bool(pretraining),
         Caveat.ONE_SEED: len(row.seeds) == 1 and row.train is not None,
         Caveat.LEAKY_PROTOCOL: any(map(has_leakage, row.records)),
         Caveat.UNKNOWN_TRAINING_DATA: "unknown" in overlaps,
@@ -412,11 +415,11 @@ def _caveats(row: System) -> list[CaveatNote]:
         Caveat.SELECTED_SEEDS: bool(_picked(row)),
         Caveat.REPEATED_SEED: len(row.records) > len({_run(record) for record in row.records}),
     }
-    notes = [
-        CaveatNote(caveat, _picked(row) if caveat is Caveat.SELECTED_SEEDS else caveat.value)
-        for caveat, applies in holds.items()
-        if applies
-    ]
+    texts = {
+        Caveat.SELECTED_SEEDS: _picked(row),
+        Caveat.FACE_PRETRAINING: f"{Caveat.FACE_PRETRAINING}: {pretraining}",
+    }
+    notes = [CaveatNote(caveat, texts.get(caveat, caveat.value)) for caveat, applies in holds.items() if applies]
     reasons = irreproducibility_reasons(row)
     return notes + [CaveatNote(Caveat.NOT_REPRODUCIBLE, f"{Caveat.NOT_REPRODUCIBLE}: {reason}") for reason in reasons]
 

@@ -20,9 +20,10 @@ from agebench.data.faces.cache import load_or_build_face_cache
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
 from agebench.data.samples import Samples
 from agebench.errors import UserError
+from agebench.estimators import released
 from agebench.estimators.base import AgeEstimates, AgeEstimator, BaseEstimator, EstimatorInfo, InputSpec
 from agebench.estimators.exported.adapter import CardGuarantees, ExportedEstimator, card_info
-from agebench.estimators.exported.base import read_card
+from agebench.estimators.exported.base import SUFFIXES, read_card
 from agebench.estimators.exported.card_schema import validate_card
 from agebench.estimators.exported.loading import open_exported
 from agebench.estimators.external.base import ExternalEstimator
@@ -74,7 +75,7 @@ class RunEstimator(BaseEstimator):
         self._intervals: dict[float, dict[str, Any]] = {}
         spec = self.network.input_spec
         self.input_spec = InputSpec(
-            spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector
+            spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector, offset=spec.offset
         )
         self.info = self._describe(manifest)
 
@@ -188,7 +189,7 @@ def load_estimator(
 
     Args:
         model: the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT (a model that `agebench push`
-            wrote), or the name of an external model's card.
+            wrote), the name of an external model's card, or `agebench-base`, the model that ships with agebench.
         trusted: whether files that can run code when they are opened may be opened.
         device: `auto`, `cpu`, `cuda`, …
         catalog: the cards whose names can be given; default: the shipped ones, those of plugins and of
@@ -201,6 +202,8 @@ def load_estimator(
         UserError: there is no such model, it has to be trained first, or its run is not finished.
     """
     name, catalog = str(model), catalog or load_catalog()
+    if name == released.NAME:
+        return open_released(device)
     if name.startswith("hf://"):
         return PushedEstimator(fetch(name), catalog, device)
     path = Path(name).expanduser()
@@ -220,6 +223,36 @@ def load_estimator(
             "the run's folder"
         )
     return ExternalEstimator(card, str(resolve_device(device)))
+
+
+def open_released(device: str = "auto") -> ExportedEstimator:
+    """Open the model that ships with agebench. Its digest is known, so that it needs no trust.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, …
+
+    Raises:
+        UserError: this copy of agebench has no released model.
+        AgebenchError: the model's file is damaged.
+    """
+    folder = released.released_dir()
+    path = released.ReleasedModel.read(folder).path(folder)
+    return ExportedEstimator(open_exported(path, trusted=True, device=str(resolve_device(device))))
+
+
+def is_model(word: str, catalog: Catalog) -> bool:
+    """Return whether a word of the command line names a model rather than an image, a folder of images or a video.
+
+    Args:
+        word: the word.
+        catalog: the cards whose names can be given.
+    """
+    path = Path(word).expanduser()
+    if word == released.NAME or word.startswith("hf://") or word in catalog.models.names():
+        return True
+    if path.is_dir():
+        return (path / "manifest.json").exists() or (path / "config.toml").exists()
+    return path.suffix.lower() in SUFFIXES
 
 
 def network_of(estimator: AgeEstimator) -> TrainedEstimator | None:
@@ -280,7 +313,9 @@ class AnalysisSubject:
         dataset, spec = open_dataset(self._catalog.datasets.get(name)), self.estimator.input_spec
         card = dataset.card
         detector = spec.detector or card.detector or DEFAULT_DETECTOR
-        alignment = AlignmentSpec(card.faces, spec.size, spec.crop_scale, card.landmark_points, detector)
+        alignment = AlignmentSpec(
+            card.faces, spec.size, spec.crop_scale, card.landmark_points, detector, offset=spec.offset
+        )
         cache = load_or_build_face_cache(dataset.reader, dataset.samples, alignment, name=card.name)
         samples = cache.drop_rejected(dataset.samples)
         if not len(samples):

@@ -46,6 +46,7 @@ class FacesRecord(_ManifestTable):
 
     size: int = Field(description="side of a crop, pixels")
     coverage: float
+    offset: float = Field(default=0.0, description="vertical offset of the faces, shares of the side")
     datasets: dict[str, str] = Field(description="dataset -> mode of alignment")
     sha256: dict[str, str] = Field(description="dataset -> digest of the prepared pixels")
     bodies: dict[str, dict[str, int]] = Field(default_factory=dict, description="dataset -> counts of body crops")
@@ -72,6 +73,9 @@ class ModelRecord(_ManifestTable):
     weights: str = Field(default="", description="origin of the initial weights, in words")
     weights_source: dict[str, str] = Field(default_factory=dict, description="kind and identifier of that origin")
     initial: dict[str, str] = Field(default_factory=dict, description="digests of the initial weights")
+    pretraining_data: str = Field(
+        default="", description="faces of face recognition that the initial weights were trained on, in words"
+    )
     # of models that the test did not train
     format: str = ""
     source: str = ""

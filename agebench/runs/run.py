@@ -461,6 +461,8 @@ def model_metadata(
         weights_source=weights.record(),
         initial=initial_digests,
     )
+    if config.model.pretraining_data and weights.kind is not WeightsKind.RANDOM:
+        record.pretraining_data = config.model.pretraining_data
     if model.classes:
         record.classes = {name: list(values) for name, values in model.classes.items()}
     return record

@@ -197,3 +197,11 @@ def test_what_nobody_was_asked_about_is_no_failure_either() -> None:
     }
     (row,) = group_into_systems([record("a", 3, samples={"utk": {"read": 1000, "quarantined": reasons}})])
     assert failure_to_process_counts(row) == (5, 1000)
+
+
+def test_pretraining_on_faces_is_a_caveat_that_names_the_data() -> None:
+    model = {"name": "m", "head": "a", "pretraining_data": "MS-Celeb-1M"}
+    (row,) = group_into_systems([record("a", 3, model=model)])
+    assert "pre-trained on faces: MS-Celeb-1M" in caveats(row)
+    (plain,) = group_into_systems([record("a", 3)])
+    assert not any("pre-trained" in text for text in caveats(plain))

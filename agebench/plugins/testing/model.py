@@ -11,6 +11,7 @@ from agebench.errors import UserError
 from agebench.estimators.external.base import estimate
 from agebench.estimators.external.io_spec import ExternalModelError
 from agebench.models.age_model import AGES, create_model
+from agebench.models.weight_files.catalog import WEIGHT_FILES
 from agebench.models.weights import PACKAGES
 from agebench.plugins.testing.head import check_head
 from agebench.plugins.testing.violation import violation
@@ -47,8 +48,9 @@ def check_model(model: str | ModelCard | ExternalCard) -> str:
 
 
 def _trainable(card: ModelCard) -> Iterator[str]:
-    if card.weights and card.weights not in PACKAGES:
-        yield f"weights = {card.weights!r} is none of the packages that agebench can read: {', '.join(PACKAGES)}"
+    readable = [*PACKAGES, *WEIGHT_FILES]
+    if card.weights and card.weights not in readable:
+        yield f"weights = {card.weights!r} is none of the packages that agebench can read: {', '.join(readable)}"
     torch.manual_seed(0)
     try:
         network = create_model(card)
