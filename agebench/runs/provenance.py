@@ -25,6 +25,8 @@ from agebench.runs.splits import FoldSplits
 from agebench.types import WeightsKind, WeightsSource
 from agebench.utils.io import file_digest
 
+# Settings of the alignment that earlier versions did not have: they count only where they are set.
+_LATER_SETTINGS = frozenset({"letterbox", "mask_bodies", "offset", "fit", "margin"})
 # Kind of input -> its name in messages; the dataset or file replaces the braces.
 _INPUT_NAMES = {
     "exclude": "the --exclude list {}",
@@ -227,7 +229,7 @@ def _alignment_digest(spec: Mapping[str, Any], samples: Samples) -> str:
     unused |= {"body_masked"} if not spec["mask_bodies"] else set()
     columns = [column for column in GEOMETRY_COLUMNS if column in samples.table and column not in unused]
     geometry = samples.table[["sample_id", *columns]].sort_values("sample_id")
-    settings = {key: value for key, value in spec.items() if value or key not in ("letterbox", "mask_bodies")}
+    settings = {key: value for key, value in spec.items() if value or key not in _LATER_SETTINGS}
     settings["coverage"] = settings.pop("crop_scale")  # its name in the digests of earlier manifests
     content = json.dumps(settings, sort_keys=True) + geometry.to_json(orient="values")
     return hashlib.sha256(content.encode()).hexdigest()[:16]
