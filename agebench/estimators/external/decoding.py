@@ -113,7 +113,8 @@ def softmax(values: np.ndarray) -> np.ndarray:
         values: (B, C) logits.
     """
     powers: np.ndarray = np.exp(values - values.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def _finite_rows(raw: np.ndarray, count: int, model: str) -> np.ndarray:
@@ -217,7 +218,7 @@ def decode_distribution(values: np.ndarray, grid: np.ndarray, how: str) -> np.nd
         top = np.argsort(-values, axis=1, kind="stable")[:, :2]
         weights = np.take_along_axis(values, top, axis=1)
         return np.asarray((weights * grid[top]).sum(axis=1) / weights.sum(axis=1))
-    return values @ grid
+    return np.asarray(values @ grid)
 
 
 def _whole_years(values: np.ndarray, grid: np.ndarray) -> np.ndarray | None:
