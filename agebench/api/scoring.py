@@ -136,6 +136,7 @@ def score(
     train_ages: tuple[float, float] | None = None,
     legal_ages: Sequence[int] = LEGAL_AGES,
     challenge_ages: Sequence[float] = (),
+    gate_ages: tuple[int, int] | None = None,
     calibration: pd.DataFrame | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -159,6 +160,7 @@ def score(
         train_ages: lowest and highest age in the training set, for the MAE within this range.
         legal_ages: ages of the age gates, in years.
         challenge_ages: estimates from which a person passes; empty: each legal age, and 7 years more.
+        gate_ages: first and last completed year of the minors that count at the gates; None: all below the legal age.
         calibration: a table of predictions on the validation part, for conformal intervals.
         resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
         seed: seed of the bootstrap and of the permutation tests.
@@ -210,6 +212,7 @@ def score(
         minimum=min_group,
         legal_ages=tuple(legal_ages),
         challenges=tuple(challenge_ages),
+        minor_ages=gate_ages,
         first_age=first_age,
     )
     calibrated = None if calibration is None else validate_file(_with_ids(calibration), Path("calibration"))

@@ -14,6 +14,7 @@ GROUPS = {
     "training": ("--epochs", "--seed", "--set", "--grid", "--config", "--resume"),
     "statistics": (
         *("--group", "--min-group", "--train-ages", "--legal-age", "--challenge", "--threshold", "--calibration"),
+        *("--gate", "--gate-ages", "--margin", "--require"),
         *("--coverage", "--p-first-age", "--preset", "--resamples", "--interval"),
     ),
     "output": ("--out", "--json", "--annotate-dir", "--format", "--site", "--name", "--dry-run", "--results"),

@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="estimate from which a person passes (repeatable; default: the legal age, and 7 years more)",
     )
+    add_gate_options(parser)
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
     )
@@ -80,6 +81,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
     add_json(parser)
+
+
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add options of age gates; `agebench compare` has them too.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument(
+        "--gate",
+        metavar="AGE@T",
+        action="append",
+        default=[],
+        help="a legal age and the estimate from which a person passes, e.g. 18@25 (repeatable)",
+    )
+    parser.add_argument(
+        "--gate-ages", metavar="LOW-HIGH", help="ages of the minors that count at the gates, e.g. 13-17 (default: all)"
+    )
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
@@ -175,7 +194,7 @@ def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> "ScoreOptions":
-    from agebench.metrics.age_gates import LEGAL_AGES
+    from agebench.metrics.age_gates import LEGAL_AGES, parse_ages, parse_gate
     from agebench.metrics.scoring import ScoreOptions
 
     return ScoreOptions(
@@ -187,6 +206,8 @@ def _options(arguments: argparse.Namespace) -> "ScoreOptions":
         minimum=arguments.min_group,
         legal_ages=tuple(arguments.legal_age or LEGAL_AGES),
         challenges=tuple(arguments.challenge or ()),
+        gates=tuple(parse_gate(text) for text in arguments.gate),
+        minor_ages=None if arguments.gate_ages is None else parse_ages(arguments.gate_ages),
         preset=arguments.preset,
         first_age=arguments.p_first_age,
     )

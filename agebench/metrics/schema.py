@@ -154,6 +154,24 @@ class AgeGateRate(ResultModel):
     fpr: MetricValue
 
 
+class AgeRefusalRate(ResultModel):
+    """The false negative rate at one true age."""
+
+    n: Count
+    fnr: MetricValue
+
+
+class UnderAgeDetection(ResultModel):
+    """Detection of minors at the challenge age that lets a fixed share of them pass; positives are the minors."""
+
+    false_adult_rate: Number = Field(description="share of minors that may pass")
+    challenge: Number = Field(description="challenge age that holds this share, years")
+    f2: MetricValue = Field(description="F-measure that weighs recall twice as much as precision")
+    recall: Number = Field(description="share of minors that are refused")
+    precision: Number = Field(description="share of minors among all who are refused")
+    prevalence: Number = Field(description="share of minors in the test set, which precision and F2 depend on")
+
+
 class RequiredChallengeAge(MetricValue):
     """The lowest challenge age (years) that holds a false positive rate."""
 
@@ -168,6 +186,10 @@ class DetCurve(ResultModel):
     challenge: list[Number] = Field(description="challenge ages, years")
     fpr: list[Number]
     fnr: list[Number]
+    fpr_low: list[Number] = Field(default=[], description="lower ends of the 95 % intervals of `fpr`")
+    fpr_high: list[Number] = Field(default=[], description="upper ends of the 95 % intervals of `fpr`")
+    fnr_low: list[Number] = Field(default=[], description="lower ends of the 95 % intervals of `fnr`")
+    fnr_high: list[Number] = Field(default=[], description="upper ends of the 95 % intervals of `fnr`")
 
 
 class GateResult(ResultModel):
@@ -186,6 +208,16 @@ class GateResult(ResultModel):
         "required", "needed", {}, description="target false positive rate -> challenge age that holds it"
     )
     det: DetCurve | None = None
+    minor_ages: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="first and last completed year of the minors that count; None: all"
+    )
+    refused_by_age: dict[str, dict[str, AgeRefusalRate]] = Field(
+        default={}, description="challenge age -> true age in years, from the legal age on -> rate"
+    )
+    required_below_limit: dict[str, RequiredChallengeAge] = Field(
+        default={}, description="as `required`, for the minors in the last year below the legal age"
+    )
+    detection: UnderAgeDetection | None = None
 
 
 class LevelCoverage(ResultModel):

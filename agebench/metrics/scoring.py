@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from agebench.metrics.age_gates import LEGAL_AGES, age_gates
+from agebench.metrics.age_gates import LEGAL_AGES, Gate, age_gates
 from agebench.metrics.confidence_intervals import IntervalKind
 from agebench.metrics.evaluate import evaluate_seeds
 from agebench.metrics.groups import MIN_GROUP
@@ -33,6 +33,8 @@ class ScoreOptions:
         minimum: rows of a group that is ranked.
         legal_ages: of the age gates.
         challenges: challenge ages; none: the legal age, and 7 years more.
+        gates: further pairs of legal and challenge age.
+        minor_ages: first and last completed year of the minors that count at the gates; None: all.
         preset: `nist` adds the layout of FATE AEV.
         first_age: what the first entry of `p` stands for.
     """
@@ -45,6 +47,8 @@ class ScoreOptions:
     minimum: int = MIN_GROUP
     legal_ages: tuple[int, ...] = LEGAL_AGES
     challenges: tuple[float, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    minor_ages: tuple[int, int] | None = None
     preset: Literal["", "nist"] = ""
     first_age: int = 0
 
@@ -94,7 +98,16 @@ def score_predictions(
             extra=max(joined.extra for joined in seeds),
             duplicates=max(joined.duplicates for joined in seeds),
         ),
-        "age_gates": age_gates(table, legal_ages=options.legal_ages, challenges=options.challenges, groups=groups),
+        "age_gates": age_gates(
+            table,
+            legal_ages=options.legal_ages,
+            challenges=options.challenges,
+            groups=groups,
+            gates=options.gates,
+            minor_ages=options.minor_ages,
+            resamples=options.resamples,
+            seed=options.seed,
+        ),
     }
     doubt = uncertainty(
         table, first_age=options.first_age, resamples=options.resamples, seed=options.seed, interval=options.interval

@@ -24,7 +24,7 @@ def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.Data
     """
     write_json(folder / "metrics.json", metrics.to_json())
     drawn = run.plot_tests(folder, score_figures(metrics, tables), run.CAPTIONS | CAPTIONS)
-    _write(folder, "report", "# Evaluation of age estimates", score_text(metrics), drawn)
+    _write(folder, "report", "# Evaluation of age estimates", score_text(metrics, full=True), drawn)
 
 
 def write_comparison(folder: Path, result: ComparisonFile) -> None:

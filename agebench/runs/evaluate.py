@@ -12,6 +12,7 @@ from agebench.config.evaluate import ExternalConfig, PublishedConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
+from agebench.metrics.age_gates import age_gates
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
@@ -107,6 +108,7 @@ def evaluate_model(
                 "training_overlap": model.contamination(name),
                 # The baseline of a test without a training set: the test set's own median age, which no model is given.
                 "baseline_mae": float((table["age"] - table["age"].median()).abs().mean()),
+                "age_gates": age_gates(table, **settings),
             }
             tasks = evaluate_tasks(table, list(model.classes), **settings)
             metrics[name] = evaluate(table, **settings).model_copy(update=changes | ({"tasks": tasks} if tasks else {}))
