@@ -10,7 +10,7 @@ import pandas as pd
 
 from agebench.metrics import point
 from agebench.metrics.bootstrap import Floats, Ints
-from agebench.metrics.confidence_intervals import metric_value
+from agebench.metrics.confidence_intervals import json_number, metric_value
 from agebench.metrics.fairness import (
     SIGNIFICANT,
     AgeStrata,
@@ -64,9 +64,10 @@ class GroupComparison:
 
     def metric_values(self, features: MetricFeatures, cells: Floats) -> Floats:
         """Compute the standardised MAEs (K, b) from the sums of the cells."""
-        return self._even_means(features.of(cells, "n"), features.of(cells, "abs"))
+        return self.standardized_means(features.of(cells, "n"), features.of(cells, "abs"))
 
-    def _even_means(self, n: Floats, total: Floats) -> Floats:
+    def standardized_means(self, n: Floats, total: Floats) -> Floats:
+        """Compute the age-standardized means (groups, b) from the counts and sums of all cells, each (cells, b)."""
         # Every group stands in every stratum, so that no cell is missing.
         shape = (len(self.age_standardized_groups), len(self.strata.ranges), n.shape[1])
         n, total = n.reshape(shape), total.reshape(shape)
@@ -197,7 +198,8 @@ def _parts(
         if family.resampled.shape[1]:
             possible = [names[place] for place in family.possibly_largest(critical)]
             excesses = {name: metric_value(*ends) for name, ends in zip(names, excess.T, strict=True)}
-            part = part.model_copy(update={"worst_groups": possible, "excess": excesses})
+            upper = json_number(family.largest_upper(critical))
+            part = part.model_copy(update={"worst_groups": possible, "excess": excesses, "upper": upper})
         parts.append(part)
     return parts
 

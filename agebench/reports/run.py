@@ -28,6 +28,7 @@ from agebench.reports.sections.auxiliary_targets import task_parts
 from agebench.reports.sections.external import cautions, describe_external, external_table
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.reports.sections.gaps import describe_gap
+from agebench.reports.sections.measurement import decision_sections, run_measurement_sections
 from agebench.reports.sections.provenance import (
     describe_faces,
     describe_limit,
@@ -67,6 +68,9 @@ def write_report(folder: Path) -> Path:
     drawn = {name: picture(name, caption) for name, caption in captions.items()}
     parts = [
         f"# {escape_markdown(manifest.get('name') or folder.name)}",
+        *run_measurement_sections(manifest, metrics),
+        *decision_sections(metrics),
+        "## Summary",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
         describe_limit(manifest),
         cross_dataset_table(metrics),

@@ -87,6 +87,7 @@ def evaluate_model(
         faces=faces_metadata(data.cards, config.model, config.faces, faces),
         samples=tests_metadata(tests, data.samples),
         inputs=input_digests(config, data),
+        licences={name: card.licence for name, card in data.cards.items()},
         finished=False,
     )
     manifest.record_left_out(config.data.limit, data.exclusions)

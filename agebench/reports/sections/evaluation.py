@@ -22,6 +22,8 @@ from agebench.metrics.schema import (
 )
 from agebench.reports.formatting import DASH, escape_markdown, format_ci, group_table, markdown_table
 from agebench.reports.sections.age_gates import gate_sections
+from agebench.reports.sections.paired_figures import figure_sections
+from agebench.reports.sections.requirements import requirement_sections
 
 _OVERALL = (
     "mae",
@@ -76,7 +78,7 @@ def test_text(name: str, entry: TestResult, *, full: bool) -> str:
         entry: its metrics.
         full: see `score_text`.
     """
-    parts = [f"## {clean(name)}", _opening(entry), _overall(entry)]
+    parts = [f"## {clean(name)}", _opening(entry), *requirement_sections(entry.requirements), _overall(entry)]
     parts += [group_table(grouping, rows) for grouping, rows in entry.groups.items()]
     parts += _gaps(entry.gaps)
     parts += gate_sections(entry.age_gates, full=full)
@@ -103,6 +105,9 @@ def _opening(entry: TestResult) -> str:
         text += f". In brackets: 95 % intervals ({how})"
     text += "."
     not_scored = entry.not_scored.to_json() if entry.not_scored else {}
+    failures = entry.failure_to_process
+    if failures is not None and failures.n:
+        text += f" Scored: {entry.n:,} of {failures.n:,} images; failure to process {percent(failures.rate)}."
     left = {key: count for key, count in not_scored.items() if count}
     if left:
         text += f" Not scored: {', '.join(f'{count:,} {_NOT_SCORED[key]}' for key, count in left.items())}."
@@ -276,6 +281,7 @@ def compare_text(result: ComparisonFile) -> str:
         parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
         parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
         parts.append("\n".join(f"- {clean(row.a)}, {clean(row.b)}: {clean(row.verdict)}." for row in found.pairs))
+        parts += figure_sections(found.figures)
     across = result.across
     if across:
         rows = [[clean(name), f"{across.ranks[name]:.2f}"] for name in across.systems]
