@@ -345,7 +345,8 @@ def _detection(
 ) -> UnderAgeDetection | None:
     """Compute F2 of detecting minors where 1 % of them pass; None where that challenge age cannot be shown.
 
-    Each resample of people has its own challenge age, so that the interval holds the uncertainty of choosing it.
+    The interval is the wider of two: that of a bootstrap of people in which each resample has its own challenge age, and that which
+    the order statistics' interval of the challenge age implies. With few minors above it the bootstrap is too narrow.
     """
     if required.value is None:
         return None
@@ -360,6 +361,12 @@ def _detection(
     if resamples:
         resampled = _resampled_f2(predicted, is_minor, _people_groups(people), resamples, seed)[None]
     ends = bootstrap_interval(Replicates(f2, resampled, resampled[:, :0], len(np.unique(people))), "percentile")
+    low, high = (
+        _implied_f2(predicted, is_minor, end, default)
+        for end, default in ((required.ci_high, np.inf), (required.ci_low, -np.inf))
+    )
+    if resamples:
+        ends = (np.minimum(ends[0], low), np.maximum(ends[1], high))
     return UnderAgeDetection(
         false_adult_rate=TARGET_FPRS[0],
         challenge=required.value,
@@ -368,6 +375,14 @@ def _detection(
         precision=flagged_minors / (flagged_minors + flagged_adults),
         prevalence=float(is_minor.mean()),
     )
+
+
+def _implied_f2(predicted: Floats, is_minor: Flags, challenge: float | None, default: float) -> float:
+    """F2 if exactly 1 % of the minors passed at this challenge age; None stands for `default`."""
+    minors = float(is_minor.sum())
+    refused = float((predicted[~is_minor] < (default if challenge is None else challenge)).sum())
+    missed = TARGET_FPRS[0] * minors
+    return float(_f2(np.array([minors - missed]), np.array([missed]), np.array([refused]))[0])
 
 
 def _f2(detected: Floats, missed: Floats, false_alarms: Floats) -> Floats:

@@ -401,6 +401,10 @@ def _contrast(
 
     def ends(level: float) -> tuple[float, float]:
         low, high = (float(part[0]) for part in bootstrap_interval(replicates, kind, level))
+        if level < CONFIDENCE_LEVEL and resampled.size:
+            # Tests of margins must keep their level: quantiles of few replicates alone are now and then too near.
+            half = _student_half_width(replicates, level)
+            low, high = min(low, replicates.value[0] - half), max(high, replicates.value[0] + half)
         if figure.kind.is_share and resampled.size:
             wide = _paired_share_interval(plan, figure, pair, level)
             low, high = min(low, wide[0]), max(high, wide[1])
@@ -413,6 +417,13 @@ def _contrast(
     )
     p = _bootstrap_p(resampled)
     return FigureDifference(kind=figure.kind.value, difference=difference, p=p, shown=False, margin=test)
+
+
+def _student_half_width(replicates: Replicates, level: float) -> float:
+    """Half width from the bootstrap's standard error and Student's distribution with one degree of freedom less than people."""
+    people = replicates.clusters
+    spread = float(np.std(replicates.resampled) * np.sqrt(people / (people - 1)))
+    return float(stats.t.ppf((1 + level) / 2, people - 1)) * spread
 
 
 def _paired_share_interval(plan: _Plan, figure: _Figure, pair: tuple[int, int], level: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 A requirement is shown where the whole 95 % interval of its figure meets it, refuted where the whole interval violates it, and
 not shown otherwise. Each end of the interval is a one-sided 97.5 % bound, so a verdict never contradicts the printed interval,
-and each of the two claims is false in at most 2.5 % of cases.
+and each of the two claims is false in at most 2.5 % of cases (that a gap is refuted, in 5 %: its pair of groups is selected).
 """
 
 import re

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agebench.metrics.gaps import worst_group
 from agebench.metrics.schema import FailureToProcess, Measurement, MetricsFile, TestResult
 from agebench.reports.formatting import (
     DASH,
@@ -96,7 +97,7 @@ def decision_table(entry: TestResult) -> str:
         ["bias (years)", format_ci(entry.metric("bias"), sign=True)],
         ["CS@5", format_ci(entry.metric("cs5"), digits=1, percent=True)],
     ]
-    rows += [row for row in (_largest_gap(entry),) if row]
+    rows += [row for row in (_largest_gap(entry), _worst_group(entry)) if row]
     gate = entry.age_gates.get("18")
     if gate is not None:
         for challenge, rates in gate.challenge.items():
@@ -121,6 +122,17 @@ def _largest_gap(entry: TestResult) -> list[str]:
     pair = f"{escape_markdown(group_name(name, part.worst or ''))} against {escape_markdown(group_name(name, part.best or ''))}"
     where = " at equal ages" if even else ""
     return [f"most certain gap in MAE{where} (years): {pair}", f"{format_ci(part.difference)}{p}"]
+
+
+def _worst_group(entry: TestResult) -> list[str]:
+    worst = worst_group(entry.gaps)
+    if worst is None:
+        return []
+    name = escape_markdown(group_name(worst.grouping, worst.group))
+    where = ", at equal ages" if worst.at_equal_ages else ""
+    verdict = "shown" if worst.shown else "not shown"
+    label = f"worst of {worst.n_groups} groups and crossings{where} (years above all others): {name}"
+    return [label, f"{format_ci(worst.excess, sign=True)}, {verdict}"]
 
 
 def decision_sections(metrics: MetricsFile) -> list[str]:
