@@ -54,12 +54,12 @@ def gate_table(gates: Mapping[str, GateResult]) -> str:
 
 
 def gate_overview(metrics: MetricsFile) -> str:
-    """The table of `gate_table` for each test set of a run; "" where no gates were computed."""
+    """Render the gates of each test set of a run, and the ages of its minors; "" where no gates were computed."""
     parts = []
     for name, test in metrics.tests.items():
         if test.age_gates:
             parts.append(f"Age gates on {escape_markdown(name)}:\n\n{gate_table(test.age_gates)}")
-            parts.append(_conditions(test.age_gates))
+            parts.append("\n".join(_minors_line(legal, gate) for legal, gate in test.age_gates.items()))
     return "\n\n".join(parts)
 
 
@@ -73,7 +73,7 @@ def _conditions(gates: Mapping[str, GateResult]) -> str:
     """List by legal age the ages of the minors, the required challenge ages, and F2."""
     lines = []
     for legal, gate in gates.items():
-        lines.append(f"- Minors at {legal}: {_age_mix(gate)}. The rate over all minors depends on this mix.")
+        lines.append(_minors_line(legal, gate))
         lines.append(f"- T for an FPR at {legal}, all minors: {_required(gate.required)}.")
         if gate.required_below_limit:
             lines.append(f"- T for an FPR at {legal}, aged {int(legal) - 1}: {_required(gate.required_below_limit)}.")
@@ -86,6 +86,10 @@ def _conditions(gates: Mapping[str, GateResult]) -> str:
                 f"{100 * detection.prevalence:.1f} % minors in this test set."
             )
     return "\n".join(lines)
+
+
+def _minors_line(legal: str, gate: GateResult) -> str:
+    return f"- Minors at {legal}: {_age_mix(gate)}. The rate over all minors depends on this mix."
 
 
 def _age_mix(gate: GateResult) -> str:
