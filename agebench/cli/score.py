@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group",
         metavar="COLUMN",
         action="append",
-        help="a column to group by, or a crossing a*b (repeatable; default: all labels there are)",
+        help="a column to group by, or a crossing a*b (repeatable; default: all labels there are, and crossings of every two)",
     )
     parser.add_argument(
         "--min-group",

@@ -19,6 +19,8 @@ AGE_BANDS = (0, 13, 18, 25, 35, 45, 55, 65)
 MIN_GROUP = 30
 # A column with more values than this holds ids, dates or measurements, not groups.
 _MOST_VALUES = 20
+# Crossings of more columns, or into more groups, fill a report with groups of few people.
+_MOST_CROSSED, _MOST_CELLS = 4, 60
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,23 @@ def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
     """Select the labels beside predictions that sort their rows into 2 to 20 groups."""
     names = (str(column) for column in table if is_group_candidate(str(column)))
     return tuple(name for name in names if 2 <= _n_values(table[name]) <= _MOST_VALUES)
+
+
+def scanned_groups(table: pd.DataFrame) -> tuple[str, ...]:
+    """Select the group columns of a table and the crossings of every two of them that make at most 60 groups.
+
+    Args:
+        table: predictions beside labels.
+    """
+    columns = group_columns(table)
+    if len(columns) > _MOST_CROSSED:
+        return columns
+    crossings = [
+        f"{first}*{second}"
+        for first, second in itertools.combinations(columns, 2)
+        if table[first].nunique() * table[second].nunique() <= _MOST_CELLS
+    ]
+    return (*columns, *(name for name in crossings if name not in table))
 
 
 def _n_values(column: "pd.Series[Any]") -> int:

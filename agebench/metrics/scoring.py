@@ -11,7 +11,7 @@ from agebench.metrics.age_gates import LEGAL_AGES, Gate, age_gates
 from agebench.metrics.confidence_intervals import IntervalKind
 from agebench.metrics.evaluate import evaluate_seeds
 from agebench.metrics.failure_to_process import failures_to_process
-from agebench.metrics.groups import MIN_GROUP, group_columns
+from agebench.metrics.groups import MIN_GROUP, scanned_groups
 from agebench.metrics.prediction_format import is_group_candidate
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.presets.nist_fate import nist
@@ -25,7 +25,7 @@ class ScoreOptions:
     """What to compute, and how.
 
     Attributes:
-        groups: columns and crossings; None: every label that sorts rows into 2 to 20 groups, see `group_columns`.
+        groups: columns and crossings; None: the labels with 2 to 20 values, and their crossings, see `scanned_groups`.
         train_ages: (lowest, highest) age in the training set.
         resamples: bootstrap samples, and shuffles of the tests.
         seed: of both.
@@ -71,7 +71,7 @@ def score_predictions(
     """
     tables = [joined.table for joined in seeds]
     table = tables[0]
-    groups = group_columns(table) if options.groups is None else options.groups
+    groups = scanned_groups(table) if options.groups is None else options.groups
     entry = evaluate_seeds(
         tables,
         groups=groups,

@@ -156,7 +156,7 @@ def test_groups_are_labels_unless_others_are_named(tmp_path, capsys):
         assert main(["score", str(path), "--json", "--resamples", "0", "--col", "theirs=age_band", *options]) == 0
         return set(json.loads(capsys.readouterr().out)["tests"]["p"]["groups"])
 
-    assert groups() == {"age_band", "gender", "theirs"}
+    assert groups() == {"age_band", "gender", "theirs", "gender*theirs"}
     assert groups("--group", "tested_in", "--group", "gender_pred") == {"age_band", "tested_in", "gender_pred"}
 
 

@@ -14,7 +14,7 @@ from agebench.metrics.fairness import (
     holm,
 )
 from agebench.metrics.gaps import worst_group
-from agebench.metrics.groups import Grouping, age_bands, grouping
+from agebench.metrics.groups import Grouping, age_bands, grouping, scanned_groups
 from agebench.metrics.schema import Gap
 
 
@@ -193,3 +193,15 @@ def test_the_worst_group_of_all_crossings_is_the_planted_one():
     table["age_pred"] = table.age + rng.normal(0, 3, n)
     assert not worst_group(evaluate(table, groups=["a", "b", "a*b"], resamples=200).gaps).shown
     assert worst_group({}) is None
+
+
+def test_every_two_columns_are_crossed_unless_they_are_many():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({name: rng.integers(0, 3, 200).astype(str) for name in "abc"})
+    assert scanned_groups(table) == ("a", "b", "c", "a*b", "a*c", "b*c")
+    assert scanned_groups(table.assign(many=np.arange(200) % 20)) == (
+        *("a", "b", "c", "many", "a*b", "a*c"),
+        *("a*many", "b*c", "b*many", "c*many"),
+    )
+    wide = table.assign(d=table.a, e=table.b)
+    assert scanned_groups(wide) == ("a", "b", "c", "d", "e")
