@@ -12,6 +12,7 @@ from agebench.cli.score import add_gate_options, add_input_options, add_resampli
 if TYPE_CHECKING:
     from agebench.metrics.paired_figures import FigureOptions
     from agebench.metrics.prediction_io import JoinedPredictions
+    from agebench.metrics.schema import Measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             for test, compared in found.items()
         }
         result = ComparisonFile(tests=found, across=friedman_nemenyi(maes))
+    result = result.model_copy(update={"measurement": _measurement(named, arguments)})
     if arguments.out:
         from agebench.reports.evaluation import write_comparison
 
@@ -86,6 +88,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         print(f"report: {arguments.out / 'comparison.md'}", file=sys.stderr)
     return 0
+
+
+def _measurement(named: list[tuple[str, list[Path]]], arguments: argparse.Namespace) -> "Measurement":
+    from agebench.metrics.measuring import measure_files
+
+    files = []
+    for name, paths in named:
+        for path in paths:
+            inside = sorted(path.glob("predictions/[!.]*.parquet")) if path.is_dir() else [path]
+            files += [(f"predictions of {name}", file) for file in inside]
+    files += [("labels", arguments.labels)] if arguments.labels else []
+    return measure_files(files, getattr(arguments, "argv", []))
 
 
 def _options(arguments: argparse.Namespace) -> "FigureOptions":

@@ -730,6 +730,7 @@ class ComparisonFile(ResultModel):
 
     tests: dict[str, ComparisonResult]
     across: RankComparison | None = None
+    measurement: Measurement | None = Field(default=None, description="of `agebench compare`")
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of comparison.json, schema 2."""

@@ -11,7 +11,11 @@ from agebench.reports.markdown import write_markdown
 from agebench.reports.plots import run
 from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures, score_figures
 from agebench.reports.sections.evaluation import compare_text, score_text
-from agebench.reports.sections.measurement import decision_sections, measurement_sections
+from agebench.reports.sections.measurement import (
+    comparison_measurement_sections,
+    decision_sections,
+    measurement_sections,
+)
 from agebench.reports.sections.requirements import requirement_sections
 from agebench.utils.io import write_json
 
@@ -47,7 +51,8 @@ def write_comparison(folder: Path, result: ComparisonFile) -> None:
     """
     write_json(folder / "comparison.json", result.to_json())
     drawn = run.plot_tests(folder, comparison_figures(result), CAPTIONS)
-    _write(folder, "comparison", "# Comparison of systems", compare_text(result), drawn)
+    text = "\n\n".join([*comparison_measurement_sections(result.measurement), compare_text(result)])
+    _write(folder, "comparison", "# Comparison of systems", text, drawn)
 
 
 def _write(folder: Path, name: str, title: str, text: str, drawn: Mapping[str, str]) -> None:

@@ -26,7 +26,10 @@ def test_two_systems_of_two_seeds(tmp_path, capsys):
     assert row["difference"]["value"] < -1
     assert "good is better than bad" in row["verdict"]
     assert (out / "figures" / "differences-0.png").is_file()
-    assert "good is better than bad" in (out / "comparison.md").read_text(encoding="utf-8")
+    report = (out / "comparison.md").read_text(encoding="utf-8")
+    assert "good is better than bad" in report
+    assert report.index("## Measurement") < report.index("predictions of good") < report.index("## predictions")
+    assert "agebench compare" in report
 
 
 def test_no_difference_is_said(tmp_path, capsys):

@@ -29,8 +29,26 @@ def measurement_sections(measurement: Measurement | None, metrics: MetricsFile) 
     """
     if measurement is None:
         return []
+    rows = _measurement_rows(measurement, "age estimates from files, against the labels beside them")
+    rows += _image_rows(metrics)
+    return ["## Measurement", markdown_table(["", ""], rows, align=_LEFT)]
+
+
+def comparison_measurement_sections(measurement: Measurement | None) -> list[str]:
+    """Render what a comparison's figures are of as Markdown parts; none where it was not recorded.
+
+    Args:
+        measurement: time, version, command and files.
+    """
+    if measurement is None:
+        return []
+    rows = _measurement_rows(measurement, "differences of systems on the same images")
+    return ["## Measurement", markdown_table(["", ""], rows, align=_LEFT)]
+
+
+def _measurement_rows(measurement: Measurement, subject: str) -> list[list[str]]:
     rows = [
-        ["measured", "age estimates from files, against the labels beside them"],
+        ["measured", subject],
         ["on", escape_markdown(measurement.created)],
         ["with", f"agebench {escape_markdown(measurement.version)}"],
         ["command", escape_markdown(measurement.command)],
@@ -39,8 +57,7 @@ def measurement_sections(measurement: Measurement | None, metrics: MetricsFile) 
         [escape_markdown(file.role), f"{escape_markdown(file.name)}, SHA-256 {escape_markdown(file.sha256)}"]
         for file in measurement.files
     ]
-    rows += [["license of the data", "not recorded: the files do not state one"], *_image_rows(metrics)]
-    return ["## Measurement", markdown_table(["", ""], rows, align=_LEFT)]
+    return [*rows, ["license of the data", "not recorded: the files do not state one"]]
 
 
 def run_measurement_sections(manifest: Mapping[str, Any], metrics: MetricsFile) -> list[str]:
