@@ -41,6 +41,7 @@ COMMANDS = {
     "push": "upload a finished run to the Hugging Face hub, with a model card",
     "score": "compute metrics of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "compare systems on the same images, paired",
+    "plan": "compute the people and images that a test needs, and what a test set could have shown",
 }
 
 # Command -> its other name.
@@ -138,6 +139,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"agebench: no command '{printable(wanted[:80])}'{_suggestion(wanted)}", file=sys.stderr)
         return UserError.exit_code
     arguments = parser.parse_args(argv)
+    arguments.argv = argv
     try:
         with above_progress(), console_log(), step(f"agebench {arguments.command}"):
             code = int(arguments.run(arguments))

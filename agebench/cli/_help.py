@@ -14,6 +14,8 @@ GROUPS = {
     "training": ("--epochs", "--seed", "--set", "--grid", "--config", "--resume"),
     "statistics": (
         *("--group", "--min-group", "--train-ages", "--legal-age", "--challenge", "--threshold", "--calibration"),
+        *("--gate", "--gate-ages", "--margin", "--require"),
+        *("--half-width", "--gap", "--fpr", "--power", "--images-per-person", "--pairs"),
         *("--coverage", "--p-first-age", "--preset", "--resamples", "--interval"),
     ),
     "output": ("--out", "--json", "--annotate-dir", "--format", "--site", "--name", "--dry-run", "--results"),
@@ -125,6 +127,11 @@ EXAMPLES = {
         "docs/evaluation.md",
         "agebench score predictions.csv --group gender --group race",
         "agebench score predictions.csv --labels labels.csv --match stem --out report",
+    ),
+    "plan": (
+        "docs/evaluation.md",
+        "agebench plan --gap 0.5 --fpr 0.01 --images-per-person 3",
+        "agebench plan pilot.csv --labels labels.csv --group gender",
     ),
     "compare": (
         "docs/evaluation.md",

@@ -21,11 +21,14 @@ from agebench.reports.formatting import (
 )
 from agebench.reports.markdown import write_markdown
 from agebench.reports.plots.errors import error_curves
-from agebench.reports.plots.run import dataset_colors, plot_run, save
+from agebench.reports.plots.evaluation import CAPTIONS, gate_figures
+from agebench.reports.plots.run import dataset_colors, plot_run, plot_tests, save
+from agebench.reports.sections.age_gates import gate_overview, gate_sections
 from agebench.reports.sections.auxiliary_targets import task_parts
 from agebench.reports.sections.external import cautions, describe_external, external_table
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.reports.sections.gaps import describe_gap
+from agebench.reports.sections.measurement import decision_sections, run_measurement_sections
 from agebench.reports.sections.provenance import (
     describe_faces,
     describe_limit,
@@ -61,9 +64,13 @@ def write_report(folder: Path) -> Path:
     metrics, manifest = read_metrics(folder), _read(folder, "manifest.json", {})
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     external = metrics.train is None
-    drawn = {name: picture(name, caption) for name, caption in plot_run(folder, metrics, history).items()}
+    captions = plot_run(folder, metrics, history) | _plot_gates(folder, metrics)
+    drawn = {name: picture(name, caption) for name, caption in captions.items()}
     parts = [
         f"# {escape_markdown(manifest.get('name') or folder.name)}",
+        *run_measurement_sections(manifest, metrics),
+        *decision_sections(metrics),
+        "## Summary",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
         describe_limit(manifest),
         cross_dataset_table(metrics),
@@ -73,6 +80,7 @@ def write_report(folder: Path) -> Path:
         drawn.get("cumulative-scores", ""),
         _overall_table(metrics, _FURTHER),
         drawn.get("scatter", ""),
+        *_gates(metrics, drawn),
         "## Performance by age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
@@ -116,7 +124,8 @@ def summary(run: Path | MetricsFile) -> str:
     """
     metrics = read_metrics(run) if isinstance(run, Path) else run
     origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
-    parts = [f"{origin}{cross_dataset_table(metrics)}", describe_protocol(metrics), cautions(metrics)]
+    table = f"{origin}{cross_dataset_table(metrics)}"
+    parts = [table, describe_protocol(metrics), cautions(metrics), gate_overview(metrics)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -212,6 +221,22 @@ def _method(metrics: MetricsFile) -> str:
         "images that are off by at most five years."
         + f" Median-age baseline MAE: of always predicting the {'training' if metrics.train else 'test'} set's median age."
     )
+
+
+def _plot_gates(folder: Path, metrics: MetricsFile) -> dict[str, str]:
+    """Write the figures of the age gates, and return their captions by name."""
+    figures = [gate_figures(test.age_gates, place) for place, test in enumerate(metrics.tests.values())]
+    return plot_tests(folder, {name: figure for part in figures for name, figure in part.items()}, CAPTIONS)
+
+
+def _gates(metrics: MetricsFile, drawn: Mapping[str, str]) -> list[str]:
+    parts = []
+    for place, (name, test) in enumerate(metrics.tests.items()):
+        if test.age_gates:
+            sections = gate_sections(test.age_gates, level=4)
+            parts += [f"### {escape_markdown(name)}, age gates", *sections[1:]]
+            parts += [drawn.get(f"gates-{place}", ""), drawn.get(f"det-{place}", "")]
+    return ["## Age gates", *parts] if parts else []
 
 
 def _age_tables(metrics: MetricsFile) -> list[str]:

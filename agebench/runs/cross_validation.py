@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError
-from agebench.metrics.cross_validation import evaluate_folds, evaluate_task_folds
+from agebench.metrics.cross_validation import age_gates_of_folds, evaluate_folds, evaluate_task_folds
 from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.runs.run_dir import RunDir
@@ -49,7 +49,15 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
         )
-        changes: dict[str, Any] = {"baseline_mae": float((table["age"] - own).abs().mean())}
+        changes: dict[str, Any] = {
+            "baseline_mae": float((table["age"] - own).abs().mean()),
+            "age_gates": age_gates_of_folds(
+                table,
+                groups=divisions[0].tests[name].groups,
+                resamples=config.evaluate.resamples,
+                seed=config.seed,
+            ),
+        }
         if tasks:
             changes["tasks"] = tasks
         if name == divisions.train_dataset and any(protocol["leaks"].values()):

@@ -13,6 +13,7 @@ from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators.external.photos import Photos
+from agebench.metrics.age_gates import age_gates
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
@@ -92,6 +93,7 @@ def evaluate_model(
         faces=faces_metadata(data.cards, config.model, config.faces, faces),
         samples=tests_metadata(tests, data.samples),
         inputs=input_digests(config, data),
+        licences={name: card.licence for name, card in data.cards.items()},
         finished=False,
     )
     manifest.record_left_out(config.data.limit, data.exclusions)
@@ -136,9 +138,11 @@ def _evaluate_test(
     resamples, seed = config.evaluate.resamples, config.seed
     tasks = evaluate_tasks(table, list(model.classes), groups=groups, resamples=resamples, seed=seed)
     baseline = float((table["age"] - table["age"].median()).abs().mean())
-    changes = {"training_overlap": model.contamination(name), "baseline_mae": baseline} | (
-        {"tasks": tasks} if tasks else {}
-    )
+    changes = {
+        "training_overlap": model.contamination(name),
+        "baseline_mae": baseline,
+        "age_gates": age_gates(table, groups=groups, resamples=resamples, seed=seed),
+    } | ({"tasks": tasks} if tasks else {})
     return evaluate(table, groups=groups, resamples=resamples, seed=seed).model_copy(update=changes)
 
 

@@ -107,6 +107,8 @@ class Manifest(_ManifestTable):
     best_epoch: int | None = None
     export: ExportRecord | None = None
     epochs: int = 0
+    measured: str = Field(default="", description="when the metrics were computed: UTC, ISO 8601")
+    licences: dict[str, str] = Field(default_factory=dict, description="dataset -> licence of its images")
     timings: dict[str, float] = Field(default_factory=dict, description="stage -> seconds; images_per_s in training")
     finished: bool = False
 

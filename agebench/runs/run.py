@@ -174,6 +174,7 @@ class Experiment:
             protocol=self.splits.protocol(),
             samples=samples_metadata(self.splits, data.samples),
             inputs=self.inputs,
+            licences={name: card.licence for name, card in data.cards.items()},
             finished=False,
         )
         self.manifest.record_left_out(config.data.limit, data.exclusions)
