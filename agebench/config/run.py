@@ -67,6 +67,13 @@ class FacesConfig(ConfigTable):
     coverage: float = Field(
         default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again"
     )
+    offset: float = Field(
+        default=0.0,
+        ge=-0.5,
+        le=0.5,
+        exclude_if=is_unset,
+        description="share of the side by which the face lies lower than in UTKFace's crops; negative: higher",
+    )
     mode: Literal["", "none", "landmarks", "detect", "boxes"] = Field(
         default="", exclude_if=is_unset, description="of every dataset; empty: each card's own"
     )

@@ -33,6 +33,7 @@ class InputSpec:
             photograph).
         planes: channels of the network, 3, or 6 if a body crop follows the face; an absent body is black.
         detector: name of the face detector; empty: the default one.
+        offset: share of the side by which the face lies lower than in UTKFace's framing; negative: higher.
     """
 
     size: int
@@ -40,6 +41,7 @@ class InputSpec:
     kind: Literal["aligned", "box", "photo"] = "aligned"
     planes: int = 3
     detector: str = ""
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class TrainedEstimator(BaseEstimator):
         device: the device that holds the network.
         precision: numeric precision, as in training.
         crop_scale: framing of its images; 1 is that of UTKFace's crops.
+        offset: vertical offset of the faces in its images, as `InputSpec.offset`.
     """
 
     model: AgeModel
@@ -45,11 +46,12 @@ class TrainedEstimator(BaseEstimator):
     device: torch.device
     precision: str = "auto"
     crop_scale: float = 1.0
+    offset: float = 0.0
 
     @cached_property
     def input_spec(self) -> InputSpec:
         """The images that `estimate` expects."""
-        return InputSpec(self.card.size, self.crop_scale, planes=self.card.channels)
+        return InputSpec(self.card.size, self.crop_scale, planes=self.card.channels, offset=self.offset)
 
     @cached_property
     def info(self) -> EstimatorInfo:

@@ -8,7 +8,7 @@ import torch
 from agebench._version import __version__
 from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.model import Architecture
-from agebench.data.faces.alignment import TEMPLATE
+from agebench.data.faces.alignment import template_positions
 from agebench.errors import UserError
 from agebench.estimators.exported.base import INPUT_SIDE_RANGE
 from agebench.models.age_model import AgeModel
@@ -89,7 +89,8 @@ def verify_card(source: Path, claimed: dict[str, Any], model: AgeModel, card: Ar
 
 def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
     coverage = faces.get("coverage", 1.0)
-    points = ((TEMPLATE - 0.5) / coverage + 0.5).round(4).tolist()
+    offset = faces.get("offset", 0.0)
+    points = template_positions(coverage, offset).round(4).tolist()
     eyes = " and ".join(f"({100 * x:.4g} %, {100 * y:.4g} %)" for x, y in points[:2])
     nose = f"({100 * points[2][0]:.4g} %, {100 * points[2][1]:.4g} %)"
     return {
@@ -101,6 +102,7 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "sides": list(INPUT_SIDE_RANGE),
         "size": card.size,
         "coverage": coverage,
+        **({"offset": offset} if offset else {}),
         "points": points,
         "prepared": faces.get("datasets", {}),
         "detectors": faces.get("detectors", {}),

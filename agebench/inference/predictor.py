@@ -189,7 +189,8 @@ class Predictor:
         """
         spec = self.estimator.input_spec
         name = detector or spec.detector or DEFAULT_DETECTOR
-        return FaceExtractor(AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name), search, every)
+        alignment = AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset)
+        return FaceExtractor(alignment, search, every)
 
     def interval(self, level: float = DEFAULT_COVERAGE) -> dict[str, Any]:
         """Return the conformal interval of this level, with its coverage on the model's test sets.

@@ -195,6 +195,8 @@ def faces_metadata(
         datasets=modes,
         sha256={name: cache.digest() for name, cache in faces.items()},
     )
+    if config.offset:
+        record.offset = config.offset
     if model.bodies:
         record.bodies = {name: count_bodies(cache) for name, cache in faces.items()}
     if detectors:

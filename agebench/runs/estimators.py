@@ -74,7 +74,7 @@ class RunEstimator(BaseEstimator):
         self._intervals: dict[float, dict[str, Any]] = {}
         spec = self.network.input_spec
         self.input_spec = InputSpec(
-            spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector
+            spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector, offset=spec.offset
         )
         self.info = self._describe(manifest)
 
@@ -280,7 +280,9 @@ class AnalysisSubject:
         dataset, spec = open_dataset(self._catalog.datasets.get(name)), self.estimator.input_spec
         card = dataset.card
         detector = spec.detector or card.detector or DEFAULT_DETECTOR
-        alignment = AlignmentSpec(card.faces, spec.size, spec.crop_scale, card.landmark_points, detector)
+        alignment = AlignmentSpec(
+            card.faces, spec.size, spec.crop_scale, card.landmark_points, detector, offset=spec.offset
+        )
         cache = load_or_build_face_cache(dataset.reader, dataset.samples, alignment, name=card.name)
         samples = cache.drop_rejected(dataset.samples)
         if not len(samples):

@@ -82,7 +82,7 @@ def estimator_card(estimator: AgeEstimator) -> ExternalCard:
         title=info.title or info.name,
         format="callable",
         source=f"python:{name}",
-        input=ExternalInput(size=spec.size, coverage=spec.crop_scale),
+        input=ExternalInput(size=spec.size, coverage=spec.crop_scale, offset=spec.offset),
         training_data=info.training_data,
         trained_on=info.trained_on,
         licence=info.licence,

@@ -63,7 +63,10 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
     check_size(checkpoint)
     load_weights(checked(folder.path, "checkpoints/best.safetensors"), model)
     model = model.to(torch_device).eval()
-    return config, TrainedEstimator(model, config.model, torch_device, config.train.precision, config.faces.coverage)
+    faces = config.faces
+    return config, TrainedEstimator(
+        model, config.model, torch_device, config.train.precision, faces.coverage, faces.offset
+    )
 
 
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:

@@ -82,8 +82,9 @@ def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalCo
                 "(of models of the zoo, --pretrained FILE tests their authors' weights)"
             )
         base = {"model": card.model_dump(mode="json")}
-    crop_scale = deep_merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)
-    return _validated(ExternalConfig, catalog, deep_merge({"faces": {"coverage": crop_scale}}, base), settings)
+    card_input = deep_merge(base, settings).get("model", {}).get("input", {})
+    framing = {"coverage": card_input.get("coverage", 1.0), "offset": card_input.get("offset", 0.0)}
+    return _validated(ExternalConfig, catalog, deep_merge({"faces": framing}, base), settings)
 
 
 def resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> PublishedConfig:
@@ -124,7 +125,7 @@ def alignment_spec(faces: FacesConfig, card: DatasetCard, size: int) -> Alignmen
             f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
         )
     detectors.get(detector)
-    return AlignmentSpec(mode, size, faces.coverage, card.landmark_points, detector)
+    return AlignmentSpec(mode, size, faces.coverage, card.landmark_points, detector, offset=faces.offset)
 
 
 def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architecture | ExternalCard) -> AlignmentSpec:

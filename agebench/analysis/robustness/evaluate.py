@@ -20,7 +20,7 @@ from agebench.analysis.robustness.corruptions import (
 )
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError
-from agebench.estimators.base import AgeEstimator
+from agebench.estimators.base import AgeEstimator, InputSpec
 from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
@@ -83,7 +83,7 @@ def predict_corrupted(
             batches.setdefault("clean", []).append(predict_tensor(estimator, faces)[None])
             for corruption in corruptions:
                 batch_seed = derive_seed(seed, corruption.name, number)
-                corrupted_faces = _corrupt(images, corruption, estimator.input_spec.crop_scale, batch_seed)
+                corrupted_faces = _corrupt(images, corruption, estimator.input_spec, batch_seed)
                 ages = [predict_tensor(estimator, changed) for changed in corrupted_faces]
                 batches.setdefault(corruption.name, []).append(torch.stack(ages))
                 bar.update(len(faces) * len(corruption.severities))
@@ -105,11 +105,12 @@ def predict_corrupted(
     )
 
 
-def _corrupt(images: Tensor, corruption: Corruption, coverage: float, seed: int) -> Iterator[Tensor]:
+def _corrupt(images: Tensor, corruption: Corruption, framing: InputSpec, seed: int) -> Iterator[Tensor]:
     """Yield the batch at each strength; all strengths use the same random numbers."""
     for strength in corruption.severities:
         generator = torch.Generator().manual_seed(seed)
-        context = CorruptionContext(coverage, torch.rand(len(images), generator=generator), generator)
+        draws = torch.rand(len(images), generator=generator)
+        context = CorruptionContext(framing.crop_scale, draws, generator, framing.offset)
         yield to_uint8(corruption.change(images, strength, context))
 
 

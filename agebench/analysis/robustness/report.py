@@ -10,6 +10,7 @@ from agebench.analysis.robustness import plots
 from agebench.analysis.robustness.corruptions import Corruption
 from agebench.analysis.robustness.evaluate import RobustnessPredictions, to_frame
 from agebench.data.samples import Samples
+from agebench.estimators.base import InputSpec
 from agebench.reports.document import (
     Block,
     Document,
@@ -46,7 +47,7 @@ def write_robustness_report(
     data: FaceDataset,
     corruptions: Sequence[Corruption],
     *,
-    coverage: float,
+    framing: InputSpec,
     color: str = COLORS[0],
 ) -> Path:
     """Write the predictions, figures and reports; `<test>.json` is written last, so that it marks a complete report.
@@ -58,7 +59,7 @@ def write_robustness_report(
         samples: the test set's images.
         data: the test set's aligned faces, for the example figure.
         corruptions: the corruptions that were applied.
-        coverage: the coverage of the aligned faces, which sets the scale of some corruptions.
+        framing: the images that the estimator expects, whose crop scale sets the scale of some corruptions.
         color: the test set's color in figures.
 
     Returns:
@@ -70,7 +71,7 @@ def write_robustness_report(
         "curves": plots.plot_curves(metrics, title, color),
         "groups": plots.plot_groups(metrics, title),
         **{f"by-{index}": plots.plot_by_group(metrics, key, title) for index, key in enumerate(metrics["groups"])},
-        "examples": plots.plot_examples(data, pick_example_face(data), corruptions, coverage, title),
+        "examples": plots.plot_examples(data, pick_example_face(data), corruptions, framing, title),
     }
     document = Document(f"Robustness on {name}", _blocks(metrics))
     for key, figure in figures.items():

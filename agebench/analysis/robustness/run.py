@@ -42,11 +42,11 @@ def run_stress(
     with subject.estimator as estimator:
         samples, data = subject.load(test)
         predictions = predict_corrupted(estimator, data, corruptions, seed=seed, label=test)
-        crop_scale = estimator.input_spec.crop_scale
+        framing = estimator.input_spec
     metrics = {"test": test} | robustness_metrics(predictions, samples, corruptions, resamples=resamples, seed=seed)
     metrics |= subject.describe(test)
     color = dataset_colors(*subject.datasets(test))[test]
     report = write_robustness_report(
-        folder, metrics, predictions, samples, data, corruptions, coverage=crop_scale, color=color
+        folder, metrics, predictions, samples, data, corruptions, framing=framing, color=color
     )
     return metrics, report

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agebench.config.cards.base import Card, Name
+from agebench.config.cards.base import Card, Name, is_unset
 from agebench.errors import UserError
 
 
@@ -19,6 +19,13 @@ class ExternalInput(Card):
         gt=0.2,
         le=4,
         description="crop scale: 1 is the framing of UTKFace's crops, 1.5 shows half as much again",
+    )
+    offset: float = Field(
+        default=0.0,
+        ge=-0.5,
+        le=0.5,
+        exclude_if=is_unset,
+        description="share of the side by which the face lies lower than in UTKFace's crops; negative: higher",
     )
     channels: Literal["rgb", "bgr", "grey"] = Field(
         default="rgb", description="order of the channels, also of mean and std"

@@ -125,7 +125,9 @@ class ExportedEstimator(CardGuarantees, BaseEstimator):
         self._file = file
         card = validate_card(file.path, file.card)
         spec = file.card["input"]
-        self.input_spec = InputSpec(int(spec["size"]), card.input.coverage, planes=int(spec["planes"]))
+        self.input_spec = InputSpec(
+            int(spec["size"]), card.input.coverage, planes=int(spec["planes"]), offset=card.input.offset
+        )
         self.info = card_info(file.card)
 
     def estimate(self, images: np.ndarray) -> AgeEstimates:

@@ -42,7 +42,7 @@ class ExternalEstimator(BaseEstimator):
 
     def __init__(self, card: ExternalCard, device: str = "cpu") -> None:
         self.card, self._stack = card, ExitStack()
-        self.input_spec = InputSpec(card.size, card.input.coverage)
+        self.input_spec = InputSpec(card.size, card.input.coverage, offset=card.input.offset)
         self.info = EstimatorInfo(
             card.name,
             card.title,
