@@ -22,6 +22,7 @@ from agebench.estimators.external.callable import CallableProcess
 from agebench.estimators.external.command import run_command_model
 from agebench.estimators.external.io_spec import parse_output, prepare
 from agebench.estimators.external.model_files import find_file, open_file
+from agebench.estimators.packages import require_package
 from agebench.utils.io import file_digest
 from agebench.utils.progress import progress
 
@@ -112,7 +113,7 @@ def estimate(
 
 
 def fingerprint(card: ExternalCard) -> str:
-    """Return the first 16 digits of the SHA-256 of the model's file.
+    """Return the first 16 digits of the SHA-256 of the model's file, or of the package that a callable or command uses.
 
     Args:
         card: the model's card.
@@ -125,6 +126,9 @@ def fingerprint(card: ExternalCard) -> str:
     """
     if card.format in FILES:
         path = find_file(card)
+    elif card.package is not None:
+        require_package(card)
+        return card.package.sha256[:16]
     elif card.format == "command":
         program = shlex.split(card.source)[0]
         if shutil.which(program) is None:

@@ -24,6 +24,7 @@ import numpy as np
 
 from agebench.config.cards.external import ExternalCard
 from agebench.estimators.external.io_spec import ExternalModelError, select_output
+from agebench.estimators.packages import package_environment, require_package
 
 _ARRAY, _TEXT = b"a", b"t"
 _HEADER = struct.Struct("<cQ")
@@ -37,16 +38,18 @@ class CallableProcess:
 
     Raises:
         ExternalModelError: the module or function is missing, raised, ended its process, or timed out.
+        UserError: the files of the card's package are not fetched.
     """
 
     def __init__(self, card: ExternalCard) -> None:
         self.card = card
+        require_package(card)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agebench.estimators.external.callable", card.source, card.output.name, card.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **package_environment(card), "PYTHONPATH": path},
             start_new_session=True,  # a process group, to be killed with its children
         )
         self._thread = ThreadPoolExecutor(1)

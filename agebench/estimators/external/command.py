@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.package import PACKAGE_FOLDER
 from agebench.estimators.base import AgeEstimates
 from agebench.estimators.external.io_spec import ExternalModelError
+from agebench.estimators.packages import package_environment, require_package
 
 
 def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) -> AgeEstimates:
@@ -44,11 +46,19 @@ def run_command_model(card: ExternalCard, pixels: np.ndarray, rows: np.ndarray) 
 
 
 def _run(card: ExternalCard, source: Path, target: Path) -> None:
-    words = [word.replace("{input}", str(source)).replace("{output}", str(target)) for word in shlex.split(card.source)]
+    values = {"{input}": str(source), "{output}": str(target), PACKAGE_FOLDER: str(require_package(card) or "")}
+    words = shlex.split(card.source)
+    for placeholder, value in values.items():
+        words = [word.replace(placeholder, value) for word in words]
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **package_environment(card)},
+                start_new_session=True,
             )
         except OSError as error:
             raise ExternalModelError(

