@@ -43,7 +43,7 @@ def measured(folder: Path) -> str:
     """Return the MAE and its interval in a run's folder, as text."""
     (test,) = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tests"].values()
     mae = test["overall"]["mae"]
-    return f"MAE {mae['value']:.2f} [{mae['ci_low']:.2f}, {mae['ci_high']:.2f}], n = {mae['n']:,}"
+    return f"MAE {mae['value']:.2f} [{mae['ci_low']:.2f}, {mae['ci_high']:.2f}], n = {test['n']:,}"
 
 
 def measure(model: str, dataset: str, arguments: argparse.Namespace) -> str:
