@@ -34,6 +34,8 @@ class InputSpec:
         planes: channels of the network, 3, or 6 if a body crop follows the face; an absent body is black.
         detector: name of the face detector; empty: the default one.
         offset: share of the side by which the face lies lower than in UTKFace's framing; negative: higher.
+        margin: of kind `box`, added on each side, as a share of the longer side.
+        fit: of kind `box`, how the box becomes a square.
     """
 
     size: int
@@ -42,6 +44,8 @@ class InputSpec:
     planes: int = 3
     detector: str = ""
     offset: float = 0.0
+    margin: float = 0.0
+    fit: Literal["", "square", "letterbox", "stretch"] = ""
 
 
 @dataclass(frozen=True)

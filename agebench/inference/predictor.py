@@ -188,6 +188,10 @@ class Predictor:
             every: the images are frames of a video, and faces are searched in every so many of them.
         """
         spec = self.estimator.input_spec
+        if spec.kind != "aligned":
+            raise UserError(
+                f"'{self.estimator.info.name}' takes no aligned faces (input.kind: {spec.kind}); only `agebench test` can call it"
+            )
         name = detector or spec.detector or DEFAULT_DETECTOR
         alignment = AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset)
         return FaceExtractor(alignment, search, every)

@@ -29,6 +29,20 @@ class AgeEstimates:
     def __len__(self) -> int:
         return len(self.age)
 
+    def select(self, mask: np.ndarray) -> "AgeEstimates":
+        """Return the estimates of some faces, all of which have one.
+
+        Args:
+            mask: (N,) bool, True for the faces to keep; False for those that failed.
+        """
+        return AgeEstimates(
+            self.age[mask],
+            None if self.std is None else self.std[mask],
+            None if self.probs is None else self.probs[mask],
+            self.first_age,
+            tasks={name: values[mask] for name, values in self.tasks.items()},
+        )
+
 
 def concat_estimates(batches: Sequence[AgeEstimates]) -> AgeEstimates:
     """Join the estimates of several batches.

@@ -23,7 +23,7 @@ from agebench.data.splits.splits import count_exact_duplicates
 from agebench.metrics.prediction_format import PRED, PROB
 from agebench.models.estimates import AgeEstimates
 from agebench.runs.manifest import FacesRecord, SampleCounts
-from agebench.runs.resolve import alignment_spec
+from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.types import Split
@@ -186,9 +186,11 @@ def faces_metadata(
         config: the run's settings of face preparation.
         faces: dataset -> prepared faces.
     """
-    specs = {name: alignment_spec(config, card, model.size) for name, card in cards.items()}
+    specs = {name: model_alignment_spec(config, card, model) for name, card in cards.items()}
     modes = {name: faces[name].mode or spec.mode for name, spec in specs.items()}
-    detectors = {name: specs[name].summary()["detector"] or {} for name, mode in modes.items() if mode == "detect"}
+    detectors = {
+        name: specs[name].summary()["detector"] or {} for name, mode in modes.items() if mode in ("detect", "box")
+    }
     record = FacesRecord(
         size=model.size,
         coverage=config.coverage,

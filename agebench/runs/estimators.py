@@ -278,10 +278,21 @@ class AnalysisSubject:
         if self._config is not None:
             return load_test_set(self._config, RunDir(self.folder), self._catalog, name)
         dataset, spec = open_dataset(self._catalog.datasets.get(name)), self.estimator.input_spec
+        if spec.kind == "photo":
+            raise UserError(
+                f"'{self.estimator.info.name}' takes whole photographs and detects faces itself; only `agebench test` can call it"
+            )
         card = dataset.card
         detector = spec.detector or card.detector or DEFAULT_DETECTOR
         alignment = AlignmentSpec(
-            card.faces, spec.size, spec.crop_scale, card.landmark_points, detector, offset=spec.offset
+            card.faces,
+            spec.size,
+            spec.crop_scale,
+            card.landmark_points,
+            detector,
+            offset=spec.offset,
+            fit=spec.fit,
+            margin=spec.margin,
         )
         cache = load_or_build_face_cache(dataset.reader, dataset.samples, alignment, name=card.name)
         samples = cache.drop_rejected(dataset.samples)

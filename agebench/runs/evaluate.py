@@ -1,10 +1,11 @@
 """One test without training: the same datasets, faces, metrics and report as those of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -12,6 +13,7 @@ from agebench.config.evaluate import ExternalConfig, PublishedConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
+from agebench.estimators.external.photos import Photos
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
@@ -32,6 +34,7 @@ from agebench.runs.provenance import input_digests
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
 from agebench.training.device import hardware_info
+from agebench.types import RejectReason
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class EvaluatedModel:
         contamination: dataset -> whether the model may have been trained on it: `known`, `validated`, `unknown` or
             `none stated`.
         classes: auxiliary target -> its classes.
+        estimate_photos: (dataset, its photographs) -> estimates, of a model that detects faces itself; None: it does not.
     """
 
     record: ModelRecord
     estimate: Callable[[str, FaceCache, Samples], AgeEstimates]
     contamination: Callable[[str], str]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    estimate_photos: Callable[[str, Photos], AgeEstimates] | None = None
 
 
 def evaluate_model(
@@ -77,6 +82,8 @@ def evaluate_model(
         data = open_run_data(config, catalog)
     with folder.timed("faces_s"):
         faces = {name: prepare_faces(config, dataset, data.samples[name]) for name, dataset in data.datasets.items()}
+    if model.estimate_photos is not None:
+        faces = {name: replace(cache, mode="photo") for name, cache in faces.items()}
     tests = {name: drop_rejected(name, samples, faces[name]) for name, samples in data.samples.items()}
     save_tests(folder, tests, data.samples)
     manifest = Manifest(
@@ -93,7 +100,20 @@ def evaluate_model(
     metrics, predictions = {}, {}
     for name, test in tests.items():
         with folder.timed("predict_s"):
-            estimates = model.estimate(name, faces[name], test)
+            if model.estimate_photos is None:
+                estimates = model.estimate(name, faces[name], test)
+            else:
+                estimates = model.estimate_photos(name, Photos(data.datasets[name].reader, test))
+        if estimates.failed is not None:
+            faces[name] = _add_failures(faces[name], test, estimates.failed)
+            if estimates.failed.all():
+                raise UserError(
+                    f"model '{config.model.name}' returned no estimate for any of the {len(test):,} images of {name}"
+                )
+            estimates = estimates.select(~estimates.failed)
+            test = tests[name] = drop_rejected(name, test, faces[name])
+            save_tests(folder, tests, data.samples)
+            manifest.samples = tests_metadata(tests, data.samples)
         table = predictions[name] = predictions_table(test, estimates, model.classes)
         _refuse_absurd(table, config.model.name, name)
         save_predictions(folder, name, table, estimates.probs)
@@ -112,6 +132,23 @@ def evaluate_model(
             metrics[name] = evaluate(table, **settings).model_copy(update=changes | ({"tasks": tasks} if tasks else {}))
     content = MetricsFile(train=None, tests=metrics)
     return evaluate_and_report(folder, manifest, content, lambda: predictions, data.samples, faces)
+
+
+def _add_failures(faces: FaceCache, samples: Samples, failed: np.ndarray) -> FaceCache:
+    """Return the face cache with the images that the model did not process among the rejected ones.
+
+    Args:
+        faces: prepared faces.
+        samples: the samples that the model was called with.
+        failed: (N,) bool, whether the model returned no estimate.
+    """
+    ids = samples.table.loc[failed, "sample_id"]
+    reason = "the model returned no estimate"
+    return replace(
+        faces,
+        rejected=faces.rejected | dict.fromkeys(ids, reason),
+        codes=faces.codes | dict.fromkeys(ids, RejectReason.NO_ESTIMATE),
+    )
 
 
 def _refuse_absurd(table: pd.DataFrame, model: str, test: str) -> None:

@@ -9,7 +9,8 @@ from agebench.config.evaluate import ExternalConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.estimators.base import AgeEstimates, AgeEstimator, concat_estimates
-from agebench.estimators.external.base import estimate
+from agebench.estimators.external.base import ExternalEstimator, estimate
+from agebench.estimators.external.photos import Photos
 from agebench.registry.catalog import Catalog
 from agebench.runs.evaluate import EvaluatedModel, evaluate_model
 from agebench.runs.evaluation import RunResult
@@ -38,8 +39,16 @@ def run_external(config: ExternalConfig, catalog: Catalog, folder: RunDir) -> Ru
     def predict(name: str, faces: FaceCache, test: Samples) -> AgeEstimates:
         return estimate(config.model, faces.pixels, faces.rows(test), device=str(device), label=name)
 
+    def predict_photos(name: str, photos: Photos) -> AgeEstimates:
+        with ExternalEstimator(config.model, str(device)) as estimator:
+            return estimator.estimate_photos(photos, label=name)
+
     model = EvaluatedModel(
-        external_metadata(config.model, digest), predict, lambda dataset: training_overlap_status(config.model, dataset)
+        external_metadata(config.model, digest),
+        predict,
+        lambda dataset: training_overlap_status(config.model, dataset),
+        config.model.output.classes,
+        predict_photos if config.model.input.kind == "photo" else None,
     )
     return evaluate_model(config, model, catalog, folder, device)
 
@@ -82,7 +91,14 @@ def estimator_card(estimator: AgeEstimator) -> ExternalCard:
         title=info.title or info.name,
         format="callable",
         source=f"python:{name}",
-        input=ExternalInput(size=spec.size, coverage=spec.crop_scale, offset=spec.offset),
+        input=ExternalInput(
+            kind=spec.kind,
+            size=spec.size,
+            coverage=spec.crop_scale,
+            offset=spec.offset,
+            margin=spec.margin,
+            fit=spec.fit,
+        ),
         training_data=info.training_data,
         trained_on=info.trained_on,
         licence=info.licence,

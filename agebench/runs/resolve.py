@@ -144,7 +144,23 @@ def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architect
         bodies=model.bodies,
         letterbox=bool(model.letterbox) and not faces.mode,
         mask_bodies=bool(model.mask_bodies) and model.bodies,
+        **box_settings(model),
     )
+
+
+def box_settings(model: Architecture | ExternalCard) -> dict[str, Any]:
+    """Return the settings of the alignment that an external model's input kind determines.
+
+    Photographs are not aligned: their middle is shown in reports and never estimated.
+
+    Args:
+        model: the model's card.
+    """
+    if not isinstance(model, ExternalCard) or model.input.kind == "aligned":
+        return {}
+    if model.input.kind == "photo":
+        return {"mode": "none"}
+    return {"fit": model.input.box_fit, "margin": model.input.margin}
 
 
 def _merge(layers: Iterable[Settings]) -> Settings:

@@ -4,87 +4,13 @@ import shlex
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from agebench.config.cards.base import Card, Name, is_unset
+from agebench.config.cards.external_io import ExternalInput as ExternalInput
+from agebench.config.cards.external_io import ExternalOutput as ExternalOutput
 from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
 from agebench.errors import UserError
-
-
-class ExternalInput(Card):
-    """The input of a model: the aligned face as an array."""
-
-    size: int = Field(default=112, ge=16, le=1024, description="side of the square input, pixels")
-    coverage: float = Field(
-        default=1.0,
-        gt=0.2,
-        le=4,
-        description="crop scale: 1 is the framing of UTKFace's crops, 1.5 shows half as much again",
-    )
-    offset: float = Field(
-        default=0.0,
-        ge=-0.5,
-        le=0.5,
-        exclude_if=is_unset,
-        description="share of the side by which the face lies lower than in UTKFace's crops; negative: higher",
-    )
-    channels: Literal["rgb", "bgr", "grey"] = Field(
-        default="rgb", description="order of the channels, also of mean and std"
-    )
-    layout: Literal["nchw", "nhwc"] = "nchw"
-    dtype: Literal["float32", "float16", "uint8"] = Field(
-        default="float32",
-        description="float16: computed in float32, then rounded; uint8: the bytes as they are, without value_range, mean and std",
-    )
-    value_range: tuple[float, float] = Field(
-        default=(0.0, 1.0), description="values of black and white, before mean and std"
-    )
-    mean: tuple[float, ...] = Field(default=(0.0,), description="subtracted; one value, or one per channel")
-    std: tuple[float, ...] = Field(default=(1.0,), description="divided by; one value, or one per channel")
-
-    @model_validator(mode="after")
-    def _widths(self) -> Self:
-        allowed = {1} if self.channels == "grey" else {1, 3}
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in allowed:
-                raise ValueError(f"{key} has {len(values)} numbers; it takes one, or one for each channel")
-        if 0 in self.std:
-            raise ValueError("std must not be 0")
-        return self
-
-
-class ExternalOutput(Card):
-    """The output of a model, and how an age is read from it."""
-
-    kind: Literal["age", "distribution"] = "age"
-    name: str = Field(
-        default="",
-        description="name or index from 0 of the output to read; empty: the only one",
-    )
-    column: int | None = Field(
-        default=None,
-        ge=0,
-        # Left out of config.toml while unset, so that earlier tests keep their config.
-        exclude_if=lambda value: value is None,
-        description="of kind age: index from 0 of the age, where the output has several numbers per face",
-    )
-    scale: float = Field(default=1.0, description="of kind age: years = offset + scale * output")
-    offset: float = 0.0
-    ages: tuple[float, ...] = Field(
-        default=(), description="of kind distribution: the age of each class; empty: 0, 1, 2, …"
-    )
-    logits: bool = Field(default=False, description="of kind distribution: the output needs a softmax")
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _number_as_text(cls, name: object) -> object:
-        return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
-
-    @model_validator(mode="after")
-    def _column_of_an_age(self) -> Self:
-        if self.column is not None and self.kind != "age":
-            raise ValueError('column is for kind = "age"; a distribution is read by its ages')
-        return self
 
 
 class ExternalCard(Card):
@@ -147,6 +73,11 @@ class ExternalCard(Card):
             )
         if self.format == "command" and not ("{input}" in self.source and "{output}" in self.source):
             raise ValueError(f"source = {self.source!r}: a command names {{input}} and {{output}}, the CSV files")
+        if self.input.kind == "photo":
+            if self.format not in ("callable", "command"):
+                raise ValueError('input.kind = "photo" is for the formats callable and command')
+            if self.output.kind != "age":
+                raise ValueError('input.kind = "photo": the model gives ages itself, output.kind = "age"')
         if self.format == "command":
             shlex.split(self.source)  # raises ValueError where a quotation is left open
             if self.output.column is not None:
@@ -184,6 +115,13 @@ class ExternalCard(Card):
         Raises:
             UserError: the source begins with `~name` of an unknown user.
         """
+        card = self
+        if self.output.decode_function:
+            decode = _located_function(self.output.decode, folder)
+            card = self.model_copy(update={"output": self.output.model_copy(update={"decode": decode})})
+        return card._with_located_source(folder)
+
+    def _with_located_source(self, folder: Path) -> "ExternalCard":
         if self.format == "command":
             return self.model_copy(update={"source": self.source.replace("{here}", str(folder))})
         if self.source.startswith(f"{PACKAGE_FOLDER}/"):
@@ -204,3 +142,9 @@ class ExternalCard(Card):
         package, colon, path = self.source.partition(":")
         named = len(package) > 1 and all(part.isidentifier() for part in package.split("."))
         return (package, path) if colon and path and named else None
+
+
+def _located_function(reference: str, folder: Path) -> str:
+    """Return `file.py:function` with the file's path relative to a folder resolved; another reference as it is."""
+    path, _, function = reference.rpartition(":")
+    return f"{folder / path}:{function}" if path.endswith(".py") else reference

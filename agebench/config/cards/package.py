@@ -22,17 +22,19 @@ class EstimatorPackage(Card):
     name: str = Field(min_length=1, description="the package, OWNER/NAME of the repository, or the address of the file")
     version: str = Field(default="", description="exact version of the package, or the commit of the repository")
     sha256: Digest = Field(
-        default="", description="of the archive, as the package manager downloads it, or of the file"
+        default="",
+        description="of the archive, as the package manager downloads it, of the file, or of package-lock.json",
     )
     files: dict[str, Digest] = Field(
         default_factory=dict,
         description="files to unpack: path in the archive or repository -> SHA-256; empty for `url`",
     )
-    lock: str = Field(
+    project: str = Field(
         default="",
         exclude_if=is_unset,
-        description="of npm: a package-lock.json beside the card; the package and its dependencies are installed, without "
-        "their scripts, into a folder of their own, for `command` cards that run the package's whole pipeline",
+        description="of npm: a folder beside the card with package.json, package-lock.json and the scripts that a `command` card "
+        "calls as {package}/SCRIPT; the locked packages are installed, without running their scripts, into a copy of it in "
+        "the data folder",
     )
 
     @field_validator("name", "version")
@@ -59,10 +61,10 @@ class EstimatorPackage(Card):
             return self
         if not self.version:
             raise ValueError(f"{self.name}: an exact version is required; of a hub repository, a commit")
-        if not self.files and not self.lock:
+        if not self.files and not self.project:
             raise ValueError(f"{self.name}: name the files to unpack")
-        if self.lock and self.manager != "npm":
-            raise ValueError("lock is for manager = 'npm'")
+        if self.project and self.manager != "npm":
+            raise ValueError("project is for manager = 'npm'")
         return self
 
     @property
@@ -70,9 +72,9 @@ class EstimatorPackage(Card):
         """Name of the folder of the fetched files; cards of one version of a package share it."""
         text = f"{self.manager}-{self.name}-{self.version}" if self.manager != "url" else f"url-{self.name[8:]}"
         key = "".join(character if character.isalnum() or character in "._-" else "-" for character in text)
-        return f"{key[:150]}{'-installed' if self.lock else ''}"
+        return f"{key[:150]}{'-installed' if self.project else ''}"
 
     @property
     def has_digests(self) -> bool:
         """True if every file that is fetched can be checked."""
-        return all(self.files.values()) and (bool(self.sha256) or self.manager == "hub" or bool(self.lock))
+        return all(self.files.values()) and (bool(self.sha256) or self.manager == "hub" or bool(self.project))

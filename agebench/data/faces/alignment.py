@@ -54,6 +54,8 @@ class AlignmentSpec:
         letterbox: whether annotated face boxes are cropped without alignment and letterboxed with black.
         mask_bodies: whether faces and other people are blackened in a body; mostly blackened bodies count as missing.
         offset: share of the side by which the face lies lower than in UTKFace's framing; negative: higher.
+        fit: how a face box becomes a square (`agebench.data.faces.box_faces`); empty: faces are aligned as `mode` states.
+        margin: of a face box, added on each side, as a share of its longer side.
     """
 
     mode: Literal["none", "landmarks", "detect", "boxes"]
@@ -65,6 +67,8 @@ class AlignmentSpec:
     letterbox: bool = False
     mask_bodies: bool = False
     offset: float = 0.0
+    fit: Literal["", "square", "letterbox", "stretch"] = ""
+    margin: float = 0.0
 
     @property
     def channels(self) -> int:
@@ -89,6 +93,8 @@ class AlignmentSpec:
             key |= {"letterbox": body_crops.VERSION, "mode": "letterbox"}
         if self.offset:  # keys of earlier versions have no offset
             key["offset"] = self.offset
+        if self.fit:
+            key |= {"box": 1, "fit": self.fit, "margin": self.margin, "detector": self._detector_key()}
         return key
 
     def _detector_key(self) -> dict[str, object]:
@@ -96,7 +102,7 @@ class AlignmentSpec:
 
     def summary(self) -> AlignmentSummary:
         """Return mode, size, coverage, detector and any offset for reports."""
-        detector = self._detector_key() if self.mode == "detect" else None
+        detector = self._detector_key() if self.mode == "detect" or self.fit else None
         summary: AlignmentSummary = {
             "mode": self.mode,
             "size": self.size,
@@ -153,9 +159,9 @@ def align_or_crop(
         scale = side * spec.crop_scale / spec.size
         origin = [corner[axis] + side * (1 - spec.crop_scale) / 2 for axis in (0, 1)]
         top = origin[1] - spec.offset * spec.size * scale
-        return _warp(image, np.array([[scale, 0.0, origin[0]], [0.0, scale, top]]), spec.size)
+        return warp(image, np.array([[scale, 0.0, origin[0]], [0.0, scale, top]]), spec.size)
     if spec.mode == "boxes":
-        return _warp(image, estimate_similarity(_output_corners(spec), _annotated_corners(landmarks)), spec.size)
+        return warp(image, estimate_similarity(_output_corners(spec), _annotated_corners(landmarks)), spec.size)
     if spec.mode == "detect":
         points = largest_face_landmarks(detector or open_detector(spec.detector), image, name=spec.detector)
     else:
@@ -177,7 +183,7 @@ def align_face(image: Image.Image, spec: AlignmentSpec, points: np.ndarray) -> n
     Raises:
         ImageRejectedError: the points define no similarity transform.
     """
-    return _warp(image, estimate_similarity(spec.template(), points), spec.size)
+    return warp(image, estimate_similarity(spec.template(), points), spec.size)
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -233,8 +239,20 @@ def _annotated_points(landmarks: Sequence[float] | None, indices: tuple[int, ...
     return points[list(indices)]
 
 
-def _warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Sample an image at the positions that a matrix (output pixel -> input pixel) maps to; low-pass filter reductions."""
+def warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Sample an image at the positions that a matrix maps to; reductions are low-pass filtered, edges are repeated.
+
+    Args:
+        image: an RGB image.
+        matrix: (2, 3), output pixel -> input pixel.
+        size: side of the output, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        ImageRejectedError: the region is larger than 20,000 pixels.
+    """
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ matrix.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
     if (high - low).max() > 20_000:

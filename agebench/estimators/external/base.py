@@ -3,7 +3,7 @@
 import importlib.util
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from agebench.estimators.base import (
     concat_estimates,
 )
 from agebench.estimators.external.callable import CallableProcess
-from agebench.estimators.external.command import run_command_model
-from agebench.estimators.external.io_spec import parse_output, prepare
-from agebench.estimators.external.model_files import find_file, open_file
-from agebench.estimators.packages import require_package
+from agebench.estimators.external.command import run_command_model, run_photo_command
+from agebench.estimators.external.decoding import DecodeFunction, parse_outputs
+from agebench.estimators.external.io_spec import prepare
+from agebench.estimators.external.model_files import OpenModel, find_file, open_file
+from agebench.estimators.external.photos import DetectedFaces, Photo, select_faces
+from agebench.estimators.packages import package_digest, require_package
 from agebench.utils.io import file_digest
 from agebench.utils.progress import progress
 
@@ -34,7 +36,7 @@ class ExternalEstimator(BaseEstimator):
 
     Args:
         card: the model's card. Files and callables are called batch by batch, a command once per call of `estimate`.
-        device: device of TorchScript and torch.export files, e.g. `cpu`; ONNX files run on the CPU.
+        device: device of files that torch runs, e.g. `cpu`; the others run on the CPU.
 
     Raises:
         UserError: the model's file or package is missing or cannot be read.
@@ -43,7 +45,10 @@ class ExternalEstimator(BaseEstimator):
 
     def __init__(self, card: ExternalCard, device: str = "cpu") -> None:
         self.card, self._stack = card, ExitStack()
-        self.input_spec = InputSpec(card.size, card.input.coverage, offset=card.input.offset)
+        spec = card.input
+        self.input_spec = InputSpec(
+            card.size, spec.coverage, kind=spec.kind, offset=spec.offset, margin=spec.margin, fit=spec.box_fit
+        )
         self.info = EstimatorInfo(
             card.name,
             card.title,
@@ -52,11 +57,21 @@ class ExternalEstimator(BaseEstimator):
             trained_on=card.trained_on,
             card=card.model_dump(mode="json"),
         )
-        self._call: Callable[[np.ndarray], np.ndarray] | None = None
+        self._model: OpenModel | None = None
+        self._process: CallableProcess | None = None
         if card.format in FILES:
-            self._call = open_file(card, device)
+            self._model = self._stack.enter_context(open_file(card, device))
         elif card.format == "callable":
-            self._call = self._stack.enter_context(CallableProcess(card))
+            photos = spec.kind == "photo"
+            self._process = self._stack.enter_context(CallableProcess(card, photos=photos))
+            self._model = OpenModel(self._process)
+        self._decode = self._open_decoder()
+
+    def _open_decoder(self) -> DecodeFunction | None:
+        if not self.card.output.decode_function:
+            return None
+        process = self._stack.enter_context(CallableProcess(self.card, self.card.output.decode, ("",)))
+        return lambda values: process(values)[0]
 
     def estimate(self, images: np.ndarray) -> AgeEstimates:
         """Estimate the ages of N faces, in float64.
@@ -66,19 +81,48 @@ class ExternalEstimator(BaseEstimator):
 
         Raises:
             ExternalModelError: the model raised, timed out, or returned a result that its card does not announce.
+            UserError: the model takes whole photographs.
         """
-        if self._call is None:
+        if self.card.input.kind == "photo":
+            raise UserError(
+                f"model '{self.card.name}' takes whole photographs and detects faces itself: it is tested with `agebench test`"
+            )
+        if self._model is None:
             if not len(images):
                 return AgeEstimates(np.zeros(0, np.float32))
             return run_command_model(self.card, images, np.arange(len(images)))
         size = self.card.batch_size
         batches = [images[start : start + size] for start in range(0, len(images), size)]
-        return concat_estimates(
-            [parse_output(self._call(prepare(batch, self.card.input)), len(batch), self.card) for batch in batches]
-        )
+        return concat_estimates([self._estimate_batch(self._model, batch) for batch in batches])
+
+    def _estimate_batch(self, model: OpenModel, batch: np.ndarray) -> AgeEstimates:
+        outputs = model.call(prepare(batch, self.card.input))
+        return parse_outputs(outputs, len(batch), self.card, ages=model.ages, decode=self._decode)
+
+    def estimate_photos(self, photos: Sequence[Photo], *, label: str = "") -> AgeEstimates:
+        """Estimate the age of the annotated face in each photograph; a photograph without a detected face fails.
+
+        Args:
+            photos: the photographs.
+            label: text before the progress bar.
+
+        Raises:
+            ExternalModelError: the model raised, timed out, or returned a result that its card does not announce.
+            UserError: the model takes prepared faces.
+        """
+        if self.card.input.kind != "photo":
+            raise UserError(f"model '{self.card.name}' takes prepared faces, not photographs")
+        if self._process is None:
+            faces = run_photo_command(self.card, photos)
+        else:
+            faces = []
+            for photo in progress(photos, label=label, unit="img"):
+                box, points = (np.zeros(0) if part is None else np.asarray(part) for part in (photo.box, photo.points))
+                faces.append(DetectedFaces(*self._process(photo.pixels, box, points)))
+        return select_faces(faces, photos, self.card)
 
     def close(self) -> None:
-        """End the process of a callable."""
+        """End the processes of callables."""
         self._stack.close()
 
 
@@ -128,7 +172,7 @@ def fingerprint(card: ExternalCard) -> str:
         path = find_file(card)
     elif card.package is not None:
         require_package(card)
-        return card.package.sha256[:16]
+        return package_digest(card.package)[:16]
     elif card.format == "command":
         program = shlex.split(card.source)[0]
         if shutil.which(program) is None:

@@ -1,19 +1,15 @@
-"""Preprocessing for external models, and conversion of their outputs to ages, as their cards specify."""
+"""Preprocessing for external models, and selection among their outputs, as their cards specify."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from agebench.config.cards.external import ExternalCard, ExternalInput
+from agebench.config.cards.external import ExternalInput
 from agebench.errors import AgebenchError
-from agebench.estimators.base import AgeEstimates
 
 # ITU-R BT.601 luma, as Pillow's and OpenCV's conversions to grey.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-# A distribution with fewer classes than this and without output.ages is refused: its columns are more likely something
-# else than the ages 0, 1, 2, …, such as a gender and an age side by side.
-MIN_UNNAMED_AGES = 50
 
 
 class ExternalModelError(AgebenchError):
@@ -21,7 +17,7 @@ class ExternalModelError(AgebenchError):
 
 
 def prepare(faces: np.ndarray, spec: ExternalInput) -> np.ndarray:
-    """Convert faces to the model's input, in this order: channels, value range, mean, std, layout.
+    """Convert faces to the model's input, in this order: channels, min-max, value range, mean, std, layout.
 
     Args:
         faces: (B, S, S, 3) uint8 RGB.
@@ -37,11 +33,20 @@ def prepare(faces: np.ndarray, spec: ExternalInput) -> np.ndarray:
     if spec.dtype != "uint8":
         low, high = spec.value_range
         values: np.ndarray = faces.astype(np.float32)
+        if spec.normalize == "min-max":
+            values = _stretch(values)
         if (low, high) != (0.0, 255.0):
             values = values * np.float32((high - low) / 255.0) + np.float32(low)
         values = (values - np.array(spec.mean, dtype=np.float32)) / np.array(spec.std, dtype=np.float32)
         faces = values.astype(spec.dtype, copy=False)
     return np.ascontiguousarray(faces.transpose(0, 3, 1, 2) if spec.layout == "nchw" else faces)
+
+
+def _stretch(faces: np.ndarray) -> np.ndarray:
+    """Return faces whose smallest value is 0 and whose largest is 255, each over all its pixels and channels."""
+    low, high = (end(axis=(1, 2, 3), keepdims=True) for end in (faces.min, faces.max))
+    stretched: np.ndarray = (faces - low) * (255.0 / np.maximum(high - low, 1)).astype(np.float32)
+    return stretched
 
 
 def select_output(outputs: Any, name: str, model: str) -> Any:
@@ -90,102 +95,3 @@ def pick_name(names: Sequence[str], name: str, model: str) -> str:
     raise ExternalModelError(
         f"model '{model}' gives {listed}; {problem}: output.name takes a name, or a number counted from 0"
     )
-
-
-def parse_output(raw: np.ndarray, count: int, card: ExternalCard) -> AgeEstimates:
-    """Convert a model's output to age estimates.
-
-    Args:
-        raw: (B,) or (B, 1) for an age, (B, A) for a distribution.
-        count: the number of faces, B.
-        card: the model's card.
-
-    Raises:
-        ExternalModelError: the output has another shape, or values that are not finite.
-    """
-    try:
-        values = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ExternalModelError(f"model '{card.name}' gives no numbers: {error}") from error
-    if values.shape[:1] != (count,):
-        raise ExternalModelError(
-            f"model '{card.name}' gives {_rows(values)} for {count} faces; it must give one row a face, in their order"
-        )
-    bad = ~np.isfinite(values.reshape(count, -1)).all(axis=1)
-    if bad.any():
-        raise ExternalModelError(
-            f"model '{card.name}' gives NaN or infinity for {bad.sum()} of {count} faces, the first is number {bad.argmax()}; "
-            "are the card's value_range, mean and std what it was trained with?"
-        )
-    if card.output.kind == "distribution":
-        return _from_distribution(values, card)
-    return AgeEstimates(card.output.offset + card.output.scale * _one_number(values, card))
-
-
-def _one_number(values: np.ndarray, card: ExternalCard) -> np.ndarray:
-    """Return the (B,) column that is the age: the only one, or the card's `output.column`.
-
-    Raises:
-        ExternalModelError: there are several columns and the card selects none, or there is no such column.
-    """
-    count = len(values)
-    if values.ndim > 1 and values[0].size != max(values.shape[1:]):
-        raise ExternalModelError(
-            f"model '{card.name}' gives the shape {values.shape}; an output with an age is (B,) or (B, columns) = ({count}, …)"
-        )
-    values = values.reshape(count, -1)
-    width, column = values.shape[1], card.output.column
-    if column is None and width != 1:
-        raise ExternalModelError(
-            f"model '{card.name}' gives {width} numbers a face (shape {values.shape}), and its card says that the output is one "
-            f"age. The model's documentation says which of the numbers is the age; on the card: output.column = N, from 0 to "
-            f"{width - 1}, with output.scale and output.offset. docs/models.md has the other kinds of output"
-        )
-    if column is not None and column >= width:
-        raise ExternalModelError(
-            f"model '{card.name}' gives {width} numbers a face; output.column = {column} is none of 0 to {width - 1}"
-        )
-    return values[:, column or 0]
-
-
-def _from_distribution(values: np.ndarray, card: ExternalCard) -> AgeEstimates:
-    grid = np.array(card.output.ages, dtype=np.float64)
-    if values.ndim > 2 and values[0].size == max(values.shape[1:]):  # (B, 1, A) and the like
-        values = values.reshape(len(values), -1)
-    if not len(grid) and values.ndim == 2:
-        grid = np.arange(values.shape[1], dtype=np.float64)
-        if len(grid) < MIN_UNNAMED_AGES:
-            raise ExternalModelError(
-                f"model '{card.name}' gives {len(grid)} numbers a face; without output.ages they would be the probabilities of "
-                f"the ages 0 to {len(grid) - 1}. The card must state what each of them stands for: output.ages = [{len(grid)} ages]"
-            )
-    if values.ndim != 2 or values.shape[1] != len(grid) or len(grid) < 2:
-        raise ExternalModelError(
-            f"model '{card.name}' gives the shape {values.shape}; a distribution over the card's {len(grid)} output.ages "
-            f"is (B, A) = ({len(values)}, {len(grid)})"
-        )
-    if card.output.logits:
-        values = np.exp(values - values.max(axis=1, keepdims=True))
-        values /= values.sum(axis=1, keepdims=True)
-    sums = values.sum(axis=1)
-    if (values < -1e-4).any() or (np.abs(sums - 1) > 1e-2).any():
-        worst = sums[np.abs(sums - 1).argmax()]
-        raise ExternalModelError(
-            f"model '{card.name}' gives no distribution: values from {values.min():.3g}, a row's sum {worst:.4g}; probabilities "
-            "are 0 or more and sum to 1. output.logits = true is for a model whose documentation says that its output is logits"
-        )
-    age = values @ grid
-    std = np.sqrt(np.maximum((values * (grid[None] - age[:, None]) ** 2).sum(axis=1), 0))
-    return AgeEstimates(age, std, _whole_years(values, grid))
-
-
-def _whole_years(values: np.ndarray, grid: np.ndarray) -> np.ndarray | None:
-    """Return (B, A) probabilities of the ages 0, 1, 2, … if the classes are successive years, else None."""
-    years = np.floor(grid).astype(int)
-    if years[0] < 0 or (np.diff(years) != 1).any():
-        return None
-    return np.pad(values, ((0, 0), (years[0], 0)))
-
-
-def _rows(values: np.ndarray) -> str:
-    return f"{len(values)} rows" if values.ndim else "one number"

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,29 @@ from agebench.estimators.external.io_spec import ExternalModelError, pick_name, 
 from agebench.estimators.packages import package_file
 from agebench.utils.io import refuse_placeholder
 
-# Prepared faces -> output, one row per face.
-ModelCall = Callable[[np.ndarray], np.ndarray]
+# Prepared faces -> the outputs that the card reads (`card.output.reads`), each with one row per face.
+ModelCall = Callable[[np.ndarray], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """An open model; close it, or use it as a context manager.
+
+    Attributes:
+        call: calls the model.
+        ages: age of each class as the model's own file states it; empty if it states none.
+        close: releases what the model holds.
+    """
+
+    call: ModelCall
+    ages: tuple[float, ...] = ()
+    close: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> "OpenModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def find_file(card: ExternalCard) -> Path:
@@ -53,7 +75,7 @@ def find_file(card: ExternalCard) -> Path:
     raise UserError(f"model '{card.name}': the installed package {package} holds no file {name}")
 
 
-def open_file(card: ExternalCard, device: str) -> ModelCall:
+def open_file(card: ExternalCard, device: str) -> OpenModel:
     """Open the model in the card's file.
 
     Args:
@@ -66,7 +88,7 @@ def open_file(card: ExternalCard, device: str) -> ModelCall:
     path = find_file(card)
     refuse_placeholder(path)
     openers = {"onnx": _open_onnx, "torchscript": _open_torchscript, "torch-export": _open_export}
-    return openers[card.format](card, path, device)
+    return OpenModel(openers[card.format](card, path, device))
 
 
 def onnx_session(owner: str, source: Path | bytes) -> Any:
@@ -106,22 +128,25 @@ def require_onnxruntime(owner: str) -> None:
 
 
 def _open_onnx(card: ExternalCard, path: Path, device: str) -> ModelCall:
-    with _readable(card, path, "an ONNX model"):
+    with readable(card, path, "an ONNX model"):
         session = onnx_session(f"model '{card.name}'", path)
     feed = session.get_inputs()[0].name
-    name = pick_name([output.name for output in session.get_outputs()], card.output.name, card.name)
+    known = [output.name for output in session.get_outputs()]
+    names = [pick_name(known, name, card.name) for name in card.output.reads]
+    distinct = list(dict.fromkeys(names))
 
-    def call(batch: np.ndarray) -> np.ndarray:
-        with _accepted(card, batch):
-            return np.asarray(session.run([name], {feed: batch})[0])
+    def call(batch: np.ndarray) -> list[np.ndarray]:
+        with accepted(card, batch):
+            outputs = dict(zip(distinct, session.run(distinct, {feed: batch}), strict=True))
+        return [np.asarray(outputs[name]) for name in names]
 
     return call
 
 
 def _open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
-    with _readable(card, path, "a TorchScript model"):
+    with readable(card, path, "a TorchScript model"):
         module = load_torchscript(path, device).eval()
-    return _torch_call(card, module, device)
+    return torch_call(card, module, device)
 
 
 def load_torchscript(path: Path, device: str) -> Any:
@@ -143,25 +168,39 @@ def _open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
     import torch
 
     # torch.export.load falls back to full unpickling by itself; this forbids it.
-    with _readable(card, path, "a torch.export model"), temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+    with readable(card, path, "a torch.export model"), temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
         module = torch.export.load(path).module().to(device)
-    return _torch_call(card, module, device)
+    return torch_call(card, module, device)
 
 
-def _torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
+def torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
+    """Return the function that calls a torch module.
+
+    Args:
+        card: the model's card.
+        module: the module, on the device.
+        device: its device.
+    """
     import torch
 
-    def call(batch: np.ndarray) -> np.ndarray:
-        with _accepted(card, batch), torch.inference_mode():
+    def call(batch: np.ndarray) -> list[np.ndarray]:
+        with accepted(card, batch), torch.inference_mode():
             outputs = module(torch.from_numpy(batch).to(device))
-        output = select_output(outputs, card.output.name, card.name)
-        return np.asarray(output.float().cpu() if isinstance(output, torch.Tensor) else output)
+        selected = [select_output(outputs, name, card.name) for name in card.output.reads]
+        return [np.asarray(value.float().cpu() if isinstance(value, torch.Tensor) else value) for value in selected]
 
     return call
 
 
 @contextmanager
-def _readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
+def readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
+    """Convert exceptions of a runtime that opens a file to a UserError.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        what: the kind of file, with its article.
+    """
     try:
         yield
     except UserError:
@@ -171,7 +210,13 @@ def _readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
+def accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
+    """Convert exceptions of a model that is called to an ExternalModelError.
+
+    Args:
+        card: the model's card.
+        batch: the prepared faces that the model is called with.
+    """
     try:
         yield
     except Exception as error:

@@ -20,6 +20,8 @@ ALIGNMENT_NAMES = {
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
     "letterbox": "cut out by their annotated boxes, unaligned, and fitted into black",
+    "box": "cut out by their annotated boxes, else by a detector's, with the model's margin, unaligned",
+    "photo": "given to the system as whole photographs",
     "boxes": "cut out by their annotated boxes, a framing of their own",
 }
 

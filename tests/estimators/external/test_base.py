@@ -17,7 +17,8 @@ from agebench.config.cards.external import ExternalCard, ExternalInput
 from agebench.config.toml_io import validate_model
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.external.base import estimate, fingerprint
-from agebench.estimators.external.io_spec import ExternalModelError, parse_output, prepare, select_output
+from agebench.estimators.external.decoding import parse_output
+from agebench.estimators.external.io_spec import ExternalModelError, prepare, select_output
 from agebench.estimators.external.model_files import reason
 
 SIZE = 32
