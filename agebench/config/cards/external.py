@@ -1,5 +1,6 @@
 """Cards of external models: their input, their output, and how they are called."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Literal, Self
@@ -7,10 +8,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agebench.config.cards.base import Card, Name, is_unset
+from agebench.config.cards.external_http import HttpRequest as HttpRequest
+from agebench.config.cards.external_http import check_url
 from agebench.config.cards.external_io import ExternalInput as ExternalInput
 from agebench.config.cards.external_io import ExternalOutput as ExternalOutput
 from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
 from agebench.errors import UserError
+
+# A model of the Hugging Face hub at a commit.
+HUB_MODEL = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 
 
 class ExternalCard(Card):
@@ -19,15 +25,30 @@ class ExternalCard(Card):
     name: Name
     kind: Literal["external"] = "external"
     title: str
-    format: Literal["torchscript", "onnx", "torch-export", "callable", "command"]
+    format: Literal[
+        "torchscript",
+        "onnx",
+        "torch-export",
+        "tfjs",
+        "tflite",
+        "keras",
+        "transformers",
+        "callable",
+        "command",
+        "http",
+    ]
     source: str = Field(
         min_length=1,
-        description="a file (beside the card, `package:path/in/it` of an installed package, or `{package}/path` of a fetched "
-        "one); for a callable "
-        "`package.module:function` or `file.py:function`; for a command its line, with {input}, {output} and {here}",
+        description="a file (beside the card, `package:path/in/it` of an installed package, or `{package}/path` of "
+        "a fetched one); for a callable "
+        "`package.module:function` or `file.py:function`; for a command its line, with {input}, {output} and {here}; for "
+        "transformers a folder or OWNER/NAME@COMMIT; for http the address of the endpoint",
     )
     input: ExternalInput = ExternalInput()
     output: ExternalOutput = ExternalOutput()
+    http: HttpRequest | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="of format http: request and answer"
+    )
     batch_size: int = Field(default=64, ge=1, description="faces per call; 1 for files that were exported for one")
     timeout: float = Field(
         default=600.0, gt=0, description="seconds: of a callable for one batch, of a command for a whole test set"
@@ -74,8 +95,8 @@ class ExternalCard(Card):
         if self.format == "command" and not ("{input}" in self.source and "{output}" in self.source):
             raise ValueError(f"source = {self.source!r}: a command names {{input}} and {{output}}, the CSV files")
         if self.input.kind == "photo":
-            if self.format not in ("callable", "command"):
-                raise ValueError('input.kind = "photo" is for the formats callable and command')
+            if self.format not in ("callable", "command", "http"):
+                raise ValueError('input.kind = "photo" is for the formats callable, command and http')
             if self.output.kind != "age":
                 raise ValueError('input.kind = "photo": the model gives ages itself, output.kind = "age"')
         if self.format == "command":
@@ -83,6 +104,18 @@ class ExternalCard(Card):
             if self.output.column is not None:
                 raise ValueError(
                     "output.column is for files and callables; the CSV of a command has a column named age"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _request(self) -> Self:
+        if (self.format == "http") != (self.http is not None):
+            raise ValueError('the table [http] and format = "http" belong together')
+        if self.http is not None:
+            check_url(self.source, has_keys=bool(self.http.variables()))
+            if self.output.kind != "age" or self.output.column is not None:
+                raise ValueError(
+                    'format = "http": output.kind = "age", without column; http.age is the place of the age'
                 )
         return self
 
@@ -130,6 +163,8 @@ class ExternalCard(Card):
         if self.format == "callable" and not path.endswith(".py"):
             return self
         if self.format != "callable" and self.in_package() is not None:
+            return self
+        if self.format == "http" or (self.format == "transformers" and HUB_MODEL.fullmatch(self.source)):
             return self
         try:
             source = folder / Path(path).expanduser()

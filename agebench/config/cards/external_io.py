@@ -93,12 +93,12 @@ class ExternalInput(Card):
 
     @property
     def box_fit(self) -> Literal["", "square", "letterbox", "stretch"]:
-        """How a box becomes a square; empty for other kinds than `box`."""
+        """The way in which a box becomes a square; empty for other kinds than `box`."""
         return (self.fit or "square") if self.kind == "box" else ""
 
 
 class GenderOutput(Card):
-    """Where a model's answer holds the gender, which is scored where a dataset knows it."""
+    """The place of the gender in a model's outputs; it is scored where a dataset knows it."""
 
     name: str = Field(default="", description="name or number of the output; empty: that of the age")
     columns: tuple[int, ...] = Field(

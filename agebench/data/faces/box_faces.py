@@ -20,7 +20,7 @@ MIN_SIDE = 4
 
 
 class AnnotatedFace(NamedTuple):
-    """What a dataset states about the position of a face.
+    """The annotated position of a face.
 
     Attributes:
         box: left, top, right, bottom, pixels; None if it is not annotated.

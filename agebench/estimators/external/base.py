@@ -1,5 +1,6 @@
 """Estimate ages with an external model of any format."""
 
+import hashlib
 import importlib.util
 import shlex
 import shutil
@@ -21,14 +22,16 @@ from agebench.estimators.base import (
 from agebench.estimators.external.callable import CallableProcess
 from agebench.estimators.external.command import run_command_model, run_photo_command
 from agebench.estimators.external.decoding import DecodeFunction, parse_outputs
+from agebench.estimators.external.formats import FILES, model_files, open_model
+from agebench.estimators.external.http_answers import to_estimates
+from agebench.estimators.external.http_api import HttpModel
+from agebench.estimators.external.http_request import encode_face, secrets_of
 from agebench.estimators.external.io_spec import prepare
-from agebench.estimators.external.model_files import OpenModel, find_file, open_file
+from agebench.estimators.external.model_files import OpenModel
 from agebench.estimators.external.photos import DetectedFaces, Photo, select_faces
 from agebench.estimators.packages import package_digest, require_package
 from agebench.utils.io import file_digest
 from agebench.utils.progress import progress
-
-FILES = ("onnx", "torchscript", "torch-export")
 
 
 class ExternalEstimator(BaseEstimator):
@@ -59,12 +62,16 @@ class ExternalEstimator(BaseEstimator):
         )
         self._model: OpenModel | None = None
         self._process: CallableProcess | None = None
+        self._http: HttpModel | None = None
         if card.format in FILES:
-            self._model = self._stack.enter_context(open_file(card, device))
+            self._model = self._stack.enter_context(open_model(card, device))
         elif card.format == "callable":
             photos = spec.kind == "photo"
             self._process = self._stack.enter_context(CallableProcess(card, photos=photos))
             self._model = OpenModel(self._process)
+        elif card.format == "http":
+            self._http = HttpModel(card)
+            self._stack.callback(self._http.close)
         self._decode = self._open_decoder()
 
     def _open_decoder(self) -> DecodeFunction | None:
@@ -87,6 +94,9 @@ class ExternalEstimator(BaseEstimator):
             raise UserError(
                 f"model '{self.card.name}' takes whole photographs and detects faces itself: it is tested with `agebench test`"
             )
+        if self._http is not None:
+            encoded = [(*encode_face(face, self._http.request), face.tobytes()) for face in images]
+            return to_estimates([self._http.ask(*image) for image in encoded], self.card)
         if self._model is None:
             if not len(images):
                 return AgeEstimates(np.zeros(0, np.float32))
@@ -112,6 +122,9 @@ class ExternalEstimator(BaseEstimator):
         """
         if self.card.input.kind != "photo":
             raise UserError(f"model '{self.card.name}' takes prepared faces, not photographs")
+        if self._http is not None:
+            images = progress(photos, label=label, unit="img")
+            return to_estimates([self._http.ask(photo.file, photo.media_type) for photo in images], self.card)
         if self._process is None:
             faces = run_photo_command(self.card, photos)
         else:
@@ -157,35 +170,38 @@ def estimate(
 
 
 def fingerprint(card: ExternalCard) -> str:
-    """Return the first 16 digits of the SHA-256 of the model's file, or of the package that a callable or command uses.
+    """Return the first 16 digits of a SHA-256: of the model's file, of the digests of its files, or of the card's package.
 
     Args:
         card: the model's card.
 
     Returns:
-        The digits; empty for models that are not a single file.
+        The digits; empty for models that are not in files.
 
     Raises:
         UserError: the file, the package, the module or the program is missing; raised before any work is done.
     """
     if card.format in FILES:
-        path = find_file(card)
-    elif card.package is not None:
+        digests = [file_digest(path) for path in model_files(card)]
+        return (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())[:16]
+    if card.format == "http":
+        secrets_of(card)
+        return ""
+    if card.package is not None:
         require_package(card)
         return package_digest(card.package)[:16]
-    elif card.format == "command":
+    if card.format == "command":
         program = shlex.split(card.source)[0]
         if shutil.which(program) is None:
             raise UserError(f"model '{card.name}': no such program: {program}")
         return ""
-    else:
-        location = card.source.rpartition(":")[0]
-        path = Path(location)
-        if not location.endswith(".py"):
-            module = location.partition(".")[0]
-            if importlib.util.find_spec(module) is None:
-                raise UserError(f"model '{card.name}': no module called {module} is installed or on PYTHONPATH")
-            return ""
-        if not path.is_file():
-            raise UserError(f"model '{card.name}': no such file: {path}")
+    location = card.source.rpartition(":")[0]
+    path = Path(location)
+    if not location.endswith(".py"):
+        module = location.partition(".")[0]
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"model '{card.name}': no module called {module} is installed or on PYTHONPATH")
+        return ""
+    if not path.is_file():
+        raise UserError(f"model '{card.name}': no such file: {path}")
     return file_digest(path)[:16]

@@ -101,7 +101,7 @@ def parse_gender(raw: np.ndarray, count: int, spec: GenderOutput, model: str) ->
     if (values < -1e-3).any() or (np.abs(values.sum(axis=1) - 1) > 1e-2).any():
         raise ExternalModelError(
             f"model '{model}': output.gender gives no probabilities: values from {values.min():.3g} to {values.max():.3g}. "
-            "output.gender.logits = true is for a model whose documentation says that its output is logits"
+            "output.gender.logits = true is for a model whose documentation states that its output is logits"
         )
     return values.astype(np.float32)
 
@@ -155,8 +155,8 @@ def _one_number(values: np.ndarray, card: ExternalCard) -> np.ndarray:
     width, column = values.shape[1], card.output.column
     if column is None and width != 1:
         raise ExternalModelError(
-            f"model '{card.name}' gives {width} numbers a face (shape {values.shape}), and its card says that the output is one "
-            f"age. The model's documentation says which of the numbers is the age; on the card: output.column = N, from 0 to "
+            f"model '{card.name}' gives {width} numbers a face (shape {values.shape}), and its card states that the output is one "
+            f"age. The model's documentation states which of the numbers is the age; on the card: output.column = N, from 0 to "
             f"{width - 1}, with output.scale and output.offset. docs/models.md has the other kinds of output"
         )
     if column is not None and column >= width:
@@ -191,7 +191,7 @@ def _from_distribution(
         worst = sums[np.abs(sums - 1).argmax()]
         raise ExternalModelError(
             f"model '{card.name}' gives no distribution: values from {values.min():.3g}, a row's sum {worst:.4g}; probabilities "
-            "are 0 or more and sum to 1. output.logits = true is for a model whose documentation says that its output is logits"
+            "are 0 or more and sum to 1. output.logits = true is for a model whose documentation states that its output is logits"
         )
     mean = values @ grid
     std = np.sqrt(np.maximum((values * (grid[None] - mean[:, None]) ** 2).sum(axis=1), 0))

@@ -16,7 +16,6 @@ from agebench.config.cards.package import PACKAGE_FOLDER
 from agebench.errors import UserError
 from agebench.estimators.external.io_spec import ExternalModelError, pick_name, select_output
 from agebench.estimators.packages import package_file
-from agebench.utils.io import refuse_placeholder
 
 # Prepared faces -> the outputs that the card reads (`card.output.reads`), each with one row per face.
 ModelCall = Callable[[np.ndarray], list[np.ndarray]]
@@ -75,22 +74,6 @@ def find_file(card: ExternalCard) -> Path:
     raise UserError(f"model '{card.name}': the installed package {package} holds no file {name}")
 
 
-def open_file(card: ExternalCard, device: str) -> OpenModel:
-    """Open the model in the card's file.
-
-    Args:
-        card: the model's card.
-        device: device of TorchScript and torch.export files; ONNX files run on the CPU.
-
-    Raises:
-        UserError: there is no such file, it cannot be read, or its runtime is not installed.
-    """
-    path = find_file(card)
-    refuse_placeholder(path)
-    openers = {"onnx": _open_onnx, "torchscript": _open_torchscript, "torch-export": _open_export}
-    return OpenModel(openers[card.format](card, path, device))
-
-
 def onnx_session(owner: str, source: Path | bytes) -> Any:
     """Open an ONNX model on the CPU, without log messages.
 
@@ -127,7 +110,17 @@ def require_onnxruntime(owner: str) -> None:
     del onnxruntime
 
 
-def _open_onnx(card: ExternalCard, path: Path, device: str) -> ModelCall:
+def open_onnx(card: ExternalCard, path: Path, device: str) -> ModelCall:
+    """Open an ONNX file on the CPU.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        device: not used.
+
+    Raises:
+        UserError: onnxruntime is not installed, or the file cannot be read.
+    """
     with readable(card, path, "an ONNX model"):
         session = onnx_session(f"model '{card.name}'", path)
     feed = session.get_inputs()[0].name
@@ -143,7 +136,17 @@ def _open_onnx(card: ExternalCard, path: Path, device: str) -> ModelCall:
     return call
 
 
-def _open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
+def open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
+    """Open a TorchScript file.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     with readable(card, path, "a TorchScript model"):
         module = load_torchscript(path, device).eval()
     return torch_call(card, module, device)
@@ -164,7 +167,17 @@ def load_torchscript(path: Path, device: str) -> Any:
         return torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
 
 
-def _open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
+def open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
+    """Open a torch.export file.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     import torch
 
     # torch.export.load falls back to full unpickling by itself; this forbids it.

@@ -7,6 +7,7 @@ the age of the face; None or NaN where it detects none; or a dict with `age` (F,
 """
 
 import io
+import mimetypes
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -48,9 +49,14 @@ class Photo:
 
     @cached_property
     def is_upright(self) -> bool:
-        """Whether the stored image needs no rotation, so that annotations refer to it as it is."""
+        """True if the stored image needs no rotation, so that annotations refer to it as it is."""
         with Image.open(io.BytesIO(self.content)) as image:
             return int(image.getexif().get(ORIENTATION, 1)) == 1
+
+    @property
+    def media_type(self) -> str:
+        """Media type of `file`."""
+        return mimetypes.types_map.get(self.suffix.lower(), "image/jpeg")
 
     @property
     def suffix(self) -> str:
@@ -137,7 +143,7 @@ class DetectedFaces:
         if len(self.boxes) != len(self.ages):
             raise ExternalModelError(
                 f"model '{model}' gives {len(self.ages)} ages and {len(self.boxes)} boxes for {photo.path}; several faces need a "
-                "box each, so that the annotated one can be told from the others"
+                "box each, so that the annotated one can be selected"
             )
         boxes, center = self.boxes[usable], photo.center
         if center is None:
