@@ -115,7 +115,8 @@ def test_annotated_face_of_a_photograph_is_scored(registry: Path, tmp_path: Path
     rejected = pd.read_parquet(out / "samples" / "quarantined.parquet")
     assert set(rejected["reason"]) == {"the model returned no estimate"}
     report = (out / "report.md").read_text()
-    assert "whole photographs" in report
+    assert "The faces were not aligned" in report
+    assert "given to the system as whole photographs" in report
 
 
 def test_pipeline_that_detects_nobody_at_all_is_an_error(

@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from agebench.config.cards.external import ExternalCard
 from agebench.data.image_io import ORIENTATION, open_image
-from agebench.data.readers import Reader
-from agebench.data.samples import Samples
 from agebench.estimators.base import AgeEstimates
 from agebench.estimators.external.decoding import parse_gender
 from agebench.estimators.external.io_spec import ExternalModelError
+
+if TYPE_CHECKING:  # pandas, which the process of a callable does not need
+    from agebench.data.readers import Reader
+    from agebench.data.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Photos(Sequence[Photo]):
         samples: the samples.
     """
 
-    def __init__(self, reader: Reader, samples: Samples) -> None:
+    def __init__(self, reader: "Reader", samples: "Samples") -> None:
         self._reader, self._table = reader, samples.table
 
     def __len__(self) -> int:

@@ -25,6 +25,9 @@ ALIGNMENT_NAMES = {
     "boxes": "cut out by their annotated boxes, a framing of their own",
 }
 
+# Ways in which no face comes to the template.
+UNALIGNED = frozenset({"box", "photo"})
+
 
 def describe_faces(manifest: Mapping[str, Any]) -> str:
     """How the faces of each dataset came to the template."""
@@ -34,7 +37,11 @@ def describe_faces(manifest: Mapping[str, Any]) -> str:
         for name, way in (faces.get("datasets") or {}).items()
     ]
     size, coverage = faces.get("size"), faces.get("coverage")
-    text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
+    if ways and set(faces["datasets"].values()) <= UNALIGNED:
+        text, coverage = "The faces were not aligned", None
+    else:
+        text = "All faces were brought to one template"
+    text += f", {size} × {size} pixels" if size else ""
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
     text += f", offset {faces['offset']:g} of the side" if faces.get("offset") else ""
     found = (faces.get("detectors") or {}).items()
