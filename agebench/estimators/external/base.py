@@ -29,6 +29,7 @@ from agebench.estimators.external.http_request import encode_face, secrets_of
 from agebench.estimators.external.io_spec import prepare
 from agebench.estimators.external.model_files import OpenModel
 from agebench.estimators.external.photos import DetectedFaces, Photo, select_faces
+from agebench.estimators.packages import package_digest, require_package
 from agebench.utils.io import file_digest
 from agebench.utils.progress import progress
 
@@ -169,7 +170,7 @@ def estimate(
 
 
 def fingerprint(card: ExternalCard) -> str:
-    """Return the first 16 digits of the SHA-256 of the model's file, or of the digests of its files.
+    """Return the first 16 digits of a SHA-256: of the model's file, of the digests of its files, or of the card's package.
 
     Args:
         card: the model's card.
@@ -186,19 +187,21 @@ def fingerprint(card: ExternalCard) -> str:
     if card.format == "http":
         secrets_of(card)
         return ""
+    if card.package is not None:
+        require_package(card)
+        return package_digest(card.package)[:16]
     if card.format == "command":
         program = shlex.split(card.source)[0]
         if shutil.which(program) is None:
             raise UserError(f"model '{card.name}': no such program: {program}")
         return ""
-    else:
-        location = card.source.rpartition(":")[0]
-        path = Path(location)
-        if not location.endswith(".py"):
-            module = location.partition(".")[0]
-            if importlib.util.find_spec(module) is None:
-                raise UserError(f"model '{card.name}': no module called {module} is installed or on PYTHONPATH")
-            return ""
-        if not path.is_file():
-            raise UserError(f"model '{card.name}': no such file: {path}")
+    location = card.source.rpartition(":")[0]
+    path = Path(location)
+    if not location.endswith(".py"):
+        module = location.partition(".")[0]
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"model '{card.name}': no module called {module} is installed or on PYTHONPATH")
+        return ""
+    if not path.is_file():
+        raise UserError(f"model '{card.name}': no such file: {path}")
     return file_digest(path)[:16]

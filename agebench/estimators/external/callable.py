@@ -26,6 +26,7 @@ import numpy as np
 from agebench.config.cards.external import ExternalCard
 from agebench.estimators.external.io_spec import ExternalModelError, select_output
 from agebench.estimators.external.photos import photo_arguments, photo_reply
+from agebench.estimators.packages import package_environment, require_package
 
 _ARRAYS, _TEXT = b"a", b"t"
 _HEADER, _LENGTH = struct.Struct("<cQ"), struct.Struct("<Q")
@@ -43,6 +44,7 @@ class CallableProcess:
 
     Raises:
         ExternalModelError: the module or function is missing, raised, ended its process, or timed out.
+        UserError: the files of the card's package are not fetched.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class CallableProcess:
         env: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.card, self._source = card, source or card.source
+        require_package(card)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         names = names or card.output.reads
         words = [self._source, card.name, "photos" if photos else "batches", *names]
@@ -62,7 +65,7 @@ class CallableProcess:
             [sys.executable, "-m", "agebench.estimators.external.callable", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **env, "PYTHONPATH": path},
+            env={**os.environ, **package_environment(card), **env, "PYTHONPATH": path},
             start_new_session=True,  # a process group, to be killed with its children
         )
         self._thread = ThreadPoolExecutor(1)

@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.package import PACKAGE_FOLDER
 from agebench.estimators.base import AgeEstimates
 from agebench.estimators.external.decoding import parse_gender
 from agebench.estimators.external.io_spec import ExternalModelError
 from agebench.estimators.external.photos import DetectedFaces, Photo
+from agebench.estimators.packages import package_environment, require_package
 
 # Columns of a box, pixels of the photograph.
 SIDES = ("left", "top", "right", "bottom")
@@ -96,11 +98,19 @@ def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _run(card: ExternalCard, source: Path, target: Path) -> None:
-    words = [word.replace("{input}", str(source)).replace("{output}", str(target)) for word in shlex.split(card.source)]
+    values = {"{input}": str(source), "{output}": str(target), PACKAGE_FOLDER: str(require_package(card) or "")}
+    words = shlex.split(card.source)
+    for placeholder, value in values.items():
+        words = [word.replace(placeholder, value) for word in words]
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **package_environment(card)},
+                start_new_session=True,
             )
         except OSError as error:
             raise ExternalModelError(

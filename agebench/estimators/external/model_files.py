@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.package import PACKAGE_FOLDER
 from agebench.errors import UserError
 from agebench.estimators.external.io_spec import ExternalModelError, pick_name, select_output
+from agebench.estimators.packages import package_file
 
 # Prepared faces -> the outputs that the card reads (`card.output.reads`), each with one row per face.
 ModelCall = Callable[[np.ndarray], list[np.ndarray]]
@@ -41,21 +43,23 @@ class OpenModel:
 
 
 def find_file(card: ExternalCard) -> Path:
-    """Return the path of the model's file: on disk, or in an installed package, which is not imported.
+    """Return the path of the model's file: on disk, in a fetched package, or in an installed one, which is not imported.
 
     Args:
         card: the model's card.
 
     Raises:
-        UserError: there is no such file, or the package is not installed.
+        UserError: there is no such file, or the package is not fetched or installed.
     """
-    package_file = card.in_package()
-    if package_file is None:
+    if card.source.startswith(f"{PACKAGE_FOLDER}/"):
+        return package_file(card)
+    installed = card.in_package()
+    if installed is None:
         path = Path(card.source)
         if not path.is_file():
             raise UserError(f"model '{card.name}': no such file: {path}")
         return path
-    package, name = package_file
+    package, name = installed
     try:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
