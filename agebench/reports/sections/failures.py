@@ -57,9 +57,7 @@ def failures_tables(failures: FailureToProcess) -> list[str]:
             for group, entry in entries.items()
         ]
         title = "true age" if grouping == "age_band" else group_name(grouping, grouping)
-        tables.append(
-            markdown_table([escape_markdown(title), "images", "not processed", "failure to process"], rows)
-        )
+        tables.append(markdown_table([escape_markdown(title), "images", "not processed", "failure to process"], rows))
     return tables
 
 
