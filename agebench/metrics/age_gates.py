@@ -312,7 +312,7 @@ def _passing_rates(predicted: Floats, challenges: Floats, people: Ints | None) -
         sizes, n_groups = np.bincount(groups, minlength=len(by_group)), len(by_group)
         squares = ((by_group - shares * sizes[:, None]) ** 2).sum(axis=0)
         with np.errstate(all="ignore"):
-            effects = n_groups / (n_groups - 1) * squares / (n * shares * (1 - shares))
+            effects = n_groups / max(n_groups - 1, 1) * squares / (n * shares * (1 - shares))
         is_flat = (shares == 0) | (shares == 1) | (n_groups < 2)
         designs = np.where(is_flat, n / persons, np.maximum(np.nan_to_num(effects, nan=1.0), 1))
     low, high = clopper_pearson(counts / designs, n / designs)

@@ -220,3 +220,11 @@ def test_gates_and_ages_are_read_as_written():
     assert (parse_ages("13-17"), parse_ages("17")) == ((13, 17), (17, 17))
     with pytest.raises(UserError, match="13-17"):
         parse_ages("17-13")
+
+
+def test_images_of_one_person_alone_show_next_to_nothing():
+    table = people(200).assign(subject="same")
+    gate = age_gates(table, legal_ages=[18], challenges=[18], resamples=100)["18"]
+    place = gate.det.challenge.index(18.0)
+    assert gate.det.fpr_high[place] - gate.det.fpr_low[place] > 0.9
+    assert gate.detection is None

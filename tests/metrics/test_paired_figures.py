@@ -138,3 +138,11 @@ def test_equivalence_at_the_margin_is_claimed_in_at_most_one_of_twenty(people):
 def test_a_margin_that_is_none_is_refused(text):
     with pytest.raises(UserError, match="--margin"):
         parse_margins([text])
+
+
+def test_one_person_alone_has_values_and_no_interval():
+    _, a, b = tables()
+    one_person = [table.assign(subject="same") for table in (a, b)]
+    difference = compare(*one_person, margins={FigureKind.MAE: 0.2}).differences[0]["mae"]
+    assert difference.difference.value is not None
+    assert (difference.difference.ci_low, difference.margin, difference.shown) == (None, None, False)
