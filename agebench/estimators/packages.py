@@ -357,7 +357,7 @@ def _write(source: IO[bytes], target: Path) -> None:
 
 
 def _copy_files(package: EstimatorPackage, folder: Path, source: Path | None) -> None:
-    """Copy the files of a package from a folder, or its only file, under any name."""
+    """Copy the files of a package from a folder, or its only file, which may have another name."""
     if source is None or not source.exists():
         raise UserError(f"{package.name}: no such file or folder: {source}")
     for file in package.files:

@@ -1,6 +1,7 @@
 """Every shipped card reads the form in which its owners hand the dataset out; made-up samples, no photograph."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,24 @@ def test_fairface_val_has_ranges_and_the_points_of_its_chips(tmp_path: Path) -> 
     # dlib's mean shape of five points, as its chips of 224 px with a padding of 0.25 place it.
     shape = np.array([[0.2273, 0.2214], [0.7528, 0.2212], [0.4901, 0.6278]])
     np.testing.assert_allclose(points.reshape(2, 3, 2), np.stack([(shape + 0.25) / 1.5 * 224] * 2), atol=0.1)
+
+
+@pytest.mark.slow
+def test_fairface_val_as_it_is_handed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = os.environ.get("AGEBENCH_TEST_DATA", "")
+    archive = Path(folder) / "FairFace-val-5000.zip"
+    if not folder or not archive.is_file():
+        pytest.skip("AGEBENCH_TEST_DATA names no folder with FairFace-val-5000.zip")
+    monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path))
+    assert main(["data", "import", "fairface-val", str(archive), "--allow-partial"]) == 0
+    assert "5000 images" in capsys.readouterr().out
+    samples = read("fairface-val", tmp_path / "fairface-val")
+    assert len(samples) == 5000
+    assert len(samples.rejected) == 0
+    assert samples.table["age_low"].eq(3).sum() == 628  # `03-Sep` in the table
+    assert samples.table["race"].nunique() == 7
 
 
 def test_all_age_faces_reads_the_original_images(tmp_path: Path) -> None:
