@@ -95,6 +95,10 @@ class System:
         """The test sets that every seed has."""
         return [name for name, entries in self._by_test.items() if len(entries) == len(self.seeds)]
 
+    def records_on(self, test: str) -> list[Record]:
+        """Return the records of a test set, one per seed."""
+        return list(self._by_test[test].values())
+
     def test_entries(self, test: str) -> list[TestResult]:
         """Return the results on a test set, one per seed."""
         return [record.metrics.tests[test] for record in self._by_test[test].values()]
