@@ -8,21 +8,23 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
+from scipy import special
 
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, read_estimates
 from agebench.leaderboard.ranking import Test, shared_by_most, test_keys
 from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
+from agebench.leaderboard.shifts import StoredShift, build_shifts
 from agebench.leaderboard.systems import System
 from agebench.metrics.bootstrap import Floats, Ints, encode_clusters
-from agebench.metrics.confidence_intervals import metric_value
+from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, metric_value
+from agebench.metrics.new_datasets import FEWEST_DATASETS, claim_about_new_datasets
 from agebench.metrics.ranking import (
     RESAMPLES,
     Layout,
@@ -32,9 +34,9 @@ from agebench.metrics.ranking import (
     rank,
     resample_maes,
 )
-from agebench.metrics.schema import RankedSystem, ResultModel, SystemRanking
+from agebench.metrics.schema import NewDatasetClaim, RankedSystem, ResultModel, ShiftResult, SystemRanking
 from agebench.registry.catalog import Catalog
-from agebench.utils.io import write_json
+from agebench.utils.io import write_text
 
 # Of the method: raise it when rankings of the same estimates change.
 VERSION = 1
@@ -47,6 +49,7 @@ class RankingsFile(ResultModel):
 
     version: int = VERSION
     rankings: list[SystemRanking] = Field(default=[], description="one per test set, then those over test sets")
+    shifts: list[StoredShift] = Field(default=[], description="of records that do not contain their shifts")
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,12 @@ class ImageRankings:
     Attributes:
         rankings: one for each group of systems with the same test images, then those over several test sets.
         missing: what could not be computed, and why, as sentences.
+        shifts: (record id, test set) -> why the error differs from that on the training set, for records without it.
     """
 
     rankings: tuple[SystemRanking, ...] = ()
     missing: tuple[str, ...] = ()
-
-    @cached_property
-    def by_run(self) -> dict[str, list[SystemRanking]]:
-        """Record id -> the rankings of its system."""
-        found: dict[str, list[SystemRanking]] = {}
-        for ranking in self.rankings:
-            for system in ranking.systems:
-                for run in system.runs:
-                    found.setdefault(run, []).append(ranking)
-        return found
+    shifts: Mapping[tuple[str, str], ShiftResult] = field(default_factory=dict)
 
 
 def rankings_file(results: Path) -> Path:
@@ -77,26 +72,28 @@ def rankings_file(results: Path) -> Path:
     return results.parent / "rankings.json"
 
 
-def read_rankings(path: Path) -> list[SystemRanking]:
-    """Read stored rankings; none if the file is missing or of another version.
+def read_rankings(path: Path) -> RankingsFile:
+    """Read stored rankings and shifts; an empty content if the file is missing or of another version.
 
     Raises:
         UserError: the file is damaged.
     """
     if not path.exists():
-        return []
+        return RankingsFile()
     try:
         content = RankingsFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise UserError(
-            f"{path}: not a readable file of rankings: {error}; delete it, and `agebench leaderboard` computes them again"
+            f"{path}: not a readable file of rankings: {problem}; delete it, and `agebench leaderboard` computes them again"
         ) from error
-    return content.rankings if content.version == VERSION else []
+    return content if content.version == VERSION else RankingsFile()
 
 
-def write_rankings(path: Path, rankings: Sequence[SystemRanking]) -> None:
-    """Store rankings."""
-    write_json(path, RankingsFile(rankings=list(rankings)).model_dump(mode="json"))
+def write_rankings(path: Path, content: RankingsFile) -> None:
+    """Store rankings and shifts."""
+    whole = {"version": VERSION, **content.to_json()}
+    write_text(path, json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog) -> ImageRankings:
@@ -110,10 +107,15 @@ def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog) -> I
     path = rankings_file(results)
     stored = read_rankings(path)
     files = {record.id: results / f"{record.id}.json" for row in rows for record in row.records}
-    ranked = RankingBuilder(files, LocalDatasets(catalog), stored).build(rows)
-    if not ranked.missing and list(ranked.rankings) != stored and (ranked.rankings or stored):
-        write_rankings(path, ranked.rankings)
-    return ranked
+    datasets = LocalDatasets(catalog)
+    ranked = RankingBuilder(files, datasets, stored.rankings).build(rows)
+    shifts = build_shifts(rows, files, datasets, stored.shifts)
+    content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts)
+    is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
+    if not ranked.missing and is_new and (ranked.rankings or shifts or path.exists()):
+        write_rankings(path, content)
+    by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
+    return ImageRankings(ranked.rankings, ranked.missing, by_test)
 
 
 @dataclass
@@ -221,6 +223,8 @@ class RankingBuilder:
             min(one.clusters for one in replicates),
         )
         found = rank(layout, pooled)
+        away = [one for one, (_, home, _) in zip(replicates, tests, strict=True) if not home]
+        claims = _claims(layout, away) if len(away) >= FEWEST_DATASETS else [None] * len(rows)
         tested = [[self._errors(row, name, labels[name]) for row in rows] for name, *_ in tests]
         images = [
             np.unique(np.concatenate([part for system in of if system for part in system.images])) for of in tested
@@ -229,7 +233,7 @@ class RankingBuilder:
             len(np.unique(labels[name].clusters[part])) if labels[name].people else None
             for (name, *_), part in zip(tests, images, strict=True)
         ]
-        return _result(found, rows, tests, [len(part) for part in images], people, inputs)
+        return _result(found, rows, tests, [len(part) for part in images], people, claims, inputs)
 
     def _errors(self, row: System, test: str, labels: "_Labels") -> SystemErrors | None:
         if (test, row) not in self._systems:
@@ -288,12 +292,25 @@ def _test_replicates(systems: Sequence[SystemErrors], labels: _Labels, place: in
     return MaeReplicates(values, moved - values[:, None], both.clusters)
 
 
+def _claims(layout: Layout, replicates: Sequence[MaeReplicates]) -> list[NewDatasetClaim | None]:
+    """What each system's ratios on datasets that it was not trained on say about new datasets."""
+    singles = [rank(layout, one) for one in replicates]
+    ratios = np.array([one.values for one in singles])
+    quantile = float(special.ndtri((1 + CONFIDENCE_LEVEL) / 2))
+    errors = np.array([one.halves for one in singles]) / quantile / ratios
+    return [
+        claim_about_new_datasets(ratios[:, place].tolist(), errors[:, place].tolist())
+        for place in range(ratios.shape[1])
+    ]
+
+
 def _result(
     found: RankingEstimate,
     rows: Sequence[System],
     tests: Sequence[Test],
     images: list[int],
     people: list[int | None],
+    claims: Sequence[NewDatasetClaim | None],
     inputs: str,
 ) -> SystemRanking:
     order = np.argsort(found.values, kind="stable")
@@ -306,6 +323,7 @@ def _result(
             rank_low=int(found.rank_low[place]),
             rank_high=int(found.rank_high[place]),
             unusual_seeds=bool(found.unusual[place]),
+            new_datasets=claims[place],
         )
         for place in order
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.ranking import FEWEST_TESTS, Ranking, RankingResult, rank_systems
+from agebench.leaderboard.shifts import LABELED, system_shift
 from agebench.leaderboard.systems import (
     System,
     baseline_mae,
@@ -25,7 +26,7 @@ from agebench.leaderboard.systems import (
     test_sets,
     worst_group,
 )
-from agebench.metrics.schema import MetricValue, RankedSystem, SystemRanking
+from agebench.metrics.schema import MetricValue, NewDatasetClaim, RankedSystem, SystemRanking
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
@@ -50,6 +51,7 @@ LEGEND = (
     f"{OTHER} other images or labels than most systems were tested on."
 )
 _LEFT = ["left"] * 7
+_NAMED = 10  # so many systems without a rank are named
 NO_RANKINGS = ImageRankings()
 
 
@@ -72,6 +74,7 @@ def leaderboard(
         _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
         _ranks(rows, ranked),
+        *_shifts(rows, ranked),
         "## Subgroup performance",
         "The group with the largest MAE among those with enough images, and the largest gap between groups at equal ages. "
         "A difference is shown where the test of every seed finds it more than chance.",
@@ -212,6 +215,15 @@ def describe_ranks(found: RankingResult, ranked: ImageRankings = NO_RANKINGS) ->
     parts += [_ranking_in_words(ranking, number) for number, ranking in enumerate(found.rankings, 1)]
     if not found.rankings:
         parts.append(NEW_DATASETS)
+    ranked_runs = {run for ranking in ranked.rankings for system in ranking.systems for run in system.runs}
+    left = [row for row in found.left_out if row.records[0].id not in ranked_runs]
+    if left:
+        more = len(left) - _NAMED
+        named = [*map(system_label, left[:_NAMED]), *[f"{more} more"] * (more > 0)]
+        parts.append(
+            "Without a rank, as their estimates are not beside their records, as no other system was tested on all the same "
+            f"images, or as their figures flatter: {join_words(named)}."
+        )
     return parts
 
 
@@ -229,6 +241,11 @@ def describe_ranking(ranking: SystemRanking, number: int) -> str:
     if len(tests) > 1:
         text += "Mean, on these sets, of the MAE divided by the MAE of always answering the median age of the images. "
     text += f"{ranking.pairs_shown} of {pairs} pairs are shown to differ."
+    if any(system.new_datasets for system in ranking.systems):
+        text += (
+            " On a new dataset: the interval of the mean over such datasets (random effect, Hartung and Knapp), and the prediction "
+            "interval for one of them."
+        )
     unusual = [ranked_label(system) for system in ranking.systems if system.unusual_seeds]
     if unusual:
         text += f" The seeds of {join_words(unusual)} differ more than those of the other systems (F test, 1 %)."
@@ -264,7 +281,19 @@ def _ranking_table(ranking: SystemRanking) -> str:
             ]
         )
     headers = ["rank", "system", "MAE / baseline" if relative else "MAE (years)", "difference to the first"]
-    return markdown_table(headers, rows, align=["right", "left", "right", "right"])
+    claims = [system.new_datasets for system in ranking.systems]
+    if any(claims):
+        headers.append("on a new dataset")
+        for row, claim in zip(rows, claims, strict=True):
+            row.append(_claim_text(claim))
+    return markdown_table(headers, rows, align=["right", "left", *["right"] * (len(headers) - 2)])
+
+
+def _claim_text(claim: NewDatasetClaim | None) -> str:
+    if claim is None:
+        return DASH
+    mean = MetricValue(value=claim.ratio, ci_low=claim.ci_low, ci_high=claim.ci_high)
+    return f"{format_ci(mean, digits=3)}, one set {claim.prediction_low:.3f} to {claim.prediction_high:.3f}"
 
 
 def _ranking_in_words(ranking: Ranking, number: int) -> str:
@@ -294,7 +323,7 @@ def _all_or(some: int, of: int) -> str:
 def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
     found = rank_systems(rows)
     tables = [_ranking_table(ranking) for ranking in ranked.rankings]
-    tables += [""] * len(ranked.missing)
+    tables += [""] * len(ranked.missing)  # sentences without a table
     tables += [
         markdown_table(
             ["place", "system", "mean rank"],
@@ -305,6 +334,28 @@ def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
     ]
     blocks = zip_longest(describe_ranks(found, ranked), tables)
     return "\n\n".join([RANKS, *(part for block in blocks for part in block if part)])
+
+
+SHIFTS = (
+    "MAE on another dataset less MAE on the held-out part of the training set, years, divided into what the other ages alone "
+    "explain, what faces of the same ages add, and ages that the training set lacks. Last column: what a linear map that is "
+    f"fitted on {LABELED} labeled images of the dataset mends."
+)
+
+
+def _shifts(rows: Sequence[System], ranked: ImageRankings) -> list[str]:
+    table = []
+    for row in rows:
+        for test in row.tests:
+            shift = system_shift(row, test, ranked.shifts)
+            if shift is not None:
+                parts = (shift.difference, shift.mix, shift.same, shift.outside, shift.recalibrated)
+                table.append(
+                    [system_label(row), escape_markdown(test), *(format_ci(part, sign=True) for part in parts)]
+                )
+    headers = ["system", "test set", "difference", "mix of ages", "same ages", "ages outside", "mended by a linear map"]
+    align = ["left", "left", *["right"] * 5]
+    return ["## Why other datasets are harder", SHIFTS, markdown_table(headers, table, align=align)] if table else []
 
 
 def _fairness(rows: Sequence[System]) -> str:

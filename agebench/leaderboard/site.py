@@ -15,6 +15,7 @@ from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.markdown import LEGEND, NO_RANKINGS, RANKS, caveat_symbol, describe_ranks, tested_of
 from agebench.leaderboard.ranking import rank_systems
 from agebench.leaderboard.schema import Record
+from agebench.leaderboard.shifts import system_shift
 from agebench.leaderboard.systems import (
     UNRANKED,
     Caveat,
@@ -111,6 +112,7 @@ def _system(row: System, ranked: ImageRankings) -> dict[str, Any]:
         "seeds": len(row.seeds),
         "ranks": _ranks(row, ranked),
         "tests": {test: _test(row, test) for test in row.tests},
+        "shifts": _shifts(row, ranked),
         "parameters": model.parameters,
         "speed": speed and round(speed, 1),
         "stress": {
@@ -135,6 +137,16 @@ def _ranks(row: System, ranked: ImageRankings) -> list[list[Any]]:
         for system in ranking.systems
         if row.records[0].id in system.runs
     ]
+
+
+def _shifts(row: System, ranked: ImageRankings) -> dict[str, list[list[float | None]]]:
+    """Test set -> difference to the training set's held-out part, its three parts, and what a recalibration mends."""
+    found = {test: system_shift(row, test, ranked.shifts) for test in row.tests}
+    return {
+        test: [_numbers(part) for part in (of.difference, of.mix, of.same, of.outside, of.recalibrated)]
+        for test, of in found.items()
+        if of is not None
+    }
 
 
 def _test(row: System, test: str) -> dict[str, Any]:

@@ -652,6 +652,18 @@ class RankComparison(ResultModel):
     groups: list[list[str]] = Field(description="systems whose ranks lie within the critical difference")
 
 
+class NewDatasetClaim(ResultModel):
+    """The ratio of MAE to baseline MAE on datasets like those that were tested, with 95 % intervals."""
+
+    datasets: Count
+    ratio: Number
+    ci_low: Number
+    ci_high: Number
+    prediction_low: Number = Field(description="lower end of the prediction interval for a new dataset")
+    prediction_high: Number
+    tau: Number = Field(description="standard deviation between datasets, of the logarithm")
+
+
 class RankedSystem(ResultModel):
     """One system of a ranking."""
 
@@ -662,6 +674,7 @@ class RankedSystem(ResultModel):
     rank_low: Count = Field(description="one more than the number of systems shown to be better")
     rank_high: Count = Field(description="number of systems less those shown to be worse")
     unusual_seeds: bool = Field(default=False, description="whether its seeds differ more than those of other systems")
+    new_datasets: NewDatasetClaim | None = Field(default=None, description="None with fewer than five other datasets")
 
 
 class SystemRanking(ResultModel):

@@ -75,7 +75,9 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     likelihood = np.where(known, usual + wide, 1.0)
     weights = np.prod(likelihood / likelihood.max(axis=0), axis=1)
     weights /= weights.sum()
-    is_wide = np.where(known, wide / likelihood, _UNUSUAL)
+    is_wide = np.where(
+        known, wide / likelihood, 0.0
+    )  # nothing speaks for an unusual variance of a system with one seed
     mean, square = np.zeros(len(variances)), np.zeros(len(variances))
     for share, d0, center in ((1 - is_wide, prior_freedom, centers), (is_wide, _WIDE_FREEDOM, _WIDER * centers)):
         after = d0 + freedom
@@ -83,7 +85,8 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
         mean += weights @ (share * precision)
         square += weights @ (share * precision**2 * (1 + 2 / after))
     summary = 2 * mean**2 / (square - mean**2)
-    return summary / 2 / np.exp(special.digamma(summary / 2)) / mean, summary
+    half = np.maximum(summary, 2.0) / 2  # with fewer degrees of freedom the mean of the logarithm says nothing
+    return half / np.exp(special.digamma(half)) / mean, summary
 
 
 def _pool(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:

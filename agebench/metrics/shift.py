@@ -31,7 +31,7 @@ GROUPS = ("gender", "race")
 _LEAST_COVERAGE = 0.5
 _REPEATS = 100
 # A recalibration is tested on so many images at most in each repeat.
-_MOST_TESTED = 20_000
+_MOST_TESTED = 5_000
 
 
 def explain_shift(

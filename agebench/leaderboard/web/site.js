@@ -217,6 +217,9 @@ function drawRun(system) {
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
   parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  if (Object.keys(system.shifts).length)
+    parts.push(el("h3", {}, `Why other datasets are harder than ${system.train}`), table(["Test set", "Difference (years)", "Mix of ages", "Other faces of the same ages", "Ages outside", "Mended by a linear map on 100 labeled images"],
+      Object.entries(system.shifts).map(([name, of]) => [name, ...of.map((numbers) => figure(numbers, { sign: true }))])));
   parts.push(el("h3", {}, "Runs"), table(["Record", "Seed", ...Object.keys(system.tests).map((test) => `MAE on ${test}`)],
     system.runs.map((run) => [run.id, String(run.seed ?? "–"), ...Object.keys(system.tests).map((test) => figure(run.mae[test]))])));
   for (const [name, test] of Object.entries(system.tests))
