@@ -293,7 +293,7 @@ def _test_replicates(systems: Sequence[SystemErrors], labels: _Labels, place: in
 
 
 def _claims(layout: Layout, replicates: Sequence[MaeReplicates]) -> list[NewDatasetClaim | None]:
-    """What each system's ratios on datasets that it was not trained on say about new datasets."""
+    """Estimate each system's ratio on new datasets from the datasets that it was not trained on."""
     singles = [rank(layout, one) for one in replicates]
     ratios = np.array([one.values for one in singles])
     quantile = float(special.ndtri((1 + CONFIDENCE_LEVEL) / 2))

@@ -1,4 +1,4 @@
-"""What results on several datasets say about a dataset that was not tested: a random-effects meta-analysis over datasets."""
+"""Claims about datasets that were not tested: a random-effects meta-analysis over datasets."""
 
 from collections.abc import Sequence
 

@@ -5,7 +5,7 @@ face contributes to every system's error cancels in their differences. The varia
 `seed_variance`. The quantile of the largest studentized difference over all pairs gives simultaneous confidence intervals of all
 differences, and these give confidence intervals of ranks: a system's rank is at least one more than the number of systems shown
 to be better, and at most the number of all systems less those shown to be worse (Mogstad, Romano, Shaikh and Wilhelm 2024,
-"Inference for ranks with applications to mobility across neighbourhoods and academic achievement across countries").
+"Inference for ranks", Review of Economic Studies).
 """
 
 from collections.abc import Hashable, Sequence
@@ -103,7 +103,7 @@ def resample_maes(
 
     Args:
         systems: the systems, all tested on images of the same test set.
-        clusters: the cluster of each image of the test set, 0, 1, …: its person, or the image itself. An image that stands in
+        clusters: the cluster of each image of the test set, 0, 1, …: its person, or the image itself. An image that is in
             the test parts of two seeds is in one cluster, and drawn once for both.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
@@ -169,13 +169,13 @@ class RankingEstimate:
 
     @cached_property
     def better(self) -> Flags:
-        """Whether the row's system is shown to be better (lower) than the column's (S, S)."""
+        """Matrix (S, S): True where the row's system is shown to be better (lower) than the column's."""
         shown: Flags = self.differences < -self.pair_halves
         return shown
 
     @property
     def pairs_shown(self) -> int:
-        """How many pairs are shown to differ."""
+        """Number of pairs that are shown to differ."""
         return int(self.better.sum())
 
     @property
@@ -303,7 +303,7 @@ def _student_point(score: float, freedom: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _TrainingEffects:
-    """What the choice of the seeds adds to the uncertainty of systems and of their differences.
+    """The part that the choice of the seeds adds to the uncertainty of systems and of their differences.
 
     Attributes:
         own: (S,) variance of each system's own effects in its mean over seeds.
@@ -342,7 +342,7 @@ class _TrainingEffects:
 
     @property
     def own_pairs(self) -> Floats:
-        """What the systems' own effects add to the variances of differences (S, S)."""
+        """The part of the variances of differences that comes from the systems' own effects (S, S)."""
         pairs: Floats = self.own[:, None] + self.own[None, :]
         return pairs
 

@@ -85,7 +85,7 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
         mean += weights @ (share * precision)
         square += weights @ (share * precision**2 * (1 + 2 / after))
     summary = 2 * mean**2 / (square - mean**2)
-    half = np.maximum(summary, 2.0) / 2  # with fewer degrees of freedom the mean of the logarithm says nothing
+    half = np.maximum(summary, 2.0) / 2  # with fewer degrees of freedom the mean of the logarithm diverges
     return half / np.exp(special.digamma(half)) / mean, summary
 
 

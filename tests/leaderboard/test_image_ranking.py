@@ -99,6 +99,6 @@ def test_a_damaged_file_of_rankings_is_named(board: tuple[Path, list[System]], c
 
 def test_systems_without_estimates_are_named(board: tuple[Path, list[System]], catalog: Catalog) -> None:
     _, rows = board
-    ranked = build_rankings(board[0].parent / "elsewhere", rows, catalog)
+    ranked = build_rankings(board[0].parent / "elsewhere" / "results", rows, catalog)
     assert ranked == ImageRankings()
     assert "Without a rank" in leaderboard(rows, (), ranked)
