@@ -4,9 +4,16 @@ import argparse
 import gc
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
+
+if TYPE_CHECKING:
+    from agebench.leaderboard.image_ranking import ImageRankings
+    from agebench.leaderboard.systems import System
+    from agebench.registry.catalog import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.results}: contains no record; `agebench results add RUN` makes one")
     rows = group_into_systems(parse_record(record, path) for path, record in records.items())
     published = catalog.suites.get(arguments.published).published
+    ranked = _rank(arguments, rows, catalog)
     if arguments.site:
         from agebench.leaderboard.site import write_site
 
-        print(write_site(arguments.site, rows, published), file=sys.stderr)
+        print(write_site(arguments.site, rows, published, ranked), file=sys.stderr)
     if arguments.format == "markdown":
-        text = leaderboard(rows, published)
+        text = leaderboard(rows, published, ranked)
         out = arguments.out or Path("reports/LEADERBOARD.md")
     else:
         text = matrix_csv(rows) if arguments.format == "csv" else matrix_latex(rows)
@@ -85,5 +93,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from agebench.leaderboard.site import site_data
 
-        print(json.dumps(site_data(rows, published), indent=2, allow_nan=False))
+        print(json.dumps(site_data(rows, published, ranked), indent=2, allow_nan=False))
     return 0
+
+
+def _rank(arguments: argparse.Namespace, rows: "Sequence[System]", catalogue: "Catalog") -> "ImageRankings":
+    """Rank the systems, and store the rankings beside the records if any was computed."""
+    from agebench.leaderboard.image_ranking import build_rankings
+
+    ranked = build_rankings(arguments.results, rows, catalogue)
+    for sentence in ranked.missing:
+        print(sentence, file=sys.stderr)
+    return ranked

@@ -520,6 +520,38 @@ class ProtocolSummary(ResultModel):
     leaks: Leaks | None = Field(default=None, description="`duplicates` and `subjects` on both sides of the split")
 
 
+class ShiftParts(ResultModel):
+    """The difference in MAE between a target and a source dataset, divided into parts that add up to it, years."""
+
+    mix: MetricValue = Field(description="other ages (and groups), at the source's errors")
+    same: MetricValue = Field(description="other faces of the same ages (and groups)")
+    outside: MetricValue = Field(description="images of ages (and groups) that the source lacks")
+    groups: list[str] = Field(default=[], description="group columns that cells are made of, beside age")
+    n_outside: Count = Field(description="images of the target without counterparts in the source")
+    ages: list[list[int]] = Field(description="first and last completed year of every stratum")
+
+
+class Recalibration(ResultModel):
+    """MAE on the target after a map from estimates to ages was fitted on labeled images of it, tested on other people."""
+
+    n: Count = Field(description="labeled images that a map is fitted on")
+    before: MetricValue = Field(description="MAE without a map, years")
+    isotonic: MetricValue = Field(description="MAE after an isotonic map, years")
+    linear: MetricValue = Field(description="MAE after a linear map, years")
+    isotonic_gain: MetricValue = Field(description="`before` minus `isotonic`, years")
+    linear_gain: MetricValue = Field(description="`before` minus `linear`, years")
+
+
+class ShiftResult(ResultModel):
+    """Why the MAE on a dataset differs from that on the held-out part of the training set."""
+
+    source: str = Field(description="the training set, whose held-out part was tested")
+    difference: MetricValue = Field(description="MAE on this test set minus MAE on the source's held-out part, years")
+    parts: ShiftParts
+    with_groups: ShiftParts | None = Field(default=None, description="the same with cells of age and groups")
+    recalibration: list[Recalibration] = []
+
+
 class TestResult(ResultModel):
     """All metrics of one test set."""
 
@@ -555,6 +587,7 @@ class TestResult(ResultModel):
     failure_to_process: FailureToProcess | None = None
     tasks: dict[str, TaskMetrics] = Field(default={}, description="auxiliary target -> metrics")
     requirements: list[RequirementResult] = Field(default=[], description="verdicts on what was required")
+    shift: ShiftResult | None = Field(default=None, description="why it is worse than the source's held-out part")
 
     @field_validator(
         "overall",
@@ -723,6 +756,53 @@ class RankComparison(ResultModel):
     critical_difference: Number
     nemenyi: list[NemenyiPair]
     groups: list[list[str]] = Field(description="systems whose ranks lie within the critical difference")
+
+
+class NewDatasetClaim(ResultModel):
+    """The ratio of MAE to baseline MAE on datasets like those that were tested, with 95 % intervals."""
+
+    datasets: Count
+    ratio: Number
+    ci_low: Number
+    ci_high: Number
+    prediction_low: Number = Field(description="lower end of the prediction interval for a new dataset")
+    prediction_high: Number
+    tau: Number = Field(description="standard deviation between datasets, of the logarithm")
+
+
+class RankedSystem(ResultModel):
+    """One system of a ranking."""
+
+    name: str
+    train: str | None = Field(description="training set; None for a system that was not trained here")
+    runs: list[str] = Field(description="ids of its records")
+    value: MetricValue = Field(description="MAE in years, or mean ratio of MAE to baseline MAE; interval of its own")
+    rank_low: Count = Field(description="one more than the number of systems shown to be better")
+    rank_high: Count = Field(description="number of systems less those shown to be worse")
+    unusual_seeds: bool = Field(default=False, description="whether its seeds differ more than those of other systems")
+    new_datasets: NewDatasetClaim | None = Field(default=None, description="None with fewer than five other datasets")
+
+
+class SystemRanking(ResultModel):
+    """Systems tested on the same images, with simultaneous 95 % intervals of all differences and of all ranks."""
+
+    inputs: str = Field(description="digest of the estimates, the datasets and the method")
+    tests: list[str] = Field(description="test sets; several: the metric is the mean ratio of MAE to baseline MAE")
+    held_out: list[bool] = Field(description="whether each is the held-out part of the systems' own training set")
+    images: list[Count] = Field(description="images of each test set, those of several seeds counted once")
+    people: list[Count | None] = Field(description="people on them; None where subjects are unknown")
+    resamples: Count
+    critical: Number = Field(description="critical value of the largest studentized difference, normal scale")
+    systems: list[RankedSystem] = Field(description="by value, best first")
+    differences: list[list[Number]] = Field(
+        description="for each pair of places in `systems` i < j: i, j, value of j minus that of i, low, high"
+    )
+    single_runs: bool = Field(default=False, description="whether the variance between trainings is unknown")
+
+    @property
+    def pairs_shown(self) -> int:
+        """How many pairs of systems are shown to differ."""
+        return sum(low > 0 or high < 0 for *_, low, high in self.differences)
 
 
 class ComparisonFile(ResultModel):

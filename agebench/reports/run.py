@@ -35,6 +35,7 @@ from agebench.reports.sections.provenance import (
     describe_samples_used,
     training_table,
 )
+from agebench.reports.sections.shift import shift_parts
 from agebench.reports.sections.splits import describe_protocol, test_label
 
 _TESTED = (
@@ -86,6 +87,7 @@ def write_report(folder: Path) -> Path:
         *_age_tables(metrics),
         "## Subgroup performance",
         *_fairness(metrics, drawn),
+        *shift_parts(metrics),
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),

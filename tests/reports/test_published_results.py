@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from agebench.leaderboard.image_ranking import ImageRankings, build_rankings
 from agebench.leaderboard.markdown import group_into_systems, leaderboard
 from agebench.leaderboard.published_estimates import LocalDatasets, estimates_digest, read_estimates
 from agebench.leaderboard.records import estimates_file, read_records
@@ -55,16 +56,30 @@ def test_what_tells_images_apart_on_the_leaderboard_is_right_for_every_record() 
     assert len({told for _, told, _ in pairs}) == len({images for *_, images in pairs}) == len(pairs) == 8
 
 
+def stored_rankings() -> ImageRankings:
+    """The rankings beside the records, which are of these records' estimates: the datasets are not on this machine."""
+    ranked = build_rankings(
+        REPORTS / "results", group_into_systems(map(parse_record, RECORDS.values())), load_catalog()
+    )
+    assert not ranked.missing
+    assert len(ranked.rankings) == 6
+    return ranked
+
+
 def test_the_leaderboard_is_made_of_the_records() -> None:
     made = leaderboard(
-        group_into_systems(map(parse_record, RECORDS.values())), load_catalog().suites.get("published").published
+        group_into_systems(map(parse_record, RECORDS.values())),
+        load_catalog().suites.get("published").published,
+        stored_rankings(),
     )
     assert (REPORTS / "LEADERBOARD.md").read_text(encoding="utf-8") == made
 
 
 def test_the_page_is_made_of_the_records() -> None:
     made = page(
-        group_into_systems(map(parse_record, RECORDS.values())), load_catalog().suites.get("published").published
+        group_into_systems(map(parse_record, RECORDS.values())),
+        load_catalog().suites.get("published").published,
+        stored_rankings(),
     )
     assert (REPORTS / "site" / "index.html").read_text(encoding="utf-8") == made
 

@@ -54,7 +54,7 @@ function columns() {
       name: `MAE on ${test}`, value: (s) => s.tests[test]?.mae[0] ?? null,
       cell: (s) => (s.tests[test] ? measured(s.tests[test]) : "–"),
     })),
-    { name: "Place", value: (s) => (s.place === null ? null : s.ranking * 1e6 + s.place), cell: placed },
+    { name: `Rank (${on})`, value: (s) => { const r = rankOn(s, on); return r && r[0] * 1e6 + r[2] + r[3] / 1e3; }, cell: (s) => ranked(s, on) },
     { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
     { name: `Worst group (${on})`, value: (s) => of(s)?.worst?.[1] ?? null, cell: (s) => named(of(s)?.worst) },
     { name: `Gap (${on})`, value: (s) => of(s)?.gap?.[1] ?? null, cell: (s) => named(of(s)?.gap, of(s)?.gapShown ? " ✓" : "") },
@@ -77,10 +77,12 @@ function named(entry, end = "") {
   box.append(el("br"), el("span", { class: "interval" }, entry[0] + end));
   return box;
 }
-function placed(system) {
-  if (system.place === null) return "–";
+const rankOn = (system, test) => system.ranks.find((one) => one[1].length === 1 && one[1][0] === test) ?? null;
+function ranked(system, test) {
+  const found = rankOn(system, test);
+  if (!found) return "–";
   const box = document.createDocumentFragment();
-  box.append(String(system.place), el("br"), el("span", { class: "interval" }, `in ranking ${system.ranking}`));
+  box.append(found[2] === found[3] ? String(found[2]) : `${found[2]}-${found[3]}`, el("br"), el("span", { class: "interval" }, `in ranking ${found[0]}`));
   return box;
 }
 function chosen() {
@@ -215,6 +217,9 @@ function drawRun(system) {
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
   parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  if (Object.keys(system.shifts).length)
+    parts.push(el("h3", {}, `Why other datasets are harder than ${system.train}`), table(["Test set", "Difference (years)", "Mix of ages", "Other faces of the same ages", "Ages outside", "Mended by a linear map on 100 labeled images"],
+      Object.entries(system.shifts).map(([name, of]) => [name, ...of.map((numbers) => figure(numbers, { sign: true }))])));
   parts.push(el("h3", {}, "Runs"), table(["Record", "Seed", ...Object.keys(system.tests).map((test) => `MAE on ${test}`)],
     system.runs.map((run) => [run.id, String(run.seed ?? "–"), ...Object.keys(system.tests).map((test) => figure(run.mae[test]))])));
   for (const [name, test] of Object.entries(system.tests))
