@@ -62,14 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Estimate ages in all inputs and write the rows; print intervals and error rates to standard error."""
     _check(arguments)
-    model = _take_model(arguments)
     from agebench.data.faces.detectors.base import open_detector
     from agebench.inference.input_sources import expand_inputs
     from agebench.utils.io import check_file, check_folder
 
-    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
-    if arguments.detector:
-        open_detector(arguments.detector)
     if arguments.out is not None:
         from agebench.inference.writers import check_suffix
 
@@ -77,6 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         check_file(arguments.out)
     if arguments.annotate_dir is not None:
         check_folder(arguments.annotate_dir, "--annotate-dir")
+    model = _take_model(arguments)
+    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
+    if arguments.detector:
+        open_detector(arguments.detector)
     from agebench.inference.batch_predict import PredictOptions, predict_all
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load

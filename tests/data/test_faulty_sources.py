@@ -278,7 +278,7 @@ def test_photographs_are_not_taken_for_crops(tmp_path: Path) -> None:
 
 def test_a_wrong_option_lists_the_right_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no 'patern'; did you mean 'pattern'\? Its options: pattern, values, open_ages"
+        UserError, match=r"no 'patern'; did you mean 'pattern'\? Its options: pattern, images, values, open_ages"
     ):
         open_reader("folder", tmp_path, (), {"patern": "{age}.jpg"}, source="card 'mine'")
     with pytest.raises(UserError, match=r"no 'xyz'\. Its options: table, columns"):

@@ -246,7 +246,7 @@ def test_weights_that_are_not_the_configs_are_refused_with_the_difference(server
     ("model", "said"),
     [
         ({"backbone": "resnet101"}, r"another model: backbone\.\S+ is missing in the file"),
-        ({"head": "drf", "head_options": {"depth": 7, "trees": 10**9}}, r"another model: head\.\S+ is"),
+        ({"head": "drf", "head_options": {"depth": 7, "trees": 10**9}}, "trees = 1000000000"),
         ({"head": "drf", "head_options": {"depth": 40}}, "depth = 40"),
         ({"head_options": {"ages": [0, 10**12]}}, r"head_options\.ages is not an option"),
         ({"head": "quantile", "head_options": {"quantiles": "all"}}, "head 'quantile'"),
