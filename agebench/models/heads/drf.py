@@ -65,7 +65,7 @@ class DRFHead(Head):
         super().__init__(in_features, ages)
         if trees < 1 or not 2 <= depth <= 24 or units < 1:
             raise TypeError(f"trees = {trees}, depth = {depth}, units = {units}: at least 1, 2 to 24, at least 1")
-        if trees * units > _MAX_CHOICES:  # a config of somebody else must not choose how much memory is taken
+        if trees * units > _MAX_CHOICES:  # an untrusted config must not decide how much memory is allocated
             raise TypeError(f"trees = {trees}, units = {units}: their product must be at most {_MAX_CHOICES:,}")
         nodes = 2 ** (depth - 1) - 1
         if units < nodes:
