@@ -116,6 +116,17 @@ def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in names if 2 <= _n_values(table[name]) <= _MOST_VALUES)
 
 
+def ignored_columns(table: pd.DataFrame) -> dict[str, int]:
+    """Return the labels that have too many values to be groups and values that repeat, with their number of values.
+
+    Args:
+        table: predictions beside labels.
+    """
+    names = [str(column) for column in table if is_group_candidate(str(column))]
+    counts = {name: _n_values(table[name]) for name in names}
+    return {name: count for name, count in counts.items() if _MOST_VALUES < count < len(table)}
+
+
 def scanned_groups(table: pd.DataFrame) -> tuple[str, ...]:
     """Select the group columns of a table and the crossings of every two of them that make at most 60 groups.
 

@@ -99,14 +99,20 @@ def parse_margins(texts: Sequence[str]) -> dict[FigureKind, float]:
     for text in texts:
         name, _, number = text.partition("=")
         try:
-            kind, margin = FigureKind(name.strip()), float(number)
+            kind, margin = FigureKind(name.strip()), float(number.strip().removesuffix("%"))
         except ValueError:
             kinds = ", ".join(FigureKind)
             raise UserError(
                 f"--margin {text}: write FIGURE=NUMBER, e.g. mae=0.25 or fpr=0.02; figures: {kinds}"
             ) from None
+        if number.strip().endswith("%"):
+            if not kind.is_share:
+                raise UserError(f"--margin {text}: {kind} is in years; write it without %")
+            margin /= 100
         if not 0 < margin < np.inf:
             raise UserError(f"--margin {text}: the margin must be above 0")
+        if kind.is_share and margin > 1:
+            raise UserError(f"--margin {text}: {number} is above 1. Write a share or a percentage, e.g. 0.05 or 5%")
         margins[kind] = margin
     return margins
 

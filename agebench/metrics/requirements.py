@@ -137,12 +137,13 @@ def parse_requirement(text: str) -> Requirement:
     form = _FORM.fullmatch(text.strip())
     if form is None:
         raise UserError(f"requirement '{text}': {_EXAMPLE}")
-    limit = _parse_limit(form["limit"].strip(), text)
     figure = _FIGURE.fullmatch(form["figure"].strip())
     if figure is None:
         raise UserError(f"requirement '{text}': {_EXAMPLE}")
     name, inside = figure["name"], (figure["inside"] or "").strip()
     operator = Operator(form["operator"])
+    is_share = name in (*_RATES, "failure") or (name in SPECS and SPECS[name].unit is Unit.SHARE)
+    limit = _parse_limit(form["limit"].strip(), text, is_share=is_share)
     if name == "gap":
         return _parse_gap(operator, limit, inside, text)
     gate = None
@@ -163,11 +164,16 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(name, operator, limit, gate, scope)
 
 
-def _parse_limit(text: str, requirement: str) -> float:
+def _parse_limit(text: str, requirement: str, *, is_share: bool) -> float:
     number = text.removesuffix("%").strip()
     if not _NUMBER.fullmatch(number) or not np.isfinite(float(number)):
         raise UserError(f"requirement '{requirement}': '{text}' is not a number; {_EXAMPLE}")
-    return float(number) / 100 if text.endswith("%") else float(number)
+    limit = float(number) / 100 if text.endswith("%") else float(number)
+    if is_share and limit > 1:
+        raise UserError(
+            f"requirement '{requirement}': '{text}' is above 1. Write a share or a percentage, e.g. 0.6 or 60%"
+        )
+    return limit
 
 
 def _parse_gap(operator: Operator, limit: float, inside: str, text: str) -> Requirement:

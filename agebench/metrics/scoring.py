@@ -1,5 +1,6 @@
 """Compute the content of metrics.json for a prediction file."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,13 +12,15 @@ from agebench.metrics.age_gates import LEGAL_AGES, Gate, age_gates
 from agebench.metrics.confidence_intervals import IntervalKind
 from agebench.metrics.evaluate import evaluate_seeds
 from agebench.metrics.failure_to_process import failures_to_process
-from agebench.metrics.groups import MIN_GROUP, scanned_groups
+from agebench.metrics.groups import MIN_GROUP, ignored_columns, scanned_groups
 from agebench.metrics.prediction_format import is_group_candidate
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.presets.nist_fate import nist
 from agebench.metrics.requirements import Requirement, required_gates, with_requirements
 from agebench.metrics.schema import FailureToProcess, MetricsFile, NotScored
 from agebench.metrics.uncertainty import conformal, uncertainty
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ def score_predictions(
     tables = [joined.table for joined in seeds]
     table = tables[0]
     groups = scanned_groups(table) if options.groups is None else options.groups
+    ignored = ignored_columns(table) if options.groups is None else {}
+    if ignored:
+        logger.warning(
+            "ignored columns, which have too many values to be groups: %s. If one identifies people, name it: --col subject=COLUMN",
+            ", ".join(f"{name} ({count:,} values)" for name, count in ignored.items()),
+        )
     entry = evaluate_seeds(
         tables,
         groups=groups,

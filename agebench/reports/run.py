@@ -25,7 +25,7 @@ from agebench.reports.plots.evaluation import CAPTIONS, gate_figures
 from agebench.reports.plots.run import dataset_colors, plot_run, plot_tests, save
 from agebench.reports.sections.age_gates import gate_overview, gate_sections
 from agebench.reports.sections.auxiliary_targets import task_parts
-from agebench.reports.sections.external import cautions, describe_external, external_table
+from agebench.reports.sections.external import cautions, describe_external, external_table, training_overlap
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.reports.sections.gaps import describe_gap
 from agebench.reports.sections.measurement import decision_sections, run_measurement_sections
@@ -127,7 +127,9 @@ def summary(run: Path | MetricsFile) -> str:
     metrics = read_metrics(run) if isinstance(run, Path) else run
     origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
     table = f"{origin}{cross_dataset_table(metrics)}"
-    parts = [table, describe_protocol(metrics), cautions(metrics), gate_overview(metrics)]
+    subset = describe_limit(_read(run, "manifest.json", {})) if isinstance(run, Path) else ""
+    overlap = training_overlap(metrics)
+    parts = [subset, overlap, table, describe_protocol(metrics), cautions(metrics), gate_overview(metrics)]
     return "\n\n".join(filter(None, parts))
 
 

@@ -266,5 +266,7 @@ def sweep_text(result: SweepResult) -> str:
     if result.is_better:
         verdict = f"The card should have {settings}: MAE {best:.2f} instead of {own:.2f} years; {difference}."
     else:
-        verdict = f"The card's setting is as good as the best that was tried ({settings}); {difference}."
+        verdict = (
+            f"No setting that was tried is shown to be better than the card's. The best: {settings}; {difference}."
+        )
     return f"{result.model} on {result.n:,} faces of {result.dataset}\n\n{table}\n\n{verdict}"

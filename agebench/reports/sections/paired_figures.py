@@ -115,7 +115,18 @@ def _margin(a: str, b: str, difference: FigureDifference) -> str:
     margin = f"{100 * test.margin:g} points" if is_share else f"{test.margin:g} years"
     if test.equivalent:
         return f"equivalent within {margin}"
+    value, low, high = difference.difference.value, difference.difference.ci_low, difference.difference.ci_high
+    sign = FigureKind(difference.kind).worse_sign
+    if (
+        sign
+        and value is not None
+        and low is not None
+        and high is not None
+        and min(abs(low), abs(high)) > test.margin
+        and low * high > 0
+    ):
+        return f"{escape_markdown(b if value * sign > 0 else a)} is better by more than {margin}"
     not_inferior = [name for name, holds in ((a, test.a_not_inferior), (b, test.b_not_inferior)) if holds]
     if not_inferior:
         return f"{escape_markdown(not_inferior[0])} is not inferior by {margin}; equivalence is not shown"
-    return f"nothing shown within {margin}"
+    return f"neither equivalence nor non-inferiority is shown (margin {margin})"
