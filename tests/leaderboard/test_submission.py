@@ -13,9 +13,7 @@ def submit(run: Path, out: Path) -> int:
 
 
 @pytest.mark.usefixtures("with_few")
-def test_submit_writes_record_card_and_row(
-    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_submit_writes_record_card_and_row(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "submission"
     assert submit(small_run, out) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -38,7 +36,9 @@ def test_submit_writes_record_card_and_row(
 def test_submit_writes_estimates_if_the_card_allows(small_run: Path, tmp_path: Path) -> None:
     card = (small_run.parent / "registry" / "datasets" / "synth.toml").read_text()
     (tmp_path / "cards" / "datasets").mkdir(parents=True)
-    (tmp_path / "cards" / "datasets" / "few.toml").write_text(card.replace("title", "estimates_public = true\ntitle", 1))
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(
+        card.replace("title", "estimates_public = true\ntitle", 1)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGEBENCH_REGISTRY", str(tmp_path / "cards"))
         assert submit(small_run, tmp_path / "submission") == 0
