@@ -7,13 +7,14 @@ from typing import Any
 
 from agebench.config.cards.dataset import DatasetCard
 from agebench.errors import UserError
-from agebench.leaderboard.markdown import group_into_systems, result_matrix, test_sets
+from agebench.leaderboard.markdown import LEGEND, group_into_systems, result_matrix, test_sets
 from agebench.leaderboard.records import estimates_file, read_record, write_record
 from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.verify import check_record
 from agebench.registry.catalog import Catalog
 from agebench.registry.registry import Registry
 from agebench.reports.formatting import escape_markdown, markdown_table
+from agebench.runs.run_dir import RunDir
 from agebench.utils.io import atomic_write, write_text
 from agebench.utils.paths import shipped
 
@@ -43,8 +44,12 @@ def write_submission(
         The paths of the written files, relative to `out`.
 
     Raises:
-        UserError: the run is not finished, or `out` is a file or not empty.
+        UserError: the run is not finished or used a part of the data only, or `out` is a file or not empty.
     """
+    if RunDir(run).manifest().get("limit"):
+        raise UserError(
+            f"{run}: the run used --limit, and the leaderboard ranks whole test sets. Run it again without."
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is a file or holds files; choose an empty folder with --out")
     path = write_record(run, out / RESULTS, known, initial)
@@ -58,7 +63,7 @@ def write_submission(
 
 
 def record_rows(paths: Iterable[Path]) -> str:
-    """Return the leaderboard's rows of some records as a Markdown table.
+    """Return the leaderboard's rows of some records as a Markdown table with its legend.
 
     Args:
         paths: the records' files.
@@ -74,7 +79,8 @@ def record_rows(paths: Iterable[Path]) -> str:
     systems = group_into_systems(parse_record(record, path) for path, record in records.items())
     headers, rows = result_matrix(systems, test_sets(systems))
     cells = [[*map(escape_markdown, row[:2]), *row[2:]] for row in rows]
-    return markdown_table([*map(escape_markdown, headers)], cells)
+    align = ["left", "left", *["right"] * (len(headers) - 2)]
+    return f"{markdown_table([*map(escape_markdown, headers)], cells, align=align)}\n\n{LEGEND}"
 
 
 def _copy_cards(folder: Path, registry: Registry[Any], names: Iterable[str]) -> list[Path]:
@@ -101,7 +107,7 @@ Files:
 
 {files}
 
-- [ ] The run was made by the command in its `config.toml`, and no file was edited afterwards.
+- [ ] The run was made with the settings of its `config.toml`, and no file was edited afterwards.
 - [ ] The licenses of the datasets and of the weights allow these figures to be published.
 - [ ] The training data of the weights are named on the model's card, or marked as unknown.
 """

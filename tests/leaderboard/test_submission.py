@@ -1,6 +1,7 @@
 """Submissions: `agebench results submit` and `agebench results row`."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_row_refuses_a_record_that_was_edited(
     capsys.readouterr()
     assert main(["results", "row", str(record)]) == 2
     assert "its seal is broken" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("with_few")
+def test_submit_refuses_a_limited_run(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"limit": 100}))
+    assert submit(run, tmp_path / "submission") == 2
+    assert "the run used --limit" in capsys.readouterr().err
+    assert not (tmp_path / "submission" / "reports").exists()
