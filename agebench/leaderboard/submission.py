@@ -8,7 +8,7 @@ from typing import Any
 from agebench.config.cards.dataset import DatasetCard
 from agebench.errors import UserError
 from agebench.leaderboard.markdown import LEGEND, group_into_systems, result_matrix, test_sets
-from agebench.leaderboard.records import estimates_file, read_record, write_record
+from agebench.leaderboard.records import estimates_file, read_record, read_records, write_record
 from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.verify import check_record
 from agebench.registry.catalog import Catalog
@@ -65,18 +65,24 @@ def write_submission(
 def record_rows(paths: Iterable[Path]) -> str:
     """Return the leaderboard's rows of some records as a Markdown table with its legend.
 
+    A row covers all seeds of a system: the other records in a record's folder contribute seeds, and the variance between seeds.
+
     Args:
         paths: the records' files.
 
     Raises:
         UserError: a record cannot be read or is invalid.
     """
-    records = {path: read_record(path) for path in paths}
-    for path, record in records.items():
+    named, others = {path: read_record(path) for path in paths}, {}
+    for path, record in named.items():
         problem = next(iter(check_record(record)), None)
         if problem is not None:
             raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
-    systems = group_into_systems(parse_record(record, path) for path, record in records.items())
+    for folder in {path.parent for path in named}:
+        others |= read_records(folder)
+    ids = {record["id"] for record in named.values()}
+    every = group_into_systems(parse_record(record, path) for path, record in {**others, **named}.items())
+    systems = [system for system in every if ids & {record.id for record in system.records}]
     headers, rows = result_matrix(systems, test_sets(systems))
     cells = [[*map(escape_markdown, row[:2]), *row[2:]] for row in rows]
     align = ["left", "left", *["right"] * (len(headers) - 2)]

@@ -78,3 +78,13 @@ def test_submit_refuses_a_limited_run(small_run: Path, tmp_path: Path, capsys: p
     assert submit(run, tmp_path / "submission") == 2
     assert "the run used --limit" in capsys.readouterr().err
     assert not (tmp_path / "submission" / "reports").exists()
+
+
+def test_row_covers_all_seeds_of_the_system(capsys: pytest.CaptureFixture[str]) -> None:
+    record = next((Path(__file__).parents[2] / "reports" / "results").glob("fgnet-efficientnet_lite0-coral-s1-*.json"))
+    assert main(["results", "row", str(record)]) == 0
+    system, baseline = capsys.readouterr().out.split("\n\n")[0].splitlines()[2:]
+    cells = [cell.strip() for cell in system.split("|")[1:-1]]
+    assert cells[0] == "fgnet"
+    assert cells[2] == "3"
+    assert "median" in baseline
