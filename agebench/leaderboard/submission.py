@@ -73,16 +73,17 @@ def record_rows(paths: Iterable[Path]) -> str:
     Raises:
         UserError: a record cannot be read or is invalid.
     """
-    named, others = {path: read_record(path) for path in paths}, {}
+    named = {path: read_record(path) for path in paths}
     for path, record in named.items():
         problem = next(iter(check_record(record)), None)
         if problem is not None:
             raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
-    for folder in {path.parent for path in named}:
-        others |= read_records(folder)
+    every = {
+        path: record for folder in {path.parent for path in named} for path, record in read_records(folder).items()
+    }
     ids = {record["id"] for record in named.values()}
-    every = group_into_systems(parse_record(record, path) for path, record in {**others, **named}.items())
-    systems = [system for system in every if ids & {record.id for record in system.records}]
+    grouped = group_into_systems(parse_record(record, path) for path, record in (every | named).items())
+    systems = [system for system in grouped if ids & {record.id for record in system.records}]
     headers, rows = result_matrix(systems, test_sets(systems))
     cells = [[*map(escape_markdown, row[:2]), *row[2:]] for row in rows]
     align = ["left", "left", *["right"] * (len(headers) - 2)]
