@@ -54,6 +54,16 @@ EXAMPLES = {
         "agebench results check --runs runs",
         "agebench results check --quick --results records",
     ),
+    "results submit": (
+        "docs/how-to/submit.md",
+        "agebench results submit runs/utk-resnet50-regression-s0 --out submission",
+        "agebench results submit runs/mine --out submission --registry my-cards",
+    ),
+    "results row": (
+        "docs/how-to/submit.md",
+        "agebench results row reports/results/RECORD.json",
+        "agebench results row reports/results/A.json reports/results/B.json",
+    ),
     "reproduce": (
         "docs/results.md",
         "agebench reproduce reports/results/RECORD.json",

@@ -31,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="check only hashes and consistency, without recomputing metrics"
     )
     check.set_defaults(act=_check)
+    submit = actions.add_parser("submit", help="write the files of a pull request: record, estimates and cards")
+    submit.add_argument("run_folder", type=Path, metavar="RUN", help="a run's folder")
+    submit.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write, missing or empty")
+    submit.set_defaults(act=_submit)
+    add_registry(submit)
+    add_json(submit)
+    row = actions.add_parser("row", help="print the leaderboard's rows of some records as Markdown")
+    row.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="a file of reports/results")
+    row.set_defaults(act=_row)
     for action in (add, check):
         action.add_argument(
             "--results", type=Path, metavar="DIR", default=Path("reports/results"), help="(default: reports/results)"
@@ -62,6 +71,31 @@ def _add(arguments: argparse.Namespace) -> int:
         print(json.dumps(written, indent=2))
     else:
         print("next: `agebench results check` checks every record, `agebench leaderboard` shows them", file=sys.stderr)
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from agebench.leaderboard.reproduce import initial_weight_digests
+    from agebench.leaderboard.submission import write_submission
+    from agebench.utils.io import check_folder
+
+    check_folder(arguments.out)
+    folder, catalog = arguments.run_folder, load_cards(arguments)
+    _require_true(folder)
+    known = _cards_of(folder, catalog)
+    names = write_submission(folder, arguments.out, catalog, known, initial_weight_digests(folder))
+    if arguments.json:
+        print(json.dumps(names, indent=2))
+    else:
+        print("\n".join(str(arguments.out / name) for name in names))
+        print("next: copy reports/ and registry/ into a branch of your fork; docs/how-to/submit.md", file=sys.stderr)
+    return 0
+
+
+def _row(arguments: argparse.Namespace) -> int:
+    from agebench.leaderboard.submission import record_rows
+
+    print(record_rows(arguments.records))
     return 0
 
 
