@@ -8,11 +8,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -185,7 +187,7 @@ def fetch_package(
     folder = package_folder(package)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
+        with FileLock(folder.parent / f".{folder.name}.get.lock"):
             if not find_problems(package):
                 return False
             if package.project:
@@ -206,6 +208,8 @@ def fetch_package(
         raise write_failure(folder, error) from error
     problems = find_problems(package)
     if problems:
+        for problem in problems:  # or a model would be opened from a file that failed its check
+            problem.path.unlink(missing_ok=True)
         raise AgebenchError(f"{problems[0]}; the file has changed or was tampered with")
     return True
 
@@ -252,7 +256,9 @@ def fetched_digests(package: EstimatorPackage) -> dict[Path, str]:
 def _files(package: EstimatorPackage) -> dict[Path, str]:
     folder = package_folder(package)
     if package.manager == "url" and not package.files:
-        return {folder / PurePosixPath(package.name).name: package.sha256}
+        return {folder / PurePosixPath(unquote(urlsplit(package.name).path)).name: package.sha256}
+    if package.project and not package.files:
+        return {folder / "package-lock.json": package.sha256}
     return {folder / file: digest for file, digest in package.files.items()}
 
 
@@ -340,7 +346,7 @@ def _unpack(archive: Path, files: dict[str, str], folder: Path) -> None:
                 assert stream is not None  # checked: it is a file
                 with stream:
                     _write(stream, folder / file)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise AgebenchError(f"{archive.name}: not a readable archive: {error}") from error
 
 

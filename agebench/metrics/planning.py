@@ -70,14 +70,14 @@ class PlanOptions:
             UserError: a size, rate or power that is impossible.
         """
         sizes = (*self.half_widths, *self.gaps)
-        if any(not 0 < size < np.inf for size in sizes):
-            raise UserError("half widths and gaps must be above 0 years")
-        if any(not 0 < limit < 1 for limit in self.fpr_limits):
-            raise UserError("rates must lie between 0 and 1, e.g. 0.01")
+        if any(not 1e-3 <= size <= 100 for size in sizes):
+            raise UserError("half widths and gaps must lie between 0.001 and 100 years")
+        if any(not 1e-5 <= limit < 1 for limit in self.fpr_limits):
+            raise UserError("rates must lie between 0.00001 and 1, e.g. 0.01")
         if not 0.05 < self.power < 1:
             raise UserError(f"--power {self.power:g}: must lie between 0.05 and 1, e.g. 0.8")
-        if not 1 <= self.images_per_person < np.inf or self.pairs < 1:
-            raise UserError("images per person, and pairs of groups, must be 1 or more")
+        if not 1 <= self.images_per_person <= 10_000 or not 1 <= self.pairs <= 1_000_000:
+            raise UserError("images per person must lie between 1 and 10,000, pairs of groups between 1 and 1,000,000")
 
 
 def make_plan(pilot: pd.DataFrame | None, options: PlanOptions, groups: Sequence[str] | None = None) -> PlanResult:

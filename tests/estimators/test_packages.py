@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from agebench.cli import main
 from agebench.cli.estimators import external_cards
@@ -189,12 +190,14 @@ def test_a_missing_package_manager_is_named(npm: Path, tmp_path: Path, monkeypat
     [
         ({"version": ""}, "an exact version is required"),
         ({"name": "--registry"}, "begins with a hyphen"),
+        ({"name": "foo@file:///tmp/x#", "manager": "pip"}, "is no name of a package"),
+        ({"version": "git+file:///tmp/x"}, "is no exact version"),
         ({"files": {"../a.bin": ""}}, "is not a path in the archive"),
         ({"files": {"/etc/passwd": ""}}, "is not a path in the archive"),
         ({"files": {}}, "name the files to unpack"),
         ({"manager": "url"}, "takes an https address"),
         ({"manager": "manual", "files": {}}, "needs the files that the model reads"),
-        ({"manager": "pip", "project": "folder"}, "project is for manager = 'npm'"),
+        ({"manager": "pip", "name": "tiny-ages", "project": "folder"}, "project is for manager = 'npm'"),
         ({"sha256": "abc"}, "sha256"),
     ],
 )
@@ -299,3 +302,28 @@ def test_pipelines_have_the_lock_file_and_scripts_of_their_cards() -> None:
         for file, digest in card.package.files.items():
             if "/" not in file:
                 assert sha256((project / file).read_bytes()) == digest, file
+
+
+def test_file_with_another_digest_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"other")
+    package = EstimatorPackage(manager="manual", name="by-hand", files={"a.bin": sha256(WEIGHTS)})
+    with pytest.raises(AgebenchError, match="tampered with"):
+        fetch_package(package, source=tmp_path / "a.bin")
+    assert [problem.path.exists() for problem in find_problems(package)] == [False]
+
+
+def test_single_file_at_an_address_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def serve(url: str, folder: Path, *, sha256: str = "") -> Path:
+        asked.append(url)
+        with FileLock(folder.parent / f".{folder.name}.lock", timeout=1):  # as the real download does
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "a b.onnx").write_bytes(WEIGHTS)
+        return folder / "a b.onnx"
+
+    monkeypatch.setattr("agebench.estimators.packages.download", serve)
+    package = EstimatorPackage(manager="url", name="https://example.org/a%20b.onnx?download=1", sha256=sha256(WEIGHTS))
+    assert fetch_package(package)
+    assert not fetch_package(package)
+    assert len(asked) == 1

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -82,6 +82,8 @@ class ExternalCard(Card):
 
     @model_validator(mode="after")
     def _package_of_the_source(self) -> Self:
+        if self.source.startswith(f"{PACKAGE_FOLDER}/") and ".." in PurePosixPath(self.source).parts:
+            raise ValueError(f"source = {self.source!r} leaves the folder of the package")
         if PACKAGE_FOLDER in self.source and self.package is None:
             raise ValueError(f"source = {self.source!r} needs a [package] table")
         return self

@@ -1,5 +1,6 @@
 """The part of an external model's card that names the package or repository with its weights."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -10,6 +11,11 @@ from agebench.config.cards.base import Card, is_unset
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", description="SHA-256, hexadecimal; empty: unknown")]
 # Start of a card's `source`, and placeholder in a command's line, for the folder of the fetched files.
 PACKAGE_FOLDER = "{package}"
+
+
+# Names that a package manager's client looks up by itself; an address or a path would be built or run.
+_NAMES = {"npm": re.compile(r"(@[\w.-]+/)?[\w.-]+"), "pip": re.compile(r"[\w.-]+")}
+_VERSION = re.compile(r"[\w.+!-]+")
 
 
 class EstimatorPackage(Card):
@@ -44,6 +50,16 @@ class EstimatorPackage(Card):
         if text.startswith("-") or any(character.isspace() for character in text):
             raise ValueError(f"{text!r} is no name or version: it begins with a hyphen or contains white space")
         return text
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        """Refuse addresses and paths as names: a package manager would build or run what they point to."""
+        pattern = _NAMES.get(self.manager)
+        if pattern is not None and not pattern.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a package")
+        if pattern is not None and self.version and not _VERSION.fullmatch(self.version):
+            raise ValueError(f"{self.version!r} is no exact version")
+        return self
 
     @field_validator("files")
     @classmethod

@@ -13,6 +13,7 @@ from agebench.estimators.external.io_spec import ExternalModelError
 # A distribution with fewer classes than this and without output.ages is refused: its columns are more likely something
 # else than the ages 0, 1, 2, …, such as a gender and an age side by side.
 MIN_UNNAMED_AGES = 50
+_OLDEST = 150  # years; classes above are no single years of a person
 
 # (B, A) probabilities -> (B,) years.
 DecodeFunction = Callable[[np.ndarray], np.ndarray]
@@ -224,7 +225,7 @@ def decode_distribution(values: np.ndarray, grid: np.ndarray, how: str) -> np.nd
 def _whole_years(values: np.ndarray, grid: np.ndarray) -> np.ndarray | None:
     """Return (B, A) probabilities of the ages 0, 1, 2, … if the classes are successive years, else None."""
     years = np.floor(grid).astype(int)
-    if years[0] < 0 or (np.diff(years) != 1).any():
+    if years[0] < 0 or years[-1] > _OLDEST or (np.diff(years) != 1).any():
         return None
     return np.pad(values, ((0, 0), (years[0], 0)))
 

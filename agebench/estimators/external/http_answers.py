@@ -34,6 +34,8 @@ def parse_answer(stored: Mapping[str, Any], card: ExternalCard) -> ApiAnswer:
         card: the model's card.
     """
     assert card.http is not None
+    if stored["status"] >= 300:
+        return ApiAnswer(math.nan, "")
     answer = stored.get("answer")
     if card.http.kind == "openai":
         text = _at(answer, "choices.0.message.content")
@@ -71,9 +73,9 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or value is None:
         return math.nan
     if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) and abs(value) < 1e6 else math.nan
+        return float(value) if -1e6 < value < 1e6 else math.nan
     numbers = _NUMBER.findall(value) if isinstance(value, str) else []
-    return float(numbers[0]) if len(numbers) == 1 else math.nan
+    return float(numbers[0]) if len(numbers) == 1 and len(numbers[0]) < 20 else math.nan
 
 
 def to_estimates(answers: Sequence[ApiAnswer], card: ExternalCard) -> AgeEstimates:

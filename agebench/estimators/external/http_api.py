@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from agebench.config.cards.external import ExternalCard
@@ -25,6 +26,7 @@ from agebench.utils.paths import cache_home
 
 # The first images without an age after which a test stops: the card's `age` is wrong, or the request.
 MAX_FIRST_FAILURES = 5
+_MAX_ANSWER = 4 * 2**20  # bytes
 _BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 402, 403})
 
@@ -85,11 +87,11 @@ class HttpModel:
             ExternalModelError: the endpoint refuses, stays busy, or the budget is spent; answers so far are kept.
         """
         file = self.folder / f"{hashlib.sha256(key or content).hexdigest()[:32]}.json"
-        if file.exists():
-            stored = json.loads(file.read_text(encoding="utf-8"))
-        else:
+        stored = _read_stored(file)
+        if stored is None:
             stored = self._call(content, kind)
-            if stored["status"] < 300:  # a refusal of the image is not paid for, and is asked for again by a later run
+            # A refusal of the image, or a page that is no JSON, is not paid for, and is asked for again by a later run.
+            if stored["status"] < 300 and "answer" in stored:
                 write_json(file, stored)
         answer = parse_answer(stored, self.card)
         self._has_succeeded |= math.isfinite(answer.age)
@@ -137,28 +139,44 @@ class HttpModel:
         time.sleep(max(0.0, self._next_call - time.monotonic()))
         self._next_call = time.monotonic() + 1 / self.request.rate
         try:
-            response = self._client.post(self.card.source, **self._message(content, kind))
+            status, headers, answer = self._post(content, kind)
         except self._httpx.TimeoutException:
             raise _BusyError(f"did not answer within {self.card.timeout:g} s") from None
-        except self._httpx.TransportError as error:  # its text may contain the request
+        except (self._httpx.TransportError, self._httpx.DecodingError) as error:  # its text may contain the request
             raise _BusyError(f"cannot be reached ({type(error).__name__})") from None
-        status = response.status_code
         if status in _BUSY:
-            raise _BusyError(f"answered with status {status}", _retry_after(response.headers))
+            raise _BusyError(f"answered with status {status}", _retry_after(headers))
         if status in _REFUSED or 300 <= status < 400:
             raise ExternalModelError(
-                f"model '{self.card.name}': {self.card.source} refused with status {status}: {self._scrub(response.text)[:300]}"
+                f"model '{self.card.name}': {self.card.source} refused with status {status}: {self._scrub(answer)[:300]}"
             )
-        text = self._scrub(response.text)
+        text = self._scrub(answer)
         try:
-            return {"status": status, "answer": json.loads(text)}
-        except ValueError:
+            return {"status": status, "answer": json.loads(text, parse_constant=lambda _: None)}
+        except (ValueError, RecursionError):
             return {"status": status, "text": text[:2000]}
+
+    def _post(self, content: bytes, kind: str) -> tuple[int, Mapping[str, str], str]:
+        """Send a request; return status, headers and text, of which at most `_MAX_ANSWER` bytes are read."""
+        received = b""
+        with self._client.stream("POST", self.card.source, **self._message(content, kind)) as response:
+            for part in response.iter_bytes():
+                received += part
+                if len(received) > _MAX_ANSWER:
+                    raise ExternalModelError(
+                        f"model '{self.card.name}': {self.card.source} answered with more than {_MAX_ANSWER:,} bytes"
+                    )
+            return response.status_code, response.headers, received.decode("utf-8", "replace")
 
     def _spend(self) -> None:
         """Count one call; the number is kept over all runs of this card."""
         file = self.folder / "calls"
-        calls = int(file.read_text()) if file.exists() else 0
+        try:
+            calls = int(file.read_text()) if file.exists() else 0
+        except ValueError:
+            raise ExternalModelError(
+                f"model '{self.card.name}': {file}, which counts the calls, is damaged: write the calls so far into it"
+            ) from None
         if calls >= self.request.budget:
             raise ExternalModelError(
                 f"model '{self.card.name}': the budget of {self.request.budget:,} calls is spent; the answers so far are kept. "
@@ -180,9 +198,19 @@ class HttpModel:
     def _scrub(self, text: str) -> str:
         """Replace keys by the names of their variables."""
         for name, value in self._secrets.items():
-            for form in (value, json.dumps(value)[1:-1]):
+            escaped = json.dumps(value)[1:-1]
+            for form in (value, escaped, escaped.replace("/", "\\/")):
                 text = text.replace(form, f"${{{name}}}")
         return text
+
+
+def _read_stored(file: Path) -> dict[str, Any] | None:
+    """Return a stored answer; None if there is none, or if it is damaged."""
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stored if isinstance(stored, dict) and "status" in stored else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,15 @@ from agebench.estimators.packages import package_file
 
 # Prepared faces -> the outputs that the card reads (`card.output.reads`), each with one row per face.
 ModelCall = Callable[[np.ndarray], list[np.ndarray]]
+
+
+# Symbolic sizes in torch.export files: names, numbers, quoted names, arithmetic, and calls of a few functions of sympy.
+_EXPRESSION = re.compile(r"(?:[A-Za-z_]\w*+|\d++(?:\.\d++)?|'[A-Za-z_]\w*+'|[\s+\-*/(),=<>])*+")
+_CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
+_FUNCTIONS = frozenset(
+    {"Symbol", "Integer", "Float", "Rational", "Max", "Min", "Mod", "Pow", "Add", "Mul", "Abs", "floor", "ceiling"}
+    | {"FloorDiv", "CeilDiv", "PythonMod", "CleanDiv", "ModularIndexing", "IntTrueDiv", "ToFloat", "TruncToInt"}
+)
 
 
 @dataclass(frozen=True)
@@ -180,10 +191,33 @@ def open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
     """
     import torch
 
+    with readable(card, path, "a torch.export model"):
+        _refuse_code(path)
     # torch.export.load falls back to full unpickling by itself; this forbids it.
     with readable(card, path, "a torch.export model"), temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
         module = torch.export.load(path).module().to(device)
     return torch_call(card, module, device)
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a torch.export file with symbolic expressions that are more than arithmetic: loading evaluates them.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: an expression contains something else than names, numbers and arithmetic.
+        zipfile.BadZipFile: the file is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if not name.endswith(".json"):
+                continue
+            for text in re.findall(
+                r'"expr_str"\s*:\s*"((?:[^"\\]|\\.)*)"', archive.read(name).decode("utf-8", "replace")
+            ):
+                if not _EXPRESSION.fullmatch(text) or "__" in text or set(_CALLED.findall(text)) - _FUNCTIONS:
+                    raise ValueError(f"{name} contains an expression that could run code: {text[:80]!r}")
 
 
 def torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:

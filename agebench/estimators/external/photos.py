@@ -139,7 +139,10 @@ class DetectedFaces:
         Raises:
             ExternalModelError: there are several faces and no box for each.
         """
-        usable = np.flatnonzero(np.isfinite(self.ages))
+        finite = np.isfinite(self.ages)
+        if len(self.boxes) == len(self.ages):
+            finite &= np.isfinite(self.boxes).all(axis=1)
+        usable = np.flatnonzero(finite)
         if len(usable) < 2:
             return int(usable[0]) if len(usable) else None
         if len(self.boxes) != len(self.ages):

@@ -130,6 +130,8 @@ def read_weights(path: Path, manifest: Sequence[Mapping[str, Any]]) -> dict[str,
             quantization = weight.get("quantization") or {}
             kind = np.dtype(_DTYPES[quantization.get("dtype", weight["dtype"])])
             shape = [int(side) for side in weight["shape"]]
+            if min(shape, default=0) < 0:
+                raise ValueError(f"weight {weight['name']!r} has the shape {shape}")
             values = np.frombuffer(content, kind, math.prod(shape), start).reshape(shape)
             start += values.nbytes
             if "scale" in quantization:

@@ -1,8 +1,10 @@
 """Models of every kind, made here, called as their cards say; and every way in which one can be wrong."""
 
 import pickle
+import re
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -441,3 +443,18 @@ def test_a_torchscript_file_gives_no_warning(files: dict[str, Path], faces: np.n
 )
 def test_reason_keeps_the_line_with_the_cause(text: str, shown: str) -> None:
     assert shown in reason(ValueError(text))
+
+
+def test_torch_export_file_with_code_is_refused(files: dict[str, Path], faces: np.ndarray, tmp_path: Path) -> None:
+    target, mark = tmp_path / "evil.pt2", tmp_path / "ran"
+    code = f"__import__('pathlib').Path('{mark}').touch()"
+    with zipfile.ZipFile(files["torch-export"]) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(".json"):
+                content = re.sub(rb'("expr_str":\s*")[^"]*"', lambda match: match[1] + code.encode() + b'"', content)
+            copy.writestr(name, content)
+    assert target.read_bytes().count(code.encode())
+    with pytest.raises(UserError, match="could run code"):
+        ask(card(format="torch-export", source=str(target)), faces)
+    assert not mark.exists()

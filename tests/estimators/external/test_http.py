@@ -169,6 +169,26 @@ def test_answer_without_an_age_is_a_failure_of_its_image(server: Server, answer:
     assert np.isnan(estimates.age[1])
 
 
+@pytest.mark.parametrize("answer", ['{"faces": [{"age": 1' + "0" * 400 + "}]}", "<html>", "[" * 100_000])
+def test_unreadable_answer_ends_no_test_and_is_asked_again(server: Server, answer: str) -> None:
+    server.script = [(200, {}, brightness), (200, {}, answer), (200, {}, brightness)]
+    assert ask(card(server), 20, 30).failed.tolist() == [False, True]
+    calls = len(server.calls)
+    assert np.isfinite(ask(card(server), 20).age).all()
+    assert len(server.calls) == calls
+
+
+def test_huge_answer_is_not_read_to_its_end(server: Server) -> None:
+    server.script = [(200, {}, json.dumps({"faces": [{"age": 3}], "padding": "x" * (5 << 20)}))]
+    with pytest.raises(ExternalModelError, match="answered with more than"):
+        ask(card(server), 20)
+
+
+def test_not_found_is_no_estimate(server: Server) -> None:
+    server.script = [(200, {}, brightness), (404, {}, '{"faces": [{"age": 7}]}')]
+    assert ask(card(server), 20, 30).failed.tolist() == [False, True]
+
+
 def test_five_first_answers_without_an_age_stop_the_test(server: Server) -> None:
     server.script = [(200, {}, brightness)]
     with pytest.raises(ExternalModelError, match=r"the first 5 answers hold no age at face\.years.*\"faces\""):
