@@ -188,19 +188,29 @@ def describe_trust(rows: Sequence[HeadlineRow]) -> str:
     )
 
 
-def headline_table(headline: Headline, most_rows: int | None = None) -> str:
+def short_rows(headline: Headline) -> list[HeadlineRow]:
+    """Return at most six rows that stand for the table: four, one and one of each origin.
+
+    Args:
+        headline: the table.
+    """
+    most = {Kind.INSTALLED: 4, Kind.INSTALLED_CONTAMINATED: 1, Kind.TRAINED_HERE: 1}
+    return [row for kind, count in most.items() for row in [one for one in headline.rows if one.kind is kind][:count]]
+
+
+def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None) -> str:
     """Return the first table as Markdown.
 
     Args:
         headline: the table.
-        most_rows: rows that are shown; None: all.
+        rows: the rows that are shown; None: all.
     """
     gate_test = headline.gate_tests[:1]
     headers = ["system", *(_header(headline, test) for test in headline.tests)]
     headers += [f"minors passing at T = {CHALLENGE}, {escape_markdown(test)}" for test in gate_test]
     headers += ["from", "licence"]
     table = []
-    for row in headline.rows[:most_rows]:
+    for row in headline.rows if rows is None else rows:
         minors = [row.cells.get(test) for test in gate_test]
         table.append(
             [
