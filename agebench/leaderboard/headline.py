@@ -180,12 +180,17 @@ def describe_trust(rows: Sequence[HeadlineRow]) -> str:
     gate = f"at T = {CHALLENGE} at most {TRUSTED_RATE * 100:g} % of minors of {LEGAL - MINOR_YEARS} to {LEGAL - 1} pass"
     if fit:
         return f"{QUESTION} {join_words(fit)}: by the upper ends of the intervals {gate}."
-    row, test, cell = min(asked, key=lambda one: one[2].minors.ci_high or 0.0)
+    worst = {row.name: (row, test, cell) for row, test, cell in sorted(asked, key=_upper_end)}
+    row, test, cell = min(worst.values(), key=_upper_end)
     lowest = format_ci(cell.minors, percent=True, digits=1)
     return (
         f"{QUESTION} None. Of no system is it shown that {gate} (upper end of the 95 % interval, on every test set that it was not "
         f"trained on); the lowest upper end is that of {row.name} on {test}, {lowest}."
     )
+
+
+def _upper_end(measured: tuple[HeadlineRow, str, HeadlineCell]) -> float:
+    return measured[2].minors.ci_high or 0.0
 
 
 def short_rows(headline: Headline) -> list[HeadlineRow]:
@@ -246,6 +251,8 @@ def headline_markdown(headline: Headline) -> list[str]:
     Args:
         headline: the table.
     """
+    if not headline.rows:
+        return []
     return [
         "Which estimator, for what? Systems that people install, then the best that were trained here. Errors are years with 95 % "
         "intervals; passing minors are people of 13 to 17 whom the system takes for 25 or older.",

@@ -14,10 +14,12 @@ def headline_systems(rows: Sequence[System]) -> list[System]:
 
     Systems from elsewhere come first, by their MAE on the test set that most of them share; those that were trained on a
     test set follow. The last rows are, for each training set, the system with the smallest MAE on other test sets.
+    Systems with a leaky protocol or excluded images are left out.
 
     Args:
         rows: all systems.
     """
+    rows = [row for row in rows if not row.flatters_everywhere]
     external = [row for row in rows if row.train is None]
     shared = shared_test(external or rows)
     best = _best_trained(rows)[:MOST_ROWS]

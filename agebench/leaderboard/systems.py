@@ -124,8 +124,12 @@ class System:
     @property
     def has_no_rank(self) -> bool:
         """Whether a caveat excludes the system from every ranking."""
-        excluded = not _UNRANKED_EVERYWHERE.isdisjoint(note.caveat for note in self.caveats)
-        return excluded or not any(self.has_rank_on(test) for test in self.tests)
+        return self.flatters_everywhere or not any(self.has_rank_on(test) for test in self.tests)
+
+    @property
+    def flatters_everywhere(self) -> bool:
+        """Whether all its figures are, or may be, too good: its protocol leaks, or images were left out."""
+        return not _UNRANKED_EVERYWHERE.isdisjoint(note.caveat for note in self.caveats)
 
     def has_rank_on(self, test: str) -> bool:
         """Return whether its figure on a test set may be ranked: all images were tested, and none was trained on."""

@@ -10,7 +10,8 @@ from agebench.leaderboard.gate_figure import gate_figure
 from agebench.leaderboard.gate_rates import GateRatesByAge, gate_rate, gate_rates_by_age
 from agebench.leaderboard.headline import Headline, Kind, headline_table, short_rows
 from agebench.leaderboard.headline_systems import MOST_ROWS, headline_systems
-from agebench.leaderboard.schema import Record
+from agebench.leaderboard.markdown import leaderboard
+from agebench.leaderboard.schema import Record, RecordExcluded
 from agebench.leaderboard.site import page
 from agebench.leaderboard.systems import System, group_into_systems
 from agebench.metrics.age_gates import Gate, age_gates
@@ -150,3 +151,22 @@ def test_gate_figure_has_a_curve_for_each_system() -> None:
 
 def test_page_without_gates_is_complete() -> None:
     assert "That was not measured" in page(_systems())
+
+
+def test_a_system_is_judged_by_its_worst_test_set() -> None:
+    rows = group_into_systems([_record("mixed", 0.0, easy=1.0, hard=5.0), _record("even", 3.0, easy=3.0)])
+    rates = {"easy": 0.5, "hard": 9.0, "even": 4.0}
+    gates = {
+        ("mixed", "easy"): gate_rates_by_age(predictions(4000, rates["easy"])),
+        ("mixed", "hard"): gate_rates_by_age(predictions(4000, rates["hard"])),
+        ("even", "easy"): gate_rates_by_age(predictions(4000, rates["even"])),
+    }
+    trust = Headline.from_systems(rows, gates).trust
+    assert "the lowest upper end is that of even on easy" in trust
+
+
+def test_excluded_images_keep_a_system_off_the_first_table() -> None:
+    gamed = _record("gamed", 1.0).model_copy(update={"excluded": {"bad.csv": RecordExcluded(images=5)}})
+    rows = group_into_systems([_record("honest", 4.0), gamed])
+    assert [row.name for row in headline_systems(rows)] == ["honest"]
+    assert "gamed" in leaderboard(rows).split("# Appendix")[1]

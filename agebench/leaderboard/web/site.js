@@ -298,8 +298,10 @@ function drawGates() {
     const share = (rates, n) => el("td", {}, figure(n ? rates[at] : null, { percent: true }), el("br"), bar(n ? rates[at] : null), ...small(n === 0 ? "no images" : `${grouped(n)} images`));
     return el("tr", {}, el("th", { scope: "row", class: "text" }, place ? "" : systemLink(row, row.name + mark)), el("td", { class: "text" }, name), share(passing, minors), share(refused, adults));
   }));
+  const byGroup = known.has(grouping) && grouping !== "all";
+  if (!byGroup) for (const row of body) row.children[1].remove();
   const ages = all.length ? `${all[0].of.minors[0]}-${all[0].of.minors[1]}` : "";
-  rows("gates", ["System", "Group", `Minors of ${ages} that pass`, `Adults from ${legal} on that are refused`], body, 2);
+  rows("gates", ["System", ...(byGroup ? ["Group"] : []), `Minors of ${ages} that pass`, `Adults from ${legal} on that are refused`], body, byGroup ? 2 : 1);
   $("gate-status").textContent = all.length ? `Legal age ${legal}, T = ${challenge}, ${test}: ${all.length} systems.` : `No system was measured on ${test} at the legal age ${legal}.`;
 }
 function chooseGroups() {
@@ -316,8 +318,9 @@ function drawStages() {
   rows("stages", ["System", ...stages.map(([, name]) => name)], all.map((row) => el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...stages.map(([key]) => cell(row.stages[test][key])))));
 }
 function startHeadline() {
-  $("trust").textContent = head.trust;
-  $("answer-note").textContent = head.note;
+  const [, verdict, reason] = head.trust.match(/^(.*?”\s[^.:]*[.:])\s*(.*)$/) ?? [null, head.trust, ""];
+  $("trust").append(el("strong", {}, verdict), reason ? ` ${reason}` : "");
+  $("answer-note").textContent = `${head.note} ms a face: prediction alone, on the machine of the first run.`;
   drawAnswer();
   const measured = head.gateTests.length > 0;
   for (const id of ["gate", "gate-title", "stages-title", "gate-test", "stage-test"]) $(id).closest("form, h2, label").hidden = !measured;
