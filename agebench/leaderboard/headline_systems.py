@@ -45,7 +45,8 @@ def _best_trained(rows: Sequence[System]) -> list[System]:
         peers = [row for row in rows if row.train == train]
         away = _shared_test_but(peers, train)  # their own held-out part is a weaker test
         best.append(min(peers, key=lambda row: (away not in row.tests, _mae(row, away), row.name)))
-    return best
+    shared = shared_test(rows)
+    return sorted(best, key=lambda row: (row.train == shared, shared not in row.tests, _mae(row, shared), row.name))
 
 
 def _shared_test_but(rows: Sequence[System], train: str) -> str:
