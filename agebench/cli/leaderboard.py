@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read the records and write the page."""
     from agebench.errors import UserError
+    from agebench.leaderboard.gate_figure import gate_figure
+    from agebench.leaderboard.headline import Headline
     from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex
     from agebench.leaderboard.records import read_records
     from agebench.leaderboard.schema import parse_record
@@ -82,6 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "markdown":
         text = leaderboard(rows, published, ranked)
         out = arguments.out or Path("reports/LEADERBOARD.md")
+        figure = gate_figure(Headline.from_systems(rows, ranked.gates))
+        if figure is not None:
+            write_text(out.with_name("gates.svg"), figure)
     else:
         text = matrix_csv(rows) if arguments.format == "csv" else matrix_latex(rows)
         out = arguments.out

@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError
 from scipy import special
 
 from agebench.errors import UserError
+from agebench.leaderboard.gate_rates import GateRatesByAge, StoredGates, build_gates
+from agebench.leaderboard.headline_systems import headline_systems
 from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, read_estimates
 from agebench.leaderboard.ranking import Test, shared_by_most, test_keys
 from agebench.leaderboard.records import estimates_file
@@ -50,6 +52,7 @@ class RankingsFile(ResultModel):
     version: int = VERSION
     rankings: list[SystemRanking] = Field(default=[], description="one per test set, then those over test sets")
     shifts: list[StoredShift] = Field(default=[], description="of records that do not contain their shifts")
+    gates: list[StoredGates] = Field(default=[], description="of the systems that the leaderboard begins with")
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ class ImageRankings:
         rankings: one for each group of systems with the same test images, then those over several test sets.
         missing: what could not be computed, and why, as sentences.
         shifts: (record id, test set) -> why the error differs from that on the training set, for records without it.
+        gates: (record id, test set) -> rates of age gates, for the systems that the leaderboard begins with.
     """
 
     rankings: tuple[SystemRanking, ...] = ()
     missing: tuple[str, ...] = ()
     shifts: Mapping[tuple[str, str], ShiftResult] = field(default_factory=dict)
+    gates: Mapping[tuple[str, str], GateRatesByAge] = field(default_factory=dict)
 
 
 def rankings_file(results: Path) -> Path:
@@ -110,12 +115,14 @@ def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog) -> I
     datasets = LocalDatasets(catalog)
     ranked = RankingBuilder(files, datasets, stored.rankings).build(rows)
     shifts = build_shifts(rows, files, datasets, stored.shifts)
-    content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts)
+    gates = build_gates(headline_systems(rows), files, datasets, stored.gates)
+    content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates)
     is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
-    if not ranked.missing and is_new and (ranked.rankings or shifts or path.exists()):
+    if not ranked.missing and is_new and (ranked.rankings or shifts or gates or path.exists()):
         write_rankings(path, content)
     by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
-    return ImageRankings(ranked.rankings, ranked.missing, by_test)
+    rates = {(found.record, found.test): found.rates for found in gates}
+    return ImageRankings(ranked.rankings, ranked.missing, by_test, rates)
 
 
 @dataclass

@@ -6,20 +6,18 @@ from itertools import zip_longest
 import pandas as pd
 
 from agebench.config.cards.suite import PublishedResult
+from agebench.leaderboard.headline import Headline, headline_markdown
 from agebench.leaderboard.image_ranking import ImageRankings
+from agebench.leaderboard.marks import HOME, LEGEND, caveat_symbol, tested_of
 from agebench.leaderboard.ranking import FEWEST_TESTS, Ranking, RankingResult, rank_systems
 from agebench.leaderboard.shifts import LABELED, system_shift
 from agebench.leaderboard.systems import (
     System,
     baseline_mae,
     caveats,
-    excludes,
     failure_to_process_counts,
     group_into_systems,
-    has_leakage,
-    has_other_images,
     images_per_second,
-    is_subset,
     largest_gap,
     pool_seeds,
     robustness_summary,
@@ -43,13 +41,6 @@ from agebench.utils.io import csv_text
 
 __all__ = ["group_into_systems", "leaderboard", "pool_seeds", "result_matrix", "test_sets"]
 
-HOME, LEAK, PARTIAL, OTHER = "°", "‡", "†", "≠"
-LEGEND = (
-    "In parentheses: images tested, of all images of the test set that the system was not trained or validated on. "
-    f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test are "
-    f"trained on. {PARTIAL} images were left out (`--exclude`, `--limit`, or a copy that lacks some): never ranked. "
-    f"{OTHER} other images or labels than most systems were tested on."
-)
 _LEFT = ["left"] * 7
 _NAMED = 10  # so many systems without a rank are named
 NO_RANKINGS = ImageRankings()
@@ -68,6 +59,8 @@ def leaderboard(
     tests = test_sets(rows)
     parts = [
         "# Leaderboard",
+        *headline_markdown(Headline.from_systems(rows, ranked.gates)),
+        "# Appendix: all systems",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
         f"{LEGEND} `agebench reproduce RECORD` runs any row again.",
@@ -158,36 +151,6 @@ def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: S
 
 def _cell(row: System, test: str) -> str:
     return f"{format_ci(row.metric(test))}{caveat_symbol(row, test)} ({tested_of(row, test)})"
-
-
-def tested_of(row: System, test: str) -> str:
-    """`4,742 of 4,742`: images tested, of those that could have been.
-
-    Over seeds that differ, the smallest to the largest, and `all 4,741 to 4,742` where none left any out; `?` where the
-    record does not tell.
-    """
-    tested = row.tested(test)
-    numbers, possible = [seed.n for seed in tested], [seed.of for seed in tested if seed.of is not None]
-    if numbers == possible and len(set(numbers)) > 1:
-        return f"all {_span(numbers)}"
-    return f"{_span(numbers)} of {_span(possible) if len(possible) == len(tested) else '?'}"
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
-
-
-def caveat_symbol(row: System, test: str) -> str:
-    """Return the symbols that a figure must not be read without; `LEGEND` has their meaning."""
-    home = test == row.train
-    partial = any(map(excludes, row.records)) or is_subset(row, test)
-    return (
-        HOME * home
-        + LEAK * (home and any(map(has_leakage, row.records)))
-        + PARTIAL * partial
-        + OTHER * (not partial and has_other_images(row, test))
-    )
 
 
 def system_label(row: System) -> str:

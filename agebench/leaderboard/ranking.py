@@ -66,8 +66,8 @@ def rank_systems(rows: Sequence[System], *, fewest_tests: int = FEWEST_TESTS) ->
 
 
 def test_keys(row: System) -> frozenset[Test]:
-    """Return the tests of a system: the test set, whether it is a part of its training set, and whose images."""
-    with_figure = [test for test in row.tests if row.metric(test).value is not None]
+    """Return the tests of a system that may be ranked: the test set, whether it is a part of its training set, and whose images."""
+    with_figure = [test for test in row.tests if row.metric(test).value is not None and row.has_rank_on(test)]
     return frozenset((test, test == row.train, row.images(test)) for test in with_figure)
 
 

@@ -11,8 +11,11 @@ from markupsafe import Markup
 
 from agebench._version import __version__
 from agebench.config.cards.suite import PublishedResult
+from agebench.leaderboard.gate_rates import GateRatesByAge
+from agebench.leaderboard.headline import CHALLENGE, LEGAL, NOTE, Headline, HeadlineRow
 from agebench.leaderboard.image_ranking import ImageRankings
-from agebench.leaderboard.markdown import LEGEND, NO_RANKINGS, RANKS, caveat_symbol, describe_ranks, tested_of
+from agebench.leaderboard.markdown import NO_RANKINGS, RANKS, describe_ranks
+from agebench.leaderboard.marks import LEGEND, caveat_symbol, tested_of
 from agebench.leaderboard.ranking import rank_systems
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.shifts import system_shift
@@ -94,9 +97,72 @@ def site_data(
         "legend": _plain(LEGEND).replace("`", ""),
         "unfit": [Caveat.UNKNOWN_TRAINING_DATA, *sorted(UNRANKED)],
         "ranks": [RANKS, *map(_plain, describe_ranks(found, ranked))],
+        "headline": _headline(rows, ranked),
         "systems": [_system(row, ranked) for row in rows],
         "floors": baseline_mae(rows),
         "published": [row.model_dump(mode="json") for row in published],
+    }
+
+
+def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, Any]:
+    """The first table and the gate view; a rate is [value, low, high]."""
+    headline = Headline.from_systems(rows, ranked.gates)
+    place = {row.records[0].id: number for number, row in enumerate(rows)}
+    return {
+        "tests": headline.tests,
+        "ranges": sorted(headline.ranges),
+        "gateTests": headline.gate_tests,
+        "gate": [LEGAL, CHALLENGE],
+        "trust": headline.trust,
+        "note": NOTE,
+        "rows": [_headline_row(row, place[row.system.records[0].id]) for row in headline.rows],
+    }
+
+
+def _headline_row(row: HeadlineRow, place: int) -> dict[str, Any]:
+    return {
+        "place": place,
+        "name": sanitize(row.name),
+        "kind": row.kind,
+        "licence": sanitize(row.licence),
+        "cells": {
+            test: {
+                "error": _numbers(cell.error),
+                "mark": cell.mark,
+                "tested": cell.tested,
+                "minors": _numbers(cell.minors),
+                "n": cell.n_minors,
+            }
+            for test, cell in row.cells.items()
+        },
+        "gates": {test: _gates(rates) for test, rates in row.gates.items()},
+        "stages": {
+            test: {error.stage: [error.n, *_numbers(error.mae)] for error in rates.stages}
+            for test, rates in row.gates.items()
+        },
+    }
+
+
+def _gates(rates: GateRatesByAge) -> dict[str, Any]:
+    """Legal age -> the minors that count, the first challenge age and the rates of each group, by challenge age."""
+    return {
+        str(gates.legal): {
+            "minors": gates.minors,
+            "first": gates.challenge[0],
+            "groups": [
+                [
+                    sanitize(group.grouping),
+                    sanitize(group_name(group.grouping, group.group)),
+                    group.n_minors,
+                    group.n_adults,
+                    group.passing,
+                    group.refused,
+                ]
+                for group in gates.groups
+                if "*" not in group.grouping
+            ],
+        }
+        for gates in rates.gates
     }
 
 

@@ -20,6 +20,8 @@ from agebench.metrics.seed_variance import seed_variances
 from agebench.reports.formatting import join_words
 from agebench.types import WeightsKind
 
+# `training_overlap` of a test set that a model was trained or chosen on.
+_OVERLAPS = frozenset({"known", "validated"})
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
@@ -45,7 +47,8 @@ class Caveat(StrEnum):
     NOT_REPRODUCIBLE = "not reproducible"
 
 
-# A system with one of these caveats is not ranked: its metrics are, or may be, too good.
+# With one of these caveats a system's metrics are, or may be, too good: on all its tests, or on some.
+_UNRANKED_EVERYWHERE = frozenset({Caveat.LEAKY_PROTOCOL, Caveat.IMAGES_EXCLUDED})
 UNRANKED = frozenset(
     {
         Caveat.LEAKY_PROTOCOL,
@@ -121,7 +124,16 @@ class System:
     @property
     def has_no_rank(self) -> bool:
         """Whether a caveat excludes the system from every ranking."""
-        return not UNRANKED.isdisjoint(note.caveat for note in self.caveats)
+        return self.flatters_everywhere or not any(self.has_rank_on(test) for test in self.tests)
+
+    @property
+    def flatters_everywhere(self) -> bool:
+        """Whether all its figures are, or may be, too good: its protocol leaks, or images were left out."""
+        return not _UNRANKED_EVERYWHERE.isdisjoint(note.caveat for note in self.caveats)
+
+    def has_rank_on(self, test: str) -> bool:
+        """Return whether its figure on a test set may be ranked: all images were tested, and none was trained on."""
+        return not is_subset(self, test) and not is_contaminated(self, test)
 
     def tested(self, test: str) -> list["Tested"]:
         """How many images of a test set it was tested on, one entry a seed."""
@@ -498,7 +510,7 @@ def _caveats(row: System) -> list[CaveatNote]:
         Caveat.ONE_SEED: len(row.seeds) == 1 and row.train is not None,
         Caveat.LEAKY_PROTOCOL: any(map(has_leakage, row.records)),
         Caveat.UNKNOWN_TRAINING_DATA: "unknown" in overlaps,
-        Caveat.TRAINED_ON_TEST_SET: not overlaps.isdisjoint({"known", "validated"}),
+        Caveat.TRAINED_ON_TEST_SET: not overlaps.isdisjoint(_OVERLAPS),
         Caveat.IMAGES_EXCLUDED: any(map(excludes, row.records)),
         Caveat.INCOMPLETE_TEST_SET: any(is_subset(row, test) for test in row.tests),
         Caveat.OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
@@ -535,6 +547,11 @@ def is_subset(row: System, test: str) -> bool:
     counts = [record.datasets[test].count for record in row.records if test in record.datasets]
     least = max([least, *(count for count in counts if isinstance(count, int))])
     return any(copy.read < least for copy in row.copies(test))
+
+
+def is_contaminated(row: System, test: str) -> bool:
+    """Return whether a model from elsewhere was trained, or chosen, on a test set by what its card states."""
+    return test in row.tests and any(entry.training_overlap in _OVERLAPS for entry in row.test_entries(test))
 
 
 def irreproducibility_reasons(row: System) -> list[str]:
