@@ -7,7 +7,8 @@ from typing import Any
 
 from agebench.config.cards.dataset import DatasetCard
 from agebench.errors import UserError
-from agebench.leaderboard.markdown import LEGEND, group_into_systems, result_matrix, test_sets
+from agebench.leaderboard.markdown import group_into_systems, result_matrix, test_sets
+from agebench.leaderboard.marks import LEGEND
 from agebench.leaderboard.records import estimates_file, read_record, read_records, write_record
 from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.verify import check_record
