@@ -177,7 +177,7 @@ def test_what_is_no_finished_run_of_one_model(
     (tmp_path / "config.toml").write_text((done / "config.toml").read_text())
     (tmp_path / "manifest.json").write_text('{"finished": false}')
     assert export("--format", "torchscript", run=tmp_path) == 2
-    assert "isn't finished" in capsys.readouterr().err
+    assert "is not finished" in capsys.readouterr().err
     (tmp_path / "folds").mkdir()
     assert export("--format", "torchscript", run=tmp_path) == 2
     assert "a model a fold" in capsys.readouterr().err
