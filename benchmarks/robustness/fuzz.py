@@ -436,7 +436,7 @@ class Runs:
         from agebench.runs.run_dir import RunDir
 
         folder = RunDir(self.folder)
-        config, _ = load_run(folder, "cpu", stranger=True)
+        config, _ = load_run(folder, "cpu", trusted=False)
         load_test_set(config, folder, load_catalog([self.registry]), "few")
 
     def _report(self) -> None:
