@@ -197,7 +197,7 @@ def describe_gap(gap: Gap) -> str:
         if gap.explained_by_age and gap.p_holm is not None and gap.p_holm < SIGNIFICANT:
             text += ", so part of the raw gap is the groups' mix of ages"
     possible = (even or gap).worst_groups or ()
-    if len(possible) > 1 and gap.flagged:
+    if len(possible) > 1:
         text += f"; which group is worst is uncertain, it may be any of {len(possible)} ({_first_of(possible)})"
     p = (even or gap).p_holm
     if p is None:

@@ -27,6 +27,7 @@ from agebench.metrics.scoring import ScoreOptions, score_predictions
 
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)
 LIMITS = st.floats(-1e6, 1e6)
+SHARES = st.floats(-1e6, 1)
 GATES = st.builds(lambda legal, margin: Gate(legal, legal + margin / 2), st.integers(1, 30), st.integers(0, 40))
 GROUPED = st.one_of(
     st.builds(Scope, st.just(ScopeKind.EVERY), NAMES),
@@ -37,9 +38,11 @@ ANY_SCOPE = st.one_of(
 )
 OPERATORS = st.sampled_from(Operator)
 REQUIREMENTS = st.one_of(
-    st.builds(Requirement, st.sampled_from(["mae", "rmse", "cs5", "balanced_mae", "failure"]), OPERATORS, LIMITS),
-    st.builds(Requirement, st.sampled_from(["mae", "bias", "cs5"]), OPERATORS, LIMITS, st.none(), GROUPED),
-    st.builds(Requirement, st.sampled_from(["fpr", "fnr"]), OPERATORS, LIMITS, GATES, ANY_SCOPE),
+    st.builds(Requirement, st.sampled_from(["mae", "rmse", "balanced_mae"]), OPERATORS, LIMITS),
+    st.builds(Requirement, st.sampled_from(["cs5", "failure"]), OPERATORS, SHARES),
+    st.builds(Requirement, st.sampled_from(["mae", "bias"]), OPERATORS, LIMITS, st.none(), GROUPED),
+    st.builds(Requirement, st.just("cs5"), OPERATORS, SHARES, st.none(), GROUPED),
+    st.builds(Requirement, st.sampled_from(["fpr", "fnr"]), OPERATORS, SHARES, GATES, ANY_SCOPE),
     st.builds(
         Requirement,
         st.just("gap"),
@@ -63,6 +66,12 @@ def verdict(result: TestResult, text: str) -> Verdict:
 @given(REQUIREMENTS)
 def test_what_is_written_is_read_back(requirement):
     assert parse_requirement(str(requirement)) == requirement
+
+
+@pytest.mark.parametrize("text", ["cs5>=60", "fpr(18@25)<=5", "failure<=101%"])
+def test_share_above_one_is_refused(text):
+    with pytest.raises(UserError, match="Write a share or a percentage"):
+        parse_requirement(text)
 
 
 @given(st.text(max_size=40))
