@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     row = actions.add_parser("row", help="print the leaderboard's rows of some records as Markdown")
     row.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="a file of reports/results")
     row.set_defaults(act=_row)
+    add_json(row)
     for action in (add, check):
         action.add_argument(
             "--results", type=Path, metavar="DIR", default=Path("reports/results"), help="(default: reports/results)"
@@ -95,7 +96,9 @@ def _submit(arguments: argparse.Namespace) -> int:
 def _row(arguments: argparse.Namespace) -> int:
     from agebench.leaderboard.submission import record_rows
 
-    print(record_rows(arguments.records))
+    rows = record_rows(arguments.records)
+    content = {"records": [str(path) for path in arguments.records], "markdown": rows}
+    print(json.dumps(content, indent=2) if arguments.json else rows)
     return 0
 
 
