@@ -79,7 +79,7 @@ def test_wrong_scale_and_channels_are_corrected(registry: Path, capsys: pytest.C
 def test_right_card_is_left_alone(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(registry, "coverage = 1.8") == 0
     text = capsys.readouterr().out
-    assert "The card's setting is as good as the best that was tried" in text
+    assert "No setting that was tried is shown to be better than the card's" in text
     assert "the card's" in text
 
 
