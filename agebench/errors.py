@@ -33,11 +33,11 @@ class RunLockedError(AgebenchError):
 
 
 class TrainingDivergedError(AgebenchError):
-    """Training has left the finite numbers; the message says where, and what to try."""
+    """Training produced non-finite numbers; the message names the step and what to try."""
 
 
 class DatasetNotFoundError(UserError):
-    """A dataset is not on this machine; the message says where it was looked for and how to get it."""
+    """A dataset is not on this machine; the message names the searched folders and how to get it."""
 
 
 class ImageRejectedError(AgebenchError):

@@ -38,6 +38,7 @@ class RejectReason(StrEnum):
     PIXEL_FORMAT = "pixel-format"
     UNREACHABLE_URL = "unreachable-url"
     NO_FACE = "no-face"
+    NO_ESTIMATE = "no-estimate"
     NO_LANDMARKS = "no-landmarks"
     BAD_LANDMARKS = "bad-landmarks"
     BAD_BODY_BOX = "bad-body-box"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from agebench.api import views
-from agebench.api.models import AgeFunction, CallableEstimator, load_estimator
+from agebench.api.models import AgeFunction, load_estimator
 from agebench.api.scoring import ScoreReport
-from agebench.config.cards.external import ExternalCard
 from agebench.config.evaluate import ExternalConfig
 from agebench.config.run import RunConfig
 from agebench.config.toml_io import read_settings
 from agebench.errors import UserError
+from agebench.estimators.base import AgeEstimator
 from agebench.inference.predictor import Predictor
 from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import Catalog, load_catalog
@@ -271,7 +271,7 @@ def run(
 
 
 def evaluate(
-    estimator: str | Path | Predictor | CallableEstimator | AgeFunction,
+    estimator: str | Path | Predictor | AgeEstimator | AgeFunction,
     *,
     datasets: Sequence[str] | str,
     exclude: Sequence[str | Path] = (),
@@ -287,7 +287,7 @@ def evaluate(
 
     Args:
         estimator: name of an external model's card; or what `load_estimator` takes or returns: a run's folder, an exported
-            file, a Python function of (N, 112, 112, 3) uint8 RGB faces.
+            file, a Python function of (N, 112, 112, 3) uint8 RGB faces; or any `agebench.estimators.base.AgeEstimator`.
         datasets: names of the datasets.
         exclude: CSV files of sample ids to exclude.
         seed: seed of the bootstrap.
@@ -323,11 +323,14 @@ def evaluate(
             with folder.locked():
                 run_external(config, catalog, folder)
         return EvalResult(folder.path)
-    opened = estimator
-    if not isinstance(estimator, Predictor | CallableEstimator):
-        opened = load_estimator(estimator, device=device or "auto", registry=registry)
-    assert isinstance(opened, Predictor | CallableEstimator)
-    return _evaluate_object(opened, layers, catalog, out)
+    from agebench.runs.external import estimator_card, evaluate_estimator
+
+    opened = _open(estimator, device=device or "auto", registry=registry)
+    config = resolve_external(catalog, [{"model": estimator_card(opened).model_dump(mode="json")}, *layers])
+    folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
+    with folder.locked():
+        evaluate_estimator(opened, config, catalog, folder)
+    return EvalResult(folder.path)
 
 
 def stress(
@@ -338,24 +341,29 @@ def stress(
     resamples: int = 1000,
     seed: int = 0,
     device: str = "auto",
+    allow_code_execution: bool = False,
+    out: str | Path | None = None,
     registry: Iterable[str | Path] = (),
 ) -> RobustnessReport:
-    """Measure how the error of a trained model grows as images get worse; the same as `agebench stress`.
+    """Measure how the error of an estimator grows as images get worse; the same as `agebench stress`.
 
     Args:
-        estimator: folder of a finished run.
-        dataset: name of a dataset: a test set of the run, or any other, without the images that the run was trained on.
+        estimator: folder of a run, an exported file, name of an external model's card, or hf://OWNER/NAME@COMMIT.
+        dataset: name of a dataset. Of a run, a test set, or any other dataset without the images that it was trained on.
         corruptions: names of corruptions; empty: all.
         resamples: number of bootstrap resamples; 0: no intervals.
         seed: seed of the corruptions and of the bootstrap.
         device: `auto`, `cpu`, `cuda`, …
+        allow_code_execution: whether files may be opened that run code when they are opened.
+        out: folder of the report; None: `stress` in the run's folder, or runs/<model>/stress.
         registry: further folders of cards.
 
     Returns:
         The report: `metrics`, `report`, `to_frame()`, `to_markdown()`.
 
     Raises:
-        UserError: no such run, dataset or corruption.
+        UserError: no such estimator, dataset or corruption.
+        AgebenchError: the estimator returned no estimate for a face.
 
     Examples:
         >>> import agebench as ab
@@ -364,23 +372,14 @@ def stress(
         FrozenList(['corruption', 'severity'])
     """
     from agebench.analysis.robustness.corruptions import select_corruptions
-    from agebench.analysis.robustness.evaluate import predict_corrupted, robustness_metrics
-    from agebench.analysis.robustness.report import write_robustness_report
-    from agebench.reports.plots.run import dataset_colors
-    from agebench.runs.loading import load_run, load_test_set
-    from agebench.utils.io import check_folder
+    from agebench.analysis.robustness.run import run_stress
+    from agebench.runs.estimators import AnalysisSubject
 
     selected = select_corruptions(list(corruptions), [])
-    folder = RunDir(Path(estimator))
-    config, trained = load_run(folder, device)
-    check_folder(folder.path / "stress", "the report in")
-    samples, data = load_test_set(config, folder, load_catalog(map(Path, registry)), dataset)
-    predictions = predict_corrupted(trained, data, selected, seed=seed, label=dataset)
-    metrics = {"test": dataset} | robustness_metrics(predictions, samples, selected, resamples=resamples, seed=seed)
-    color = dataset_colors(config.data.train, [*config.data.test, dataset])[dataset]
-    report = write_robustness_report(
-        folder.path / "stress", metrics, predictions, samples, data, selected, coverage=trained.coverage, color=color
-    )
+    catalog = load_catalog(map(Path, registry))
+    subject = AnalysisSubject(str(estimator), catalog, device, trusted=allow_code_execution)
+    folder = Path(out) if out is not None else subject.folder / "stress"
+    metrics, report = run_stress(subject, dataset, selected, folder, resamples=resamples, seed=seed)
     return RobustnessReport(metrics, report)
 
 
@@ -423,49 +422,14 @@ def leaderboard(
     )
 
 
-def _evaluate_object(
-    estimator: Predictor | CallableEstimator, layers: list[dict[str, Any]], catalog: Catalog, out: str | Path | None
-) -> EvalResult:
-    """Test an open estimator; its card holds no code, so that the result is always computed."""
-    from agebench.runs.evaluate import EvaluatedModel, evaluate_model
-    from agebench.runs.external import external_metadata, training_overlap_status
-    from agebench.training.device import resolve_device
-    from agebench.training.prediction import FaceEstimates
-
-    card = estimator.card if isinstance(estimator, CallableEstimator) else _card_of(estimator)
-    table = card.model_dump(mode="json")
-    config = resolve_external(catalog, [{"model": table}, *layers])
-    folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
-
-    def predict(name: str, faces: Any, test: Any) -> FaceEstimates:
-        estimates = estimator.estimate(faces.pixels[faces.rows(test)])
-        return FaceEstimates(estimates.age, estimates.probs, estimates.std)
-
-    model = EvaluatedModel(external_metadata(card, ""), predict, lambda dataset: training_overlap_status(card, dataset))
-    with folder.locked():
-        evaluate_model(config, model, catalog, folder, resolve_device(config.device))
-    return EvalResult(folder.path)
-
-
-def _card_of(predictor: Predictor) -> ExternalCard:
-    """Describe an open model as an external one: its name, its input and its training set."""
-    spec = predictor.finder("none").spec
-    card = predictor.card
-    model, training = card.get("model", {}), card.get("training", {})
-    name = str(model.get("name") or card.get("name") or "model")
-    trained_on = str(training.get("dataset", ""))
-    return ExternalCard.model_validate(
-        {
-            "name": name,
-            "title": str(model.get("title") or card.get("title") or name),
-            "format": "callable",
-            "source": f"agebench:{name}",
-            "input": {"size": spec.size, "coverage": spec.crop_scale},
-            "training_data": trained_on or "unknown",
-            "trained_on": (trained_on,) if trained_on else (),
-            "licence": str(card.get("licence") or "not stated"),
-        }
-    )
+def _open(
+    estimator: str | Path | Predictor | AgeEstimator | AgeFunction, *, device: str, registry: Iterable[str | Path]
+) -> AgeEstimator:
+    if isinstance(estimator, Predictor):
+        return estimator.estimator
+    if isinstance(estimator, str | Path) or callable(estimator):
+        return load_estimator(estimator, device=device, registry=registry).estimator
+    return estimator
 
 
 def _needs_work(folder: RunDir, config: RunConfig | ExternalConfig, catalog: Catalog) -> bool:

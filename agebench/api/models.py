@@ -1,6 +1,5 @@
 """Models: list, create and load them."""
 
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from agebench.config.cards.external import ExternalCard, ExternalInput
-from agebench.errors import AgebenchError, UserError
-from agebench.estimators.base import AgeEstimates
+from agebench.config.cards.external import ExternalCard
+from agebench.errors import UserError
+from agebench.estimators.function import FunctionEstimator
+from agebench.estimators.released import NAME as RELEASED_MODEL
 from agebench.inference.predictor import Predictor
 from agebench.inference.predictor import load as open_predictor
 from agebench.models.age_model import AgeModel
@@ -20,65 +20,6 @@ from agebench.registry.builtin import heads
 from agebench.registry.catalog import load_catalog
 
 AgeFunction = Callable[[np.ndarray], Any]
-
-
-class CallableEstimator:
-    """A Python function as an age estimator.
-
-    Args:
-        function: maps (N, S, S, 3) uint8 RGB faces to N ages in years.
-        name: name in reports; empty: the function's name.
-        size: side S of the faces, pixels.
-        crop_scale: field of view of the faces; 1 is that of UTKFace's crops, 1.5 shows half as much again.
-        training_data: what it was trained on; `unknown` is marked in every report.
-        trained_on: names of datasets that are known to be in its training data.
-    """
-
-    def __init__(
-        self,
-        function: AgeFunction,
-        *,
-        name: str = "",
-        size: int = 112,
-        crop_scale: float = 1.0,
-        training_data: str = "unknown",
-        trained_on: Iterable[str] = (),
-    ) -> None:
-        self.function = function
-        title = name or getattr(function, "__name__", type(function).__name__)
-        slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "function"
-        self.card = ExternalCard(
-            name=slug,
-            title=title,
-            format="callable",
-            source=f"{getattr(function, '__module__', 'python')}:{getattr(function, '__qualname__', slug)}",
-            input=ExternalInput(size=size, coverage=crop_scale),
-            training_data=training_data,
-            trained_on=tuple(trained_on),
-            licence="not stated",
-        )
-
-    def estimate(self, faces: np.ndarray) -> AgeEstimates:
-        """Estimate ages.
-
-        Args:
-            faces: (N, S, S, 3) uint8 RGB faces, aligned; any N.
-
-        Returns:
-            The ages, (N,) float32 years.
-
-        Raises:
-            AgebenchError: the function returned another number of ages, or an age that is not finite.
-        """
-        batches = [faces[start : start + self.card.batch_size] for start in range(0, len(faces), self.card.batch_size)]
-        ages = [np.asarray(self.function(batch), dtype=np.float32).reshape(-1) for batch in batches]
-        for batch, answer in zip(batches, ages, strict=True):
-            if len(answer) != len(batch) or not np.isfinite(answer).all():
-                raise AgebenchError(
-                    f"{self.card.title}: returned {len(answer)} ages for {len(batch)} faces, "
-                    f"{int((~np.isfinite(answer)).sum())} of them not finite. Return one finite age in years for each face."
-                )
-        return AgeEstimates(np.concatenate(ages) if ages else np.zeros(0, np.float32))
 
 
 def list_models(*, registry: Iterable[str | Path] = ()) -> list[str]:
@@ -152,24 +93,25 @@ def create_model(
 
 
 def load_estimator(
-    source: str | Path | AgeFunction,
+    source: str | Path | AgeFunction = RELEASED_MODEL,
     *,
     device: str = "auto",
     allow_code_execution: bool = False,
     registry: Iterable[str | Path] = (),
-) -> Predictor | CallableEstimator:
+) -> Predictor:
     """Load a model that estimates ages.
 
     Args:
-        source: folder of a finished run, an exported file, name of an external model's card, hf://OWNER/NAME@COMMIT, or a
-            Python function of (N, 112, 112, 3) uint8 RGB faces that returns N ages in years.
+        source: folder of a finished run, an exported file, name of an external model's card, hf://OWNER/NAME@COMMIT,
+            `agebench-base` (the model that ships with agebench), or a Python function of (N, 112, 112, 3) uint8 RGB faces that
+            returns N ages in years, NaN where it fails.
         device: `auto`, `cpu`, `cuda`, …
         allow_code_execution: whether files may be opened that run code when they are opened.
         registry: further folders of cards.
 
     Returns:
-        The estimator: `estimate(faces)` takes aligned faces; that of a model, not of a function, also has `predict(images)`,
-        which takes photographs. Close it, or use it as a context.
+        The estimator: `estimate(faces)` takes aligned faces, `predict(images)` takes photographs. Close it, or use it as a
+        context.
 
     Raises:
         UserError: no such model, or a run that is not finished.
@@ -182,7 +124,7 @@ def load_estimator(
         [30.0, 30.0]
     """
     if callable(source):
-        return CallableEstimator(source)
+        return Predictor(FunctionEstimator(source))
     catalog = load_catalog(map(Path, registry))
     return open_predictor(source, trusted=allow_code_execution, device=device, cards=catalog)
 

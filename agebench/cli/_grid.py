@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from agebench.config.grid import GridPoint
+    from agebench.metrics.schema import MetricsFile
 
 ConfigT = TypeVar("ConfigT")
 
@@ -27,7 +28,7 @@ class PlannedRun(Generic[ConfigT]):
 class FinishedRun:
     """A finished run: its metrics, and the path of its report."""
 
-    metrics: dict[str, Any]
+    metrics: "MetricsFile"
     report: Path
 
 
@@ -103,7 +104,7 @@ def run_grid(
             continue
         if finished is None:
             return 130
-        rows.append(row | {"metrics": finished.metrics, "error": ""})
+        rows.append(row | {"metrics": finished.metrics.to_json(), "error": ""})
     print(json.dumps({"runs": rows}, indent=2) if arguments.json else _summary_table(rows))
     return 1 if has_failed else 0
 

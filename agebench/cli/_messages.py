@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from agebench.runs.run_dir import RunDir
 
 
-def print_already_finished(folder: "RunDir", config: "AnyConfig", catalogue: "Catalog", where: Path | str) -> None:
+def print_already_finished(folder: "RunDir", config: "AnyConfig", catalog: "Catalog", where: Path | str) -> None:
     """Report that a finished run is not repeated.
 
     Args:
         folder: the run's folder.
         config: the run's settings.
-        catalogue: the cards of the datasets.
+        catalog: the cards of the datasets.
         where: the folder or URL, for the message.
 
     Raises:
@@ -24,6 +24,6 @@ def print_already_finished(folder: "RunDir", config: "AnyConfig", catalogue: "Ca
     """
     from agebench.runs.provenance import InputTracker
 
-    unverified = InputTracker(catalogue).refuse_changed(folder, config)
+    unverified = InputTracker(catalog).refuse_changed(folder, config)
     note = f" Its data cannot be verified: {unverified}" if unverified else ""
     print(f"{where} contains this run, finished; nothing is repeated.{note}", file=sys.stderr)

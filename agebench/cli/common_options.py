@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,9 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
+        nargs="?",
+        help="the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card (default: "
+        "agebench-base, the model that ships with agebench)",
     )
     add_renamed(
         parser,
@@ -105,6 +108,27 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         help="share of true ages inside the intervals (default: 0.9)",
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    add_code_execution(parser)
+
+
+def print_default_model() -> str:
+    """Print on standard error a description of the model that ships with agebench; return its name.
+
+    Raises:
+        UserError: this copy of agebench has no such model.
+    """
+    from agebench.estimators.released import NAME, ReleasedModel, released_dir
+
+    print(ReleasedModel.read(released_dir()).summary(), file=sys.stderr)
+    return NAME
+
+
+def add_code_execution(parser: argparse.ArgumentParser) -> None:
+    """Add the option that opens files whose code runs when they are opened.
+
+    Args:
+        parser: the command's parser.
+    """
     add_renamed(
         parser,
         "--allow-code-execution",

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agebench.cli.common_options import add_json
-from agebench.cli.score import add_input_options, add_resampling_options, check_resampling
+from agebench.cli.score import add_gate_options, add_input_options, add_resampling_options, check_resampling
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from agebench.metrics.paired_figures import FigureOptions
+    from agebench.metrics.prediction_io import JoinedPredictions
+    from agebench.metrics.schema import Measurement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a system's predictions, its seeds separated by commas; a run folder stands for its predictions/*.parquet",
     )
     add_input_options(parser)
+    add_gate_options(parser)
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        action="append",
+        help="a column whose largest gap is compared, or a crossing a*b (repeatable; default: all labels there are)",
+    )
+    parser.add_argument(
+        "--margin",
+        metavar="FIGURE=NUMBER",
+        action="append",
+        default=[],
+        help="a difference that does not matter, e.g. mae=0.25 or fpr=0.02: tests non-inferiority and equivalence (repeatable)",
+    )
     add_resampling_options(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write comparison.json, comparison.md and figures/ here"
@@ -34,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from agebench.errors import UserError
-    from agebench.metrics.comparison import align_systems, compare_systems, friedman_nemenyi
+    from agebench.metrics.comparing import compare_predictions
+    from agebench.metrics.comparison import friedman_nemenyi
     from agebench.metrics.schema import ComparisonFile
     from agebench.utils.io import check_folder
 
@@ -48,14 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"two systems are called '{twice}'; name them: {twice}-a=FILE {twice}-b=FILE")
     if len(names) < 2:
         raise UserError("a comparison needs two systems at least: agebench compare A=a.csv B=b.csv")
+    options = _options(arguments)
     tests = _tests(named, arguments)
-    missing = "missing" in arguments.allow
     found = {}
     for test, systems in tests.items():
-        paired = align_systems(systems, allow_missing=missing)
-        found[test] = compare_systems(
-            paired, resamples=arguments.resamples, seed=arguments.seed, interval=arguments.interval
-        )
+        found[test] = compare_predictions(systems, options, allow_missing="missing" in arguments.allow)
     result = ComparisonFile(tests=found)
     if len(tests) > 1 and len(names) > 2:
         maes = {
@@ -63,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             for test, compared in found.items()
         }
         result = ComparisonFile(tests=found, across=friedman_nemenyi(maes))
+    result = result.model_copy(update={"measurement": _measurement(named, arguments)})
     if arguments.out:
         from agebench.reports.evaluation import write_comparison
 
@@ -73,6 +88,34 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         print(f"report: {arguments.out / 'comparison.md'}", file=sys.stderr)
     return 0
+
+
+def _measurement(named: list[tuple[str, list[Path]]], arguments: argparse.Namespace) -> "Measurement":
+    from agebench.metrics.measuring import measure_files
+
+    files = []
+    for name, paths in named:
+        for path in paths:
+            inside = sorted(path.glob("predictions/[!.]*.parquet")) if path.is_dir() else [path]
+            files += [(f"predictions of {name}", file) for file in inside]
+    files += [("labels", arguments.labels)] if arguments.labels else []
+    return measure_files(files, getattr(arguments, "argv", []))
+
+
+def _options(arguments: argparse.Namespace) -> "FigureOptions":
+    from agebench.metrics.age_gates import parse_ages, parse_gate
+    from agebench.metrics.comparing import DEFAULT_GATES
+    from agebench.metrics.paired_figures import FigureOptions, parse_margins
+
+    return FigureOptions(
+        gates=tuple(parse_gate(text) for text in arguments.gate) or DEFAULT_GATES,
+        minor_ages=None if arguments.gate_ages is None else parse_ages(arguments.gate_ages),
+        groups=None if arguments.group is None else tuple(arguments.group),
+        margins=parse_margins(arguments.margin),
+        resamples=arguments.resamples,
+        seed=arguments.seed,
+        interval=arguments.interval,
+    )
 
 
 def _named(text: str) -> tuple[str, list[Path]]:
@@ -87,15 +130,15 @@ def _named(text: str) -> tuple[str, list[Path]]:
 
 def _tests(
     named: list[tuple[str, list[Path]]], arguments: argparse.Namespace
-) -> "dict[str, dict[str, list[pd.DataFrame]]]":
+) -> "dict[str, dict[str, list[JoinedPredictions]]]":
     """Return test set -> system -> predictions, one table for each seed."""
     from agebench.errors import UserError
     from agebench.metrics.prediction_io import column_map, read_predictions
 
     columns = column_map(arguments.col)
 
-    def read(path: Path, labels: Path | None) -> "pd.DataFrame":
-        return read_predictions(path, labels, columns=columns, allow=arguments.allow, match=arguments.match).table
+    def read(path: Path, labels: Path | None) -> "JoinedPredictions":
+        return read_predictions(path, labels, columns=columns, allow=arguments.allow, match=arguments.match)
 
     folders = [path for _, paths in named for path in paths if path.is_dir()]
     if not folders:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
+from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
 from agebench.utils.progress import silence
 
 
@@ -43,8 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
     if arguments.detector:
         open_detector(arguments.detector)
+    model = arguments.model or print_default_model()
     with load(
-        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
+        model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
         if arguments.coverage is not None:
             predictor.interval(arguments.coverage)  # an explicit coverage is an error if it cannot be calibrated

@@ -1,18 +1,16 @@
-"""`agebench explain`: where a trained model looks."""
+"""`agebench explain`: attribution maps of an estimator."""
 
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
-from agebench.cli.stress import add_run_options
+from agebench.cli.stress import add_estimator_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench explain`."""
-    parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run that was trained")
-    add_run_options(parser)
+    add_estimator_options(parser, "explain")
     parser.add_argument(
         "--method",
         action="append",
@@ -35,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Open the run, explain some faces, write RUN/explain/, print the tables."""
+    """Open the estimator, explain some faces, write the report, print the tables."""
     from agebench.errors import UserError
 
     if arguments.images < 2:
@@ -43,27 +41,29 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.analysis.attribution.methods import load_captum
     from agebench.analysis.attribution.report import attribution_text, write_attribution_report
     from agebench.analysis.attribution.run import explain
-    from agebench.runs.loading import load_run, load_test_set
-    from agebench.runs.run_dir import RunDir
+    from agebench.runs.estimators import AnalysisSubject
     from agebench.utils.io import check_folder
 
-    load_captum()  # first: without it, nothing need be prepared
-    catalogue, folder = load_cards(arguments), RunDir(arguments.folder)
-    config, trained = load_run(folder, arguments.device)
-    check_folder(folder.path / "explain", "the report in")
-    samples, data = load_test_set(config, folder, catalogue, arguments.test)
-    looked = explain(
-        trained,
-        samples,
-        data,
-        methods=arguments.method,
-        images=arguments.images,
-        wanted=arguments.image,
-        seed=arguments.seed,
-        label=arguments.test,
+    load_captum()  # first, because without captum no face need be prepared
+    subject = AnalysisSubject(
+        arguments.model, load_cards(arguments), arguments.device, trusted=arguments.allow_code_execution
     )
-    looked.summary.update({"test": arguments.test})
-    page = write_attribution_report(folder.path / "explain", looked)
-    print(json.dumps(looked.summary, indent=2, allow_nan=False) if arguments.json else attribution_text(looked.summary))
+    with subject.estimator as estimator:
+        out = arguments.out or subject.folder / "explain"
+        check_folder(out, "the report in")
+        samples, data = subject.load(arguments.test)
+        result = explain(
+            estimator,
+            samples,
+            data,
+            methods=arguments.method,
+            images=arguments.images,
+            wanted=arguments.image,
+            seed=arguments.seed,
+            label=arguments.test,
+        )
+    result.summary.update({"test": arguments.test, **subject.describe(arguments.test)})
+    page = write_attribution_report(out, result)
+    print(json.dumps(result.summary, indent=2, allow_nan=False) if arguments.json else attribution_text(result.summary))
     print(f"report: {page}", file=sys.stderr)
     return 0

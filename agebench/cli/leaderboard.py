@@ -4,9 +4,16 @@ import argparse
 import gc
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
+
+if TYPE_CHECKING:
+    from agebench.leaderboard.image_ranking import ImageRankings
+    from agebench.leaderboard.systems import System
+    from agebench.registry.catalog import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read the records and write the page."""
     from agebench.errors import UserError
+    from agebench.leaderboard.gate_figure import gate_figure
+    from agebench.leaderboard.headline import Headline
     from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex
     from agebench.leaderboard.records import read_records
     from agebench.leaderboard.schema import parse_record
@@ -57,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.site, "--site")
     if arguments.out or arguments.format == "markdown":
         check_file(arguments.out or Path("reports/LEADERBOARD.md"))
-    records, catalogue = read_records(arguments.results), load_cards(arguments)
+    records, catalog = read_records(arguments.results), load_cards(arguments)
     gc.freeze()  # the records stay in memory: exclude their million values from garbage collection
     for path, record in records.items():
         problem = next(iter(check_record(record)), None)
@@ -66,14 +75,18 @@ def run(arguments: argparse.Namespace) -> int:
     if not records:
         raise UserError(f"{arguments.results}: contains no record; `agebench results add RUN` makes one")
     rows = group_into_systems(parse_record(record, path) for path, record in records.items())
-    published = catalogue.suites.get(arguments.published).published
+    published = catalog.suites.get(arguments.published).published
+    ranked = _rank(arguments, rows, catalog)
     if arguments.site:
         from agebench.leaderboard.site import write_site
 
-        print(write_site(arguments.site, rows, published), file=sys.stderr)
+        print(write_site(arguments.site, rows, published, ranked), file=sys.stderr)
     if arguments.format == "markdown":
-        text = leaderboard(rows, published)
+        text = leaderboard(rows, published, ranked)
         out = arguments.out or Path("reports/LEADERBOARD.md")
+        figure = gate_figure(Headline.from_systems(rows, ranked.gates))
+        if figure is not None:
+            write_text(out.with_name("gates.svg"), figure)
     else:
         text = matrix_csv(rows) if arguments.format == "csv" else matrix_latex(rows)
         out = arguments.out
@@ -85,5 +98,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from agebench.leaderboard.site import site_data
 
-        print(json.dumps(site_data(rows, published), indent=2, allow_nan=False))
+        print(json.dumps(site_data(rows, published, ranked), indent=2, allow_nan=False))
     return 0
+
+
+def _rank(arguments: argparse.Namespace, rows: "Sequence[System]", catalogue: "Catalog") -> "ImageRankings":
+    """Rank the systems, and store the rankings beside the records if any was computed."""
+    from agebench.leaderboard.image_ranking import build_rankings
+
+    ranked = build_rankings(arguments.results, rows, catalogue)
+    for sentence in ranked.missing:
+        print(sentence, file=sys.stderr)
+    return ranked

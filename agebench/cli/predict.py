@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.cli._help import add_renamed
-from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards
+from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
 
 if TYPE_CHECKING:
     from agebench.inference.batch_predict import PredictSummary
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs="+",
+        nargs="*",
         help="an image, a folder, a pattern ('photos/*.jpg'), a video, camera:0, or - for paths on standard input",
     )
     parser.add_argument(
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that detect faces (default: one for each core)"
     )
+    parser.rest = "inputs"  # type: ignore[attr-defined]
     add_registry(parser)
     add_json(parser)
 
@@ -65,9 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.input_sources import expand_inputs
     from agebench.utils.io import check_file, check_folder
 
-    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
-    if arguments.detector:
-        open_detector(arguments.detector)
     if arguments.out is not None:
         from agebench.inference.writers import check_suffix
 
@@ -75,13 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
         check_file(arguments.out)
     if arguments.annotate_dir is not None:
         check_folder(arguments.annotate_dir, "--annotate-dir")
+    model = _take_model(arguments)
+    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
+    if arguments.detector:
+        open_detector(arguments.detector)
     from agebench.inference.batch_predict import PredictOptions, predict_all
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
     from agebench.inference.writers import output_columns
 
     with load(
-        arguments.model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
+        model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
     ) as predictor:
         level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
         interval = _interval(predictor, level, asked=arguments.coverage is not None)
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         for guarantee, formatter in ((interval, format_interval), (gate, format_gate)):
             if guarantee:
                 print(formatter(guarantee), file=sys.stderr)
-        job = PredictOptions(
+        options = PredictOptions(
             faces=arguments.align,
             level=level if interval else None,
             detector=arguments.detector,
@@ -101,13 +103,31 @@ def run(arguments: argparse.Namespace) -> int:
             every=arguments.detect_every,
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
-        about = {"model": arguments.model, "interval": interval, "gate": gate}
+        about = {"model": model, "interval": interval, "gate": gate}
         with ExitStack() as stack:
-            tally = predict_all(predictor, parts, job, stack.enter_context(_output(arguments, names, about)))
+            tally = predict_all(predictor, parts, options, stack.enter_context(_output(arguments, names, about)))
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)
     return _code(tally)
+
+
+def _take_model(arguments: argparse.Namespace) -> str:
+    """Return the model; a first word that is none becomes an input, and the model is the one that ships with agebench."""
+    from agebench.errors import UserError
+    from agebench.runs.estimators import is_model
+
+    model: str | None = arguments.model
+    # A word that does not exist is a mistyped model if inputs follow it.
+    is_input = model is not None and (Path(model).exists() or any(mark in model for mark in "*?[:") or model == "-")
+    if model is None or (not is_model(model, load_cards(arguments)) and (is_input or not arguments.inputs)):
+        arguments.inputs = [*([model] if model is not None else []), *arguments.inputs]
+        model = print_default_model() if arguments.inputs else None
+    if model is None or not arguments.inputs:
+        raise UserError(
+            "which images? Give an image, a folder, a pattern, a video, camera:0, or - for paths on standard input"
+        )
+    return model
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -123,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:
     """Return the interval; if it cannot be calibrated, print a message, or raise if it was requested."""
-    from agebench.inference.models import CalibrationError
+    from agebench.metrics.guarantees import CalibrationError
 
     try:
         return predictor.interval(level)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the folder, check it, upload it."""
-    from agebench.inference.hub import upload, write_repository
+    from agebench.hub.push import upload, write_repository
     from agebench.utils.io import check_folder
 
     if arguments.out:

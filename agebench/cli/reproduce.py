@@ -28,18 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare inputs, run, compare metrics; return 1 if a metric is outside the interval of the record."""
+    """Compare inputs, run, compare metrics; return 1 if a metric differs by more than chance."""
     from agebench.errors import AgebenchError
     from agebench.leaderboard import reproduce
-    from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record
+    from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record, read_records
+    from agebench.leaderboard.verify import check_record
     from agebench.runs.run_dir import RunDir
 
     record = read_record(arguments.record)
-    catalogue = load_cards(arguments)
-    config = reproduce.config_of(record, catalogue, device=arguments.device, source=str(arguments.record))
+    catalog = load_cards(arguments)
+    config = reproduce.config_of(record, catalog, device=arguments.device, source=str(arguments.record))
     folder = RunDir(arguments.out or Path("runs") / f"{REPRODUCTION_PREFIX}{record['id']}")
     finished = folder.finished(config)
-    differing = list(reproduce.input_differences(record, config, catalogue))
+    differing = list(reproduce.input_differences(record, config, catalog))
     for difference in differing:
         print(f"differs: {difference}", file=sys.stderr)
     if differing and not arguments.force:
@@ -48,10 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
             "--force runs it all the same"
         )
     if finished:
-        print_already_finished(folder, config, catalogue, folder.path)
+        print_already_finished(folder, config, catalog, folder.path)
     else:
-        _repeat(config, catalogue, folder, arguments)
-    verdicts = reproduce.reproduction_verdicts(record, folder.path)
+        _repeat(config, catalog, folder, arguments)
+    others = [
+        entry for path, entry in read_records(arguments.record.parent).items() if not next(check_record(entry), None)
+    ]
+    verdicts = reproduce.reproduction_verdicts(record, folder.path, others)
     verdict = reproduce.worst_verdict(verdicts)
     summary = {
         "verdict": verdict,
@@ -61,21 +65,21 @@ def run(arguments: argparse.Namespace) -> int:
         "run": str(folder.path),
     }
     print(json.dumps(summary, indent=2) if arguments.json else _to_text(summary))
-    return 1 if verdict == reproduce.OUTSIDE else 0
+    return 1 if verdict in reproduce.FAILURES else 0
 
 
-def _repeat(config: Any, catalogue: Any, folder: Any, arguments: argparse.Namespace) -> None:
+def _repeat(config: Any, catalog: Any, folder: Any, arguments: argparse.Namespace) -> None:
     from agebench.config.run import RunConfig
 
     with folder.locked():
         if isinstance(config, RunConfig):
             from agebench.runs.run import run as do_run
 
-            do_run(config, catalogue, folder, quiet=arguments.json)
+            do_run(config, catalog, folder, quiet=arguments.json)
         else:
             from agebench.runs.external import run_external
 
-            run_external(config, catalogue, folder)
+            run_external(config, catalog, folder)
 
 
 def _to_text(summary: dict[str, Any]) -> str:
@@ -86,6 +90,16 @@ def _to_text(summary: dict[str, Any]) -> str:
         for name, test in summary["tests"].items()
     ]
     lines = [markdown_table(["test set", "MAE in the record", "MAE now", "verdict"], rows), ""]
+    for name, test in summary["tests"].items():
+        if noise := test.get("noise"):
+            lines.append(
+                f"{name}: two trainings differ by up to {noise['limit']:.2f} years (95 %; standard deviation {noise['std']:.2f}, "
+                f"{noise['source']}: {noise['systems']} system(s), {noise['freedom']} degrees of freedom)"
+            )
+        elif test["verdict"] != "identical":
+            lines.append(
+                f"{name}: no records for an estimate of the training noise; judged by the record's interval, that of the images"
+            )
     if summary["circumstances"]:
         lines.append("other circumstances: " + "; ".join(summary["circumstances"]))
     return "\n".join([*lines, f"verdict: {summary['verdict']} ({summary['run']})"])

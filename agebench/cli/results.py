@@ -31,6 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="check only hashes and consistency, without recomputing metrics"
     )
     check.set_defaults(act=_check)
+    submit = actions.add_parser("submit", help="write the files of a pull request: record, estimates and cards")
+    submit.add_argument("run_folder", type=Path, metavar="RUN", help="a run's folder")
+    submit.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write, missing or empty")
+    submit.set_defaults(act=_submit)
+    add_registry(submit)
+    add_json(submit)
+    row = actions.add_parser("row", help="print the leaderboard's rows of some records as Markdown")
+    row.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="a file of reports/results")
+    row.set_defaults(act=_row)
+    add_json(row)
     for action in (add, check):
         action.add_argument(
             "--results", type=Path, metavar="DIR", default=Path("reports/results"), help="(default: reports/results)"
@@ -50,11 +60,11 @@ def _add(arguments: argparse.Namespace) -> int:
     from agebench.utils.io import check_folder
 
     check_folder(arguments.results, "--results")
-    catalogue = load_cards(arguments)
+    catalog = load_cards(arguments)
     written = {}
     for folder in arguments.runs:
         _require_true(folder)
-        known = _cards_of(folder, catalogue)
+        known = _cards_of(folder, catalog)
         written[str(folder)] = str(write_record(folder, arguments.results, known, initial_weight_digests(folder)))
         if not arguments.json:
             print(written[str(folder)])
@@ -62,6 +72,33 @@ def _add(arguments: argparse.Namespace) -> int:
         print(json.dumps(written, indent=2))
     else:
         print("next: `agebench results check` checks every record, `agebench leaderboard` shows them", file=sys.stderr)
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from agebench.leaderboard.reproduce import initial_weight_digests
+    from agebench.leaderboard.submission import write_submission
+    from agebench.utils.io import check_folder
+
+    check_folder(arguments.out)
+    folder, catalog = arguments.run_folder, load_cards(arguments)
+    _require_true(folder)
+    known = _cards_of(folder, catalog)
+    names = write_submission(folder, arguments.out, catalog, known, initial_weight_digests(folder))
+    if arguments.json:
+        print(json.dumps(names, indent=2))
+    else:
+        print("\n".join(str(arguments.out / name) for name in names))
+        print("next: copy reports/ and registry/ into a branch of your fork; docs/how-to/submit.md", file=sys.stderr)
+    return 0
+
+
+def _row(arguments: argparse.Namespace) -> int:
+    from agebench.leaderboard.submission import record_rows
+
+    rows = record_rows(arguments.records)
+    content = {"records": [str(path) for path in arguments.records], "markdown": rows}
+    print(json.dumps(content, indent=2) if arguments.json else rows)
     return 0
 
 
@@ -84,19 +121,19 @@ def _require_true(folder: Path) -> None:
 def _command_of(folder: Path) -> str:
     from agebench.runs.run_dir import RunDir
 
-    return "test" if RunDir(folder).metrics().get("train") is None else "run"
+    return "test" if RunDir(folder).metrics_file().train is None else "run"
 
 
-def _cards_of(folder: Path, catalogue: "Catalog") -> "dict[str, DatasetCard]":
+def _cards_of(folder: Path, catalog: "Catalog") -> "dict[str, DatasetCard]":
     """Return the cards of a run's datasets; print a message for each unknown one."""
     from agebench.runs.run_dir import RunDir
 
-    metrics = RunDir(folder).metrics()
-    names = list(dict.fromkeys([*filter(None, [metrics.get("train")]), *metrics.get("tests", {})]))
+    metrics = RunDir(folder).metrics_file()
+    names = list(dict.fromkeys([*filter(None, [metrics.train]), *metrics.tests]))
     for name in names:
-        if name not in catalogue.datasets.names():
+        if name not in catalog.datasets.names():
             print(f"{folder}: '{name}' has no card here, so the record does not name its source", file=sys.stderr)
-    return {name: catalogue.datasets.get(name) for name in names if name in catalogue.datasets.names()}
+    return {name: catalog.datasets.get(name) for name in names if name in catalog.datasets.names()}
 
 
 def _check(arguments: argparse.Namespace) -> int:

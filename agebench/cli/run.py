@@ -38,6 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
         parser: the command's parser.
         is_search: whether the command searches for a recipe: it has no --grid and no --dry-run.
     """
+    _add_data_and_model(parser)
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, metavar="N", help="of splits, initial weights and image order (default: 0)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=path_or_url,
+        help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
+    )
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="exit when stdin is closed (used by the suite runner)"
+    )
+    add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
+    add_registry(parser)
+    add_json(parser)
+
+
+def _add_data_and_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="DATASET", help="the dataset to train and validate on")
     parser.add_argument(
         "--test",
@@ -70,28 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
     parser.add_argument(
         "--no-pretrained", dest="pretrained", action="store_const", const="", help="start from random weights"
     )
-    parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, metavar="N", help="of splits, initial weights and image order (default: 0)")
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, e.g. train.lr=0.001 (repeatable)"
-    )
-    parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=path_or_url,
-        help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
-    )
-    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
-    parser.add_argument(
-        "--end-with-stdin", action="store_true", help="exit when stdin is closed (used by the suite runner)"
-    )
-    add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
-    add_registry(parser)
-    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -135,7 +139,7 @@ def _run(arguments: argparse.Namespace, plan: "PlannedRun[RunConfig]", catalog: 
     if finished is None:
         return 130
     if arguments.json:
-        print(json.dumps(finished.metrics, indent=2))
+        print(json.dumps(finished.metrics.to_json(), indent=2))
     else:
         from agebench.reports.run import summary
 
@@ -154,11 +158,9 @@ def _execute(
         if folder.finished(config):
             print_already_finished(folder, config, catalog, out)
             broadcast(lambda: False)
-            return FinishedRun(folder.metrics(), folder.path / "report.md")
+            return FinishedRun(folder.metrics_file(), folder.path / "report.md")
         if folder.started() and not arguments.resume and not folder.continues():
-            raise UserError(
-                f"{out} holds the beginning of this run; add --resume to go on with it, or delete the folder"
-            )
+            raise UserError(f"{out} holds the beginning of this run; add --resume to continue it, or delete the folder")
         try:
             with folder.locked():
                 # Checked again: another process may have finished the run while this one was starting.
@@ -175,7 +177,7 @@ def _execute(
             if folder.started() and not folder.let_continue():
                 raise DiskFull(f"{error} Add --resume to it.") from error
             raise
-        return FinishedRun(folder.metrics(), folder.path / "report.md")
+        return FinishedRun(folder.metrics_file(), folder.path / "report.md")
 
 
 def _interrupted(folder: "RunDir", out: Path | str) -> str:
@@ -183,7 +185,7 @@ def _interrupted(folder: "RunDir", out: Path | str) -> str:
     config = folder.path / "config.toml"
     if not config.exists() or not folder.started():
         return "interrupted before an epoch was done; the same command begins again"
-    return f"interrupted; go on with\n  agebench run --config {config} --out {out} --resume"
+    return f"interrupted; to continue:\n  agebench run --config {config} --out {out} --resume"
 
 
 def _assist(config: "RunConfig", catalog: "Catalog", broadcast: Broadcast) -> int:

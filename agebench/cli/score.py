@@ -10,7 +10,7 @@ from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, check_seed
 
 if TYPE_CHECKING:
-    from agebench.metrics.schema import MetricsFile
+    from agebench.metrics.schema import Measurement, MetricsFile
     from agebench.metrics.scoring import ScoreOptions
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group",
         metavar="COLUMN",
         action="append",
-        help="a column to group by, or a crossing a*b (repeatable; default: all labels there are)",
+        help="a column to group by, or a crossing a*b (repeatable; default: all labels there are, and crossings of every two)",
     )
     parser.add_argument(
         "--min-group",
@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="estimate from which a person passes (repeatable; default: the legal age, and 7 years more)",
     )
+    add_gate_options(parser)
+    add_require(parser)
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
     )
@@ -80,6 +82,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
     add_json(parser)
+
+
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add options of age gates; `agebench compare` has them too.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument(
+        "--gate",
+        metavar="AGE@T",
+        action="append",
+        default=[],
+        help="a legal age and the estimate from which a person passes, e.g. 18@25 (repeatable)",
+    )
+    parser.add_argument(
+        "--gate-ages", metavar="LOW-HIGH", help="ages of the minors that count at the gates, e.g. 13-17 (default: all)"
+    )
+
+
+def add_require(parser: argparse.ArgumentParser) -> None:
+    """Add --require; `agebench test` has it too.
+
+    Args:
+        parser: the command's parser.
+    """
+    parser.add_argument(
+        "--require",
+        metavar="LIMIT",
+        action="append",
+        default=[],
+        help='e.g. "mae<=4.5", "fpr(18@25)<=0.01", "mae(every race)<=6" (repeatable); exit code 0: all shown, 3: some not shown, '
+        "4: some refuted",
+    )
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
@@ -124,13 +160,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Read predictions, compute metrics and print them; with --out, write a report."""
     from agebench.errors import UserError
     from agebench.metrics.prediction_io import column_map, read_predictions
+    from agebench.metrics.requirements import worst_verdict
     from agebench.metrics.scoring import score_predictions
     from agebench.utils.io import check_folder
 
     check_resampling(arguments)
     if arguments.out:
         check_folder(arguments.out)
-    columns = column_map(arguments.col)
+    columns, options = column_map(arguments.col), _options(arguments)
     seeds = [
         read_predictions(path, arguments.labels, columns=columns, allow=arguments.allow, match=arguments.match)
         for path in arguments.predictions
@@ -141,12 +178,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.calibration:
         calibration = read_predictions(arguments.calibration, columns=columns).table
     name = arguments.name or arguments.predictions[0].stem
-    metrics = score_predictions(name, seeds, _options(arguments), calibration)
+    metrics = score_predictions(name, seeds, options, calibration)
+    metrics = metrics.model_copy(update={"measurement": _measurement(arguments)})
     if arguments.out:
         from agebench.reports.evaluation import write_score
 
         write_score(arguments.out, metrics, {name: seeds[0].table})
-    return print_metrics(metrics, arguments)
+    print_metrics(metrics, arguments)
+    return worst_verdict(metrics).exit_code
 
 
 def check_resampling(arguments: argparse.Namespace) -> None:
@@ -164,18 +203,27 @@ def check_resampling(arguments: argparse.Namespace) -> None:
         raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
 
 
-def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> int:
+def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> None:
     """Print the metrics, and the path of the report."""
     from agebench.reports.sections.evaluation import score_text
 
     print(json.dumps(metrics.to_json(), indent=2, allow_nan=False) if arguments.json else score_text(metrics))
     if arguments.out:
         print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
-    return 0
+
+
+def _measurement(arguments: argparse.Namespace) -> "Measurement":
+    from agebench.metrics.measuring import measure_files
+
+    files = [("predictions", path) for path in arguments.predictions]
+    files += [("labels", arguments.labels)] if arguments.labels else []
+    files += [("calibration", arguments.calibration)] if arguments.calibration else []
+    return measure_files(files, getattr(arguments, "argv", []))
 
 
 def _options(arguments: argparse.Namespace) -> "ScoreOptions":
-    from agebench.metrics.age_gates import LEGAL_AGES
+    from agebench.metrics.age_gates import LEGAL_AGES, parse_ages, parse_gate
+    from agebench.metrics.requirements import parse_requirement
     from agebench.metrics.scoring import ScoreOptions
 
     return ScoreOptions(
@@ -187,6 +235,9 @@ def _options(arguments: argparse.Namespace) -> "ScoreOptions":
         minimum=arguments.min_group,
         legal_ages=tuple(arguments.legal_age or LEGAL_AGES),
         challenges=tuple(arguments.challenge or ()),
+        gates=tuple(parse_gate(text) for text in arguments.gate),
+        minor_ages=None if arguments.gate_ages is None else parse_ages(arguments.gate_ages),
+        requirements=tuple(parse_requirement(text) for text in arguments.require),
         preset=arguments.preset,
         first_age=arguments.p_first_age,
     )

@@ -1,17 +1,16 @@
-"""`agebench stress`: how much worse a trained model gets as photographs get worse."""
+"""`agebench stress`: measure an estimator's error under image corruptions."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from agebench.cli.common_options import add_json, add_registry, load_cards
+from agebench.cli.common_options import add_code_execution, add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `agebench stress`."""
-    parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run that was trained")
-    add_run_options(parser)
+    add_estimator_options(parser, "stress")
     parser.add_argument(
         "--corruption", metavar="NAME", action="append", default=[], help="only this one (repeatable; default: all)"
     )
@@ -29,39 +28,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """How a run is opened; `agebench explain` shares it."""
-    parser.add_argument("--test", metavar="DATASET", required=True, help="whose faces; one of the run's or any other")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+def add_estimator_options(parser: argparse.ArgumentParser, report: str) -> None:
+    """Add the options that select an estimator and a dataset; `agebench explain` shares them.
+
+    Args:
+        parser: the command's parser.
+        report: name of the folder for the report.
+    """
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the folder of a trained run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
+    )
+    parser.add_argument(
+        "--test", metavar="DATASET", required=True, help="the dataset: a run's test set or any other dataset"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help=f"folder of the report (default: MODEL/{report} of a run, else runs/<model>/{report})",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random numbers (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    add_code_execution(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Open the run, ask it, write RUN/stress/, print the table."""
+    """Open the estimator, predict corrupted faces, write the report, print the table."""
     from agebench.cli.score import check_resampling
 
     check_resampling(arguments)
-    from agebench.analysis.robustness import corruptions, evaluate
-    from agebench.analysis.robustness.report import robustness_text, write_robustness_report
+    from agebench.analysis.robustness.corruptions import select_corruptions
+    from agebench.analysis.robustness.report import robustness_text
+    from agebench.analysis.robustness.run import run_stress
     from agebench.data.faces.regions import parse_box
-    from agebench.reports.plots.run import dataset_colors
-    from agebench.runs.loading import load_run, load_test_set
-    from agebench.runs.run_dir import RunDir
-    from agebench.utils.io import check_folder
+    from agebench.runs.estimators import AnalysisSubject
 
-    chosen = corruptions.select_corruptions(arguments.corruption, [parse_box(text) for text in arguments.occlude])
-    catalogue, folder = load_cards(arguments), RunDir(arguments.folder)
-    config, trained = load_run(folder, arguments.device)
-    check_folder(folder.path / "stress", "the report in")
-    samples, data = load_test_set(config, folder, catalogue, arguments.test)
-    answers = evaluate.predict_corrupted(trained, data, chosen, seed=arguments.seed, label=arguments.test)
-    found = {"test": arguments.test} | evaluate.robustness_metrics(
-        answers, samples, chosen, resamples=arguments.resamples, seed=arguments.seed
+    corruptions = select_corruptions(arguments.corruption, [parse_box(text) for text in arguments.occlude])
+    subject = AnalysisSubject(
+        arguments.model, load_cards(arguments), arguments.device, trusted=arguments.allow_code_execution
     )
-    colour = dataset_colors(config.data.train, [*config.data.test, arguments.test])[arguments.test]
-    page = write_robustness_report(
-        folder.path / "stress", found, answers, samples, data, chosen, coverage=trained.coverage, color=colour
+    metrics, report = run_stress(
+        subject,
+        arguments.test,
+        corruptions,
+        arguments.out or subject.folder / "stress",
+        resamples=arguments.resamples,
+        seed=arguments.seed,
     )
-    print(json.dumps(found, indent=2, allow_nan=False) if arguments.json else robustness_text(found))
-    print(f"report: {page}", file=sys.stderr)
+    print(json.dumps(metrics, indent=2, allow_nan=False) if arguments.json else robustness_text(metrics))
+    print(f"report: {report}", file=sys.stderr)
     return 0

@@ -221,8 +221,10 @@ def _mae_columns(job: "Job") -> dict[str, str]:
     from agebench.reports.formatting import format_ci
     from agebench.runs.run_dir import RunDir
 
-    tests = RunDir(job.folder).metrics().get("tests", {}) if job.state() == "done" else {}
-    return {name: format_ci(tests[name]["overall"]["mae"]) if name in tests else "–" for name in job.config.data.test}
+    tests = RunDir(job.folder).metrics_file().tests if job.state() == "done" else {}
+    return {
+        name: format_ci(tests[name].metric("mae").to_json()) if name in tests else "–" for name in job.config.data.test
+    }
 
 
 def _print_json(jobs: "list[Job]", **extra: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agebench.cli._grid import FinishedRun, plan_grid, print_dry_run, run_grid
 from agebench.cli._messages import print_already_finished
 from agebench.cli.common_options import add_exclude, add_experiment_options, add_json, add_registry, load_cards
+from agebench.cli.score import add_require
 
 if TYPE_CHECKING:
     from agebench.config.evaluate import ExternalConfig, PublishedConfig
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     parser.add_argument("--model", metavar="NAME", help="a model card, see `agebench list models`")
-    parser.add_argument("--pretrained", metavar="FILE", help="the checkpoint that the authors of a zoo model published")
+    parser.add_argument(
+        "--pretrained", metavar="FILE", help="the checkpoint that the authors of a built-in architecture published"
+    )
     parser.add_argument(
         "--test", metavar="DATASET", action="append", help="a dataset; all of its images are tested (repeatable)"
     )
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", type=Path, help="settings from a file, e.g. a run folder's config.toml"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<model>-on-<tests>)")
+    add_require(parser)
     add_experiment_options(parser)
     add_registry(parser)
     add_json(parser)
@@ -47,8 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Resolve the settings, test the model, and print its table."""
     from agebench.config.toml_io import parse_setting, read_settings
+    from agebench.errors import UserError
+    from agebench.metrics.requirements import parse_requirement, worst_verdict
+    from agebench.reports.run import read_metrics
+    from agebench.reports.sections.requirements import requirements_text
+    from agebench.runs.requirements import check_run
     from agebench.runs.resolve import resolve_evaluation
 
+    requirements = [parse_requirement(text) for text in arguments.require]
+    if requirements and arguments.grid:
+        raise UserError("--require decides on one test: leave out --grid, or test each combination by itself")
     data = {key: value for key in ("test", "exclude", "limit") if (value := getattr(arguments, key))}
     flags: dict[str, Any] = {
         "seed": arguments.seed,
@@ -72,13 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
         return run_grid(arguments, plans, lambda config, out: _execute(config, catalog, Path(out)))
     (plan,) = plans
     finished = _execute(plan.config, catalog, Path(plan.out))
+    folder = finished.report.parent
+    metrics = check_run(folder, read_metrics(folder), requirements)
     if arguments.json:
-        print(json.dumps(finished.metrics, indent=2))
+        print(json.dumps((metrics if requirements else finished.metrics).to_json(), indent=2))
     else:
         from agebench.reports.run import summary
 
-        print(f"{plan.config.model.title}\n\n{summary(finished.report.parent)}\n\nreport: {finished.report}")
-    return 0
+        parts = [plan.config.model.title, requirements_text(metrics), summary(folder), f"report: {finished.report}"]
+        print("\n\n".join(filter(None, parts)))
+    return worst_verdict(metrics).exit_code
 
 
 def _execute(config: "ExternalConfig | PublishedConfig", catalog: "Catalog", out: Path) -> FinishedRun:
@@ -102,4 +117,4 @@ def _execute(config: "ExternalConfig | PublishedConfig", catalog: "Catalog", out
                 from agebench.runs.external import run_external
 
                 run_external(config, catalog, folder)
-    return FinishedRun(folder.metrics(), folder.path / "report.md")
+    return FinishedRun(folder.metrics_file(), folder.path / "report.md")

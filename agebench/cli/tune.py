@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.errors import UserError
     from agebench.runs.resolve import resolve_config
 
-    catalogue = load_cards(arguments)
+    catalog = load_cards(arguments)
     given = {
         "images": arguments.images,
         "epochs": arguments.trial_epochs,
@@ -43,10 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         "search": arguments.search,
         "trials": arguments.trials,
     }
-    config = resolve_config(catalogue, run_command._layers(arguments))
+    config = resolve_config(catalog, run_command._layers(arguments))
     folder = arguments.out or Path("tune") / config.name()
     from agebench.analysis.tuning.report import test_command, write_tuning_report
-    from agebench.analysis.tuning.search import TuneConfig, finished, lock_dir, log_progress, tune
+    from agebench.analysis.tuning.search import TuneConfig, finished, lock_dir, tune
     from agebench.utils.io import check_folder
 
     check_folder(folder)
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{folder} contains an unfinished search; add --resume to continue it, or delete the folder")
     else:
         with lock_dir(folder):
-            found = tune(search, catalogue, folder, say=(lambda _: None) if arguments.json else log_progress)
+            found = tune(search, catalog, folder)
             write_tuning_report(folder, found)
     if arguments.json:
         print(

@@ -69,7 +69,7 @@ def parse_grid(options: Sequence[str]) -> list[GridPoint]:
 
 
 def split_values(text: str) -> list[str]:
-    """Split text at the commas that stand outside of brackets and quotes.
+    """Split text at the commas outside of brackets and quotes.
 
     Args:
         text: for example `1e-3,1e-4` or `["utk"],["utk","fgnet"]`.

@@ -62,10 +62,17 @@ class DataConfig(ConfigTable):
 
 
 class FacesConfig(ConfigTable):
-    """How every face of every dataset is prepared; the model determines the output size."""
+    """Settings of the face preparation of every dataset; the model determines the output size."""
 
     coverage: float = Field(
         default=1.0, gt=0.2, le=4, description="1: the framing of UTKFace's crops; 1.5 shows half as much again"
+    )
+    offset: float = Field(
+        default=0.0,
+        ge=-0.5,
+        le=0.5,
+        exclude_if=is_unset,
+        description="share of the side by which the face lies lower than in UTKFace's crops; negative: higher",
     )
     mode: Literal["", "none", "landmarks", "detect", "boxes"] = Field(
         default="", exclude_if=is_unset, description="of every dataset; empty: each card's own"
@@ -76,7 +83,7 @@ class FacesConfig(ConfigTable):
 
 
 class EvaluateConfig(ConfigTable):
-    """How metrics are computed."""
+    """Settings of the metrics."""
 
     resamples: int = Field(default=1000, ge=100, description="bootstrap resamples behind each interval")
 

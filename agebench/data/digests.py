@@ -67,7 +67,7 @@ def add_digests(reader: Reader, samples: Samples, *, name: str, workers: int | N
         raise AgebenchError(
             f"{name}: {is_unreadable.sum()} of {len(samples)} images cannot be read, the first is {first['path']}: "
             f"{problems[is_unreadable].iloc[0]}. The copy is probably damaged: get it again, then "
-            f"`agebench data add {name} PATH`."
+            f"`agebench data import {name} PATH`."
         )
     return Samples(table, samples.groups, samples.rejected).reject(is_unreadable, problems, codes)
 

@@ -55,7 +55,7 @@ def drop_excluded(
         name = Path(file).name
         if name in entries:
             raise UserError(
-                f"--exclude {file}: another list is called {name} too, and records tell lists by name; rename one"
+                f"--exclude {file}: another list has the name {name} too, and records identify lists by name; rename one of the two"
             )
         content, table = _read(Path(file))
         ids_by_dataset = {dataset: _ids_for(dataset, known, table) for dataset, known in samples.items()}

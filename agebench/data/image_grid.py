@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from agebench.data.faces.alignment import TEMPLATE
+from agebench.data.faces.alignment import template_positions
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
 from agebench.errors import ImageRejectedError
@@ -20,6 +20,7 @@ def make_contact_sheet(
     columns: int = 10,
     template: bool = False,
     coverage: float = 1.0,
+    offset: float = 0.0,
     every: int = 1,
 ) -> Image.Image:
     """Draw faces in a grid, each with its label below it.
@@ -30,13 +31,14 @@ def make_contact_sheet(
         columns: faces per row.
         template: mark the target positions of the eyes and the nose base.
         coverage: framing of the faces, as `AlignmentSpec.crop_scale`.
+        offset: vertical offset of the faces, as `AlignmentSpec.offset`.
         every: mark the last of each group of so many faces only.
     """
     size = faces.shape[1]
     rows = -(-len(faces) // columns)
     sheet = Image.new("RGB", (columns * (size + GAP) + GAP, rows * (size + LINE + GAP) + GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    marks = ((TEMPLATE - 0.5) / coverage + 0.5) * size
+    marks = template_positions(coverage, offset) * size
     for i, (face, label) in enumerate(zip(faces, labels, strict=True)):
         left = GAP + i % columns * (size + GAP)
         top = GAP + i // columns * (size + LINE + GAP)

@@ -15,7 +15,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # 14 bits cannot be distinguished from a dark photograph of 16.
 _NARROW_BITS = (8, 10, 12)
 _TIFF_BITS = 258  # the tag BitsPerSample
-_ORIENTATION = 274  # the EXIF tag
+ORIENTATION = 274  # the EXIF tag
 
 
 def open_image(encoded: bytes) -> Image.Image:
@@ -69,7 +69,7 @@ def upright(image: Image.Image, *, is_deep: bool = False) -> Image.Image:
     image.load()
     if is_deep and image.mode in ("RGB", "RGBA", "LA"):
         _reject_narrow(image)
-    if image.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose copies all pixels, even of upright images
+    if image.getexif().get(ORIENTATION, 1) != 1:  # exif_transpose copies all pixels, even of upright images
         image = ImageOps.exif_transpose(image)
     return _rgb(_eight_bits(image) if image.mode.startswith("I") else image)
 

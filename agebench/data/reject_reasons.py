@@ -17,6 +17,7 @@ FAILURES_TO_PROCESS = frozenset(
         RejectReason.PIXEL_FORMAT,
         RejectReason.UNREACHABLE_URL,
         RejectReason.NO_FACE,
+        RejectReason.NO_ESTIMATE,
         RejectReason.NO_LANDMARKS,
         RejectReason.BAD_LANDMARKS,
         RejectReason.BAD_BODY_BOX,
@@ -32,6 +33,7 @@ TITLES = {
     RejectReason.PIXEL_FORMAT: "pixel format without a defined brightness",
     RejectReason.UNREACHABLE_URL: "the address cannot be downloaded",
     RejectReason.NO_FACE: "no face found",
+    RejectReason.NO_ESTIMATE: "the model returned no estimate",
     RejectReason.NO_LANDMARKS: "no landmarks or box annotated",
     RejectReason.BAD_LANDMARKS: "unusable landmarks",
     RejectReason.BAD_BODY_BOX: "unusable body box",
@@ -78,7 +80,7 @@ _OLD_TEXTS = (
     ("its landmarks fall together", RejectReason.BAD_LANDMARKS),
     ("its landmarks ask for a face of more than … pixels", RejectReason.BAD_LANDMARKS),
     ("its body_bbox ", RejectReason.BAD_BODY_BOX),
-    ("nothing says its age", RejectReason.NO_AGE),
+    ("nothing ", RejectReason.NO_AGE),  # the only reason that began so: no source of the age
     ("a second image called like ", RejectReason.DUPLICATE_ID),
     ("no file '", RejectReason.MISSING_FILE),
     ("its name is not UTF", RejectReason.NOT_UTF8_NAME),
@@ -113,34 +115,34 @@ def failures_to_process(counts_by_code: dict[str, int] | None, counts_by_text: d
     return sum(count for text, count in by_text if code_of_old_text(text) in FAILURES_TO_PROCESS)
 
 
-def count_codes(quarantined: pd.DataFrame) -> dict[str, int]:
+def count_codes(rejected: pd.DataFrame) -> dict[str, int]:
     """Count rejected images by code, the most frequent first.
 
     Args:
-        quarantined: rejected images, as `Samples.rejected`.
+        rejected: rejected images, as `Samples.rejected`.
     """
-    return {str(code): int(count) for code, count in quarantined["code"].value_counts().items()}
+    return {str(code): int(count) for code, count in rejected["code"].value_counts().items()}
 
 
-def count_titles(quarantined: pd.DataFrame) -> dict[str, int]:
+def count_titles(rejected: pd.DataFrame) -> dict[str, int]:
     """Count rejected images by the title of the reason, the most frequent first.
 
     Titles contain no paths and no values of single images.
 
     Args:
-        quarantined: rejected images, as `Samples.rejected`.
+        rejected: rejected images, as `Samples.rejected`.
     """
-    return {str(title): int(count) for title, count in titles(quarantined).value_counts().items()}
+    return {str(title): int(count) for title, count in titles(rejected).value_counts().items()}
 
 
-def titles(quarantined: pd.DataFrame) -> "pd.Series[str]":
+def titles(rejected: pd.DataFrame) -> "pd.Series[str]":
     """Return the title of each row's reason.
 
     The detail if it names the list that excluded the image.
 
     Args:
-        quarantined: rejected images, as `Samples.rejected`.
+        rejected: rejected images, as `Samples.rejected`.
     """
-    codes = quarantined["code"].map(RejectReason)
+    codes = rejected["code"].map(RejectReason)
     has_shared_detail = codes.isin(list(_SHARED_DETAIL | {RejectReason.OTHER}))
-    return codes.map(TITLES).astype("str").mask(has_shared_detail, quarantined["reason"])
+    return codes.map(TITLES).astype("str").mask(has_shared_detail, rejected["reason"])

@@ -104,14 +104,14 @@ class Samples:
 
 
 def validate_samples(
-    table: pd.DataFrame, *, groups: Sequence[str] = (), quarantined: pd.DataFrame | None = None, source: str = "samples"
+    table: pd.DataFrame, *, groups: Sequence[str] = (), rejected: pd.DataFrame | None = None, source: str = "samples"
 ) -> Samples:
     """Check and normalize a reader's table; reject rows with an age outside [0, 120].
 
     Args:
         table: one row per image; `sample_id`, `path`, `age` (years) and the group columns are required.
         groups: columns for subgroup metrics.
-        quarantined: rows that the reader rejected, with the columns in `QUARANTINE`.
+        rejected: rows that the reader rejected, with the columns in `QUARANTINE`.
         source: name of the table in error messages.
 
     Raises:
@@ -131,12 +131,12 @@ def validate_samples(
         )
     repeated_ids = table.loc[table["sample_id"].duplicated(), "sample_id"]
     if len(repeated_ids):
-        raise AgebenchError(f"{source}: sample_id '{repeated_ids.iloc[0]}' stands twice")
+        raise AgebenchError(f"{source}: sample_id '{repeated_ids.iloc[0]}' is repeated")
     for column in dict.fromkeys(["gender", "race", *groups]):
         table[column] = table[column].astype("category") if column in table else pd.Categorical([None] * len(table))
     if "subject" not in table:
         table["subject"] = pd.Series([None] * len(table), dtype="str")
-    samples = Samples(table, tuple(groups), quarantined if quarantined is not None else rejected_rows([]))
+    samples = Samples(table, tuple(groups), rejected if rejected is not None else rejected_rows([]))
     low, high = AGE_LIMITS
     is_outside = (table["age"] < low) | (table["age"] > high) | ~np.isfinite(table["age"])
     reasons = "age " + table["age"].map("{:g}".format).astype("str") + f" is outside [{low:g}, {high:g}]"

@@ -1,1 +1,1 @@
-"""Age estimators behind one interface: trained runs, exported files, external models."""
+"""Age estimators behind one interface: trained networks, exported files, external models, functions."""

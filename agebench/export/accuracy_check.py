@@ -1,69 +1,129 @@
-"""What lower precision costs, and how much of it is too much."""
+"""Comparison of an estimator's errors with those of a run's model, on the faces that the run was tested on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from agebench.errors import AgebenchError
-from agebench.export.base import ExportedFile
+from agebench.estimators.base import AgeEstimates
 from agebench.metrics.comparison import align_systems, compare_systems
+from agebench.metrics.schema import Count, MetricValue, Number, ResultModel
 
 
 class AccuracyCheckFailed(AgebenchError):
-    """A file that answers too differently from its model."""
+    """An exported file whose estimates differ too much from those of its model."""
+
+
+class Estimates(Protocol):
+    """Anything that estimates the ages of faces: an exported file, or any other estimator."""
+
+    def estimate(self, images: np.ndarray) -> AgeEstimates:
+        """Estimate the ages of N faces.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB.
+        """
 
 
 @dataclass(frozen=True)
 class CheckSubset:
-    """A test set of the run.
+    """All or some faces of a test set of the run.
 
     Attributes:
-        faces: (n, S, S, 3) uint8: all of it, or some.
-        predictions: n rows in the faces' order: what the run's model said (`age_pred`), `sample_id`, `age`, `subject`.
-        mae: the run's figure, on all of it: value, ci_low, ci_high; years.
+        faces: (n, S, S, 3) uint8 RGB.
+        predictions: n rows in the order of `faces`: the model's `age_pred`, `sample_id`, `age`, `subject`.
+        mae: the run's MAE on the whole test set, with its interval, years.
     """
 
     faces: np.ndarray
     predictions: pd.DataFrame
-    mae: Mapping[str, float]
+    mae: MetricValue
+
+
+class AccuracyComparison(ResultModel):
+    """The errors of an estimator and of a run's model on the same images of one test set."""
+
+    n: Count = Field(description="images")
+    subjects: Count | None = Field(description="people, where they are known")
+    model: MetricValue = Field(description="MAE of the run's model, years")
+    file: MetricValue = Field(description="MAE of the estimator, years")
+    change: MetricValue = Field(
+        description="MAE of the estimator minus MAE of the model, years; the interval is paired"
+    )
+    allowed: list[Number] = Field(description="lowest and highest change: the ends of the run's interval minus its MAE")
+    max_difference: Number | None = Field(
+        default=None, description="largest difference of an age from the model's, years"
+    )
+
+    @property
+    def is_within(self) -> bool:
+        """True if the interval of the change lies within the allowed changes."""
+        low, high = self.change.ci_low, self.change.ci_high
+        return low is not None and high is not None and self.allowed[0] <= low and high <= self.allowed[1]
 
 
 def check_accuracy(
-    file: ExportedFile, tests: Mapping[str, CheckSubset], *, resamples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """MAE of the file and of the model on the same images: `accuracy` for the card, by test set.
+    file: Estimates, tests: Mapping[str, CheckSubset], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, AccuracyComparison]:
+    """Compare the MAE of a file with that of its model on the same images.
 
-    A file is good enough if on every test set the whole paired 95 % interval of its change in MAE lies within the 95 % interval
-    of the run's MAE, as distances from that MAE: then the change is smaller than what is not known about the MAE anyway. Fewer
-    faces widen the first interval and leave the second as it is, so that they make no file look better.
+    A file passes if on every test set the paired 95 % interval of its change in MAE lies within the 95 % interval of the
+    run's MAE, as distances from that MAE: the change is then smaller than the uncertainty of the MAE. Fewer faces widen
+    the first interval only, so that they cannot make a file pass.
+
+    Args:
+        file: the opened file.
+        tests: name of a test set -> its faces and predictions.
+        resamples: bootstrap resamples of the paired intervals.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Name of a test set -> comparison, for the entry `accuracy` of the card.
 
     Raises:
-        Refused: it is not.
+        AccuracyCheckFailed: the file does not pass.
     """
-    found = {name: _compared(file, tested, resamples, seed) for name, tested in tests.items()}
-    for name, entry in found.items():
-        change, (low, high) = entry["change"], entry["allowed"]
-        if not (low <= change["ci_low"] and change["ci_high"] <= high):
-            raise AccuracyCheckFailed(
-                f"MAE on {name} changes by {change['value']:+.3f} years [{change['ci_low']:+.3f}, {change['ci_high']:+.3f}]; the "
-                f"interval of the run's MAE, {tests[name].mae['value']:.2f}, allows {low:+.3f} to {high:+.3f}"
-            )
-    return {"accuracy": found}
-
-
-def _compared(file: ExportedFile, tested: CheckSubset, resamples: int, seed: int) -> dict[str, Any]:
-    answered = tested.predictions.assign(age_pred=file.estimate(tested.faces).age.astype(np.float64))
-    paired = align_systems({"file": [answered], "model": [tested.predictions]})
-    result = compare_systems(paired, resamples=resamples, seed=seed)
-    mae = tested.mae
-    return {
-        "n": result.n,
-        "subjects": result.subjects,
-        "model": result.systems["model"].mae.to_json(),
-        "file": result.systems["file"].mae.to_json(),
-        "change": result.pairs[0].difference.to_json(),
-        "allowed": [mae["ci_low"] - mae["value"], mae["ci_high"] - mae["value"]],
+    comparisons = {
+        name: compare_accuracy(subset, file.estimate(subset.faces).age, resamples=resamples, seed=seed)
+        for name, subset in tests.items()
     }
+    for name, comparison in comparisons.items():
+        if not comparison.is_within:
+            change, (low, high) = comparison.change, comparison.allowed
+            raise AccuracyCheckFailed(
+                f"MAE on {name} changes by {change.value:+.3f} years [{change.ci_low:+.3f}, {change.ci_high:+.3f}]; the "
+                f"interval of the run's MAE, {tests[name].mae.value:.2f}, allows {low:+.3f} to {high:+.3f}"
+            )
+    return comparisons
+
+
+def compare_accuracy(
+    subset: CheckSubset, ages: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> AccuracyComparison:
+    """Compare ages with the model's predictions for the same faces.
+
+    Args:
+        subset: the faces and the model's predictions.
+        ages: (n,) estimated ages, years.
+        resamples: bootstrap resamples of the paired intervals.
+        seed: seed of the bootstrap.
+    """
+    predictions = subset.predictions.assign(age_pred=ages.astype(np.float64))
+    paired = align_systems({"file": [predictions], "model": [subset.predictions]})
+    result = compare_systems(paired, resamples=resamples, seed=seed)
+    mae = subset.mae
+    assert mae.value is not None  # the caller checked that there is an interval
+    assert mae.ci_low is not None
+    assert mae.ci_high is not None
+    return AccuracyComparison(
+        n=result.n,
+        subjects=result.subjects,
+        model=result.systems["model"].mae,
+        file=result.systems["file"].mae,
+        change=result.pairs[0].difference,
+        allowed=[mae.ci_low - mae.value, mae.ci_high - mae.value],
+    )

@@ -1,4 +1,4 @@
-"""The card inside an exported file: what somebody must know who has nothing but the file."""
+"""The card inside an exported file: training data, metrics, licence, input and output."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ import torch
 from agebench._version import __version__
 from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.model import Architecture
-from agebench.data.faces.alignment import TEMPLATE
+from agebench.data.faces.alignment import template_positions
 from agebench.errors import UserError
-from agebench.export.base import INPUT_SIDE_RANGE
+from agebench.estimators.exported.base import INPUT_SIDE_RANGE
 from agebench.models.age_model import AgeModel
 
 KIND = "agebench-export"
 INTENDED_USE = (
     "Research on age estimation: measuring and comparing estimators, also by group, before anything is built on them. An estimate "
-    "is not a person's age: the figures say how far off it is, and for whom it is worse. Not meant for decisions about a "
+    "is not a person's age: the metrics describe its error, overall and by group. Not meant for decisions about a "
     "single person (access, asylum, law, medicine, employment), nor for faces of people who have not agreed."
 )
 BODIES = (
@@ -28,14 +28,14 @@ BODIES = (
 def build_card(
     model: AgeModel, card: Architecture, dataset: DatasetCard, about: dict[str, Any], metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """What every file of this model says about it; format, precision and checks are added when one is written.
+    """Build the card of a model; the format, the precision and the checks are added when a file is written.
 
     Args:
         model: the trained network.
-        card: its architecture.
-        dataset: the training set's card.
-        about: the run's manifest, or what is known of it so far.
-        metrics: the run's metrics.json.
+        card: the architecture.
+        dataset: card of the training set.
+        about: the run's manifest, which need not be complete.
+        metrics: content of the run's metrics.json.
     """
     return {
         "schema": 1,
@@ -62,34 +62,35 @@ def build_card(
     }
 
 
-def verify_card(source: Path, said: dict[str, Any], model: AgeModel, card: Architecture) -> None:
-    """Whether a card that came with a model is that model's.
+def verify_card(source: Path, claimed: dict[str, Any], model: AgeModel, card: Architecture) -> None:
+    """Check that an untrusted card describes the model beside it.
 
     Args:
-        source: the card's file.
-        said: what it says.
-        model: the network that came with it.
+        source: the card's file, for messages.
+        claimed: content of the card.
+        model: the network.
         card: the architecture that the network was built from.
 
     Raises:
-        UserError: it is another model's; the message names every difference.
+        UserError: the card describes another model; the message names every difference.
     """
-    own = {"model": card.model_dump(mode="json"), "output": _output(model)}
+    actual = {"model": card.model_dump(mode="json"), "output": _output(model)}
     differences = []
     for table, keys in (("model", ("backbone", "head", "size")), ("output", ("ages", "std", "probs"))):
         for key in keys:
-            claimed = said[table].get(key)
-            if claimed != own[table][key]:
-                differences.append(f"{table}.{key} is {claimed!r} on the card and {own[table][key]!r} in the model")
-    if said["input"]["size"] != card.size:
-        differences.append(f"input.size is {said['input']['size']!r} on the card and {card.size!r} in the model")
+            value = claimed[table].get(key)
+            if value != actual[table][key]:
+                differences.append(f"{table}.{key} is {value!r} on the card and {actual[table][key]!r} in the model")
+    if claimed["input"]["size"] != card.size:
+        differences.append(f"input.size is {claimed['input']['size']!r} on the card and {card.size!r} in the model")
     if differences:
         raise UserError(f"{source}: does not fit the model beside it: {'; '.join(differences)}")
 
 
 def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
     coverage = faces.get("coverage", 1.0)
-    points = ((TEMPLATE - 0.5) / coverage + 0.5).round(4).tolist()
+    offset = faces.get("offset", 0.0)
+    points = template_positions(coverage, offset).round(4).tolist()
     eyes = " and ".join(f"({100 * x:.4g} %, {100 * y:.4g} %)" for x, y in points[:2])
     nose = f"({100 * points[2][0]:.4g} %, {100 * points[2][1]:.4g} %)"
     return {
@@ -101,29 +102,30 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "sides": list(INPUT_SIDE_RANGE),
         "size": card.size,
         "coverage": coverage,
+        **({"offset": offset} if offset else {}),
         "points": points,
         "prepared": faces.get("datasets", {}),
         "detectors": faces.get("detectors", {}),
         "text": (
             f"uint8 RGB faces (N, 3, H, W), H and W from {INPUT_SIDE_RANGE[0]} to {INPUT_SIDE_RANGE[1]}, best "
             f"{card.size} x {card.size}, framed like the "
-            f"training faces: eye centres at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
+            f"training faces: eye centers at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
             f"{BODIES * card.bodies}"
         ),
     }
 
 
 def _output(model: AgeModel) -> dict[str, Any]:
-    """The head's, tried: only a call says whether it states a standard deviation or a distribution."""
-    weight = next(model.parameters())  # the head itself may have none
+    """Call the head to find out whether it predicts a standard deviation or a distribution."""
+    weight = next(model.parameters())  # the head may have no parameters
     with torch.no_grad():
-        said = model.head.decode(model.head(torch.zeros(1, model.head.in_features, device=weight.device)))
+        estimate = model.head.decode(model.head(torch.zeros(1, model.head.in_features, device=weight.device)))
     low, high = model.head.ages
     return {
         "names": ["age", "std", "probs"],
         "ages": [low, high],
-        "std": said.std is not None,
-        "probs": said.probs is not None,
+        "std": estimate.std is not None,
+        "probs": estimate.probs is not None,
         "text": (
             "float32: age (N,) years; std (N,) years, the standard deviation that the model states, empty (0,) where it states "
             f"none; probs (N, {high - low + 1}), one probability for each whole age from {low} to {high}, empty (0, 0) where "

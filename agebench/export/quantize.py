@@ -1,4 +1,4 @@
-"""int8 for CPUs: weights and activations of the network's layers in eight bits, scales from training faces."""
+"""Quantize a network to int8 for CPUs, with scales of activations from training faces."""
 
 import tempfile
 from pathlib import Path
@@ -6,25 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from agebench.export.base import SaveFn
 from agebench.export.formats.onnx import build_onnx, onnx_writer, silence_exporter
-from agebench.export.wrapper import ExportWrapper
+from agebench.export.wrapper import ExportWrapper, SaveFn
 
-# The first of them stays float32: it sees pixels, whose range is the widest.
+# Operators of layers. The first layer stays float32: the range of its input, pixels, is the widest.
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _BATCH = 16
 
 
 def build_int8(module: ExportWrapper, calibration: np.ndarray) -> SaveFn:
-    """Quantise the network statically, per output channel (onnxruntime's QDQ form, standard operators only).
+    """Quantize the network statically, per output channel (onnxruntime's QDQ format, standard operators only).
 
-    Every operator, not the layers alone: with those, answers moved by years (docs/decisions.md).
-    What stands before and behind the network stays float32. Weights have seven bits: on CPUs
-    without VNNI the sums of eight-bit products would saturate.
+    Every operator is quantized: with the layers alone, ages changed by years (docs/decisions.md). Preprocessing and head
+    stay float32. Weights have seven bits: on CPUs without VNNI, sums of eight-bit products would saturate.
 
     Args:
-        module: in float32.
-        calibration: (m, S, S, 3) uint8 training faces; the activations' ranges are theirs.
+        module: the module, in float32.
+        calibration: (m, S, S, 3) uint8 training faces, which determine the ranges of activations.
 
     Raises:
         UserError: onnx, onnxscript or onnxruntime is not installed.
@@ -32,14 +30,14 @@ def build_int8(module: ExportWrapper, calibration: np.ndarray) -> SaveFn:
     import onnx
 
     with tempfile.TemporaryDirectory(prefix="agebench-") as name:
-        plain, quantised = Path(name) / "plain.onnx", Path(name) / "int8.onnx"
+        plain, quantized = Path(name) / "plain.onnx", Path(name) / "int8.onnx"
         build_onnx(module)(plain, {})
         with silence_exporter():
-            _quantise(plain, quantised, calibration)
-        return onnx_writer(onnx.load(quantised))
+            _quantize(plain, quantized, calibration)
+        return onnx_writer(onnx.load(quantized))
 
 
-def _quantise(plain: Path, quantised: Path, calibration: np.ndarray) -> None:
+def _quantize(plain: Path, quantized: Path, calibration: np.ndarray) -> None:
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -61,7 +59,7 @@ def _quantise(plain: Path, quantised: Path, calibration: np.ndarray) -> None:
 
     quantize_static(
         plain,
-        quantised,
+        quantized,
         Faces(),
         quant_format=QuantFormat.QDQ,
         nodes_to_exclude=_float32(onnx.load(plain)),
@@ -74,12 +72,11 @@ def _quantise(plain: Path, quantised: Path, calibration: np.ndarray) -> None:
 
 
 def _float32(model: Any) -> list[str]:
-    """Nodes that are no part of the network, and its first layer."""
+    """Return the nodes that stay float32: those outside the network, and its first layer."""
     scopes = [
         "".join(entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes"))
         for node in model.graph.node
     ]
-    inside = ["backbone" in scope for scope in scopes]
-    named = list(zip(model.graph.node, inside, strict=True))
-    first = next((node.name for node, within in named if within and node.op_type in _LAYERS), None)
-    return [node.name for node, within in named if not within or node.name == first]
+    nodes = [(node, "backbone" in scope) for node, scope in zip(model.graph.node, scopes, strict=True)]
+    first_layer = next((node.name for node, inside in nodes if inside and node.op_type in _LAYERS), None)
+    return [node.name for node, inside in nodes if not inside or node.name == first_layer]

@@ -1,4 +1,8 @@
-"""What stands in an exported file, whatever the format: resizing, normalisation, network and decoding in one module."""
+"""The module inside an exported file of any format: resizing, normalization, network and decoding."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -7,21 +11,24 @@ from torch import Tensor, nn
 from agebench.config.cards.model import Architecture
 from agebench.models.heads import AgeEstimate, Head, average_estimates
 
+# Writes a built model with this card to this path.
+SaveFn = Callable[[Path, dict[str, Any]], None]
+
 
 class ExportWrapper(nn.Module):
-    """(N, C, H, W) uint8 RGB faces -> age, standard deviation, distribution. Of a model that sees bodies C is 6, else 3.
+    """(N, C, H, W) uint8 RGB faces -> age, standard deviation, distribution; C is 6 for a model that sees bodies, else 3.
 
-    The network may compute in another type than float32; preprocessing and head stay in float32.
+    The network may compute in another type than float32; preprocessing and head use float32.
 
     Args:
-        backbone: the network, or its trace; in the type that it shall compute in.
-        head: in float32.
-        card: its input size and normalisation.
-        precision: the backbone's type.
+        backbone: the network or its trace, in the type in which it computes.
+        head: the head, in float32.
+        card: the architecture, with input size and normalization.
+        precision: type of the backbone.
         flip: whether estimates are the mean over a face and its mirror image.
     """
 
-    pixel_mean: Tensor  # ONNX names must differ from those of the answers
+    pixel_mean: Tensor  # in ONNX, names must differ from those of the outputs
     pixel_std: Tensor
 
     def __init__(
@@ -37,8 +44,16 @@ class ExportWrapper(nn.Module):
         self.register_buffer("pixel_std", _by_channel(card.std, card.channels))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Age (N,) years; std (N,) years, or (0,) where the head states none; probs (N, A), or (0, 0) likewise. float32."""
-        pixels = self.normalised(images)
+        """Estimate ages.
+
+        Args:
+            images: (N, C, H, W) uint8.
+
+        Returns:
+            float32 age (N,) in years; std (N,) in years, or (0,) if the head predicts none; probs (N, A), or (0, 0) if
+            the head predicts none.
+        """
+        pixels = self.normalized(images)
         estimate = self.decoded(pixels)
         if self.flip:
             mirrored = pixels.flip([3]).contiguous(memory_format=torch.channels_last)
@@ -49,13 +64,27 @@ class ExportWrapper(nn.Module):
         """Return the estimates for normalized images (N, C, S, S)."""
         return self.head.decode(self.head(self.backbone(pixels).float()[:, : self.features]))
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) in the backbone's type, as it was trained with; channels last, which convolutions on CPUs like."""
+    def normalized(self, images: Tensor) -> Tensor:
+        """Resize and normalize images, as in training.
+
+        Args:
+            images: (N, C, H, W) uint8.
+
+        Returns:
+            (N, C, S, S) in the backbone's type; channels last, which is faster for convolutions on CPUs.
+        """
         pixels = (self.resized(images) / 255.0 - self.pixel_mean) / self.pixel_std
         return pixels.to(self.precision).contiguous(memory_format=torch.channels_last)
 
     def resized(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) float32, 0 to 255. TorchScript can branch: it checks sides, and leaves those of S x S alone."""
+        """Resize images; TorchScript, which can branch, checks the sides and skips images of S x S.
+
+        Args:
+            images: (N, C, H, W) uint8.
+
+        Returns:
+            (N, C, S, S) float32, 0 to 255.
+        """
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             _check(images, self.channels)
             if images.size(2) == self.size and images.size(3) == self.size:

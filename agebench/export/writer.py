@@ -1,4 +1,4 @@
-"""One trained model as one file, which is kept only if it says what the model says."""
+"""Write a trained model as a file, which is kept only if its estimates agree with the model's."""
 
 import copy
 from collections.abc import Callable
@@ -12,44 +12,44 @@ from torch import Tensor
 
 from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError
-from agebench.export.accuracy_check import AccuracyCheckFailed
-from agebench.export.base import INPUT_SIDE_RANGE, ExportedFile, SaveFn
-from agebench.export.loading import open_exported
-from agebench.export.wrapper import ExportWrapper
+from agebench.estimators.exported.base import INPUT_SIDE_RANGE, ExportedFile
+from agebench.estimators.exported.loading import open_exported
+from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison
+from agebench.export.wrapper import ExportWrapper, SaveFn
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
 from agebench.utils.io import atomic_write
 
-# Years. float32 convolutions may be fused and ordered differently; anything above is a wrong export.
+# Largest allowed difference in years. float32 convolutions may be fused and ordered differently.
 TOLERANCE = 0.01
 
 SUFFIXES = {"torchscript": ".ts", "onnx": ".onnx", "pt2": ".pt2"}
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
-# What cannot be had, and why.
+# Combinations that cannot be exported -> the reason.
 UNSUPPORTED = {
     ("onnx", "bf16"): "onnxruntime has no convolutions in bf16 on CPUs",
-    ("torchscript", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
-    ("pt2", "int8"): "PyTorch's own quantisation is no longer part of it; int8 is written as onnx",
+    ("torchscript", "int8"): "PyTorch's own quantization is no longer part of it; int8 is written as onnx",
+    ("pt2", "int8"): "PyTorch's own quantization is no longer part of it; int8 is written as onnx",
 }
-# Faces that are also checked at another size than the network's.
+# Number of faces that are also checked at another size than the network's.
 _RESIZED = 8
 
 
 @dataclass(frozen=True)
 class ExportVariant:
-    """One file of a model: its format, and what its network computes in."""
+    """One file of a model: its format and the precision of its network."""
 
     kind: str
     precision: str = "fp32"
 
     @property
     def file(self) -> str:
-        """`model.ts`, `model.int8.onnx`."""
+        """Return the name of the file, e.g. `model.ts` or `model.int8.onnx`."""
         return f"model{'' if self.precision == 'fp32' else '.' + self.precision}{SUFFIXES[self.kind]}"
 
 
-# What is found out about a file before it is kept: entries for its card. Raises to have it thrown away.
-AccuracyCheck = Callable[[ExportedFile], dict[str, Any]]
+# Checks a file before it is kept and returns its comparisons by test set for the card; raises to reject it.
+AccuracyCheck = Callable[[ExportedFile], dict[str, AccuracyComparison]]
 
 
 def write_export(
@@ -63,20 +63,23 @@ def write_export(
     calibration: np.ndarray | None = None,
     judge: AccuracyCheck = lambda file: {},
 ) -> dict[str, Any]:
-    """Write `path`, compared with the model itself; returns the card that stands in it.
+    """Write a file and compare it with the model; a rejected file is not kept.
 
     Args:
-        model: trained; it is not changed.
-        architecture: of the model.
-        card: see `make_card`.
+        model: the trained model; it is not changed.
+        architecture: the model's architecture.
+        card: the card, see `agebench.export.card.build_card`.
         path: the file.
         examples: (n, S, S, 3) uint8 real faces to compare on. float32 files must agree with the model to `TOLERANCE`.
         variant: format and precision.
-        calibration: (m, S, S, 3) uint8 training faces, for int8.
-        judge: a further look at the file.
+        calibration: (m, S, S, 3) uint8 training faces; required for int8.
+        judge: a further check of the file.
+
+    Returns:
+        The card inside the file.
 
     Raises:
-        AgebenchError: the file says something else than the model, or `judge` does not like it; it is not kept.
+        AgebenchError: the file's estimates differ from the model's, or `judge` rejects it.
     """
     plain = copy.deepcopy(model).cpu().float().eval()
     backbone = copy.deepcopy(plain.backbone).to(TYPES[variant.precision]).to(memory_format=torch.channels_last)
@@ -87,7 +90,8 @@ def write_export(
         save(temporary, card)
         file = open_exported(temporary, trusted=True)
         card |= {"checked": compare(plain, architecture, examples, file, exact=variant.precision == "fp32")}
-        card |= judge(file)
+        if accuracy := judge(file):
+            card |= {"accuracy": {name: comparison.to_json() for name, comparison in accuracy.items()}}
         save(temporary, card)
     return card
 
@@ -95,7 +99,7 @@ def write_export(
 def _build(
     module: ExportWrapper, variant: ExportVariant, examples: np.ndarray, calibration: np.ndarray | None
 ) -> SaveFn:
-    """Imported when wanted: a run writes TorchScript alone, and the other exporters take seconds to import."""
+    """Build the file's content; exporters are imported when needed, because most of them take seconds to import."""
     if variant.precision == "int8":
         from agebench.export.quantize import build_int8
 
@@ -117,11 +121,21 @@ def _build(
 def compare(
     model: AgeModel, architecture: Architecture, examples: np.ndarray, file: ExportedFile, *, exact: bool
 ) -> dict[str, Any]:
-    """The largest differences of the ages, years: on faces of the network's size, and on some that the file must resize.
+    """Compare a file's ages with the model's, on faces of the network's size and on some that the file must resize.
+
+    Args:
+        model: the trained model, on the CPU.
+        architecture: the model's architecture.
+        examples: (n, S, S, 3) uint8 faces.
+        file: the opened file.
+        exact: whether differences above `TOLERANCE` are an error.
+
+    Returns:
+        The number of faces, and the largest differences in years.
 
     Raises:
-        Refused: an age that is no number, where less than `exact` is asked.
-        AgebenchError: if `exact`, likewise, or more than `TOLERANCE`.
+        AccuracyCheckFailed: an age is not finite, and `exact` is false.
+        AgebenchError: `exact` is true, and an age is not finite or differs by more than `TOLERANCE`.
     """
     larger = (
         examples[:_RESIZED].repeat(2, axis=1).repeat(2, axis=2)[:, : INPUT_SIDE_RANGE[1], : INPUT_SIDE_RANGE[1] - 1]
@@ -130,20 +144,20 @@ def compare(
     with torch.inference_mode():
         expected = model.predict(normalize(torch.from_numpy(examples), architecture.mean, architecture.std)).age
         resized = module(_planar(larger))[0]
-    found = {
+    differences = {
         "faces": len(examples),
         "max_difference_years": _largest(file.estimate(examples).age - expected.numpy()),
         "max_difference_resized_years": _largest(file.estimate(larger).age - resized.numpy()),
     }
-    worst = max(found["max_difference_years"], found["max_difference_resized_years"])
+    worst = max(differences["max_difference_years"], differences["max_difference_resized_years"])
     if not np.isfinite(worst):
-        raise (AgebenchError if exact else AccuracyCheckFailed)("ages come out of it that are no numbers")
+        raise (AgebenchError if exact else AccuracyCheckFailed)("it returns ages that are no numbers")
     if exact and worst > TOLERANCE:
         raise AgebenchError(
             f"the exported model differs from the trained one by up to {worst:.3g} years on {len(examples)} faces "
-            f"(allowed: {TOLERANCE}); the checkpoint in the run folder is right, the export was not kept"
+            f"(allowed: {TOLERANCE}); the checkpoint in the run folder is valid, the export was not kept"
         )
-    return found
+    return differences
 
 
 def _largest(differences: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The work of `agebench predict`: all parts of the input to rows, and to pictures where they are asked for."""
+"""Predict ages for images and videos in bulk: rows, and annotated copies on request."""
 
 import os
 import time
@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from agebench.errors import ImageRejectedError
-from agebench.inference.annotate import annotate, save_picture
-from agebench.inference.face_extraction import AlignMode, open_picture
+from agebench.inference.annotate import annotate, save_image
+from agebench.inference.face_extraction import AlignMode, load_image
 from agebench.inference.input_sources import InputItem, camera_number
 from agebench.inference.predictor import DEFAULT_COVERAGE, ImageResult, Predictor
 from agebench.inference.video import Frame, VideoWriter, open_video
@@ -24,14 +24,18 @@ from agebench.utils.progress import progress
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How the work is done.
+    """Options of `predict_all`.
 
     Attributes:
-        faces, level, detector, search, workers: as `Predictor.stream` takes them.
-        challenge: the challenge age of a gate; None: no gate.
-        draw: the folder of pictures, where nothing is replaced that stands there; None: no pictures.
-        frames: of each video, the first ones only; None: all.
-        every: of each video, faces are looked for in every so many frames, and taken to stay there between.
+        faces: `detect` or `none`, see `Predictor.stream`.
+        level: level of the intervals; None: no intervals.
+        detector: name of a detector; empty: the model's.
+        search: longest side at which faces are searched, pixels; 0: as the images are.
+        workers: number of processes; None: one per core.
+        challenge: challenge age of a gate, years; None: no gate.
+        draw: folder for annotated images, where no file is replaced; None: none are drawn.
+        frames: number of frames of each video; None: all.
+        every: faces are searched in every so many frames of a video; in between, their positions are kept.
     """
 
     faces: AlignMode = "detect"
@@ -44,8 +48,14 @@ class PredictOptions:
     frames: int | None = None
     every: int = 1
 
-    def seen(self, predictor: Predictor, images: Iterable[Any], *, every: int = 1) -> Iterator[ImageResult]:
-        """The images, asked about."""
+    def stream(self, predictor: Predictor, images: Iterable[Any], *, every: int = 1) -> Iterator[ImageResult]:
+        """Predict images with these options.
+
+        Args:
+            predictor: the model.
+            images: the images.
+            every: see `Predictor.stream`.
+        """
         return predictor.stream(
             images,
             faces=self.faces,
@@ -59,15 +69,15 @@ class PredictOptions:
 
 @dataclass
 class VideoTiming:
-    """Where the time of one video went.
+    """Timing of one video.
 
     Attributes:
-        name: the video's.
-        frames: how many were done.
-        damaged: pieces of it that could not be decoded.
-        first: when the first frame's answer came, on the clock of `time.perf_counter`.
-        wall: seconds from the first frame's answer to the last one's, so that starting processes does not count.
-        seconds: stage -> seconds of processor time in all: decode, detect, align, estimate, draw.
+        name: path of the video.
+        frames: number of frames that are finished.
+        damaged: number of packets that could not be decoded.
+        first: `time.perf_counter` when the first frame was finished.
+        wall: seconds from the first finished frame to the last one, without the start of processes.
+        seconds: stage -> total processor time in seconds: decode, detect, align, estimate, draw.
     """
 
     name: str
@@ -79,141 +89,166 @@ class VideoTiming:
 
     @property
     def rate(self) -> float:
-        """Frames a second, from end to end."""
+        """Return the frames per second, from end to end."""
         return (self.frames - 1) / self.wall if self.wall > 0 else float("nan")
 
     def tick(self) -> None:
-        """A frame is done."""
+        """Count a finished frame."""
         now = time.perf_counter()
         self.first = self.first or now
         self.frames, self.wall = self.frames + 1, now - self.first
 
     def add(self, seconds: dict[str, float]) -> None:
-        """One frame's stages more."""
-        for stage, spent in seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        """Add the stages of one frame.
+
+        Args:
+            seconds: stage -> processor time in seconds.
+        """
+        for stage, duration in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + duration
 
 
 @dataclass
 class PredictSummary:
-    """What was done.
+    """Counts over all inputs.
 
     Attributes:
-        pictures: images and frames.
-        faces: faces with an age.
-        without: pictures without one.
-        reason: why, of the first of these.
-        videos: where the time of each went.
+        images: number of images and frames.
+        faces: number of faces with an age.
+        without: number of images without an age.
+        reason: the first such image, with the reason.
+        videos: timing of each video.
     """
 
-    pictures: int = 0
+    images: int = 0
     faces: int = 0
     without: int = 0
     reason: str = ""
     videos: list[VideoTiming] = field(default_factory=list)
 
-    def add(self, seen: ImageResult, name: str) -> None:
-        """One picture more."""
-        self.pictures += 1
-        error = seen.faces[0].error
-        self.faces += 0 if error else len(seen.faces)
+    def add(self, result: ImageResult, name: str) -> None:
+        """Count one image.
+
+        Args:
+            result: the predictions for it.
+            name: its name, for messages.
+        """
+        self.images += 1
+        error = result.faces[0].error
+        self.faces += 0 if error else len(result.faces)
         self.without += bool(error)
         self.reason = self.reason or (f"{printable_path(name)}: {error}" if error else "")
 
 
-def predict_all(predictor: Predictor, parts: Iterable[InputItem], job: PredictOptions, write: Write) -> PredictSummary:
-    """All parts in order; `write` gets the rows of each picture when they are known.
+def predict_all(
+    predictor: Predictor, inputs: Iterable[InputItem], options: PredictOptions, write: Write
+) -> PredictSummary:
+    """Process all inputs in order.
+
+    Args:
+        predictor: the model.
+        inputs: images and videos.
+        options: options of prediction and drawing.
+        write: called with each image's rows as soon as they are available.
 
     Raises:
-        AgebenchError: a video cannot be opened, the detector fails, a picture cannot be written.
+        AgebenchError: a video cannot be opened, the detector fails, an image cannot be written.
     """
-    tally, names = PredictSummary(), _Names()
-    for part in parts:
-        if part.kind == "video":
-            for path in part.paths:
-                _video(predictor, path, job, write, tally, names)
+    summary, names = PredictSummary(), _FreeNames()
+    for item in inputs:
+        if item.kind == "video":
+            for path in item.paths:
+                _video(predictor, path, options, write, summary, names)
         else:
-            _images(predictor, part, job, write, tally, names)
-    return tally
+            _images(predictor, item, options, write, summary, names)
+    return summary
 
 
-class _Names:
-    """Names for drawn pictures that nothing has yet, be it a photograph, an earlier call's picture or this one's."""
+class _FreeNames:
+    """File names for annotated images that do not exist yet."""
 
     def __init__(self) -> None:
         self._next: dict[str, int] = {}
 
     def free(self, folder: Path, name: str, suffix: str) -> Path:
-        """`folder/<name's stem><suffix>`, or the first of -2, -3, … where such a file stands there; write it before the next."""
-        stem = Path(name).stem or "picture"
+        """Return `folder/<stem of name><suffix>`, or the first of -2, -3, … that does not exist; write it before the next call."""
+        stem = Path(name).stem or "image"
         number = self._next.get(stem + suffix, 1)
         while os.path.lexists(path := folder / f"{stem}{f'-{number}' * (number > 1)}{suffix}"):
             number += 1
-        self._next[stem + suffix] = number  # of 100,000 equal names, none is tried twice
+        self._next[stem + suffix] = number  # with 100,000 equal names, no number is tried twice
         return path
 
 
 def _images(
-    predictor: Predictor, part: InputItem, job: PredictOptions, write: Write, tally: PredictSummary, names: _Names
+    predictor: Predictor,
+    item: InputItem,
+    options: PredictOptions,
+    write: Write,
+    summary: PredictSummary,
+    names: _FreeNames,
 ) -> None:
-    found = job.seen(predictor, part.paths)
-    for seen in progress(found, total=part.count, label="ages", unit="img"):
-        name = seen.faces[0].input
-        tally.add(seen, name)
-        write([to_row(face, job.challenge) for face in seen.faces])
-        if job.draw is not None:
-            # Read again: only now it is known what to draw, and keeping all pictures until then would fill memory.
+    results = options.stream(predictor, item.paths)
+    for result in progress(results, total=item.count, label="ages", unit="img"):
+        name = result.faces[0].input
+        summary.add(result, name)
+        write([to_row(face, options.challenge) for face in result.faces])
+        if options.draw is not None:
+            # The image is read again, because keeping all images until their predictions arrive would fill memory.
             with suppress(ImageRejectedError, OSError):
-                picture = open_picture(name)
-                with atomic_write(names.free(job.draw, name, ".jpg")) as file:
-                    save_picture(annotate(picture, seen.faces, job.challenge), file)
+                image = load_image(name)
+                with atomic_write(names.free(options.draw, name, ".jpg")) as file:
+                    save_image(annotate(image, result.faces, options.challenge), file)
 
 
 def _video(
-    predictor: Predictor, name: str, job: PredictOptions, write: Write, tally: PredictSummary, names: _Names
+    predictor: Predictor, name: str, options: PredictOptions, write: Write, summary: PredictSummary, names: _FreeNames
 ) -> None:
-    """One video or camera; Ctrl-C is how a camera ends."""
+    """Process one video or camera; a camera ends at Ctrl-C."""
     with ExitStack() as stack:
         video = stack.enter_context(open_video(name))
-        bar = stack.enter_context(progress(total=_least(video.count, job.frames), label=name, unit="frame"))
-        film = None
-        if job.draw is not None:
-            file = stack.enter_context(atomic_write(names.free(job.draw, name.replace(":", "-"), ".mp4")))
-            film = VideoWriter(file, video.rate)
-            stack.callback(film.close)
+        bar = stack.enter_context(progress(total=_min_known(video.count, options.frames), label=name, unit="frame"))
+        writer = None
+        if options.draw is not None:
+            file = stack.enter_context(atomic_write(names.free(options.draw, name.replace(":", "-"), ".mp4")))
+            writer = VideoWriter(file, video.rate)
+            stack.callback(writer.close)
         timing = VideoTiming(name)
-        tally.videos.append(timing)
-        waiting: deque[Frame] = deque()
-        frames = _noted(video.frames(job.frames), waiting, timing)
+        summary.videos.append(timing)
+        pending: deque[Frame] = deque()
+        frames = _collect_frames(video.frames(options.frames), pending, timing)
         with suppress(*[KeyboardInterrupt] if camera_number(name) is not None else []):
-            for seen in job.seen(predictor, frames, every=job.every):
-                frame = waiting.popleft()
-                tally.add(seen, f"{name}, frame {frame.number}")
+            for result in options.stream(predictor, frames, every=options.every):
+                frame = pending.popleft()
+                summary.add(result, f"{name}, frame {frame.number}")
                 write(
-                    [to_row(face._replace(input=name), job.challenge, frame.number, frame.time) for face in seen.faces]
+                    [
+                        to_row(face._replace(input=name), options.challenge, frame.number, frame.time)
+                        for face in result.faces
+                    ]
                 )
                 start = time.process_time()
-                if film is not None:
-                    film.write(annotate(Image.fromarray(frame.pixels), seen.faces, job.challenge))
+                if writer is not None:
+                    writer.write(annotate(Image.fromarray(frame.pixels), result.faces, options.challenge))
                     timing.add({"draw": time.process_time() - start})
-                timing.add({stage: spent for stage, spent in seen.seconds.items() if stage != "decode"})
+                timing.add({stage: duration for stage, duration in result.seconds.items() if stage != "decode"})
                 timing.tick()
                 bar.update()
         timing.damaged = video.damaged
 
 
-def _noted(frames: Iterator[Frame], waiting: "deque[Frame]", timing: VideoTiming) -> Iterator[Any]:
-    """The frames' pixels; the frames themselves are put aside, to be taken when the answers come."""
+def _collect_frames(frames: Iterator[Frame], pending: "deque[Frame]", timing: VideoTiming) -> Iterator[Any]:
+    """Yield the pixels of frames, and append the frames to `pending`."""
     while True:
         start = time.process_time()
         frame = next(frames, None)
         timing.add({"decode": time.process_time() - start})
         if frame is None:
             return
-        waiting.append(frame)
+        pending.append(frame)
         yield frame.pixels
 
 
-def _least(*counts: int | None) -> int | None:
+def _min_known(*counts: int | None) -> int | None:
     known = [count for count in counts if count is not None]
     return min(known) if known else None

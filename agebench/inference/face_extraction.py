@@ -1,4 +1,4 @@
-"""From a picture, wherever it comes from, to the faces in it on the template."""
+"""Extract aligned faces from images of any source."""
 
 import time
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from agebench.errors import ImageRejectedError, RejectReason, UserError
 AlignMode = Literal["detect", "none"]
 Box = tuple[float, float, float, float]
 
-# A photograph is smaller; what is larger is not read into memory to find that out.
+# Larger files are refused before they are read; photographs are smaller.
 MAX_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
 class ExtractedFaces:
-    """What is in one picture.
+    """The faces of one image.
 
     Attributes:
-        faces: (n, S, S, 3) uint8, the largest face first.
-        boxes: of each face, pixels of the picture, upright; None where it was not looked for.
-        error: why there is no face; else "".
+        faces: (n, S, S, 3) uint8 RGB, the largest face first.
+        boxes: box of each face in pixels of the upright image; None if faces were not searched.
+        error: the reason for missing faces; else empty.
         seconds: stage -> processor time.
     """
 
@@ -43,10 +43,10 @@ class FaceExtractor:
     """Finds and aligns faces as in training; can be pickled.
 
     Attributes:
-        spec: mode `detect` (every face that the detector finds) or `none` (the picture is framed already: one face).
-        search: pictures with a longer side than this are reduced to it before faces are looked for; 0: as they are.
-        every: of one call's pictures, which are then frames in a row, only each `every`-th is searched; the faces of those
-            between are taken to be where they were.
+        spec: mode `detect` (every face that the detector finds) or `none` (the image is one framed face).
+        search: images with a longer side are reduced to this many pixels before faces are searched; 0: as they are.
+        every: the images of one call are successive frames, of which every so many are searched; in between, the faces'
+            positions are kept.
     """
 
     spec: AlignmentSpec
@@ -54,11 +54,13 @@ class FaceExtractor:
     every: int = 1
 
     def __call__(self, images: Sequence[Any]) -> list[ExtractedFaces]:
-        """The faces of each image; what cannot be used has a reason instead.
+        """Extract the faces of each image; an unusable image has a reason instead.
+
+        Args:
+            images: paths, bytes, PIL images or arrays, see `load_image`.
 
         Raises:
             AgebenchError: the detector is missing or fails.
-            UserError: something that is no image at all, but a number, or an array of another shape or type.
         """
         detect = self.spec.mode == "detect"
         search = _Search(self.spec.detector, self.search, self.every) if detect else None
@@ -68,67 +70,67 @@ class FaceExtractor:
         clock = _Clock()
         boxes: list[Box | None]
         try:
-            image = open_picture(source)
+            image = load_image(source)
             clock.lap("decode")
             if search is None:
                 faces, boxes = [align_or_crop(image, self.spec)], [None]
             else:
-                found = search(image)
+                detections = search(image)
                 clock.lap("detect")
-                if not found:
+                if not detections:
                     raise ImageRejectedError("no face found", RejectReason.NO_FACE)
-                faces = [align_face(image, self.spec, face.landmarks) for face in found]
-                boxes = [face.box for face in found]
+                faces = [align_face(image, self.spec, face.landmarks) for face in detections]
+                boxes = [face.box for face in detections]
             clock.lap("align")
-        except ImageRejectedError as refusal:
-            return ExtractedFaces(self._none(), error=str(refusal), seconds=clock.seconds)
+        except ImageRejectedError as rejection:
+            return ExtractedFaces(self._no_faces(), error=str(rejection), seconds=clock.seconds)
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
-            return ExtractedFaces(self._none(), error=reason, seconds=clock.seconds)
+            return ExtractedFaces(self._no_faces(), error=reason, seconds=clock.seconds)
         return ExtractedFaces(np.stack(faces), boxes, seconds=clock.seconds)
 
-    def _none(self) -> np.ndarray:
+    def _no_faces(self) -> np.ndarray:
         return np.zeros((0, self.spec.size, self.spec.size, 3), np.uint8)
 
 
 class _Search:
-    """The faces of one picture after another; see `Finder`."""
+    """Detects faces in successive images; see `FaceExtractor`."""
 
     def __init__(self, detector: str, side: int, every: int) -> None:
         self._name, self._side, self._every = detector, side, every
         self._detector = open_detector(detector)
-        self._asked = 0
+        self._n_images = 0
         self._last: tuple[tuple[int, int], list[Detection]] = ((0, 0), [])
 
     def __call__(self, image: Image.Image) -> list[Detection]:
-        """The largest first."""
-        if self._asked % self._every == 0 or image.size != self._last[0]:
-            self._last = (image.size, self._look(image))
-        self._asked += 1
+        """Return the detections in an image, the largest first."""
+        if self._n_images % self._every == 0 or image.size != self._last[0]:
+            self._last = (image.size, self._detect(image))
+        self._n_images += 1
         return self._last[1]
 
-    def _look(self, image: Image.Image) -> list[Detection]:
-        shrink = max(image.size) / self._side if self._side else 1.0
-        if shrink <= 1:
+    def _detect(self, image: Image.Image) -> list[Detection]:
+        factor = max(image.size) / self._side if self._side else 1.0
+        if factor <= 1:
             return detect_faces(self._detector, image, name=self._name)
-        size = (max(1, round(image.width / shrink)), max(1, round(image.height / shrink)))
-        smaller = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+        size = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
+        reduced = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
         scale = np.array(image.size) / size
         return [
             replace(face, box=tuple(np.tile(scale, 2) * face.box), landmarks=face.landmarks * scale)
-            for face in detect_faces(self._detector, smaller, name=self._name)
+            for face in detect_faces(self._detector, reduced, name=self._name)
         ]
 
 
-def open_picture(source: Any) -> Image.Image:
-    """The upright RGB picture: of a path, of a file's bytes, of a PIL image, or of an array.
+def load_image(source: Any) -> Image.Image:
+    """Open an image as upright RGB.
 
-    An array is (H, W, 3) RGB or (H, W) grey, uint8.
+    Args:
+        source: a path, bytes of an image file, a PIL image, or a (H, W, 3) RGB or (H, W) gray uint8 array.
 
     Raises:
-        ImageRejectedError: not an image, damaged, or too large.
+        ImageRejectedError: it is not an image, damaged, or too large.
         OSError: the file cannot be read.
-        UserError: it is none of these.
     """
     if isinstance(source, str | Path):
         if "\0" in str(source):
@@ -147,7 +149,7 @@ def open_picture(source: Any) -> Image.Image:
         return open_image(source)
     if isinstance(source, Image.Image):
         try:
-            return upright(source)  # opened lazily, it is read only now, and its damage found
+            return upright(source)  # a lazily opened image is decoded only now
         except (ImageRejectedError, OSError):
             raise
         except Exception as error:
@@ -155,18 +157,22 @@ def open_picture(source: Any) -> Image.Image:
     return Image.fromarray(source).convert("RGB")
 
 
-def check_picture(source: Any, position: int) -> None:
-    """Whether `source` is a kind of thing that can be a picture.
+def check_image(source: Any, position: int) -> None:
+    """Check that an item can be an image.
+
+    Args:
+        source: the item.
+        position: its position in the input, for messages.
 
     Raises:
-        UserError: it is not; the message says which of the images, and what would be right.
+        UserError: it has another type or shape.
     """
     if isinstance(source, np.ndarray):
-        grey, colour = source.ndim == 2, source.ndim == 3 and source.shape[2:] == (3,)
-        if source.dtype != np.uint8 or not (grey or colour) or not source.size:
+        is_gray, is_rgb = source.ndim == 2, source.ndim == 3 and source.shape[2:] == (3,)
+        if source.dtype != np.uint8 or not (is_gray or is_rgb) or not source.size:
             raise UserError(
                 f"image {position}: an array of shape {source.shape} and type {source.dtype}; it must be (H, W, 3) RGB or "
-                "(H, W) grey, uint8"
+                "(H, W) gray, uint8"
             )
     elif not isinstance(source, str | Path | bytes | Image.Image):
         raise UserError(
@@ -175,13 +181,17 @@ def check_picture(source: Any, position: int) -> None:
 
 
 class _Clock:
-    """Processor time by stage: on a busy machine the time on the wall would say more of what else it does."""
+    """Processor time by stage; wall-clock time would depend on the machine's other load."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.thread_time()
 
     def lap(self, stage: str) -> None:
-        """What went by since the last lap belongs to `stage`."""
+        """Assign the time since the last call to a stage.
+
+        Args:
+            stage: name of the stage.
+        """
         now = time.thread_time()
         self.seconds[stage], self._last = now - self._last, now

@@ -1,4 +1,4 @@
-"""What stands beside the answers, in words: what their intervals and decisions are worth, and where the time went."""
+"""Messages of `agebench predict`: validity of intervals and gates, counts, and timings."""
 
 from typing import Any
 
@@ -10,45 +10,65 @@ STAGES = ("decode", "detect", "align", "estimate", "draw")
 
 
 def format_interval(interval: dict[str, Any]) -> str:
-    """How wide, calibrated on whom, and how it held."""
-    reach = f"{interval['radius']:.2f} " + ("of the model's own standard deviations" if interval["scaled"] else "years")
-    held = "; ".join(
-        f"{format_ci(found, digits=1, percent=True)} of {format_count(found['n'])} in {name}"
-        for name, found in interval["coverage"].items()
+    """Describe an interval: width, calibration set, and coverage on the test sets.
+
+    Args:
+        interval: see `agebench.metrics.guarantees.conformal_interval`.
+    """
+    width = f"{interval['radius']:.2f} " + ("of the model's own standard deviations" if interval["scaled"] else "years")
+    coverage = "; ".join(
+        f"{format_ci(share, digits=1, percent=True)} of {format_count(share['n'])} in {name}"
+        for name, share in interval["coverage"].items()
     )
     return (
-        f"interval: estimate ± {reach}, to hold {100 * interval['level']:g} % of true ages among faces like those of "
-        f"{interval['calibrated_on']}, {calibrated_from(interval)}; among other faces it need not. Measured: {held}"
+        f"interval: estimate ± {width}, to hold {100 * interval['level']:g} % of true ages among faces like those of "
+        f"{interval['calibrated_on']}, {calibrated_from(interval)}; among other faces it need not. Measured: {coverage}"
     )
 
 
 def format_gate(gate: dict[str, Any]) -> str:
-    """The rule, and how it errs on each test set."""
-    said = []
-    for name, found in gate["tests"].items():
-        if found is None:
-            said.append(f"{name}: not measured, nobody in it is on one side of {gate['threshold']}")
+    """Describe a gate: the rule, and its error rates on each test set.
+
+    Args:
+        gate: see `agebench.metrics.guarantees.gate_error_rates`.
+    """
+    measurements = []
+    for name, rates in gate["tests"].items():
+        if rates is None:
+            measurements.append(f"{name}: not measured, no person is on one side of {gate['threshold']}")
             continue
-        passed, stopped = (format_ci(found[key], digits=1, percent=True) for key in ("fpr", "fnr"))
-        said.append(
-            f"{name}: {passed} of {format_count(found['n_under'])} faces below {gate['threshold']} pass as over, {stopped} of "
-            f"{format_count(found['n_over'])} others do not"
+        passed, stopped = (format_ci(rates[key], digits=1, percent=True) for key in ("fpr", "fnr"))
+        measurements.append(
+            f"{name}: {passed} of {format_count(rates['n_under'])} faces below {gate['threshold']} pass as over, {stopped} of "
+            f"{format_count(rates['n_over'])} others do not"
         )
     rule = f"gate: 'over' {gate['threshold']} only where the estimate is {gate['challenge']:g} or more, else 'check'"
-    return f"{rule}. Measured: {'; '.join(said)}"
+    return f"{rule}. Measured: {'; '.join(measurements)}"
 
 
-def format_summary(tally: PredictSummary) -> str:
-    """How many, and how many not."""
-    said = f"{format_count(tally.faces)} faces in {format_count(tally.pictures)} pictures"
-    return said + (f"; {format_count(tally.without)} without an age, the first {tally.reason}" if tally.without else "")
+def format_summary(summary: PredictSummary) -> str:
+    """Describe how many images have ages.
+
+    Args:
+        summary: the counts.
+    """
+    text = f"{format_count(summary.faces)} faces in {format_count(summary.images)} images"
+    return text + (
+        f"; {format_count(summary.without)} without an age, the first {summary.reason}" if summary.without else ""
+    )
 
 
 def format_timing(timing: VideoTiming) -> str:
-    """Frames a second from end to end, and milliseconds of processor time in each stage."""
-    each = {stage: 1000 * timing.seconds[stage] / max(1, timing.frames) for stage in STAGES if stage in timing.seconds}
-    work = ", ".join(f"{stage} {taken:.1f}" for stage, taken in each.items())
+    """Describe a video's timing: frames per second from end to end, and milliseconds of processor time per stage.
+
+    Args:
+        timing: the timing.
+    """
+    stages = {
+        stage: 1000 * timing.seconds[stage] / max(1, timing.frames) for stage in STAGES if stage in timing.seconds
+    }
+    work = ", ".join(f"{stage} {milliseconds:.1f}" for stage, milliseconds in stages.items())
     speed = f"{timing.rate:.1f} frames/s from end to end" if timing.frames > 1 else "one frame"
-    spent = f"milliseconds of processor time a frame: {work}; in all {sum(each.values()):.1f}"
+    durations = f"milliseconds of processor time a frame: {work}; in all {sum(stages.values()):.1f}"
     damaged = f"; {timing.damaged} damaged pieces passed over" if timing.damaged else ""
-    return f"{timing.name}: {timing.frames:,} frames, {speed} ({spent}){damaged}"
+    return f"{timing.name}: {timing.frames:,} frames, {speed} ({durations}){damaged}"

@@ -1,4 +1,4 @@
-"""What `agebench predict` was given: images, folders, globs, videos, cameras, or paths on standard input."""
+"""Expand the inputs of `agebench predict`: images, folders, globs, videos, cameras, paths on standard input."""
 
 import glob
 import os
@@ -20,12 +20,12 @@ _CAMERA = re.compile(r"camera:(\d+)")
 
 @dataclass(frozen=True)
 class InputItem:
-    """A stretch of the input: some images, or one video or camera.
+    """Successive images of the input, or one video or camera.
 
     Attributes:
-        kind: which.
-        paths: of the images, or the one video's; `camera:0` for a camera.
-        count: how many paths there are; None where that is not known before they are read.
+        kind: `images` or `video`.
+        paths: paths of the images, or of the one video; `camera:0` for a camera.
+        count: number of paths; None if it is not known before they are read.
     """
 
     kind: Literal["images", "video"]
@@ -34,81 +34,89 @@ class InputItem:
 
 
 def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]:
-    """The parts of the input, in the order in which they were named. Folders are searched in alphabetical order, to the bottom.
+    """Expand inputs in their order. Folders are searched recursively, in alphabetical order.
 
     Args:
         words: paths, globs, `camera:N`, or `-` for `lines`.
-        lines: one path each, read as they are asked for.
+        lines: lines with one path each, read lazily.
 
     Raises:
-        UserError: something is not there, a folder holds no image, a glob fits nothing.
+        UserError: a path does not exist, a folder holds no image, or no file matches a glob.
     """
-    parts: list[InputItem] = []
-    named: list[str] = []
+    items: list[InputItem] = []
+    image_paths: list[str] = []
 
     def close() -> None:
-        if named:
-            parts.append(InputItem("images", tuple(named), len(named)))
-            named.clear()
+        if image_paths:
+            items.append(InputItem("images", tuple(image_paths), len(image_paths)))
+            image_paths.clear()
 
     for word in words:
         if word == STDIN:
             close()
-            parts.append(InputItem("images", _listed(lines), None))
+            items.append(InputItem("images", _paths_of(lines), None))
             continue
-        for path in _found(word):
+        for path in _expand(word):
             if is_video(path):
                 close()
-                parts.append(InputItem("video", (path,), 1))
+                items.append(InputItem("video", (path,), 1))
             else:
-                named.append(path)
+                image_paths.append(path)
     close()
-    return parts
+    return items
 
 
 def is_video(path: str) -> bool:
-    """Whether this names a video or a camera: by its ending, nothing is opened."""
+    """Return whether a path is a video or a camera, by its suffix.
+
+    Args:
+        path: a path, or `camera:N`.
+    """
     return camera_number(path) is not None or Path(path).suffix.lower() in VIDEOS
 
 
 def camera_number(word: str) -> int | None:
-    """N of `camera:N`, else None."""
+    """Return N of `camera:N`, else None.
+
+    Args:
+        word: an input.
+    """
     match = _CAMERA.fullmatch(word)
     return int(match[1]) if match else None
 
 
-def _found(word: str) -> list[str]:
+def _expand(word: str) -> list[str]:
     if camera_number(word) is not None:
         return [word]
     if os.path.isdir(word):
-        inside = list(_images_in(word))
-        if not inside:
+        images = list(_images_in(word))
+        if not images:
             raise UserError(f"{word}: this folder holds no image, nor do those in it ({', '.join(sorted(IMAGES))})")
-        return inside
+        return images
     if os.path.exists(word):
         return [word]
     if glob.has_magic(word):
-        fitting = sorted(path for path in glob.iglob(word, recursive=True) if os.path.isfile(path))
-        if not fitting:
-            raise UserError(f"{word}: no file fits this pattern")
-        return fitting
+        matches = sorted(path for path in glob.iglob(word, recursive=True) if os.path.isfile(path))
+        if not matches:
+            raise UserError(f"{word}: no file matches this pattern")
+        return matches
     hint = "; a camera is written camera:0, camera:1, …" if word.startswith("camera") else ""
     raise UserError(f"{word}: no such file or folder{hint}")
 
 
 def _images_in(folder: str) -> Iterator[str]:
-    for place, inside, files in os.walk(folder):
-        inside.sort()
+    for directory, subdirectories, files in os.walk(folder):
+        subdirectories.sort()
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
-                yield os.path.join(place, name)
+                yield os.path.join(directory, name)
 
 
-def _listed(lines: Iterable[str]) -> Iterator[str]:
-    some = False
+def _paths_of(lines: Iterable[str]) -> Iterator[str]:
+    is_empty = True
     for line in lines:
         if path := line.rstrip("\r\n"):
-            some = True
+            is_empty = False
             yield path
-    if not some:
-        raise UserError("standard input holds no path; it takes one a line")
+    if is_empty:
+        raise UserError("standard input holds no path; it takes one per line")

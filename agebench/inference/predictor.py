@@ -1,7 +1,7 @@
-"""Ages for pictures: the public door `agebench.load`, and what it opens."""
+"""Predict ages on photographs: face detection, alignment, estimation and intervals."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -10,47 +10,36 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agebench.config.cards.external import ExternalCard
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR as DEFAULT_DETECTOR
 from agebench.errors import UserError
-from agebench.estimators.base import AgeEstimates
-from agebench.estimators.trained import TrainedEstimator
-from agebench.export.loading import open_exported
-from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_picture
-from agebench.inference.hub import fetch
-from agebench.inference.models import (
-    CalibrationError,
-    Estimator,
-    ExportWrapper,
-    ExternalEstimator,
-    HubModel,
-    TrainedModel,
-)
-from agebench.registry.catalog import Catalog, load_catalog
-from agebench.training.device import resolve_device
+from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
+from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_image
+from agebench.metrics.guarantees import CalibrationError
+from agebench.registry.catalog import Catalog
+from agebench.runs.estimators import load_estimator
 from agebench.utils.parallel import available_cores, parallel_map
 
 DEFAULT_COVERAGE = 0.9
-# Pictures a batch, and from how many on starting processes takes less time than it saves: detection is slow.
+# Images per task, and the smallest number of images for which worker processes pay off; detection is slow.
 _CHUNK = {"detect": 16, "none": 64}
-_WORTH = {"detect": 64, "none": 600}
-# Pictures in memory that are under way at a time; of a video of 1920 x 1080 these are 200 MB.
-_HELD = 32
+_MIN_PARALLEL = {"detect": 64, "none": 600}
+# Images held in memory at a time; 200 MB for a video of 1920 x 1080.
+_MAX_IN_MEMORY = 32
 
 
 class FacePrediction(NamedTuple):
-    """What is said of one face; a picture without one has a `Face` with the reason.
+    """The prediction for one face; an image without a usable face has one prediction with the reason.
 
     Attributes:
-        input: what the picture was: its path, or `#` and its position.
-        face: 0 for the largest face of the picture, then 1, …
-        box: left, top, right, bottom, pixels; None where no face was looked for, or none found.
-        age: years; NaN where `error` says why.
-        age_std: years, as the model states it; NaN where it states none.
-        low: of the interval, years; NaN where there is none.
-        high: likewise.
-        error: why there is no age; else "".
+        input: path of the image, or `#` and its position.
+        face: 0 for the largest face of the image, then 1, …
+        box: left, top, right, bottom in pixels; None if no face was searched or found.
+        age: estimated age, years; NaN if there is an `error`.
+        age_std: predicted standard deviation, years; NaN if the model predicts none.
+        low: lower end of the interval, years; NaN if there is no interval.
+        high: upper end of the interval, years; NaN if there is no interval.
+        error: the reason for a missing age; else empty.
     """
 
     input: str
@@ -64,7 +53,7 @@ class FacePrediction(NamedTuple):
 
 
 class ImageResult(NamedTuple):
-    """One picture's faces, and the processor time of each stage, seconds: decode, detect, align, estimate."""
+    """The predictions for one image, and the processor time of each stage in seconds: decode, detect, align, estimate."""
 
     faces: list[FacePrediction]
     seconds: dict[str, float]
@@ -73,62 +62,48 @@ class ImageResult(NamedTuple):
 def load(
     model: str | Path, *, trusted: bool = False, device: str = "auto", cards: Catalog | None = None
 ) -> "Predictor":
-    """Open a model.
+    """Open a model for prediction on photographs.
 
     Args:
         model: the folder of a finished run, an exported file, the name of an external model's card, or
-            hf://OWNER/NAME@COMMIT, what `agebench push` put on the Hugging Face hub.
-        trusted: whether files whose code runs when they are opened may be opened.
+            hf://OWNER/NAME@COMMIT, a model that `agebench push` wrote.
+        trusted: whether files that can run code when they are opened may be opened.
         device: `auto`, `cpu`, `cuda`, …
-        cards: those that can be named; default: the shipped ones, plugins' and those of AGEBENCH_REGISTRY.
+        cards: the cards whose names can be given; default: the shipped ones, those of plugins and of
+            AGEBENCH_REGISTRY.
 
     Raises:
-        UserError: nothing of that kind, or a run that is not finished.
+        UserError: there is no such model, or its run is not finished.
     """
-    return Predictor(_open(str(model), trusted=trusted, device=device, cards=cards or load_catalog()))
-
-
-def _open(name: str, *, trusted: bool, device: str, cards: Catalog) -> Estimator:
-    if name.startswith("hf://"):
-        return HubModel(fetch(name), cards, device)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return TrainedModel(path, cards, device)
-    if path.is_file():
-        return ExportWrapper(open_exported(path, trusted=trusted, device=str(resolve_device(device))))
-    if name not in cards.models.names():
-        raise UserError(
-            f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
-            "hf://OWNER/NAME@COMMIT, or a name of `agebench list models`"
-        )
-    card = cards.models.get(name)
-    if not isinstance(card, ExternalCard):
-        raise UserError(
-            f"model '{name}' has to be trained first: agebench run --train DATASET --test DATASET --model {name}; then give "
-            "the run's folder"
-        )
-    return ExternalEstimator(card, device)
+    return Predictor(load_estimator(model, trusted=trusted, device=device, catalog=cards))
 
 
 class Predictor:
-    """A model with all that leads to it: pictures in, ages out. Close it, or use it as a context."""
+    """An estimator with face detection and alignment: photographs in, ages out. Close it, or use it as a context manager.
 
-    def __init__(self, model: Estimator) -> None:
-        self._model = model
-        self.card: dict[str, Any] = model.card
+    Args:
+        estimator: the estimator.
+
+    Attributes:
+        estimator: the estimator.
+        card: the full card of the model.
+    """
+
+    def __init__(self, estimator: AgeEstimator) -> None:
+        self.estimator = estimator
+        self.card: Mapping[str, Any] = estimator.info.card
 
     def estimate(self, faces: np.ndarray) -> AgeEstimates:
-        """(N, S, S, 3) uint8 RGB faces, framed as in training -> their ages; any N.
+        """Estimate the ages of prepared faces.
+
+        Args:
+            faces: (N, S, S, 3) uint8 RGB, framed as in training; N may be 0.
 
         Raises:
-            UserError: an array of another shape or type.
+            UserError: the array has another shape or type.
         """
-        size = self._model.size
-        if faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3):
-            raise UserError(
-                f"faces of shape {faces.shape} and type {faces.dtype}; they must be (N, {size}, {size}, 3), uint8"
-            )
-        return self._model.estimate(faces)
+        check_crops(faces, self.estimator.input_spec.size)
+        return self.estimator.estimate(faces)
 
     def predict(
         self,
@@ -138,24 +113,25 @@ class Predictor:
         level: float | None = DEFAULT_COVERAGE,
         workers: int = 1,
     ) -> pd.DataFrame:
-        """One row a face, in the order of the images; an image without a usable face has one row with the reason.
+        """Predict the ages of all faces in images.
 
         Args:
-            images: paths, PIL images, (H, W, 3) uint8 RGB arrays, or files' bytes; any iterable, taken as it comes.
-            faces: `detect` finds every face and aligns it; `none`: each image is one face, framed like the training faces.
-            level: share of true ages that `low` to `high` is to hold; None: no intervals. Where nothing is there to calibrate
-                them on, the default gives none, another level is an error.
-            workers: processes that decode and detect.
+            images: an iterable of paths, PIL images, (H, W, 3) uint8 RGB arrays, or bytes of image files.
+            faces: `detect` finds and aligns every face; `none`: each image is one face, framed as in training.
+            level: share of true ages that `low` to `high` is to contain; None: no intervals. Without calibration data,
+                the default level gives no intervals and any other level is an error.
+            workers: number of processes that decode and detect.
 
         Returns:
-            input, face, x0, y0, x1, y1, age, age_std, low, high, error.
+            One row per face, in the order of the images: input, face, x0, y0, x1, y1, age, age_std, low, high, error.
+            An image without a usable face has one row with the reason.
 
         Raises:
-            UserError: something that is no image at all, or a level that cannot be promised.
+            UserError: an item is not an image, or there is no interval of this level.
             AgebenchError: the detector is missing or fails.
         """
-        seen = self.stream(images, faces=faces, level=level, workers=workers)
-        return to_frame([face for one in seen for face in one.faces])
+        results = self.stream(images, faces=faces, level=level, workers=workers)
+        return to_frame([face for result in results for face in result.faces])
 
     def stream(
         self,
@@ -168,18 +144,26 @@ class Predictor:
         search: int = 0,
         every: int = 1,
     ) -> Iterator[ImageResult]:
-        """As `predict`, image by image as they come: memory does not grow with their number.
+        """Predict the ages of all faces image by image, in bounded memory.
 
         Args:
-            images: as there.
-            faces: as there.
-            level: as there.
-            workers: as there; None: one a core.
-            detector: another than the model's, by name.
-            search: the longest side, pixels, at which faces are looked for; larger pictures are reduced for that. 0: as they are.
-            every: the images are frames of one video, and faces are looked for in every so many of them only; between, they
-                are taken to be where they were. So many of them are answered at a time, and of pictures in memory 32 are held, or
-                `every`; where that is much, fewer processes work.
+            images: an iterable of paths, PIL images, (H, W, 3) uint8 RGB arrays, or bytes of image files.
+            faces: `detect` finds and aligns every face; `none`: each image is one face, framed as in training.
+            level: share of true ages that `low` to `high` is to contain; None: no intervals. Without calibration data,
+                the default level gives no intervals and any other level is an error.
+            workers: number of processes that decode and detect; None: one per core.
+            detector: name of a detector; empty: the model's.
+            search: longest side, pixels, at which faces are searched; larger images are reduced to it. 0: as they are.
+            every: the images are frames of one video, and faces are searched in every so many of them; in between, their
+                positions are kept. So many frames form one task. At most 32 or `every` images are held in memory, so that
+                a large `every` reduces the number of processes.
+
+        Yields:
+            The faces of each image, with timings.
+
+        Raises:
+            UserError: an item is not an image, or there is no interval of this level.
+            AgebenchError: the detector is missing or fails.
         """
         interval = None
         if level is not None:
@@ -188,46 +172,80 @@ class Predictor:
             except CalibrationError:
                 if level != DEFAULT_COVERAGE:
                     raise
-        finder = self.finder(faces, detector=detector, search=search, every=every)
-        for names, found in self._found(images, finder, workers):
-            yield from self._answered(names, found, interval)
+        extractor = self.finder(faces, detector=detector, search=search, every=every)
+        for names, extracted in self._extract(images, extractor, workers):
+            yield from self._predict_chunk(names, extracted, interval)
 
     def finder(
         self, faces: AlignMode = "detect", *, detector: str = "", search: int = 0, every: int = 1
     ) -> FaceExtractor:
-        """What turns pictures into faces for `estimate`; arguments as `stream` takes them."""
-        name = detector or self._model.detector or DEFAULT_DETECTOR
-        return FaceExtractor(AlignmentSpec(faces, self._model.size, self._model.coverage, detector=name), search, every)
+        """Return the function that turns photographs into faces for `estimate`.
+
+        Args:
+            faces: `detect` finds every face and aligns it; `none`: each image is one face, framed as in training.
+            detector: name of a detector; empty: the model's.
+            search: longest side, pixels, at which faces are searched; larger images are reduced to it. 0: as they are.
+            every: the images are frames of a video, and faces are searched in every so many of them.
+        """
+        spec = self.estimator.input_spec
+        if spec.kind != "aligned":
+            raise UserError(
+                f"'{self.estimator.info.name}' takes no aligned faces (input.kind: {spec.kind}); only `agebench test` can call it"
+            )
+        name = detector or spec.detector or DEFAULT_DETECTOR
+        alignment = AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset)
+        return FaceExtractor(alignment, search, every)
 
     def interval(self, level: float = DEFAULT_COVERAGE) -> dict[str, Any]:
-        """What is promised of intervals, and how the promise held on the model's tests.
+        """Return the conformal interval of this level, with its coverage on the model's test sets.
+
+        Args:
+            level: share of true ages that the interval is to contain.
 
         Raises:
-            CalibrationError: nothing, or too little, to calibrate them on.
-            UserError: no such level.
+            CalibrationError: there are no calibration data, or too few.
+            UserError: the level is out of range.
         """
-        return self._model.interval(level)
+        if not isinstance(self.estimator, Guarantees):
+            raise CalibrationError(
+                f"model '{self.estimator.info.name}' was not trained by agebench, so there is no validation part to "
+                "calibrate intervals on"
+            )
+        return self.estimator.interval(level)
 
     def gate(self, threshold: int, challenge: float | None = None) -> dict[str, Any]:
-        """How often 'the estimate is at least `challenge`' lets people below `threshold` pass, measured on the model's tests."""
-        return self._model.gate(threshold, challenge)
+        """Return the error rates of an age gate, measured on the model's test sets.
 
-    def errors(self) -> dict[str, Any]:
-        """How far off it was on its tests, by the age that it estimated: see `agebench.metrics.guarantees.error_by_estimated_age`.
+        Args:
+            threshold: legal age, years.
+            challenge: estimated age from which a person passes, years; None: the threshold plus the default margin.
 
         Raises:
-            UserError: no test that this was measured on.
+            UserError: there is no test set on which the rates were measured.
         """
-        return self._model.errors()
+        if not isinstance(self.estimator, Guarantees):
+            name = self.estimator.info.name
+            raise UserError(
+                f"model '{name}' has no test here that a gate could be measured on; `agebench test --model {name} "
+                "--test DATASET` and `agebench score` measure it"
+            )
+        return self.estimator.gate(threshold, challenge)
 
-    @property
-    def trained(self) -> TrainedEstimator | None:
-        """The network, for those that look into it; None where it stands in a file or is not ours."""
-        return self._model.trained if isinstance(self._model, TrainedModel) else None
+    def errors(self) -> dict[str, Any]:
+        """Return errors by estimated age; see `agebench.metrics.guarantees.error_by_estimated_age`.
+
+        Raises:
+            UserError: there is no test set on which the errors were measured.
+        """
+        if not isinstance(self.estimator, Guarantees):
+            raise UserError(
+                f"model '{self.estimator.info.name}' was not trained by agebench: `agebench test` measures its errors"
+            )
+        return self.estimator.errors()
 
     def close(self) -> None:
-        """End what the model holds."""
-        self._model.close()
+        """Release the processes, memory and files of the estimator."""
+        self.estimator.close()
 
     def __enter__(self) -> Self:
         return self
@@ -235,90 +253,106 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _found(
-        self, images: Iterable[Any], finder: FaceExtractor, workers: int | None
+    def _extract(
+        self, images: Iterable[Any], extractor: FaceExtractor, workers: int | None
     ) -> Iterator[tuple[list[str], list[ExtractedFaces]]]:
-        """Chunk by chunk, names and what was found; of what is in memory already, each picture is a chunk."""
-        for kind, run in groupby(_checked(images), key=lambda item: _kind(item[1])):
+        """Yield names and extracted faces chunk by chunk; images in memory are chunks of their own."""
+        for kind, group in groupby(_checked(images), key=lambda item: _kind(item[1])):
             names: list[str] = []
-            sources = _noting(run, names)
-            for found in parallel_map(finder, sources, **_division(kind, finder, workers)):
-                yield names[: len(found)], found
-                del names[: len(found)]
+            sources = _collect_names(group, names)
+            for extracted in parallel_map(extractor, sources, **_division(kind, extractor, workers)):
+                yield names[: len(extracted)], extracted
+                del names[: len(extracted)]
 
-    def _answered(
-        self, names: list[str], found: list[ExtractedFaces], interval: dict[str, Any] | None
+    def _predict_chunk(
+        self, names: list[str], extracted: list[ExtractedFaces], interval: dict[str, Any] | None
     ) -> Iterator[ImageResult]:
         start = time.process_time()  # of all threads
-        answers = self._model.estimate(np.concatenate([one.faces for one in found]))
-        share = (time.process_time() - start) / len(found)
-        std = answers.std if answers.std is not None else np.full(len(answers.age), np.nan)
-        numbers = np.column_stack([answers.age, std, *interval_bounds(answers, interval)]).astype(float)
-        at = 0
-        for name, one in zip(names, found, strict=True):
-            if one.error:
+        estimates = self.estimator.estimate(np.concatenate([image.faces for image in extracted]))
+        seconds_per_image = (time.process_time() - start) / len(extracted)
+        std = estimates.std if estimates.std is not None else np.full(len(estimates.age), np.nan)
+        columns = np.column_stack([estimates.age, std, *interval_bounds(estimates, interval)]).astype(float)
+        failed = estimates.failed if estimates.failed is not None else np.zeros(len(estimates), bool)
+        errors = ["the model returned no estimate" if fails else "" for fails in failed]
+        offset = 0
+        for name, image in zip(names, extracted, strict=True):
+            if image.error:
                 yield ImageResult(
-                    [FacePrediction(name, 0, None, np.nan, np.nan, np.nan, np.nan, one.error)],
-                    one.seconds | {"estimate": share},
+                    [FacePrediction(name, 0, None, np.nan, np.nan, np.nan, np.nan, image.error)],
+                    image.seconds | {"estimate": seconds_per_image},
                 )
                 continue
             rows = [
-                FacePrediction._make((name, number, box, *numbers[at + number].tolist(), ""))
-                for number, box in enumerate(one.boxes)
+                FacePrediction._make((name, number, box, *columns[offset + number].tolist(), errors[offset + number]))
+                for number, box in enumerate(image.boxes)
             ]
-            at += len(rows)
-            yield ImageResult(rows, one.seconds | {"estimate": share})
+            offset += len(rows)
+            yield ImageResult(rows, image.seconds | {"estimate": seconds_per_image})
 
 
-def interval_bounds(answers: AgeEstimates, interval: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) and (N,): where the intervals begin, not below 0, and end; NaN where there is none."""
+def interval_bounds(estimates: AgeEstimates, interval: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper ends of conformal intervals, in years.
+
+    Args:
+        estimates: the estimates of N faces.
+        interval: radius and scaling, see `agebench.metrics.guarantees.conformal_interval`; None: no intervals.
+
+    Returns:
+        (N,) lower ends, not below 0, and (N,) upper ends; NaN without intervals.
+    """
     if interval is None:
-        nothing = np.full(len(answers.age), np.nan)
-        return nothing, nothing
+        missing = np.full(len(estimates.age), np.nan)
+        return missing, missing
     scale = (
-        np.maximum(answers.std, 1e-6) if interval["scaled"] and answers.std is not None else np.ones(len(answers.age))
+        np.maximum(estimates.std, 1e-6)
+        if interval["scaled"] and estimates.std is not None
+        else np.ones(len(estimates.age))
     )
-    reach = interval["radius"] * scale
-    return np.maximum(answers.age - reach, 0), answers.age + reach
+    half_width = interval["radius"] * scale
+    return np.maximum(estimates.age - half_width, 0), estimates.age + half_width
 
 
 def to_frame(faces: Iterable[FacePrediction]) -> pd.DataFrame:
-    """One row a face: input, face, x0, y0, x1, y1, age, age_std, low, high, error."""
+    """Return one row per face: input, face, x0, y0, x1, y1, age, age_std, low, high, error.
+
+    Args:
+        faces: the predictions.
+    """
     rows = [(*face[:2], *(face.box or (np.nan,) * 4), *face[3:]) for face in faces]
     columns = ["input", "face", "x0", "y0", "x1", "y1", "age", "age_std", "low", "high", "error"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _kind(image: Any) -> str:
-    """`picture` is PIL's: sent to another process, a damaged one that was opened lazily would fail on the way."""
+    """Classify an image. PIL images stay in this process: a damaged one, opened lazily, would fail on the way to another."""
     if isinstance(image, str | Path):
         return "path"
-    return "picture" if isinstance(image, Image.Image) else "memory"
+    return "image" if isinstance(image, Image.Image) else "memory"
 
 
-def _division(kind: str, finder: FaceExtractor, workers: int | None) -> dict[str, int]:
-    """How `parallel_map` is to divide pictures of one kind: of those in memory _HELD at most are held, or one chunk."""
-    mode = finder.spec.mode
-    workers = 1 if kind == "picture" else workers or available_cores()
+def _division(kind: str, extractor: FaceExtractor, workers: int | None) -> dict[str, int]:
+    """Return the arguments of `parallel_map` for images of one kind; at most `_MAX_IN_MEMORY` images or one chunk are held."""
+    mode = extractor.spec.mode
+    workers = 1 if kind == "image" else workers or available_cores()
     if kind == "path":
-        chunk = _CHUNK[mode] if finder.every == 1 else finder.every
-        return {"workers": workers, "chunk": chunk, "min_items": _WORTH[mode]}
-    ahead = 2 if finder.every == 1 else 1
-    workers = max(1, min(workers, _HELD // (ahead * finder.every)))
-    return {"workers": workers, "chunk": finder.every, "min_items": 2, "prefetch": ahead}
+        chunk = _CHUNK[mode] if extractor.every == 1 else extractor.every
+        return {"workers": workers, "chunk": chunk, "min_items": _MIN_PARALLEL[mode]}
+    ahead = 2 if extractor.every == 1 else 1
+    workers = max(1, min(workers, _MAX_IN_MEMORY // (ahead * extractor.every)))
+    return {"workers": workers, "chunk": extractor.every, "min_items": 2, "prefetch": ahead}
 
 
 def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Each image with its name."""
+    """Yield each image with its name."""
     if isinstance(images, str | Path | bytes):
         raise UserError(f"images = {str(images)[:80]!r}: give a list of images, also of one")
     for position, image in enumerate(images):
-        check_picture(image, position)
+        check_image(image, position)
         yield (str(image) if isinstance(image, str | Path) else f"#{position}"), image
 
 
-def _noting(run: Iterable[tuple[str, Any]], names: list[str]) -> Iterator[Any]:
-    """The images alone; their names are put aside, to be taken when the answers come."""
-    for name, image in run:
+def _collect_names(items: Iterable[tuple[str, Any]], names: list[str]) -> Iterator[Any]:
+    """Yield the images, and append their names to `names`."""
+    for name, image in items:
         names.append(name)
         yield image

@@ -1,4 +1,4 @@
-"""Videos and cameras, frame by frame, by PyAV. A video comes from a stranger: what it may be and how large is bounded."""
+"""Read videos and cameras frame by frame with PyAV. Videos are untrusted: formats and sizes are limited."""
 
 import platform
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from PIL import Image
 from agebench.errors import UserError
 from agebench.inference.input_sources import camera_number
 
-# Pixels of a frame: 8K has 33 million, and one such frame takes 100 MB as RGB.
-MAX_FRAME = 36_000_000
-# Containers of one file. Playlists and scripts, which name other files or addresses, are not among them.
+# 8K has 33 million pixels; one such frame takes 100 MB as RGB.
+MAX_FRAME_PIXELS = 36_000_000
+# Containers of a single file; playlists and scripts, which refer to other files or addresses, are excluded.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame.
+    """One frame of a video.
 
     Attributes:
-        number: from 0.
+        number: position, from 0.
         time: seconds from the start.
         pixels: (H, W, 3) uint8 RGB, upright.
     """
@@ -40,10 +40,10 @@ class Video:
     """An open video or camera; use `open_video`.
 
     Attributes:
-        name: as it was given.
-        rate: frames a second that it says it has.
-        count: how many frames it says it has; None where it does not say.
-        damaged: pieces that could not be decoded and were passed over, so far.
+        name: path of the video, or `camera:N`.
+        rate: frames per second, from the metadata.
+        count: number of frames, from the metadata; None if it is not stated.
+        damaged: number of packets so far that could not be decoded and were skipped.
     """
 
     def __init__(self, name: str, container: Any) -> None:
@@ -54,17 +54,20 @@ class Video:
         self._stream = container.streams.video[0]
         self._refuse_large(self._stream.codec_context.width, self._stream.codec_context.height)
         self._stream.thread_type = "AUTO"
-        # Frames may grow in the middle: the decoder itself refuses them before it makes room.
-        self._stream.codec_context.options = {"max_pixels": str(MAX_FRAME)}
+        # The size of frames may change later; the decoder refuses large ones before it allocates memory.
+        self._stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         self.rate = Fraction(self._stream.average_rate or 25)
         self.count: int | None = self._stream.frames or None
         self.damaged = 0
 
     def frames(self, limit: int | None = None) -> Iterator[Frame]:
-        """The frames in order, at most `limit`; damaged ones are passed over and counted.
+        """Yield the frames in order; damaged ones are skipped and counted.
+
+        Args:
+            limit: largest number of frames; None: all.
 
         Raises:
-            UserError: not one frame can be decoded, or a frame is too large.
+            UserError: no frame can be decoded, or a frame is too large.
         """
         number = -1
         for number, frame in enumerate(islice(self._decoded(), limit)):
@@ -82,7 +85,7 @@ class Video:
         while True:
             try:
                 packet = next(packets, None)
-            except FFmpegError:  # the file breaks off: what came before it is good
+            except FFmpegError:  # the file is truncated; the earlier frames are valid
                 self.damaged += 1
                 return
             if packet is None:
@@ -93,20 +96,24 @@ class Video:
                 self.damaged += 1
 
     def _refuse_large(self, width: int, height: int) -> None:
-        if width * height > MAX_FRAME:
+        if width * height > MAX_FRAME_PIXELS:
             raise UserError(
-                f"{self.name}: frames of {width} x {height} pixels are more than the {MAX_FRAME // 1_000_000} million allowed"
+                f"{self.name}: frames of {width} x {height} pixels are more than the "
+                f"{MAX_FRAME_PIXELS // 1_000_000} million allowed"
             )
 
 
 @contextmanager
 def open_video(name: str) -> Iterator[Video]:
-    """A video file, or `camera:0`.
+    """Open a video or a camera.
+
+    Args:
+        name: path of a video, or `camera:N`.
 
     Raises:
-        UserError: PyAV is not installed, no such camera, not a video, no video stream in it, frames too large.
+        UserError: PyAV is not installed, there is no such camera, the file is no video, or its frames are too large.
     """
-    av = _av()
+    av = _import_av()
     number = camera_number(name)
     try:
         if number is not None:
@@ -114,11 +121,11 @@ def open_video(name: str) -> Iterator[Video]:
         else:
             whitelist = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
             container = av.open(str(Path(name).resolve()), container_options=whitelist, metadata_errors="replace")
-    except OSError as error:  # PyAV's errors are among these
+    except OSError as error:  # the base class of PyAV's errors
         reason = (error.strerror or str(error)).split(": '")[0]
         if number is not None:
             raise UserError(
-                f"{name}: no camera answers there: {reason}; is one connected, and may this user open it?"
+                f"{name}: no camera can be opened: {reason}; is one connected, and may this user open it?"
             ) from error
         raise UserError(f"{name}: not a video that can be read: {reason}") from error
     except ValueError as error:
@@ -128,33 +135,42 @@ def open_video(name: str) -> Iterator[Video]:
 
 
 class VideoWriter:
-    """Frames as an H.264 file; made when the first one comes, for its size."""
+    """Writes frames to an H.264 file, which is created with the first frame's size.
+
+    Args:
+        path: the file.
+        rate: frames per second.
+    """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
-        self._container = _av().open(str(path), "w", format="mp4")
+        self._container = _import_av().open(str(path), "w", format="mp4")
         self._rate = rate
         self._stream: Any = None
 
-    def write(self, picture: Image.Image) -> None:
-        """One frame more. All get the size of the first, made even: the format has half the colours."""
+    def write(self, image: Image.Image) -> None:
+        """Write one frame, resized to the first frame's size; sides are even, because colors have half the resolution.
+
+        Args:
+            image: the frame.
+        """
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=self._rate, options={"preset": "veryfast"})
-            self._stream.width, self._stream.height = (max(2, side - side % 2) for side in picture.size)
+            self._stream.width, self._stream.height = (max(2, side - side % 2) for side in image.size)
             self._stream.pix_fmt = "yuv420p"
         size = (self._stream.width, self._stream.height)
-        picture = picture if picture.size == size else picture.resize(size)
-        frame = _av().VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        image = image if image.size == size else image.resize(size)
+        frame = _import_av().VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Write buffered frames and close the file."""
         if self._stream is not None:
             self._container.mux(self._stream.encode())
         self._container.close()
 
 
 def _camera(number: int) -> tuple[str, str, str]:
-    """File, mode and format of a camera, for `av.open`."""
+    """Return file, mode and format of a camera for `av.open`."""
     system = platform.system()
     if system == "Linux":
         return f"/dev/video{number}", "r", "video4linux2"
@@ -168,7 +184,7 @@ def _kinds(container: Any) -> str:
     return " and ".join(kinds) if kinds else "nothing"
 
 
-def _av() -> Any:
+def _import_av() -> Any:
     try:
         import av
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Answers as rows of a file: CSV, JSON or Parquet, written as they come, there whole or not at all."""
+"""Write predictions as rows of a CSV, JSON or Parquet file, incrementally and atomically."""
 
 import csv
 import json
@@ -25,56 +25,83 @@ SUFFIXES = (".csv", ".json", ".parquet")
 
 
 def output_columns(*, video: bool, gate: bool) -> list[str]:
-    """The columns, in order; `frame` and `time` where there are videos, `decision` where there is a gate."""
-    place = ["frame", "time"] if video else []
+    """Return the columns in order.
+
+    Args:
+        video: whether there are videos, with the columns `frame` and `time`.
+        gate: whether there is a gate, with the column `decision`.
+    """
+    position = ["frame", "time"] if video else []
     decision = ["decision"] if gate else []
-    return ["input", *place, "face", "x0", "y0", "x1", "y1", "age", "age_std", "low", "high", *decision, "error"]
+    return ["input", *position, "face", "x0", "y0", "x1", "y1", "age", "age_std", "low", "high", *decision, "error"]
 
 
 def to_row(face: FacePrediction, challenge: float | None, frame: int | None = None, time: float | None = None) -> Row:
-    """One face as a row; None where a number is missing. Years have two decimals, pixels one."""
+    """Return one face as a row. Years have two decimals, pixels one; a missing number is None.
+
+    Args:
+        face: the prediction.
+        challenge: challenge age, years; None: no gate.
+        frame: number of the frame; None for an image.
+        time: time of the frame, seconds; None for an image.
+    """
     left, top, right, bottom = (round(end, 1) for end in face.box) if face.box else (None,) * 4
-    made: Row = {"input": printable_path(face.input), "frame": frame, "time": None if time is None else round(time, 3)}
-    made |= {"face": face.face, "x0": left, "y0": top, "x1": right, "y1": bottom}
+    row: Row = {"input": printable_path(face.input), "frame": frame, "time": None if time is None else round(time, 3)}
+    row |= {"face": face.face, "x0": left, "y0": top, "x1": right, "y1": bottom}
     for name in ("age", "age_std", "low", "high"):
         value = getattr(face, name)
-        made[name] = round(value, 2) if math.isfinite(value) else None
-    return made | {"decision": gate_decision(face, challenge), "error": face.error}
+        row[name] = round(value, 2) if math.isfinite(value) else None
+    return row | {"decision": gate_decision(face, challenge), "error": face.error}
 
 
 def gate_decision(face: FacePrediction, challenge: float | None) -> str | None:
-    """`over` only where the estimate is at least the challenge age, else `check`; None without one of them."""
+    """Return `over` if the estimate is at least the challenge age, else `check`; None if one of them is missing.
+
+    Args:
+        face: the prediction.
+        challenge: challenge age, years; None: no gate.
+    """
     if challenge is None or not math.isfinite(face.age):
         return None
     return "over" if face.age >= challenge else "check"
 
 
 def printable_path(name: str) -> str:
-    """A path as text that any file can hold: bytes that are no UTF-8, and NUL, are written out."""
+    """Return a path as valid text: bytes that are not UTF-8, and NUL, are escaped.
+
+    Args:
+        name: the path.
+    """
     return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse an ending that stands for no format, before any work is done.
+    """Check that a suffix selects a format.
+
+    Args:
+        path: the file to write.
 
     Raises:
-        UserError: such an ending.
+        UserError: it does not.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--out {path}: the ending decides the format: {', '.join(SUFFIXES)}")
+        raise UserError(f"--out {path}: the suffix selects the format: {', '.join(SUFFIXES)}")
 
 
 @contextmanager
 def open_writer(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> Iterator[Write]:
-    """A function that writes rows to `path`, which is there when the block ends well.
+    """Open a file for rows; it appears when the block ends without an error.
 
     Args:
-        path: .csv, .json or .parquet.
+        path: the file, .csv, .json or .parquet.
         names: the columns.
-        about: what JSON and Parquet files say beside the rows.
+        about: metadata for JSON and Parquet files.
+
+    Yields:
+        The function that writes rows.
 
     Raises:
-        UserError: another ending.
+        UserError: the suffix selects no format.
         AgebenchError: the file cannot be written.
     """
     check_suffix(path)
@@ -92,34 +119,43 @@ def open_writer(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> I
 
 @contextmanager
 def text_output(file: TextIO, names: Sequence[str], about: Mapping[str, Any] | None) -> Iterator[Write]:
-    """Rows as text: JSON with what is `about` them, CSV where that is None. An error before the first row leaves no text."""
+    """Write rows as text; an error before the first row leaves no text.
+
+    Args:
+        file: the open file.
+        names: the columns.
+        about: metadata for JSON; None: CSV.
+
+    Yields:
+        The function that writes rows.
+    """
     if about is None:
         table = csv.writer(file, lineterminator="\n")
-        begun = False
+        has_header = False
 
         def write(rows: Sequence[Row]) -> None:
-            nonlocal begun
-            if not begun:
+            nonlocal has_header
+            if not has_header:
                 table.writerow(names)
-                begun = True
+                has_header = True
             table.writerows([csv_cell(row[name]) for name in names] for row in rows)
             if file is sys.stdout:
-                file.flush()  # who reads along sees each picture's faces when they are found
+                file.flush()  # a reader sees the faces of each image at once
 
         yield write
         write([])
         return
     head = json.dumps(dict(about) | {"faces": []}, indent=2, allow_nan=False)
-    before = beginning = head[: head.rindex("[]")] + "["
+    separator = opening = head[: head.rindex("[]")] + "["
 
     def write_json(rows: Sequence[Row]) -> None:
-        nonlocal before
+        nonlocal separator
         for row in rows:
-            file.write(f"{before}\n    {json.dumps({name: row[name] for name in names}, allow_nan=False)}")
-            before = ","
+            file.write(f"{separator}\n    {json.dumps({name: row[name] for name in names}, allow_nan=False)}")
+            separator = ","
 
     yield write_json
-    file.write((beginning if before == beginning else "") + "\n  ]\n}\n")
+    file.write((opening if separator == opening else "") + "\n  ]\n}\n")
 
 
 @contextmanager
@@ -127,16 +163,16 @@ def _parquet(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> Iter
     schema = pa.schema(
         [(name, _TYPES.get(name, pa.float64())) for name in names], metadata={"agebench": json.dumps(dict(about))}
     )
-    waiting: list[Row] = []
+    pending: list[Row] = []
     with pq.ParquetWriter(path, schema) as file:
 
         def flush() -> None:
-            file.write_table(pa.Table.from_pylist([{name: row[name] for name in names} for row in waiting], schema))
-            waiting.clear()
+            file.write_table(pa.Table.from_pylist([{name: row[name] for name in names} for row in pending], schema))
+            pending.clear()
 
         def write(rows: Sequence[Row]) -> None:
-            waiting.extend(rows)
-            if len(waiting) >= _ROW_GROUP:
+            pending.extend(rows)
+            if len(pending) >= _ROW_GROUP:
                 flush()
 
         yield write

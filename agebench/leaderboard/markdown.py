@@ -6,24 +6,25 @@ from itertools import zip_longest
 import pandas as pd
 
 from agebench.config.cards.suite import PublishedResult
-from agebench.leaderboard.ranking import Ranking, RankingResult, rank_systems
+from agebench.leaderboard.headline import Headline, headline_markdown
+from agebench.leaderboard.image_ranking import ImageRankings
+from agebench.leaderboard.marks import HOME, LEGEND, caveat_symbol, tested_of
+from agebench.leaderboard.ranking import FEWEST_TESTS, Ranking, RankingResult, rank_systems
+from agebench.leaderboard.shifts import LABELED, system_shift
 from agebench.leaderboard.systems import (
     System,
     baseline_mae,
     caveats,
-    excludes,
     failure_to_process_counts,
     group_into_systems,
-    has_leakage,
-    has_other_images,
     images_per_second,
-    is_subset,
     largest_gap,
     pool_seeds,
     robustness_summary,
     test_sets,
     worst_group,
 )
+from agebench.metrics.schema import MetricValue, NewDatasetClaim, RankedSystem, SystemRanking
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
@@ -40,28 +41,33 @@ from agebench.utils.io import csv_text
 
 __all__ = ["group_into_systems", "leaderboard", "pool_seeds", "result_matrix", "test_sets"]
 
-HOME, LEAK, PARTIAL, OTHER = "°", "‡", "†", "≠"
-LEGEND = (
-    "In parentheses: images tested, of all images of the test set that the system was not trained or validated on. "
-    f"{HOME} tested on the held-out part of its own training set. {LEAK} its protocol leaks: images or people of the test are "
-    f"trained on. {PARTIAL} images were left out (`--exclude`, `--limit`, or a copy that lacks some): never ranked. "
-    f"{OTHER} other images or labels than most systems were tested on."
-)
 _LEFT = ["left"] * 7
-_NAMED = 10  # so many systems without a place are named
+_NAMED = 10  # so many systems without a rank are named
+NO_RANKINGS = ImageRankings()
 
 
-def leaderboard(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> str:
-    """The whole page as Markdown, of the systems that `rows_of` makes of records."""
+def leaderboard(
+    rows: Sequence[System], published: Iterable[PublishedResult] = (), ranked: ImageRankings = NO_RANKINGS
+) -> str:
+    """Return the whole page as Markdown.
+
+    Args:
+        rows: the systems.
+        published: results that were reported elsewhere.
+        ranked: the rankings of the systems.
+    """
     tests = test_sets(rows)
     parts = [
         "# Leaderboard",
+        *headline_markdown(Headline.from_systems(rows, ranked.gates)),
+        "# Appendix: all systems",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
         f"{LEGEND} `agebench reproduce RECORD` runs any row again.",
         _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
-        _ranks(rows),
+        _ranks(rows, ranked),
+        *_shifts(rows, ranked),
         "## Subgroup performance",
         "The group with the largest MAE among those with enough images, and the largest gap between groups at equal ages. "
         "A difference is shown where the test of every seed finds it more than chance.",
@@ -147,70 +153,119 @@ def _cell(row: System, test: str) -> str:
     return f"{format_ci(row.metric(test))}{caveat_symbol(row, test)} ({tested_of(row, test)})"
 
 
-def tested_of(row: System, test: str) -> str:
-    """`4,742 of 4,742`: images tested, of those that could have been.
-
-    Over seeds that differ, the smallest to the largest, and `all 4,741 to 4,742` where none left any out; `?` where the
-    record does not tell.
-    """
-    tested = row.tested(test)
-    numbers, possible = [seed.n for seed in tested], [seed.of for seed in tested if seed.of is not None]
-    if numbers == possible and len(set(numbers)) > 1:
-        return f"all {_span(numbers)}"
-    return f"{_span(numbers)} of {_span(possible) if len(possible) == len(tested) else '?'}"
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
-
-
-def caveat_symbol(row: System, test: str) -> str:
-    """Return the symbols that a figure must not be read without; `LEGEND` has their meaning."""
-    home = test == row.train
-    partial = any(map(excludes, row.records)) or is_subset(row, test)
-    return (
-        HOME * home
-        + LEAK * (home and any(map(has_leakage, row.records)))
-        + PARTIAL * partial
-        + OTHER * (not partial and has_other_images(row, test))
-    )
-
-
 def system_label(row: System) -> str:
     """A system and its training set, for tables that do not have a column for it."""
     return f"{escape_markdown(row.name)} ({escape_markdown(row.train or 'not trained here')})"
 
 
 RANKS = (
-    "Systems are ranked only beside systems that were tested on the same images, as far as records tell (by the dataset's "
-    "fingerprint and the number of images in every group), and where one was tested on a held-out part of its own training "
-    f"set ({HOME}), only beside others that held out that same part. Where a ranking has tests of both kinds, the mean rank is "
-    "over both. A place is one more than the number of systems shown to be better."
+    "Systems are ranked beside systems that were tested on the same images, by one bootstrap of the people (or images) that is "
+    "shared by all. A rank such as 1-4 is a 95 % interval: one more than the number of systems shown to be better, to the number "
+    "of systems less those shown to be worse. The intervals of all ranks and of all differences hold at once (Mogstad, Romano, "
+    "Shaikh and Wilhelm 2024). Where systems have several seeds, the intervals include the variance between trainings, to which "
+    "all systems of one training set contribute."
+)
+NEW_DATASETS = (
+    "These rankings hold on these test sets. A claim about new datasets takes the dataset as a random effect and needs at least "
+    f"{FEWEST_TESTS} test sets that no system was trained on; no group of systems has so many."
 )
 
 
-def describe_ranks(found: RankingResult) -> list[str]:
-    """What can be said of the order: a sentence or two for each ranking, and one for who has no place."""
-    said = [_ranking_in_words(ranking, number) for number, ranking in enumerate(found.rankings, 1)]
+def describe_ranks(found: RankingResult, ranked: ImageRankings = NO_RANKINGS) -> list[str]:
+    """Describe the rankings: a sentence or two for each, and what they do not cover."""
+    parts = [describe_ranking(ranking, number) for number, ranking in enumerate(ranked.rankings, 1)]
+    parts += ranked.missing
+    parts += [_ranking_in_words(ranking, number) for number, ranking in enumerate(found.rankings, 1)]
     if not found.rankings:
-        said.append("A ranking needs three systems that share two tests at least; there are none.")
-    elif found.left_out:
-        more = len(found.left_out) - _NAMED
-        named = [*map(system_label, found.left_out[:_NAMED]), *[f"{more} more"] * (more > 0)]
-        said.append(
-            "Without a place, as fewer than two others were tested on all the same images (another seed holds out another "
-            f"part), or as their figures flatter: {join_words(named)}."
+        parts.append(NEW_DATASETS)
+    ranked_runs = {run for ranking in ranked.rankings for system in ranking.systems for run in system.runs}
+    left = [row for row in found.left_out if row.records[0].id not in ranked_runs]
+    if left:
+        more = len(left) - _NAMED
+        named = [*map(system_label, left[:_NAMED]), *[f"{more} more"] * (more > 0)]
+        parts.append(
+            "Without a rank, as their estimates are not beside their records, as no other system was tested on all the same "
+            f"images, or as their figures flatter: {join_words(named)}."
         )
-    return said
+    return parts
+
+
+def describe_ranking(ranking: SystemRanking, number: int) -> str:
+    """Describe one ranking in a paragraph."""
+    tests = [
+        f"{escape_markdown(test)}{HOME if home else ''} ({format_count(images)} images"
+        + (f" of {format_count(people)} people)" if people else ")")
+        for test, home, images, people in zip(
+            ranking.tests, ranking.held_out, ranking.images, ranking.people, strict=True
+        )
+    ]
+    pairs = len(ranking.differences)
+    text = f"Ranking {number}: {len(ranking.systems)} systems on {join_words(tests)}. "
+    if len(tests) > 1:
+        text += "Mean, on these sets, of the MAE divided by the MAE of always answering the median age of the images. "
+    text += f"{ranking.pairs_shown} of {pairs} pairs are shown to differ."
+    if any(system.new_datasets for system in ranking.systems):
+        text += (
+            " On a new dataset: the interval of the mean over such datasets (random effect, Hartung and Knapp), and the prediction "
+            "interval for one of them."
+        )
+    unusual = [ranked_label(system) for system in ranking.systems if system.unusual_seeds]
+    if unusual:
+        text += f" The seeds of {join_words(unusual)} differ more than those of the other systems (F test, 1 %)."
+    if ranking.single_runs:
+        text += " Systems of a training set with one seed are ranked as the trained models they are."
+    return text
+
+
+def ranked_label(system: RankedSystem) -> str:
+    """Return a ranked system with its training set."""
+    return f"{escape_markdown(system.name)} ({escape_markdown(system.train or 'not trained here')})"
+
+
+def rank_interval(system: RankedSystem) -> str:
+    """Format a rank interval as `1-4`, or `3` where its ends are equal."""
+    low, high = system.rank_low, system.rank_high
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _ranking_table(ranking: SystemRanking) -> str:
+    relative = len(ranking.tests) > 1
+    to_first = {int(row[1]): row[2:] for row in ranking.differences if row[0] == 0}
+    rows = []
+    for place, system in enumerate(ranking.systems):
+        value, low, high = to_first.get(place, (None, None, None))
+        difference = MetricValue(value=value, ci_low=low, ci_high=high)
+        rows.append(
+            [
+                rank_interval(system),
+                ranked_label(system),
+                format_ci(system.value, digits=3 if relative else 2),
+                DASH if value is None else format_ci(difference, digits=3 if relative else 2, sign=True),
+            ]
+        )
+    headers = ["rank", "system", "MAE / baseline" if relative else "MAE (years)", "difference to the first"]
+    claims = [system.new_datasets for system in ranking.systems]
+    if any(claims):
+        headers.append("on a new dataset")
+        for row, claim in zip(rows, claims, strict=True):
+            row.append(_claim_text(claim))
+    return markdown_table(headers, rows, align=["right", "left", *["right"] * (len(headers) - 2)])
+
+
+def _claim_text(claim: NewDatasetClaim | None) -> str:
+    if claim is None:
+        return DASH
+    mean = MetricValue(value=claim.ratio, ci_low=claim.ci_low, ci_high=claim.ci_high)
+    return f"{format_ci(mean, digits=3)}, one set {claim.prediction_low:.3f} to {claim.prediction_high:.3f}"
 
 
 def _ranking_in_words(ranking: Ranking, number: int) -> str:
     first = [row for row, _, place in ranking.entries if place == 1]
     best = ranking.entries[0][0]
     return (
-        f"Ranking {number}: {len(ranking.entries)} systems on {join_words([_tested(best, test) for test in ranking.tests])}. Mean "
-        f"ranks closer than {ranking.critical:.2f} are not distinguishable (Nemenyi, 5 %). By that, "
+        f"Mean ranks {number}: {len(ranking.entries)} systems on "
+        f"{join_words([_tested(best, test) for test in ranking.tests])}. "
+        f"Mean ranks closer than {ranking.critical:.2f} are not distinguishable (Nemenyi, 5 %). By that, "
         f"{_all_or(len(first) - 1, len(ranking.entries) - 1)} share the first place with {system_label(best)}."
     )
 
@@ -228,9 +283,11 @@ def _all_or(some: int, of: int) -> str:
     return f"{'both' if of == 2 else f'all {of}'} others" if some == of else f"{some} of the other {of} systems"
 
 
-def _ranks(rows: Sequence[System]) -> str:
+def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
     found = rank_systems(rows)
-    tables = [
+    tables = [_ranking_table(ranking) for ranking in ranked.rankings]
+    tables += [""] * len(ranked.missing)  # sentences without a table
+    tables += [
         markdown_table(
             ["place", "system", "mean rank"],
             [[str(place), system_label(row), f"{rank:.2f}"] for row, rank, place in ranking.entries],
@@ -238,8 +295,30 @@ def _ranks(rows: Sequence[System]) -> str:
         )
         for ranking in found.rankings
     ]
-    blocks = zip_longest(describe_ranks(found), tables)
+    blocks = zip_longest(describe_ranks(found, ranked), tables)
     return "\n\n".join([RANKS, *(part for block in blocks for part in block if part)])
+
+
+SHIFTS = (
+    "MAE on another dataset less MAE on the held-out part of the training set, years, divided into what the other ages alone "
+    "explain, what faces of the same ages add, and ages that the training set lacks. Last column: what a linear map that is "
+    f"fitted on {LABELED} labeled images of the dataset mends."
+)
+
+
+def _shifts(rows: Sequence[System], ranked: ImageRankings) -> list[str]:
+    table = []
+    for row in rows:
+        for test in row.tests:
+            shift = system_shift(row, test, ranked.shifts)
+            if shift is not None:
+                parts = (shift.difference, shift.mix, shift.same, shift.outside, shift.recalibrated)
+                table.append(
+                    [system_label(row), escape_markdown(test), *(format_ci(part, sign=True) for part in parts)]
+                )
+    headers = ["system", "test set", "difference", "mix of ages", "same ages", "ages outside", "mended by a linear map"]
+    align = ["left", "left", *["right"] * 5]
+    return ["## Why other datasets are harder", SHIFTS, markdown_table(headers, table, align=align)] if table else []
 
 
 def _fairness(rows: Sequence[System]) -> str:

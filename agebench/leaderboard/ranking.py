@@ -1,4 +1,4 @@
-"""Systems in order, as far as there is one."""
+"""Mean ranks over many test sets (Demšar 2006); rankings of one test set are in `image_ranking`."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -11,7 +11,8 @@ import pandas as pd
 from agebench.leaderboard.systems import System
 from agebench.metrics.comparison import critical_difference
 
-_FEWEST_TESTS, _FEWEST_SYSTEMS = 2, 3
+# With fewer data sets Nemenyi's critical difference exceeds what ranks can differ by (Demšar 2006 asks for five or more).
+FEWEST_TESTS, _FEWEST_SYSTEMS = 5, 3
 _critical_difference = cache(critical_difference)
 # A test set, whether it is the held-out part of the system's own training set, and whose images.
 Test = tuple[str, bool, frozenset[Hashable]]
@@ -46,11 +47,16 @@ class RankingResult:
     left_out: list[System]
 
 
-def rank_systems(rows: Sequence[System]) -> RankingResult:
-    """Each system among those that have all the tests of a ranking, on the same images and in the same role."""
-    had = {row: _tests(row) for row in rows if not row.has_no_rank}
+def rank_systems(rows: Sequence[System], *, fewest_tests: int = FEWEST_TESTS) -> RankingResult:
+    """Rank each system among those that have all the tests of a ranking, on the same images and in the same role.
+
+    Args:
+        rows: the systems.
+        fewest_tests: test sets that a ranking has at least.
+    """
+    had = {row: test_keys(row) for row in rows if not row.has_no_rank}
     rankings = []
-    while (shared := _shared_by_most(list(had.values()))) is not None:
+    while (shared := shared_by_most(list(had.values()), fewest_tests, _FEWEST_SYSTEMS)) is not None:
         group = [row for row in rows if shared <= had.get(row, frozenset())]
         rankings.append(_ranked(group, [test for test in group[0].tests if test in {name for name, *_ in shared}]))
         for row in group:
@@ -59,21 +65,28 @@ def rank_systems(rows: Sequence[System]) -> RankingResult:
     return RankingResult(rankings, [row for row in rows if row not in ranked])
 
 
-def _tests(row: System) -> frozenset[Test]:
-    with_figure = [test for test in row.tests if row.metric(test).value is not None]
+def test_keys(row: System) -> frozenset[Test]:
+    """Return the tests of a system that may be ranked: the test set, whether it is a part of its training set, and whose images."""
+    with_figure = [test for test in row.tests if row.metric(test).value is not None and row.has_rank_on(test)]
     return frozenset((test, test == row.train, row.images(test)) for test in with_figure)
 
 
-def _shared_by_most(had: Sequence[frozenset[Test]]) -> frozenset[Test] | None:
-    """The tests of some system that most systems have, of several such the most tests; None where too few share any."""
+def shared_by_most(had: Sequence[frozenset[Test]], fewest_tests: int, fewest_systems: int) -> frozenset[Test] | None:
+    """The tests of some system that most systems have, of several such the most tests; None where too few share any.
+
+    Args:
+        had: the tests of each system.
+        fewest_tests: tests that are shared at least.
+        fewest_systems: systems that share them at least.
+    """
     alike = Counter(had)
     sharing = {
         tests: sum(count for others, count in alike.items() if tests <= others)
         for tests in alike
-        if len(tests) >= _FEWEST_TESTS
+        if len(tests) >= fewest_tests
     }
     most = max(sharing, key=lambda tests: (sharing[tests], len(tests)), default=None)
-    return most if most is not None and sharing[most] >= _FEWEST_SYSTEMS else None
+    return most if most is not None and sharing[most] >= fewest_systems else None
 
 
 def _ranked(rows: Sequence[System], tests: list[str]) -> Ranking:

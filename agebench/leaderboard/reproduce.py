@@ -1,6 +1,6 @@
 """Reproduction of a run from its record, and the comparison of both."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from agebench.data.samples import dataset_fingerprint
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import describe_dataset
 from agebench.leaderboard.records import predictions_digest
+from agebench.leaderboard.schema import Record
+from agebench.leaderboard.training_noise import training_noise
 from agebench.leaderboard.verify import check_record
 from agebench.metrics.schema import MetricsFile, MetricValue
 from agebench.registry.catalog import Catalog
@@ -21,6 +23,8 @@ from agebench.types import WeightsSource
 from agebench.utils.integrity import read_table
 
 IDENTICAL, INSIDE, OUTSIDE = "identical", "inside the interval", "outside the interval"
+WITHIN_NOISE, BEYOND_NOISE = "within training noise", "beyond training noise"
+FAILURES = (OUTSIDE, BEYOND_NOISE)  # verdicts that a command fails with, the worst ones
 # What of an external model's card says where it lies, not what it is.
 _PLACE = "source"
 
@@ -137,22 +141,47 @@ def environment_differences(record: Mapping[str, Any], manifest: Mapping[str, An
     return found
 
 
-def reproduction_verdicts(record: Mapping[str, Any], run: Path) -> dict[str, dict[str, Any]]:
-    """Test set -> {verdict, mae, there: the record's figure}, of the run that repeated it."""
+def reproduction_verdicts(
+    record: Mapping[str, Any], run: Path, records: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, dict[str, Any]]:
+    """Judge a run that repeated a record.
+
+    Equal predictions are identical. Another MAE of a trained model is judged by the training noise where the records tell it;
+    else, and for models that were not trained, by the interval of the record, which is that of the images.
+
+    Args:
+        record: the record.
+        run: the folder of the run that repeated it.
+        records: records of this and of other systems, which tell the training noise.
+
+    Returns:
+        Test set -> {verdict, mae, there: the record's metric, noise: the limit in years and its source, where it was used}.
+    """
     recorded = MetricsFile.from_json(record["metrics"])
     metrics = MetricsFile.from_json(RunDir(run).metrics())
-    found = {}
+    known = [Record.from_json(dict(entry)) for entry in records]
+    verdicts = {}
     for name, test in recorded.tests.items():
         there, here = test.metric("mae"), metrics.tests[name].metric("mae")
+        entry: dict[str, Any] = {"mae": here.to_json(), "there": there.to_json()}
         digest = predictions_digest(read_table(run, f"predictions/{name}.parquet"))
+        noise = training_noise(Record.from_json(dict(record)), known, name) if known else None
         if digest == record["predictions"].get(name, {}).get("sha256"):
-            verdict = IDENTICAL
-        elif _is_inside(here.value, there):
-            verdict = INSIDE
+            entry["verdict"] = IDENTICAL
+        elif noise is not None and here.value is not None and there.value is not None:
+            is_within = abs(here.value - there.value) <= noise.limit
+            entry["verdict"] = WITHIN_NOISE if is_within else BEYOND_NOISE
+            entry["noise"] = {
+                "source": str(noise.source),
+                "std": noise.std,
+                "limit": noise.limit,
+                "freedom": noise.freedom,
+                "systems": noise.n_systems,
+            }
         else:
-            verdict = OUTSIDE
-        found[name] = {"verdict": verdict, "mae": here.to_json(), "there": there.to_json()}
-    return found
+            entry["verdict"] = INSIDE if _is_inside(here.value, there) else OUTSIDE
+        verdicts[name] = entry
+    return verdicts
 
 
 def _is_inside(value: float | None, interval: MetricValue) -> bool:
@@ -163,7 +192,7 @@ def _is_inside(value: float | None, interval: MetricValue) -> bool:
 def worst_verdict(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The worst verdict of all test sets."""
     said = {test["verdict"] for test in found.values()}
-    return next((verdict for verdict in (OUTSIDE, INSIDE) if verdict in said), IDENTICAL)
+    return next((verdict for verdict in (*FAILURES, INSIDE, WITHIN_NOISE) if verdict in said), IDENTICAL)
 
 
 def initial_weight_digests(run: Path) -> dict[str, str] | None:

@@ -69,6 +69,7 @@ class RecordModel(ResultModel):
     parameters: Count | None = None
     citation: str | None = None
     initial: dict[str, Any] | None = None
+    pretraining_data: str = ""
     file_sha256: Any = None
     source: Any = None
 

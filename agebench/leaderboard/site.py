@@ -11,9 +11,14 @@ from markupsafe import Markup
 
 from agebench._version import __version__
 from agebench.config.cards.suite import PublishedResult
-from agebench.leaderboard.markdown import LEGEND, RANKS, caveat_symbol, describe_ranks, tested_of
+from agebench.leaderboard.gate_rates import GateRatesByAge
+from agebench.leaderboard.headline import CHALLENGE, LEGAL, NOTE, Headline, HeadlineRow
+from agebench.leaderboard.image_ranking import ImageRankings
+from agebench.leaderboard.markdown import NO_RANKINGS, RANKS, describe_ranks
+from agebench.leaderboard.marks import LEGEND, caveat_symbol, tested_of
 from agebench.leaderboard.ranking import rank_systems
 from agebench.leaderboard.schema import Record
+from agebench.leaderboard.shifts import system_shift
 from agebench.leaderboard.systems import (
     UNRANKED,
     Caveat,
@@ -38,23 +43,29 @@ _SHOWN = ("mae", "rmse", "bias", "cs5")
 _ELSEWHERE = ("name", "title", "head", "size", "parameters", "initial")
 
 
-def write_site(folder: Path, rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> Path:
+def write_site(
+    folder: Path,
+    rows: Sequence[System],
+    published: Iterable[PublishedResult] = (),
+    ranked: ImageRankings = NO_RANKINGS,
+) -> Path:
     """Write `folder/index.html`: table, heatmap, plots and a view of every system, in one file.
 
     Args:
         folder: the folder of the page; it is created if it is missing.
         rows: the systems.
         published: results that were reported elsewhere.
+        ranked: the rankings of the systems.
 
     Returns:
         The path of the page.
     """
     path = folder / "index.html"
-    write_text(path, page(rows, published))
+    write_text(path, page(rows, published, ranked))
     return path
 
 
-def page(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> str:
+def page(rows: Sequence[System], published: Iterable[PublishedResult] = (), ranked: ImageRankings = NO_RANKINGS) -> str:
     """Render the page.
 
     The content of records and cards is embedded as JSON, in which `tojson` escapes every character that could end its
@@ -63,6 +74,7 @@ def page(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> s
     Args:
         rows: the systems.
         published: results that were reported elsewhere.
+        ranked: the rankings of the systems.
 
     Returns:
         The page's HTML.
@@ -71,30 +83,90 @@ def page(rows: Sequence[System], published: Iterable[PublishedResult] = ()) -> s
         loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    return environment.get_template("page.html.jinja").render(asset=_asset, data=site_data(rows, published))
+    return environment.get_template("page.html.jinja").render(asset=_asset, data=site_data(rows, published, ranked))
 
 
-def site_data(rows: Sequence[System], published: Iterable[PublishedResult]) -> dict[str, Any]:
+def site_data(
+    rows: Sequence[System], published: Iterable[PublishedResult], ranked: ImageRankings = NO_RANKINGS
+) -> dict[str, Any]:
     """Return the page's content; a metric value is [value, low, high], with None for an unknown end."""
     found = rank_systems(rows)
-    places = {
-        row: (number, place, round(rank, 2))
-        for number, ranking in enumerate(found.rankings, 1)
-        for row, rank, place in ranking.entries
-    }
     return {
         "agebench": __version__,
         "tests": test_sets(rows),
         "legend": _plain(LEGEND).replace("`", ""),
         "unfit": [Caveat.UNKNOWN_TRAINING_DATA, *sorted(UNRANKED)],
-        "ranks": [RANKS, *map(_plain, describe_ranks(found))],
-        "systems": [_system(row, *places.get(row, (None, None, None))) for row in rows],
+        "ranks": [RANKS, *map(_plain, describe_ranks(found, ranked))],
+        "headline": _headline(rows, ranked),
+        "systems": [_system(row, ranked) for row in rows],
         "floors": baseline_mae(rows),
         "published": [row.model_dump(mode="json") for row in published],
     }
 
 
-def _system(row: System, ranking: int | None, place: int | None, rank: float | None) -> dict[str, Any]:
+def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, Any]:
+    """The first table and the gate view; a rate is [value, low, high]."""
+    headline = Headline.from_systems(rows, ranked.gates)
+    place = {row.records[0].id: number for number, row in enumerate(rows)}
+    return {
+        "tests": headline.tests,
+        "ranges": sorted(headline.ranges),
+        "gateTests": headline.gate_tests,
+        "gate": [LEGAL, CHALLENGE],
+        "trust": headline.trust,
+        "note": NOTE,
+        "rows": [_headline_row(row, place[row.system.records[0].id]) for row in headline.rows],
+    }
+
+
+def _headline_row(row: HeadlineRow, place: int) -> dict[str, Any]:
+    return {
+        "place": place,
+        "name": sanitize(row.name),
+        "kind": row.kind,
+        "licence": sanitize(row.licence),
+        "cells": {
+            test: {
+                "error": _numbers(cell.error),
+                "mark": cell.mark,
+                "tested": cell.tested,
+                "minors": _numbers(cell.minors),
+                "n": cell.n_minors,
+            }
+            for test, cell in row.cells.items()
+        },
+        "gates": {test: _gates(rates) for test, rates in row.gates.items()},
+        "stages": {
+            test: {error.stage: [error.n, *_numbers(error.mae)] for error in rates.stages}
+            for test, rates in row.gates.items()
+        },
+    }
+
+
+def _gates(rates: GateRatesByAge) -> dict[str, Any]:
+    """Legal age -> the minors that count, the first challenge age and the rates of each group, by challenge age."""
+    return {
+        str(gates.legal): {
+            "minors": gates.minors,
+            "first": gates.challenge[0],
+            "groups": [
+                [
+                    sanitize(group.grouping),
+                    sanitize(group_name(group.grouping, group.group)),
+                    group.n_minors,
+                    group.n_adults,
+                    group.passing,
+                    group.refused,
+                ]
+                for group in gates.groups
+                if "*" not in group.grouping
+            ],
+        }
+        for gates in rates.gates
+    }
+
+
+def _system(row: System, ranked: ImageRankings) -> dict[str, Any]:
     first = row.records[0]
     model = first.model
     lost, read = failure_to_process_counts(row)
@@ -104,10 +176,9 @@ def _system(row: System, ranking: int | None, place: int | None, rank: float | N
         "label": sanitize(model.head or model.name or row.name),
         "train": row.train and sanitize(row.train),
         "seeds": len(row.seeds),
-        "ranking": ranking,
-        "place": place,
-        "rank": rank,
+        "ranks": _ranks(row, ranked),
         "tests": {test: _test(row, test) for test in row.tests},
+        "shifts": _shifts(row, ranked),
         "parameters": model.parameters,
         "speed": speed and round(speed, 1),
         "stress": {
@@ -121,6 +192,26 @@ def _system(row: System, ranking: int | None, place: int | None, rank: float | N
         "facts": _facts(first),
         "citation": sanitize(first.config.model.citation or model.citation or ""),
         "config": _config(first),
+    }
+
+
+def _ranks(row: System, ranked: ImageRankings) -> list[list[Any]]:
+    """[number of the ranking, its test sets, lower end, upper end] of each ranking of the system."""
+    return [
+        [number, ranking.tests, system.rank_low, system.rank_high]
+        for number, ranking in enumerate(ranked.rankings, 1)
+        for system in ranking.systems
+        if row.records[0].id in system.runs
+    ]
+
+
+def _shifts(row: System, ranked: ImageRankings) -> dict[str, list[list[float | None]]]:
+    """Test set -> difference to the training set's held-out part, its three parts, and what a recalibration mends."""
+    found = {test: system_shift(row, test, ranked.shifts) for test in row.tests}
+    return {
+        test: [_numbers(part) for part in (of.difference, of.mix, of.same, of.outside, of.recalibrated)]
+        for test, of in found.items()
+        if of is not None
     }
 
 

@@ -9,19 +9,24 @@ from enum import StrEnum
 from functools import cache, cached_property
 from typing import Any
 
-from scipy import stats
+import numpy as np
+from scipy import special
 
 from agebench.data import reject_reasons
 from agebench.leaderboard.schema import Record, RecordSamples, RobustnessMetrics
 from agebench.metrics.fairness import SIGNIFICANT
 from agebench.metrics.schema import AgeStandardizedGap, GroupMetrics, Leaks, MetricValue, TestResult
+from agebench.metrics.seed_variance import seed_variances
 from agebench.reports.formatting import join_words
 from agebench.types import WeightsKind
 
+# `training_overlap` of a test set that a model was trained or chosen on.
+_OVERLAPS = frozenset({"known", "validated"})
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 # So many settings that differ are told in a system's name.
 _TOLD = 2
+_NORMAL = 1.96  # the normal distribution's 97.5 % point
 _SHORTEST = 0.01  # seconds: timings are kept to the hundredth
 
 
@@ -29,6 +34,7 @@ class Caveat(StrEnum):
     """A reason to read a system's metrics with care; the value is its text on the leaderboard."""
 
     RANDOM_START = "random start"
+    FACE_PRETRAINING = "pre-trained on faces"
     ONE_SEED = "one seed"
     LEAKY_PROTOCOL = "leaky protocol"
     UNKNOWN_TRAINING_DATA = "unknown training data"
@@ -41,7 +47,8 @@ class Caveat(StrEnum):
     NOT_REPRODUCIBLE = "not reproducible"
 
 
-# A system with one of these caveats is not ranked: its metrics are, or may be, too good.
+# With one of these caveats a system's metrics are, or may be, too good: on all its tests, or on some.
+_UNRANKED_EVERYWHERE = frozenset({Caveat.LEAKY_PROTOCOL, Caveat.IMAGES_EXCLUDED})
 UNRANKED = frozenset(
     {
         Caveat.LEAKY_PROTOCOL,
@@ -69,12 +76,14 @@ class System:
         train: the training set; None for a model that was not trained here.
         records: its runs, by id.
         usual: test set -> the copy of it that most systems were tested on, where any record tells it.
+        peers: the systems of the same training set, itself included; they share what is known of the variance between seeds.
     """
 
     name: str
     train: str | None
     records: tuple[Record, ...]
     usual: Mapping[str, "Copy"] = field(default_factory=dict)
+    peers: list["System"] = field(default_factory=list)
 
     @cached_property
     def _by_test(self) -> dict[str, dict[int | None, Record]]:
@@ -95,6 +104,10 @@ class System:
         """The test sets that every seed has."""
         return [name for name, entries in self._by_test.items() if len(entries) == len(self.seeds)]
 
+    def records_on(self, test: str) -> list[Record]:
+        """Return the records of a test set, one per seed."""
+        return list(self._by_test[test].values())
+
     def test_entries(self, test: str) -> list[TestResult]:
         """Return the results on a test set, one per seed."""
         return [record.metrics.tests[test] for record in self._by_test[test].values()]
@@ -111,7 +124,16 @@ class System:
     @property
     def has_no_rank(self) -> bool:
         """Whether a caveat excludes the system from every ranking."""
-        return not UNRANKED.isdisjoint(note.caveat for note in self.caveats)
+        return self.flatters_everywhere or not any(self.has_rank_on(test) for test in self.tests)
+
+    @property
+    def flatters_everywhere(self) -> bool:
+        """Whether all its figures are, or may be, too good: its protocol leaks, or images were left out."""
+        return not _UNRANKED_EVERYWHERE.isdisjoint(note.caveat for note in self.caveats)
+
+    def has_rank_on(self, test: str) -> bool:
+        """Return whether its figure on a test set may be ranked: all images were tested, and none was trained on."""
+        return not is_subset(self, test) and not is_contaminated(self, test)
 
     def tested(self, test: str) -> list["Tested"]:
         """How many images of a test set it was tested on, one entry a seed."""
@@ -123,8 +145,15 @@ class System:
         return [copy for copy in found if copy is not None]
 
     def metric(self, test: str, key: str = "mae") -> MetricValue:
-        """Return an overall metric of a test set, pooled over the seeds."""
-        return pool_seeds([entry.metric(key) for entry in self.test_entries(test)])
+        """Return an overall metric of a test set, the mean over the seeds.
+
+        Its interval holds the variance between seeds, moderated over the systems of the training set. Held-out parts that differ by
+        seed overlap by chance, so their images vary less than those of one part; what they add to the seeds' variance is not
+        counted twice.
+        """
+        metrics = [entry.metric(key) for entry in self.test_entries(test)]
+        spread = _seed_spread(self, test, key)
+        return pool_seeds(metrics) if spread is None else _pool_moderated(metrics, *spread, _overlap(self, test))
 
 
 @dataclass(frozen=True)
@@ -209,10 +238,81 @@ def pool_seeds(metrics: Sequence[MetricValue]) -> MetricValue:
     return MetricValue.model_construct({"value", "ci_low", "ci_high"}, value=mean, ci_low=low, ci_high=high)
 
 
+def _pool_moderated(metrics: Sequence[MetricValue], variance: float, freedom: float, overlap: float) -> MetricValue:
+    """The mean over seeds with a variance between seeds that was estimated from several systems.
+
+    Args:
+        metrics: the metric of each seed.
+        variance: between seeds, with what their images add to it.
+        freedom: degrees of freedom of `variance`.
+        overlap: share of images that two seeds' test parts have in common.
+    """
+    plain = pool_seeds(metrics)
+    if plain.value is None or not plain.has_interval:
+        return plain
+    count = len(metrics)
+    below = sum((metric.value or 0.0) - (metric.ci_low or 0.0) for metric in metrics) / count
+    above = sum((metric.ci_high or 0.0) - (metric.value or 0.0) for metric in metrics) / count
+    sampled = ((below + above) / 2 / _NORMAL) ** 2
+    between = max(variance - (1 - overlap) * sampled, 0.0)
+    spread = float(special.stdtrit(freedom, 0.975)) * math.sqrt(between / count)
+    share = math.sqrt((1 + (count - 1) * overlap) / count)
+    low, high = plain.value - math.hypot(share * below, spread), plain.value + math.hypot(share * above, spread)
+    return MetricValue.model_construct({"value", "ci_low", "ci_high"}, value=plain.value, ci_low=low, ci_high=high)
+
+
+def _overlap(row: System, test: str) -> float:
+    """The share of images that the test parts of two seeds have in common: 1 where all were tested on the same images."""
+    if len(row.images(test)) == 1:
+        return 1.0
+    shares = [
+        result.n / samples.read
+        for record in row.records_on(test)
+        if (samples := _samples(record, test)).read
+        for result in [record.metrics.tests[test]]
+    ]
+    return min(1.0, sum(shares) / len(shares)) if shares else 1.0
+
+
+@cache
+def _seed_spread(row: System, test: str, key: str) -> tuple[float, float] | None:
+    """Variance of a metric between a system's seeds and its degrees of freedom; None where it has one seed, or no peers."""
+    several = len(row.seeds) > 1 and row.train is not None
+    return _seed_spreads(tuple(row.peers), test, key).get(row) if several else None
+
+
+@cache
+def _seed_spreads(peers: tuple[System, ...], test: str, key: str) -> dict[System, tuple[float, float]]:
+    """Moderated variances between seeds of the systems of one training set that have a test set and several seeds."""
+    rows = [row for row in peers if test in row.tests and len(row.seeds) > 1]
+    tables = [
+        {
+            record.config.seed: metric.value
+            for record in row.records_on(test)
+            if (metric := record.metrics.tests[test].metric(key)).value is not None
+        }
+        for row in rows
+    ]
+    seeds = list(dict.fromkeys(seed for table in tables for seed in table))
+    if len(rows) < 2 or not seeds:
+        return {}
+    values = np.array([[table.get(seed, np.nan) for seed in seeds] for table in tables], dtype=float)
+    found = seed_variances(values)
+    total = found.own_raw + found.common
+    uncertain = found.own_raw**2 / np.maximum(found.own_freedom, 1)
+    if found.common_freedom:
+        uncertain = uncertain + found.common**2 / found.common_freedom
+    freedom = np.maximum(total**2 / np.maximum(uncertain, 1e-300), 1)
+    return {
+        row: (float(variance), float(df))
+        for row, variance, df in zip(rows, total, np.minimum(freedom, 1e6), strict=True)
+    }
+
+
 @cache
 def _student(freedom: int) -> float:
     """The 97.5 % point; remembered, because scipy takes longer for it than all the rest of a row."""
-    return float(stats.t.ppf(0.975, freedom))
+    return float(special.stdtrit(freedom, 0.975))
 
 
 def group_into_systems(records: Iterable[Record]) -> list[System]:
@@ -226,11 +326,14 @@ def group_into_systems(records: Iterable[Record]) -> list[System]:
     for runs in systems.values():
         by_label.setdefault((runs[0].metrics.train, _name(runs[0])), []).append(runs)
     usual = _usual_copies(systems.values())
+    peers: dict[str | None, list[System]] = {}
     labeled = [
-        System(f"{name}{mark}", train, tuple(runs), usual)
+        System(f"{name}{mark}", train, tuple(runs), usual, peers.setdefault(train, []))
         for (train, name), same_label in by_label.items()
         for runs, mark in zip(same_label, _marks([runs[0] for runs in same_label]), strict=True)
     ]
+    for row in labeled:
+        row.peers.append(row)
     return sorted(labeled, key=lambda row: (row.train or "", row.name))
 
 
@@ -399,24 +502,26 @@ def caveats(row: System) -> list[str]:
 
 
 def _caveats(row: System) -> list[CaveatNote]:
+    pretraining = row.records[0].model.pretraining_data
     overlaps = {test.training_overlap for record in row.records for test in record.metrics.tests.values()}
     holds = {
         Caveat.RANDOM_START: row.records[0].model.weights_origin.kind is WeightsKind.RANDOM,
+        Caveat.FACE_PRETRAINING: bool(pretraining),
         Caveat.ONE_SEED: len(row.seeds) == 1 and row.train is not None,
         Caveat.LEAKY_PROTOCOL: any(map(has_leakage, row.records)),
         Caveat.UNKNOWN_TRAINING_DATA: "unknown" in overlaps,
-        Caveat.TRAINED_ON_TEST_SET: not overlaps.isdisjoint({"known", "validated"}),
+        Caveat.TRAINED_ON_TEST_SET: not overlaps.isdisjoint(_OVERLAPS),
         Caveat.IMAGES_EXCLUDED: any(map(excludes, row.records)),
         Caveat.INCOMPLETE_TEST_SET: any(is_subset(row, test) for test in row.tests),
         Caveat.OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
         Caveat.SELECTED_SEEDS: bool(_picked(row)),
         Caveat.REPEATED_SEED: len(row.records) > len({_run(record) for record in row.records}),
     }
-    notes = [
-        CaveatNote(caveat, _picked(row) if caveat is Caveat.SELECTED_SEEDS else caveat.value)
-        for caveat, applies in holds.items()
-        if applies
-    ]
+    texts = {
+        Caveat.SELECTED_SEEDS: _picked(row),
+        Caveat.FACE_PRETRAINING: f"{Caveat.FACE_PRETRAINING}: {pretraining}",
+    }
+    notes = [CaveatNote(caveat, texts.get(caveat, caveat.value)) for caveat, applies in holds.items() if applies]
     reasons = irreproducibility_reasons(row)
     return notes + [CaveatNote(Caveat.NOT_REPRODUCIBLE, f"{Caveat.NOT_REPRODUCIBLE}: {reason}") for reason in reasons]
 
@@ -442,6 +547,11 @@ def is_subset(row: System, test: str) -> bool:
     counts = [record.datasets[test].count for record in row.records if test in record.datasets]
     least = max([least, *(count for count in counts if isinstance(count, int))])
     return any(copy.read < least for copy in row.copies(test))
+
+
+def is_contaminated(row: System, test: str) -> bool:
+    """Return whether a model from elsewhere was trained, or chosen, on a test set by what its card states."""
+    return test in row.tests and any(entry.training_overlap in _OVERLAPS for entry in row.test_entries(test))
 
 
 def irreproducibility_reasons(row: System) -> list[str]:

@@ -6,31 +6,93 @@ false positive is a person below the legal age who passes, a false negative one 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from agebench.metrics.bootstrap import Flags, Floats, Ints
+from agebench.errors import UserError
+from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates
 from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, subject_codes
-from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, metric_value
+from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, bootstrap_interval, clopper_pearson, metric_value
 from agebench.metrics.groups import Grouping, groupings
 from agebench.metrics.schema import (
     AgeGateRate,
+    AgeRefusalRate,
     CountedGateRates,
     DetCurve,
     GateRates,
     GateResult,
     MetricValue,
     RequiredChallengeAge,
+    UnderAgeDetection,
 )
 
 LEGAL_AGES = (13, 16, 18, 21)
 TARGET_FPRS = (0.01, 0.001)
 # Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.
 DEFAULT_CHALLENGE_MARGIN = 7
+# Refusals are listed by year of age up to so many years above the legal age.
+_REFUSED_YEARS = 25
 # With at least this many passing images the design effect can be estimated.
 _TELLING = 20
+# People are resampled in at most so many random groups where the whole distribution of estimates is needed in each resample,
+# and challenge ages are searched among so many estimates in the upper tail of the minors'.
+_PEOPLE_GROUPS, _TAIL, _TAIL_STEPS = 1000, 0.1, 200
+
+
+@dataclass(frozen=True, order=True)
+class Gate:
+    """A legal age, and the estimate from which a person passes, both in years."""
+
+    legal: int
+    challenge: float
+
+    @property
+    def label(self) -> str:
+        """The gate as users write it, such as `18@25`."""
+        return f"{self.legal}@{self.challenge:g}"
+
+
+def parse_gate(text: str) -> Gate:
+    """Parse a gate such as `18@25`.
+
+    Args:
+        text: legal age and challenge age.
+
+    Raises:
+        UserError: the text has another form, or the challenge age lies below the legal age.
+    """
+    legal, at, challenge = text.partition("@")
+    try:
+        gate = Gate(int(legal), float(challenge))
+    except ValueError:
+        at = ""
+    if not at or not np.isfinite(gate.challenge) or gate.legal < 1:
+        raise UserError(f"gate '{text}': write the legal age and the challenge age in years, e.g. 18@25")
+    if gate.challenge < gate.legal:
+        raise UserError(
+            f"gate '{text}': the challenge age must be the legal age or more, e.g. {gate.legal}@{gate.legal + 7}"
+        )
+    return gate
+
+
+def parse_ages(text: str) -> tuple[int, int]:
+    """Parse a range of completed years such as `13-17`; both ends are included.
+
+    Args:
+        text: the range, or one age.
+
+    Raises:
+        UserError: the text is no range of ages.
+    """
+    low, dash, high = text.partition("-")
+    if low.strip().isdecimal() and (not dash or high.strip().isdecimal()):
+        ages = (int(low), int(high) if dash else int(low))
+        if ages[0] <= ages[1]:
+            return ages
+    raise UserError(f"ages '{text}': write the first and the last year, e.g. 13-17")
 
 
 def age_gates(
@@ -39,6 +101,10 @@ def age_gates(
     legal_ages: Sequence[int] = LEGAL_AGES,
     challenges: Sequence[float] = (),
     groups: Sequence[str] = (),
+    gates: Sequence[Gate] = (),
+    minor_ages: tuple[int, int] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
 ) -> dict[str, GateResult]:
     """Compute error rates of age gates with 95 % Clopper-Pearson intervals.
 
@@ -50,73 +116,120 @@ def age_gates(
         legal_ages: legal ages, years; ages with images on one side only are left out.
         challenges: challenge ages T, tried for each legal age where not below it; default: the legal age, and 7 years more.
         groups: group columns, or crossings.
+        gates: further pairs of legal and challenge age.
+        minor_ages: first and last completed year of the minors that count; None: all below the legal age.
+        resamples: bootstrap samples behind the interval of the detection's F2; 0: no such interval.
+        seed: seed of these samples.
 
     Returns:
         Legal age -> its rates.
 
     Raises:
-        UserError: a group column is not there.
+        UserError: a group column is missing.
     """
-    age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
-    clusters = subject_codes(table)
-    made = groupings(table, groups)
-    gates = {}
-    for legal in legal_ages:
-        under = age < legal
-        if under.any() and not under.all():
-            tried = [t for t in challenges if t >= legal] or [legal, legal + DEFAULT_CHALLENGE_MARGIN]
-            gates[str(legal)] = _gate(age, predicted, under, clusters, legal, tried, made)
-    return gates
+    rows = _GateRows.from_table(table, groupings(table, groups))
+    results = {}
+    for legal in sorted({*legal_ages, *(gate.legal for gate in gates)}):
+        under = rows.age < legal
+        if minor_ages is not None:
+            under &= (rows.years >= minor_ages[0]) & (rows.years <= minor_ages[1])
+        over = rows.age >= legal
+        if under.any() and over.any():
+            general = [t for t in challenges if t >= legal] or [legal, legal + DEFAULT_CHALLENGE_MARGIN]
+            tried = {
+                *(general if legal in legal_ages else ()),
+                *(gate.challenge for gate in gates if gate.legal == legal),
+            }
+            result = _gate(rows, under, over, legal, sorted(tried))
+            results[str(legal)] = result.model_copy(
+                update={
+                    "minor_ages": None if minor_ages is None else list(minor_ages),
+                    "detection": _detection(rows, under, over, result.required[f"{TARGET_FPRS[0]:g}"], resamples, seed),
+                }
+            )
+    return results
 
 
-def _gate(
-    age: Floats,
-    predicted: Floats,
-    under: Flags,
-    clusters: Ints | None,
-    legal: int,
-    challenges: Sequence[float],
-    made: Sequence[Grouping],
-) -> GateResult:
+@dataclass(frozen=True)
+class _GateRows:
+    """True and estimated ages (n,), completed years, people (None where unknown) and groupings of a test set."""
+
+    age: Floats
+    years: Ints
+    predicted: Floats
+    clusters: Ints | None
+    groupings: Sequence[Grouping]
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, groupings: Sequence[Grouping]) -> "_GateRows":
+        age = table["age"].to_numpy(float)
+        predicted = table["age_pred"].to_numpy(float)
+        return cls(age, np.floor(age).astype(np.int64), predicted, subject_codes(table), groupings)
+
+    def people(self, rows: Flags) -> Ints | None:
+        """People of the selected rows."""
+        return None if self.clusters is None else self.clusters[rows]
+
+
+def _gate(rows: _GateRows, under: Flags, over: Flags, legal: int, challenges: Sequence[float]) -> GateResult:
     rates: dict[str, GateRates] = {}
     by_age: dict[str, dict[str, AgeGateRate]] = {}
+    refused_by_age: dict[str, dict[str, AgeRefusalRate]] = {}
     by_group: dict[str, dict[str, dict[str, CountedGateRates]]] = {}
-    years = np.floor(age)
+    near = over & (rows.years < legal + _REFUSED_YEARS)
     for challenge in challenges:
-        passes = predicted >= challenge
+        passes = rows.predicted >= challenge
         key = f"{challenge:g}"
         rates[key] = GateRates(
-            fpr=clustered_rate(passes, under, clusters), fnr=clustered_rate(~passes, ~under, clusters)
+            fpr=clustered_rate(passes, under, rows.clusters), fnr=clustered_rate(~passes, over, rows.clusters)
         )
-        by_age[key] = {
-            f"{year:g}": AgeGateRate(n=int((years == year).sum()), fpr=clustered_rate(passes, years == year, clusters))
-            for year in np.unique(years[under])
+        by_age[key] = {year: AgeGateRate(n=n, fpr=rate) for year, n, rate in _rates_by_year(rows, passes, under)}
+        refused_by_age[key] = {
+            year: AgeRefusalRate(n=n, fnr=rate) for year, n, rate in _rates_by_year(rows, ~passes, near)
         }
         by_group[key] = {
-            grouping.name: {
-                name: CountedGateRates(n_under=int(n_under), fpr=fpr, n_over=int(n - n_under), fnr=fnr)
-                for name, n, n_under, fpr, fnr in zip(
-                    grouping.names,
-                    grouping.counts,
-                    np.bincount(grouping.codes[under & (grouping.codes >= 0)], minlength=len(grouping.names)),
-                    group_rates(passes, under, grouping.codes, len(grouping.names), clusters),
-                    group_rates(~passes, ~under, grouping.codes, len(grouping.names), clusters),
-                    strict=True,
-                )
-            }
-            for grouping in made
+            grouping.name: _rates_by_group(grouping, passes, under, over, rows.clusters) for grouping in rows.groupings
         }
-    order = np.argsort(predicted[under], kind="stable")
-    estimates, people = predicted[under][order], None if clusters is None else clusters[under][order]
+    below_limit = under & (rows.years == legal - 1)
     return GateResult(
         n_under=int(under.sum()),
-        n_over=int((~under).sum()),
+        n_over=int(over.sum()),
         challenge=rates,
         by_age=by_age,
         by_group=by_group,
-        required={f"{target:g}": required_challenge_age(estimates, target, clusters=people) for target in TARGET_FPRS},
-        det=_det(predicted, under, legal),
+        required=_required(rows, under),
+        det=_det(rows, under, over, legal),
+        refused_by_age=refused_by_age,
+        required_below_limit=_required(rows, below_limit) if below_limit.any() else {},
     )
+
+
+def _rates_by_year(rows: _GateRows, hits: Flags, among: Flags) -> list[tuple[str, int, MetricValue]]:
+    """Completed year, images and rate of `hits`, for each year that has rows in `among`."""
+    years, codes = np.unique(rows.years[among], return_inverse=True)
+    rates = group_rates(hits[among], np.ones(len(codes), dtype=bool), codes, len(years), rows.people(among))
+    counts = np.bincount(codes, minlength=len(years))
+    return [(str(year), int(n), rate) for year, n, rate in zip(years, counts, rates, strict=True)]
+
+
+def _rates_by_group(
+    grouping: Grouping, passes: Flags, under: Flags, over: Flags, clusters: Ints | None
+) -> dict[str, CountedGateRates]:
+    codes, size = grouping.codes, len(grouping.names)
+    n_under, n_over = (np.bincount(codes[side & (codes >= 0)], minlength=size) for side in (under, over))
+    fpr = group_rates(passes, under, codes, size, clusters)
+    fnr = group_rates(~passes, over, codes, size, clusters)
+    return {
+        name: CountedGateRates(n_under=int(n_under[place]), fpr=fpr[place], n_over=int(n_over[place]), fnr=fnr[place])
+        for place, name in enumerate(grouping.names)
+    }
+
+
+def _required(rows: _GateRows, among: Flags) -> dict[str, RequiredChallengeAge]:
+    order = np.argsort(rows.predicted[among], kind="stable")
+    estimates, people = rows.predicted[among][order], rows.people(among)
+    people = None if people is None else people[order]
+    return {f"{target:g}": required_challenge_age(estimates, target, clusters=people) for target in TARGET_FPRS}
 
 
 def required_challenge_age(
@@ -168,10 +281,136 @@ def required_challenge_age(
     return counted(metric_value(value, above(max(first, 0)), upper))
 
 
-def _det(predicted: Floats, under: Flags, legal: int) -> DetCurve:
-    """False positive against false negative rate over challenge ages, half years apart."""
+def _det(rows: _GateRows, under: Flags, over: Flags, legal: int) -> DetCurve:
+    """False positive against false negative rate over challenge ages, half years apart, with their 95 % intervals."""
     challenges = np.arange(max(0, legal - 15), legal + 25.5, 0.5)
-    young, old = np.sort(predicted[under]), np.sort(predicted[~under])
-    fpr = 1 - np.searchsorted(young, challenges, side="left") / len(young)
-    fnr = np.searchsorted(old, challenges, side="left") / len(old)
-    return DetCurve(challenge=challenges.tolist(), fpr=fpr.tolist(), fnr=fnr.tolist())
+    fpr = _passing_rates(rows.predicted[under], challenges, rows.people(under))
+    passing = _passing_rates(rows.predicted[over], challenges, rows.people(over))
+    fnr = (1 - passing[0], 1 - passing[2], 1 - passing[1])
+    columns = [[round(float(share), 6) for share in part] for part in (*fpr, *fnr)]
+    return DetCurve(
+        challenge=challenges.tolist(),
+        fpr=columns[0],
+        fpr_low=columns[1],
+        fpr_high=columns[2],
+        fnr=columns[3],
+        fnr_low=columns[4],
+        fnr_high=columns[5],
+    )
+
+
+def _passing_rates(predicted: Floats, challenges: Floats, people: Ints | None) -> tuple[Floats, Floats, Floats]:
+    """Share that passes at each challenge age, and the ends of its interval, each (len(challenges),)."""
+    n = len(predicted)
+    counts = _counts_above(predicted, challenges, None)[0]
+    shares = counts / n
+    designs = np.ones(len(challenges))
+    persons = n if people is None else len(np.unique(people))
+    if people is not None and persons < n:
+        groups = _people_groups(people)
+        by_group = _counts_above(predicted, challenges, groups)
+        sizes, n_groups = np.bincount(groups, minlength=len(by_group)), len(by_group)
+        squares = ((by_group - shares * sizes[:, None]) ** 2).sum(axis=0)
+        with np.errstate(all="ignore"):
+            effects = n_groups / max(n_groups - 1, 1) * squares / (n * shares * (1 - shares))
+        is_flat = (shares == 0) | (shares == 1) | (n_groups < 2)
+        designs = np.where(is_flat, n / persons, np.maximum(np.nan_to_num(effects, nan=1.0), 1))
+    low, high = clopper_pearson(counts / designs, n / designs)
+    return shares, low, high
+
+
+def _people_groups(people: Ints) -> Ints:
+    """Codes (n,) of at most `_PEOPLE_GROUPS` random groups of people: independent, so that resampling them is valid."""
+    codes = np.unique(people, return_inverse=True)[1]
+    count = int(codes.max()) + 1
+    if count <= _PEOPLE_GROUPS:
+        return codes
+    grouped: Ints = (np.random.default_rng(0).permutation(count) % _PEOPLE_GROUPS)[codes]
+    return grouped
+
+
+def _counts_above(predicted: Floats, challenges: Floats, groups: Ints | None) -> Floats:
+    """Count the estimates (n,) at or above each challenge age (ascending), by group: (groups, len(challenges))."""
+    width = len(challenges) + 1
+    bins = np.searchsorted(challenges, predicted, side="right")
+    codes = bins if groups is None else groups * width + bins
+    n_groups = 1 if groups is None else int(groups.max(initial=0)) + 1
+    counts = np.bincount(codes, minlength=n_groups * width).reshape(n_groups, width)
+    above: Floats = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].astype(float)
+    return above
+
+
+def _detection(
+    rows: _GateRows, under: Flags, over: Flags, required: RequiredChallengeAge, resamples: int, seed: int
+) -> UnderAgeDetection | None:
+    """Compute F2 of detecting minors where 1 % of them pass; None where that challenge age cannot be shown.
+
+    The interval is the wider of two: that of a bootstrap of people in which each resample has its own challenge age, and that which
+    the order statistics' interval of the challenge age implies. With few minors above it the bootstrap is too narrow.
+    """
+    if required.value is None:
+        return None
+    among = under | over
+    predicted, is_minor = rows.predicted[among], under[among]
+    passed = int((predicted[is_minor] >= required.value).sum())
+    flagged_minors, flagged_adults = int(is_minor.sum()) - passed, int((predicted[~is_minor] < required.value).sum())
+    f2 = _f2(np.array([flagged_minors]), np.array([passed]), np.array([flagged_adults]))
+    resampled = np.empty((1, 0))
+    people = rows.people(among)
+    people = np.arange(len(predicted)) if people is None else people
+    if resamples:
+        resampled = _resampled_f2(predicted, is_minor, _people_groups(people), resamples, seed)[None]
+    ends = bootstrap_interval(Replicates(f2, resampled, resampled[:, :0], len(np.unique(people))), "percentile")
+    low, high = (
+        _implied_f2(predicted, is_minor, end, default)
+        for end, default in ((required.ci_high, np.inf), (required.ci_low, -np.inf))
+    )
+    if resamples:
+        ends = (np.minimum(ends[0], low), np.maximum(ends[1], high))
+    return UnderAgeDetection(
+        false_adult_rate=TARGET_FPRS[0],
+        challenge=required.value,
+        f2=metric_value(f2[0], ends[0][0], ends[1][0]),
+        recall=flagged_minors / int(is_minor.sum()),
+        precision=flagged_minors / (flagged_minors + flagged_adults),
+        prevalence=float(is_minor.mean()),
+    )
+
+
+def _implied_f2(predicted: Floats, is_minor: Flags, challenge: float | None, default: float) -> float:
+    """F2 if exactly 1 % of the minors passed at this challenge age; None stands for `default`."""
+    minors = float(is_minor.sum())
+    refused = float((predicted[~is_minor] < (default if challenge is None else challenge)).sum())
+    missed = TARGET_FPRS[0] * minors
+    return float(_f2(np.array([minors - missed]), np.array([missed]), np.array([refused]))[0])
+
+
+def _f2(detected: Floats, missed: Floats, false_alarms: Floats) -> Floats:
+    """F2 = 5 TP / (5 TP + 4 FN + FP)."""
+    score: Floats = 5 * detected / np.maximum(5 * detected + 4 * missed + false_alarms, 1)
+    return score
+
+
+def _resampled_f2(predicted: Floats, is_minor: Flags, groups: Ints, resamples: int, seed: int) -> Floats:
+    """F2 (resamples,) where groups of people are resampled, and the challenge age is chosen in each resample."""
+    minors = np.sort(predicted[is_minor])
+    tail = minors[int(len(minors) * (1 - _TAIL)) :]
+    chosen = tail[np.unique(np.linspace(0, len(tail) - 1, _TAIL_STEPS).round().astype(np.int64))]
+    challenges = np.unique((np.floor(chosen * 100 + 1e-9) + 1) / 100)
+    n_groups = int(groups.max()) + 1
+    sides = []
+    for side in (is_minor, ~is_minor):
+        sizes = np.bincount(groups[side], minlength=n_groups)
+        above = np.zeros((n_groups, len(challenges)))
+        counts = _counts_above(predicted[side], challenges, groups[side])
+        above[: len(counts)] = counts
+        sides.append((sizes.astype(np.float32), above.astype(np.float32)))
+    weights = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
+    weights = weights.astype(np.float32)
+    (n_minors, minors_above), (n_adults, adults_above) = sides
+    total, passing = weights @ n_minors, weights @ minors_above
+    place = (passing <= TARGET_FPRS[0] * total[:, None] + 1e-9).argmax(axis=1)
+    every = np.arange(resamples)
+    missed = passing[every, place]
+    false_alarms = weights @ n_adults - (weights @ adults_above)[every, place]
+    return _f2(total - missed, missed, false_alarms)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from agebench.metrics.age_gates import age_gates
 from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate, evaluate_seeds
 from agebench.metrics.prediction_format import FOLD
-from agebench.metrics.schema import FoldSummary, TaskMetrics, TestResult
+from agebench.metrics.schema import FoldSummary, GateResult, TaskMetrics, TestResult
 
 
 def evaluate_folds(table: pd.DataFrame, **how: Any) -> TestResult:
@@ -59,6 +60,22 @@ def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -
     whole = table.drop(columns=FOLD).reset_index(drop=True)
     again = whole["sample_id"].duplicated().any()
     return evaluate_tasks(whole.assign(subject=_people(whole)) if again else whole, tasks, **how)
+
+
+def age_gates_of_folds(table: pd.DataFrame, **options: Any) -> dict[str, GateResult]:
+    """Compute `age_gates` for a table in which `tested_in` may name the fold of each answer.
+
+    Each answer counts; all answers about one subject, or else one image, are one person's in the intervals.
+
+    Args:
+        table: predictions.
+        options: groups, resamples, seed and further arguments of `age_gates`.
+    """
+    if FOLD in table:
+        table = table.drop(columns=FOLD).reset_index(drop=True)
+        if table["sample_id"].duplicated().any():
+            table = table.assign(subject=_people(table))
+    return age_gates(table, **options)
 
 
 def _people(table: pd.DataFrame) -> "pd.Series[Any]":

@@ -10,7 +10,7 @@ import pandas as pd
 
 from agebench.metrics import point
 from agebench.metrics.bootstrap import Floats, Ints
-from agebench.metrics.confidence_intervals import metric_value
+from agebench.metrics.confidence_intervals import json_number, metric_value
 from agebench.metrics.fairness import (
     SIGNIFICANT,
     AgeStrata,
@@ -64,9 +64,10 @@ class GroupComparison:
 
     def metric_values(self, features: MetricFeatures, cells: Floats) -> Floats:
         """Compute the standardised MAEs (K, b) from the sums of the cells."""
-        return self._even_means(features.of(cells, "n"), features.of(cells, "abs"))
+        return self.standardized_means(features.of(cells, "n"), features.of(cells, "abs"))
 
-    def _even_means(self, n: Floats, total: Floats) -> Floats:
+    def standardized_means(self, n: Floats, total: Floats) -> Floats:
+        """Compute the age-standardized means (groups, b) from the counts and sums of all cells, each (cells, b)."""
         # Every group stands in every stratum, so that no cell is missing.
         shape = (len(self.age_standardized_groups), len(self.strata.ranges), n.shape[1])
         n, total = n.reshape(shape), total.reshape(shape)
@@ -86,6 +87,56 @@ def compare_groups(table: pd.DataFrame, grouping: Grouping, minimum: int) -> Gro
     groups = eligible_groups(grouping, minimum)
     even_groups, strata = comparable_groups(point.years(table), grouping, groups)
     return GroupComparison(grouping, groups, strata, even_groups)
+
+
+@dataclass(frozen=True)
+class WorstGroup:
+    """The group with the largest error above all other images, of all groupings and crossings.
+
+    Attributes:
+        grouping: its grouping.
+        group: its name.
+        excess: its MAE minus the mean of all others, years, with an interval that holds for all groups at once.
+        at_equal_ages: whether the difference is taken at equal ages.
+        n_groups: groups that were scanned.
+    """
+
+    grouping: str
+    group: str
+    excess: MetricValue
+    at_equal_ages: bool
+    n_groups: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the group is shown to have larger errors than the others."""
+        return self.excess.ci_low is not None and self.excess.ci_low > 0
+
+
+def worst_group(gaps: Mapping[str, Gap]) -> WorstGroup | None:
+    """Scan all groupings and crossings for the group whose excess has the highest lower bound.
+
+    At equal ages wherever some grouping can be compared so: the intervals of those groups are simultaneous over all of them, so
+    that the selection of one is allowed for. Without any such grouping, the raw differences are scanned.
+
+    Args:
+        gaps: grouping -> gap, of one test set.
+
+    Returns:
+        The group; None without a compared group that has an interval.
+    """
+    standardized = {name: gap.age_standardized for name, gap in gaps.items() if gap.age_standardized is not None}
+    parts: Mapping[str, GroupDifference] = standardized or gaps
+    candidates = [
+        (name, group, excess)
+        for name, part in parts.items()
+        for group, excess in (part.excess or {}).items()
+        if excess.ci_low is not None
+    ]
+    if not candidates:
+        return None
+    name, group, excess = max(candidates, key=lambda item: item[2].ci_low or 0.0)
+    return WorstGroup(name, group, excess, bool(standardized), len(candidates))
 
 
 def gap_results(
@@ -197,7 +248,8 @@ def _parts(
         if family.resampled.shape[1]:
             possible = [names[place] for place in family.possibly_largest(critical)]
             excesses = {name: metric_value(*ends) for name, ends in zip(names, excess.T, strict=True)}
-            part = part.model_copy(update={"worst_groups": possible, "excess": excesses})
+            upper = json_number(family.largest_upper(critical))
+            part = part.model_copy(update={"worst_groups": possible, "excess": excesses, "upper": upper})
         parts.append(part)
     return parts
 

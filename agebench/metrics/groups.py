@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,16 @@ import pandas as pd
 from agebench.config.cards.dataset import AGE_BAND_COLUMN
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import Floats, Ints, reindex
+from agebench.metrics.prediction_format import is_group_candidate
 from agebench.utils.text import did_you_mean
 
 # Lower ends, completed years. Childhood, the years about the legal thresholds, then decades.
 AGE_BANDS = (0, 13, 18, 25, 35, 45, 55, 65)
 MIN_GROUP = 30
+# A column with more values than this holds ids, dates or measurements, not groups.
+_MOST_VALUES = 20
+# Crossings of more columns, or into more groups, fill a report with groups of few people.
+_MOST_CROSSED, _MOST_CELLS = 4, 60
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,47 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
             f"group '{name}': two different groups would be called '{double}'; rename their values, so that names differ"
         )
     return Grouping(name, groups, codes)
+
+
+def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """Select the labels beside predictions that sort their rows into 2 to 20 groups."""
+    names = (str(column) for column in table if is_group_candidate(str(column)))
+    return tuple(name for name in names if 2 <= _n_values(table[name]) <= _MOST_VALUES)
+
+
+def ignored_columns(table: pd.DataFrame) -> dict[str, int]:
+    """Return the labels that have too many values to be groups and values that repeat, with their number of values.
+
+    Args:
+        table: predictions beside labels.
+    """
+    names = [str(column) for column in table if is_group_candidate(str(column))]
+    counts = {name: _n_values(table[name]) for name in names}
+    return {name: count for name, count in counts.items() if _MOST_VALUES < count < len(table)}
+
+
+def scanned_groups(table: pd.DataFrame) -> tuple[str, ...]:
+    """Select the group columns of a table and the crossings of every two of them that make at most 60 groups.
+
+    Args:
+        table: predictions beside labels.
+    """
+    columns = group_columns(table)
+    if len(columns) > _MOST_CROSSED:
+        return columns
+    crossings = [
+        f"{first}*{second}"
+        for first, second in itertools.combinations(columns, 2)
+        if table[first].nunique() * table[second].nunique() <= _MOST_CELLS
+    ]
+    return (*columns, *(name for name in crossings if name not in table))
+
+
+def _n_values(column: "pd.Series[Any]") -> int:
+    try:
+        return column.nunique()
+    except TypeError:  # lists and structs, which sort no one
+        return 0
 
 
 def groupings(table: pd.DataFrame, groups: Sequence[str]) -> list[Grouping]:

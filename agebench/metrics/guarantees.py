@@ -40,7 +40,7 @@ def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFra
         CalibrationError: too few validation images, or people on them, to promise it.
     """
     if not 0 < level < 1:
-        raise UserError(f"--level {level:g}: must lie between 0 and 1, e.g. 0.9")
+        raise UserError(f"--coverage {level:g}: must lie between 0 and 1, e.g. 0.9")
     needed = min_calibration_size(level)
     if calibration_units(calibration) < needed:
         of, unit = (
@@ -49,7 +49,8 @@ def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFra
             else (f" of {calibration_units(calibration)} people", " people")
         )
         raise CalibrationError(
-            f"--level {level:g}: cannot be promised from {len(calibration)} validation images{of}; it needs {needed} or more{unit}"
+            f"--coverage {level:g}: cannot be promised from {len(calibration)} validation images{of}; "
+            f"it needs {needed} or more{unit}"
         )
     own = conformal(calibration, calibration, levels=[level])
     key = f"{level:g}"

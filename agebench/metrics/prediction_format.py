@@ -48,8 +48,10 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
         bad = ~np.isfinite(numbers.to_numpy())
         if bad.any():
             row = table[bad].iloc[0]
+            fix = "; `--allow missing` counts images without an estimate as failures to process"
+            fix = fix if column == "age_pred" else ""
             raise UserError(
-                f"{source}: {column} of '{row['sample_id']}' is {format_cell(row[column])}, not a finite number"
+                f"{source}: {column} of '{row['sample_id']}' is {format_cell(row[column])}, not a finite number{fix}"
             )
         table[column] = numbers
     return table

@@ -44,12 +44,14 @@ class JoinedPredictions:
         missing: labels without a prediction, which are left out: failures to process.
         extra: predictions without a label, left out.
         duplicates: further rows of an id that stood before, left out.
+        unanswered: the labels of `missing`; None where there are none.
     """
 
     table: pd.DataFrame
     missing: int = 0
     extra: int = 0
     duplicates: int = 0
+    unanswered: pd.DataFrame | None = None
 
 
 def column_map(pairs: Sequence[str]) -> dict[str, str]:
@@ -189,9 +191,15 @@ def read_predictions(
     if labels is None:
         _mapped(columns, [table], [predictions])
         _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")
-        table, unanswered = _answered(table, allow)
+        lost = table[table["age_pred"].isna()]
+        table, n_empty = _answered(table, allow)
         table, duplicates = _unique(table, predictions, allow)
-        return JoinedPredictions(validate_file(table, predictions), missing=unanswered, duplicates=duplicates)
+        return JoinedPredictions(
+            validate_file(table, predictions),
+            missing=n_empty,
+            duplicates=duplicates,
+            unanswered=_unanswered(lost) if n_empty else None,
+        )
     truth = read_table(labels, {ours: name for ours, name in columns.items() if ours not in _PREDICTED})
     _mapped(columns, [table, truth], [predictions, labels])
     _require(table, ("sample_id", "age_pred"), predictions, "")
@@ -215,7 +223,16 @@ def read_predictions(
     own = [column for column in table if column not in truth]
     joined = truth[places >= 0].reset_index(drop=True)
     joined = pd.concat([joined, table[own].iloc[places[places >= 0]].reset_index(drop=True)], axis=1)
-    return JoinedPredictions(validate_file(joined, predictions), missing, extra, twice + twice_labelled)
+    unanswered = _unanswered(truth[places < 0]) if missing else None
+    return JoinedPredictions(validate_file(joined, predictions), missing, extra, twice + twice_labelled, unanswered)
+
+
+def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the labels of images without a prediction, without the columns of predictions; rows without an age are dropped."""
+    ages = as_numbers(table["age"])
+    known = ages.between(*_AGES)
+    labels = table.assign(age=ages, sample_id=table["sample_id"].astype("str"))[known].reset_index(drop=True)
+    return labels.drop(columns=[column for column in _PREDICTED if column in labels])
 
 
 def _answered(table: pd.DataFrame, allow: Collection[MismatchKind]) -> tuple[pd.DataFrame, int]:

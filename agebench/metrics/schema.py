@@ -96,6 +96,9 @@ class GroupDifference(ResultModel):
     )
     p: Number | None = Field(default=None, description="p value of the permutation test of equal MAEs")
     p_holm: Number | None = Field(default=None, description="p value after Holm's correction over all groupings")
+    upper: Number | None = Field(
+        default=None, description="upper 97.5 % bound of the largest difference between any two groups, years"
+    )
 
     @property
     def adjusted_p(self) -> float | None:
@@ -154,6 +157,24 @@ class AgeGateRate(ResultModel):
     fpr: MetricValue
 
 
+class AgeRefusalRate(ResultModel):
+    """The false negative rate at one true age."""
+
+    n: Count
+    fnr: MetricValue
+
+
+class UnderAgeDetection(ResultModel):
+    """Detection of minors at the challenge age that lets a fixed share of them pass; positives are the minors."""
+
+    false_adult_rate: Number = Field(description="share of minors that may pass")
+    challenge: Number = Field(description="challenge age that holds this share, years")
+    f2: MetricValue = Field(description="F-measure that weighs recall twice as much as precision")
+    recall: Number = Field(description="share of minors that are refused")
+    precision: Number = Field(description="share of minors among all who are refused")
+    prevalence: Number = Field(description="share of minors in the test set, which precision and F2 depend on")
+
+
 class RequiredChallengeAge(MetricValue):
     """The lowest challenge age (years) that holds a false positive rate."""
 
@@ -168,6 +189,10 @@ class DetCurve(ResultModel):
     challenge: list[Number] = Field(description="challenge ages, years")
     fpr: list[Number]
     fnr: list[Number]
+    fpr_low: list[Number] = Field(default=[], description="lower ends of the 95 % intervals of `fpr`")
+    fpr_high: list[Number] = Field(default=[], description="upper ends of the 95 % intervals of `fpr`")
+    fnr_low: list[Number] = Field(default=[], description="lower ends of the 95 % intervals of `fnr`")
+    fnr_high: list[Number] = Field(default=[], description="upper ends of the 95 % intervals of `fnr`")
 
 
 class GateResult(ResultModel):
@@ -186,6 +211,16 @@ class GateResult(ResultModel):
         "required", "needed", {}, description="target false positive rate -> challenge age that holds it"
     )
     det: DetCurve | None = None
+    minor_ages: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="first and last completed year of the minors that count; None: all"
+    )
+    refused_by_age: dict[str, dict[str, AgeRefusalRate]] = Field(
+        default={}, description="challenge age -> true age in years, from the legal age on -> rate"
+    )
+    required_below_limit: dict[str, RequiredChallengeAge] = Field(
+        default={}, description="as `required`, for the minors in the last year below the legal age"
+    )
+    detection: UnderAgeDetection | None = None
 
 
 class LevelCoverage(ResultModel):
@@ -458,6 +493,19 @@ class NotScored(ResultModel):
     duplicates: Count = Field(default=0, description="repeated rows")
 
 
+class RequirementResult(ResultModel):
+    """The verdict on one requirement."""
+
+    requirement: str = Field(description="such as `fpr(18@25)<=0.01`")
+    figure: str = Field(description="the requirement's left side")
+    operator: Literal["<=", ">="]
+    limit: Number
+    is_share: bool = Field(description="whether the figure is a share of images")
+    verdict: Literal["shown", "not shown", "refuted"]
+    value: MetricValue = Field(description="the figure; of several groups, that of the group with the worst bound")
+    group: str | None = Field(default=None, description="this group")
+
+
 Leaks = dict[str, Count] | bool
 
 
@@ -470,6 +518,38 @@ class ProtocolSummary(ResultModel):
     split_scheme: Count | None = None
     folds: Count | None = None
     leaks: Leaks | None = Field(default=None, description="`duplicates` and `subjects` on both sides of the split")
+
+
+class ShiftParts(ResultModel):
+    """The difference in MAE between a target and a source dataset, divided into parts that add up to it, years."""
+
+    mix: MetricValue = Field(description="other ages (and groups), at the source's errors")
+    same: MetricValue = Field(description="other faces of the same ages (and groups)")
+    outside: MetricValue = Field(description="images of ages (and groups) that the source lacks")
+    groups: list[str] = Field(default=[], description="group columns that cells are made of, beside age")
+    n_outside: Count = Field(description="images of the target without counterparts in the source")
+    ages: list[list[int]] = Field(description="first and last completed year of every stratum")
+
+
+class Recalibration(ResultModel):
+    """MAE on the target after a map from estimates to ages was fitted on labeled images of it, tested on other people."""
+
+    n: Count = Field(description="labeled images that a map is fitted on")
+    before: MetricValue = Field(description="MAE without a map, years")
+    isotonic: MetricValue = Field(description="MAE after an isotonic map, years")
+    linear: MetricValue = Field(description="MAE after a linear map, years")
+    isotonic_gain: MetricValue = Field(description="`before` minus `isotonic`, years")
+    linear_gain: MetricValue = Field(description="`before` minus `linear`, years")
+
+
+class ShiftResult(ResultModel):
+    """Why the MAE on a dataset differs from that on the held-out part of the training set."""
+
+    source: str = Field(description="the training set, whose held-out part was tested")
+    difference: MetricValue = Field(description="MAE on this test set minus MAE on the source's held-out part, years")
+    parts: ShiftParts
+    with_groups: ShiftParts | None = Field(default=None, description="the same with cells of age and groups")
+    recalibration: list[Recalibration] = []
 
 
 class TestResult(ResultModel):
@@ -506,6 +586,8 @@ class TestResult(ResultModel):
     nist: NistFateResult | None = None
     failure_to_process: FailureToProcess | None = None
     tasks: dict[str, TaskMetrics] = Field(default={}, description="auxiliary target -> metrics")
+    requirements: list[RequirementResult] = Field(default=[], description="verdicts on what was required")
+    shift: ShiftResult | None = Field(default=None, description="why it is worse than the source's held-out part")
 
     @field_validator(
         "overall",
@@ -531,6 +613,23 @@ class TestResult(ResultModel):
         return self.overall.get(name, _UNDEFINED)
 
 
+class MeasuredFile(ResultModel):
+    """A file that was scored or read beside it."""
+
+    role: str = Field(description="predictions, labels or calibration")
+    name: str
+    sha256: str
+
+
+class Measurement(ResultModel):
+    """When, with which version and command, and from which files metrics were computed."""
+
+    created: str = Field(description="time, UTC, ISO 8601")
+    version: str = Field(description="of agebench")
+    command: str
+    files: list[MeasuredFile]
+
+
 class MetricsFile(ResultModel):
     """The content of a metrics.json."""
 
@@ -538,6 +637,9 @@ class MetricsFile(ResultModel):
     protocol: ProtocolSummary | None = None
     leaks: Leaks | None = None
     tests: dict[str, TestResult] = {}
+    measurement: Measurement | None = Field(
+        default=None, description="of `agebench score`; a run has its manifest.json"
+    )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: object = "metrics.json") -> Self:
@@ -582,6 +684,42 @@ class PairComparison(ResultModel):
     verdict: str
 
 
+class MarginTest(ResultModel):
+    """Two one-sided tests of a difference, each at 5 %, against a margin that does not matter."""
+
+    margin: Number = Field(description="in the figure's unit")
+    low: Number = Field(description="lower end of the paired 90 % interval of a minus b")
+    high: Number = Field(description="upper end of this interval")
+    a_not_inferior: bool | None = Field(description="whether a is shown not to be worse than b by the margin or more")
+    b_not_inferior: bool | None = Field(description="the same for b against a; None where neither direction is worse")
+    equivalent: bool = Field(description="whether the difference is shown to be smaller than the margin either way")
+
+
+class FigureDifference(ResultModel):
+    """The difference of two systems in one figure."""
+
+    kind: str = Field(description="mae, bias, cs5, fpr, fnr, gap or failure")
+    difference: MetricValue = Field(description="figure of a minus figure of b, with its paired interval")
+    p: Number | None = Field(description="bootstrap p value; None without resamples")
+    p_holm: Number | None = Field(default=None, description="p value after Holm's correction over all pairs")
+    shown: bool = Field(description="whether a difference is shown, by the corrected p value and by the interval")
+    margin: MarginTest | None = None
+
+
+class FigureDifferences(ResultModel):
+    """Systems compared by several figures; names of figures are such as `mae`, `fpr(18@25)` and `gap(gender)`."""
+
+    n: Count = Field(description="images that were to be processed")
+    n_common: Count = Field(description="images that every system answered")
+    systems: dict[str, dict[str, MetricValue]] = Field(description="system -> figure -> value")
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    differences: list[dict[str, FigureDifference]] = Field(description="for each pair: figure -> difference")
+    unanswered: dict[str, Count] = Field(description="system -> images that it did not answer")
+    groups_at_equal_ages: dict[str, bool] = Field(
+        default={}, description="grouping -> whether its gap is taken at equal ages"
+    )
+
+
 class ComparisonResult(ResultModel):
     """Systems compared on the images that all of them have."""
 
@@ -590,6 +728,7 @@ class ComparisonResult(ResultModel):
     left_out: Count
     systems: dict[str, SystemMae]
     pairs: list[PairComparison]
+    figures: FigureDifferences | None = None
 
 
 class FriedmanTest(ResultModel):
@@ -619,12 +758,133 @@ class RankComparison(ResultModel):
     groups: list[list[str]] = Field(description="systems whose ranks lie within the critical difference")
 
 
+class NewDatasetClaim(ResultModel):
+    """The ratio of MAE to baseline MAE on datasets like those that were tested, with 95 % intervals."""
+
+    datasets: Count
+    ratio: Number
+    ci_low: Number
+    ci_high: Number
+    prediction_low: Number = Field(description="lower end of the prediction interval for a new dataset")
+    prediction_high: Number
+    tau: Number = Field(description="standard deviation between datasets, of the logarithm")
+
+
+class RankedSystem(ResultModel):
+    """One system of a ranking."""
+
+    name: str
+    train: str | None = Field(description="training set; None for a system that was not trained here")
+    runs: list[str] = Field(description="ids of its records")
+    value: MetricValue = Field(description="MAE in years, or mean ratio of MAE to baseline MAE; interval of its own")
+    rank_low: Count = Field(description="one more than the number of systems shown to be better")
+    rank_high: Count = Field(description="number of systems less those shown to be worse")
+    unusual_seeds: bool = Field(default=False, description="whether its seeds differ more than those of other systems")
+    new_datasets: NewDatasetClaim | None = Field(default=None, description="None with fewer than five other datasets")
+
+
+class SystemRanking(ResultModel):
+    """Systems tested on the same images, with simultaneous 95 % intervals of all differences and of all ranks."""
+
+    inputs: str = Field(description="digest of the estimates, the datasets and the method")
+    tests: list[str] = Field(description="test sets; several: the metric is the mean ratio of MAE to baseline MAE")
+    held_out: list[bool] = Field(description="whether each is the held-out part of the systems' own training set")
+    images: list[Count] = Field(description="images of each test set, those of several seeds counted once")
+    people: list[Count | None] = Field(description="people on them; None where subjects are unknown")
+    resamples: Count
+    critical: Number = Field(description="critical value of the largest studentized difference, normal scale")
+    systems: list[RankedSystem] = Field(description="by value, best first")
+    differences: list[list[Number]] = Field(
+        description="for each pair of places in `systems` i < j: i, j, value of j minus that of i, low, high"
+    )
+    single_runs: bool = Field(default=False, description="whether the variance between trainings is unknown")
+
+    @property
+    def pairs_shown(self) -> int:
+        """How many pairs of systems are shown to differ."""
+        return sum(low > 0 or high < 0 for *_, low, high in self.differences)
+
+
 class ComparisonFile(ResultModel):
     """The content of a comparison.json."""
 
     tests: dict[str, ComparisonResult]
     across: RankComparison | None = None
+    measurement: Measurement | None = Field(default=None, description="of `agebench compare`")
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of comparison.json, schema 2."""
         return {"schema": SCHEMA, **super().to_json()}
+
+
+class PilotFigures(ResultModel):
+    """Properties of the errors that a plan is computed from."""
+
+    n: Count = Field(description="images of the pilot; 0: typical values")
+    people: Count | None = Field(description="people on them; None where subjects are unknown or never repeat")
+    mae: Number | None = Field(description="years")
+    spread: Number = Field(description="standard deviation of the absolute error, years")
+    shared: Number = Field(description="share of this variance that the images of a person have in common")
+
+
+class IntervalSize(ResultModel):
+    """What an interval of the MAE needs."""
+
+    half_width: Number = Field(description="of the 95 % interval, years")
+    people: Count
+    images: Count
+
+
+class GapSize(ResultModel):
+    """What a difference between two groups of equal size needs."""
+
+    gap: Number = Field(description="true difference in MAE, years")
+    people_per_group: Count
+    images_per_group: Count
+
+
+class RateSize(ResultModel):
+    """What showing a false positive rate needs."""
+
+    limit: Number = Field(description="rate that is to be shown")
+    rate: Number = Field(description="true rate that was assumed")
+    minors: Count = Field(description="minors with one image each")
+    allowed: Count = Field(description="minors that may pass")
+    minors_without_any: Count = Field(description="minors that show the limit if none passes")
+
+
+class GroupPower(ResultModel):
+    """What an existing test set could have shown about one group."""
+
+    grouping: str
+    group: str
+    n: Count
+    people: Count
+    mae: Number = Field(description="years")
+    mae_shrunk: Number | None = Field(description="shrunk towards the whole by empirical Bayes; not for ranking")
+    half_width: Number | None = Field(description="of the MAE's 95 % interval, years; None for one person")
+    smallest_gap: Number | None = Field(description="difference to the other groups that the power shows, years")
+    minors: Count
+    smallest_fpr: Number | None = Field(
+        description="lowest false positive rate that could be shown, if no minor passes"
+    )
+
+
+class LabelNoise(ResultModel):
+    """The MAE against true ages under errors of the labels."""
+
+    label_sd: Number = Field(description="standard deviation of the labels' errors, years")
+    mae: Number | None = Field(description="years; None where labels cannot err so much")
+
+
+class PlanResult(ResultModel):
+    """The result of `agebench plan`."""
+
+    pilot: PilotFigures
+    power: Number
+    images_per_person: Number
+    intervals: list[IntervalSize]
+    gaps: list[GapSize]
+    rates: list[RateSize]
+    groups: list[GroupPower] = []
+    label_noise: list[LabelNoise] = []

@@ -1,23 +1,26 @@
 """Compute the content of metrics.json for a prediction file."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from agebench.metrics.age_gates import LEGAL_AGES, age_gates
+from agebench.metrics.age_gates import LEGAL_AGES, Gate, age_gates
 from agebench.metrics.confidence_intervals import IntervalKind
 from agebench.metrics.evaluate import evaluate_seeds
-from agebench.metrics.groups import MIN_GROUP
+from agebench.metrics.failure_to_process import failures_to_process
+from agebench.metrics.groups import MIN_GROUP, ignored_columns, scanned_groups
 from agebench.metrics.prediction_format import is_group_candidate
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.presets.nist_fate import nist
-from agebench.metrics.schema import MetricsFile, NotScored
+from agebench.metrics.requirements import Requirement, required_gates, with_requirements
+from agebench.metrics.schema import FailureToProcess, MetricsFile, NotScored
 from agebench.metrics.uncertainty import conformal, uncertainty
 
-# A column with more values than this holds ids, dates or measurements, not groups.
-_MOST_VALUES = 20
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ScoreOptions:
     """What to compute, and how.
 
     Attributes:
-        groups: columns and crossings; None: every label that sorts rows into 2 to 20 groups, see `group_columns`.
+        groups: columns and crossings; None: the labels with 2 to 20 values, and their crossings, see `scanned_groups`.
         train_ages: (lowest, highest) age in the training set.
         resamples: bootstrap samples, and shuffles of the tests.
         seed: of both.
@@ -33,6 +36,9 @@ class ScoreOptions:
         minimum: rows of a group that is ranked.
         legal_ages: of the age gates.
         challenges: challenge ages; none: the legal age, and 7 years more.
+        gates: further pairs of legal and challenge age.
+        minor_ages: first and last completed year of the minors that count at the gates; None: all.
+        requirements: limits on figures; the gates that they need are computed, too.
         preset: `nist` adds the layout of FATE AEV.
         first_age: what the first entry of `p` stands for.
     """
@@ -45,21 +51,11 @@ class ScoreOptions:
     minimum: int = MIN_GROUP
     legal_ages: tuple[int, ...] = LEGAL_AGES
     challenges: tuple[float, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    minor_ages: tuple[int, int] | None = None
+    requirements: tuple[Requirement, ...] = ()
     preset: Literal["", "nist"] = ""
     first_age: int = 0
-
-
-def group_columns(table: pd.DataFrame) -> tuple[str, ...]:
-    """The labels beside predictions that sort their rows into 2 to 20 groups."""
-    names = (str(column) for column in table if is_group_candidate(str(column)))
-    return tuple(name for name in names if 2 <= _values(table[name]) <= _MOST_VALUES)
-
-
-def _values(column: "pd.Series[Any]") -> int:
-    try:
-        return column.nunique()
-    except TypeError:  # lists and structs, which sort no one
-        return 0
 
 
 def score_predictions(
@@ -78,7 +74,13 @@ def score_predictions(
     """
     tables = [joined.table for joined in seeds]
     table = tables[0]
-    groups = group_columns(table) if options.groups is None else options.groups
+    groups = scanned_groups(table) if options.groups is None else options.groups
+    ignored = ignored_columns(table) if options.groups is None else {}
+    if ignored:
+        logger.warning(
+            "ignored columns, which have too many values to be groups: %s. If one identifies people, name it: --col subject=COLUMN",
+            ", ".join(f"{name} ({count:,} values)" for name, count in ignored.items()),
+        )
     entry = evaluate_seeds(
         tables,
         groups=groups,
@@ -94,7 +96,17 @@ def score_predictions(
             extra=max(joined.extra for joined in seeds),
             duplicates=max(joined.duplicates for joined in seeds),
         ),
-        "age_gates": age_gates(table, legal_ages=options.legal_ages, challenges=options.challenges, groups=groups),
+        "failure_to_process": _failures(seeds, groups),
+        "age_gates": age_gates(
+            table,
+            legal_ages=options.legal_ages,
+            challenges=options.challenges,
+            groups=groups,
+            gates=(*options.gates, *required_gates(options.requirements)),
+            minor_ages=options.minor_ages,
+            resamples=options.resamples,
+            seed=options.seed,
+        ),
     }
     doubt = uncertainty(
         table, first_age=options.first_age, resamples=options.resamples, seed=options.seed, interval=options.interval
@@ -105,4 +117,22 @@ def score_predictions(
         changes["conformal"] = conformal(calibration, table, groups=groups)
     if options.preset == "nist":
         changes["nist"] = nist(table, resamples=options.resamples, seed=options.seed, interval=options.interval)
-    return MetricsFile(train=None, tests={name: entry.model_copy(update=changes)})
+    metrics = MetricsFile(train=None, tests={name: entry.model_copy(update=changes)})
+    return with_requirements(metrics, options.requirements)
+
+
+def _failures(seeds: Sequence[JoinedPredictions], groups: Sequence[str]) -> FailureToProcess:
+    """Failures to process of the seed that lacks most predictions; by group where the labels of these images are known."""
+    worst = max(seeds, key=lambda joined: joined.missing)
+    columns = ["age", *(column for column in worst.table if column == "subject" or is_group_candidate(str(column)))]
+    parts = [worst.table[columns]]
+    if worst.unanswered is not None and len(worst.unanswered) == worst.missing:
+        parts.append(worst.unanswered.reindex(columns=columns))
+    elif worst.missing:
+        groups = ()
+        parts = [worst.table[["age"]], pd.DataFrame({"age": np.full(worst.missing, np.nan)})]
+    images = pd.concat(parts, ignore_index=True)
+    failed = pd.Series(np.arange(len(images)) >= len(worst.table))
+    if not failed.any():
+        return failures_to_process(images, failed, ())
+    return failures_to_process(images, failed, groups)

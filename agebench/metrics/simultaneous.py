@@ -126,6 +126,18 @@ class GroupReplicates:
         places = np.flatnonzero(possible)
         return places[np.argsort(-self.values[places], kind="stable")]
 
+    def largest_upper(self, critical: float) -> float:
+        """Return the upper bound of the largest difference between any two groups; infinite where one is unknown."""
+        if len(self.values) < 2 or not self.known.all():
+            return float("inf")
+        upper = -np.inf
+        for start in range(0, len(self.values), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            differences = self.values[rows, None] - self.values[None, :] + self.half_widths(critical, rows)
+            differences[np.arange(len(differences)), np.arange(start, start + len(differences))] = -np.inf
+            upper = max(upper, float(differences.max()))
+        return upper
+
 
 def clusters_in_groups(codes: Ints, clusters: Ints, groups: int) -> Ints:
     """Count the clusters with rows in each group (groups,); `codes` (n,) are -1 for no group."""

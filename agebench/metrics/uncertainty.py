@@ -208,7 +208,7 @@ def _check_first_age(probs: Floats, predicted: Floats, first_age: int) -> None:
     if abs(apart) > _FAR:
         raise UserError(
             f"column p: its mean lies {abs(apart):.0f} years {'below' if apart > 0 else 'above'} age_pred, if its first entry "
-            f"stands for age {first_age}; say which age that is with --first-age (perhaps {first_age + round(apart)})"
+            f"stands for age {first_age}; say which age that is with --p-first-age (perhaps {first_age + round(apart)})"
         )
 
 

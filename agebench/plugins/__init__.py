@@ -41,8 +41,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "agebench.config.cards.base": ("DatasetCard", "ModelCard"),
+    "agebench.config.cards.dataset": ("DatasetCard",),
     "agebench.config.cards.external": ("ExternalCard",),
+    "agebench.config.cards.model": ("ModelCard",),
     "agebench.data.faces.detectors.base": ("Detection", "Detector"),
     "agebench.data.readers": ("Reader",),
     "agebench.data.readers.base": ("list_images", "to_samples"),

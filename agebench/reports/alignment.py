@@ -1,4 +1,4 @@
-"""The report of `agebench data faces`: failures of the face alignment by group, with images before and after."""
+"""The report of `agebench data align`: failures of the face alignment by group, with images before and after."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +70,7 @@ def write_alignment_report(
         counts = [[str(reason), format_count(int(n))] for reason, n in failed["reason"].value_counts().items()]
         document.add(TableBlock(["reason of the failure", "images"], counts))
     document.add(
-        _before_after(table[reasons.isna()], reader, faces, summary["coverage"]),
+        _before_after(table[reasons.isna()], reader, faces, summary),
         _failed_sheet(failed, reader),
     )
     return write_document(folder, document)["markdown"]
@@ -89,12 +89,15 @@ def _describe_method(summary: Mapping[str, Any]) -> Paragraph:
         method = "Faces aligned by annotated landmarks"
     else:
         method = "Faces used as they are, because the dataset already frames them like the template"
+    shift = f", offset {summary['offset']:g}" if summary.get("offset") else ""
     return Paragraph(
-        f"{method}; {summary['size']} × {summary['size']} pixels, coverage {summary['coverage']:g} (1: UTKFace's crops)."
+        f"{method}; {summary['size']} × {summary['size']} pixels, coverage {summary['coverage']:g} (1: UTKFace's crops){shift}."
     )
 
 
-def _before_after(aligned: pd.DataFrame, reader: Reader, faces: FaceCache, coverage: float) -> FigureBlock | None:
+def _before_after(
+    aligned: pd.DataFrame, reader: Reader, faces: FaceCache, summary: Mapping[str, Any]
+) -> FigureBlock | None:
     """Draw original images beside their aligned faces; None if no face was aligned."""
     rows = _evenly_spaced(len(aligned), _MAX_ALIGNED)
     if not len(rows):
@@ -105,7 +108,8 @@ def _before_after(aligned: pd.DataFrame, reader: Reader, faces: FaceCache, cover
         face = np.asarray(faces.pixels[faces.row_by_id[sample["sample_id"]]])
         tiles += [make_tile(reader, sample["path"], faces.pixels.shape[1]), face]
         labels += [f"{sample['age']:g}", "aligned"]
-    sheet = make_contact_sheet(np.stack(tiles), labels, columns=8, template=True, coverage=coverage, every=2)
+    framing = {"coverage": summary["coverage"], "offset": summary.get("offset", 0.0)}
+    sheet = make_contact_sheet(np.stack(tiles), labels, columns=8, template=True, every=2, **framing)
     return image_block(
         "before-after",
         sheet,

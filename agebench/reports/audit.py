@@ -53,7 +53,7 @@ def audit_summary(findings: AuditResult) -> dict[str, Any]:
         "dataset": findings.name,
         "against": list(findings.against),
         "images": findings.images,
-        "unreadable": len(findings.quarantined),
+        "unreadable": len(findings.rejected),
         "copies": _count_pairs(findings, findings.copies),
         "near": _count_pairs(findings, findings.near_duplicates),
         "conflicts": {str(label): int(n) for label, n in findings.label_conflicts["label"].value_counts().items()},
@@ -82,7 +82,7 @@ def write_audit(folder: Path, findings: AuditResult, sources: Sequence[Dataset])
         "ages": findings.implausible_ages,
         "quality": findings.quality,
         "subjects": findings.subjects,
-        "quarantined": findings.quarantined,
+        "quarantined": findings.rejected,
     }
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)

@@ -11,6 +11,12 @@ from agebench.reports.markdown import write_markdown
 from agebench.reports.plots import run
 from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures, score_figures
 from agebench.reports.sections.evaluation import compare_text, score_text
+from agebench.reports.sections.measurement import (
+    comparison_measurement_sections,
+    decision_sections,
+    measurement_sections,
+)
+from agebench.reports.sections.requirements import requirement_sections
 from agebench.utils.io import write_json
 
 
@@ -24,7 +30,16 @@ def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.Data
     """
     write_json(folder / "metrics.json", metrics.to_json())
     drawn = run.plot_tests(folder, score_figures(metrics, tables), run.CAPTIONS | CAPTIONS)
-    _write(folder, "report", "# Evaluation of age estimates", score_text(metrics), drawn)
+    verdicts = [part for entry in metrics.tests.values() for part in requirement_sections(entry.requirements, level=2)]
+    opening = [*measurement_sections(metrics.measurement, metrics), *verdicts, *decision_sections(metrics)]
+    text = "\n\n".join([*opening, score_text(_without_verdicts(metrics), full=True)])
+    _write(folder, "report", "# Evaluation of age estimates", text, drawn)
+
+
+def _without_verdicts(metrics: MetricsFile) -> MetricsFile:
+    """Return the metrics without requirements, which the report begins with."""
+    tests = {name: entry.model_copy(update={"requirements": []}) for name, entry in metrics.tests.items()}
+    return metrics.model_copy(update={"tests": tests})
 
 
 def write_comparison(folder: Path, result: ComparisonFile) -> None:
@@ -36,7 +51,8 @@ def write_comparison(folder: Path, result: ComparisonFile) -> None:
     """
     write_json(folder / "comparison.json", result.to_json())
     drawn = run.plot_tests(folder, comparison_figures(result), CAPTIONS)
-    _write(folder, "comparison", "# Comparison of systems", compare_text(result), drawn)
+    text = "\n\n".join([*comparison_measurement_sections(result.measurement), compare_text(result)])
+    _write(folder, "comparison", "# Comparison of systems", text, drawn)
 
 
 def _write(folder: Path, name: str, title: str, text: str, drawn: Mapping[str, str]) -> None:

@@ -21,17 +21,21 @@ from agebench.reports.formatting import (
 )
 from agebench.reports.markdown import write_markdown
 from agebench.reports.plots.errors import error_curves
-from agebench.reports.plots.run import dataset_colors, plot_run, save
+from agebench.reports.plots.evaluation import CAPTIONS, gate_figures
+from agebench.reports.plots.run import dataset_colors, plot_run, plot_tests, save
+from agebench.reports.sections.age_gates import gate_overview, gate_sections
 from agebench.reports.sections.auxiliary_targets import task_parts
-from agebench.reports.sections.external import cautions, describe_external, external_table
+from agebench.reports.sections.external import cautions, describe_external, external_table, training_overlap
 from agebench.reports.sections.failures import describe_failures, failures_tables
 from agebench.reports.sections.gaps import describe_gap
+from agebench.reports.sections.measurement import decision_sections, run_measurement_sections
 from agebench.reports.sections.provenance import (
     describe_faces,
     describe_limit,
     describe_samples_used,
     training_table,
 )
+from agebench.reports.sections.shift import shift_parts
 from agebench.reports.sections.splits import describe_protocol, test_label
 
 _TESTED = (
@@ -41,7 +45,7 @@ _TESTED = (
     "Groups with few images are shown, but not compared."
 )
 _SCORES = ("cs1", "cs3", "cs5", "cs10")
-_ACROSS = ("mae", "rmse", "bias", "cs5")
+_ACROSS = ("mae", "range_mae", "range_hit", "rmse", "bias", "cs5")
 _FURTHER = ("median_ae", "p95_ae", "balanced_mae_bands", "mae_within_train_ages", "r2", "pearson")
 # How the values of a unit are written.
 _FORMATS: dict[Unit, dict[str, Any]] = {
@@ -61,9 +65,13 @@ def write_report(folder: Path) -> Path:
     metrics, manifest = read_metrics(folder), _read(folder, "manifest.json", {})
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     external = metrics.train is None
-    drawn = {name: picture(name, caption) for name, caption in plot_run(folder, metrics, history).items()}
+    captions = plot_run(folder, metrics, history) | _plot_gates(folder, metrics)
+    drawn = {name: picture(name, caption) for name, caption in captions.items()}
     parts = [
         f"# {escape_markdown(manifest.get('name') or folder.name)}",
+        *run_measurement_sections(manifest, metrics),
+        *decision_sections(metrics),
+        "## Summary",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
         describe_limit(manifest),
         cross_dataset_table(metrics),
@@ -73,11 +81,13 @@ def write_report(folder: Path) -> Path:
         drawn.get("cumulative-scores", ""),
         _overall_table(metrics, _FURTHER),
         drawn.get("scatter", ""),
+        *_gates(metrics, drawn),
         "## Performance by age",
         drawn.get("error-by-age", ""),
         *_age_tables(metrics),
         "## Subgroup performance",
         *_fairness(metrics, drawn),
+        *shift_parts(metrics),
         *_failures(metrics),
         *task_parts(metrics),
         *_error_analysis(folder, metrics),
@@ -116,14 +126,18 @@ def summary(run: Path | MetricsFile) -> str:
     """
     metrics = read_metrics(run) if isinstance(run, Path) else run
     origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
-    parts = [f"{origin}{cross_dataset_table(metrics)}", describe_protocol(metrics), cautions(metrics)]
+    table = f"{origin}{cross_dataset_table(metrics)}"
+    subset = describe_limit(_read(run, "manifest.json", {})) if isinstance(run, Path) else ""
+    overlap = training_overlap(metrics)
+    parts = [subset, overlap, table, describe_protocol(metrics), cautions(metrics), gate_overview(metrics)]
     return "\n\n".join(filter(None, parts))
 
 
 def cross_dataset_table(metrics: MetricsFile) -> str:
     """One row a test set; the last column is the floor: the MAE of always answering a median age.
 
-    It is the training set's median, or the test set's own where nothing was trained.
+    It is the training set's median, or the test set's own where nothing was trained. Where labels are ranges, the distance to
+    the range and the share of estimates within it are shown beside the MAE, which takes the range's middle as the true age.
     """
     floors = {name: test.baseline_mae for name, test in metrics.tests.items()}
     floor = (
@@ -212,6 +226,22 @@ def _method(metrics: MetricsFile) -> str:
         "images that are off by at most five years."
         + f" Median-age baseline MAE: of always predicting the {'training' if metrics.train else 'test'} set's median age."
     )
+
+
+def _plot_gates(folder: Path, metrics: MetricsFile) -> dict[str, str]:
+    """Write the figures of the age gates, and return their captions by name."""
+    figures = [gate_figures(test.age_gates, place) for place, test in enumerate(metrics.tests.values())]
+    return plot_tests(folder, {name: figure for part in figures for name, figure in part.items()}, CAPTIONS)
+
+
+def _gates(metrics: MetricsFile, drawn: Mapping[str, str]) -> list[str]:
+    parts = []
+    for place, (name, test) in enumerate(metrics.tests.items()):
+        if test.age_gates:
+            sections = gate_sections(test.age_gates, level=4)
+            parts += [f"### {escape_markdown(name)}, age gates", *sections[1:]]
+            parts += [drawn.get(f"gates-{place}", ""), drawn.get(f"det-{place}", "")]
+    return ["## Age gates", *parts] if parts else []
 
 
 def _age_tables(metrics: MetricsFile) -> list[str]:

@@ -21,11 +21,11 @@ from agebench.data.samples import GEOMETRY_COLUMNS, QUARANTINE, Samples, dataset
 from agebench.data.splits.split_files import write_split_files
 from agebench.data.splits.splits import count_exact_duplicates
 from agebench.metrics.prediction_format import PRED, PROB
+from agebench.models.estimates import AgeEstimates
 from agebench.runs.manifest import FacesRecord, SampleCounts
-from agebench.runs.resolve import alignment_spec
+from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
-from agebench.training.prediction import FaceEstimates
 from agebench.types import Split
 from agebench.utils.io import atomic_write
 
@@ -35,7 +35,7 @@ VALIDATION = "validation.parquet"
 
 
 def save_samples(folder: RunDir, splits: FoldSplits, audited: Mapping[str, Samples]) -> None:
-    """Write samples/<dataset>-<split>.parquet, and samples/quarantined.parquet with the rejected images.
+    """Write samples/<dataset>-<split>.parquet, and `samples/quarantined.parquet` with the rejected images.
 
     Several folds share samples/<dataset>-folds.parquet, in which a column a fold names each image's split. The lists of a
     protocol are written to lists/.
@@ -54,11 +54,11 @@ def save_samples(folder: RunDir, splits: FoldSplits, audited: Mapping[str, Sampl
         folder.write_table(f"samples/{splits.train_dataset}-folds.parquet", table.join(splits.folds.to_frame()))
     if splits.folds.protocol != DEFAULT:
         write_split_files(folder.path / "lists", splits.folds)
-    _save_rejected(folder, [*audited.items(), *splits.quarantined().items()])
+    _save_rejected(folder, [*audited.items(), *splits.rejected().items()])
 
 
 def save_tests(folder: RunDir, tests: Mapping[str, Samples], audited: Mapping[str, Samples]) -> None:
-    """Write samples/<dataset>-test.parquet and samples/quarantined.parquet of a test without training.
+    """Write samples/<dataset>-test.parquet and `samples/quarantined.parquet` of a test without training.
 
     Args:
         folder: the test's folder.
@@ -80,7 +80,7 @@ def _without_geometry(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictions_table(
-    samples: Samples, estimates: FaceEstimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+    samples: Samples, estimates: AgeEstimates, classes: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> pd.DataFrame:
     """Return one row an image: sample_id, age, age_pred, age_std where the head has it, group columns and subject.
 
@@ -129,7 +129,7 @@ def samples_metadata(splits: FoldSplits, audited: Mapping[str, Samples]) -> dict
         splits: the division of each fold, after faces were prepared.
         audited: dataset -> audited samples, before they were split.
     """
-    counts, split_rejections, folds = {}, splits.quarantined(), splits.folds
+    counts, split_rejections, folds = {}, splits.rejected(), splits.folds
     for name, samples in audited.items():
         later = [split_rejections[name]] if name in split_rejections else []
         entry = _base_counts(samples, later)
@@ -186,15 +186,19 @@ def faces_metadata(
         config: the run's settings of face preparation.
         faces: dataset -> prepared faces.
     """
-    specs = {name: alignment_spec(config, card, model.size) for name, card in cards.items()}
+    specs = {name: model_alignment_spec(config, card, model) for name, card in cards.items()}
     modes = {name: faces[name].mode or spec.mode for name, spec in specs.items()}
-    detectors = {name: specs[name].summary()["detector"] or {} for name, mode in modes.items() if mode == "detect"}
+    detectors = {
+        name: specs[name].summary()["detector"] or {} for name, mode in modes.items() if mode in ("detect", "box")
+    }
     record = FacesRecord(
         size=model.size,
         coverage=config.coverage,
         datasets=modes,
         sha256={name: cache.digest() for name, cache in faces.items()},
     )
+    if config.offset:
+        record.offset = config.offset
     if model.bodies:
         record.bodies = {name: count_bodies(cache) for name, cache in faces.items()}
     if detectors:

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 
 from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError
-from agebench.metrics.cross_validation import evaluate_folds, evaluate_task_folds
+from agebench.metrics.cross_validation import age_gates_of_folds, evaluate_folds, evaluate_task_folds
 from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import MetricsFile, ProtocolSummary
+from agebench.metrics.shift import explain_shift
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.utils.integrity import read_arrow
@@ -28,8 +29,10 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
     """
     trained = [division.train.table["age"] for division in divisions]
     protocol, found = divisions.protocol(), {}
+    home = divisions.train_dataset
+    held_out = concat_fold_predictions(folder, divisions, home) if home in divisions.tests else None
     for name in divisions.tests:
-        table = concat_fold_predictions(folder, divisions, name)
+        table = held_out if name == home and held_out is not None else concat_fold_predictions(folder, divisions, name)
         figures = evaluate_folds(
             table,
             groups=divisions[0].tests[name].groups,
@@ -44,18 +47,30 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
             resamples=config.evaluate.resamples,
             seed=config.seed,
         )
-        # The floor that a model must beat: the training set's median age, whatever the face; each fold has its own.
+        # The baseline predicts the training set's median age for every face; each fold has its own.
         medians = [float(ages.median()) for ages in trained]
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
         )
-        changes: dict[str, Any] = {"baseline_mae": float((table["age"] - own).abs().mean())}
+        changes: dict[str, Any] = {
+            "baseline_mae": float((table["age"] - own).abs().mean()),
+            "age_gates": age_gates_of_folds(
+                table,
+                groups=divisions[0].tests[name].groups,
+                resamples=config.evaluate.resamples,
+                seed=config.seed,
+            ),
+        }
         if tasks:
             changes["tasks"] = tasks
-        if name == divisions.train_dataset and any(protocol["leaks"].values()):
+        if name != home and held_out is not None:
+            shift = explain_shift(held_out, table, name=home, resamples=config.evaluate.resamples, seed=config.seed)
+            if shift is not None:
+                changes["shift"] = shift
+        if name == home and any(protocol["leaks"].values()):
             changes["leaks"] = protocol["leaks"]
         found[name] = figures.model_copy(update=changes)
-    metrics = MetricsFile(train=divisions.train_dataset, protocol=ProtocolSummary.model_validate(protocol), tests=found)
+    metrics = MetricsFile(train=home, protocol=ProtocolSummary.model_validate(protocol), tests=found)
     folder.write_json("metrics.json", metrics.to_json())
     return metrics
 

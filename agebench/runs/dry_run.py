@@ -33,7 +33,7 @@ class PlannedDataset:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would do.
+    """Plan of a run that is not started.
 
     Attributes:
         out: the folder or URL that it would write to.

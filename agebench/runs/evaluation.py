@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +54,7 @@ def evaluate_and_report(
         export: exports the model, before the report is written.
     """
     with folder.timed("evaluate_s"):
+        manifest.measured = datetime.now(UTC).isoformat(timespec="seconds")
         metrics = add_failures_to_process(metrics, samples, faces)
         folder.write_json("metrics.json", metrics.to_json())
         write_error_gallery(folder, predictions(), faces)

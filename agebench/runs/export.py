@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from agebench.config.run import RunConfig
-from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.estimators.external.model_files import need_onnxruntime
+from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.loading import open_exported
+from agebench.estimators.external.model_files import require_onnxruntime
 from agebench.estimators.trained import TrainedEstimator
-from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
-from agebench.export.base import ExportedFile
+from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison, check_accuracy
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
 from agebench.export.formats.onnx import require_onnx
-from agebench.export.loading import open_exported
 from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, write_export
 from agebench.registry.catalog import Catalog
+from agebench.runs.accuracy import check_subset
 from agebench.runs.datasets import open_dataset
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.loading import load_run, load_test_set
@@ -89,17 +89,17 @@ def plan_exports(
         raise UserError("; ".join(f"{file}: {why}" for file, why in impossible))
     if "onnx" in {variant.kind for variant in possible}:
         require_onnx()
-        need_onnxruntime("what --format onnx writes")
+        require_onnxruntime("what --format onnx writes")
     return ExportPlan(possible, impossible, images, resamples, seed)
 
 
-def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Path) -> dict[str, Any]:
+def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) -> dict[str, Any]:
     """Write the files to `out`, and beside each a JSON file that describes it.
 
     Args:
         folder: the run's folder.
-        catalogue: the cards of the datasets.
-        ordered: the files to write.
+        catalog: the cards of the datasets.
+        plan: the files to write.
         out: the folder of the files.
 
     Returns:
@@ -110,24 +110,26 @@ def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Pat
         AgebenchError: a file's predictions differ from the model's.
     """
     config, trained = load_finished_run(folder)
-    lower = any(variant.precision != "fp32" for variant in ordered.variants)
+    lower = any(variant.precision != "fp32" for variant in plan.variants)
     names = config.data.test if lower else config.data.test[:1]
-    opened = {name: load_test_set(config, folder, catalogue, name) for name in names}
-    tests = {name: _tested(folder, name, *each, ordered.images) for name, each in opened.items()} if lower else {}
+    opened = {name: load_test_set(config, folder, catalog, name) for name in names}
+    tests = {}
+    if lower:
+        tests = {name: check_subset(folder, name, *faces, images=plan.images) for name, faces in opened.items()}
     examples = _pixels(opened[names[0]][1], EXAMPLES)
-    about, home = folder.manifest(), catalogue.datasets.get(config.data.train)
+    about, home = folder.manifest(), catalog.datasets.get(config.data.train)
     card = build_card(trained.model, trained.card, home, about, folder.metrics())
-    card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test)}
+    card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test).to_json()}
     calibration = None
-    if any(variant.precision == "int8" for variant in ordered.variants):
-        calibration = _pixels(_calibrating(config, folder, catalogue))
+    if any(variant.precision == "int8" for variant in plan.variants):
+        calibration = _pixels(_calibrating(config, folder, catalog))
     machine = hardware_info(trained.device)
     files, refused = [], []
 
-    def judge(file: ExportedFile) -> dict[str, Any]:
-        return check_accuracy(file, tests, resamples=ordered.resamples, seed=ordered.seed)
+    def judge(file: ExportedFile) -> dict[str, AccuracyComparison]:
+        return check_accuracy(file, tests, resamples=plan.resamples, seed=plan.seed)
 
-    for variant in progress(ordered.variants, label="export", unit="file"):
+    for variant in progress(plan.variants, label="export", unit="file"):
         path = out / variant.file
         _beside(path).unlink(missing_ok=True)  # of an earlier file: an interruption would leave it beside the new one
         options: dict[str, Any] = {} if variant.precision == "fp32" else {"calibration": calibration, "judge": judge}
@@ -141,7 +143,7 @@ def export_run(folder: RunDir, catalogue: Catalog, ordered: ExportPlan, out: Pat
             continue
         files.append(_describe(path, inside, examples, machine))
         write_json(_beside(path), files[-1])
-    impossible = [{"file": file, "reason": why} for file, why in ordered.impossible]
+    impossible = [{"file": file, "reason": why} for file, why in plan.impossible]
     return {"files": files, "refused": refused, "impossible": impossible, "hardware": machine}
 
 
@@ -161,38 +163,16 @@ def load_finished_run(folder: RunDir) -> tuple[RunConfig, TrainedEstimator]:
     config, trained = load_run(folder, "cpu")
     if not folder.manifest().get("finished"):
         raise UserError(
-            f"{folder.path}: this run isn't finished, so nothing is known of how good its model is; `agebench run --config "
-            f"{folder.path / 'config.toml'} --out {folder.path} --resume` goes on with it"
+            f"{folder.path}: this run is not finished, so the errors of its model are unknown; "
+            f"continue with `agebench run --config {folder.path / 'config.toml'} --out {folder.path} --resume`"
         )
     return config, trained
 
 
-def _tested(folder: RunDir, name: str, samples: Samples, data: FaceDataset, images: int | None) -> CheckSubset:
-    file = folder.path / "predictions" / f"{name}.parquet"
-    if not file.exists():
-        raise UserError(f"{file}: missing; a lower precision is compared with these predictions")
-    said = (
-        read_table(folder.path, f"predictions/{name}.parquet").drop(columns="p", errors="ignore").set_index("sample_id")
-    )
-    ids = samples.table["sample_id"]
-    if len(said) != len(ids) or not ids.isin(said.index).all():
-        raise UserError(
-            f"{file}: predictions of {len(said):,} images, and the dataset '{name}' gives {len(ids):,} of the run's now: it has "
-            "changed since the run"
-        )
-    mae = folder.metrics()["tests"][name]["overall"]["mae"]
-    if mae["ci_low"] is None:
-        raise UserError(
-            f"{folder.path}: its figures have no intervals (evaluate.resamples = 0), and a lower precision is judged by them"
-        )
-    chosen = np.linspace(0, len(ids) - 1, min(images or len(ids), len(ids))).round().astype(int)
-    return CheckSubset(np.asarray(data.pixels[data.rows[chosen]]), said.loc[ids.iloc[chosen]].reset_index(), mae)
-
-
-def _calibrating(config: RunConfig, folder: RunDir, catalogue: Catalog) -> FaceDataset:
+def _calibrating(config: RunConfig, folder: RunDir, catalog: Catalog) -> FaceDataset:
     """Return training faces of all ages, which calibrate int8."""
     name = config.data.train
-    dataset = open_dataset(catalogue.datasets.get(name))
+    dataset = open_dataset(catalog.datasets.get(name))
     ids = read_table(folder.path, f"samples/{name}-train.parquet", ["sample_id"])["sample_id"]
     other = ~dataset.samples.table["sample_id"].isin(ids)
     chosen = dataset.samples.reject(other, "not trained on")

@@ -4,14 +4,32 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+from pydantic import Field
 
 from agebench.errors import UserError
 from agebench.metrics.age_gates import LEGAL_AGES
 from agebench.metrics.guarantees import conformal_interval, error_by_estimated_age, gate_error_rate_grid
+from agebench.metrics.schema import ConformalInterval, EstimateError, GateGuarantee, ResultModel
 from agebench.metrics.uncertainty import LEVELS, calibration_units, min_calibration_size
 from agebench.runs.artifacts import VALIDATION
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
+
+
+class CalibratedInterval(ConformalInterval):
+    """A conformal interval with the name of its calibration set."""
+
+    calibrated_on: str
+
+
+class DeploymentGuarantees(ResultModel):
+    """Guarantees about the predictions of one model, as its card states them."""
+
+    gates: dict[str, dict[str, GateGuarantee]] = Field(description="legal age -> challenge age -> error rates")
+    errors: dict[str, dict[str, EstimateError]] = Field(description="test set -> band of estimated ages -> errors")
+    intervals: dict[str, CalibratedInterval] | None = Field(
+        default=None, description="level -> interval; None without validation predictions"
+    )
 
 
 def tables_of_tests(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -36,7 +54,7 @@ def tables_of_tests(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str
     return tables
 
 
-def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str, Any]:
+def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> DeploymentGuarantees:
     """Return intervals (by level), age-gate error rates (by threshold and challenge age), and errors by estimated age.
 
     A run without validation predictions has no intervals; one with few has only the levels that they allow.
@@ -47,24 +65,23 @@ def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> di
         tests: the test sets.
     """
     tables = tables_of_tests(folder, home, tests)
-    guarantees: dict[str, Any] = {
-        "gates": {
-            str(age): {key: gate.to_json() for key, gate in gate_error_rate_grid(tables, age).items()}
-            for age in LEGAL_AGES
-        },
-        "errors": {
-            test: {band: errors.to_json() for band, errors in bands.items()}
-            for test, bands in error_by_estimated_age(tables).items()
-        },
+    gates = {str(age): gate_error_rate_grid(tables, age) for age in LEGAL_AGES}
+    errors = error_by_estimated_age(tables)
+    if not (folder.path / VALIDATION).exists():
+        return DeploymentGuarantees(gates=gates, errors=errors)
+    calibration = read_table(folder.path, VALIDATION)
+    n_units = calibration_units(calibration)
+    intervals = {
+        f"{level:g}": _calibrated_interval(conformal_interval(calibration, tables, level), home)
+        for level in LEVELS
+        if n_units >= min_calibration_size(level)
     }
-    if (folder.path / VALIDATION).exists():
-        calibration = read_table(folder.path, VALIDATION)
-        guarantees["intervals"] = {}
-        for level in LEVELS:
-            if calibration_units(calibration) >= min_calibration_size(level):
-                interval = conformal_interval(calibration, tables, level)
-                guarantees["intervals"][f"{level:g}"] = {"calibrated_on": calibrated_on(home), **interval.to_json()}
-    return guarantees
+    return DeploymentGuarantees(gates=gates, errors=errors, intervals=intervals)
+
+
+def _calibrated_interval(interval: ConformalInterval, home: str) -> CalibratedInterval:
+    fields = {name: getattr(interval, name) for name in interval.model_fields_set}
+    return CalibratedInterval(calibrated_on=calibrated_on(home), **fields)
 
 
 def calibrated_on(home: str) -> str:

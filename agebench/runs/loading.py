@@ -21,13 +21,13 @@ from agebench.training.device import resolve_device
 from agebench.utils.integrity import checked, read_table
 
 
-def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[RunConfig, TrainedEstimator]:
+def load_run(folder: RunDir, device: str, *, trusted: bool = True) -> tuple[RunConfig, TrainedEstimator]:
     """Load a run's settings and its best model in evaluation mode.
 
     Args:
         folder: the run's folder.
         device: `auto`, `cpu`, `cuda`, …
-        stranger: whether the config is untrusted: its model must match the checkpoint before memory is allocated.
+        trusted: False if the folder is from a third party: its model must match the checkpoint before memory is allocated.
 
     Raises:
         UserError: the folder contains no trained run or no checkpoint, or the checkpoint is damaged or of another model.
@@ -54,7 +54,7 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
         raise UserError(
             f"{folder.path}: its model sees bodies beside faces; only models that see faces alone can be opened"
         )
-    if stranger:
+    if not trusted:
         # Imports a plugin's module; tensors that it makes then stay off the meta device.
         heads.get(config.model.head)
         with torch.device("meta"):
@@ -63,7 +63,10 @@ def load_run(folder: RunDir, device: str, *, stranger: bool = False) -> tuple[Ru
     check_size(checkpoint)
     load_weights(checked(folder.path, "checkpoints/best.safetensors"), model)
     model = model.to(torch_device).eval()
-    return config, TrainedEstimator(model, config.model, torch_device, config.train.precision, config.faces.coverage)
+    faces = config.faces
+    return config, TrainedEstimator(
+        model, config.model, torch_device, config.train.precision, faces.coverage, faces.offset
+    )
 
 
 def _model(config: RunConfig, folder: RunDir) -> AgeModel:
@@ -75,7 +78,7 @@ def _model(config: RunConfig, folder: RunDir) -> AgeModel:
     return model
 
 
-def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: str) -> tuple[Samples, FaceDataset]:
+def load_test_set(config: RunConfig, folder: RunDir, catalog: Catalog, name: str) -> tuple[Samples, FaceDataset]:
     """Return a test set's samples and faces, prepared as in the run.
 
     A test set of the run contains exactly the images that the run tested. Any other dataset is used without the images that
@@ -84,18 +87,18 @@ def load_test_set(config: RunConfig, folder: RunDir, catalogue: Catalog, name: s
     Args:
         config: the run's settings.
         folder: the run's folder.
-        catalogue: the cards of the datasets.
+        catalog: the cards of the datasets.
         name: the dataset.
 
     Raises:
         UserError: the dataset does not exist, or no image with a face remains.
     """
-    if name not in catalogue.datasets.names() and name not in catalogue.datasets.broken():
+    if name not in catalog.datasets.names() and name not in catalog.datasets.broken():
         raise UserError(
             f"--test {name}: no dataset of this name. This run's test sets: {', '.join(config.data.test)}; any dataset of "
             "`agebench list datasets` can be prepared as in the run"
         )
-    dataset = open_dataset(catalogue.datasets.get(name))
+    dataset = open_dataset(catalog.datasets.get(name))
     chosen = _test_samples(folder, config.data.train, name, dataset.samples)
     # The cache of the complete dataset serves every run; images that are left out are not prepared.
     faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)

@@ -27,7 +27,7 @@ class ExclusionList(_ManifestTable):
 
 
 class SampleCounts(_ManifestTable):
-    """How many images of one dataset went where. Of several folds, train and val are means over the folds."""
+    """Numbers of images of one dataset, by use; with several folds, train and val are means over the folds."""
 
     read: int
     quarantined: dict[str, int] = Field(description="title of a reason -> rejected images")
@@ -42,10 +42,11 @@ class SampleCounts(_ManifestTable):
 
 
 class FacesRecord(_ManifestTable):
-    """How the faces were prepared."""
+    """Settings and results of the face preparation."""
 
     size: int = Field(description="side of a crop, pixels")
     coverage: float
+    offset: float = Field(default=0.0, description="vertical offset of the faces, shares of the side")
     datasets: dict[str, str] = Field(description="dataset -> mode of alignment")
     sha256: dict[str, str] = Field(description="dataset -> digest of the prepared pixels")
     bodies: dict[str, dict[str, int]] = Field(default_factory=dict, description="dataset -> counts of body crops")
@@ -72,6 +73,9 @@ class ModelRecord(_ManifestTable):
     weights: str = Field(default="", description="origin of the initial weights, in words")
     weights_source: dict[str, str] = Field(default_factory=dict, description="kind and identifier of that origin")
     initial: dict[str, str] = Field(default_factory=dict, description="digests of the initial weights")
+    pretraining_data: str = Field(
+        default="", description="faces of face recognition that the initial weights were trained on, in words"
+    )
     # of models that the test did not train
     format: str = ""
     source: str = ""
@@ -103,6 +107,8 @@ class Manifest(_ManifestTable):
     best_epoch: int | None = None
     export: ExportRecord | None = None
     epochs: int = 0
+    measured: str = Field(default="", description="when the metrics were computed: UTC, ISO 8601")
+    licences: dict[str, str] = Field(default_factory=dict, description="dataset -> licence of its images")
     timings: dict[str, float] = Field(default_factory=dict, description="stage -> seconds; images_per_s in training")
     finished: bool = False
 

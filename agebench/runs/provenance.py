@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from agebench.config.cards.external import ExternalCard
 from agebench.config.evaluate import ExternalConfig, PublishedConfig
 from agebench.config.run import RunConfig
 from agebench.data.dataset import Dataset
@@ -25,6 +26,8 @@ from agebench.runs.splits import FoldSplits
 from agebench.types import WeightsKind, WeightsSource
 from agebench.utils.io import file_digest
 
+# Settings of the alignment that earlier versions did not have: they count only where they are set.
+_LATER_SETTINGS = frozenset({"letterbox", "mask_bodies", "offset", "fit", "margin"})
 # Kind of input -> its name in messages; the dataset or file replaces the braces.
 _INPUT_NAMES = {
     "exclude": "the --exclude list {}",
@@ -124,10 +127,12 @@ class InputTracker:
             UserError: an input differs from the folder's manifest.
         """
         if not any(_recorded_inputs(folder.manifest()).values()):
-            return "its manifest says nothing of them"
+            return "its manifest does not contain their digests"
         # Runs that differ in the recipe alone share their inputs.
         weights = config.model.source if isinstance(config, ExternalConfig) else config.pretrained
-        key = (config.data, config.faces, config.model.size, config.model.bodies, config.seed, weights)
+        model = config.model
+        framing = model.input if isinstance(model, ExternalCard) else None
+        key = (config.data, config.faces, framing, model.size, model.bodies, config.seed, weights)
         if key not in self._results:
             try:
                 self._results[key] = self._inputs(config)
@@ -223,11 +228,11 @@ def _assignment_digests(splits: FoldSplits) -> dict[str, str]:
 def _alignment_digest(spec: Mapping[str, Any], samples: Samples) -> str:
     """Return a digest of the alignment and its points and boxes; without the detector's version, which hosts differ in."""
     # Later additions count only where they are used, so that digests of earlier runs stay the same.
-    unused = {"face_bbox"} if not spec["letterbox"] else set()
+    unused = {"face_bbox"} if not (spec["letterbox"] or spec.get("fit")) else set()
     unused |= {"body_masked"} if not spec["mask_bodies"] else set()
     columns = [column for column in GEOMETRY_COLUMNS if column in samples.table and column not in unused]
     geometry = samples.table[["sample_id", *columns]].sort_values("sample_id")
-    settings = {key: value for key, value in spec.items() if value or key not in ("letterbox", "mask_bodies")}
+    settings = {key: value for key, value in spec.items() if value or key not in _LATER_SETTINGS}
     settings["coverage"] = settings.pop("crop_scale")  # its name in the digests of earlier manifests
     content = json.dumps(settings, sort_keys=True) + geometry.to_json(orient="values")
     return hashlib.sha256(content.encode()).hexdigest()[:16]

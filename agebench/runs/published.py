@@ -1,4 +1,4 @@
-"""Test a zoo model with the weights that its authors published."""
+"""Test a built-in architecture with the weights that its authors published."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from agebench.data.samples import Samples
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.architectures.mivolo import MiVOLO
 from agebench.models.architectures.official_weights import load_published
+from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.runs.evaluate import EvaluatedModel, evaluate_model
 from agebench.runs.evaluation import RunResult
@@ -17,7 +18,7 @@ from agebench.runs.provenance import model_digest
 from agebench.runs.run_dir import RunDir
 from agebench.training.dataloader import make_face_dataset
 from agebench.training.device import resolve_device
-from agebench.training.prediction import FaceEstimates, predict
+from agebench.training.prediction import predict
 from agebench.types import WeightsSource
 
 GENDERS = ("female", "male")
@@ -38,7 +39,7 @@ def run_published(config: PublishedConfig, catalog: Catalog, folder: RunDir) -> 
     model, weights = load_published_model(config)
     model = model.to(device)
 
-    def estimate(name: str, faces: FaceCache, test: Samples) -> FaceEstimates:
+    def estimate(name: str, faces: FaceCache, test: Samples) -> AgeEstimates:
         return predict(model, make_face_dataset(faces, test), config.model, device, label=name)
 
     tested_model = EvaluatedModel(
@@ -95,6 +96,6 @@ def published_metadata(config: PublishedConfig, weights: WeightsSource) -> Model
         format=str(weights),
         source=Path(config.pretrained).name,
         file_sha256=model_digest(config),
-        training_data=config.published.data or "unknown to agebench; the paper says it",
+        training_data=config.published.data or "unknown to agebench; see the paper",
         licence="of the weights: see their source",
     )

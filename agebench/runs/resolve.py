@@ -39,6 +39,7 @@ def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
         "pretrained": "auto" if card.pretrained else "",
         "model": card.architecture.model_dump(mode="json"),
         "train": card.train.model_dump(mode="json"),
+        "faces": {"coverage": card.crop_scale, "offset": card.offset},
     }
     config = validate_model(RunConfig, deep_merge(base, settings), source="run settings")
     for name in config.datasets():
@@ -79,11 +80,12 @@ def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalCo
         if not isinstance(card, ExternalCard):
             raise UserError(
                 f"model '{card.name}' has to be trained first: agebench run --train DATASET --test DATASET --model {card.name} "
-                "(of models of the zoo, --pretrained FILE tests their authors' weights)"
+                "(for built-in architectures, --pretrained FILE tests their authors' weights)"
             )
         base = {"model": card.model_dump(mode="json")}
-    crop_scale = deep_merge(base, settings).get("model", {}).get("input", {}).get("coverage", 1.0)
-    return _validated(ExternalConfig, catalog, deep_merge({"faces": {"coverage": crop_scale}}, base), settings)
+    card_input = deep_merge(base, settings).get("model", {}).get("input", {})
+    framing = {"coverage": card_input.get("coverage", 1.0), "offset": card_input.get("offset", 0.0)}
+    return _validated(ExternalConfig, catalog, deep_merge({"faces": framing}, base), settings)
 
 
 def resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> PublishedConfig:
@@ -94,13 +96,13 @@ def resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> Published
         layers: settings in rising order of precedence.
 
     Raises:
-        UserError: no model is named, the model is not of the zoo, an unknown dataset, or a wrong key or value.
+        UserError: no model is named, the model is no built-in architecture, an unknown dataset, or a wrong key or value.
     """
     settings, table = _model_settings(layers)
     card = catalog.models.get(table["name"])
     if isinstance(card, ExternalCard) or card.backbone not in architectures.NAMES:
         raise UserError(
-            f"--pretrained is for the models of the zoo ({', '.join(architectures.NAMES)}), whose authors published weights; "
+            f"--pretrained is for the built-in architectures ({', '.join(architectures.NAMES)}), whose authors published weights; "
             f"'{card.name}' is none of them"
         )
     base = {"model": card.architecture.model_dump(mode="json"), "published": card.published.model_dump(mode="json")}
@@ -124,7 +126,7 @@ def alignment_spec(faces: FacesConfig, card: DatasetCard, size: int) -> Alignmen
             f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
         )
     detectors.get(detector)
-    return AlignmentSpec(mode, size, faces.coverage, card.landmark_points, detector)
+    return AlignmentSpec(mode, size, faces.coverage, card.landmark_points, detector, offset=faces.offset)
 
 
 def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architecture | ExternalCard) -> AlignmentSpec:
@@ -143,7 +145,23 @@ def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architect
         bodies=model.bodies,
         letterbox=bool(model.letterbox) and not faces.mode,
         mask_bodies=bool(model.mask_bodies) and model.bodies,
+        **box_settings(model),
     )
+
+
+def box_settings(model: Architecture | ExternalCard) -> dict[str, Any]:
+    """Return the settings of the alignment that an external model's input kind determines.
+
+    Photographs are not aligned: their middle is shown in reports and never estimated.
+
+    Args:
+        model: the model's card.
+    """
+    if not isinstance(model, ExternalCard) or model.input.kind == "aligned":
+        return {}
+    if model.input.kind == "photo":
+        return {"mode": "none"}
+    return {"fit": model.input.box_fit, "margin": model.input.margin}
 
 
 def _merge(layers: Iterable[Settings]) -> Settings:

@@ -1,7 +1,7 @@
 """One run, from cards to report. `run` lists its steps in order."""
 
 import copy
-import sys
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from agebench.metrics.schema import MetricsFile
 from agebench.models import architectures
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets
+from agebench.models.estimates import AgeEstimates
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import (
@@ -44,9 +45,11 @@ from agebench.training import distributed
 from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
-from agebench.training.prediction import FaceEstimates, predict
+from agebench.training.prediction import predict
 from agebench.training.trainer import History, Trainer, configure_model
 from agebench.types import WeightsKind, WeightsSource
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = False) -> RunResult:
@@ -171,6 +174,7 @@ class Experiment:
             protocol=self.splits.protocol(),
             samples=samples_metadata(self.splits, data.samples),
             inputs=self.inputs,
+            licences={name: card.licence for name, card in data.cards.items()},
             finished=False,
         )
         self.manifest.record_left_out(config.data.limit, data.exclusions)
@@ -206,7 +210,8 @@ class Experiment:
         with self.folder.timed("export_s"):
             train_card = self.data.cards[self.config.data.train]
             content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
-            content |= {"promises": deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)}
+            guarantees = deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)
+            content |= {"promises": guarantees.to_json()}
             path, examples = self.folder.path / "export" / variant.file, example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)
         self.manifest.best_epoch = self.history.best_epoch
@@ -318,7 +323,7 @@ def cross_validate(
             fold_dir.mark_fold_done(splits.folds.names[fold], history.epochs)
             if not quiet:
                 best_mae = history.epochs[history.best_epoch - 1]["val_mae"]
-                print(f"fold {fold + 1}/{len(splits)}: validation MAE {best_mae:.2f}", file=sys.stderr)
+                logger.info("fold %d/%d: validation MAE %.2f", fold + 1, len(splits), best_mae)
         combined_history.epochs += history.epochs
     return combined_history
 
@@ -423,7 +428,7 @@ def fit(
 
 def predict_samples(
     config: RunConfig, model: AgeModel, samples: Samples, faces: FaceCache, device: torch.device
-) -> tuple[pd.DataFrame, FaceEstimates]:
+) -> tuple[pd.DataFrame, AgeEstimates]:
     """Predict ages for `samples` and join them with the labels. A test set is read only here.
 
     Args:
@@ -457,6 +462,8 @@ def model_metadata(
         weights_source=weights.record(),
         initial=initial_digests,
     )
+    if config.model.pretraining_data and weights.kind is not WeightsKind.RANDOM:
+        record.pretraining_data = config.model.pretraining_data
     if model.classes:
         record.classes = {name: list(values) for name, values in model.classes.items()}
     return record

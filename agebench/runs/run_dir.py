@@ -90,11 +90,12 @@ class RunDir:
         """
         return read_json_table(self.path / MANIFEST)
 
-    def metrics(self) -> dict[str, Any]:
-        """Return the content of metrics.json; an empty table before it is written.
+    def metrics_file(self) -> MetricsFile:
+        """Return the content of metrics.json; without tests before it is written.
 
         Raises:
             Damaged: the file was changed, or a finished run has none.
+            UserError: the file does not have the schema.
         """
         metrics = read_json_table(checked(self.path, "metrics.json"))
         if not isinstance(metrics.get("tests"), dict) and self.manifest().get("finished"):
@@ -102,7 +103,17 @@ class RunDir:
                 f"{self.path / 'metrics.json'}: holds no figures, though the run is finished. Delete {MANIFEST} beside it, "
                 "and the run's command with --resume writes them again"
             )
-        return MetricsFile.from_json(metrics, self.path / "metrics.json").to_json() if metrics else metrics
+        return MetricsFile.from_json(metrics, self.path / "metrics.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the content of metrics.json as plain values; an empty table before it is written.
+
+        Raises:
+            Damaged: the file was changed, or a finished run has none.
+            UserError: the file does not have the schema.
+        """
+        metrics = self.metrics_file()
+        return metrics.to_json() if metrics.model_fields_set else {}
 
     def config(self) -> RunConfig:
         """Return the run's settings.

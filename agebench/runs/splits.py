@@ -23,7 +23,7 @@ class RunSplits:
         train, val: splits of the training set.
         tests: test set -> samples; the training set's own name is its held-out split.
         duplicates: exact copies within the training set, all of which are in one split.
-        straddling: images of an official split that were removed because a copy is in a later split.
+        n_cross_split_removed: images of an official split that were removed because a copy is in a later split.
         overlap: test set -> images removed from it because they are also in train or val.
     """
 
@@ -32,7 +32,7 @@ class RunSplits:
     val: Samples
     tests: dict[str, Samples]
     duplicates: int
-    straddling: int
+    n_cross_split_removed: int
     overlap: dict[str, int]
 
     def parts(self) -> dict[str, tuple[str, Samples]]:
@@ -80,7 +80,7 @@ class FoldSplits:
             val=own.val,
             tests={name: own.test if name == self.train_dataset else self.external_tests[name] for name in self.tests},
             duplicates=own.n_duplicates,
-            straddling=own.n_cross_split_removed,
+            n_cross_split_removed=own.n_cross_split_removed,
             overlap=self.overlap,
         )
 
@@ -110,7 +110,7 @@ class FoldSplits:
         """Return the samples whose labels are the classes of auxiliary targets: train, or with folds the whole dataset."""
         return self[0].train if len(self) == 1 else self.folds.samples
 
-    def quarantined(self) -> dict[str, Samples]:
+    def rejected(self) -> dict[str, Samples]:
         """Return dataset -> the samples with the rejections that followed the audit."""
         return {self.train_dataset: self.folds.samples, **self.external_tests}
 

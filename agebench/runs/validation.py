@@ -22,7 +22,7 @@ from agebench.utils.integrity import read_table
 
 
 def validation_predictions(
-    config: RunConfig, folder: RunDir, trained: TrainedEstimator, catalogue: Catalog
+    config: RunConfig, folder: RunDir, trained: TrainedEstimator, catalog: Catalog
 ) -> pd.DataFrame:
     """Return the predictions on the validation split; compute and store them where the run has none.
 
@@ -30,14 +30,14 @@ def validation_predictions(
         config: the run's settings.
         folder: the run's folder.
         trained: the run's model.
-        catalogue: the cards of the datasets.
+        catalog: the cards of the datasets.
 
     Raises:
         UserError: the run has none, and its dataset is missing or has changed.
     """
     file = folder.path / VALIDATION
     if not file.exists():
-        table = _predict(config, folder, trained, catalogue)
+        table = _predict(config, folder, trained, catalog)
         with suppress(AgebenchError):  # a read-only folder stays unchanged
             folder.write_table(VALIDATION, table)
             folder.renew_digest(VALIDATION)
@@ -48,21 +48,21 @@ def validation_predictions(
         raise Damaged(f"{error}, or delete it: it is then made again from the dataset") from error
 
 
-def _predict(config: RunConfig, folder: RunDir, trained: TrainedEstimator, catalogue: Catalog) -> pd.DataFrame:
+def _predict(config: RunConfig, folder: RunDir, trained: TrainedEstimator, catalog: Catalog) -> pd.DataFrame:
     home = config.data.train
-    samples, data = _validation_set(config, folder.path, catalogue, home)
+    samples, data = _validation_set(config, folder.path, catalog, home)
     estimates = predict(
         trained.model, data, trained.card, trained.device, precision=trained.precision, label="validation part"
     )
     return predictions_table(samples, estimates)
 
 
-def _validation_set(config: RunConfig, path: Path, catalogue: Catalog, home: str) -> tuple[Samples, FaceDataset]:
+def _validation_set(config: RunConfig, path: Path, catalog: Catalog, home: str) -> tuple[Samples, FaceDataset]:
     listed = path / "samples" / f"{home}-val.parquet"
     if not listed.exists():
         raise UserError(f"{listed}: missing, so the images of its validation split are unknown")
     ids = read_table(path, f"samples/{listed.name}", ["sample_id", "pixels_digest"])
-    card = catalogue.datasets.get(home)
+    card = catalog.datasets.get(home)
     reader = open_dataset_reader(card)
     samples = reader.read()
     is_listed = samples.table["sample_id"].isin(ids["sample_id"])

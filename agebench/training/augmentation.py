@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agebench.config.cards.model import Augment
+from agebench.training.image_quality import QualityDraw, draw_quality
 
 # RGB -> luma and the two chroma axes of YIQ (FCC NTSC, 1953). Saturation scales the chroma plane, hue rotates it.
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -63,10 +64,10 @@ def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float
 class Augmenter:
     """uint8 faces -> augmented, normalized training images.
 
-    Each image is flipped, rotated, zoomed and translated in one bilinear resampling (edges repeat). RandAugment follows; then
-    one 3 x 3 matrix changes brightness, saturation and hue. Hue is a rotation of the chroma plane of YIQ, not of the HSV
-    circle: it is linear and keeps luma. Values are clamped to [0, 1] once, at the end. Random erasing comes last and fills
-    with the mean color (Zhong, Zheng, Kang, Li, Yang: Random Erasing Data Augmentation. AAAI 2020).
+    Each image is flipped, rotated, zoomed and translated in one bilinear resampling (edges repeat). RandAugment, blur and JPEG
+    compression follow; then one 3 x 3 matrix changes brightness, saturation and hue. Hue is a rotation of the chroma plane of
+    YIQ, not of the HSV circle: it is linear and keeps luma. Values are clamped to [0, 1] once, at the end. Random erasing comes
+    last and fills with the mean color (Zhong, Zheng, Kang, Li, Yang: Random Erasing Data Augmentation. AAAI 2020).
 
     Args:
         spec: the magnitudes; a change of magnitude 0 costs nothing.
@@ -97,16 +98,23 @@ class Augmenter:
         )
         operations = draw_operations(total, generator)[own] if self.spec.rand_augment else None
         boxes = self._boxes(total, images.shape[1], generator)[own] if self.spec.erase else None
+        is_degraded = self.spec.blur or self.spec.jpeg
+        quality = draw_quality(total, self.spec.blur, self.spec.jpeg, generator)[own] if is_degraded else None
         if drop is not None and images.shape[-1] > 3:
             images = self._dropped(images, drop.to(images.device))
-        augmented = self._augmented(images, geometry, color, operations)
+        augmented = self._augmented(images, geometry, color, operations, quality)
         return augmented if boxes is None else erase_boxes(augmented, boxes)
 
     def _augmented(
-        self, images: Tensor, geometry: Tensor | None, color: Tensor | None, operations: OperationDraw | None
+        self,
+        images: Tensor,
+        geometry: Tensor | None,
+        color: Tensor | None,
+        operations: OperationDraw | None,
+        quality: QualityDraw | None,
     ) -> Tensor:
-        """Return the normalized images (B, C, S, S) after geometric, RandAugment and color changes."""
-        if geometry is None and color is None and operations is None:
+        """Return the normalized images (B, C, S, S) after geometric, RandAugment, quality and color changes."""
+        if geometry is None and color is None and operations is None and quality is None:
             return normalize(images, self.mean, self.std)
         count, size, _, channels = images.shape
         result = torch.empty(count, channels, size, size, device=images.device, memory_format=torch.channels_last)
@@ -119,6 +127,8 @@ class Augmenter:
                 pixels = affine_resample(pixels, geometry[chunk].to(images.device))
             if operations is not None:
                 pixels = rand_augment(pixels, operations[chunk], self.spec.rand_augment)
+            if quality is not None:
+                pixels = quality[chunk].apply(pixels)
             matrix = None if color is None else color[chunk].to(images.device)
             for first in range(0, channels, 3):
                 result[chunk, first : first + 3] = self._colored(pixels[:, first : first + 3], matrix)

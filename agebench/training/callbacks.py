@@ -1,5 +1,6 @@
 """Training callbacks: progress bar, log lines, TensorBoard."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agebench.data.image_grid import make_contact_sheet
 from agebench.training.dataloader import FaceDataset
-from agebench.utils.progress import progress, say
+from agebench.utils.progress import progress
+
+logger = logging.getLogger(__name__)
 
 N_LOGGED_FACES = 24  # validation faces on TensorBoard
 
@@ -143,7 +146,7 @@ class ConsoleCallback:
         self._writer.add_image("val/predictions", np.asarray(sheet), self._step, dataformats="HWC")
 
     def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
-        """Print a line on standard error and write the scalars of the epoch.
+        """Log a line and write the scalars of the epoch.
 
         Args:
             entry: the epoch's entry of history.json.
@@ -157,7 +160,7 @@ class ConsoleCallback:
         if not self._quiet:
             line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}"
             throughput = f", {entry['images_per_s']:.0f} images/s"
-            say(line + throughput + (self._remaining if entry["epoch"] < epochs else ""))
+            logger.info("%s", line + throughput + (self._remaining if entry["epoch"] < epochs else ""))
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,8 @@ from torch import Tensor
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 
+DENSITY_STD_YEARS = 2.0  # of the kernel that smooths the density of the labels
+
 
 @dataclass(frozen=True)
 class FaceDataset:
@@ -113,6 +115,34 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
         epoch: the epoch, from 1.
     """
     return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
+
+
+def balanced_order(ages: np.ndarray, balance: float, *, seed: int, epoch: int) -> np.ndarray:
+    """Return a random order (N,) of the faces for one epoch, in which rare ages come more often.
+
+    A face is drawn with a probability in proportion to density(age) ** -balance. The density is that of the labels, smoothed
+    by a normal kernel (Yang, Zha, Chen, Wang, Katabi: Delving into Deep Imbalanced Regression. ICML 2021). Draws are systematic:
+    each face comes as often as expected, rounded up or down.
+
+    Args:
+        ages: (N,) labels, years.
+        balance: 0: each face once; 1: all ages equally often.
+        seed: the run's seed.
+        epoch: the epoch, from 1.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "balanced order", epoch))
+    years = np.floor(ages).astype(int)
+    years -= years.min()
+    counts = np.bincount(years)
+    distance = np.arange(len(counts))[:, None] - np.arange(len(counts))
+    kernel = np.exp(-(distance**2) / (2 * DENSITY_STD_YEARS**2))
+    density = (kernel / kernel.sum(axis=1, keepdims=True)) @ counts
+    # Shuffled first, so that rounding favors no face.
+    order = rng.permutation(len(ages))
+    weights = density[years[order]] ** -balance
+    expected = np.cumsum(weights / weights.sum()) * len(ages)
+    drawn = np.searchsorted(expected, np.arange(len(ages)) + rng.random(), side="right").clip(max=len(ages) - 1)
+    return rng.permutation(order[drawn])
 
 
 def _gather(data: FaceDataset, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

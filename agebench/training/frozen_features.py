@@ -5,7 +5,7 @@ All heads, seeds and runs with the same key share them.
 
 import hashlib
 import json
-import sys
+import logging
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from agebench.utils.io import write_error
 from agebench.utils.locks import held
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 
@@ -127,10 +129,9 @@ def _complete(
     checked = blocks.check(label="checking features")
     rows = np.array(blocks.rows_in(checked.pending), dtype=np.int64)
     if checked.n_damaged:
-        print(
-            f"{blocks.file}: {checked.n_damaged} of {len(blocks)} blocks of features are damaged; the features of "
-            f"{len(rows):,} faces are recomputed",
-            file=sys.stderr,
+        logger.warning(
+            "%s: %d of %d blocks of features are damaged; the features of %s faces are recomputed",
+            *(blocks.file, checked.n_damaged, len(blocks), f"{len(rows):,}"),
         )
     if not len(rows):
         return

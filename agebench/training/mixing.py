@@ -13,7 +13,7 @@ from agebench.training.dataloader import derive_seed
 
 @dataclass(frozen=True)
 class Mix:
-    """How each image of a batch of B is mixed with a partner image of the same batch.
+    """Mixture of each image of a batch of B with a partner image of the same batch.
 
     Attributes:
         partner: (B,) int64, the index of the image that is mixed into each image.

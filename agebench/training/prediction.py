@@ -1,14 +1,11 @@
 """Prediction of ages for a whole dataset."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
 from agebench.config.cards.model import Architecture
 from agebench.models.age_model import AgeModel
+from agebench.models.estimates import AgeEstimates
 from agebench.training import distributed
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import autocast
@@ -16,22 +13,6 @@ from agebench.training.frozen_features import model_views
 from agebench.utils.progress import progress
 
 BATCH_SIZE = 128
-
-
-class FaceEstimates(NamedTuple):
-    """A model's estimates for N faces.
-
-    Attributes:
-        age: (N,) float32 years.
-        probs: (N, A) probabilities of the whole ages; None if the head estimates none.
-        std: (N,) standard deviations, years; None if the head estimates none.
-        tasks: auxiliary target -> (N, C) float32 probabilities of its classes.
-    """
-
-    age: np.ndarray
-    probs: np.ndarray | None
-    std: np.ndarray | None
-    tasks: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def predict(
@@ -42,7 +23,7 @@ def predict(
     *,
     precision: str = "auto",
     label: str = "",
-) -> FaceEstimates:
+) -> AgeEstimates:
     """Run a model in evaluation and inference mode over a dataset.
 
     Args:
@@ -69,4 +50,4 @@ def predict(
     age, probs, std, *task_columns = distributed.gather_rows(shard, len(data))
     assert age is not None
     tasks = {name: column for name, column in zip(model.classes, task_columns, strict=True) if column is not None}
-    return FaceEstimates(age, probs, std, tasks)
+    return AgeEstimates(age, std, probs, model.head.ages[0], tasks=tasks)

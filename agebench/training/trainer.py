@@ -21,7 +21,7 @@ from agebench.training import distributed
 from agebench.training.augmentation import Augmenter
 from agebench.training.callbacks import Callback, TrainState
 from agebench.training.checkpoint import load_state, load_weights, save_state, save_weights
-from agebench.training.dataloader import FaceDataset, derive_seed, epoch_order, iter_batches
+from agebench.training.dataloader import FaceDataset, balanced_order, derive_seed, epoch_order, iter_batches
 from agebench.training.device import autocast, set_deterministic
 from agebench.training.frozen_features import FeatureFlip
 from agebench.training.mixing import Mix, draw_mix
@@ -148,6 +148,8 @@ class Trainer:
         self.model: AgeModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = create_optimizer(self.model, recipe)
         self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        self._trainable = [parameter for parameter in self.model.backbone.parameters() if parameter.requires_grad]
+        self._is_frozen = False
         self._parallel = distributed.wrap_ddp(self.model)
         self.augment: Augmenter | FeatureFlip = (
             FeatureFlip(recipe.augment.flip) if recipe.freeze else Augmenter(recipe.augment, card.mean, card.std)
@@ -240,10 +242,11 @@ class Trainer:
             TrainingDivergedError: the loss is not finite.
         """
         self.model.train()
+        self._freeze_backbone(epoch <= self.recipe.head_epochs)
         self.optimizer.zero_grad(set_to_none=True)
         n_steps, batches_per_step = self._epoch_size(training)
         n_batches, size, n_processes = n_steps * batches_per_step, self.recipe.batch_size, distributed.get_world_size()
-        order = epoch_order(len(training), seed=self.seed, epoch=epoch)[: n_batches * size]
+        order = self._order(training, epoch)[: n_batches * size]
         shard = distributed.shard_order(order, size)
         totals: dict[str, Tensor] = {}
         started, n_images, lr = time.perf_counter(), 0, 0.0
@@ -313,6 +316,23 @@ class Trainer:
         )
         mixed = {name: mix.weight * loss + (1 - mix.weight) * partner_losses[name] for name, loss in losses.items()}
         return mixed, mix.weight * ages + (1 - mix.weight) * ages[partner]
+
+    def _order(self, training: FaceDataset, epoch: int) -> np.ndarray:
+        """Return the order of the faces in one epoch."""
+        if self.recipe.age_balance:
+            return balanced_order(training.ages, self.recipe.age_balance, seed=self.seed, epoch=epoch)
+        return epoch_order(len(training), seed=self.seed, epoch=epoch)
+
+    def _freeze_backbone(self, frozen: bool) -> None:
+        """Freeze the backbone, with its batch-normalization statistics, or release it."""
+        if frozen:
+            self.model.backbone.eval()
+        if frozen == self._is_frozen:
+            return
+        for parameter in self._trainable:
+            parameter.requires_grad_(not frozen)
+        self._is_frozen = frozen
+        self._parallel = distributed.wrap_ddp(self.model)  # the parameters whose gradients are averaged have changed
 
     def _optimizer_step(self, step: int, total_steps: int) -> float:
         """Do optimizer step `step` (from 0) with the accumulated gradients; return its learning rate."""

@@ -135,7 +135,7 @@ def _remedy(path: Path) -> str:
     if path.name == MANIFEST:
         return "Delete it and repeat the command, a run's with --resume: what its checkpoints hold is not trained again"
     if path.name == FOLD or "folds" in path.parts:
-        return "Delete this fold's folder and go on with --resume"
+        return "Delete this fold's folder and continue with --resume"
     return "Restore it from a copy, or do the run again in another folder (--out)"
 
 

@@ -1,6 +1,7 @@
 """Locks between processes, which report the owner that is waited for."""
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from agebench.utils.progress import printable, say, step
+from agebench.utils.progress import printable, step
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 _REPORT_AFTER_S = 1.0  # shorter waits are not reported
@@ -34,7 +37,7 @@ def held(path: Path, purpose: str) -> Iterator[None]:
         lock.acquire(timeout=_REPORT_AFTER_S, poll_interval=_POLL_S)
     except Timeout:
         owner = lock_owner(path)
-        say(f"agebench: {purpose}: waiting for {owner or 'another process'}, which works on it ({path})")
+        logger.warning("%s: waiting for %s, which works on it (%s)", purpose, owner or "another process", path)
         with step(f"{purpose}: waiting for {owner or 'another process'}"):
             lock.acquire(poll_interval=_POLL_S)
     owner_file = _owner_file(path)

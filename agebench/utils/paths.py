@@ -2,15 +2,17 @@
 
 import atexit
 import errno
+import logging
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import platformdirs
 
 from agebench.errors import AgebenchError
+
+logger = logging.getLogger(__name__)
 
 _writable: set[Path] = set()  # cache folders that were tested
 
@@ -57,9 +59,8 @@ def _temporary_cache(reason: str) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="agebench-cache-"))
     except OSError as error:
         raise AgebenchError(f"{reason}; set AGEBENCH_CACHE to another folder") from error
-    print(
-        f"agebench: {reason}; a temporary one is used and deleted at the end. Set AGEBENCH_CACHE to a permanent folder",
-        file=sys.stderr,
+    logger.warning(
+        "%s; a temporary one is used and deleted at the end. Set AGEBENCH_CACHE to a permanent folder", reason
     )
     os.environ["AGEBENCH_CACHE"] = str(folder)
     atexit.register(_remove_cache, folder, os.getpid())

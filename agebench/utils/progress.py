@@ -5,6 +5,7 @@ stack, so that every command displays progress, even in steps without their own 
 """
 
 import contextlib
+import logging
 import operator
 import os
 import sys
@@ -122,7 +123,8 @@ class Progress(Generic[Item]):
                     elif terminal:
                         self._draw(stream)
                     else:
-                        print(self.line(), file=stream, flush=True)
+                        stream.write(f"{self.line()}\n")
+                        stream.flush()
                 except (OSError, ValueError):  # the terminal was closed
                     return
             pause = REFRESHED_S if terminal else LINE_EVERY_S
@@ -193,11 +195,34 @@ def step(label: str) -> Progress[Any]:
     return Progress(label=label, unit="")
 
 
-def say(text: str) -> None:
-    """Print a line on standard error, above a displayed bar."""
-    with cleared():
-        if sys.stderr is not None:
-            print(text, file=sys.stderr, flush=True)
+class ConsoleHandler(logging.Handler):
+    """Writes log records to standard error, above a displayed bar: warnings with the program's name, notes as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line.
+
+        Args:
+            record: the record; without a standard error it is dropped.
+        """
+        prefix = "agebench: " if record.levelno >= logging.WARNING else ""
+        with cleared(), contextlib.suppress(OSError, ValueError):  # the terminal was closed
+            if sys.stderr is not None:
+                sys.stderr.write(f"{prefix}{record.getMessage()}\n")
+                sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def console_log() -> Iterator[None]:
+    """Write the package's log to standard error while the block runs, notes (INFO) included: for programs, not libraries."""
+    logger, handler = logging.getLogger("agebench"), ConsoleHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

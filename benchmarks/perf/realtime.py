@@ -24,9 +24,9 @@ from PIL import Image
 
 import agebench
 from agebench.data.readers.synth import SynthReader
+from agebench.estimators.exported.loading import open_exported
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
-from agebench.export.loading import open_exported
 from agebench.export.writer import ExportVariant, write_export
 from agebench.inference.batch_predict import PredictOptions, predict_all
 from agebench.inference.formatting import format_timing
@@ -60,7 +60,7 @@ def main() -> None:
                     search=search, every=every, frames=options.frames, draw=Path(folder, "drawn"), level=None
                 )
                 done = predict_all(predictor, [InputItem("video", (film,), 1)], job, lambda rows: None)
-                print(f"--search {search} --every {every}: {done.faces / done.pictures:.2f} faces a frame")
+                print(f"--detect-size {search} --detect-every {every}: {done.faces / done.images:.2f} faces a frame")
                 print(f"  video:  {format_timing(done.videos[0]).removeprefix(f'{film}: ')}")
                 print(f"  camera: {camera_in_words(predictor, job, film)}", flush=True)
         threads = f"{torch.get_num_threads()} thread(s), {len(os.sched_getaffinity(0))} core(s)"

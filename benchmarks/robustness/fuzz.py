@@ -175,12 +175,14 @@ class Cards:
             (self.folder / kind / f"{base}.toml").write_text(text, encoding="utf-8")
 
     def _registry(self, kind: str, folder: Path) -> Any:
-        from agebench.config.cards import base as cards
+        from agebench.config.cards.dataset import DatasetCard
+        from agebench.config.cards.model import ModelCard
+        from agebench.config.cards.suite import SuiteCard
         from agebench.registry import catalog
         from agebench.registry.registry import Registry
 
         registry: Registry[Any] = Registry(kind.removesuffix("s"))
-        card = {"datasets": cards.DatasetCard, "models": cards.ModelCard, "suites": cards.SuiteCard}[kind]
+        card = {"datasets": DatasetCard, "models": ModelCard, "suites": SuiteCard}[kind]
         catalog._read_cards([folder], card, registry)  # the shipped cards beside it would take a hundred times as long
         return registry
 
@@ -434,7 +436,7 @@ class Runs:
         from agebench.runs.run_dir import RunDir
 
         folder = RunDir(self.folder)
-        config, _ = load_run(folder, "cpu", stranger=True)
+        config, _ = load_run(folder, "cpu", trusted=False)
         load_test_set(config, folder, load_catalog([self.registry]), "few")
 
     def _report(self) -> None:

@@ -198,7 +198,7 @@ def scenarios(home: Path) -> list[Scenario]:
         return [*train, *registry, "--out", str(trial / "run"), "--resume"]
 
     def add(trial: Path) -> list[str]:
-        return ["data", "add", "mine", str(archive), *registry]
+        return ["data", "import", "mine", str(archive), *registry]
 
     def record(trial: Path) -> list[str]:
         return ["results", "add", str(home / "whole" / "run" / "run"), "--results", str(trial / "results"), *registry]
@@ -215,7 +215,7 @@ def scenarios(home: Path) -> list[Scenario]:
     run_kind = [Scenario("run", single(run), single(run), of_run)]
     staged = [Scenario(f"run, {stage}", single(run), single(run), of_run, stage) for stage in RUN_STAGES]
     others = [
-        Scenario("data add", single(add), single(add), lambda trial: tree_outcome(trial / "data")),
+        Scenario("data import", single(add), single(add), lambda trial: tree_outcome(trial / "data")),
         Scenario("results add", single(record), single(record), lambda trial: tree_outcome(trial / "results")),
         Scenario(
             "two suites at once",

@@ -26,7 +26,10 @@ def test_two_systems_of_two_seeds(tmp_path, capsys):
     assert row["difference"]["value"] < -1
     assert "good is better than bad" in row["verdict"]
     assert (out / "figures" / "differences-0.png").is_file()
-    assert "good is better than bad" in (out / "comparison.md").read_text(encoding="utf-8")
+    report = (out / "comparison.md").read_text(encoding="utf-8")
+    assert "good is better than bad" in report
+    assert report.index("## Measurement") < report.index("predictions of good") < report.index("## predictions")
+    assert "agebench compare" in report
 
 
 def test_no_difference_is_said(tmp_path, capsys):
@@ -79,3 +82,35 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, monkeypatch, capsys, syste
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_figures_margins_and_unanswered_images(tmp_path, capsys):
+    a, b = (write(tmp_path / f"{name}.csv", seed, 4, n=600) for name, seed in (("a", 1), ("b", 2)))
+    labels = pd.read_csv(a)[["sample_id", "age"]].assign(gender=["f", "m"] * 300)
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    estimates = pd.read_csv(b)[["sample_id", "age_pred"]]
+    estimates[estimates.index % 6 > 0].to_csv(b, index=False)
+    command = ["compare", str(a), str(b), "--labels", str(tmp_path / "labels.csv"), "--resamples", "200"]
+    assert main(command) == 2
+    assert "--allow missing" in capsys.readouterr().err
+    options = [
+        "--allow",
+        "missing",
+        "--gate",
+        "18@22",
+        "--gate-ages",
+        "13-17",
+        "--margin",
+        "mae=1",
+        "--group",
+        "gender",
+    ]
+    assert main([*command, *options]) == 0
+    text = capsys.readouterr().out
+    for words in ("Not answered by b: 100", "FPR at 18, T = 22", "gender, at equal ages", "equivalent within 1 years"):
+        assert words in text
+    assert main([*command, *options, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["tests"]["predictions"]["figures"]
+    assert (figures["n"], figures["n_common"], figures["unanswered"]) == (600, 500, {"a": 0, "b": 100})
+    assert figures["differences"][0]["failure"]["shown"]
+    assert main([*command, "--margin", "mae"]) == 2

@@ -87,7 +87,7 @@ def test_check_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no dataset is on this machine yet" in out
     code, _, err = call(capsys, "check", "utk")
     assert code == 2
-    assert "agebench data add utk PATH" in err
+    assert "agebench data import utk PATH" in err
 
 
 def test_get_from_an_open_source(registry: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from agebench.cli import main
 from agebench.errors import UserError
+from agebench.estimators.exported.adapter import ExportedEstimator
+from agebench.estimators.exported.loading import open_exported
 from agebench.export import accuracy_check
-from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
-from agebench.export.loading import open_exported
+from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison, CheckSubset, check_accuracy
+from agebench.metrics.schema import MetricValue
 from agebench.runs import export as exports
 from agebench.runs.export import plan_exports
 
@@ -99,7 +102,7 @@ def test_the_manuals_commands(options: str, export: Any, tmp_path: Path, capfd: 
 def test_a_file_that_answers_too_differently_is_refused(
     export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(accuracy_check, "_compared", _far_off)
+    monkeypatch.setattr(accuracy_check, "compare_accuracy", _far_off)
     (tmp_path / "model.bf16.ts").write_bytes(b"an earlier one")
     words = ["--format", "torchscript", "--precision", "bf16", "--images", "10", "--out", str(tmp_path), "--json"]
     assert export(*words) == 1
@@ -109,8 +112,9 @@ def test_a_file_that_answers_too_differently_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def _far_off(*_: Any) -> dict[str, Any]:
-    return {"change": {"value": 3.0, "ci_low": 2.5, "ci_high": 3.5}, "allowed": [-1.0, 1.0]}
+def _far_off(*_: Any, **options: Any) -> AccuracyComparison:
+    mae, change = MetricValue(value=4.0), MetricValue(value=3.0, ci_low=2.5, ci_high=3.5)
+    return AccuracyComparison(n=10, subjects=None, model=mae, file=mae, change=change, allowed=[-1.0, 1.0])
 
 
 class Off:
@@ -129,13 +133,13 @@ def test_the_rule(years: float, kept: bool) -> None:
     ages = np.linspace(10, 80, 60)
     table = pd.DataFrame({"sample_id": [f"{n}" for n in range(60)], "age": ages, "age_pred": ages + 4})
     tests = {
-        "few": CheckSubset(np.zeros((60, 32, 32, 3), np.uint8), table, {"value": 4.0, "ci_low": 3.5, "ci_high": 4.5})
+        "few": CheckSubset(np.zeros((60, 32, 32, 3), np.uint8), table, MetricValue(value=4.0, ci_low=3.5, ci_high=4.5))
     }
     file: Any = Off(ages + 4, years)
     if kept:
-        found = check_accuracy(file, tests, resamples=100)["accuracy"]["few"]
-        assert found["change"]["value"] == pytest.approx(years, abs=1e-5)
-        assert found["allowed"] == [-0.5, 0.5]
+        found = check_accuracy(file, tests, resamples=100)["few"]
+        assert found.change.value == pytest.approx(years, abs=1e-5)
+        assert found.allowed == [-0.5, 0.5]
     else:
         with pytest.raises(AccuracyCheckFailed, match=r"MAE on few changes by .*allows -0\.500 to \+0\.500"):
             check_accuracy(file, tests, resamples=100)
@@ -173,7 +177,7 @@ def test_what_is_no_finished_run_of_one_model(
     (tmp_path / "config.toml").write_text((done / "config.toml").read_text())
     (tmp_path / "manifest.json").write_text('{"finished": false}')
     assert export("--format", "torchscript", run=tmp_path) == 2
-    assert "isn't finished" in capsys.readouterr().err
+    assert "is not finished" in capsys.readouterr().err
     (tmp_path / "folds").mkdir()
     assert export("--format", "torchscript", run=tmp_path) == 2
     assert "a model a fold" in capsys.readouterr().err
@@ -183,3 +187,35 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"agebench\[export\]"):
         plan_exports(["onnx"], ["fp32"])
+
+
+def test_verify_compares_any_estimator_with_the_run(
+    export: Any, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(done / "export" / "model.ts")
+    assert export("--verify", file, "--allow-code-execution", "--device", "cpu", "--json") == 0
+    check = json.loads(capsys.readouterr().out)
+    few = check["tests"]["few"]
+    assert check["passed"]
+    assert few["passed"]
+    assert few["max_difference"] < 0.01
+    assert few["n"] == json.loads((done / "metrics.json").read_text())["tests"]["few"]["n"]
+    assert check["training_overlap"] == {"few": "known"}
+    assert export("--verify", file, "--allow-code-execution", "--device", "cpu", "--images", "5") == 0
+    shown = capsys.readouterr().out
+    assert "| few" in shown
+    assert "within" in shown
+
+
+def test_verify_fails_outside_of_the_runs_interval(
+    export: Any, done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    estimate = ExportedEstimator.estimate
+
+    def shifted(self: ExportedEstimator, images: np.ndarray) -> Any:
+        return replace(estimate(self, images), age=estimate(self, images).age + 60)
+
+    monkeypatch.setattr(ExportedEstimator, "estimate", shifted)
+    words = ["--verify", str(done / "export" / "model.ts"), "--allow-code-execution", "--device", "cpu"]
+    assert export(*words) == 1
+    assert "OUTSIDE" in capsys.readouterr().out

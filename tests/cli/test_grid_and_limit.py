@@ -4,20 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from factories import few_card
 
 from agebench.cli import main
 
-CARD = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-[options]
-count = 90
-seed = 11
-size = 64
-"""
+CARD = few_card(90, seed=11, size=64)
 EXTERNAL = """
 name = "constant"
 kind = "external"

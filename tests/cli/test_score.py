@@ -65,6 +65,7 @@ def test_what_is_written_and_printed_holds_no_foreign_markup(predictions, tmp_pa
             "cumulative-scores.png",
             "groups-0.png",
             "gates-0.png",
+            "det-0.png",
             "uncertainty-0.png",
         ),
     }
@@ -155,7 +156,7 @@ def test_groups_are_labels_unless_others_are_named(tmp_path, capsys):
         assert main(["score", str(path), "--json", "--resamples", "0", "--col", "theirs=age_band", *options]) == 0
         return set(json.loads(capsys.readouterr().out)["tests"]["p"]["groups"])
 
-    assert groups() == {"age_band", "gender", "theirs"}
+    assert groups() == {"age_band", "gender", "theirs", "gender*theirs"}
     assert groups("--group", "tested_in", "--group", "gender_pred") == {"age_band", "tested_in", "gender_pred"}
 
 
@@ -164,3 +165,19 @@ def test_all_one_age_is_scored_and_said(tmp_path, capsys):
     path.write_text("sample_id,age,age_pred\n" + "".join(f"i{n},30,{n}\n" for n in range(20, 40)), encoding="utf-8")
     assert main(["score", str(path), "--out", str(tmp_path / "out")]) == 0
     assert "every label is 30 years" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"), [(["mae<=9"], 0), (["mae<=9", "fpr(18@25)<=0.0001"], 3), (["mae<=9", "mae<=0.1"], 4)]
+)
+def test_requirements_set_the_exit_code(tmp_path, capsys, limits, code):
+    rng = np.random.default_rng(0)
+    age = rng.integers(10, 60, 400).astype(float)
+    table = pd.DataFrame({"sample_id": np.arange(400), "age": age, "age_pred": age + rng.normal(0, 3, 400)})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    options = [word for limit in limits for word in ("--require", limit)]
+    assert main(["score", str(tmp_path / "p.csv"), "--resamples", "200", "--json", *options]) == code
+    results = json.loads(capsys.readouterr().out)["tests"]["p"]["requirements"]
+    assert results[0]["limit"] == 9.0
+    assert main(["score", str(tmp_path / "p.csv"), "--resamples", "200", *options]) == code
+    assert "### Requirements" in capsys.readouterr().out

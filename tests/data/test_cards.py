@@ -1,6 +1,7 @@
 """Every shipped card reads the form in which its owners hand the dataset out; made-up samples, no photograph."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,58 @@ def test_fairface(tmp_path: Path) -> None:
     assert column(samples, "age_high") == [9, 29, 90, 9]
     assert column(samples, "split") == ["train", "train", "test", "test"]
     assert column(samples, "sample_id") == ["train/1.jpg", "train/2.jpg", "val/1.jpg", "val/2.jpg"]
+
+
+def test_fairface_val_has_ranges_and_the_points_of_its_chips(tmp_path: Path) -> None:
+    header = "file,age,gender,race,service_test\n"
+    write(
+        tmp_path,
+        "FairFace/fairface_label_val.csv",
+        header + "val/1.jpg,03-Sep,Male,Black,TRUE\nval/2.jpg,Oct-19,Female,White,FALSE\n",
+    )
+    samples = read("fairface-val", files(tmp_path, "FairFace/val/1.jpg", "FairFace/val/2.jpg"))
+    assert column(samples, "age_low") == [3, 10]
+    assert column(samples, "age_high") == [9, 19]
+    points = np.array(samples.table["landmarks"].tolist())
+    # dlib's mean shape of five points, as its chips of 224 px with a padding of 0.25 place it.
+    shape = np.array([[0.2273, 0.2214], [0.7528, 0.2212], [0.4901, 0.6278]])
+    np.testing.assert_allclose(points.reshape(2, 3, 2), np.stack([(shape + 0.25) / 1.5 * 224] * 2), atol=0.1)
+
+
+@pytest.mark.slow
+def test_fairface_val_as_it_is_handed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = os.environ.get("AGEBENCH_TEST_DATA", "")
+    archive = Path(folder) / "FairFace-val-5000.zip"
+    if not folder or not archive.is_file():
+        pytest.skip("AGEBENCH_TEST_DATA names no folder with FairFace-val-5000.zip")
+    monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path))
+    assert main(["data", "import", "fairface-val", str(archive), "--allow-partial"]) == 0
+    assert "5000 images" in capsys.readouterr().out
+    samples = read("fairface-val", tmp_path / "fairface-val")
+    assert len(samples) == 5000
+    assert len(samples.rejected) == 0
+    assert samples.table["age_low"].eq(3).sum() == 628  # `03-Sep` in the table
+    assert samples.table["race"].nunique() == 7
+
+
+def test_all_age_faces_reads_the_original_images(tmp_path: Path) -> None:
+    top = "All-Age-Faces Dataset"
+    names = ("00000A02.jpg", "00001A02.jpg", "12000A45.jpg")
+    files(tmp_path, *(f"{top}/{folder}/{name}" for folder in ("original images", "aglined faces") for name in names))
+    write(tmp_path, f"{top}/image sets/train.txt", "00000A02.jpg 0\n12000A45.jpg 1\n")
+    write(tmp_path, f"{top}/image sets/val.txt", "00001A02.jpg 0\n")
+    write(tmp_path, f"{top}/image sets/val_shuffle.txt", "00001A02.jpg 0\n")
+    points = "".join(f"{number} {100 + number}\r\n" for number in range(49))
+    for name in names:
+        write(tmp_path, f"{top}/key points/{Path(name).stem}.txt", points)
+    samples = read("all-age-faces", tmp_path)
+    assert column(samples, "age") == [2, 2, 45]
+    assert column(samples, "gender") == ["female", "female", "male"]
+    assert column(samples, "split") == ["train", "test", "train"]
+    assert len(samples.rejected) == 0
+    assert samples.table["landmarks"].iloc[0] == [21.5, 121.5, 27.5, 127.5, 16, 116]
 
 
 @pytest.mark.parametrize(("name", "stem"), [("adience", "fold_"), ("adience-frontal", "fold_frontal_")])
@@ -279,7 +332,7 @@ def test_cards_of_unchecked_facts_say_so() -> None:
         "imdb-clean",
         "agedb",
     }
-    assert unchecked.isdisjoint({"fgnet", "utk", "synth"})
+    assert unchecked.isdisjoint({"fgnet", "utk", "synth", "all-age-faces", "fairface-val"})
 
 
 def test_a_card_that_states_nothing_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

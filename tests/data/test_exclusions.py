@@ -68,7 +68,7 @@ def test_exclude_refuses_two_lists_of_one_name(samples: dict[str, Samples], tmp_
     for file, name in zip(files, "ab", strict=True):
         file.parent.mkdir()
         file.write_text(f"sample_id\n{name}\n")
-    with pytest.raises(UserError, match=r"another list is called bad\.csv too"):
+    with pytest.raises(UserError, match=r"another list has the name bad\.csv too"):
         drop_excluded(samples, [str(file) for file in files])
 
 

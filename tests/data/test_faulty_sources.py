@@ -225,7 +225,7 @@ def test_utkface_names_that_a_browser_changed(tmp_path: Path, name: str) -> None
     assert (column(samples, "sample_id"), column(samples, "age")) == (["26_1_0_20170116184024662"], [26])
 
 
-# What `data add` and `data check` say
+# What `data import` and `data verify` say
 
 
 def test_many_rejected_rows_are_said_first(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_photographs_are_not_taken_for_crops(tmp_path: Path) -> None:
 
 def test_a_wrong_option_lists_the_right_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no 'patern'; did you mean 'pattern'\? Its options: pattern, values, open_ages"
+        UserError, match=r"no 'patern'; did you mean 'pattern'\? Its options: pattern, images, values, open_ages"
     ):
         open_reader("folder", tmp_path, (), {"patern": "{age}.jpg"}, source="card 'mine'")
     with pytest.raises(UserError, match=r"no 'xyz'\. Its options: table, columns"):

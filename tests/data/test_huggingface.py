@@ -410,7 +410,7 @@ def hub_constants() -> Any:
 
 
 def test_a_dataset_that_is_not_here_says_how_to_get_it() -> None:
-    with pytest.raises(UserError, match="`agebench data get mine` downloads it"):
+    with pytest.raises(UserError, match="`agebench data download mine` downloads it"):
         locate.locate(card())
 
 

@@ -80,7 +80,7 @@ def test_a_list_of_another_column_says_nothing_of_the_rest(root: Path) -> None:
         ({"lists": {"split": {"train": "people.csv"}}}, r"people\.csv: not one of its lines is an image"),
         (
             {"lists": {"split": {"train": "train.txt", "test": "all.txt"}}},
-            r"stands in two lists of split: train\.txt and all",
+            r"is in two lists of split: train\.txt and all",
         ),
         ({"tables": [{**PEOPLE, "file": "no.csv"}]}, r"no table 'no\.csv' in it"),
         ({"tables": [{**PEOPLE, "by": "name"}]}, r"no column 'path' for path; there are who, sex, tone"),
@@ -191,3 +191,36 @@ def test_tables_that_should_stand_side_by_side_and_do_not(tmp_path: Path) -> Non
 def test_a_table_whose_name_fits_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no table in it whose name is like 'fold_\{fold\}\.txt'"):
         TableReader(files(tmp_path, "a.jpg"), table="fold_{fold}.txt").read()
+
+
+def test_images_of_one_folder_are_read_and_others_ignored(root: Path) -> None:
+    files(root, "set/copies/1A20.jpg", "set/img/more/9A90.jpg")
+    samples = FolderReader(root, pattern=PATTERN, images="img").read()
+    assert column(samples, "sample_id") == list(NAMES)
+    assert len(samples.rejected) == 0
+    with pytest.raises(UserError, match="no image in a folder 'photos'"):
+        FolderReader(root, pattern=PATTERN, images="photos").read()
+
+
+def test_landmark_means_replace_points_and_name_missing_ones(root: Path) -> None:
+    for name, count in (("1A20", 5), ("1A30b", 3), ("2A40", 5)):
+        files(root, f"set/points/{name}.txt", text="".join(f"{number},{2 * number}\n" for number in range(count)))
+    means = [[0, 1], [1, 2, 3], [4]]
+    samples = FolderReader(root, pattern=PATTERN, landmarks="points/{stem}.txt", landmark_means=means).read()
+    assert samples.table["landmarks"].tolist()[:2] == [[0.5, 1, 2, 4, 4, 8]] * 2
+    assert samples.table["landmarks"].isna().tolist() == [False, False, True]
+    assert "asks for number 4" in reasons(samples)["set/img/1A30b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"landmarks": [[1, 2], [3, 4]]}, "x and y of three points or more"),
+        ({"landmarks": [1, 2, 3, 4, 5, 6]}, "x and y of three points or more"),
+        ({"landmarks": "p/{stem}.txt", "landmark_means": [[0], [1]]}, "three lists of point numbers"),
+        ({"landmarks": "p/{stem}.txt", "landmark_means": [[0], [1], [-2]]}, "three lists of point numbers"),
+    ],
+)
+def test_wrong_landmark_options_are_named(root: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        FolderReader(root, pattern=PATTERN, **options)

@@ -59,7 +59,7 @@ def test_hidden_files_and_links_that_lead_out_are_no_images(tmp_path: Path) -> N
 def test_a_folder_without_images_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no image in it"):
         list_images(files(tmp_path, "notes.txt"))
-    with pytest.raises(UserError, match="agebench data add"):
+    with pytest.raises(UserError, match="agebench data import"):
         list_images(tmp_path / "notes.txt")
 
 
@@ -260,7 +260,7 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
         "out/secret.jpg": "its path 'out/secret.jpg' is a link that leads out of the dataset's folder",
         "d.jpg": "its rows have two different ages: 40 and 41; a column sample_id of their own keeps such rows apart",
         "e.jpg": "its age is missing",
-        "f.jpg": "a row of the same image with the same labels stands before",
+        "f.jpg": "a row of the same image with the same labels precedes it",
     }
 
 

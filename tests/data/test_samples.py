@@ -32,7 +32,7 @@ def test_an_impossible_age_is_named() -> None:
     ("rows", "message"),
     [
         (table([1.0, float("nan")]), "1 samples have no age, the first is s1"),
-        (table([1.0, 2.0]).assign(sample_id="same"), "sample_id 'same' stands twice"),
+        (table([1.0, 2.0]).assign(sample_id="same"), "sample_id 'same' is repeated"),
         (table([1.0]).drop(columns="path"), "gave no column path"),
     ],
 )

@@ -22,13 +22,13 @@ from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import Detection as Place
 from agebench.data.readers.synth import SynthReader
 from agebench.errors import UserError
+from agebench.estimators.exported.card_schema import validate_card
 from agebench.inference import face_extraction, predictor
 from agebench.inference.annotate import face_caption
-from agebench.inference.batch_predict import _Names
+from agebench.inference.batch_predict import _FreeNames
 from agebench.inference.formatting import format_interval
 from agebench.inference.input_sources import expand_inputs
-from agebench.inference.untrusted_card import validate_card
-from agebench.registry.catalog import load_catalog
+from agebench.runs import estimators
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.run_dir import RunDir
 
@@ -155,7 +155,7 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
         (("gates", "18", "25", "challenge"), 0, "under challenge 25 it promises challenge 0"),
         (("gates", "18", "25", "threshold"), 13, "under threshold 18 it promises threshold 13"),
         (("intervals", "0.9", "level"), 0.5, "under level 0.9 it promises level 0.5"),
-        (("intervals", "0.9", "scaled"), True, "standard deviations, and the model states none"),
+        (("intervals", "0.9", "scaled"), True, "standard deviations, and the model predicts none"),
     ],
 )
 def test_a_card_does_not_decide_what_was_asked(run: Path, place: tuple[str, ...], value: float, said: str) -> None:
@@ -210,10 +210,10 @@ def test_only_a_level_that_was_asked_for_is_refused(
 ) -> None:
     few = without_digests(Path(shutil.copytree(run, tmp_path / "few")))
     pd.read_parquet(run / "validation.parquet").head(8).to_parquet(few / "validation.parquet")
-    assert set(deployment_guarantees(RunDir(few), "few", ["few"])["intervals"]) == {"0.5", "0.8"}
+    assert set(deployment_guarantees(RunDir(few), "few", ["few"]).intervals or ()) == {"0.5", "0.8"}
     table = rows(few, tmp_path, str(folder / "0.png"))
     assert table[["low", "high"]].isna().all(axis=None)
-    assert "--level 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
+    assert "--coverage 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
     for level, said in (("0.9", "it needs 9 or more"), ("0", "must lie between 0 and 1")):
         assert main(["predict", str(few), str(folder / "0.png"), "--align", "none", "--coverage", level]) == 2
         assert said in capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_only_a_level_that_was_asked_for_is_refused(
         assert " people" not in format_interval(model.interval(0.8))
         del intervals["0.9"]
         assert model.predict([folder / "0.png"], faces="none")["low"].isna().all()
-        with pytest.raises(UserError, match=r"--level 0.85: the card of .* knows only 0.5, 0.8;"):
+        with pytest.raises(UserError, match=r"--coverage 0.85: the card of .* knows only 0.5, 0.8;"):
             model.predict([folder / "0.png"], faces="none", level=0.85)
 
 
@@ -233,10 +233,10 @@ def test_an_exported_file_is_opened_on_the_device_that_was_asked_for(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(predictor, "resolve_device", torch.device)
-    monkeypatch.setattr(predictor, "ExportWrapper", lambda file: file)
-    monkeypatch.setattr(predictor, "open_exported", lambda path, trusted, device: asked.append(device))
-    predictor._open(str(run / "export" / "model.ts"), trusted=True, device="cuda:1", cards=load_catalog())
+    monkeypatch.setattr(estimators, "resolve_device", torch.device)
+    monkeypatch.setattr(estimators, "ExportedEstimator", lambda file: file)
+    monkeypatch.setattr(estimators, "open_exported", lambda path, trusted, device: asked.append(device))
+    estimators.load_estimator(run / "export" / "model.ts", trusted=True, device="cuda:1")
     assert asked == ["cuda:1"]
 
 
@@ -331,7 +331,7 @@ def test_drawing_replaces_nothing(run: Path, folder: Path, tmp_path: Path) -> No
 def test_equal_names_are_not_tried_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, asked = set[Path](), []
     monkeypatch.setattr("os.path.lexists", lambda path: asked.append(path) or path in there)
-    names = _Names()
+    names = _FreeNames()
     for number in range(1000):
         there.add(names.free(tmp_path, f"{number}/photo.jpg", ".jpg"))
     assert len(there) == 1000
@@ -374,7 +374,7 @@ def test_few_frames_are_held(every: int) -> None:
     assert how["workers"] * how["prefetch"] * every <= max(32, every)
     assert (how["workers"] > 1) == (every <= 16)
     assert predictor._division("memory", finder, 1)["workers"] == 1
-    assert predictor._division("picture", finder, 64)["workers"] == 1
+    assert predictor._division("image", finder, 64)["workers"] == 1
 
 
 def test_a_video_is_rows_of_frames_and_a_drawn_video(
@@ -427,10 +427,10 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.Cap
     for model, given, said in (
         (run, tmp_path / "empty", "this folder holds no image"),
         (run, tmp_path / "gone.jpg", "no such file or folder"),
-        (run, tmp_path / "*.tiff", "no file fits this pattern"),
+        (run, tmp_path / "*.tiff", "no file matches this pattern"),
         (run, sound, "no video stream in it, only audio"),
         (run, tmp_path / "text.mp4", "not a video that can be read"),
-        (run, "camera:7", "no camera answers there"),
+        (run, "camera:7", "no camera can be opened"),
         (run, f"{run} --detector nobody", "no detector called 'nobody'"),
         (unfinished, sound, "this run is not finished"),
         ("nothing", sound, "no such folder or file, and no model's card of this name"),
@@ -488,7 +488,7 @@ def test_models_that_cannot_be_asked(run: Path, tmp_path: Path, capsys: pytest.C
         file.truncate(9 * 1024**3)  # sparse: it takes no room
     for model, *said in (
         (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/models.md"),
-        (run / "export" / "model.ts", "a .ts file is a program", "--trusted"),
+        (run / "export" / "model.ts", "a .ts file is a program", "--allow-code-execution"),
         (another, "a checkpoint of another model", "is (1,) in the file and (2,) in the model"),
         (huge, "9,663,676,416 bytes are more than a checkpoint may have"),
         ("tiny", "has to be trained first", "agebench run --train"),

@@ -131,7 +131,7 @@ def test_the_page_says_what_stands_behind_each_row() -> None:
     assert page.count("°") >= 4  # three systems and the legend
     assert "random start and one seed" in page
     assert "unknown training data" in page
-    assert "not distinguishable" in page
+    assert "needs at least 5 test sets" in page.replace("\n", " ")
     assert "&lt;b&gt;theirs" in page
     assert "<b>" not in page
 
@@ -170,7 +170,8 @@ def counted(name: str, error: float, n: int, read: int, fingerprint: str = "1", 
 
 
 def line_of(page: str, name: str) -> str:
-    return next(line for line in page.splitlines() if line.startswith("|") and name in line)
+    """The system's line in the table of all systems."""
+    return next(line for line in page.split("# Appendix")[1].splitlines() if line.startswith("|") and name in line)
 
 
 def test_leaderboard_shows_and_never_ranks_excluded_images() -> None:
@@ -183,9 +184,7 @@ def test_leaderboard_shows_and_never_ranks_excluded_images() -> None:
     assert "(200 of 200)" in line_of(page, "A, coral")
     assert "† (200 of 802)" in line_of(page, "X, coral")
     assert "images excluded" in page
-    assert "Ranking 1: 3 systems" in page
-    assert "Ranking 2" not in page
-    assert "X, coral, 64 px (elsewhere)" in page.split("Without a place")[1]
+    assert "X, coral, 64 px (elsewhere)" in page.split("Without a rank")[1]
 
 
 def test_leaderboard_sees_exclusions_in_the_config_alone() -> None:

@@ -14,6 +14,8 @@ import pytest
 from agebench.cli import main
 from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard import systems
+from agebench.leaderboard.gate_rates import gate_rates_by_age
+from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.records import content_hash
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.site import page, write_site
@@ -139,10 +141,10 @@ def test_in_a_browser_it_sorts_filters_and_opens_a_run(chromium: Any, site: Path
         return [float(re.match(r"[\d.]+", cell)[0]) for cell in visit.column(name)]  # type: ignore[index]
 
     said = page.locator("#ranks p").all_inner_texts()
-    assert said[1].startswith("Ranking 1: 3 systems on utk° (160 images by seed) and fgnet (160 images by seed).")
-    assert said[2].startswith("Without a place")
+    assert said[1].startswith("These rankings hold on these test sets.")
+    assert said[2].startswith("Without a rank")
     assert EVIL in said[2]
-    assert sorted(visit.column("Place")) == ["1\nin ranking 1"] * 3 + ["–"] * 2
+    assert visit.column("Rank (utk)") == ["–"] * 5
 
     rising = sort("MAE on fgnet")
     assert rising == sorted(rising)
@@ -204,4 +206,43 @@ def test_words_stand_out_and_a_phone_shows_it_without_scrolling_sideways(
             visit.page.locator(click).first.click()
         assert visit.page.evaluate(_CONTRAST) == []
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert visit.said == []
+
+
+def test_gate_view_follows_its_sliders_by_keyboard(
+    chromium: Any, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = group_into_systems(records[:4])
+    rng = np.random.default_rng(0)
+    age = rng.integers(3, 70, 800).astype(float)
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"image-{row}" for row in range(800)],
+            "age": age,
+            "age_pred": age + rng.normal(0, 6, 800),
+            "gender": rng.choice(["female", "male"], 800),
+        }
+    )
+    rates = gate_rates_by_age(table, ["gender"])
+    gates = {(record.id, test): rates for row in rows for record in row.records for test in ("utk", "fgnet")}
+    visit = Visit(chromium, write_site(tmp_path, rows, [], ImageRankings(gates=gates)))
+    opened = visit.page
+
+    def passing() -> float:
+        cell = opened.locator("#gates tbody tr td").first.inner_text()
+        return float(cell.split(" %")[0])
+
+    first = passing()
+    assert "Legal age 18, T = 25" in opened.locator("#gate-status").inner_text()
+    opened.locator("#challenge").focus()
+    for _ in range(4):
+        opened.keyboard.press("ArrowRight")
+    assert "T = 29" in opened.locator("#gate-status").inner_text()
+    assert passing() < first
+    opened.locator("#legal").focus()
+    opened.keyboard.press("ArrowRight")
+    assert "Legal age 21, T = 29" in opened.locator("#gate-status").inner_text()
+    opened.select_option("#gate-groups", "gender")
+    assert opened.locator("#gates tbody tr").count() == 2 * opened.locator("#gates tbody a").count()
+    assert opened.locator("#stages tbody tr").count() == opened.locator("#gates tbody a").count()
     assert visit.said == []

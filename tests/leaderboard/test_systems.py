@@ -49,7 +49,9 @@ def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
 
 def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
     # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
-    (found,) = rank_systems(group_into_systems([record("a", 3), record("b", 4), record("c", 5)])).rankings
+    (found,) = rank_systems(
+        group_into_systems([record("a", 3), record("b", 4), record("c", 5)]), fewest_tests=2
+    ).rankings
     assert found.critical == pytest.approx(2.343, abs=0.01)
     assert [(row.records[0].id, rank, place) for row, rank, place in found.entries] == [
         ("a-0", 1.0, 1),
@@ -75,16 +77,16 @@ def trained_on(train: str, head: str, mae: float, **fingerprints: str) -> dict[s
     return one
 
 
-def test_a_system_is_ranked_only_beside_those_tested_on_the_same_images_in_the_same_role() -> None:
+def test_system_is_ranked_only_beside_those_of_the_same_images_and_role() -> None:
     whole = {"utk": "11", "fgnet": "22"}
     records = [trained_on(train, head, mae, **whole) for train in whole for mae, head in enumerate("abc", 3)]
-    found = rank_systems(group_into_systems(records))
+    found = rank_systems(group_into_systems(records), fewest_tests=2)
     # On fgnet's own 20 images as on others' 100 the figures are alike: of six systems none stands beside another's kind.
     assert [{row.train for row, *_ in of.entries} for of in found.rankings] == [{"fgnet"}, {"utk"}]
     assert [[rank for _, rank, _ in of.entries] for of in found.rankings] == [[1.0, 2.0, 3.0]] * 2
     said = describe_ranks(found)
-    assert "Ranking 1: 3 systems on utk (100 images) and fgnet° (20 images)." in said[0]
-    assert "Ranking 2: 3 systems on utk° (20 images) and fgnet (100 images)." in said[1]
+    assert "Mean ranks 1: 3 systems on utk (100 images) and fgnet° (20 images)." in said[0]
+    assert "Mean ranks 2: 3 systems on utk° (20 images) and fgnet (100 images)." in said[1]
 
 
 def test_the_same_number_is_not_the_same_images() -> None:
@@ -102,19 +104,32 @@ def test_the_same_number_is_not_the_same_images() -> None:
     no_figure["metrics"]["tests"]["utk"] = no_figure["metrics"]["tests"]["utk"] | {"overall": {"mae": {"value": None}}}
     has_more = record("h", 6, samples={"utk": {"fingerprint": "11"}})
     has_more["metrics"]["tests"]["third"] = has_more["metrics"]["tests"]["utk"]
-    found = rank_systems(group_into_systems([*alike, other_copy, other_part, lacks_one, no_figure, has_more]))
+    found = rank_systems(
+        group_into_systems([*alike, other_copy, other_part, lacks_one, no_figure, has_more]), fewest_tests=2
+    )
     (ranking,) = found.rankings
     assert [row.records[0].model.head for row, *_ in ranking.entries] == ["a", "b", "c", "h"]
     assert [row.records[0].model.head for row in found.left_out] == ["d", "e", "f", "g"]
     assert "m, d (utk), m, e (utk)" in describe_ranks(found)[-1]
 
 
-def test_too_few_that_share_two_tests_have_no_ranking() -> None:
-    found = rank_systems(group_into_systems([record("a", 3), record("b", 4)]))
+def test_fewer_than_five_datasets_make_no_claim_about_others() -> None:
+    found = rank_systems(group_into_systems([record("a", 3), record("b", 4), record("c", 5)]))
     assert found.rankings == []
-    assert len(found.left_out) == 2
-    (said,) = describe_ranks(found)
-    assert "three systems" in said
+    assert len(found.left_out) == 3
+    sentences = describe_ranks(found)
+    assert "at least 5 test sets" in sentences[0]
+    assert sentences[-1].startswith("Without a rank")
+
+
+def test_systems_share_the_variance_between_seeds() -> None:
+    """One system's three seeds happen to agree to a hundredth; those of the others of its training set do not."""
+    spread = {"a": (3.0, 3.01, 2.99), "b": (4.0, 4.6, 3.5), "c": (5.5, 4.9, 5.1), "d": (6.0, 6.5, 6.4)}
+    rows = group_into_systems(record(head, mae, seed) for head, of in spread.items() for seed, mae in enumerate(of))
+    widths = [row.metric("utk").ci_high - row.metric("utk").ci_low for row in rows]  # type: ignore[operator]
+    assert widths[0] > 2.2  # its images alone: 2
+    alone = group_into_systems(record("b", mae, seed) for seed, mae in enumerate(spread["b"]))[0].metric("utk")
+    assert widths[1] < alone.ci_high - alone.ci_low  # type: ignore[operator]
 
 
 def test_figures_that_flatter_have_no_place() -> None:
@@ -122,7 +137,7 @@ def test_figures_that_flatter_have_no_place() -> None:
     leaky["metrics"]["protocol"] = {"name": "random", "leaks": {"duplicates": 2, "subjects": 0}}
     strict = record("e", 6)
     strict["metrics"]["protocol"] = {"name": "folds", "leaks": {"duplicates": 0, "subjects": 0}}
-    found = rank_systems(group_into_systems([record("a", 3), record("b", 4), leaky, strict]))
+    found = rank_systems(group_into_systems([record("a", 3), record("b", 4), leaky, strict]), fewest_tests=2)
     assert len(found.rankings[0].entries) == 3
     assert [row.name for row in found.left_out] == ["m, d, protocol random"]
     assert "leaky protocol" in caveats(found.left_out[0])
@@ -197,3 +212,11 @@ def test_what_nobody_was_asked_about_is_no_failure_either() -> None:
     }
     (row,) = group_into_systems([record("a", 3, samples={"utk": {"read": 1000, "quarantined": reasons}})])
     assert failure_to_process_counts(row) == (5, 1000)
+
+
+def test_pretraining_on_faces_is_a_caveat_that_names_the_data() -> None:
+    model = {"name": "m", "head": "a", "pretraining_data": "MS-Celeb-1M"}
+    (row,) = group_into_systems([record("a", 3, model=model)])
+    assert "pre-trained on faces: MS-Celeb-1M" in caveats(row)
+    (plain,) = group_into_systems([record("a", 3)])
+    assert not any("pre-trained" in text for text in caveats(plain))

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from agebench.metrics.age_gates import age_gates, required_challenge_age
+from agebench.errors import UserError
+from agebench.metrics.age_gates import Gate, age_gates, parse_ages, parse_gate, required_challenge_age
 from agebench.metrics.clustered_rates import clustered_rate
 
 
@@ -128,3 +129,102 @@ def test_the_det_curve_trades_one_error_for_the_other():
 def test_needed_challenge_is_a_number_of_hundredths():
     estimates = np.sort(np.concatenate([np.full(300, 20.3), np.full(2, 30.0)]))
     assert str(required_challenge_age(estimates, 0.01).value) == "20.31"
+
+
+def with_people(n_people: int, images: int, seed: int) -> pd.DataFrame:
+    """Errors that the images of a person share, beside each image's own."""
+    rng = np.random.default_rng(seed)
+    subject = np.repeat(np.arange(n_people), images)
+    age = rng.integers(10, 40, n_people).astype(float)[subject]
+    predicted = age + rng.normal(0, 2, n_people)[subject] + rng.normal(0, 2, len(subject))
+    return pd.DataFrame({"age": age, "age_pred": predicted, "subject": subject.astype(str)})
+
+
+def test_adults_are_refused_by_year_of_age():
+    table = people()
+    gate = age_gates(table, legal_ages=[18], challenges=[25])["18"]
+    refused = gate.refused_by_age["25"]
+    aged_19 = table[table.age == 19]
+    assert list(refused) == [str(year) for year in range(18, 40)]
+    assert refused["19"].n == len(aged_19)
+    assert refused["19"].fnr.value == pytest.approx((aged_19.age_pred < 25).mean())
+
+
+def test_the_last_year_below_the_limit_requires_a_higher_challenge_age():
+    gate = age_gates(people(40_000), legal_ages=[18])["18"]
+    estimates = np.sort(people(40_000).query("age == 17").age_pred.to_numpy())
+    assert gate.required_below_limit["0.01"].value == required_challenge_age(estimates, 0.01).value
+    assert gate.required_below_limit["0.01"].value > gate.required["0.01"].value + 1
+
+
+def test_gate_ages_select_the_minors_and_no_adults():
+    table = people()
+    chosen = age_gates(table, legal_ages=[13, 18], challenges=[25], minor_ages=(15, 17))
+    assert list(chosen) == ["18"]
+    near = table[(table.age >= 15) & (table.age < 18)]
+    assert chosen["18"].minor_ages == [15, 17]
+    assert chosen["18"].challenge["25"].fpr.value == pytest.approx((near.age_pred >= 25).mean())
+    everyone = age_gates(table, legal_ages=[18], challenges=[25])["18"]
+    assert chosen["18"].challenge["25"].fnr == everyone.challenge["25"].fnr
+    assert chosen["18"].n_over == everyone.n_over
+
+
+def test_a_further_gate_has_its_own_challenge_age():
+    gates = age_gates(people(), legal_ages=[18], gates=[Gate(18, 23.0), Gate(20, 22.5)])
+    assert list(gates["18"].challenge) == ["18", "23", "25"]
+    assert list(gates["20"].challenge) == ["22.5"]
+
+
+@pytest.mark.parametrize("with_subjects", [False, True])
+def test_the_det_curve_has_the_intervals_of_the_rates(with_subjects):
+    table = with_people(300, 5, 1) if with_subjects else people()
+    gate = age_gates(table, legal_ages=[18], challenges=[21])["18"]
+    place = gate.det.challenge.index(21.0)
+    for rate, name in ((gate.challenge["21"].fpr, "fpr"), (gate.challenge["21"].fnr, "fnr")):
+        det = [getattr(gate.det, key)[place] for key in (name, f"{name}_low", f"{name}_high")]
+        assert det == pytest.approx([rate.value, rate.ci_low, rate.ci_high], abs=2e-6)
+
+
+def test_f2_is_that_of_refusing_minors():
+    table = people()
+    found = age_gates(table, legal_ages=[18], resamples=200)["18"].detection
+    refused, minor = table.age_pred < found.challenge, table.age < 18
+    recall, precision = (refused & minor).sum() / minor.sum(), (refused & minor).sum() / refused.sum()
+    assert recall >= 0.99
+    assert found.f2.value == pytest.approx(5 * precision * recall / (4 * precision + recall))
+    assert found.f2.ci_low < found.f2.value < found.f2.ci_high
+    assert found.prevalence == pytest.approx(minor.mean())
+
+
+def test_f2_needs_enough_minors_to_know_its_challenge_age():
+    assert age_gates(people(200), legal_ages=[18], resamples=200)["18"].detection is None
+
+
+def test_the_interval_of_f2_covers_where_people_repeat():
+    everyone = age_gates(with_people(300_000, 1, 999), legal_ages=[18])["18"].detection
+    covered = 0
+    for seed in range(60):
+        f2 = age_gates(with_people(800, 4, seed), legal_ages=[18], resamples=300)["18"].detection.f2
+        covered += f2.ci_low <= everyone.f2.value <= f2.ci_high
+    assert covered / 60 >= 0.87
+
+
+@pytest.mark.parametrize("text", ["18", "18@", "@25", "18@x", "18@17", "a@25", "18@inf", "0@5"])
+def test_a_gate_that_is_none_is_refused_with_an_example(text):
+    with pytest.raises(UserError, match=r"e\.g\. \d+@\d+"):
+        parse_gate(text)
+
+
+def test_gates_and_ages_are_read_as_written():
+    assert parse_gate("18@22.5") == Gate(18, 22.5)
+    assert (parse_ages("13-17"), parse_ages("17")) == ((13, 17), (17, 17))
+    with pytest.raises(UserError, match="13-17"):
+        parse_ages("17-13")
+
+
+def test_images_of_one_person_alone_show_next_to_nothing():
+    table = people(200).assign(subject="same")
+    gate = age_gates(table, legal_ages=[18], challenges=[18], resamples=100)["18"]
+    place = gate.det.challenge.index(18.0)
+    assert gate.det.fpr_high[place] - gate.det.fpr_low[place] > 0.9
+    assert gate.detection is None

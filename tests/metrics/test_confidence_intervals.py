@@ -36,7 +36,7 @@ def test_95_percent_intervals_cover_the_truth_in_93_to_97_of_100():
 
 
 @pytest.mark.slow
-def test_95_percent_intervals_over_three_seeds_cover_the_truth_in_93_to_97_of_100():
+def test_intervals_over_three_seeds_cover_the_truth_in_93_to_97_percent():
     hits = 0
     for repeat in range(REPEATS):
         rng = np.random.default_rng(repeat)

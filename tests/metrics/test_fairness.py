@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agebench.metrics.evaluate import evaluate
 from agebench.metrics.fairness import (
     age_strata,
     comparable_groups,
@@ -12,7 +13,8 @@ from agebench.metrics.fairness import (
     group_permutation_test,
     holm,
 )
-from agebench.metrics.groups import Grouping, age_bands, grouping
+from agebench.metrics.gaps import worst_group
+from agebench.metrics.groups import Grouping, age_bands, grouping, scanned_groups
 from agebench.metrics.schema import Gap
 
 
@@ -150,7 +152,7 @@ def test_the_verdict_says_when_the_gap_is_one_of_ages():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 9), st.sampled_from([1, 10, 30]))
-def test_comparable_leaves_out_the_smallest_group_until_half_of_the_rows_are_in_strata(seed, n_groups, minimum):
+def test_comparable_groups_drop_the_smallest_until_half_of_the_rows_count(seed, n_groups, minimum):
     rng = np.random.default_rng(seed)
     codes = rng.choice(n_groups, 600, p=rng.dirichlet(np.ones(n_groups))) - int(rng.random() < 0.3)
     years = np.clip(np.round(rng.gamma(3, 10, 600) + 5 * codes), 0, None).astype(int)
@@ -176,3 +178,30 @@ def test_verdict_names_all_groups_that_may_be_worst():
     }
     assert "it may be any of 2 (a, b)" in describe_gap(Gap.model_validate(gap))
     assert "may be any" not in describe_gap(Gap.model_validate(gap | {"worst_groups": ["a"]}))
+
+
+def test_the_worst_group_of_all_crossings_is_the_planted_one():
+    rng = np.random.default_rng(0)
+    n = 4000
+    table = pd.DataFrame({"age": rng.integers(20, 60, n).astype(float), "a": rng.choice(["x", "y"], n)})
+    table["b"] = rng.choice(["p", "q"], n)
+    planted = (table.a == "x") & (table.b == "q")
+    table["age_pred"] = table.age + rng.normal(0, np.where(planted, 6, 3))
+    worst = worst_group(evaluate(table, groups=["a", "b", "a*b"], resamples=200).gaps)
+    assert (worst.grouping, worst.group, worst.at_equal_ages, worst.n_groups) == ("a*b", "x*q", True, 8)
+    assert worst.shown
+    table["age_pred"] = table.age + rng.normal(0, 3, n)
+    assert not worst_group(evaluate(table, groups=["a", "b", "a*b"], resamples=200).gaps).shown
+    assert worst_group({}) is None
+
+
+def test_every_two_columns_are_crossed_unless_they_are_many():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({name: rng.integers(0, 3, 200).astype(str) for name in "abc"})
+    assert scanned_groups(table) == ("a", "b", "c", "a*b", "a*c", "b*c")
+    assert scanned_groups(table.assign(many=np.arange(200) % 20)) == (
+        *("a", "b", "c", "many", "a*b", "a*c"),
+        *("a*many", "b*c", "b*many", "c*many"),
+    )
+    wide = table.assign(d=table.a, e=table.b)
+    assert scanned_groups(wide) == ("a", "b", "c", "d", "e")

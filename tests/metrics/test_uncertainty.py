@@ -143,7 +143,7 @@ def test_what_is_no_distribution_is_refused(p, message):
 def test_a_distribution_that_starts_at_another_age_is_refused():
     table = honest(200)
     table["p"] = list(np.eye(101)[np.clip(table.age_pred.round().astype(int), 16, 100) - 16])
-    with pytest.raises(UserError, match=r"--first-age .perhaps 16"):
+    with pytest.raises(UserError, match=r"--p-first-age .perhaps 16"):
         uncertainty(table)
     assert uncertainty(table, first_age=16, resamples=0).source == "p"
 

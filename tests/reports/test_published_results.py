@@ -6,6 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from agebench.leaderboard.gate_figure import gate_figure
+from agebench.leaderboard.headline import Headline, headline_table, short_rows
+from agebench.leaderboard.image_ranking import ImageRankings, build_rankings
 from agebench.leaderboard.markdown import group_into_systems, leaderboard
 from agebench.leaderboard.published_estimates import LocalDatasets, estimates_digest, read_estimates
 from agebench.leaderboard.records import estimates_file, read_records
@@ -14,7 +17,7 @@ from agebench.leaderboard.site import page
 from agebench.leaderboard.systems import System
 from agebench.leaderboard.verify import check_record
 from agebench.registry.catalog import load_catalog
-from agebench.reports.formatting import format_ci, markdown_table
+from agebench.reports.formatting import escape_markdown, format_ci, markdown_table
 
 TESTS = ("utk", "fgnet")
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -52,19 +55,33 @@ def test_what_tells_images_apart_on_the_leaderboard_is_right_for_every_record() 
                 (told,) = System(row.name, row.train, (record,)).images(test)
                 keys = pd.read_parquet(estimates_file(files[record.id], test), columns=["key"])["key"]
                 pairs.add((test, told, hashlib.sha256(keys.sort_values().to_numpy().tobytes()).hexdigest()))
-    assert len({told for _, told, _ in pairs}) == len({images for *_, images in pairs}) == len(pairs) == 8
+    assert len({told for _, told, _ in pairs}) == len({images for *_, images in pairs}) == len(pairs) == 12
+
+
+def stored_rankings() -> ImageRankings:
+    """The rankings beside the records, which are of these records' estimates: the datasets are not on this machine."""
+    ranked = build_rankings(
+        REPORTS / "results", group_into_systems(map(parse_record, RECORDS.values())), load_catalog()
+    )
+    assert not ranked.missing
+    assert len(ranked.rankings) == 7
+    return ranked
 
 
 def test_the_leaderboard_is_made_of_the_records() -> None:
     made = leaderboard(
-        group_into_systems(map(parse_record, RECORDS.values())), load_catalog().suites.get("published").published
+        group_into_systems(map(parse_record, RECORDS.values())),
+        load_catalog().suites.get("published").published,
+        stored_rankings(),
     )
     assert (REPORTS / "LEADERBOARD.md").read_text(encoding="utf-8") == made
 
 
 def test_the_page_is_made_of_the_records() -> None:
     made = page(
-        group_into_systems(map(parse_record, RECORDS.values())), load_catalog().suites.get("published").published
+        group_into_systems(map(parse_record, RECORDS.values())),
+        load_catalog().suites.get("published").published,
+        stored_rankings(),
     )
     assert (REPORTS / "site" / "index.html").read_text(encoding="utf-8") == made
 
@@ -81,3 +98,16 @@ def test_the_heads_page_shows_what_the_records_say() -> None:
     table = markdown_table(["head", "UTKFace", "FG-NET"], cells, align=["left", "right", "right"])
     print(table)
     assert table in (REPORTS.parent / "docs" / "heads.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_opens_with_what_the_records_say() -> None:
+    """Prints the table and the sentence that belong there."""
+    headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings().gates)
+    opening = f"{escape_markdown(headline.trust)}\n\n{headline_table(headline, short_rows(headline))}"
+    print(opening)
+    assert opening in (REPORTS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_gate_figure_is_made_of_the_records() -> None:
+    headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings().gates)
+    assert (REPORTS / "gates.svg").read_text(encoding="utf-8") == gate_figure(headline)

@@ -310,3 +310,12 @@ def test_gap_text_names_the_groups_that_may_be_worst() -> None:
     gap = {"difference": {"value": 0.3, "ci_low": -0.1, "ci_high": 0.7}, "worst": "a", "best": "c", "p_holm": 0.5}
     assert "it may be a, b or c." in describe_gap("race", Gap.model_validate(gap | {"worst_groups": ["a", "b", "c"]}))
     assert "may be" not in describe_gap("race", Gap.model_validate(gap | {"worst_groups": ["a"]}))
+
+
+def test_pretraining_on_faces_is_named_with_its_caveat(folder: Path) -> None:
+    assert "pre-training data" not in write_report(folder).read_text()
+    manifest = read(folder, "manifest")
+    write(folder, "manifest", manifest | {"model": manifest["model"] | {"pretraining_data": "MS-Celeb-1M"}})
+    text = write_report(folder).read_text()
+    assert "MS-Celeb-1M (face recognition: " in text
+    assert "may also be in the test sets" in text

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import few_card
 
 from agebench.cli import main
 from agebench.errors import TrainingDivergedError
@@ -17,17 +18,7 @@ from agebench.training import trainer
 from agebench.training.callbacks import ConsoleCallback
 from agebench.utils.io import atomic_write, is_temporary
 
-CARD = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-[options]
-count = 60
-seed = 11
-size = 64
-"""
+CARD = few_card(60, seed=11, size=64)
 
 
 @pytest.fixture

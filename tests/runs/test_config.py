@@ -103,3 +103,11 @@ def test_a_config_that_is_not_there(tmp_path: Path) -> None:
 def test_parse_setting_refuses_what_no_setting_takes(text: str) -> None:
     with pytest.raises(UserError, match=r"^--set "):
         parse_setting(text)
+
+
+def test_a_models_card_frames_its_faces_unless_the_run_does() -> None:
+    card = resolve_config(CARDS, [DATA, {"model": {"name": "dlib_resnet"}}])
+    assert (card.faces.coverage, card.faces.offset) == (1.03, 0.0)
+    run = resolve_config(CARDS, [DATA, {"model": {"name": "dlib_resnet"}, "faces": {"coverage": 1.2, "offset": 0.1}}])
+    assert (run.faces.coverage, run.faces.offset) == (1.2, 0.1)
+    assert resolve_config(CARDS, [DATA]).faces.coverage == 1.0

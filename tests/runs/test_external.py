@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from factories import few_card
 
 from agebench.cli import main
 from agebench.estimators.external.base import estimate
@@ -14,17 +15,7 @@ from agebench.plugins.testing.model import synthetic_faces
 from agebench.registry.catalog import load_catalog
 from agebench.runs.published import contamination
 
-DATASET = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-groups = ["gender"]
-[options]
-count = 60
-seed = 11
-"""
+DATASET = few_card(60, groups=["gender"], seed=11)
 MODEL = """
 name = "theirs"
 kind = "external"
@@ -102,6 +93,24 @@ def test_a_test_leaves_what_a_run_leaves(registry: Path, tmp_path: Path, capsys:
     (registry / "models" / "theirs.py").write_text(CODE + "# another model\n")
     assert main(command(registry, out)) == 2
     assert "was started before the model's file changed" in capsys.readouterr().err
+
+
+def test_requirements_of_a_test_set_the_exit_code(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(registry, out, "--require", "mae<=119")) == 0
+    assert "### Requirements" in capsys.readouterr().out
+    # A gate that metrics.json does not have comes from the stored predictions.
+    limits = ["--require", "mae<=0.01", "--require", "fnr(18@19.5)<=1", "--require", "failure<=50%"]
+    assert main(command(registry, out, "--json", *limits)) == 4
+    results = json.loads(capsys.readouterr().out)["tests"]["few"]["requirements"]
+    assert [result["verdict"] for result in results] == ["refuted", "shown", "shown"]
+    table = pd.read_parquet(out / "predictions" / "few.parquet")
+    adults = table[table["age"] >= 18]
+    assert results[1]["value"]["value"] == pytest.approx((adults["age_pred"] < 19.5).mean())
+    assert "18@19.5" not in (out / "metrics.json").read_text()
+    assert main(command(registry, out, "--require", "mae<4")) == 2
 
 
 def test_excluded_images_are_not_prepared_and_marked(

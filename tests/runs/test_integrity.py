@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from factories import few_card
 from safetensors.torch import load_file, save_file
 
 from agebench.cli import main
@@ -16,18 +17,7 @@ from agebench.runs.manifest import Manifest
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import checked, kept_digests, read_table
 
-CARD = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-groups = ["gender"]
-[options]
-count = 120
-seed = 11
-size = 64
-"""
+CARD = few_card(120, groups=["gender"], seed=11, size=64)
 
 
 @pytest.fixture(scope="module")

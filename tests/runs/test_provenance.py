@@ -1,17 +1,22 @@
 """A run goes on, or counts as done, only with the data and the weights that it was begun with."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from agebench.cli import main
 from agebench.config.cards.suite import SuiteCard
+from agebench.data.faces.alignment import AlignmentSpec
+from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.leaderboard import reproduce
 from agebench.registry.catalog import load_catalog
+from agebench.runs import provenance
 from agebench.runs import run as pipeline
 from agebench.runs.provenance import InputTracker, changed_inputs
 from agebench.runs.resolve import resolve_config
@@ -111,7 +116,16 @@ def test_a_run_whose_inputs_changed_neither_goes_on_nor_counts_as_done(
         assert {path: path.read_bytes() for path in begun.path.rglob("*") if path.is_file()} == before
 
 
-def test_an_unchanged_run_counts_as_done_and_so_does_one_whose_data_are_elsewhere(
+def test_alignment_digest_is_that_of_versions_without_an_offset() -> None:
+    samples = Samples(pd.DataFrame({"sample_id": ["a"], "path": ["a"], "age": [3.0]}))
+    settings = asdict(AlignmentSpec("none", 32))
+    older = {key: value for key, value in settings.items() if key not in ("offset", "fit", "margin")}
+    assert provenance._alignment_digest(settings, samples) == provenance._alignment_digest(older, samples)
+    lower = asdict(AlignmentSpec("none", 32, offset=0.1))
+    assert provenance._alignment_digest(lower, samples) != provenance._alignment_digest(older, samples)
+
+
+def test_unchanged_run_is_done_and_so_is_a_run_without_its_data(
     here: Path, begun: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards, config = load_catalog([here / "cards"]), begun.config()
@@ -129,7 +143,7 @@ def test_a_manifest_from_before_it_named_its_inputs(here: Path, begun: RunDir) -
     with pytest.raises(UserError, match=r"the --exclude list ex\.csv changed"):
         InputTracker(cards).refuse_changed(begun, config)
     begun.write_json("manifest.json", {"finished": True, "samples": [], "model": None})
-    assert InputTracker(cards).refuse_changed(begun, config) == "its manifest says nothing of them"
+    assert InputTracker(cards).refuse_changed(begun, config) == "its manifest does not contain their digests"
 
 
 def test_what_follows_from_a_change_is_not_named_beside_it() -> None:

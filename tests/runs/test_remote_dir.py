@@ -40,7 +40,7 @@ def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (mirror.folder / "one" / "checkpoints").exists()
 
 
-def test_what_a_run_was_begun_with_is_sent_while_it_works_and_that_it_is_finished_last() -> None:
+def test_inputs_of_a_run_are_sent_first_and_its_finish_last() -> None:
     with run_folder(URL) as folder:
         folder.write_json("manifest.json", {"finished": False})
         while (sent := RemoteDir(URL).read("manifest.json")) is None:

@@ -59,7 +59,7 @@ def test_a_failure_stops_no_other_and_done_work_stays(
     found = states(words, capsys)
     assert found["few"] == ("done", "")
     assert found["absent"][0] == "failed"
-    assert "agebench data add absent PATH" in (tmp_path / "runs").glob(".logs/absent*.txt").__next__().read_text()
+    assert "agebench data import absent PATH" in (tmp_path / "runs").glob(".logs/absent*.txt").__next__().read_text()
     manifest = next((tmp_path / "runs").glob("few-*/manifest.json"))
     before = manifest.stat().st_mtime_ns
     assert main(["suite", "run", "two", *words]) == 1

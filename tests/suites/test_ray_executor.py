@@ -9,20 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from factories import few_card
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
-DATASET = """
-name = "few"
-title = "Generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-[options]
-count = 300
-size = 64
-"""
+DATASET = few_card(300, size=64)
 SUITE = """
 name = "one"
 title = "One"

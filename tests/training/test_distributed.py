@@ -7,18 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from factories import few_card
 
 pytest.importorskip("accelerate")
 
-CARD = """
-name = "few"
-title = "Generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-[options]
-count = 203
-"""
+CARD = few_card(203)
 
 
 OPTIONS = ["ema_decay=0.9", "accumulate_steps=2", "layer_decay=0.8", "mixup=0.4", "cutmix=1.0", "flip_tta=true"]

@@ -78,14 +78,14 @@ def test_what_was_computed_is_not_computed_again(monkeypatch: pytest.MonkeyPatch
     assert asked == [300 - 128]  # whole batches, as each has one digest
 
 
-def test_damaged_features_are_computed_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_features_are_computed_again(caplog: pytest.LogCaptureFixture) -> None:
     whole = np.array(features(model()).pixels)
     file = next((cache_home() / "features").glob("*/features.f32"))
     content = bytearray(file.read_bytes())
     content[1000] ^= 0x40
     file.write_bytes(content)
     assert np.array_equal(features(model()).pixels, whole)
-    assert "features.f32: 1 of 3 blocks of features" in capsys.readouterr().err
+    assert "features.f32: 1 of 3 blocks of features" in caplog.text
 
 
 def test_only_mirroring_is_left_of_augmentation() -> None:

@@ -12,8 +12,9 @@ from agebench.errors import UserError
 from agebench.models import heads
 from agebench.models.age_model import AgeModel, create_model
 from agebench.models.heads import AgeEstimate, average_estimates
+from agebench.models.heads.dldl import DLDLHead
 from agebench.training.callbacks import NullCallback, TrainState
-from agebench.training.dataloader import FaceDataset
+from agebench.training.dataloader import FaceDataset, balanced_order
 from agebench.training.mixing import Mix, draw_mix
 from agebench.training.optim import WeightAverage, backbone_layers, create_optimizer, set_learning_rate
 from agebench.training.prediction import predict
@@ -313,3 +314,58 @@ def test_averaged_std_is_that_of_the_mixture() -> None:
     assert averaged.std is not None
     assert float(averaged.age) == 25
     assert float(averaged.std) == pytest.approx(np.concatenate(samples).std(), rel=0.01)
+
+
+def test_balanced_order_draws_each_face_as_often_as_expected() -> None:
+    ages = np.repeat([10.0, 60.0], [900, 100]).astype(np.float32)
+    order = balanced_order(ages, 1.0, seed=3, epoch=1)
+    assert len(order) == 1000
+    assert abs(int((ages[order] == 60).sum()) - 500) <= 1
+    counts = np.bincount(order, minlength=1000)
+    assert set(counts[:900]) <= {0, 1}
+    assert set(counts[900:]) <= {4, 5, 6}
+    assert (balanced_order(ages, 1.0, seed=3, epoch=1) == order).all()
+    assert (balanced_order(ages, 1.0, seed=3, epoch=2) != order).any()
+    assert (np.sort(balanced_order(ages, 0.0, seed=3, epoch=1)) == np.arange(1000)).all()
+
+
+def test_head_epochs_leave_the_backbone_alone_and_resume(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=3, head_epochs=1, batch_size=16, augment=STILL)
+    trainer = make_trainer(tmp_path, recipe)
+    before = weights(trainer)
+    trainer.train_epoch(TRAIN, 1, NullCallback())
+    changed = {name.split(".")[0] for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
+    assert changed == {"head"}
+    trainer.train_epoch(TRAIN, 2, NullCallback())
+    assert not torch.equal(weights(trainer)["backbone.layers.0.weight"], before["backbone.layers.0.weight"])
+
+
+def test_head_epochs_must_leave_epochs_for_the_backbone() -> None:
+    with pytest.raises(ValueError, match="head_epochs = 2 leaves none of the 2 epochs"):
+        Recipe(epochs=2, head_epochs=2)
+
+
+def test_a_run_with_all_new_options_trains(tmp_path: Path) -> None:
+    recipe = Recipe(
+        epochs=3,
+        head_epochs=1,
+        batch_size=16,
+        age_balance=0.5,
+        augment=STILL.model_copy(update={"blur": 1.0, "jpeg": 0.5}),
+    )
+    history = make_trainer(tmp_path, recipe).fit(TRAIN, VAL, NullCallback())
+    assert len(history.epochs) == 3
+    assert all(np.isfinite(entry["loss"]) for entry in history.epochs)
+
+
+def test_the_label_width_grows_with_age() -> None:
+    head = heads.create("dldl", in_features=4, sigma=1.0, sigma_slope=0.1)
+    assert isinstance(head, DLDLHead)
+    for age in (5.0, 60.0):
+        squared = (torch.arange(101.0) - age) ** 2
+        target = (squared / (-2 * (1 + 0.1 * age) ** 2)).softmax(0)
+        # The loss is smallest, and 0, at the target itself.
+        loss = head.sample_losses(target.clamp(min=1e-30).log()[None], torch.tensor([age]))
+        assert float(loss) == pytest.approx(0, abs=1e-4)
+    with pytest.raises(UserError, match="sigma_slope = -1: must be 0 or more"):
+        heads.create("dldl", in_features=4, sigma_slope=-1)

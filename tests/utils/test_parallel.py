@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import few_card
 
 from agebench.utils.parallel import _bounded_map, parallel_map
 
@@ -115,16 +116,7 @@ with folder.locked():
     result = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
 print("images", result.metrics.tests["few"].n)
 """
-CARD = """
-name = "few"
-title = "Generated faces, enough for several processes"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-[options]
-count = 640
-seed = 11
-"""
+CARD = few_card(640, title="Generated faces, enough for several processes", seed=11)
 
 
 @pytest.mark.slow

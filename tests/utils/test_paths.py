@@ -23,13 +23,13 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cache_home_falls_back_to_a_temporary_folder(
-    no_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    no_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = cache_home()
     assert folder.parent == tmp_path
     assert cache_home() == folder
     assert os.environ["AGEBENCH_CACHE"] == str(folder)  # for processes that this one starts
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = caplog.messages
     assert str(no_cache) in line
     assert "AGEBENCH_CACHE" in line
     paths._remove_cache(folder, os.getpid() + 1)

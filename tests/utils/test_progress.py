@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from agebench import cli
 from agebench.utils import locks, progress
-from agebench.utils.progress import above_progress, say, silence, step
+from agebench.utils.progress import above_progress, console_log, silence, step
 
 
 class Stream(io.StringIO):
@@ -79,14 +80,25 @@ def test_silence_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bar_makes_room_for_text(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = shown(monkeypatch, terminal=True)
-    with step("outer"), above_progress():
+    with step("outer"), above_progress(), console_log():
         until(lambda: "outer" in terminal.getvalue())
         print("a line", file=sys.stderr)
         said = terminal.getvalue()
         assert said[: said.index("a line")].endswith("\r")  # the bar is gone
-        say("another")
+        logging.getLogger("agebench.part").info("another")
         until(lambda: "outer" in terminal.getvalue()[len(said) :])
     assert sys.stderr is terminal
+
+
+def test_console_log_names_the_program_in_warnings_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(monkeypatch, terminal=False)
+    logger = logging.getLogger("agebench.part")
+    with console_log():
+        logger.info("epoch 1")
+        logger.warning("no space: %s", "here")
+        logger.debug("detail")
+    logger.info("after the program")
+    assert lines.getvalue() == "epoch 1\nagebench: no space: here\n"
 
 
 def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +107,8 @@ def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     closed.close()
     for stream in (None, closed):
         monkeypatch.setattr(sys, "stderr", stream)
-        with above_progress(), step("x"):
+        with above_progress(), console_log(), step("x"):
+            logging.getLogger("agebench").warning("lost")
             time.sleep(0.03)
 
 

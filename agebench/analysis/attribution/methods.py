@@ -1,9 +1,10 @@
-"""Attribution of a predicted age to pixels, by captum: layer Grad-CAM, integrated gradients and occlusion."""
+"""Attribution of a predicted age to pixels, by captum: layer Grad-CAM, integrated gradients and, for any estimator, occlusion."""
 
 import copy
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agebench.errors import UserError
-from agebench.estimators.trained import TrainedEstimator
+from agebench.errors import AgebenchError, UserError
+from agebench.estimators.base import AgeEstimator
+from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
 from agebench.training.dataloader import FaceDataset, iter_batches
+from agebench.training.prediction import predict
 from agebench.utils.progress import progress
 
 METHODS = {
@@ -32,21 +35,57 @@ _N_PROBES = 8  # faces
 AgeFn = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class AttributionTarget:
-    """The network and the quantity that is explained.
+# Mean color and standard deviation of ImageNet, 0 to 1: they replace the normalization of an estimator that does not state one.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class AttributionTarget(ABC):
+    """The estimator and the quantity that is explained: normalized images in, years out.
 
     Attributes:
-        model: a differentiable copy of the network, in evaluation mode.
         target: `age`, or `expectation` if the decoded age is piecewise constant and only its distribution is smooth.
         layer: the name of the backbone's layer for Grad-CAM; empty if no layer has a large enough map.
         smooth: whether the explained quantity has gradients with respect to the pixels.
+        device: the device of the images.
     """
 
+    target: str
+    layer: str
+    smooth: bool
+    device: torch.device
+
+    @abstractmethod
+    def normalize(self, faces: Tensor) -> Tensor:
+        """Normalize (B, S, S, C) uint8 faces to (B, C, S, S); 0 is the color that covers pixels."""
+
+    @abstractmethod
+    def ages(self, images: Tensor) -> Tensor:
+        """Return (B,) years for (B, C, S, S) normalized images, differentiable if `smooth`."""
+
+    @abstractmethod
+    def predict(self, data: FaceDataset) -> np.ndarray:
+        """Return the (N,) ages in years that the estimator predicts for uncovered faces."""
+
+
+@dataclass(frozen=True)
+class NetworkTarget(AttributionTarget):
+    """A trained network, which gradients pass through.
+
+    Attributes:
+        estimator: the trained estimator.
+        model: a copy of its network, in evaluation mode, without in-place operations.
+    """
+
+    estimator: TrainedEstimator
     model: AgeModel
     target: str
     layer: str
     smooth: bool
+    device: torch.device
+
+    def normalize(self, faces: Tensor) -> Tensor:
+        """Normalize (B, S, S, C) uint8 faces to (B, C, S, S), as in training."""
+        return normalize(faces, self.estimator.card.mean, self.estimator.card.std).contiguous()
 
     def ages(self, images: Tensor) -> Tensor:
         """Return the ages (B,) in years of normalized images (B, 3, S, S), differentiable if `smooth`."""
@@ -56,6 +95,46 @@ class AttributionTarget:
         first, last = self.model.head.ages
         grid = torch.arange(first, last + 1, dtype=estimate.probs.dtype, device=images.device)
         return (estimate.probs * grid).sum(dim=1)
+
+    def predict(self, data: FaceDataset) -> np.ndarray:
+        """Return the (N,) ages in years that the network predicts."""
+        return predict(self.model, data, self.estimator.card, self.device, precision=self.estimator.precision).age
+
+
+class BlackBoxTarget(AttributionTarget):
+    """Any estimator, which is only called: for methods without gradients.
+
+    Args:
+        estimator: the estimator.
+    """
+
+    def __init__(self, estimator: AgeEstimator) -> None:
+        self.estimator = estimator
+        self.target, self.layer, self.smooth, self.device = "age", "", False, torch.device("cpu")
+
+    def normalize(self, faces: Tensor) -> Tensor:
+        """Normalize (B, S, S, 3) uint8 faces to (B, 3, S, S) by the statistics of ImageNet."""
+        return normalize(faces, _MEAN, _STD).contiguous()
+
+    def ages(self, images: Tensor) -> Tensor:
+        """Return (B,) years for (B, 3, S, S) normalized images; they are rounded to uint8 first."""
+        pixels = (images.permute(0, 2, 3, 1) * torch.tensor(_STD) + torch.tensor(_MEAN)) * 255
+        return self._ages(pixels.round().clamp(0, 255).to(torch.uint8))
+
+    def predict(self, data: FaceDataset) -> np.ndarray:
+        """Return the (N,) ages in years that the estimator predicts."""
+        batches = [faces for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, self.device)]
+        return np.concatenate([self._ages(faces).numpy() for faces in batches])
+
+    def _ages(self, faces: Tensor) -> Tensor:
+        ages = predict_tensor(self.estimator, faces)
+        n_failed = int((~torch.isfinite(ages)).sum())
+        if n_failed:
+            raise AgebenchError(
+                f"estimator '{self.estimator.info.name}' returned no estimate for {n_failed} of {len(ages)} faces; a map needs "
+                "one for every covered face"
+            )
+        return ages.float()
 
 
 def load_captum() -> Any:
@@ -74,45 +153,37 @@ def load_captum() -> Any:
 
 
 def select_methods(
-    trained: TrainedEstimator, data: FaceDataset, methods: Sequence[str]
+    estimator: AgeEstimator, data: FaceDataset, methods: Sequence[str]
 ) -> tuple[AttributionTarget, list[str], list[str]]:
     """Determine the explained quantity and the methods that are applicable to it.
 
     Args:
-        trained: the estimator.
+        estimator: any estimator; all methods but occlusion need a trained network.
         data: faces, the first of which are used to check for gradients.
         methods: the requested methods; empty for all applicable methods.
 
     Returns:
-        The network with the explained quantity, the applicable methods, and notes on methods that are not applicable.
+        The estimator with the explained quantity, the applicable methods, and notes on methods that are not applicable.
 
     Raises:
-        UserError: a requested method is not applicable to the head or backbone; the message lists the applicable methods.
+        UserError: a requested method is not applicable to the estimator; the message lists the applicable methods.
     """
-    model = copy.deepcopy(trained.model).eval()
-    model.flip_tta = False  # a map explains the image itself, not the mean with its mirror image
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]  # or hooks see overwritten outputs
-    faces = torch.from_numpy(data.pixels[data.rows[:_N_PROBES]]).to(trained.device)
-    images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
-    layer = _find_grad_cam_layer(model.backbone, images)
-    for quantity in ("age", "expectation"):
-        target = AttributionTarget(model, quantity, layer, smooth=True)
-        if _has_gradients(target, images):
-            break
-    else:
-        target = AttributionTarget(model, "age", layer, smooth=False)
     reasons: dict[str, str] = {}
-    if not target.smooth:
-        reason = (
-            f"the head '{trained.card.head}' decodes a piecewise constant age, so that the pixels have no gradients"
+    target: AttributionTarget
+    if not isinstance(estimator, TrainedEstimator):
+        target = BlackBoxTarget(estimator)
+        reasons |= dict.fromkeys(
+            GRADIENT_METHODS, "it needs the network of a run, and this estimator returns ages without gradients"
         )
-        reasons |= dict.fromkeys(GRADIENT_METHODS, reason)
-    elif not layer:
-        reasons["grad-cam"] = (
-            f"the backbone '{trained.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
-        )
+    else:
+        target = _network_target(estimator, data)
+        if not target.smooth:
+            reason = f"the head '{estimator.card.head}' decodes a piecewise constant age, so that the pixels have no gradients"
+            reasons |= dict.fromkeys(GRADIENT_METHODS, reason)
+        elif not target.layer:
+            reasons["grad-cam"] = (
+                f"the backbone '{estimator.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
+            )
     applicable = [method for method in METHODS if method not in reasons]
     for method in methods:
         if method in reasons:
@@ -125,13 +196,23 @@ def select_methods(
     return target, [method for method in METHODS if method in (methods or applicable)], notes
 
 
+def _network_target(estimator: TrainedEstimator, data: FaceDataset) -> NetworkTarget:
+    model = copy.deepcopy(estimator.model).eval()
+    model.flip_tta = False  # a map explains the image itself, not the mean with its mirror image
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]  # or hooks see overwritten outputs
+    target = NetworkTarget(estimator, model, "age", "", smooth=True, device=estimator.device)
+    images = target.normalize(torch.from_numpy(data.pixels[data.rows[:_N_PROBES]]).to(estimator.device))
+    target = replace(target, layer=_find_grad_cam_layer(model.backbone, images))
+    for quantity in ("age", "expectation"):
+        if _has_gradients(candidate := replace(target, target=quantity), images):
+            return candidate
+    return replace(target, smooth=False)
+
+
 def compute_attributions(
-    target: AttributionTarget,
-    trained: TrainedEstimator,
-    data: FaceDataset,
-    methods: Sequence[str],
-    *,
-    label: str = "",
+    target: AttributionTarget, data: FaceDataset, methods: Sequence[str], *, label: str = ""
 ) -> dict[str, np.ndarray]:
     """Compute attribution maps, which are positive where pixels increase the predicted age.
 
@@ -140,10 +221,9 @@ def compute_attributions(
     the prediction for the face and for the face with a covered square around the pixel. Grad-CAM has no unit.
 
     Args:
-        target: the network and the explained quantity.
-        trained: the estimator that contains the network.
+        target: the estimator and the explained quantity.
         data: N faces of side S.
-        methods: the methods to apply.
+        methods: the methods to apply, all of them applicable to the target.
         label: the label of the progress bar.
 
     Returns:
@@ -151,8 +231,8 @@ def compute_attributions(
     """
     batches: dict[str, list[np.ndarray]] = {method: [] for method in methods}
     with progress(total=len(data) * len(methods), label=label, unit="map") as bar:
-        for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device):
-            images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
+        for faces, _ in iter_batches(data, np.arange(len(data)), BATCH_SIZE, target.device):
+            images = target.normalize(faces)
             for method in methods:
                 batches[method].append(_METHOD_FUNCTIONS[method](target, images).detach().float().cpu().numpy())
                 bar.update(len(faces))
@@ -160,6 +240,7 @@ def compute_attributions(
 
 
 def _grad_cam(target: AttributionTarget, images: Tensor) -> Tensor:
+    assert isinstance(target, NetworkTarget)
     layer = target.model.backbone.get_submodule(target.layer)
     maps = load_captum().LayerGradCam(target.ages, layer).attribute(images)
     return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]

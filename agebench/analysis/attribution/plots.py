@@ -118,15 +118,19 @@ def plot_sanity(result: AttributionResult, title: str) -> Figure:
     for line, (method, entry) in zip(grid, methods.items(), strict=True):
         line[0].imshow(face)
         line[0].set_ylabel(f"{entry['title']}\n{format_verdict(entry['sanity'])}", fontsize=8)
-        both_maps = (result.maps[method][result.checked[example]], result.random[method][example])
-        for axes, smoothed in zip(line[1:3], map(blur_for_display, both_maps), strict=True):
+        both_maps = [result.maps[method][result.checked[example]]]
+        both_maps += [result.random[method][example]] if method in result.random else []
+        for axes, smoothed in zip(line[1:3], map(blur_for_display, both_maps), strict=False):
             reach = float(np.abs(smoothed).max()) or 1.0
             axes.imshow(smoothed, cmap=DIVERGING_CMAP, vmin=-reach, vmax=reach)
         for axes in line[:3]:
             axes.set(xticks=[], yticks=[])
-        rho = entry["sanity"]["randomised"]["rank_correlation"]
         line[1].set_title("trained weights", fontsize=8)
-        line[2].set_title(f"random weights\nrank corr. {_interval(rho)}", fontsize=8)
+        if method in result.random:
+            rho = entry["sanity"]["randomised"]["rank_correlation"]
+            line[2].set_title(f"random weights\nrank corr. {_interval(rho)}", fontsize=8)
+        else:
+            line[2].set_title("random weights:\nnot possible", fontsize=8)
         for axes, check in zip(line[3:], ("deletion", "insertion"), strict=True):
             _curve(axes, check, entry["sanity"][check])
     grid[0][3].legend(fontsize=7)

@@ -7,6 +7,7 @@ from typing import Any
 from agebench.analysis.attribution import plots
 from agebench.analysis.attribution.run import AttributionResult
 from agebench.analysis.attribution.sanity_checks import MAX_RANDOM_CORRELATION, format_verdict
+from agebench.analysis.robustness.report import CONTAMINATION
 from agebench.reports.document import (
     Block,
     Document,
@@ -91,6 +92,8 @@ def _blocks(summary: Mapping[str, Any]) -> list[Block]:
         for name, entry in groups.items()
         if not entry["shown"]
     ]
+    if caveat := CONTAMINATION.get(summary.get("contamination", "")):
+        blocks.append(Paragraph(caveat))
     if small_groups:
         blocks.append(Paragraph(f"Groups with too few faces for a mean map: {', '.join(small_groups)}."))
     return blocks
@@ -112,7 +115,7 @@ def _check_table(methods: Mapping[str, Any]) -> TableBlock:
         rows.append(
             [
                 entry["title"],
-                format_ci(sanity["randomised"]["rank_correlation"]),
+                format_ci(sanity["randomised"]["rank_correlation"]) if "randomised" in sanity else "not possible",
                 format_ci(sanity["deletion"]["difference"], sign=True),
                 format_ci(sanity["insertion"]["difference"], sign=True),
                 format_verdict(sanity),

@@ -14,12 +14,11 @@ from agebench.analysis.robustness import operators
 from agebench.data.faces.regions import FACE, region_boxes, region_mask
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.estimators.trained import TrainedEstimator
+from agebench.estimators.base import AgeEstimator, InputSpec
 from agebench.metrics.bootstrap import Ints, reindex
 from agebench.metrics.clustered_rates import row_clusters
 from agebench.metrics.groups import Grouping, age_bands, groupings
 from agebench.training.dataloader import FaceDataset, derive_seed
-from agebench.training.prediction import predict
 from agebench.utils.text import did_you_mean
 
 SCHEMA = 1
@@ -53,7 +52,7 @@ class AttributionResult:
 
 
 def explain(
-    trained: TrainedEstimator,
+    estimator: AgeEstimator,
     samples: Samples,
     data: FaceDataset,
     *,
@@ -67,7 +66,7 @@ def explain(
     """Explain a sample of faces that is balanced over age bands.
 
     Args:
-        trained: the estimator.
+        estimator: any estimator; only a trained network allows methods with gradients and the check by random weights.
         samples: the images of the faces, with their labels.
         data: the aligned faces, in the order of `samples`.
         methods: names of `METHODS`; empty for all applicable methods.
@@ -85,19 +84,17 @@ def explain(
     """
     chosen, singles = _sample(samples, images, wanted, seed)
     faces = FaceDataset(data.pixels, data.rows[chosen], data.ages[chosen])
-    target, applicable, notes = select_methods(trained, faces, methods)
-    maps = compute_attributions(target, trained, faces, applicable, label=f"{label}: maps")
+    target, applicable, notes = select_methods(estimator, faces, methods)
+    maps = compute_attributions(target, faces, applicable, label=f"{label}: maps")
     table = samples.table.iloc[chosen].reset_index(drop=True)
     checked = np.sort(np.random.default_rng([seed, 7]).permutation(len(faces))[:N_SANITY_FACES])
     checked_faces = FaceDataset(faces.pixels, faces.rows[checked], faces.ages[checked])
     checked_maps = {method: method_maps[checked] for method, method_maps in maps.items()}
     clusters = reindex(row_clusters(table)[checked])
-    sanity, random = sanity_check(
-        target, trained, checked_faces, checked_maps, clusters, seed=seed, label=f"{label}: checks"
-    )
+    sanity, random = sanity_check(target, checked_faces, checked_maps, clusters, seed=seed, label=f"{label}: checks")
     groups = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(faces.pixels[faces.rows])
-    predicted = predict(target.model, faces, trained.card, trained.device, precision=trained.precision).age
+    predicted = target.predict(faces)
     summary = {
         "schema": SCHEMA,
         "n": len(faces),
@@ -106,7 +103,7 @@ def explain(
         "target": target.target,
         "layer": target.layer,
         "methods": {
-            method: _method_entry(method, method_maps, sanity[method], groups, trained.coverage, minimum)
+            method: _method_entry(method, method_maps, sanity[method], groups, estimator.input_spec, minimum)
             for method, method_maps in maps.items()
         },
         "singles": _single_entries(table.iloc[singles], predicted[singles]),
@@ -162,15 +159,15 @@ def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> 
 
 
 def _method_entry(
-    method: str, maps: np.ndarray, sanity: dict[str, Any], groups: Sequence[Grouping], coverage: float, minimum: int
+    method: str, maps: np.ndarray, sanity: dict[str, Any], groups: Sequence[Grouping], framing: InputSpec, minimum: int
 ) -> dict[str, Any]:
     """Summarize one method: its sanity checks, and its region shares overall and by group."""
     return {
         "title": METHODS[method],
         "passed": sanity["passed"],
         "sanity": sanity,
-        "regions": _regions(maps, coverage),
-        "groups": {grouping.name: _group_entries(grouping, maps, coverage, minimum) for grouping in groups},
+        "regions": _regions(maps, framing),
+        "groups": {grouping.name: _group_entries(grouping, maps, framing, minimum) for grouping in groups},
     }
 
 
@@ -181,22 +178,22 @@ def _single_entries(rows: pd.DataFrame, predicted: np.ndarray) -> list[dict[str,
     ]
 
 
-def _regions(maps: np.ndarray, coverage: float) -> dict[str, Any]:
+def _regions(maps: np.ndarray, framing: InputSpec) -> dict[str, Any]:
     """Return each region's share of the area and of the attribution; `times` is their ratio, 1 for a uniform map."""
     mean = normalize_maps(maps).mean(axis=0)
     regions = {}
     for name in (*FACE, "corners"):
-        inside = region_mask(region_boxes(name, coverage), maps.shape[-1]).numpy()
+        inside = region_mask(region_boxes(name, framing.crop_scale, framing.offset), maps.shape[-1]).numpy()
         area, share = float(inside.mean()), float((inside * mean).mean())
         regions[name] = {"area": area, "share": share, "times": share / area}
     return regions
 
 
-def _group_entries(grouping: Grouping, maps: np.ndarray, coverage: float, minimum: int) -> dict[str, Any]:
+def _group_entries(grouping: Grouping, maps: np.ndarray, framing: InputSpec, minimum: int) -> dict[str, Any]:
     entries = {}
     for code, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
         entry: dict[str, Any] = {"n": int(n), "shown": bool(n >= minimum)}
         if entry["shown"]:
-            entry["regions"] = _regions(maps[grouping.codes == code], coverage)
+            entry["regions"] = _regions(maps[grouping.codes == code], framing)
         entries[name] = entry
     return entries

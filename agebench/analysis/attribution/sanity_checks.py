@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from agebench.analysis.attribution.methods import AttributionTarget, compute_attributions
-from agebench.estimators.trained import TrainedEstimator
+from agebench.analysis.attribution.methods import AttributionTarget, NetworkTarget, compute_attributions
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.confidence_intervals import metric_values
-from agebench.training.augmentation import normalize
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
 
 N_RANDOMIZATIONS = 2  # networks with random weights
@@ -25,7 +23,7 @@ MAX_RANDOM_CORRELATION = 0.5
 _CHECK_TITLES = {"randomised": "random weights", "deletion": "deletion", "insertion": "insertion"}
 
 
-def randomize_weights(target: AttributionTarget, images: Tensor, seed: int) -> AttributionTarget:
+def randomize_weights(target: NetworkTarget, images: Tensor, seed: int) -> NetworkTarget:
     """Copy a network and reinitialize all its weights (Adebayo et al. 2018, "Sanity checks for saliency maps", section 3).
 
     Args:
@@ -57,7 +55,6 @@ def randomize_weights(target: AttributionTarget, images: Tensor, seed: int) -> A
 
 def sanity_check(
     target: AttributionTarget,
-    trained: TrainedEstimator,
     data: FaceDataset,
     maps: dict[str, np.ndarray],
     clusters: Ints,
@@ -68,8 +65,7 @@ def sanity_check(
     """Run the sanity checks for each method.
 
     Args:
-        target: the network and the explained quantity.
-        trained: the estimator that contains the network.
+        target: the estimator and the explained quantity. Without a network, there is no check by random weights.
         data: the faces to check on.
         maps: the maps of these faces by method, each (N, S, S).
         clusters: (N,) the subject of each face, which the bootstrap resamples.
@@ -80,27 +76,24 @@ def sanity_check(
         By method, `randomised` (rank_correlation, draws, passed), `deletion` and `insertion` (share, curve, random,
         difference, passed) and `passed`; and by method, the maps (N, S, S) of the first network with random weights.
     """
-    faces = torch.from_numpy(data.pixels[data.rows]).to(trained.device)
-    images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
-    networks = [
-        randomize_weights(target, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)
+    random = [
+        compute_attributions(network, data, list(maps), label=label) for network in _random_networks(target, data, seed)
     ]
-    random = [compute_attributions(network, trained, data, list(maps), label=label) for network in networks]
     order = np.argsort(np.random.default_rng(seed).random((len(data), GRID_SIZE**2)), axis=1)
-    random_curves = _curves(target, trained, data, order)
+    random_curves = _curves(target, data, order)
     checks = {}
     for method, method_maps in maps.items():
-        similarity = np.mean([rank_correlation(method_maps, other[method]) for other in random], axis=0)
-        correlation = _means(similarity[None], clusters)[0]
         map_order = np.argsort(-pool_to_cells(method_maps).reshape(len(data), -1), axis=1)
-        curves = _curves(target, trained, data, map_order)
-        entry: dict[str, Any] = {
-            "randomised": {
+        curves = _curves(target, data, map_order)
+        entry: dict[str, Any] = {}
+        if random:
+            similarity = np.mean([rank_correlation(method_maps, other[method]) for other in random], axis=0)
+            correlation = _means(similarity[None], clusters)[0]
+            entry["randomised"] = {
                 "rank_correlation": correlation,
                 "draws": N_RANDOMIZATIONS,
                 "passed": (correlation["high"] if correlation["high"] is not None else 1.0) < MAX_RANDOM_CORRELATION,
             }
-        }
         for check, sign, curve, random_curve in zip(
             ("deletion", "insertion"), (1, -1), curves, random_curves, strict=True
         ):
@@ -114,9 +107,17 @@ def sanity_check(
                 "difference": difference,
                 "passed": bool(significant),
             }
-        entry["passed"] = all(entry[check]["passed"] for check in _CHECK_TITLES)
+        entry["passed"] = all(check["passed"] for check in entry.values())
         checks[method] = entry
-    return checks, random[0]
+    return checks, random[0] if random else {}
+
+
+def _random_networks(target: AttributionTarget, data: FaceDataset, seed: int) -> list[NetworkTarget]:
+    """Return networks with random weights; none for an estimator without a network."""
+    if not isinstance(target, NetworkTarget):
+        return []
+    images = target.normalize(torch.from_numpy(data.pixels[data.rows]).to(target.device))
+    return [randomize_weights(target, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)]
 
 
 def pool_to_cells(maps: np.ndarray) -> np.ndarray:
@@ -152,16 +153,13 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Floats:
     return rho
 
 
-def _curves(
-    target: AttributionTarget, trained: TrainedEstimator, data: FaceDataset, order: np.ndarray
-) -> tuple[Floats, Floats]:
+def _curves(target: AttributionTarget, data: FaceDataset, order: np.ndarray) -> tuple[Floats, Floats]:
     """Compute deletion and insertion curves.
 
     Deletion covers cells with the mean color of the normalization; insertion starts from a covered image and uncovers cells.
 
     Args:
         target: the network and the explained quantity.
-        trained: the estimator that contains the network.
         data: N faces.
         order: (N, GRID_SIZE²) the cells in the order in which they are covered or uncovered.
 
@@ -169,13 +167,13 @@ def _curves(
         The deletion and the insertion curves, each (N, 1 + GRID_SIZE² / DELETION_STEP): the absolute difference in years from
         the prediction for the uncovered face.
     """
-    size = trained.card.size
+    size = data.pixels.shape[1]
     rank = np.argsort(order, axis=1).reshape(len(data), GRID_SIZE, GRID_SIZE)
     rank_maps = F.interpolate(torch.from_numpy(rank).float()[:, None], (size, size), mode="nearest")
     curves: tuple[list[Tensor], list[Tensor]] = ([], [])
     start = 0
-    for faces, _ in iter_batches(data, np.arange(len(data)), 64, trained.device):
-        images = normalize(faces, trained.card.mean, trained.card.std).contiguous()
+    for faces, _ in iter_batches(data, np.arange(len(data)), 64, target.device):
+        images = target.normalize(faces)
         batch_ranks = rank_maps[start : start + len(faces)].to(images.device)
         start += len(faces)
         with torch.inference_mode():
@@ -210,5 +208,5 @@ def format_verdict(entry: dict[str, Any]) -> str:
     Returns:
         The failed checks, or that all checks passed.
     """
-    failed = [title for check, title in _CHECK_TITLES.items() if not entry[check]["passed"]]
+    failed = [title for check, title in _CHECK_TITLES.items() if check in entry and not entry[check]["passed"]]
     return f"fails: {', '.join(failed)}" if failed else "passes all checks"

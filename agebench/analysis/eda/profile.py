@@ -73,7 +73,7 @@ def profile_dataset(card: DatasetCard, *, seed: int = 0) -> DatasetProfile:
     samples = add_digests(reader, reader.read(), name=card.name)
     if not len(samples):
         raise UserError(
-            f"{card.name}: none of its {len(samples.rejected)} images can be used; see `agebench data check`"
+            f"{card.name}: none of its {len(samples.rejected)} images can be used; see `agebench data verify`"
         )
     splits, note = _assign_splits(card, samples, seed)
     samples = Samples(samples.table.assign(part=splits), samples.groups, samples.rejected)

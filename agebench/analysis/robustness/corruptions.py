@@ -25,11 +25,13 @@ class CorruptionContext:
         draws: (B,) uniform random numbers, one per image and equal for all strengths, that select a direction.
         generator: the generator of further random numbers, equal for all strengths; it is on the CPU, so that results do
             not depend on the device.
+        offset: the vertical offset of the aligned faces, as `AlignmentSpec.offset`.
     """
 
     coverage: float
     draws: Tensor
     generator: torch.Generator
+    offset: float = 0.0
 
 
 # Images (B, 3, S, S) float32 in 0 to 255, strength, context -> images of the same shape, not clipped to 0 to 255.
@@ -128,7 +130,7 @@ def make_occlusion(region: str | Box) -> CorruptionFn:
     """
 
     def change(images: Tensor, strength: float, context: CorruptionContext) -> Tensor:
-        areas = region_boxes(region, context.coverage) if isinstance(region, str) else (region,)
+        areas = region_boxes(region, context.coverage, context.offset) if isinstance(region, str) else (region,)
         # The strength is a share of the area, so that sides scale with its square root.
         covered = region_mask(areas, images.shape[-1], math.sqrt(strength / 100), images.device)
         return torch.lerp(images, torch.full_like(images, MID_GRAY), covered.to(images))

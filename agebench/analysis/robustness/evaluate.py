@@ -19,7 +19,9 @@ from agebench.analysis.robustness.corruptions import (
     to_uint8,
 )
 from agebench.data.samples import Samples
-from agebench.estimators.trained import TrainedEstimator
+from agebench.errors import AgebenchError
+from agebench.estimators.base import AgeEstimator, InputSpec
+from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
@@ -48,7 +50,7 @@ class RobustnessPredictions:
 
 
 def predict_corrupted(
-    trained: TrainedEstimator,
+    estimator: AgeEstimator,
     data: FaceDataset,
     corruptions: Sequence[Corruption] = CORRUPTIONS,
     *,
@@ -57,35 +59,45 @@ def predict_corrupted(
 ) -> RobustnessPredictions:
     """Predict the ages of unchanged and corrupted faces.
 
-    Each batch of faces is copied to the device once and corrupted there.
+    Each batch of faces is corrupted on the estimator's device.
 
     Args:
-        trained: the estimator.
-        data: the aligned faces.
-        corruptions: the corruptions to apply.
+        estimator: any estimator.
+        data: the faces, prepared as `estimator.input_spec` states.
+        corruptions: the corruptions to apply, each at all its strengths.
         seed: the seed of the corruptions.
         label: the label of the progress bar.
 
     Returns:
         The predictions.
+
+    Raises:
+        AgebenchError: the estimator returned no estimate for a face.
     """
     passes = 1 + sum(len(corruption.severities) for corruption in corruptions)
+    device = estimator.device if isinstance(estimator, TrainedEstimator) else torch.device("cpu")
     batches: dict[str, list[Tensor]] = {}
     with progress(total=len(data) * passes, label=label, unit="img") as bar:
-        for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, trained.device)):
+        for number, (faces, _) in enumerate(iter_batches(data, np.arange(len(data)), BATCH_SIZE, device)):
             images = to_float_images(faces)
-            batches.setdefault("clean", []).append(trained.ages(faces)[None])
+            batches.setdefault("clean", []).append(predict_tensor(estimator, faces)[None])
             for corruption in corruptions:
                 batch_seed = derive_seed(seed, corruption.name, number)
-                corrupted_faces = _corrupt(images, corruption, trained.coverage, batch_seed)
-                ages = [trained.ages(changed) for changed in corrupted_faces]
+                corrupted_faces = _corrupt(images, corruption, estimator.input_spec, batch_seed)
+                ages = [predict_tensor(estimator, changed) for changed in corrupted_faces]
                 batches.setdefault(corruption.name, []).append(torch.stack(ages))
                 bar.update(len(faces) * len(corruption.severities))
             for name, make_variants in CONSISTENCY_TRANSFORMS.items():
-                ages = [trained.ages(to_uint8(variant)) for variant in make_variants(images)]
+                ages = [predict_tensor(estimator, to_uint8(variant)) for variant in make_variants(images)]
                 batches.setdefault(name, []).append(torch.stack(ages))
             bar.update(len(faces))
     predictions = {name: torch.cat(ages, dim=1).cpu().double().numpy() for name, ages in batches.items()}
+    for name, values in predictions.items():
+        if n_failed := int((~np.isfinite(values)).sum()):
+            raise AgebenchError(
+                f"estimator '{estimator.info.name}' returned no estimate for {n_failed} of {values.size} faces under "
+                f"'{name}'; errors under corruption are compared on the same faces, so that every face needs an estimate"
+            )
     return RobustnessPredictions(
         predictions["clean"][0],
         {corruption.name: predictions[corruption.name] for corruption in corruptions},
@@ -93,11 +105,12 @@ def predict_corrupted(
     )
 
 
-def _corrupt(images: Tensor, corruption: Corruption, coverage: float, seed: int) -> Iterator[Tensor]:
+def _corrupt(images: Tensor, corruption: Corruption, framing: InputSpec, seed: int) -> Iterator[Tensor]:
     """Yield the batch at each strength; all strengths use the same random numbers."""
     for strength in corruption.severities:
         generator = torch.Generator().manual_seed(seed)
-        context = CorruptionContext(coverage, torch.rand(len(images), generator=generator), generator)
+        draws = torch.rand(len(images), generator=generator)
+        context = CorruptionContext(framing.crop_scale, draws, generator, framing.offset)
         yield to_uint8(corruption.change(images, strength, context))
 
 
@@ -141,12 +154,23 @@ def robustness_metrics(
         {"value": metric.value, "low": metric.ci_low, "high": metric.ci_high}
         for metric in metric_values(layout.keys(n_sets), bootstrap).values()
     )
-    overall = layout.entry(values)
+    entries = _overall_entries(layout.entry(values), corruptions)
+    groups = {grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets}
+    method = {
+        "interval": "bca",
+        "level": 0.95,
+        "resamples": int(bootstrap.resampled.shape[1]),
+        "resampled": "subjects" if has_subjects else "images",
+        "seed": seed,
+    }
+    n_subjects = int(table["subject"].nunique()) if has_subjects else None
+    return {"schema": SCHEMA, "n": len(table), "subjects": n_subjects, **entries, "groups": groups, "method": method}
+
+
+def _overall_entries(overall: Any, corruptions: Sequence[Corruption]) -> dict[str, Any]:
+    """Return the entries of all images together: summary, unchanged faces, corruptions and consistency."""
     consistency = {name: overall["conditions"].pop(name) for name in CONSISTENCY_TRANSFORMS}
     return {
-        "schema": SCHEMA,
-        "n": len(table),
-        "subjects": int(table["subject"].nunique()) if has_subjects else None,
         "summary": {
             "relative_error": overall["relative"],
             "change": overall["change"],
@@ -160,16 +184,6 @@ def robustness_metrics(
             for corruption in corruptions
         },
         "consistency": {name: {"change": entry["change"]} for name, entry in consistency.items()},
-        "groups": {
-            grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets
-        },
-        "method": {
-            "interval": "bca",
-            "level": 0.95,
-            "resamples": int(bootstrap.resampled.shape[1]),
-            "resampled": "subjects" if has_subjects else "images",
-            "seed": seed,
-        },
     }
 
 

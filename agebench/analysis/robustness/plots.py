@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from agebench.analysis.robustness.corruptions import Corruption, CorruptionContext, to_float_images, to_uint8
+from agebench.estimators.base import InputSpec
 from agebench.reports.formatting import format_number, group_name
 from agebench.reports.plots.run import label
 from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, group_colors, styled
@@ -31,7 +32,7 @@ CAPTIONS = {
 
 @styled
 def plot_examples(
-    data: FaceDataset, row: int, corruptions: Sequence[Corruption], coverage: float, title: str, *, seed: int = 0
+    data: FaceDataset, row: int, corruptions: Sequence[Corruption], framing: InputSpec, title: str, *, seed: int = 0
 ) -> Figure:
     """Plot one face under each corruption at each strength.
 
@@ -39,7 +40,7 @@ def plot_examples(
         data: the aligned faces.
         row: the index of the face in `data`.
         corruptions: the corruptions to show.
-        coverage: the coverage of the aligned faces.
+        framing: the images that the estimator expects.
         title: the name of the test set.
         seed: the seed of the corruptions.
 
@@ -61,7 +62,8 @@ def plot_examples(
         )
         for axes, strength in zip(line[1:], corruption.severities, strict=False):
             generator = torch.Generator().manual_seed(derive_seed(seed, corruption.name, 0))
-            context = CorruptionContext(coverage, torch.rand(1, generator=generator), generator)
+            draws = torch.rand(1, generator=generator)
+            context = CorruptionContext(framing.crop_scale, draws, generator, framing.offset)
             axes.imshow(to_uint8(corruption.change(face, strength, context))[0].numpy())
             axes.set_title(f"{strength:g}", fontsize=7, pad=2)
     return figure

@@ -10,6 +10,7 @@ from agebench.analysis.robustness import plots
 from agebench.analysis.robustness.corruptions import Corruption
 from agebench.analysis.robustness.evaluate import RobustnessPredictions, to_frame
 from agebench.data.samples import Samples
+from agebench.estimators.base import InputSpec
 from agebench.reports.document import (
     Block,
     Document,
@@ -31,6 +32,12 @@ _EXAMPLE_CANDIDATES = 16
 # A relative error below this is explained in the report.
 _NOTABLE_IMPROVEMENT = 0.98
 
+# Status of a dataset in the training data of an estimator that is not a run -> caveat.
+CONTAMINATION = {
+    "known": "The model was trained on this dataset: its errors here are smaller than on faces that are new to it.",
+    "unknown": "The model's training data are not known: this dataset may be among them.",
+}
+
 
 def write_robustness_report(
     folder: Path,
@@ -40,7 +47,7 @@ def write_robustness_report(
     data: FaceDataset,
     corruptions: Sequence[Corruption],
     *,
-    coverage: float,
+    framing: InputSpec,
     color: str = COLORS[0],
 ) -> Path:
     """Write the predictions, figures and reports; `<test>.json` is written last, so that it marks a complete report.
@@ -52,7 +59,7 @@ def write_robustness_report(
         samples: the test set's images.
         data: the test set's aligned faces, for the example figure.
         corruptions: the corruptions that were applied.
-        coverage: the coverage of the aligned faces, which sets the scale of some corruptions.
+        framing: the images that the estimator expects, whose crop scale sets the scale of some corruptions.
         color: the test set's color in figures.
 
     Returns:
@@ -64,7 +71,7 @@ def write_robustness_report(
         "curves": plots.plot_curves(metrics, title, color),
         "groups": plots.plot_groups(metrics, title),
         **{f"by-{index}": plots.plot_by_group(metrics, key, title) for index, key in enumerate(metrics["groups"])},
-        "examples": plots.plot_examples(data, pick_example_face(data), corruptions, coverage, title),
+        "examples": plots.plot_examples(data, pick_example_face(data), corruptions, framing, title),
     }
     document = Document(f"Robustness on {name}", _blocks(metrics))
     for key, figure in figures.items():
@@ -117,6 +124,8 @@ def _blocks(metrics: Mapping[str, Any]) -> list[Block]:
         _table(ordered, metrics["clean"]),
         _describe_consistency(metrics["consistency"]),
     ]
+    if caveat := CONTAMINATION.get(metrics.get("contamination", "")):
+        blocks.append(Paragraph(caveat))
     if small_groups:
         blocks.append(
             Paragraph(f"Groups with n < 30 are in the JSON file but not in the figures: {', '.join(small_groups)}.")

@@ -59,12 +59,12 @@ class SearchContext:
         return on_device
 
 
-def prepare_context(config: RunConfig, catalogue: Catalog, home: Path, *, images: int) -> SearchContext:
+def prepare_context(config: RunConfig, catalog: Catalog, home: Path, *, images: int) -> SearchContext:
     """Read and split the training dataset and align its faces.
 
     Args:
         config: the config of the run that is tuned.
-        catalogue: the available datasets and models.
+        catalog: the available datasets and models.
         home: the folder of the search.
         images: the maximum number of training images of a trial.
 
@@ -79,7 +79,7 @@ def prepare_context(config: RunConfig, catalogue: Catalog, home: Path, *, images
     name = config.data.train
     if config.train.freeze:
         raise UserError(f"train.freeze = {config.train.freeze}: a search trains the whole model; remove this setting")
-    dataset = open_dataset(catalogue.datasets.get(name), limit=config.data.limit, seed=config.seed)
+    dataset = open_dataset(catalog.datasets.get(name), limit=config.data.limit, seed=config.seed)
     own_config = config.model_copy(update={"data": config.data.model_copy(update={"test": (name,)})})
     samples, excluded = apply_exclusions({name: dataset}, config.data.exclude, complete=False)
     divisions = split_train_dataset(own_config, dataset, samples)

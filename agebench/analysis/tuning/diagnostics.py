@@ -164,13 +164,30 @@ def lr_range_test(context: SearchContext) -> dict[str, Any]:
         The learning rates, the losses, `suggested` (a tenth of the learning rate with the lowest smoothed loss), and the
         verdict.
     """
-    recipe, card = context.config.train, context.config.model
-    training, size = context.training(), min(recipe.batch_size, len(context.training()))
+    recipe = context.config.train
     rates = MIN_LR * (MAX_LR[recipe.optimiser] / MIN_LR) ** (np.arange(N_LR_STEPS) / (N_LR_STEPS - 1))
-    per_epoch = len(training) // size * size
-    epochs, seed = math.ceil(N_LR_STEPS * size / per_epoch), context.config.seed
-    orders = [epoch_order(len(training), seed=seed, epoch=epoch + 1)[:per_epoch] for epoch in range(epochs)]
-    order = np.concatenate(orders)[: N_LR_STEPS * size]
+    losses = _range_test_losses(context, rates)
+    rates = rates[: len(losses)]
+    suggested, decreases = suggest_lr(rates, losses)
+    verdict = (
+        f"The loss is lowest at a learning rate of about {10 * suggested:.1g}; the search is centered on a tenth of this value."
+        if decreases
+        else f"The loss decreases at no learning rate; the search is centered on the recipe's value, {recipe.lr:g}."
+    )
+    return {
+        "rates": [float(rate) for rate in rates],
+        "losses": losses,
+        "suggested": suggested if decreases else recipe.lr,
+        "good": decreases,
+        "verdict": verdict,
+    }
+
+
+def _range_test_losses(context: SearchContext, rates: np.ndarray) -> list[float]:
+    """Train one step at each rate; return the adjusted losses, fewer than the rates if the loss diverges."""
+    recipe, card, seed = context.config.train, context.config.model, context.config.seed
+    training = context.training()
+    order, size = _range_test_order(len(training), recipe.batch_size, seed)
     model = context.build_model().train()
     optimizer, augment = create_optimizer(model, recipe), Augmenter(recipe.augment, card.mean, card.std)
     initial_head = context.build_model().head
@@ -200,21 +217,27 @@ def lr_range_test(context: SearchContext) -> dict[str, Any]:
         adjusted = [*(np.array(values) - initial_losses + np.mean(initial_losses)).tolist()]
         writer.add_scalar("range-test/loss", adjusted[-1], step)
         writer.add_scalar("range-test/learning_rate", rates[step], step)
-        smooth = ema(adjusted)
-        if step > 20 and smooth[-1] - smooth.min() > 3 * max(smooth[0] - smooth.min(), abs(smooth[0]) * 0.1):
-            break  # the loss has diverged; further steps would only compress the plot
+        if _has_diverged(adjusted):
+            break
     writer.close()
-    tried = rates[: len(adjusted)]
-    suggested, decreases = suggest_lr(tried, adjusted)
-    result = {"rates": [float(rate) for rate in tried], "losses": adjusted, "suggested": suggested}
-    verdict = (
-        f"The loss is lowest at a learning rate of about {10 * suggested:.1g}; the search is centered on a tenth of this value."
-        if decreases
-        else f"The loss decreases at no learning rate; the search is centered on the recipe's value, {recipe.lr:g}."
+    return adjusted
+
+
+def _range_test_order(count: int, batch_size: int, seed: int) -> tuple[np.ndarray, int]:
+    """Return the rows of all steps, from as many epochs as they need, and the batch size."""
+    size = min(batch_size, count)
+    per_epoch = count // size * size
+    epochs = math.ceil(N_LR_STEPS * size / per_epoch)
+    orders = [epoch_order(count, seed=seed, epoch=epoch + 1)[:per_epoch] for epoch in range(epochs)]
+    return np.concatenate(orders)[: N_LR_STEPS * size], size
+
+
+def _has_diverged(losses: list[float]) -> bool:
+    """Return whether the loss has left the range of its decrease; further steps would only compress the plot."""
+    smooth = ema(losses)
+    return bool(
+        len(losses) > 21 and smooth[-1] - smooth.min() > 3 * max(smooth[0] - smooth.min(), abs(smooth[0]) * 0.1)
     )
-    if not decreases:
-        result["suggested"] = recipe.lr
-    return result | {"good": decreases, "verdict": verdict}
 
 
 def ema(values: list[float], decay: float = 0.9) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Hyperparameter search in five steps, which are saved when they finish. No step reads a test set."""
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +29,8 @@ from agebench.runs.run import add_tasks, fit, initial_model
 from agebench.runs.run_dir import RunDir
 from agebench.utils.io import write_csv, write_json, write_text
 
+logger = logging.getLogger(__name__)
+
 SETTINGS, RESULT, WINNER, CSV = "tune.toml", "tune.json", "best.toml", "trials.csv"
 LR_MULTIPLIERS = (0.3, 1.0, 3.0, 10.0)  # of the suggested learning rate
 _N_GRID_RATES = 2  # the best learning rates, which are combined with all weight decays
@@ -54,14 +56,13 @@ class TuneConfig(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
-def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
+def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> dict[str, Any]:
     """Run a search, or the remaining steps of an interrupted search.
 
     Args:
         config: the settings of the search and of the run that is tuned.
-        catalogue: the available datasets and models.
+        catalog: the available datasets and models.
         folder: the folder of the search.
-        say: a function that receives one line when a step or trial finishes.
 
     Returns:
         The content of tune.json.
@@ -71,11 +72,11 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
     """
     if config.search == "optuna":
         _import_optuna()
-    context = prepare_context(config.run, catalogue, folder, images=config.images)
+    context = prepare_context(config.run, catalog, folder, images=config.images)
     write_text(folder / SETTINGS, config.to_toml())
     if not RunDir(folder / "run").manifest():
         RunDir(folder / "run").write_manifest(Manifest(inputs=context.inputs, finished=False))
-    steps = _Steps(folder, say)
+    steps = _Steps(folder)
     checks = {
         "untrained": steps.once("untrained", lambda: diagnostics.check_initial_loss(context)),
         "by_heart": steps.once("by-heart", lambda: diagnostics.overfit_small_subset(context)),
@@ -83,9 +84,9 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
     }
     suggested_rate = checks["range_test"]["suggested"]
     trials = (
-        _by_optuna(context, config, suggested_rate, say)
+        _by_optuna(context, config, suggested_rate)
         if config.search == "optuna"
-        else _by_grid(context, config, suggested_rate, say)
+        else _by_grid(context, config, suggested_rate)
     )
     best = best_trial(trials)
     if best is None:
@@ -95,7 +96,21 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
     write_text(folder / WINNER, best_config.to_toml())
     history = _full_training(context, best_config, folder)
     lowest = min(history, key=lambda entry: float(entry["val_mae"]))
-    content = {
+    content = _search_entries(config, context) | {
+        **checks,
+        "trials": trials,
+        "best": best,
+        "not_told_apart": statistically_tied_trials(context, best, trials),
+        "long_run": {"history": history, "best_epoch": lowest["epoch"], "val_mae": lowest["val_mae"]},
+        "finished": True,
+    }
+    write_json(folder / RESULT, content)
+    return content
+
+
+def _search_entries(config: TuneConfig, context: SearchContext) -> dict[str, Any]:
+    """Return the entries of tune.json that identify the search."""
+    return {
         "schema": 1,
         "train": config.run.data.train,
         "model": config.run.model.name,
@@ -106,15 +121,7 @@ def tune(config: TuneConfig, catalogue: Catalog, folder: Path, *, say: Callable[
             "val": len(context.division.val),
         },
         "search": config.search,
-        **checks,
-        "trials": trials,
-        "best": best,
-        "not_told_apart": statistically_tied_trials(context, best, trials),
-        "long_run": {"history": history, "best_epoch": lowest["epoch"], "val_mae": lowest["val_mae"]},
-        "finished": True,
     }
-    write_json(folder / RESULT, content)
-    return content
 
 
 def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
@@ -147,8 +154,8 @@ def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
 class _Steps:
     """Steps whose results are saved as JSON, so that finished steps are not repeated."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self.say = folder / "steps", say
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "steps"
 
     def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Load the result of a step, or compute and save it."""
@@ -156,31 +163,25 @@ class _Steps:
         if not file.exists():
             write_json(file, compute())
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        self.say(f"{name}: {result['verdict']}")
+        logger.info("%s: %s", name, result["verdict"])
         return result
 
 
-def _by_grid(
-    context: SearchContext, config: TuneConfig, suggested_rate: float, say: Callable[[str], None]
-) -> list[TrialResult]:
+def _by_grid(context: SearchContext, config: TuneConfig, suggested_rate: float) -> list[TrialResult]:
     """Try learning rates with the recipe's weight decay, then all weight decays with the two best learning rates."""
     rates = config.rates or tuple(float(f"{suggested_rate * factor:.1g}") for factor in LR_MULTIPLIERS)
     recipe_decay = config.run.train.weight_decay
-    sweep = [_reported(run_trial(context, rate, recipe_decay, config.epochs), say) for rate in dict.fromkeys(rates)]
+    sweep = [_reported(run_trial(context, rate, recipe_decay, config.epochs)) for rate in dict.fromkeys(rates)]
     ranked = sorted(
         (trial for trial in sweep if trial["val_mae"] is not None), key=lambda trial: float(trial["val_mae"])
     )
     pairs = [
         (trial["lr"], decay) for trial in ranked[:_N_GRID_RATES] for decay in config.decays if decay != recipe_decay
     ]
-    return sweep + [
-        _reported(run_trial(context, rate, decay, config.epochs), say) for rate, decay in dict.fromkeys(pairs)
-    ]
+    return sweep + [_reported(run_trial(context, rate, decay, config.epochs)) for rate, decay in dict.fromkeys(pairs)]
 
 
-def _by_optuna(
-    context: SearchContext, config: TuneConfig, suggested_rate: float, say: Callable[[str], None]
-) -> list[TrialResult]:
+def _by_optuna(context: SearchContext, config: TuneConfig, suggested_rate: float) -> list[TrialResult]:
     """Search with tree-structured Parzen estimators.
 
     The same seed suggests the same trials, so that finished trials are loaded when a search is resumed.
@@ -193,7 +194,7 @@ def _by_optuna(
         suggestion = study.ask()
         rate = float(f"{suggestion.suggest_float('lr', suggested_rate / 30, suggested_rate * 10, log=True):.2g}")
         decay = float(f"{suggestion.suggest_float('weight_decay', 1e-4, 0.5, log=True):.2g}")
-        trial = _reported(run_trial(context, rate, decay, config.epochs), say)
+        trial = _reported(run_trial(context, rate, decay, config.epochs))
         worst = float(np.abs(context.training().ages).max())
         study.tell(suggestion, worst if trial["val_mae"] is None else trial["val_mae"])
         trials.append(trial)
@@ -208,10 +209,12 @@ def _import_optuna() -> Any:
     return optuna
 
 
-def _reported(trial: TrialResult, say: Callable[[str], None]) -> TrialResult:
+def _reported(trial: TrialResult) -> TrialResult:
     """Report a finished trial and return it."""
     mae = "diverged" if trial["val_mae"] is None else f"validation MAE {trial['val_mae']:.2f}"
-    say(f"learning rate {trial['lr']:g}, weight decay {trial['weight_decay']:g}: {mae} ({trial['seconds']:.0f} s)")
+    logger.info(
+        "learning rate %g, weight decay %g: %s (%.0f s)", trial["lr"], trial["weight_decay"], mae, trial["seconds"]
+    )
     return trial
 
 
@@ -237,8 +240,3 @@ def lock_dir(folder: Path) -> Iterator[None]:
     """Lock the folder of a search against other processes."""
     with RunDir(folder).locked():
         yield
-
-
-def log_progress(line: str) -> None:
-    """Print a line to standard error."""
-    print(line, file=sys.stderr)

@@ -28,7 +28,7 @@ class DatasetCard(Card):
     citation: str = ""
     verified: bool = Field(default=False, description="true: the facts on this card were checked against the data")
     how_to_get: str = Field(default="", description="a sentence for a user who does not have the data")
-    url: str = Field(default="", description="a public file that `agebench data get` may download")
+    url: str = Field(default="", description="a public file that `agebench data download` may download")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="of the file at `url`")
     count: int | None = Field(default=None, ge=1, description="number of images of a complete copy")
     labels: tuple[str, ...] = Field(default=("age",), description="what is annotated")
@@ -49,7 +49,7 @@ class DatasetCard(Card):
     )
     expected_rejections: tuple[RejectReason, ...] = Field(
         default=(),
-        description="reasons for which an intact copy has many rejected rows, see `agebench data check`",
+        description="reasons for which an intact copy has many rejected rows, see `agebench data verify`",
     )
     protocols: tuple[Protocol, ...] = Field(default=(), description="split protocols, for `agebench run --protocol`")
 

@@ -1,82 +1,22 @@
 """Cards of external models: their input, their output, and how they are called."""
 
+import re
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from agebench.config.cards.base import Card, Name
+from agebench.config.cards.base import Card, Name, is_unset
+from agebench.config.cards.external_http import HttpRequest as HttpRequest
+from agebench.config.cards.external_http import check_url
+from agebench.config.cards.external_io import ExternalInput as ExternalInput
+from agebench.config.cards.external_io import ExternalOutput as ExternalOutput
+from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
 from agebench.errors import UserError
 
-
-class ExternalInput(Card):
-    """The input of a model: the aligned face as an array."""
-
-    size: int = Field(default=112, ge=16, le=1024, description="side of the square input, pixels")
-    coverage: float = Field(
-        default=1.0,
-        gt=0.2,
-        le=4,
-        description="crop scale: 1 is the framing of UTKFace's crops, 1.5 shows half as much again",
-    )
-    channels: Literal["rgb", "bgr", "grey"] = Field(
-        default="rgb", description="order of the channels, also of mean and std"
-    )
-    layout: Literal["nchw", "nhwc"] = "nchw"
-    dtype: Literal["float32", "float16", "uint8"] = Field(
-        default="float32",
-        description="float16: computed in float32, then rounded; uint8: the bytes as they are, without value_range, mean and std",
-    )
-    value_range: tuple[float, float] = Field(
-        default=(0.0, 1.0), description="values of black and white, before mean and std"
-    )
-    mean: tuple[float, ...] = Field(default=(0.0,), description="subtracted; one value, or one per channel")
-    std: tuple[float, ...] = Field(default=(1.0,), description="divided by; one value, or one per channel")
-
-    @model_validator(mode="after")
-    def _widths(self) -> Self:
-        allowed = {1} if self.channels == "grey" else {1, 3}
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in allowed:
-                raise ValueError(f"{key} has {len(values)} numbers; it takes one, or one for each channel")
-        if 0 in self.std:
-            raise ValueError("std must not be 0")
-        return self
-
-
-class ExternalOutput(Card):
-    """The output of a model, and how an age is read from it."""
-
-    kind: Literal["age", "distribution"] = "age"
-    name: str = Field(
-        default="",
-        description="name or index from 0 of the output to read; empty: the only one",
-    )
-    column: int | None = Field(
-        default=None,
-        ge=0,
-        # Left out of config.toml while unset, so that earlier tests keep their config.
-        exclude_if=lambda value: value is None,
-        description="of kind age: index from 0 of the age, where the output has several numbers per face",
-    )
-    scale: float = Field(default=1.0, description="of kind age: years = offset + scale * output")
-    offset: float = 0.0
-    ages: tuple[float, ...] = Field(
-        default=(), description="of kind distribution: the age of each class; empty: 0, 1, 2, …"
-    )
-    logits: bool = Field(default=False, description="of kind distribution: the output needs a softmax")
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _number_as_text(cls, name: object) -> object:
-        return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
-
-    @model_validator(mode="after")
-    def _column_of_an_age(self) -> Self:
-        if self.column is not None and self.kind != "age":
-            raise ValueError('column is for kind = "age"; a distribution is read by its ages')
-        return self
+# A model of the Hugging Face hub at a commit.
+HUB_MODEL = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 
 
 class ExternalCard(Card):
@@ -85,14 +25,30 @@ class ExternalCard(Card):
     name: Name
     kind: Literal["external"] = "external"
     title: str
-    format: Literal["torchscript", "onnx", "torch-export", "callable", "command"]
+    format: Literal[
+        "torchscript",
+        "onnx",
+        "torch-export",
+        "tfjs",
+        "tflite",
+        "keras",
+        "transformers",
+        "callable",
+        "command",
+        "http",
+    ]
     source: str = Field(
         min_length=1,
-        description="a file (beside the card, or `package:path/in/it` of an installed package); for a callable "
-        "`package.module:function` or `file.py:function`; for a command its line, with {input}, {output} and {here}",
+        description="a file (beside the card, `package:path/in/it` of an installed package, or `{package}/path` of "
+        "a fetched one); for a callable "
+        "`package.module:function` or `file.py:function`; for a command its line, with {input}, {output} and {here}; for "
+        "transformers a folder or OWNER/NAME@COMMIT; for http the address of the endpoint",
     )
     input: ExternalInput = ExternalInput()
     output: ExternalOutput = ExternalOutput()
+    http: HttpRequest | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="of format http: request and answer"
+    )
     batch_size: int = Field(default=64, ge=1, description="faces per call; 1 for files that were exported for one")
     timeout: float = Field(
         default=600.0, gt=0, description="seconds: of a callable for one batch, of a command for a whole test set"
@@ -105,9 +61,32 @@ class ExternalCard(Card):
     trained_on: tuple[Name, ...] = Field(
         default=(), description="agebench datasets with images that are known to be in its training data"
     )
+    package: EstimatorPackage | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="where `agebench estimators get` fetches the files; `source` begins with {package}/",
+    )
+    about: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="where the card's settings come from, and what to know of the model",
+    )
+    verified: bool = Field(
+        default=True,
+        exclude_if=bool,
+        description="false: the card follows the model's code or papers, but was not run with its weights",
+    )
     licence: str
     homepage: str = ""
     citation: str = ""
+
+    @model_validator(mode="after")
+    def _package_of_the_source(self) -> Self:
+        if self.source.startswith(f"{PACKAGE_FOLDER}/") and ".." in PurePosixPath(self.source).parts:
+            raise ValueError(f"source = {self.source!r} leaves the folder of the package")
+        if PACKAGE_FOLDER in self.source and self.package is None:
+            raise ValueError(f"source = {self.source!r} needs a [package] table")
+        return self
 
     @model_validator(mode="after")
     def _reference(self) -> Self:
@@ -117,11 +96,28 @@ class ExternalCard(Card):
             )
         if self.format == "command" and not ("{input}" in self.source and "{output}" in self.source):
             raise ValueError(f"source = {self.source!r}: a command names {{input}} and {{output}}, the CSV files")
+        if self.input.kind == "photo":
+            if self.format not in ("callable", "command", "http"):
+                raise ValueError('input.kind = "photo" is for the formats callable, command and http')
+            if self.output.kind != "age":
+                raise ValueError('input.kind = "photo": the model gives ages itself, output.kind = "age"')
         if self.format == "command":
             shlex.split(self.source)  # raises ValueError where a quotation is left open
             if self.output.column is not None:
                 raise ValueError(
                     "output.column is for files and callables; the CSV of a command has a column named age"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _request(self) -> Self:
+        if (self.format == "http") != (self.http is not None):
+            raise ValueError('the table [http] and format = "http" belong together')
+        if self.http is not None:
+            check_url(self.source, has_keys=bool(self.http.variables()))
+            if self.output.kind != "age" or self.output.column is not None:
+                raise ValueError(
+                    'format = "http": output.kind = "age", without column; http.age is the place of the age'
                 )
         return self
 
@@ -154,12 +150,23 @@ class ExternalCard(Card):
         Raises:
             UserError: the source begins with `~name` of an unknown user.
         """
+        card = self
+        if self.output.decode_function:
+            decode = _located_function(self.output.decode, folder)
+            card = self.model_copy(update={"output": self.output.model_copy(update={"decode": decode})})
+        return card._with_located_source(folder)
+
+    def _with_located_source(self, folder: Path) -> "ExternalCard":
         if self.format == "command":
             return self.model_copy(update={"source": self.source.replace("{here}", str(folder))})
+        if self.source.startswith(f"{PACKAGE_FOLDER}/"):
+            return self
         path, colon, function = self.source.rpartition(":") if self.format == "callable" else (self.source, "", "")
         if self.format == "callable" and not path.endswith(".py"):
             return self
         if self.format != "callable" and self.in_package() is not None:
+            return self
+        if self.format == "http" or (self.format == "transformers" and HUB_MODEL.fullmatch(self.source)):
             return self
         try:
             source = folder / Path(path).expanduser()
@@ -172,3 +179,9 @@ class ExternalCard(Card):
         package, colon, path = self.source.partition(":")
         named = len(package) > 1 and all(part.isidentifier() for part in package.split("."))
         return (package, path) if colon and path and named else None
+
+
+def _located_function(reference: str, folder: Path) -> str:
+    """Return `file.py:function` with the file's path relative to a folder resolved; another reference as it is."""
+    path, _, function = reference.rpartition(":")
+    return f"{folder / path}:{function}" if path.endswith(".py") else reference

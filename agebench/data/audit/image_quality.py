@@ -25,7 +25,7 @@ def find_quality_problems(dataset: Dataset, measures: pd.DataFrame) -> pd.DataFr
         measures: quality measures of its samples, row by row, from `compute_thumbnails`.
 
     Returns:
-        sample_id, problem (empty, tiny, blurred, grey) and value (the measure), the worst first within a problem.
+        sample_id, problem (`empty`, `tiny`, `blurred`, `grey`) and value (the measure), the worst first within a problem.
     """
     shorter_side = measures[["width", "height"]].min(axis=1)
     is_empty = measures["contrast"] < MIN_CONTRAST

@@ -12,7 +12,7 @@ AGE_GAP, MIN_PICTURES = 15.0, 3
 MAX_PLAUSIBLE_AGE = 110.0
 LABELS = ("age", "gender", "race", "subject")
 # Subject column -> the problem if a subject has several values in it.
-_SUBJECT_PROBLEMS = {"split": "stands in several splits", "gender": "has two genders", "race": "has two races"}
+_SUBJECT_PROBLEMS = {"split": "is in several splits", "gender": "has two genders", "race": "has two races"}
 
 
 def find_label_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def find_implausible_ages(table: pd.DataFrame) -> pd.DataFrame:
             spread = np.abs(others - np.median(others)).max()
             gap = np.abs(others - age).min()
             if gap > max(AGE_GAP, spread):  # further from every other image than those are from their median
-                reason = f"{gap:g} years from the nearest of the subject's {len(others)} other pictures"
+                reason = f"{gap:g} years from the nearest of the subject's {len(others)} other images"
                 rows.append((images["sample_id"].iloc[i], age, subject, reason))
     reported_ids = {row[0] for row in rows}
     missing = pd.Series(np.nan, index=table.index)

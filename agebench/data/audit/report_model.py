@@ -23,7 +23,7 @@ class AuditResult:
         name: name of the audited dataset.
         against: names of the datasets that it was compared with.
         images: number of readable images in the audited dataset.
-        quarantined: rejected images of the audited dataset, as `Samples.rejected`.
+        rejected: rejected images of the audited dataset, as `Samples.rejected`.
         copies: pairs with the same bytes or pixels; `same` is `bytes` or `pixels`.
         near_duplicates: pairs that differ only in encoding, size, mirroring or a crop, with `likeness` (correlation of fine
             detail, at most 1) and `mirrored`.
@@ -38,7 +38,7 @@ class AuditResult:
     name: str
     against: tuple[str, ...]
     images: int
-    quarantined: pd.DataFrame
+    rejected: pd.DataFrame
     copies: pd.DataFrame
     near_duplicates: pd.DataFrame
     label_conflicts: pd.DataFrame

@@ -61,7 +61,7 @@ def run_audit(
         name=dataset.name,
         against=tuple(other.name for other in others),
         images=n_own,
-        quarantined=dataset.rejected,
+        rejected=dataset.rejected,
         copies=name_pairs(table, copies),
         near_duplicates=name_pairs(table, near_copies),
         label_conflicts=find_label_conflicts(table, pd.concat([copies, near_copies], ignore_index=True)),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -29,12 +29,14 @@ class AlignmentSummary(TypedDict):
         size: side of the output, pixels.
         coverage: as `AlignmentSpec.crop_scale`.
         detector: name, class and versions of the detector; None if no detector is used.
+        offset: as `AlignmentSpec.offset`; absent where it is 0.
     """
 
     mode: str
     size: int
     coverage: float
     detector: dict[str, object] | None
+    offset: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class AlignmentSpec:
         bodies: whether the body follows the face in three further channels.
         letterbox: whether annotated face boxes are cropped without alignment and letterboxed with black.
         mask_bodies: whether faces and other people are blackened in a body; mostly blackened bodies count as missing.
+        offset: share of the side by which the face lies lower than in UTKFace's framing; negative: higher.
+        fit: how a face box becomes a square (`agebench.data.faces.box_faces`); empty: faces are aligned as `mode` states.
+        margin: of a face box, added on each side, as a share of its longer side.
     """
 
     mode: Literal["none", "landmarks", "detect", "boxes"]
@@ -61,6 +66,9 @@ class AlignmentSpec:
     bodies: bool = False
     letterbox: bool = False
     mask_bodies: bool = False
+    offset: float = 0.0
+    fit: Literal["", "square", "letterbox", "stretch"] = ""
+    margin: float = 0.0
 
     @property
     def channels(self) -> int:
@@ -83,22 +91,46 @@ class AlignmentSpec:
                 key["mask_bodies"] = True
         if self.letterbox:
             key |= {"letterbox": body_crops.VERSION, "mode": "letterbox"}
+        if self.offset:  # keys of earlier versions have no offset
+            key["offset"] = self.offset
+        if self.fit:
+            key |= {"box": 1, "fit": self.fit, "margin": self.margin, "detector": self._detector_key()}
         return key
 
     def _detector_key(self) -> dict[str, object]:
         return {"name": self.detector, **open_detector(self.detector).key()}
 
     def summary(self) -> AlignmentSummary:
-        """Return mode, size, coverage and detector for reports."""
-        detector = self._detector_key() if self.mode == "detect" else None
-        return {"mode": self.mode, "size": self.size, "coverage": self.crop_scale, "detector": detector}
+        """Return mode, size, coverage, detector and any offset for reports."""
+        detector = self._detector_key() if self.mode == "detect" or self.fit else None
+        summary: AlignmentSummary = {
+            "mode": self.mode,
+            "size": self.size,
+            "coverage": self.crop_scale,
+            "detector": detector,
+        }
+        if self.offset:
+            summary["offset"] = self.offset
+        return summary
 
     def template(self) -> np.ndarray:
         """Return (3, 2) output positions of the eyes and the nose base, pixels (x, y).
 
         Pixel centers are at +0.5.
         """
-        return ((TEMPLATE - 0.5) / self.crop_scale + 0.5) * self.size
+        return template_positions(self.crop_scale, self.offset) * self.size
+
+
+def template_positions(crop_scale: float = 1.0, offset: float = 0.0) -> np.ndarray:
+    """Return (3, 2) positions of the eyes and the nose base in an aligned face, as shares of the side (x, y).
+
+    Args:
+        crop_scale: framing, as `AlignmentSpec.crop_scale`.
+        offset: vertical displacement of the face, as `AlignmentSpec.offset`.
+    """
+    positions: np.ndarray = (TEMPLATE - 0.5) / crop_scale + 0.5
+    positions[:, 1] += offset
+    return positions
 
 
 def align_or_crop(
@@ -125,10 +157,11 @@ def align_or_crop(
         side = min(image.size)
         corner = ((image.width - side) / 2, (image.height - side) / 2)
         scale = side * spec.crop_scale / spec.size
-        offset = [corner[axis] + side * (1 - spec.crop_scale) / 2 for axis in (0, 1)]
-        return _warp(image, np.array([[scale, 0.0, offset[0]], [0.0, scale, offset[1]]]), spec.size)
+        origin = [corner[axis] + side * (1 - spec.crop_scale) / 2 for axis in (0, 1)]
+        top = origin[1] - spec.offset * spec.size * scale
+        return warp(image, np.array([[scale, 0.0, origin[0]], [0.0, scale, top]]), spec.size)
     if spec.mode == "boxes":
-        return _warp(image, estimate_similarity(_output_corners(spec), _annotated_corners(landmarks)), spec.size)
+        return warp(image, estimate_similarity(_output_corners(spec), _annotated_corners(landmarks)), spec.size)
     if spec.mode == "detect":
         points = largest_face_landmarks(detector or open_detector(spec.detector), image, name=spec.detector)
     else:
@@ -150,7 +183,7 @@ def align_face(image: Image.Image, spec: AlignmentSpec, points: np.ndarray) -> n
     Raises:
         ImageRejectedError: the points define no similarity transform.
     """
-    return _warp(image, estimate_similarity(spec.template(), points), spec.size)
+    return warp(image, estimate_similarity(spec.template(), points), spec.size)
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -185,7 +218,7 @@ def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _output_corners(spec: AlignmentSpec) -> np.ndarray:
     """Return the (4, 2) output positions of the corners of a face box, pixels."""
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    return ((corners - 0.5) / spec.crop_scale + 0.5) * spec.size
+    return ((corners - 0.5) / spec.crop_scale + [0.5, 0.5 + spec.offset]) * spec.size
 
 
 def _annotated_corners(box: Sequence[float] | None) -> np.ndarray:
@@ -206,8 +239,20 @@ def _annotated_points(landmarks: Sequence[float] | None, indices: tuple[int, ...
     return points[list(indices)]
 
 
-def _warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Sample an image at the positions that a matrix (output pixel -> input pixel) maps to; low-pass filter reductions."""
+def warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Sample an image at the positions that a matrix maps to; reductions are low-pass filtered, edges are repeated.
+
+    Args:
+        image: an RGB image.
+        matrix: (2, 3), output pixel -> input pixel.
+        size: side of the output, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        ImageRejectedError: the region is larger than 20,000 pixels.
+    """
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ matrix.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
     if (high - low).max() > 20_000:

@@ -158,7 +158,7 @@ def prepare_masked_body(image: Image.Image, body: Body, size: int) -> np.ndarray
             pixels[rows, max(mask_left - left, 0) : max(mask_right - left, 0)] = 0
     if np.count_nonzero(pixels) < MIN_REMAINING * pixels.size:
         return None
-    return _letterboxed(Image.fromarray(pixels), size)
+    return fit_letterbox(Image.fromarray(pixels), size)
 
 
 def prepare_boxed_face(image: Image.Image, box: Box | None, size: int) -> np.ndarray:
@@ -183,7 +183,7 @@ def prepare_boxed_face(image: Image.Image, box: Box | None, size: int) -> np.nda
             f"its face_bbox {' '.join(f'{value:g}' for value in box)} holds less than {MIN_FACE} pixels of a side",
             RejectReason.BAD_FACE_BOX,
         )
-    return _letterboxed(image.crop((left, top, right, bottom)), size)
+    return fit_letterbox(image.crop((left, top, right, bottom)), size)
 
 
 def _clamped(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -236,11 +236,19 @@ def prepare_body(image: Image.Image, box: Sequence[float] | None, size: int) -> 
     """
     if box is not None:
         image = image.crop(_within(box, image.size))
-    return _letterboxed(image, size)
+    return fit_letterbox(image, size)
 
 
-def _letterboxed(image: Image.Image, size: int) -> np.ndarray:
-    """Fit an image into (size, size, 3) uint8, with its aspect ratio, centered on black."""
+def fit_letterbox(image: Image.Image, size: int) -> np.ndarray:
+    """Fit an image into a square, with its aspect ratio, centered on black.
+
+    Args:
+        image: an RGB image.
+        size: side of the output, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+    """
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     frame = Image.new("RGB", (size, size))

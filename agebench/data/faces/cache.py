@@ -21,6 +21,7 @@ from agebench.data.faces.body_crops import (
     prepare_boxed_face,
     prepare_masked_body,
 )
+from agebench.data.faces.box_faces import AnnotatedFace, annotated_faces, crop_face_box
 from agebench.data.faces.detectors.base import Detector, open_detector
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
@@ -37,8 +38,8 @@ from agebench.utils.progress import progress
 # Number of faces that are prepared, synced to disk and checked together.
 BLOCK = 64
 
-# Path, landmarks, body and face box of a sample.
-_Task = tuple[str, Sequence[float] | None, Body | None, Box | None]
+# Path, landmarks, body, face box and, for crops by a box, the annotated face of a sample.
+_Task = tuple[str, Sequence[float] | None, Body | None, Box | None, AnnotatedFace | None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def load_or_build_face_cache(
     pixels = np.memmap(
         folder / "faces.u8", dtype=np.uint8, mode="r", shape=(len(samples), spec.size, spec.size, spec.channels)
     )
-    reasons, codes, mode = {}, {}, "letterbox" if is_boxed else spec.mode
+    reasons, codes, mode = {}, {}, "letterbox" if is_boxed else "box" if spec.fit else spec.mode
     for row, rejection in rejections.items():
         code, _, reason = rejection.partition(": ")
         reasons[ids[row]], codes[ids[row]] = reason, RejectReason(code)
@@ -142,7 +143,7 @@ def _build_missing(
     rejections = {row: rejection for row, rejection in rejections.items() if row not in set(rows)}
     if rows:
         tasks = _make_tasks(samples, spec)
-        detector = open_detector(spec.detector) if spec.mode == "detect" else None
+        detector = open_detector(spec.detector) if spec.mode == "detect" or spec.fit else None
         prepare = partial(_prepare_faces, reader, spec, detector)
         with progress(total=len(rows), label=f"{name}: preparing faces", unit="img") as bar:
             # Only the last block may be shorter, so each chunk of the results is one block.
@@ -165,7 +166,8 @@ def _make_tasks(samples: Samples, spec: AlignmentSpec) -> list[_Task]:
     landmarks = samples.table["landmarks"] if "landmarks" in samples.table else [None] * len(samples)
     bodies = body_boxes(samples, masked=spec.mask_bodies) if spec.bodies else [None] * len(samples)
     boxes = face_boxes(samples) if spec.letterbox else [None] * len(samples)
-    return list(zip(samples.table["path"], landmarks, bodies, boxes, strict=True))
+    annotated = annotated_faces(samples, spec.mode) if spec.fit else [None] * len(samples)
+    return list(zip(samples.table["path"], landmarks, bodies, boxes, annotated, strict=True))
 
 
 def _read_rejections(file: Path, count: int) -> dict[int, str]:
@@ -201,9 +203,10 @@ def _prepare_faces(
     """
     faces = np.zeros((len(tasks), spec.size, spec.size, spec.channels), dtype=np.uint8)
     reasons = []
-    for row, (path, landmarks, body, box) in enumerate(tasks):
+    for row, (path, landmarks, body, box, annotated) in enumerate(tasks):
         try:
-            image = open_image(reader.image_bytes(reader.whole_image(path) if spec.letterbox else path))
+            is_whole = spec.letterbox or (annotated is not None and annotated.whole)
+            image = open_image(reader.image_bytes(reader.whole_image(path) if is_whole else path))
             body_pixels = None
             if body is not None:
                 body_image = open_image(reader.image_bytes(body.path)) if body.path else image
@@ -216,7 +219,9 @@ def _prepare_faces(
                 faces[row, ..., 3:] = body_pixels
             # For face+body models a missing face is allowed if a body crop exists; having neither is an error.
             with suppress(ImageRejectedError) if body_pixels is not None else nullcontext():
-                if spec.letterbox or not reader.shows_face(path):
+                if annotated is not None:
+                    faces[row, ..., :3] = crop_face_box(image, spec, annotated, detector)
+                elif spec.letterbox or not reader.shows_face(path):
                     faces[row, ..., :3] = prepare_boxed_face(image, box, spec.size)
                 else:
                     faces[row, ..., :3] = align_or_crop(image, spec, landmarks, detector)
@@ -250,4 +255,6 @@ def _key(reader: Reader, samples: Samples, spec: AlignmentSpec) -> str:
         )
     if spec.letterbox:
         digest.update(json.dumps(face_boxes(samples)).encode())
+    if spec.fit:
+        digest.update(json.dumps(annotated_faces(samples, spec.mode), default=list).encode())
     return digest.hexdigest()[:16]

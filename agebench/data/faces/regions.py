@@ -25,17 +25,18 @@ CORNERS: tuple[Box, ...] = (
 )
 
 
-def region_boxes(name: str, coverage: float) -> tuple[Box, ...]:
+def region_boxes(name: str, coverage: float, offset: float = 0.0) -> tuple[Box, ...]:
     """Return the boxes of a region, as shares of the image's side.
 
     Args:
         name: `corners`, or a name in `FACE`.
         coverage: framing of the faces, as `AlignmentSpec.crop_scale`.
+        offset: vertical offset of the faces, as `AlignmentSpec.offset`.
     """
     if name == "corners":
         return CORNERS
     left, top, right, bottom = ((share - 0.5) / coverage + 0.5 for share in FACE[name])
-    return ((left, top, right, bottom),)
+    return ((left, top + offset, right, bottom + offset),)
 
 
 def parse_box(text: str) -> Box:

@@ -70,7 +70,7 @@ def list_images(root: Path | None) -> tuple[list[str], list[Rejected]]:
         UserError: the folder does not exist, is an archive, or contains no image.
     """
     if root is None or not root.is_dir():
-        raise UserError(f"{root}: not a folder; an archive is imported with `agebench data add NAME {root}`")
+        raise UserError(f"{root}: not a folder; an archive is imported with `agebench data import NAME {root}`")
     files, outward_links = walk_files(root)
     images: list[str] = []
     rejected: list[Rejected] = []
@@ -212,17 +212,17 @@ def to_samples(
     ]
     table = table[~has_no_age].drop(columns="written")
     usable, repeated = _drop_repeats(table, ["sample_id", "path"] if own_ids else ["path"])
-    quarantined = rejected_rows([*rejected, *rejected_ages, *repeated])
+    rejected_table = rejected_rows([*rejected, *rejected_ages, *repeated])
     if len(usable):
-        samples = validate_samples(usable, groups=groups, quarantined=quarantined, source=source)
+        samples = validate_samples(usable, groups=groups, rejected=rejected_table, source=source)
         if len(samples):
             return samples
-        quarantined = samples.rejected
-    if not len(quarantined):
+        rejected_table = samples.rejected
+    if not len(rejected_table):
         raise UserError(f"{source}: not one row in it")
-    first = quarantined.iloc[0]
+    first = rejected_table.iloc[0]
     raise UserError(
-        f"{source}: none of {len(quarantined)} images is usable; the first is {first['path']}: {first['reason']}"
+        f"{source}: none of {len(rejected_table)} images is usable; the first is {first['path']}: {first['reason']}"
     )
 
 
@@ -249,7 +249,7 @@ def _drop_repeats(table: pd.DataFrame, key: list[str]) -> tuple[pd.DataFrame, li
         conflict = _describe_conflict(rows)
         for row in rows.index if conflict else rows.index[1:]:
             code = RejectReason.CONFLICTING_LABELS if conflict else RejectReason.DUPLICATE_ROW
-            reason = conflict or "a row of the same image with the same labels stands before"
+            reason = conflict or "a row of the same image with the same labels precedes it"
             rejected.append(Rejected(rows["sample_id"][row], rows["path"][row], code, reason))
             drop[row] = True
     table = table[~drop]

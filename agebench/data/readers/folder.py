@@ -10,6 +10,7 @@ from agebench.config.patterns import Matcher, bounded_matching, compile_pattern
 from agebench.data.readers.base import list_images, top_folder
 from agebench.data.readers.labelled import LabelledReader
 from agebench.data.samples import Rejected, Samples
+from agebench.errors import UserError
 from agebench.types import RejectReason
 
 __all__ = ["FolderReader", "compile_pattern"]
@@ -29,6 +30,7 @@ class FolderReader(LabelledReader):
             label (age, gender, race, subject, split or any other) and `{}` any text; both may have a regular expression:
             `{subject}_{:\d+}{gender:[MF]}{age:\d\d}.jpg`. A label contains no slash, and case is ignored. Empty: the
             outermost folder whose name is a number is the age.
+        images: the end of the path of the folder that contains the images; images elsewhere are ignored. Empty: all images.
         options: `values`, `open_ages`, `tables`, `lists` and `landmarks` of `LabelledReader`.
     """
 
@@ -38,15 +40,19 @@ class FolderReader(LabelledReader):
         groups: tuple[str, ...] = (),
         *,
         pattern: str = "",
+        images: str = "",
         **options: Any,
     ) -> None:
         super().__init__(root, groups, **options)
         self.pattern = pattern
+        self.images = images.strip("/")
 
     def read(self) -> Samples:
         """Read all images; reject those whose path does not match."""
         images, rejected = list_images(self.root)
         prefix_length = len(top_folder(images))
+        if self.images:
+            images = self._select(images)
         # First with a numeric age, so that {age} in a_b_25.jpg is 25; then with any text, to reject the image for its age.
         needs = () if self.tables else ("age",)
         grammars = [compile_pattern(self.pattern, age=age, needs=needs) for age in (_NUMBER, "") if self.pattern]
@@ -63,6 +69,19 @@ class FolderReader(LabelledReader):
         names = grammars[0].groupindex if grammars else ["age"]
         table = pd.DataFrame(rows, columns=["sample_id", "path", *names])
         return self.join_label_tables(table, rejected, source=str(self.root))
+
+    def _select(self, images: list[str]) -> list[str]:
+        """Return the images in the folder `images`, which may be below another folder.
+
+        Raises:
+            UserError: there are none.
+        """
+        selected = [path for path in images if f"/{path}".rpartition("/")[0].endswith(f"/{self.images}")]
+        if not selected:
+            raise UserError(
+                f"{self.root}: no image in a folder '{self.images}' (options.images); the first is {images[0]}"
+            )
+        return selected
 
 
 def _labels_from_pattern(grammars: list[re.Pattern[str]], path: str, match: Matcher) -> dict[str, str] | None:

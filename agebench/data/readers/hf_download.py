@@ -208,7 +208,7 @@ def _translate_errors(source: HubSource) -> Iterator[None]:
         if constants.HF_HUB_OFFLINE:
             raise AgebenchError(
                 f"{name}: offline mode is on (HF_HUB_OFFLINE), and the library's cache does not hold it; "
-                "unset HF_HUB_OFFLINE, or `agebench data add` a copy that you have"
+                "unset HF_HUB_OFFLINE, or `agebench data import` a copy that you have"
             ) from error
         raise AgebenchError(
             f"{name}: the hub cannot be reached: {_first_line(error)}; what was received is kept, the same command continues"
@@ -257,4 +257,4 @@ def read_source(root: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         return content if isinstance(content, dict) and "hub" in content else None
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: damaged: {error}; `agebench data get` downloads the dataset again") from error
+        raise UserError(f"{file}: damaged: {error}; `agebench data download` downloads the dataset again") from error

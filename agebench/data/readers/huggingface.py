@@ -32,12 +32,12 @@ class HuggingFaceReader(LabelledReader):
     image's path, or split and row: `train/00000012`.
 
     Args:
-        root: a folder that `agebench data get` created, or one with such files; or one Parquet file.
+        root: a folder that `agebench data download` created, or one with such files; or one Parquet file.
         groups: columns for subgroup metrics, from the card; each must be in the table, a further table or a list.
-        hub: id of the dataset on the hub, for `agebench data get`.
+        hub: id of the dataset on the hub, for `agebench data download`.
         config: configuration of the dataset; empty for the only one.
         revision: commit of the dataset; empty for the newest.
-        streaming: whether `agebench data get` reads images one by one and reduces them to `side`.
+        streaming: whether `agebench data download` reads images one by one and reduces them to `side`.
         side: longer side of the stored images if `streaming`, pixels.
         splits: agebench's split -> the source's, e.g. `test = "validation"`; other splits are left out. Empty: splits are
             recognized by name, and a dataset with one split has no split column.
@@ -221,7 +221,7 @@ class HuggingFaceReader(LabelledReader):
                 return str(configured)
             raise UserError(
                 f"{source}: no column '{configured}' for image; there are {', '.join(data.column_names)}. "
-                'The card says which it is: options.columns = {image = "…"}'
+                'Name it on the card: options.columns = {image = "…"}'
             )
         features = data.features.items()
         candidates = [name for name, feature in features if isinstance(feature, datasets.Image)]
@@ -232,7 +232,7 @@ class HuggingFaceReader(LabelledReader):
         if len(candidates) != 1:
             problem = f"several columns of images ({', '.join(candidates)})" if candidates else "no column of images"
             raise UserError(
-                f"{source}: {problem} among {', '.join(data.column_names)}; the card says which it is: "
+                f"{source}: {problem} among {', '.join(data.column_names)}; name it on the card: "
                 'options.columns = {image = "…"}'
             )
         return str(candidates[0])
@@ -257,7 +257,7 @@ class HuggingFaceReader(LabelledReader):
                 )
             if not self.splits and len(available) > 1 and split not in SPLITS:
                 raise UserError(
-                    f"{self.root}: split '{split}' is none of train, val, test; the card says what it is: "
+                    f"{self.root}: split '{split}' is none of train, val, test; name it on the card: "
                     f'options.splits = {{test = "{split}"}}'
                 )
         return {split: available[split] for split in splits}

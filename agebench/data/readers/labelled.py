@@ -11,7 +11,13 @@ from agebench.config.toml_io import validate_model
 from agebench.data.faces.body_crops import FACE, MASKED, find_masks, read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.base import check_paths, to_samples, top_folder, walk_files
-from agebench.data.readers.landmarks import landmark_files, parse_landmarks
+from agebench.data.readers.landmarks import (
+    average_points,
+    check_point_means,
+    fixed_landmarks,
+    landmark_files,
+    parse_landmarks,
+)
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import STANDARD_COLUMNS, ListFile, Table, find_label_tables, read_labels, read_list
 from agebench.data.readers.vocabulary import normalize_labels
@@ -37,7 +43,10 @@ class LabelledReader(Reader):
             unknown labels.
         lists: column -> value -> a file that lists the images with this value, e.g. `split.train = "train.txt"`, or with the
             folder that its lines start from, `split.train = { file = "train.txt", images = "photos" }`.
-        landmarks: landmark files, one per image, as a template of its path and labels: `points/{stem}.pts`.
+        landmarks: landmark files, one per image, as a template of its path and labels: `points/{stem}.pts`; or, for images
+            that their owners aligned, the x and y of each point, pixels, the same for every image.
+        landmark_means: lists of point indices, from 0; the mean of each list replaces the annotated points, e.g. the six
+            points around an eye become its center.
     """
 
     def __init__(
@@ -49,7 +58,8 @@ class LabelledReader(Reader):
         open_ages: Sequence[float] = (),
         tables: Sequence[dict[str, Any]] = (),
         lists: dict[str, dict[str, str | dict[str, str]]] | None = None,
-        landmarks: str = "",
+        landmarks: str | Sequence[Sequence[float]] = "",
+        landmark_means: Sequence[Sequence[int]] = (),
     ) -> None:
         super().__init__(root, groups)
         self.values = values or {}
@@ -59,7 +69,9 @@ class LabelledReader(Reader):
             column: {value: _list_file(file, column) for value, file in files.items()}
             for column, files in (lists or {}).items()
         }
-        self.landmark_files = landmarks
+        self.landmark_files = landmarks if isinstance(landmarks, str) else ""
+        self._fixed_landmarks = None if isinstance(landmarks, str) else fixed_landmarks(landmarks)
+        self._landmark_means = check_point_means(landmark_means)
 
     def join_label_tables(
         self, rows: pd.DataFrame, rejected: RejectedRows, *, source: str, own_ids: bool = False
@@ -114,9 +126,14 @@ class LabelledReader(Reader):
         if self.landmark_files:
             assert self.root is not None
             rows = rows.assign(landmarks=landmark_files(self.root, self.landmark_files, rows))
-        if "landmarks" not in rows:
+        if self._fixed_landmarks is not None:
+            cells: list[list[float] | str | None] = [self._fixed_landmarks] * len(rows)
+        elif "landmarks" in rows:
+            cells = [parse_landmarks(value) for value in rows["landmarks"]]
+        else:
             return rows, []
-        cells = [parse_landmarks(value) for value in rows["landmarks"]]
+        if self._landmark_means:
+            cells = [average_points(cell, self._landmark_means) for cell in cells]
         is_bad = pd.Series([isinstance(cell, str) for cell in cells], index=rows.index, dtype=bool)
         rejected = [
             Rejected(name, path, RejectReason.BAD_LANDMARKS, str(cell))
@@ -240,7 +257,7 @@ class LabelledReader(Reader):
                     rejected.append(Rejected(first_field, first_field, RejectReason.MISSING_FILE, reason))
                 elif list_by_row.setdefault(row, name) != name:
                     raise UserError(
-                        f"{self.root}: '{index.paths[row]}' stands in two lists of {column}: {list_by_row[row]} and {name}"
+                        f"{self.root}: '{index.paths[row]}' is in two lists of {column}: {list_by_row[row]} and {name}"
                     )
                 else:
                     value_by_path[index.paths[row]] = value

@@ -152,7 +152,7 @@ def rename_columns(
             renamed[name] = format_template(column, sources) if "{" in column else sources[column]
         except KeyError as missing:
             if name in columns or name in required:
-                hint = _separator_hint(content) or f'The card says which it is: options.columns = {{{name} = "…"}}'
+                hint = _separator_hint(content) or f'Name it on the card: options.columns = {{{name} = "…"}}'
                 raise UserError(
                     f"{source}: no column '{missing.args[0]}' for {name}; there are {', '.join(sources)}. {hint}"
                 ) from missing

@@ -74,7 +74,7 @@ def read_split_files(protocol: Protocol, samples: Samples, label: str, root: Pat
         if len(conflicts):
             first, other = conflicts[0], Split(splits[conflicts[0]])
             raise UserError(
-                f"{label}: {len(conflicts)} images of {split.label} also stand in {other.label}, "
+                f"{label}: {len(conflicts)} images of {split.label} are also in {other.label}, "
                 f"the first is '{samples.table['sample_id'].iloc[first]}'"
             )
         splits[rows] = split

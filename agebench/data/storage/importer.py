@@ -102,7 +102,7 @@ def download_dataset(card: DatasetCard, *, allow_partial: bool = False) -> Impor
     if not source:
         raise UserError(
             f"dataset '{card.name}' has no open source: {access_instructions(card)}, "
-            f"then `agebench data add {card.name} PATH`. Licence: {card.licence}."
+            f"then `agebench data import {card.name} PATH`. Licence: {card.licence}."
         )
     recover(card)
     existing = _existing_copy(card, dataset_dir(card), allow_partial)
@@ -204,7 +204,7 @@ def _require_same_content(card: DatasetCard, source: Path, home: Path) -> None:
     if difference:
         raise UserError(
             f"dataset '{card.name}' is there already, and {source} differs from it: {difference}. Nothing was changed; "
-            f"`agebench data add {card.name} {source} --replace` takes the new copy"
+            f"`agebench data import {card.name} {source} --replace` takes the new copy"
         )
 
 

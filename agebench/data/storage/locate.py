@@ -63,12 +63,12 @@ def locate(card: DatasetCard) -> Path | None:
     if home.is_symlink():
         raise DatasetNotFoundError(
             f"dataset '{card.name}': {home} links to {home.readlink()}, which is gone. "
-            f"Put it back, or `agebench data add {card.name} PATH` with its new place."
+            f"Put it back, or `agebench data import {card.name} PATH` with its new place."
         )
-    download = f"`agebench data get {card.name}` downloads it; or " if download_source(card) else ""
+    download = f"`agebench data download {card.name}` downloads it; or " if download_source(card) else ""
     raise DatasetNotFoundError(
         f"dataset '{card.name}' ({card.title}) is not on this machine: looked in {home}.\n"
-        f"{download}{access_instructions(card)}, then `agebench data add {card.name} PATH`. Licence: {card.licence}."
+        f"{download}{access_instructions(card)}, then `agebench data import {card.name} PATH`. Licence: {card.licence}."
     )
 
 

@@ -4,16 +4,18 @@ An import that is killed leaves its staging folder behind; `settle` then restore
 never lost.
 """
 
+import logging
 import os
 import re
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from agebench.config.cards.dataset import DatasetCard
 from agebench.data.storage.checks import read_copy
 from agebench.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Names inside a staging folder: the old copy, a marker that the new copy was checked, and an old copy to be deleted.
 REPLACED, CHECKED, _DISCARDED = ".replaced", ".examined", ".discarded"
@@ -77,7 +79,4 @@ def _is_readable(card: DatasetCard, root: Path) -> bool:
 
 
 def _report(card: DatasetCard, outcome: str) -> None:
-    print(
-        f"agebench: dataset '{card.name}': a call that put a copy in place was stopped before it ended: {outcome}",
-        file=sys.stderr,
-    )
+    logger.warning("dataset '%s': an import was interrupted before it ended: %s", card.name, outcome)

@@ -1,1 +1,1 @@
-"""Models that agebench did not train, called as their cards say. Nothing heavy is imported before a model is opened."""
+"""External models, called as their cards specify. Runtimes are imported only when a model is opened."""

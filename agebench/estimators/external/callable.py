@@ -1,7 +1,7 @@
-"""A user's Python callable, in a process of its own: it may print, crash or hang, and this program lives on.
+"""Run a user's Python callable in a separate process, so that it may print, crash or hang.
 
-The frames between the two: one byte (what it is), eight bytes (how long), then an array in NumPy's own form without
-pickles, or text.
+Messages between the processes: one byte (kind) and eight bytes (a length); then text of this length, or so many arrays in
+NumPy's format without pickles, each after eight bytes with its length.
 """
 
 import importlib
@@ -13,48 +13,74 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TookTooLong
+from concurrent.futures import TimeoutError as CallTimeout
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from agebench.config.cards.external import ExternalCard
 from agebench.estimators.external.io_spec import ExternalModelError, select_output
+from agebench.estimators.external.photos import photo_arguments, photo_reply
+from agebench.estimators.packages import package_environment, require_package
 
-_ARRAY, _TEXT = b"a", b"t"
-_HEADER = struct.Struct("<cQ")
+_ARRAYS, _TEXT = b"a", b"t"
+_HEADER, _LENGTH = struct.Struct("<cQ"), struct.Struct("<Q")
 
 
 class CallableProcess:
-    """The card's callable: `process(batch) -> array`. Close it, or use it as a context.
+    """A Python function in its process: `process(*arrays) -> arrays`. Close it, or use it as a context manager.
+
+    Args:
+        card: the model's card.
+        source: reference of the function; empty: the card's source.
+        names: the outputs to select from the function's result; empty: those that the card reads.
+        photos: whether the function takes one photograph per call, see `agebench.estimators.external.photos`.
+        env: environment variables to set in the process.
 
     Raises:
-        ExternalModelError: the module or function is not there, it raised, it ended, or it did not return in time.
+        ExternalModelError: the module or function is missing, raised, ended its process, or timed out.
+        UserError: the files of the card's package are not fetched.
     """
 
-    def __init__(self, card: ExternalCard) -> None:
-        self.card = card
+    def __init__(
+        self,
+        card: ExternalCard,
+        source: str = "",
+        names: tuple[str, ...] = (),
+        *,
+        photos: bool = False,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.card, self._source = card, source or card.source
+        require_package(card)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        names = names or card.output.reads
+        words = [self._source, card.name, "photos" if photos else "batches", *names]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agebench.estimators.external.callable", card.source, card.output.name, card.name],
+            [sys.executable, "-m", "agebench.estimators.external.callable", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # so that it can be ended with all that it started itself
+            env={**os.environ, **package_environment(card), **env, "PYTHONPATH": path},
+            start_new_session=True,  # a process group, to be killed with its children
         )
         self._thread = ThreadPoolExecutor(1)
-        self._exchange(None)  # it says that it has loaded
+        self._exchange(None)  # the process reports that it has loaded the callable
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """What the callable says about prepared faces (B, …)."""
-        return self._exchange(batch)
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Return the function's outputs.
+
+        Args:
+            arrays: the arguments of the function: (B, …) prepared faces.
+        """
+        return self._exchange(arrays)
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._thread.shutdown()
@@ -70,97 +96,111 @@ class CallableProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _exchange(self, batch: np.ndarray | None) -> np.ndarray:
+    def _exchange(self, arrays: Sequence[np.ndarray] | None) -> list[np.ndarray]:
         try:
-            answer = self._thread.submit(self._ask, batch).result(self.card.timeout)
-        except TookTooLong:
+            reply = self._thread.submit(self._send_and_receive, arrays).result(self.card.timeout)
+        except CallTimeout:
             self.close()
             raise ExternalModelError(
-                f"model '{self.card.name}': {self.card.source} did not return within {self.card.timeout:g} s; mend it, or "
+                f"model '{self.card.name}': {self._source} did not return within {self.card.timeout:g} s; mend it, or "
                 "raise `timeout` on its card"
             ) from None
         except (BrokenPipeError, EOFError):
             code = self._process.wait()
             self.close()
             raise ExternalModelError(
-                f"model '{self.card.name}': the process of {self.card.source} ended with exit code {code}"
+                f"model '{self.card.name}': the process of {self._source} ended with exit code {code}"
             ) from None
-        if isinstance(answer, str):
+        if isinstance(reply, str):
             self.close()
-            blamed = answer.startswith("model '")
-            raise ExternalModelError(answer if blamed else f"model '{self.card.name}': {self.card.source}: {answer}")
-        return answer
+            is_complete = reply.startswith("model '")
+            raise ExternalModelError(reply if is_complete else f"model '{self.card.name}': {self._source}: {reply}")
+        return reply
 
-    def _ask(self, batch: np.ndarray | None) -> np.ndarray | str:
+    def _send_and_receive(self, arrays: Sequence[np.ndarray] | None) -> list[np.ndarray] | str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        if batch is not None:
-            _send(self._process.stdin, batch)
+        if arrays is not None:
+            _send(self._process.stdin, arrays)
         return _receive(self._process.stdout)
 
 
 def load_callable(reference: str) -> Callable[..., Any]:
-    """The function behind `package.module:function` or `file.py:function`."""
-    place, _, name = reference.rpartition(":")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    """Import a function.
+
+    Args:
+        reference: `package.module:function` or `file.py:function`.
+
+    Raises:
+        TypeError: the name is not that of a function.
+    """
+    location, _, name = reference.rpartition(":")
+    if location.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(location).stem, location)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        sys.path.insert(0, str(Path(place).parent))
+        sys.path.insert(0, str(Path(location).parent))
         spec.loader.exec_module(module)
     else:
-        module = importlib.import_module(place)
-    found = getattr(module, name)
-    if not callable(found):
-        raise TypeError(f"{name} is {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+        module = importlib.import_module(location)
+    function = getattr(module, name)
+    if not callable(function):
+        raise TypeError(f"{name} is {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]
 
 
-def _serve(reference: str, output: str, model: str) -> None:
-    """Answer batches until there are no more."""
+def _serve(reference: str, model: str, mode: str, *names: str) -> None:
+    """Reply to calls until the pipe is closed."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the callable prints must not stand between the frames
+    os.dup2(2, 1)  # the callable's prints must not mix with the messages
     try:
         function = load_callable(reference)
-        _send(replies, np.zeros(0))
+        _send(replies, [])
         while True:
-            batch = _receive(sys.stdin.buffer)
-            _send(replies, np.asarray(select_output(function(batch), output, model), dtype=np.float64))
+            arrays = _receive(sys.stdin.buffer)
+            if mode == "photos":
+                _send(replies, photo_reply(function(*photo_arguments(arrays)), names, model))
+                continue
+            outputs = function(*arrays)
+            _send(replies, [np.asarray(select_output(outputs, name, model), dtype=np.float64) for name in names])
     except EOFError:
         return
     except ExternalModelError as error:
         _send(replies, str(error))
-    except Exception as error:  # the user's code may raise anything
+    except Exception as error:  # user code may raise any exception
         where = traceback.extract_tb(error.__traceback__)[-1]
         _send(replies, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
 
 
-def _send(pipe: BinaryIO | Any, content: np.ndarray | str) -> None:
+def _send(pipe: BinaryIO | Any, content: Sequence[np.ndarray] | str) -> None:
     if isinstance(content, str):
-        kind, payload = _TEXT, content.encode()
+        payload = content.encode()
+        pipe.write(_HEADER.pack(_TEXT, len(payload)) + payload)
     else:
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, content, allow_pickle=False)
-        kind, payload = _ARRAY, buffer.getvalue()
-    pipe.write(_HEADER.pack(kind, len(payload)))
-    pipe.write(payload)
+        pipe.write(_HEADER.pack(_ARRAYS, len(content)))
+        for array in content:
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            pipe.write(_LENGTH.pack(buffer.tell()))
+            pipe.write(buffer.getvalue())
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO | Any) -> np.ndarray | str:
-    header = pipe.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        raise EOFError
-    kind, length = _HEADER.unpack(header)
-    payload = pipe.read(length)
-    if len(payload) < length:
-        raise EOFError
+def _receive(pipe: BinaryIO | Any) -> list[np.ndarray] | str:
+    kind, length = _HEADER.unpack(_read(pipe, _HEADER.size))
     if kind == _TEXT:
-        return str(payload.decode())
-    array: np.ndarray = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
-    return array
+        return _read(pipe, length).decode()
+    contents = [_read(pipe, _LENGTH.unpack(_read(pipe, _LENGTH.size))[0]) for _ in range(length)]
+    return [np.lib.format.read_array(io.BytesIO(content), allow_pickle=False) for content in contents]
+
+
+def _read(pipe: BinaryIO | Any, length: int) -> bytes:
+    content: bytes = pipe.read(length)
+    if len(content) < length:
+        raise EOFError
+    return content
 
 
 if __name__ == "__main__":

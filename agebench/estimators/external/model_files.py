@@ -1,37 +1,76 @@
-"""Models in a file: TorchScript, ONNX, torch.export. None of them is opened by executing a pickle."""
+"""Open model files: TorchScript, ONNX, torch.export. None of them is opened by unpickling."""
 
 import importlib.util
 import os
+import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.package import PACKAGE_FOLDER
 from agebench.errors import UserError
 from agebench.estimators.external.io_spec import ExternalModelError, pick_name, select_output
-from agebench.utils.io import refuse_placeholder
+from agebench.estimators.packages import package_file
 
-# Prepared faces -> what the model says of them, one row a face.
-ModelCall = Callable[[np.ndarray], np.ndarray]
+# Prepared faces -> the outputs that the card reads (`card.output.reads`), each with one row per face.
+ModelCall = Callable[[np.ndarray], list[np.ndarray]]
+
+
+# Symbolic sizes in torch.export files: names, numbers, quoted names, arithmetic, and calls of a few functions of sympy.
+_EXPRESSION = re.compile(r"(?:[A-Za-z_]\w*+|\d++(?:\.\d++)?|'[A-Za-z_]\w*+'|[\s+\-*/(),=<>])*+")
+_CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
+_FUNCTIONS = frozenset(
+    {"Symbol", "Integer", "Float", "Rational", "Max", "Min", "Mod", "Pow", "Add", "Mul", "Abs", "floor", "ceiling"}
+    | {"FloorDiv", "CeilDiv", "PythonMod", "CleanDiv", "ModularIndexing", "IntTrueDiv", "ToFloat", "TruncToInt"}
+)
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """An open model; close it, or use it as a context manager.
+
+    Attributes:
+        call: calls the model.
+        ages: age of each class as the model's own file states it; empty if it states none.
+        close: releases what the model holds.
+    """
+
+    call: ModelCall
+    ages: tuple[float, ...] = ()
+    close: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> "OpenModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def find_file(card: ExternalCard) -> Path:
-    """The model's file: on disk, or in an installed package, which is not imported.
+    """Return the path of the model's file: on disk, in a fetched package, or in an installed one, which is not imported.
+
+    Args:
+        card: the model's card.
 
     Raises:
-        UserError: no such file, or the package is not installed.
+        UserError: there is no such file, or the package is not fetched or installed.
     """
-    inside = card.in_package()
-    if inside is None:
+    if card.source.startswith(f"{PACKAGE_FOLDER}/"):
+        return package_file(card)
+    installed = card.in_package()
+    if installed is None:
         path = Path(card.source)
         if not path.is_file():
             raise UserError(f"model '{card.name}': no such file: {path}")
         return path
-    package, name = inside
+    package, name = installed
     try:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
@@ -46,25 +85,17 @@ def find_file(card: ExternalCard) -> Path:
     raise UserError(f"model '{card.name}': the installed package {package} holds no file {name}")
 
 
-def open_file(card: ExternalCard, device: str) -> ModelCall:
-    """The model in the card's file, ready to be called. ONNX runs on the CPU, the others on `device`.
+def onnx_session(owner: str, source: Path | bytes) -> Any:
+    """Open an ONNX model on the CPU, without log messages.
+
+    Args:
+        owner: the model, for messages.
+        source: the file, or its content.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or what reads it is not installed.
+        UserError: onnxruntime is not installed.
     """
-    path = find_file(card)
-    refuse_placeholder(path)
-    openers = {"onnx": _open_onnx, "torchscript": _open_torchscript, "torch-export": _open_export}
-    return openers[card.format](card, path, device)
-
-
-def onnx_session(who: str, source: Path | bytes) -> Any:
-    """An ONNX model on the CPU, quiet.
-
-    Raises:
-        UserError: onnxruntime is not installed; `who` says whose model that is.
-    """
-    need_onnxruntime(who)
+    require_onnxruntime(owner)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,36 +105,71 @@ def onnx_session(who: str, source: Path | bytes) -> Any:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def need_onnxruntime(who: str) -> None:
-    """Raise UserError unless it is installed."""
+def require_onnxruntime(owner: str) -> None:
+    """Check that onnxruntime is installed.
+
+    Args:
+        owner: the model, for messages.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{who} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
+        raise UserError(f"{owner} is ONNX, and onnxruntime is not installed: pip install 'agebench[onnx]'") from error
     del onnxruntime
 
 
-def _open_onnx(card: ExternalCard, path: Path, device: str) -> ModelCall:
-    with _readable(card, path, "an ONNX model"):
+def open_onnx(card: ExternalCard, path: Path, device: str) -> ModelCall:
+    """Open an ONNX file on the CPU.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        device: not used.
+
+    Raises:
+        UserError: onnxruntime is not installed, or the file cannot be read.
+    """
+    with readable(card, path, "an ONNX model"):
         session = onnx_session(f"model '{card.name}'", path)
     feed = session.get_inputs()[0].name
-    name = pick_name([output.name for output in session.get_outputs()], card.output.name, card.name)
+    known = [output.name for output in session.get_outputs()]
+    names = [pick_name(known, name, card.name) for name in card.output.reads]
+    distinct = list(dict.fromkeys(names))
 
-    def call(batch: np.ndarray) -> np.ndarray:
-        with _accepted(card, batch):
-            return np.asarray(session.run([name], {feed: batch})[0])
+    def call(batch: np.ndarray) -> list[np.ndarray]:
+        with accepted(card, batch):
+            outputs = dict(zip(distinct, session.run(distinct, {feed: batch}), strict=True))
+        return [np.asarray(outputs[name]) for name in names]
 
     return call
 
 
-def _open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
-    with _readable(card, path, "a TorchScript model"):
+def open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
+    """Open a TorchScript file.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with readable(card, path, "a TorchScript model"):
         module = load_torchscript(path, device).eval()
-    return _torch_call(card, module, device)
+    return torch_call(card, module, device)
 
 
 def load_torchscript(path: Path, device: str) -> Any:
-    """Load a TorchScript file without torch's warning that the format is deprecated, which the user cannot act on."""
+    """Load a TorchScript file without torch's warning that the format is deprecated, which a user cannot act on.
+
+    Args:
+        path: the file.
+        device: device of the model.
+    """
     import torch
 
     with warnings.catch_warnings():
@@ -112,39 +178,92 @@ def load_torchscript(path: Path, device: str) -> Any:
         return torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
 
 
-def _open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
+def open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
+    """Open a torch.export file.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     import torch
 
+    with readable(card, path, "a torch.export model"):
+        _refuse_code(path)
     # torch.export.load falls back to full unpickling by itself; this forbids it.
-    with _readable(card, path, "a torch.export model"), temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+    with readable(card, path, "a torch.export model"), temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
         module = torch.export.load(path).module().to(device)
-    return _torch_call(card, module, device)
+    return torch_call(card, module, device)
 
 
-def _torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
+def _refuse_code(path: Path) -> None:
+    """Refuse a torch.export file with symbolic expressions that are more than arithmetic: loading evaluates them.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: an expression contains something else than names, numbers and arithmetic.
+        zipfile.BadZipFile: the file is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if not name.endswith(".json"):
+                continue
+            for text in re.findall(
+                r'"expr_str"\s*:\s*"((?:[^"\\]|\\.)*)"', archive.read(name).decode("utf-8", "replace")
+            ):
+                if not _EXPRESSION.fullmatch(text) or "__" in text or set(_CALLED.findall(text)) - _FUNCTIONS:
+                    raise ValueError(f"{name} contains an expression that could run code: {text[:80]!r}")
+
+
+def torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
+    """Return the function that calls a torch module.
+
+    Args:
+        card: the model's card.
+        module: the module, on the device.
+        device: its device.
+    """
     import torch
 
-    def call(batch: np.ndarray) -> np.ndarray:
-        with _accepted(card, batch), torch.inference_mode():
-            found = module(torch.from_numpy(batch).to(device))
-        found = select_output(found, card.output.name, card.name)
-        return np.asarray(found.float().cpu() if isinstance(found, torch.Tensor) else found)
+    def call(batch: np.ndarray) -> list[np.ndarray]:
+        with accepted(card, batch), torch.inference_mode():
+            outputs = module(torch.from_numpy(batch).to(device))
+        selected = [select_output(outputs, name, card.name) for name in card.output.reads]
+        return [np.asarray(value.float().cpu() if isinstance(value, torch.Tensor) else value) for value in selected]
 
     return call
 
 
 @contextmanager
-def _readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
+def readable(card: ExternalCard, path: Path, what: str) -> Iterator[None]:
+    """Convert exceptions of a runtime that opens a file to a UserError.
+
+    Args:
+        card: the model's card.
+        path: the file.
+        what: the kind of file, with its article.
+    """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # Each runtime raises kinds of its own.
+    except Exception as error:  # each runtime raises exceptions of its own
         raise UserError(f"model '{card.name}': {path} is not readable as {what}: {first_line(error)}") from error
 
 
 @contextmanager
-def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
+def accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
+    """Convert exceptions of a model that is called to an ExternalModelError.
+
+    Args:
+        card: the model's card.
+        batch: the prepared faces that the model is called with.
+    """
     try:
         yield
     except Exception as error:
@@ -156,7 +275,12 @@ def _accepted(card: ExternalCard, batch: np.ndarray) -> Iterator[None]:
 
 @contextmanager
 def temporary_env(key: str, value: str) -> Iterator[None]:
-    """An environment variable has another value for a while."""
+    """Set an environment variable within the block.
+
+    Args:
+        key: its name.
+        value: its value.
+    """
     before = os.environ.get(key)
     os.environ[key] = value
     try:
@@ -166,13 +290,21 @@ def temporary_env(key: str, value: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says anything, with the error's kind; at most 300 characters."""
+    """Return the type of an exception and the first line of its text that is not empty, at most 300 characters.
+
+    Args:
+        error: the exception.
+    """
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
     return f"{type(error).__name__}: {line[:300]}"
 
 
 def reason(error: BaseException) -> str:
-    """The error's kind and all of a short text; of a long one the first and the last line, where runtimes put the cause."""
+    """Return the type and the text of an exception; of a long text the first and the last line, which state the cause.
+
+    Args:
+        error: the exception.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     text = " ".join(lines)
     if len(text) > 400 and len(lines) > 1:

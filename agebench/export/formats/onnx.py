@@ -1,4 +1,4 @@
-"""ONNX: a graph of standard operators and no code, for onnxruntime and whatever else reads it."""
+"""Export to ONNX: a graph of standard operators without code."""
 
 import contextlib
 import io
@@ -9,80 +9,83 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from agebench.errors import UserError
-from agebench.estimators.external.model_files import first_line, onnx_session
-from agebench.export.base import ExportedFile, SaveFn, foreign_model_message, read_card
-from agebench.export.formats.onnx_inspect import scan_onnx
+from agebench.estimators.exported.onnx_file import CARD_KEY, OUTPUTS
 from agebench.export.formats.torch_export import exported_program
-from agebench.export.wrapper import ExportWrapper
+from agebench.export.wrapper import ExportWrapper, SaveFn
 
-# Key of the file's metadata; and the operator sets that every runtime has.
-CARD = "agebench.card"
-_STANDARD = {"", "ai.onnx"}
-_RUNTIMES = ("ai.onnx", "com.microsoft", "com.ms")
-_OUTPUTS = ["age", "std", "probs"]
 _LOGGERS = ("root", "torch.onnx", "onnxscript", "onnx_ir", "onnx")
 
 
 def build_onnx(module: ExportWrapper) -> SaveFn:
-    """Translate the module's graph; the card becomes metadata, and all weights stand in the one file.
+    """Translate the module's graph; the card becomes metadata, and all weights are stored in the file.
 
     Args:
-        module: in evaluation mode, on the CPU.
+        module: the module, in evaluation mode, on the CPU.
 
     Raises:
         UserError: onnx or onnxscript is not installed.
     """
     require_onnx()
     with silence_exporter(), torch.no_grad():
-        program = exported_program(module).run_decompositions(_RUNNING)
+        program = exported_program(module).run_decompositions(_DECOMPOSITIONS)
         translated = torch.onnx.export(
-            program, dynamo=True, input_names=["images"], output_names=_OUTPUTS, verbose=False
+            program, dynamo=True, input_names=["images"], output_names=OUTPUTS, verbose=False
         )
     assert translated is not None
-    return onnx_writer(_named(translated.model_proto))
+    return onnx_writer(_name_axes(translated.model_proto))
 
 
-def _running_product(values: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    return _doubled(torch.mul, values if dtype is None else values.to(dtype), dim)
+def _cumulative_product(values: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    return _scan(torch.mul, values if dtype is None else values.to(dtype), dim)
 
 
-def _running_minimum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    least = _doubled(torch.minimum, values, dim)
-    return least, torch.zeros_like(least, dtype=torch.long)  # where it stood: no head asks
+def _cumulative_minimum(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    minimum = _scan(torch.minimum, values, dim)
+    return minimum, torch.zeros_like(minimum, dtype=torch.long)  # no head uses the index
 
 
-def _doubled(join: Callable[[Tensor, Tensor], Tensor], values: Tensor, dim: int) -> Tensor:
-    """Along `dim`, each value joined with all before it: after a step of 1, 2, 4, … places each holds twice as many."""
-    length, reach = values.shape[dim], 1
-    while reach < length:
-        kept, joined = values.narrow(dim, 0, reach), values.narrow(dim, reach, length - reach)
-        values = torch.cat([kept, join(joined, values.narrow(dim, 0, length - reach))], dim)
-        reach *= 2
+def _scan(join: Callable[[Tensor, Tensor], Tensor], values: Tensor, dim: int) -> Tensor:
+    """Reduce each value along `dim` with all before it, by doubling: steps of 1, 2, 4, … positions."""
+    length, step = values.shape[dim], 1
+    while step < length:
+        head, tail = values.narrow(dim, 0, step), values.narrow(dim, step, length - step)
+        values = torch.cat([head, join(tail, values.narrow(dim, 0, length - step))], dim)
+        step *= 2
     return values
 
 
-# ONNX has no running product (CORN) and no running minimum (CORAL).
-_RUNNING = {torch.ops.aten.cumprod.default: _running_product, torch.ops.aten.cummin.default: _running_minimum}
+# ONNX has no cumulative product (CORN) and no cumulative minimum (CORAL).
+_DECOMPOSITIONS = {
+    torch.ops.aten.cumprod.default: _cumulative_product,
+    torch.ops.aten.cummin.default: _cumulative_minimum,
+}
 
 
 def onnx_writer(model: Any) -> SaveFn:
-    """Of an onnx.ModelProto."""
+    """Return the function that writes an onnx.ModelProto.
+
+    Args:
+        model: the ModelProto.
+    """
 
     def save(path: Path, card: dict[str, Any]) -> None:
         del model.metadata_props[:]
-        model.metadata_props.add(key=CARD, value=json.dumps(card))
+        model.metadata_props.add(key=CARD_KEY, value=json.dumps(card))
         path.write_bytes(model.SerializeToString())
 
     return save
 
 
 def require_onnx() -> None:
-    """Raise UserError unless what writes ONNX is installed."""
+    """Check that the packages that write ONNX are installed.
+
+    Raises:
+        UserError: one is missing.
+    """
     try:
         import onnx
         import onnxscript
@@ -93,7 +96,7 @@ def require_onnx() -> None:
 
 @contextlib.contextmanager
 def silence_exporter() -> Iterator[None]:
-    """What the exporter tells its developers is not the reader's concern."""
+    """Suppress the messages and warnings of the exporter."""
     before = {name: logging.getLogger(name).level for name in _LOGGERS}
     for name in before:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -106,47 +109,11 @@ def silence_exporter() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-class OnnxFile(ExportedFile):
-    """An ONNX file of ours: standard operators, nothing outside of the file."""
-
-    def __init__(self, path: Path) -> None:
-        content = path.read_bytes()
-        found = scan_onnx(path, content)
-        if found.external:
-            raise UserError(f"{path}: keeps weights in other files; an exported model is one file")
-        # A function of the file's own is made of operators that are looked at too; one that is called like an operator of a
-        # runtime is none of our exporter's, and what would then be run is not for us to find out.
-        own = {name for name in found.functions if not name[0].startswith(_RUNTIMES)}
-        strange = {domain for domain, _ in (found.operators | found.functions) - own if domain not in _STANDARD}
-        if strange:
-            raise UserError(f"{path}: has operators of {', '.join(sorted(strange))}; only the standard ones are run")
-        if CARD not in found.metadata:
-            raise UserError(foreign_model_message(path, "it holds no card"))
-        super().__init__(path, read_card(path, found.metadata[CARD]))
-        try:
-            self.session = onnx_session(str(path), content)
-        except UserError:
-            raise
-        except Exception as error:  # onnxruntime raises kinds of its own.
-            raise UserError(f"{path}: not readable as an ONNX model: {first_line(error)}") from error
-        inputs = [(one.name, one.type, len(one.shape)) for one in self.session.get_inputs()]
-        outputs = [one.name for one in self.session.get_outputs()]
-        if inputs != [("images", "tensor(uint8)", 4)] or outputs != _OUTPUTS:
-            raise UserError(
-                f"{path}: its card says images (uint8, NCHW) in and {', '.join(_OUTPUTS)} out; the file has "
-                f"{', '.join(f'{name} ({kind}, {axes} axes)' for name, kind, axes in inputs)} in and {', '.join(outputs)} out"
-            )
-
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `ExportedFile`."""
-        return tuple(self.session.run(_OUTPUTS, {"images": images}))
-
-
-def _named(model: Any) -> Any:
-    """With axes that are called as in the documentation."""
+def _name_axes(model: Any) -> Any:
+    """Name the axes as in the documentation."""
     axes = {0: "N", 2: "H", 3: "W"}
     for value in (*model.graph.input, *model.graph.output):
-        for place, axis in enumerate(value.type.tensor_type.shape.dim):
+        for index, axis in enumerate(value.type.tensor_type.shape.dim):
             if axis.dim_param:
-                axis.dim_param = axes[place] if value.name == "images" else "N"
+                axis.dim_param = axes[index] if value.name == "images" else "N"
     return model

@@ -1,4 +1,4 @@
-"""What the demonstration page says: an answer with what it is worth, and the model's figures."""
+"""Texts of the demo page: predictions with their expected errors, and the model's metrics."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,9 @@ from typing import Any
 
 from agebench.errors import UserError
 from agebench.inference.formatting import format_interval
-from agebench.inference.model_card import group_tables, overall_table
-from agebench.inference.models import CalibrationError
 from agebench.inference.predictor import FacePrediction, Predictor
 from agebench.metrics.groups import AGE_BANDS, band_names
+from agebench.metrics.guarantees import CalibrationError
 from agebench.metrics.schema import MetricsFile
 from agebench.reports.formatting import (
     MIN_GROUP,
@@ -20,28 +19,33 @@ from agebench.reports.formatting import (
     join_words,
     markdown_table,
 )
+from agebench.reports.sections.card_tables import group_tables, overall_table
 
 _KEPT = (
-    "Nothing is recorded. An uploaded picture lies in a temporary folder for about a minute; the last picture, the last "
-    "camera frame and what is shown of them stay in memory until this page is closed, or nothing was asked for about ten "
-    "minutes. All are gone when the program ends."
+    "Nothing is recorded. An uploaded image is kept in a temporary folder for about a minute. The last image, the last "
+    "camera frame and their results stay in memory until this page is closed or has been idle for about ten minutes. "
+    "All are deleted when the program ends."
 )
 IN_DOMAIN = (
-    "**Privacy.** Pictures go from this browser to the program that shows this page, and no further: nothing leaves the machine "
-    f"that it runs on, no service is asked, no usage is reported. {_KEPT}"
+    "**Privacy.** Images are sent from this browser to the program that serves this page and no further: nothing leaves the "
+    f"machine that it runs on, no service is called, no usage is reported. {_KEPT}"
 )
 OUT_OF_DOMAIN = (
-    "**Privacy.** This page is served over a network: pictures travel from this browser to the machine that runs it, without "
-    f"encryption. There they go no further: no service is asked, no usage is reported. {_KEPT}"
+    "**Privacy.** This page is served over a network: images are sent from this browser to the machine that runs it, without "
+    f"encryption. They are not passed on: no service is called, no usage is reported. {_KEPT}"
 )
-_SHOWN = 12
+_MAX_LISTED = 12  # faces of an image
 
 
 class ResultFormatter:
-    """All that can be said about a model's answers, looked up once.
+    """Formats the predictions of one model.
+
+    Args:
+        predictor: the model.
+        level: share of true ages that intervals are to contain.
 
     Attributes:
-        level: the share of true ages that the intervals are to hold; None where none can be promised.
+        level: the level of the intervals; None if there are none.
     """
 
     def __init__(self, predictor: Predictor, level: float) -> None:
@@ -58,28 +62,37 @@ class ResultFormatter:
             self._problem = self._problem or str(error)
 
     def answer(self, faces: Sequence[FacePrediction]) -> str:
-        """Of one picture: each face's age and interval, and how far off such answers were."""
+        """Format one image: each face's age and interval, and the errors of such predictions on the test sets.
+
+        Args:
+            faces: the predictions for the image.
+        """
         if faces[0].error:
             return f"### No age\n\n{escape_markdown(faces[0].error)}."
         several = len(faces) > 1
-        said = [self._age(face, f"Face {place + 1}: " * several) for place, face in enumerate(faces[:_SHOWN])]
-        if len(faces) > _SHOWN:
-            said.append(f"and {len(faces) - _SHOWN} smaller faces, marked in the picture.")
-        bands = list(dict.fromkeys(age_band(face.age) for face in faces[:_SHOWN]))
-        return "\n\n".join([*said, *(part for band in bands for part in self._worth(band))])
+        lines = [self._age(face, f"Face {idx + 1}: " * several) for idx, face in enumerate(faces[:_MAX_LISTED])]
+        if len(faces) > _MAX_LISTED:
+            lines.append(f"and {len(faces) - _MAX_LISTED} smaller faces, marked in the image.")
+        bands = list(dict.fromkeys(age_band(face.age) for face in faces[:_MAX_LISTED]))
+        return "\n\n".join([*lines, *(section for band in bands for section in self._expected_error(band))])
 
     def live(self, faces: Sequence[FacePrediction], rate: str) -> str:
-        """Of one frame of a camera: shorter, because it changes all the time."""
+        """Format one camera frame, briefly, because it changes continuously.
+
+        Args:
+            faces: the predictions for the frame.
+            rate: the frame rate, in words.
+        """
         if faces[0].error:
             return f"### …\n\n{escape_markdown(faces[0].error)}\n\n{rate}"
-        first = self._worth(age_band(faces[0].age))[:1]
+        first = self._expected_error(age_band(faces[0].age))[:1]
         return "\n\n".join([*(self._age(face, "") for face in faces[:3]), *first, rate])
 
     def figures(self) -> str:
-        """The model's own figures, and for whom it is worse."""
+        """Format the model's metrics, overall and by group."""
         tests = MetricsFile.from_json(self._card.get("figures", {})).tests
         if not tests:
-            return "Nothing is known here of this model's errors. `agebench test` measures them."
+            return "The errors of this model are unknown. `agebench test` measures them."
         home = self._card.get("training", {}).get("dataset", "")
         parts = [
             "In brackets 95 % bootstrap intervals. Groups are those of the true labels.",
@@ -88,12 +101,10 @@ class ResultFormatter:
         if self._interval:
             parts.append(f"**The interval.** {escape_markdown(self._interval)}.")
         parts += group_tables(tests, home)
-        return "\n\n".join(
-            [*parts, f"**What it is for.** {escape_markdown(self._card.get('intended_use', 'unknown'))}"]
-        )
+        return "\n\n".join([*parts, f"**Intended use.** {escape_markdown(self._card.get('intended_use', 'unknown'))}"])
 
     def title(self) -> str:
-        """Which model this is."""
+        """Return the title of the model."""
         model, training = self._card.get("model", self._card), self._card.get("training", {})
         name = escape_markdown(model.get("title") or model.get("name") or "A model")
         return f"{name}, trained on {escape_markdown(training['title'])}" if training.get("title") else name
@@ -104,50 +115,50 @@ class ResultFormatter:
             between = f", between {face.low:.0f} and {face.high:.0f} ({100 * self.level:g} % interval)"
         return f"### {before}{face.age:.0f} years{between}"
 
-    def _worth(self, band: str) -> list[str]:
-        """A sentence, cautions, and a table."""
+    def _expected_error(self, band: str) -> list[str]:
+        """Return a sentence, cautions, and a table for an age band."""
         if not self._errors:
-            return [f"What this answer is worth is not known: {escape_markdown(self._problem)}"]
-        own = {name: bands[band] for name, bands in self._errors.items() if band in bands}
-        far = [
-            f"{format_number(found['p95_ae']['value'], digits=1)} years on {escape_markdown(name)}"
-            for name, found in own.items()
-            if found["n"] >= MIN_GROUP
+            return [f"The error of this estimate is not known: {escape_markdown(self._problem)}"]
+        errors = {name: bands[band] for name, bands in self._errors.items() if band in bands}
+        p95 = [
+            f"{format_number(error['p95_ae']['value'], digits=1)} years on {escape_markdown(name)}"
+            for name, error in errors.items()
+            if error["n"] >= MIN_GROUP
         ]
-        said = (
-            [f"For faces like this (that the model takes for {band}) the 95 % error is {join_words(far)}."]
-            if far
-            else []
-        )
+        sentences = [f"For faces like this (estimated age {band}) the 95 % error is {join_words(p95)}."] if p95 else []
         for name in self._errors:
-            n = own[name]["n"] if name in own else 0
+            n = errors[name]["n"] if name in errors else 0
             if n < MIN_GROUP:
-                said.append(
-                    f"Caution: {escape_markdown(name)} has only {n} faces that the model takes for {band}: nobody knows well."
+                sentences.append(
+                    f"Caution: {escape_markdown(name)} has only {n} faces with an estimated age of {band}: the error is uncertain."
                 )
-        return [" ".join(said), self._table(band, own)]
+        return [" ".join(sentences), self._table(band, errors)]
 
-    def _table(self, band: str, own: dict[str, Any]) -> str:
-        rows = [[f"{escape_markdown(name)}, taken for {band}", *_row(found)] for name, found in own.items()]
+    def _table(self, band: str, errors: dict[str, Any]) -> str:
+        rows = [[f"{escape_markdown(name)}, estimated {band}", *_row(error)] for name, error in errors.items()]
         tests = MetricsFile.from_json(self._card.get("figures", {})).tests
         home = self._card.get("training", {}).get("dataset")
         for name, test in tests.items():
-            shown = f"{name} (held-out part)" if name == home else name
-            errors = {"n": test.n, **{key: test.metric(key).to_json() for key in ("mae", "p95_ae")}}
-            rows.append([f"{escape_markdown(shown)}, all", *_row(errors)])
+            title = f"{name} (held-out part)" if name == home else name
+            overall = {"n": test.n, **{key: test.metric(key).to_json() for key in ("mae", "p95_ae")}}
+            rows.append([f"{escape_markdown(title)}, all", *_row(overall)])
         return markdown_table(["measured on", "n", "mean error (years)", "95 % of errors below (years)"], rows)
 
 
 def age_band(age: float) -> str:
-    """'25-34' of 34.4, '35-44' of 34.6, which is shown as 35."""
+    """Return the age band of a rounded age: '25-34' of 34.4, '35-44' of 34.6, which is shown as 35.
+
+    Args:
+        age: estimated age, years.
+    """
     return band_names()[max(0, sum(round(age) >= low for low in AGE_BANDS) - 1)]
 
 
-def _row(found: dict[str, Any]) -> list[str]:
-    """An interval only where enough faces stand behind it."""
-    enough = found["n"] >= MIN_GROUP
-    shown = [found.get(key) or {} for key in ("mae", "p95_ae")]
+def _row(error: dict[str, Any]) -> list[str]:
+    """Return n and the errors of a row; only with enough faces with intervals."""
+    enough = error["n"] >= MIN_GROUP
+    values = [error.get(key) or {} for key in ("mae", "p95_ae")]
     return [
-        format_count(found["n"]),
-        *(format_ci(one if enough else {"value": one.get("value")}, digits=1) for one in shown),
+        format_count(error["n"]),
+        *(format_ci(value if enough else {"value": value.get("value")}, digits=1) for value in values),
     ]

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MAX_PICTURE_BYTES = 32_000_000
+MAX_IMAGE_BYTES = 32_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ONLY_UPLOADS = "only pictures that were uploaded here are looked at"
-_OTHER_BYTES = 1 << 20  # of a request beside its picture
+ONLY_UPLOADS = "only images that were uploaded here are processed"
+_OTHER_BYTES = 1 << 20  # of a request besides its image
 _API = "/gradio_api"
-# What the page's script asks for; everything else under _API is answered with 404: gradio also has routes that fetch addresses,
-# write recordings to disk or store a visitor's session.
+# The routes that the page's script uses. Everything else under _API is answered with 404, because gradio also has routes that
+# fetch addresses, write recordings to disk or store a visitor's session.
 _READ = re.compile(
     r"/(info|app_id|startup-events|theme\.css|user|token|login_check|queue/(data|status)|heartbeat/[^/]+|upload_progress)/?"
 )
@@ -31,7 +31,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Uploads:
-    """The folder that visitors' pictures are uploaded to.
+    """The folder that visitors' images are uploaded to.
 
     Args:
         folder: nothing outside of it is read or removed.
@@ -45,7 +45,7 @@ class Uploads:
         self.permanent: frozenset[Path] = frozenset()
 
     def holds(self, name: object) -> bool:
-        """Whether an absolute path lies in the folder, leads through no link, and is a regular file or missing."""
+        """Return whether an absolute path lies in the folder, leads through no link, and is a regular file or missing."""
         if not isinstance(name, str) or not os.path.isabs(name):
             return False
         try:
@@ -56,19 +56,19 @@ class Uploads:
             return False
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where it is missing or too large.
+        """Return a file's content; None where it is missing or too large.
 
         Raises:
-            PermissionError: the path is none of the folder's.
+            PermissionError: the path is not in the folder.
         """
         if not self.holds(name):
             raise PermissionError(ONLY_UPLOADS)
         try:
             with open(os.open(name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-                content = file.read(MAX_PICTURE_BYTES + 1)
+                content = file.read(MAX_IMAGE_BYTES + 1)
         except OSError:
             return None
-        return content if len(content) <= MAX_PICTURE_BYTES else None
+        return content if len(content) <= MAX_IMAGE_BYTES else None
 
     def remove(self, name: str) -> None:
         """Delete a visitor's file; anything else stays."""
@@ -79,11 +79,11 @@ class Uploads:
 
 @dataclass(frozen=True)
 class Refusal(Exception):
-    """Why a request is not passed on.
+    """Refusal of a request.
 
     Attributes:
         status: the HTTP status.
-        reason: a sentence for whoever sent it.
+        reason: a sentence for the sender.
     """
 
     status: int
@@ -95,7 +95,7 @@ class Guard:
 
     Args:
         app: gradio's application.
-        uploads: the folder of the visitors' pictures.
+        uploads: the folder of the visitors' images.
         functions: gradio's functions by number; each has `inputs`.
         host: the address that the page is bound to.
     """
@@ -147,11 +147,11 @@ class Guard:
         is_call = bool(_CALL.fullmatch(path))
         if not is_call and not _WRITE.fullmatch(path):
             raise Refusal(404, "no such page")
-        limit = MAX_PICTURE_BYTES * (4 if is_call else 3) // 3 + _OTHER_BYTES
+        limit = MAX_IMAGE_BYTES * (4 if is_call else 3) // 3 + _OTHER_BYTES
         if not re.fullmatch(r"[0-9]{1,18}", size):
             raise Refusal(411, "a request states its length")
         if int(size) > limit:
-            raise Refusal(413, f"a picture has {MAX_PICTURE_BYTES:,} bytes at most")
+            raise Refusal(413, f"an image has {MAX_IMAGE_BYTES:,} bytes at most")
         receive = _limited(receive, limit)
         if not is_call:
             return receive
@@ -181,26 +181,26 @@ class Guard:
         for field, value in zip(fields, data, strict=True):
             kind = field.get_block_name()
             if kind == "image" and value is not None:
-                self._check_picture(value)
+                self._check_image(value)
             if kind == "radio" and value not in [choice for _, choice in field.choices]:
                 raise Refusal(400, "not one of the choices")
             if kind == "dataset" and not (type(value) is int and 0 <= value < len(field.samples)):
                 raise Refusal(400, "no such example")
 
-    def _check_picture(self, value: object) -> None:
+    def _check_image(self, value: object) -> None:
         if not isinstance(value, dict):
             raise Refusal(400, ONLY_UPLOADS)
         url = value.get("url")
         if isinstance(url, str) and url.startswith("data:"):
-            if len(url) * 3 // 4 > MAX_PICTURE_BYTES:
-                raise Refusal(413, f"a picture has {MAX_PICTURE_BYTES:,} bytes at most")
+            if len(url) * 3 // 4 > MAX_IMAGE_BYTES:
+                raise Refusal(413, f"an image has {MAX_IMAGE_BYTES:,} bytes at most")
             if value.get("path") in (None, ""):
                 return
         if not self._uploads.holds(value.get("path")):
             raise Refusal(400, ONLY_UPLOADS)
 
     def _check_files(self, call: dict[str, Any]) -> None:
-        """Whatever names a file, anywhere in a call, names an upload."""
+        """Refuse a call in which a file name, at any depth, is not that of an upload."""
         waiting: list[Any] = [call]
         while waiting:
             value = waiting.pop()
@@ -213,10 +213,14 @@ class Guard:
 
 
 def is_own_host(header: str, bound: str) -> bool:
-    """Whether a Host header names this server, as it is bound; a foreign name that leads here is an attack on its visitors.
+    """Return whether a Host header names this server; a foreign name that resolves to it is an attack (DNS rebinding).
 
-    Bound to loopback only loopback's names count. Bound to a network every IP address does (a foreign page's script cannot take
-    an address for its name), and this machine's names.
+    A server on loopback has the names of loopback only. A server on a network has every IP address (the script of a foreign
+    page cannot use an address as its name), and the names of this machine.
+
+    Args:
+        header: the value of the Host header.
+        bound: the address that the server is bound to.
     """
     match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]*)?", header.lower())
     name = (match[1] or match[2]).rstrip(".") if match else ""
@@ -236,14 +240,14 @@ async def _body(receive: Receive) -> bytes:
     while more:
         message = await receive()
         if message["type"] != "http.request":
-            raise Refusal(400, "the request broke off")
+            raise Refusal(400, "the request was interrupted")
         content += message.get("body", b"")
         more = message.get("more_body", False)
     return bytes(content)
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` until so many bytes have come; then the request counts as broken off."""
+    """Limit `receive` to `limit` bytes; a longer request counts as disconnected."""
     size = 0
 
     async def count() -> Message:
@@ -256,7 +260,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 def _replay(content: bytes, receive: Receive) -> Receive:
-    """The body that was read already, then whatever comes after it."""
+    """Return a `receive` that repeats the body that was read already, then continues."""
     is_sent = False
 
     async def replay() -> Message:

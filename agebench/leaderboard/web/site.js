@@ -54,7 +54,7 @@ function columns() {
       name: `MAE on ${test}`, value: (s) => s.tests[test]?.mae[0] ?? null,
       cell: (s) => (s.tests[test] ? measured(s.tests[test]) : "–"),
     })),
-    { name: "Place", value: (s) => (s.place === null ? null : s.ranking * 1e6 + s.place), cell: placed },
+    { name: `Rank (${on})`, value: (s) => { const r = rankOn(s, on); return r && r[0] * 1e6 + r[2] + r[3] / 1e3; }, cell: (s) => ranked(s, on) },
     { name: "Seeds", value: (s) => s.seeds, cell: (s) => String(s.seeds) },
     { name: `Worst group (${on})`, value: (s) => of(s)?.worst?.[1] ?? null, cell: (s) => named(of(s)?.worst) },
     { name: `Gap (${on})`, value: (s) => of(s)?.gap?.[1] ?? null, cell: (s) => named(of(s)?.gap, of(s)?.gapShown ? " ✓" : "") },
@@ -77,10 +77,12 @@ function named(entry, end = "") {
   box.append(el("br"), el("span", { class: "interval" }, entry[0] + end));
   return box;
 }
-function placed(system) {
-  if (system.place === null) return "–";
+const rankOn = (system, test) => system.ranks.find((one) => one[1].length === 1 && one[1][0] === test) ?? null;
+function ranked(system, test) {
+  const found = rankOn(system, test);
+  if (!found) return "–";
   const box = document.createDocumentFragment();
-  box.append(String(system.place), el("br"), el("span", { class: "interval" }, `in ranking ${system.ranking}`));
+  box.append(found[2] === found[3] ? String(found[2]) : `${found[2]}-${found[3]}`, el("br"), el("span", { class: "interval" }, `in ranking ${found[0]}`));
   return box;
 }
 function chosen() {
@@ -215,6 +217,9 @@ function drawRun(system) {
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
   parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  if (Object.keys(system.shifts).length)
+    parts.push(el("h3", {}, `Why other datasets are harder than ${system.train}`), table(["Test set", "Difference (years)", "Mix of ages", "Other faces of the same ages", "Ages outside", "Mended by a linear map on 100 labeled images"],
+      Object.entries(system.shifts).map(([name, of]) => [name, ...of.map((numbers) => figure(numbers, { sign: true }))])));
   parts.push(el("h3", {}, "Runs"), table(["Record", "Seed", ...Object.keys(system.tests).map((test) => `MAE on ${test}`)],
     system.runs.map((run) => [run.id, String(run.seed ?? "–"), ...Object.keys(system.tests).map((test) => figure(run.mae[test]))])));
   for (const [name, test] of Object.entries(system.tests))
@@ -238,8 +243,104 @@ function route(focus = true) {
   if (system) { const title = drawRun(system); window.scrollTo(0, 0); if (focus) title.focus({ preventScroll: true }); }
 }
 const option = (value, name = value) => el("option", { value }, name);
+const head = data.headline;
+const LEGAL_AGES = [...new Set(head.rows.flatMap((row) => Object.values(row.gates).flatMap((of) => Object.keys(of).map(Number))))].sort((a, b) => a - b);
+function rows(id, names, body, texts = 1) {
+  const kind = (place) => (place < texts ? "text" : null);
+  $(id).replaceChildren(el("thead", {}, el("tr", {}, ...names.map((name, place) => el("th", { scope: "col", class: kind(place) }, name)))), el("tbody", {}, ...body));
+}
+const systemLink = (row, text = row.name) => el("a", { href: address(data.systems[row.place]) }, text);
+const small = (text) => [el("br"), el("span", { class: "interval" }, text)];
+function bar(rate) {
+  const box = el("span", { class: "bar", "aria-hidden": "true" });
+  if (rate && rate[0] !== null) box.append(el("span", { style: `width:${(rate[0] * 100).toFixed(1)}%` }));
+  return box;
+}
+function drawAnswer() {
+  const gateTest = head.gateTests.slice(0, 1);
+  const names = ["System", ...head.tests.map((test) => `${test}, ${head.ranges.includes(test) ? "distance to the range" : "MAE"}`),
+    ...gateTest.map((test) => `Minors of 13-17 that pass at T = ${head.gate[1]}, ${test}`), "ms a face", "Licence"];
+  const wide = names.length;
+  let kind = null;
+  const body = [];
+  for (const row of head.rows) {
+    if (row.kind !== kind) body.push(el("tr", { class: "kind" }, el("th", { scope: "rowgroup", colspan: String(wide), class: "text" }, el("span", {}, row.kind))));
+    kind = row.kind;
+    const cell = (test) => {
+      const of = row.cells[test];
+      if (!of) return el("td", {}, "–");
+      return el("td", { class: of.mark.includes("§") ? "apart" : null }, figure(of.error, { mark: of.mark }), ...small(of.tested));
+    };
+    const minors = (test) => {
+      const of = row.cells[test];
+      return el("td", {}, ...(of && of.n ? [figure(of.minors, { percent: true, mark: of.mark }), ...small(`${grouped(of.n)} images`)] : ["–"]));
+    };
+    const speed = data.systems[row.place].speed;
+    body.push(el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...head.tests.map(cell), ...gateTest.map(minors),
+      el("td", {}, speed ? fixed(1000 / speed, 1) : "–"), el("td", { class: "text wrap" }, row.licence)));
+  }
+  rows("answer", names, body);
+}
+function drawGates() {
+  const legal = LEGAL_AGES[Number($("legal").value)];
+  const slider = $("challenge");
+  slider.min = legal;
+  const challenge = Number(slider.value);
+  $("legal-value").textContent = legal;
+  $("challenge-value").textContent = challenge;
+  slider.setAttribute("aria-valuetext", `${challenge} years`);
+  $("legal").setAttribute("aria-valuetext", `${legal} years`);
+  const test = $("gate-test").value, grouping = $("gate-groups").value;
+  const all = head.rows.map((row) => ({ row, of: row.gates[test]?.[legal] })).filter(({ of }) => of);
+  const known = new Set(all.flatMap(({ of }) => of.groups.map(([name]) => name)));
+  const body = all.flatMap(({ row, of }) => of.groups.filter(([name]) => name === (known.has(grouping) ? grouping : "all")).map(([, name, minors, adults, passing, refused], place) => {
+    const at = challenge - of.first, mark = row.cells[test].mark.replace(/[^§°]/g, "");
+    const share = (rates, n) => el("td", {}, figure(n ? rates[at] : null, { percent: true }), el("br"), bar(n ? rates[at] : null), ...small(n === 0 ? "no images" : `${grouped(n)} images`));
+    return el("tr", {}, el("th", { scope: "row", class: "text" }, place ? "" : systemLink(row, row.name + mark)), el("td", { class: "text" }, name), share(passing, minors), share(refused, adults));
+  }));
+  const byGroup = known.has(grouping) && grouping !== "all";
+  if (!byGroup) for (const row of body) row.children[1].remove();
+  const ages = all.length ? `${all[0].of.minors[0]}-${all[0].of.minors[1]}` : "";
+  rows("gates", ["System", ...(byGroup ? ["Group"] : []), `Minors of ${ages} that pass`, `Adults from ${legal} on that are refused`], body, byGroup ? 2 : 1);
+  $("gate-status").textContent = all.length ? `Legal age ${legal}, T = ${challenge}, ${test}: ${all.length} systems.` : `No system was measured on ${test} at the legal age ${legal}.`;
+}
+function chooseGroups() {
+  const test = $("gate-test").value, old = $("gate-groups").value;
+  const names = [...new Set(head.rows.flatMap((row) => Object.values(row.gates[test] ?? {}).flatMap((of) => of.groups.map(([name]) => name))))];
+  $("gate-groups").replaceChildren(...names.map((name) => option(name, name === "all" ? "all images" : `by ${name}`)));
+  if (names.includes(old)) $("gate-groups").value = old;
+}
+function drawStages() {
+  const test = $("stage-test").value;
+  const all = head.rows.filter((row) => row.stages[test]);
+  const stages = [["0-12", "Children, 0-12"], ["13-17", "13-17"], ["18-64", "Adults, 18-64"], ["65+", "Old people, 65+"]];
+  const cell = (of) => (of ? el("td", {}, figure(of[0] < 10 ? null : of.slice(1)), ...small(`${grouped(of[0])} images`)) : el("td", {}, "–"));
+  rows("stages", ["System", ...stages.map(([, name]) => name)], all.map((row) => el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...stages.map(([key]) => cell(row.stages[test][key])))));
+}
+function startHeadline() {
+  const [, verdict, reason] = head.trust.match(/^(.*?”\s[^.:]*[.:])\s*(.*)$/) ?? [null, head.trust, ""];
+  $("trust").append(el("strong", {}, verdict), reason ? ` ${reason}` : "");
+  $("answer-note").textContent = `${head.note} ms a face: prediction alone, on the machine of the first run.`;
+  drawAnswer();
+  const measured = head.gateTests.length > 0;
+  for (const id of ["gate", "gate-title", "stages-title", "gate-test", "stage-test"]) $(id).closest("form, h2, label").hidden = !measured;
+  if (!measured) { $("gate-status").textContent = "No rates of age gates were measured."; return; }
+  $("gate-test").append(...head.gateTests.map((test) => option(test)));
+  $("stage-test").append(...head.gateTests.map((test) => option(test)));
+  $("legal").max = LEGAL_AGES.length - 1;
+  $("legal").value = Math.max(LEGAL_AGES.indexOf(head.gate[0]), 0);
+  $("challenge").min = LEGAL_AGES[Number($("legal").value)];
+  $("challenge").value = head.gate[1];
+  chooseGroups();
+  drawGates();
+  drawStages();
+  $("gate").addEventListener("input", (event) => { if (event.target.id === "gate-test") chooseGroups(); drawGates(); });
+  $("gate").addEventListener("submit", (event) => event.preventDefault());
+  $("stage-test").addEventListener("input", drawStages);
+}
 $("train").append(option("", "any dataset"), ...[...new Set(data.systems.map((system) => system.train))].map((name) => option(name)));
 $("test").append(...data.tests.map((name) => option(name)));
+startHeadline();
 $("legend").textContent = data.legend;
 $("ranks").append(...data.ranks.map((said) => el("p", { class: "note" }, said)));
 $("made").textContent = `${data.systems.reduce((sum, system) => sum + system.runs.length, 0)} records, agebench ${data.agebench}. This page loads nothing from the network and sends nothing.`;

@@ -15,12 +15,20 @@ NAMES = {
     "agebench.swinface": "agebench.models.architectures.swinface:create",
 }
 
+# Backbones of face recognition, whose weights `agebench.models.weights` loads; factories as above.
+FACE_BACKBONES = {
+    "agebench.mobilefacenet": "agebench.models.architectures.mobilefacenet:create",
+    "agebench.dlib-resnet": "agebench.models.architectures.dlib_resnet:create",
+    "agebench.inception-resnet-v1": "agebench.models.architectures.inception_resnet:create",
+    "agebench.iresnet50": "agebench.models.architectures.iresnet:create",
+}
+
 
 def create(name: str, *, size: int, bodies: bool) -> "tuple[nn.Module, int]":
     """Create a backbone with random weights.
 
     Args:
-        name: a key of `NAMES`.
+        name: a key of `NAMES` or `FACE_BACKBONES`.
         size: the side of the square input, pixels.
         bodies: whether the input has six channels, a face and a body.
 
@@ -30,6 +38,6 @@ def create(name: str, *, size: int, bodies: bool) -> "tuple[nn.Module, int]":
     Raises:
         UserError: the architecture does not accept images of this size, or bodies.
     """
-    module, _, function = NAMES[name].partition(":")
+    module, _, function = (NAMES | FACE_BACKBONES)[name].partition(":")
     backbone: tuple[nn.Module, int] = getattr(importlib.import_module(module), function)(size, bodies)
     return backbone

@@ -16,16 +16,25 @@ class DLDLHead(DistributionHead):
         in_features: width of the backbone's features.
         ages: first and last age.
         sigma: standard deviation of the label distribution, years; the paper uses 2 for datasets that state none.
+        sigma_slope: increase of that standard deviation per year of age, from `sigma` at age 0.
         options: `decode` and `dropout` of `DistributionHead`.
     """
 
     def __init__(
-        self, in_features: int, ages: tuple[int, int] = (0, 100), *, sigma: float = 2.0, **options: Any
+        self,
+        in_features: int,
+        ages: tuple[int, int] = (0, 100),
+        *,
+        sigma: float = 2.0,
+        sigma_slope: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(in_features, ages, **options)
         if not sigma > 0:
             raise TypeError(f"sigma = {sigma}: must be positive")
-        self.sigma = sigma
+        if not sigma_slope >= 0:
+            raise TypeError(f"sigma_slope = {sigma_slope}: must be 0 or more")
+        self.sigma, self.sigma_slope = sigma, sigma_slope
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
         """Return the KL divergence (B,) from the label distributions.
@@ -37,7 +46,8 @@ class DLDLHead(DistributionHead):
             age: (B,) labels in years, within the head's range.
         """
         squared_distance = (self.grid.to(age.dtype) - age[:, None]) ** 2
-        target = (squared_distance / (-2 * self.sigma**2)).clamp(min=MIN_LOG_WEIGHT).log_softmax(dim=1)
+        sigma = self.sigma + self.sigma_slope * age[:, None] if self.sigma_slope else self.sigma
+        target = (squared_distance / (-2 * sigma**2)).clamp(min=MIN_LOG_WEIGHT).log_softmax(dim=1)
         return (target.exp() * (target - log_probs)).sum(dim=1)
 
 
@@ -50,7 +60,7 @@ class DLDLv2Head(DLDLHead):
         in_features: width of the backbone's features.
         ages: first and last age.
         weight: weight lambda of the absolute error in years; the paper uses 1.
-        options: `sigma` of `DLDLHead`; `decode` and `dropout` of `DistributionHead`.
+        options: `sigma` and `sigma_slope` of `DLDLHead`; `decode` and `dropout` of `DistributionHead`.
     """
 
     def __init__(

@@ -11,6 +11,10 @@ from agebench.models.heads.base import AgeEstimate, Head
 VARIANCE_FLOOR = 1.0
 
 
+# Most pairs of a tree and a unit; the paper has 5 trees and 128 units.
+_MAX_CHOICES = 2**24
+
+
 class DRFHead(Head):
     """Soft routing trees whose leaves are normal distributions of age.
 
@@ -61,6 +65,8 @@ class DRFHead(Head):
         super().__init__(in_features, ages)
         if trees < 1 or not 2 <= depth <= 24 or units < 1:
             raise TypeError(f"trees = {trees}, depth = {depth}, units = {units}: at least 1, 2 to 24, at least 1")
+        if trees * units > _MAX_CHOICES:  # an untrusted config must not decide how much memory is allocated
+            raise TypeError(f"trees = {trees}, units = {units}: their product must be at most {_MAX_CHOICES:,}")
         nodes = 2 ** (depth - 1) - 1
         if units < nodes:
             raise TypeError(

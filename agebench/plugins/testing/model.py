@@ -1,22 +1,28 @@
 """The contract of models: a card's network can be trained, and an external model returns ages."""
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 
 from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.model import ModelCard
 from agebench.errors import UserError
-from agebench.estimators.external.base import estimate
+from agebench.estimators.base import AgeEstimates
+from agebench.estimators.external.base import ExternalEstimator, estimate, fingerprint
 from agebench.estimators.external.io_spec import ExternalModelError
+from agebench.estimators.external.photos import Photo
 from agebench.models.age_model import AGES, create_model
+from agebench.models.weight_files.catalog import WEIGHT_FILES
 from agebench.models.weights import PACKAGES
 from agebench.plugins.testing.head import check_head
 from agebench.plugins.testing.violation import violation
 from agebench.registry.catalog import load_catalog
 
 FACES = 6
+PHOTO_SIDE = 256  # pixels of a generated photograph
 
 
 def check_model(model: str | ModelCard | ExternalCard) -> str:
@@ -36,10 +42,7 @@ def check_model(model: str | ModelCard | ExternalCard) -> str:
     if isinstance(card, ExternalCard):
         for problem in _external(card):
             raise violation("external model", card.name, problem)
-        return (
-            f"called with {FACES} generated faces, twice; not checked: the framing (input.coverage = "
-            f"{card.input.coverage:g}), which decides the error of many models. Test other ones with --set faces.coverage=1.2"
-        )
+        return _external_text(card)
     for problem in _trainable(card):
         raise violation("model", card.name, problem)
     check_head(card.head, ages=AGES, **card.head_options)
@@ -47,8 +50,9 @@ def check_model(model: str | ModelCard | ExternalCard) -> str:
 
 
 def _trainable(card: ModelCard) -> Iterator[str]:
-    if card.weights and card.weights not in PACKAGES:
-        yield f"weights = {card.weights!r} is none of the packages that agebench can read: {', '.join(PACKAGES)}"
+    readable = [*PACKAGES, *WEIGHT_FILES]
+    if card.weights and card.weights not in readable:
+        yield f"weights = {card.weights!r} is none of the packages that agebench can read: {', '.join(readable)}"
     torch.manual_seed(0)
     try:
         network = create_model(card)
@@ -77,19 +81,52 @@ def _trainable(card: ModelCard) -> Iterator[str]:
         yield "the age of a face depends on what else is in its batch, in evaluation mode"
 
 
+def _external_text(card: ExternalCard) -> str:
+    """Describe the checks of an external model."""
+    if card.format == "http":
+        return "its card and its environment variables; it was not called, because calls may be paid for"
+    if card.input.kind == "photo":
+        return f"called with {FACES} generated photographs, which need not show a face to it"
+    framing = f"margin = {card.input.margin:g}" if card.input.kind == "box" else f"coverage = {card.input.coverage:g}"
+    return (
+        f"called with {FACES} generated faces, twice; not checked: the framing (input.{framing}), which decides the error of many "
+        f"models. `agebench check {card.name} --sweep` tries others on labelled faces"
+    )
+
+
+def _estimates(card: ExternalCard) -> tuple[AgeEstimates, AgeEstimates]:
+    """Return the estimates of generated faces, and of the same faces in reverse order."""
+    faces = synthetic_faces(FACES, card.size)
+    order = np.arange(FACES)
+    if card.input.kind != "photo":
+        return estimate(card, faces, order), estimate(card, faces, order[::-1])
+    photos = [Photo(f"{row}.png", _encoded(face)) for row, face in enumerate(synthetic_faces(FACES, PHOTO_SIDE))]
+    with ExternalEstimator(card) as estimator:
+        return estimator.estimate_photos(photos), estimator.estimate_photos(photos[::-1])
+
+
+def _encoded(face: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(face).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _external(card: ExternalCard) -> Iterator[str]:
     if not card.licence.strip():
         yield "the card's licence is empty; write the terms, or `unknown`"
-    faces = synthetic_faces(FACES, card.size)
-    order = np.arange(FACES)
+    if card.format == "http":
+        fingerprint(card)
+        return
     try:
-        first = estimate(card, faces, order)
-        second = estimate(card, faces, order[::-1])
+        first, second = _estimates(card)
     except ExternalModelError as error:
         yield str(error)
         return
-    if not np.allclose(first.age[::-1], second.age, atol=0.05):
-        off = np.abs(first.age[::-1] - second.age).max()
+    if (np.isnan(first.age[::-1]) != np.isnan(second.age)).any():
+        yield "of the same photographs in another order it processes others: its answer must not depend on earlier photographs"
+        return
+    if not np.allclose(first.age[::-1], second.age, atol=0.05, equal_nan=True):
+        off = np.nanmax(np.abs(first.age[::-1] - second.age))
         yield (
             f"the same faces in another order get other ages (up to {off:.3g} years): ages must follow the order of the "
             "faces, and the age of a face must be deterministic and independent of the others"

@@ -1,8 +1,8 @@
 """The exception of contract checks."""
 
 CONTRACTS = {
-    "dataset": "agebench.config.cards.base.DatasetCard and agebench.data.samples.Samples",
-    "model": "agebench.config.cards.base.ModelCard and agebench.models.age_model.AgeModel",
+    "dataset": "agebench.config.cards.dataset.DatasetCard and agebench.data.samples.Samples",
+    "model": "agebench.config.cards.model.ModelCard and agebench.models.age_model.AgeModel",
     "external model": "agebench.config.cards.external.ExternalCard",
     "head": "agebench.models.heads.Head",
     "detector": "agebench.data.faces.detectors.base.Detector",

@@ -24,7 +24,8 @@ BLUE, VERMILLION = COLORS[:2]
 _MAX_PAIRS = 40
 
 CAPTIONS = {
-    "gates": "Age gates: errors by the estimate from which a person passes.",
+    "gates": "Age gates: errors by the estimate from which a person passes; shaded: 95 % intervals.",
+    "det": "DET curves: minors that pass against people of age that are refused; points: T; shaded: 95 % intervals of FPR.",
     "uncertainty": "Left: observed against nominal coverage. Right: MAE when the most uncertain images are rejected.",
     "differences": "Difference in MAE with 95 % intervals; blue: shown after Holm's correction.",
     "critical": "Mean ranks over test sets; systems under one bar are not distinguishable (Nemenyi).",
@@ -40,9 +41,21 @@ def score_figures(metrics: MetricsFile, predictions: Mapping[str, pd.DataFrame])
     """
     made = figures_of_tests(metrics, predictions)
     for place, entry in enumerate(metrics.tests.values()):
-        made[f"gates-{place}"] = gates(entry.age_gates) if entry.age_gates else None
+        made |= gate_figures(entry.age_gates, place)
         made[f"uncertainty-{place}"] = doubt(entry.uncertainty) if entry.uncertainty else None
     return made
+
+
+def gate_figures(age_gates: Mapping[str, GateResult], place: int) -> dict[str, Figure | None]:
+    """Draw the age gates of one test set: error rates over challenge ages, and DET curves.
+
+    Args:
+        age_gates: legal age -> its rates; none: no figures.
+        place: number of the test set, for the figures' names.
+    """
+    if not age_gates:
+        return {}
+    return {f"gates-{place}": gates(age_gates), f"det-{place}": det_curves(age_gates)}
 
 
 def comparison_figures(result: ComparisonFile) -> dict[str, Figure | None]:
@@ -63,6 +76,16 @@ def gates(found: Mapping[str, GateResult]) -> Figure:
     for axis, (legal, gate) in zip(panels, found.items(), strict=False):
         det = gate.det
         if det is not None:
+            for low, high, color in ((det.fpr_low, det.fpr_high, VERMILLION), (det.fnr_low, det.fnr_high, BLUE)):
+                if low:
+                    axis.fill_between(
+                        det.challenge,
+                        100 * np.asarray(low),
+                        100 * np.asarray(high),
+                        color=color,
+                        alpha=0.15,
+                        linewidth=0,
+                    )
             axis.plot(det.challenge, 100 * np.asarray(det.fpr), color=VERMILLION, label="under-age passed (FPR)")
             axis.plot(
                 det.challenge, 100 * np.asarray(det.fnr), color=BLUE, linestyle="--", label="of age refused (FNR)"
@@ -79,6 +102,47 @@ def gates(found: Mapping[str, GateResult]) -> Figure:
     for axis in panels[count:]:
         axis.set_visible(False)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+@styled
+def det_curves(age_gates: Mapping[str, GateResult]) -> Figure:
+    """Draw the detection error trade-off of every legal age on logarithmic axes; points are labeled with T.
+
+    Args:
+        age_gates: legal age -> its rates.
+    """
+    figure, axes = _figure(4.2)
+    floor = 1e-3
+    for color, (legal, gate) in zip(COLORS, age_gates.items(), strict=False):
+        det = gate.det
+        if det is None:
+            continue
+        fpr, fnr = np.asarray(det.fpr), np.asarray(det.fnr)
+        shown = (fpr > floor) & (fnr > floor)
+        axes.plot(100 * fpr[shown], 100 * fnr[shown], color=color, label=legal)
+        if det.fpr_low:
+            axes.fill_betweenx(
+                100 * fnr[shown],
+                100 * np.maximum(det.fpr_low, floor)[shown],
+                100 * np.asarray(det.fpr_high)[shown],
+                color=color,
+                alpha=0.12,
+                linewidth=0,
+            )
+        for margin in (0, 3, 7, 12):
+            place = int(np.searchsorted(det.challenge, float(legal) + margin))
+            if not shown[place]:
+                continue
+            point = (100 * fpr[place], 100 * fnr[place])
+            axes.plot(*point, "o", color=color, markersize=3)
+            axes.annotate(f"{det.challenge[place]:g}", point, xytext=(3, 3), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", yscale="log", xlim=(100 * floor, 110), ylim=(100 * floor, 110))
+    ticks = [0.1, 0.3, 1, 3, 10, 30, 100]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(xlabel="minors that pass (FPR, %)", ylabel="of age refused (FNR, %)")
+    axes.legend(title="legal age", loc="lower left")
     return figure
 
 

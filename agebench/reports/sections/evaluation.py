@@ -9,7 +9,6 @@ from agebench.metrics.schema import (
     ComparisonFile,
     ConformalResult,
     Gap,
-    GateResult,
     GroupDifference,
     MetricsFile,
     MetricValue,
@@ -18,11 +17,13 @@ from agebench.metrics.schema import (
     NistFateResult,
     NistGroup,
     PairComparison,
-    RequiredChallengeAge,
     TestResult,
     UncertaintyResult,
 )
 from agebench.reports.formatting import DASH, escape_markdown, format_ci, group_table, markdown_table
+from agebench.reports.sections.age_gates import gate_sections
+from agebench.reports.sections.paired_figures import figure_sections
+from agebench.reports.sections.requirements import requirement_sections
 
 _OVERALL = (
     "mae",
@@ -59,17 +60,28 @@ def clean(name: object) -> str:
     return escape_markdown(str(name).replace("*", " × "))
 
 
-def score_text(metrics: MetricsFile) -> str:
-    """Every test set of a metrics.json as Markdown sections."""
-    return "\n\n".join(test_text(name, entry) for name, entry in metrics.tests.items()) + "\n"
+def score_text(metrics: MetricsFile, *, full: bool = False) -> str:
+    """Every test set of a metrics.json as Markdown sections.
+
+    Args:
+        metrics: the content of metrics.json.
+        full: age gates by every year of age and every grouping, as in a report; False: the rows for a screen.
+    """
+    return "\n\n".join(test_text(name, entry, full=full) for name, entry in metrics.tests.items()) + "\n"
 
 
-def test_text(name: str, entry: TestResult) -> str:
-    """One test set: overall, by group, gaps, age gates, and what else its entry holds."""
-    parts = [f"## {clean(name)}", _opening(entry), _overall(entry)]
+def test_text(name: str, entry: TestResult, *, full: bool) -> str:
+    """Render one test set as Markdown: overall, by group, gaps, age gates, and what else its entry contains.
+
+    Args:
+        name: the test set's name.
+        entry: its metrics.
+        full: see `score_text`.
+    """
+    parts = [f"## {clean(name)}", _opening(entry), *requirement_sections(entry.requirements), _overall(entry)]
     parts += [group_table(grouping, rows) for grouping, rows in entry.groups.items()]
     parts += _gaps(entry.gaps)
-    parts += _gates(entry.age_gates)
+    parts += gate_sections(entry.age_gates, full=full)
     if entry.uncertainty:
         parts += _uncertainty(entry.uncertainty)
     if entry.conformal:
@@ -93,6 +105,9 @@ def _opening(entry: TestResult) -> str:
         text += f". In brackets: 95 % intervals ({how})"
     text += "."
     not_scored = entry.not_scored.to_json() if entry.not_scored else {}
+    failures = entry.failure_to_process
+    if failures is not None and failures.n:
+        text += f" Scored: {entry.n:,} of {failures.n:,} images; failure to process {percent(failures.rate)}."
     left = {key: count for key, count in not_scored.items() if count}
     if left:
         text += f" Not scored: {', '.join(f'{count:,} {_NOT_SCORED[key]}' for key, count in left.items())}."
@@ -159,53 +174,6 @@ def _gaps(gaps: Mapping[str, Gap]) -> list[str]:
 def _p(gap: GroupDifference | PairComparison) -> str:
     p = gap.p_holm
     return DASH if p is None else (f"{p:.3f}" if p >= 0.001 else "< 0.001")
-
-
-def _gates(gates: Mapping[str, GateResult]) -> list[str]:
-    if not gates:
-        return []
-    rows = []
-    for legal, gate in gates.items():
-        for challenge, rates in gate.challenge.items():
-            rows.append(
-                [
-                    legal,
-                    challenge,
-                    f"{gate.n_under:,}",
-                    percent(rates.fpr),
-                    f"{gate.n_over:,}",
-                    percent(rates.fnr),
-                ]
-            )
-    header = [
-        "legal age",
-        "passes from estimate",
-        "n under",
-        "under-age passed (FPR)",
-        "n over",
-        "of age refused (FNR)",
-    ]
-    required = []
-    for legal, gate in gates.items():
-        parts = []
-        for target, figure in gate.required.items():
-            share = f"{100 * float(target):g} %"
-            if figure.value is None:
-                parts.append(f"{share}: not to be known from {_worth(figure)} ({figure.n_needed:,} are needed)")
-            else:
-                parts.append(f"{share}: T = {years(figure)}")
-        required.append(f"- at {legal}, for a false positive rate of " + "; ".join(parts))
-    return ["### Age gates", markdown_table(header, rows), "\n".join(required)]
-
-
-def _worth(figure: RequiredChallengeAge) -> str:
-    """How many images; where people repeat, images of how many people they are worth."""
-    if figure.people is None or figure.n_effective == figure.n:
-        return f"{figure.n:,} under-age images"
-    return (
-        f"{figure.n:,} under-age images of {figure.people:,} people, which tell as much as "
-        f"{figure.n_effective:,} of as many people"
-    )
 
 
 def _uncertainty(doubt: UncertaintyResult) -> list[str]:
@@ -313,6 +281,7 @@ def compare_text(result: ComparisonFile) -> str:
         parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
         parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
         parts.append("\n".join(f"- {clean(row.a)}, {clean(row.b)}: {clean(row.verdict)}." for row in found.pairs))
+        parts += figure_sections(found.figures)
     across = result.across
     if across:
         rows = [[clean(name), f"{across.ranks[name]:.2f}"] for name in across.systems]

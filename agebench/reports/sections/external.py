@@ -8,6 +8,7 @@ from agebench.reports.formatting import (
     DASH,
     escape_markdown,
     format_ci,
+    format_count,
     format_duration,
     format_number,
     join_words,
@@ -22,11 +23,11 @@ def describe_external(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
     """The first paragraphs: what was tested on what, and whether it can have seen these faces before."""
     model, tests = manifest.get("model") or {}, metrics.tests
     errors = [f"{format_ci(test.metric('mae'))} years on {escape_markdown(name)}" for name, test in tests.items()]
+    images = [f"{format_count(test.n)} images of {escape_markdown(name)}" for name, test in tests.items()]
     title = escape_markdown(model.get("title") or model.get("name") or "A model")
     opening = (
-        f"**{title}**, as it is: nothing was trained here, and every usable image of "
-        f"{join_words([escape_markdown(n) for n in tests])} "
-        f"was asked for. It is on average off by **{join_words(errors)}**."
+        f"**{title}**, as it is: nothing was trained here. It was tested on {join_words(images)}. "
+        f"Its MAE is **{join_words(errors)}**."
     )
     floors = [
         f"{format_number(test.baseline_mae)} years on {escape_markdown(name)}"
@@ -35,7 +36,7 @@ def describe_external(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
     ]
     if floors:
         opening += f" Always answering the median age of the test set would be off by {join_words(floors)}."
-    return "\n\n".join(filter(None, [opening, cautions(metrics), _training_overlap(metrics)]))
+    return "\n\n".join(filter(None, [opening, cautions(metrics), training_overlap(metrics)]))
 
 
 def cautions(metrics: MetricsFile) -> str:
@@ -50,7 +51,7 @@ def cautions(metrics: MetricsFile) -> str:
     if not words:
         return ""
     ways = (
-        "A model that is called wrongly looks like this. Compare with its training: the framing (`faces.coverage`), and on the "
+        "Wrong settings on the card have this effect. Compare with its training: the framing (`faces.coverage`), and on the "
         "card of an external model `value_range`, `mean`, `std`, `channels` and `layout` of `[input]`, and `name`, `column`, "
         "`scale` and `offset` of `[output]`."
     )
@@ -76,7 +77,12 @@ def _caution(name: str, test: TestResult) -> str:
     return f"**On {name} the estimate {join_words(faults)}.**" if faults else ""
 
 
-def _training_overlap(metrics: MetricsFile) -> str:
+def training_overlap(metrics: MetricsFile) -> str:
+    """Warn of test sets that the model was, or may have been, trained on; "" where neither is known or suspected.
+
+    Args:
+        metrics: content of metrics.json.
+    """
     where: dict[str, list[str]] = {}
     for name, test in metrics.tests.items():
         where.setdefault(test.training_overlap or "", []).append(escape_markdown(name))
@@ -97,7 +103,7 @@ def _training_overlap(metrics: MetricsFile) -> str:
             f"**Is it contaminated? What it was trained on is not known**, so it may have seen images or people of "
             f"{join_words(where['unknown'])}. Read the figures there as the best that can be the case, not as those "
             "on unseen faces; "
-            "an error far below that of models known not to have seen them is a reason to ask, not to praise."
+            "an error far below that of models known not to have seen them suggests that it has."
         )
     if "none stated" in where:
         words.append(

@@ -27,7 +27,7 @@ def describe_failures(name: str, failures: FailureToProcess) -> str:
             f"(at most {format_number(rate.ci_high, percent=True)} % fail, with 95 % confidence)."
         )
     text = (
-        f"In {escape_markdown(name)} no face could be prepared in **{format_count(failures.failed)} of "
+        f"In {escape_markdown(name)} no face could be prepared, or no age estimated, in **{format_count(failures.failed)} of "
         f"{format_count(failures.n)} images, "
         f"{format_ci(rate, percent=True)}**. They are missing from every figure: where that falls on one group more than on "
         "another, the figures flatter the system on the group that lost its hardest images."
@@ -57,9 +57,7 @@ def failures_tables(failures: FailureToProcess) -> list[str]:
             for group, entry in entries.items()
         ]
         title = "true age" if grouping == "age_band" else group_name(grouping, grouping)
-        tables.append(
-            markdown_table([escape_markdown(title), "images", "no face prepared", "failure to process"], rows)
-        )
+        tables.append(markdown_table([escape_markdown(title), "images", "not processed", "failure to process"], rows))
     return tables
 
 

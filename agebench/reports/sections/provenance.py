@@ -20,8 +20,13 @@ ALIGNMENT_NAMES = {
     "landmarks": "aligned by annotated points",
     "detect": "found and aligned by a detector",
     "letterbox": "cut out by their annotated boxes, unaligned, and fitted into black",
+    "box": "cut out by their annotated boxes, else by a detector's, with the model's margin, unaligned",
+    "photo": "given to the system as whole photographs",
     "boxes": "cut out by their annotated boxes, a framing of their own",
 }
+
+# Ways in which no face comes to the template.
+UNALIGNED = frozenset({"box", "photo"})
 
 
 def describe_faces(manifest: Mapping[str, Any]) -> str:
@@ -32,8 +37,13 @@ def describe_faces(manifest: Mapping[str, Any]) -> str:
         for name, way in (faces.get("datasets") or {}).items()
     ]
     size, coverage = faces.get("size"), faces.get("coverage")
-    text = "All faces were brought to one template" + (f", {size} × {size} pixels" if size else "")
+    if ways and set(faces["datasets"].values()) <= UNALIGNED:
+        text, coverage = "The faces were not aligned", None
+    else:
+        text = "All faces were brought to one template"
+    text += f", {size} × {size} pixels" if size else ""
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
+    text += f", offset {faces['offset']:g} of the side" if faces.get("offset") else ""
     found = (faces.get("detectors") or {}).items()
     by = "".join(f" Detector of {escape_markdown(name)}: {escape_markdown(each['name'])}." for name, each in found)
     return (f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}") + _bodies_in_words(faces)
@@ -125,6 +135,7 @@ def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> st
         "started from": {"random": "random weights", None: DASH}.get(
             model.get("weights"), escape_markdown(model.get("weights"))
         ),
+        "pre-training data": describe_pretraining(manifest),
         "epochs": _epochs(manifest),
         "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
         "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
@@ -139,8 +150,27 @@ def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> st
     }
     return markdown_table(
         ["", ""],
-        [[key, value or DASH] for key, value in facts.items() if value or key != "beside age"],
+        [
+            [key, value or DASH]
+            for key, value in facts.items()
+            if value or key not in ("beside age", "pre-training data")
+        ],
         align=("left", "left"),
+    )
+
+
+def describe_pretraining(manifest: Mapping[str, Any]) -> str:
+    """Return the caveat about a backbone that was pre-trained on faces; "" without such pre-training.
+
+    Args:
+        manifest: the content of manifest.json.
+    """
+    data = (manifest.get("model") or {}).get("pretraining_data")
+    if not data:
+        return ""
+    return (
+        f"{escape_markdown(data)} (face recognition: more faces than the training set, without ages; their people, often "
+        "celebrities, may also be in the test sets)"
     )
 
 

@@ -6,22 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from factories import few_card
 
 from agebench.analysis.tuning import trials as trials_module
 from agebench.analysis.tuning.diagnostics import ema, suggest_lr
 from agebench.cli import main
 
-CARD = """
-name = "few"
-title = "A few generated faces"
-reader = "synth"
-licence = "CC0-1.0"
-faces = "none"
-groups = ["gender", "race"]
-[options]
-count = 150
-seed = 11
-"""
+CARD = few_card(150, groups=["gender", "race"], seed=11)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +116,8 @@ def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pyte
     config = resolve_config(cards, [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}}])
     search = module.TuneConfig(images=32, epochs=1, search="optuna", trials=2, run=config)
     ground = prepare_context(config, cards, tmp_path, images=32)
-    first = module._by_optuna(ground, search, 0.001, lambda _: None)
-    assert module._by_optuna(ground, search, 0.001, lambda _: None) == first
+    first = module._by_optuna(ground, search, 0.001)
+    assert module._by_optuna(ground, search, 0.001) == first
     assert len(first) == 2
 
 

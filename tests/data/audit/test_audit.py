@@ -84,7 +84,7 @@ def test_what_was_planted_is_found(planted: Path, tmp_path: Path, capsys: pytest
     assert pd.read_csv(out / "exclude-against.csv")["sample_id"].tolist() == ["2.png"]
     assert set(pd.read_csv(out / "exclude-copies.csv")["sample_id"]) == {"same.bmp", "flip.jpg"}
     subjects = pd.read_csv(out / "subjects.csv")
-    assert subjects["problem"].tolist().count("stands in several splits") == 2
+    assert subjects["problem"].tolist().count("is in several splits") == 2
     report = (out / "report.md").read_text()
     assert "figures/near.png" in report
     assert "--exclude exclude-copies.csv" in report
@@ -94,7 +94,7 @@ def test_what_was_planted_is_found(planted: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("utk",), "agebench data add utk PATH"),
+        (("utk",), "agebench data import utk PATH"),
         (("synth", "--against", "synth"), "always compared with itself"),
         (("synth", "--against", "nosuch"), "no dataset called 'nosuch'"),
         (("synth", "--faces", "9", "--detector", "dlb"), "did you mean 'dlib'?"),

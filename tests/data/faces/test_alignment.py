@@ -1,5 +1,6 @@
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from agebench.config.cards.external import ExternalInput
+from agebench.config.run import FacesConfig
 from agebench.data.faces.alignment import TEMPLATE, AlignmentSpec, align_or_crop, estimate_similarity
 from agebench.data.faces.detectors import dlib
 from agebench.data.image_grid import make_contact_sheet
@@ -124,6 +127,7 @@ def test_every_setting_is_in_the_key() -> None:
         AlignmentSpec("none", 65),
         AlignmentSpec("none", 64, 1.1),
         AlignmentSpec("landmarks", 64, 1.0, THREE),
+        AlignmentSpec("none", 64, offset=0.1),
     ]
     specs += [AlignmentSpec("landmarks", 64, 1.0, (3, 4, 5)), AlignmentSpec("detect", 64)]
     assert len({repr(spec.key()) for spec in specs}) == len(specs)
@@ -134,6 +138,55 @@ def test_a_contact_sheet_shows_all_faces() -> None:
     sheet = make_contact_sheet(faces, ["a", "b", "c", "d", "e"], columns=3, template=True)
     shades = set(np.asarray(sheet)[..., 0].ravel().tolist())
     assert {40, 90, 140, 190, 240} <= shades
+
+
+ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+# Crop scale and offset that frame faces as ArcFace's 112 px template does: eyes 0.315 apart, at 0.46 of the height.
+ARCFACE_SCALE, ARCFACE_OFFSET = 1.22, 0.117
+
+
+def test_arcface_template_is_a_scale_and_an_offset() -> None:
+    spec = AlignmentSpec("landmarks", 112, ARCFACE_SCALE, THREE, offset=ARCFACE_OFFSET)
+    eyes = spec.template()[:2]
+    assert np.ptp(eyes[:, 0]) == pytest.approx(np.ptp(ARCFACE[:2, 0]), abs=0.2)
+    assert eyes.mean(axis=0) == pytest.approx(ARCFACE[:2].mean(axis=0), abs=1.0)
+
+
+@pytest.mark.parametrize("mode", ["none", "landmarks", "boxes"])
+def test_offset_moves_the_face_down_by_its_share(mode: str) -> None:
+    image = photograph(200, 200, TEMPLATE * 200)
+    box = [0.0, 0.0, 200.0, 0.0, 200.0, 200.0, 0.0, 200.0]
+    landmarks = box if mode == "boxes" else (TEMPLATE * 200).ravel().tolist()
+    plain, lower = (AlignmentSpec(mode, 100, 1.5, THREE, offset=offset) for offset in (0.0, 0.1))  # type: ignore[arg-type]
+    moved = discs(align_or_crop(image, lower, landmarks)) - discs(align_or_crop(image, plain, landmarks))
+    np.testing.assert_allclose(moved, [[0.0, 10.0]] * 3, atol=0.15)
+
+
+def test_offset_of_zero_leaves_template_and_cache_key_alone() -> None:
+    spec = AlignmentSpec("landmarks", 64, 1.3, THREE)
+    assert np.array_equal(spec.template(), ((TEMPLATE - 0.5) / 1.3 + 0.5) * 64)
+    assert spec.key() == {"version": 2, "mode": "landmarks", "size": 64, "coverage": 1.3, "points": THREE}
+    assert replace(spec, offset=0.1).key() != spec.key()
+    assert "offset" not in ExternalInput().model_dump() | FacesConfig().model_dump()
+
+
+@pytest.mark.slow
+def test_fgnet_points_land_where_arcface_puts_them(test_data: Path) -> None:
+    """Our eyes and nose tip with scale and offset, against ArcFace's similarity of five annotated points."""
+    spec = AlignmentSpec("landmarks", 112, ARCFACE_SCALE, (31, 36, 67), offset=ARCFACE_OFFSET)
+    differences = []
+    with zipfile.ZipFile(test_data / "FGNET.zip") as archive:
+        for name in [name for name in archive.namelist() if name.lower().endswith(".pts")][::9]:
+            text = archive.read(name).decode()
+            points = np.array([float(word) for word in text.split("{")[1].split("}")[0].split()]).reshape(-1, 2)
+            five = points[[31, 36, 67, 48, 54]]
+            places = []
+            for template, source in ((ARCFACE, five), (spec.template(), five[:3])):
+                matrix = estimate_similarity(source, template)
+                places.append(five @ matrix[:, :2].T + matrix[:, 2])
+            differences.append(places[1] - places[0])
+    assert len(differences) > 100
+    assert np.abs(np.median(differences, axis=0)).max() < 2.0  # pixels of 112
 
 
 @pytest.mark.slow

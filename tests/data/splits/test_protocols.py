@@ -102,7 +102,7 @@ def test_image_by_image_leaks_and_strictly_it_does_not() -> None:
 
 
 @pytest.mark.parametrize("official", [None, protocol(kind="official"), protocol(kind="official", column="fold")])
-def test_images_that_an_official_split_says_nothing_of_are_put_aside_with_their_reason(
+def test_images_outside_of_an_official_split_are_rejected_with_a_reason(
     official: Protocol | None,
 ) -> None:
     parts = ["train"] * 30 + ["val"] * 10 + ["test"] * 18 + [None] * 2
@@ -201,7 +201,7 @@ def test_lists_that_name_what_is_not_there_or_twice(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names 2 images \(of 42\) that the dataset lacks, the first is 'gone.jpg'"):
         divide(one, samples([None] * 60), root=tmp_path)
     (tmp_path / "train.txt").write_text("images/50.jpg\n")
-    with pytest.raises(UserError, match="1 images of test also stand in train, the first is 's50'"):
+    with pytest.raises(UserError, match="1 images of test are also in train, the first is 's50'"):
         divide(one, samples([None] * 60), root=tmp_path)
 
 

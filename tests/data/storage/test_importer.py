@@ -68,8 +68,8 @@ def test_a_missing_dataset_says_where_how_and_under_what_licence() -> None:
     message = str(raised.value)
     for part in (
         str(dataset_dir(wanted)),
-        "agebench data add mine PATH",
-        "agebench data get mine",
+        "agebench data import mine PATH",
+        "agebench data download mine",
         "ask its owner",
         "https://example.org/faces",
         "mine alone",
@@ -221,7 +221,7 @@ def killed_before(method: str, count: int, work: Callable[[], object]) -> None:
 # The first ends the extraction, then the old copy makes room, the new one takes its place, the old one is discarded.
 @pytest.mark.parametrize("renames", [1, 2, 3, 4])
 def test_add_replace_killed_leaves_a_copy(
-    renames: int, folder: Path, archive: Path, capsys: pytest.CaptureFixture[str]
+    renames: int, folder: Path, archive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import_dataset(card(), folder)
     killed_before("rename", renames, lambda: import_dataset(card(), archive, replace=True))
@@ -231,16 +231,16 @@ def test_add_replace_killed_leaves_a_copy(
     assert len(open_dataset_reader(card()).read()) == 3
     assert (root / "copy").exists() == (renames > 2)
     assert leftovers() == []
-    assert ("stopped before it ended" in capsys.readouterr().err) == (renames == 3)
+    assert ("interrupted before it ended" in caplog.text) == (renames == 3)
 
 
-def test_add_replace_killed_keeps_the_old_copy(folder: Path, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_add_replace_killed_keeps_the_old_copy(folder: Path, archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     import_dataset(card(), folder)
     killed_before("rename", 3, lambda: import_dataset(card(), archive, replace=True))
     for picture_file in dataset_dir(card()).parent.rglob("copy/*/*.jpg"):
         picture_file.unlink()
     assert import_dataset(card(), folder).was_present
-    assert "the copy that was there before is back" in capsys.readouterr().err
+    assert "the copy that was there before is back" in caplog.text
     assert leftovers() == []
 
 
@@ -319,7 +319,7 @@ def test_get_downloads_and_adds(archive: Path) -> None:
 
 def test_get_without_an_open_source_says_how_else() -> None:
     with pytest.raises(
-        UserError, match=r"no open source: ask nicely \(https://example.org\).*agebench data add mine PATH"
+        UserError, match=r"no open source: ask nicely \(https://example.org\).*agebench data import mine PATH"
     ):
         download_dataset(card(how_to_get="ask nicely", homepage="https://example.org"))
 

@@ -1,8 +1,10 @@
 """Models of every kind, made here, called as their cards say; and every way in which one can be wrong."""
 
 import pickle
+import re
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from agebench.config.cards.external import ExternalCard, ExternalInput
 from agebench.config.toml_io import validate_model
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.external.base import estimate, fingerprint
-from agebench.estimators.external.io_spec import ExternalModelError, prepare, read_answer, select_output
+from agebench.estimators.external.decoding import parse_output
+from agebench.estimators.external.io_spec import ExternalModelError, prepare, select_output
 from agebench.estimators.external.model_files import reason
 
 SIZE = 32
@@ -310,7 +313,7 @@ def test_what_a_model_takes_is_made_in_the_cards_order() -> None:
 def test_a_distribution_is_read_by_its_ages(logits: list[float], first: int) -> None:
     grid = [float(first), first + 1.0, first + 2.0]
     model = card(format="onnx", source="m", output={"kind": "distribution", "ages": grid, "logits": True})
-    found = read_answer(np.array([logits]), 1, model)
+    found = parse_output(np.array([logits]), 1, model)
     assert first <= found.age[0] <= first + 2
     assert found.probs is not None
     assert found.std is not None
@@ -331,7 +334,7 @@ def test_a_distribution_is_read_by_its_ages(logits: list[float], first: int) -> 
 def test_what_is_no_distribution_is_refused(values: np.ndarray, message: str) -> None:
     model = card(format="onnx", source="m", output={"kind": "distribution", "ages": [0, 40, 80]})
     with pytest.raises(ExternalModelError, match=message):
-        read_answer(values, 2, model)
+        parse_output(values, 2, model)
 
 
 @pytest.mark.parametrize(
@@ -369,23 +372,23 @@ def test_sources_are_found_from_the_cards_folder(tmp_path: Path) -> None:
 def test_an_output_column_is_read() -> None:
     values = np.array([[0.9, 0.1, 0.30], [0.2, 0.8, 0.55]])
     model = card(format="onnx", source="m", output={"column": 2, "scale": 100, "offset": 1})
-    np.testing.assert_allclose(read_answer(values, 2, model).age, [31, 56])
-    np.testing.assert_allclose(read_answer(values[:, None, :, None], 2, model).age, [31, 56])
+    np.testing.assert_allclose(parse_output(values, 2, model).age, [31, 56])
+    np.testing.assert_allclose(parse_output(values[:, None, :, None], 2, model).age, [31, 56])
     with pytest.raises(ExternalModelError, match=r"output\.column = 2 is none of 0 to 1"):
-        read_answer(values[:, :2], 2, model)
+        parse_output(values[:, :2], 2, model)
     with pytest.raises(ExternalModelError, match=r"gives the shape \(2, 3, 2\)"):
-        read_answer(np.zeros((2, 3, 2)), 2, model)
+        parse_output(np.zeros((2, 3, 2)), 2, model)
 
 
 def test_several_numbers_are_never_guessed_to_be_a_distribution() -> None:
     values = np.array([[0.2, 0.5, 0.3]])
     with pytest.raises(ExternalModelError) as refused:
-        read_answer(values, 1, card(format="onnx", source="m"))
+        parse_output(values, 1, card(format="onnx", source="m"))
     assert "distribution" not in str(refused.value)
     for logits in (False, True):
         model = card(format="onnx", source="m", output={"kind": "distribution", "logits": logits})
         with pytest.raises(ExternalModelError, match=r"must state what each of them stands for: output.ages"):
-            read_answer(values, 1, model)
+            parse_output(values, 1, model)
 
 
 @pytest.mark.parametrize(("name", "sign"), [("age", 1), ("other", -1), ("0", 1), ("1", -1)])
@@ -440,3 +443,18 @@ def test_a_torchscript_file_gives_no_warning(files: dict[str, Path], faces: np.n
 )
 def test_reason_keeps_the_line_with_the_cause(text: str, shown: str) -> None:
     assert shown in reason(ValueError(text))
+
+
+def test_torch_export_file_with_code_is_refused(files: dict[str, Path], faces: np.ndarray, tmp_path: Path) -> None:
+    target, mark = tmp_path / "evil.pt2", tmp_path / "ran"
+    code = f"__import__('pathlib').Path('{mark}').touch()"
+    with zipfile.ZipFile(files["torch-export"]) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(".json"):
+                content = re.sub(rb'("expr_str":\s*")[^"]*"', lambda match: match[1] + code.encode() + b'"', content)
+            copy.writestr(name, content)
+    assert target.read_bytes().count(code.encode())
+    with pytest.raises(UserError, match="could run code"):
+        ask(card(format="torch-export", source=str(target)), faces)
+    assert not mark.exists()

@@ -13,7 +13,7 @@ import pytest
 
 from agebench.errors import UserError
 from agebench.inference.demo import gradio_app
-from agebench.inference.demo.request_guard import MAX_PICTURE_BYTES, Uploads, is_own_host
+from agebench.inference.demo.request_guard import MAX_IMAGE_BYTES, Uploads, is_own_host
 
 FRAMING = next(iter(gradio_app.ALIGN_MODES))
 META = {"meta": {"_type": "gradio.FileData"}}
@@ -109,7 +109,7 @@ def attack(kind: str, secret: Path, folder: Path) -> dict[str, Any]:
         "no meta": {"path": str(secret)},
         "no meta, stream": {"path": str(secret), "is_stream": True},
         "data: as path": {"path": "data:image/png;base64,AAAA", **META},
-        "too large data:": {"url": "data:image/png;base64," + "A" * (MAX_PICTURE_BYTES * 4 // 3 + 4), "path": None},
+        "too large data:": {"url": "data:image/png;base64," + "A" * (MAX_IMAGE_BYTES * 4 // 3 + 4), "path": None},
         "http:": {"path": "http://127.0.0.1:9/a.png", **META},
         "http:, no meta": {"path": "http://127.0.0.1:9/a.png"},
         "http: as url": {"path": None, "url": "http://127.0.0.1:9/a.png", **META},
@@ -244,7 +244,7 @@ def test_demo_has_no_other_way_to_write(path: str, server: Server) -> None:
 
 def test_demo_refuses_uploads_beyond_its_limit(server: Server) -> None:
     before = {path for path in server.folder.rglob("*") if path.is_file()}
-    for size in (MAX_PICTURE_BYTES + 1, MAX_PICTURE_BYTES + (2 << 20)):
+    for size in (MAX_IMAGE_BYTES + 1, MAX_IMAGE_BYTES + (2 << 20)):
         answer = server.post("/gradio_api/upload", files={"files": ("a.png", bytes(size))})
         assert answer.status_code == 413
     chunks = iter([b"--x\r\n", b"y"])

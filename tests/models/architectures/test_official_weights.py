@@ -207,6 +207,6 @@ def test_their_weights_are_scored_by_the_command(tmp_path: Path) -> None:
 
 def test_only_the_zoo_has_published_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "--model", "tiny", "--pretrained", "any.pt", "--test", "synth"]) == 2
-    assert "--pretrained is for the models of the zoo" in capsys.readouterr().err
+    assert "--pretrained is for the built-in architectures" in capsys.readouterr().err
     assert main(["test", "--model", "swinface", "--pretrained", "gone.pt", "--test", "synth"]) == 2
     assert "gone.pt: the checkpoint does not exist" in capsys.readouterr().err

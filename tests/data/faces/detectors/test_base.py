@@ -173,7 +173,7 @@ def test_data_faces_reports_failures_by_group(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["utk"], 2, "agebench data add utk PATH"),
+        (["utk"], 2, "agebench data import utk PATH"),
         (["few", "--set", "faces.detector=dlb"], 2, "did you mean 'dlib'?"),
         (["few", "--set", "faces.covrage=2"], 2, "did you mean 'coverage'?"),
         (["few", "--set", "faces.mode=landmarks"], 2, "names no landmark_points"),

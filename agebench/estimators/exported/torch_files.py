@@ -1,0 +1,95 @@
+"""Read exported TorchScript and torch.export files. Opening one can run code from it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export.passes import move_to_device_pass
+
+from agebench.errors import UserError
+from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.external.model_files import first_line, load_torchscript, temporary_env
+
+
+@contextmanager
+def ignore_warnings() -> Iterator[None]:
+    """Suppress warnings; that of TorchScript's deprecation is nothing that a user can act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class TorchScriptFile(ExportedFile):
+    """A TorchScript file; opening it can run its code.
+
+    Args:
+        path: the file.
+        card: the card inside.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
+        super().__init__(path, card)
+        self.device = torch.device(device)
+        self.module = _load(path, self.device)
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Call the file; see `ExportedFile.run`.
+
+        Args:
+            images: (B, C, H, W) uint8.
+        """
+        with torch.inference_mode():
+            return tuple(output.cpu().numpy() for output in self.module(torch.from_numpy(images).to(self.device)))
+
+
+def _load(path: Path, device: torch.device) -> nn.Module:
+    with ignore_warnings():
+        try:
+            module = load_torchscript(path, str(device)).eval()
+            return torch.jit.freeze(module)  # type: ignore[no-any-return]  # fuses normalization into convolutions: 20 % faster
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: not readable as a TorchScript model: {first_line(error)}") from error
+
+
+class TorchExportFile(ExportedFile):
+    """A torch.export file (.pt2); opening it can run its code.
+
+    Args:
+        path: the file.
+        card: the card inside.
+        device: device of the model.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
+        super().__init__(path, card)
+        self.device = torch.device(device)
+        try:
+            # torch.export.load falls back to full unpickling by itself; this forbids it.
+            with temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"), ignore_warnings():
+                program = torch.export.load(path)
+                if self.device.type != "cpu":
+                    program = move_to_device_pass(program, self.device)
+                self.module = program.module()
+        except Exception as error:  # torch raises exceptions of its own
+            raise UserError(f"{path}: not readable as a torch.export model: {first_line(error)}") from error
+
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Call the file; see `ExportedFile.run`.
+
+        Args:
+            images: (B, C, H, W) uint8.
+        """
+        with torch.inference_mode():
+            return tuple(output.cpu().numpy() for output in self.module(torch.from_numpy(images).to(self.device)))

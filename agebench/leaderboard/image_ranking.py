@@ -1,0 +1,379 @@
+"""Rankings from the estimates beside the records, per test set and over test sets.
+
+Estimates are published without labels, so rankings are computed where the datasets are present, and stored in `rankings.json`
+beside the folder of records. Elsewhere the stored rankings are shown as long as they are of the same estimates.
+"""
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError
+from scipy import special
+
+from agebench.errors import UserError
+from agebench.leaderboard.gate_rates import GateRatesByAge, StoredGates, build_gates
+from agebench.leaderboard.headline_systems import headline_systems
+from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, read_estimates
+from agebench.leaderboard.ranking import Test, shared_by_most, test_keys
+from agebench.leaderboard.records import estimates_file
+from agebench.leaderboard.schema import Record
+from agebench.leaderboard.shifts import StoredShift, build_shifts
+from agebench.leaderboard.systems import System
+from agebench.metrics.bootstrap import Floats, Ints, encode_clusters
+from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, metric_value
+from agebench.metrics.new_datasets import FEWEST_DATASETS, claim_about_new_datasets
+from agebench.metrics.ranking import (
+    RESAMPLES,
+    Layout,
+    MaeReplicates,
+    RankingEstimate,
+    SystemErrors,
+    rank,
+    resample_maes,
+)
+from agebench.metrics.schema import NewDatasetClaim, RankedSystem, ResultModel, ShiftResult, SystemRanking
+from agebench.registry.catalog import Catalog
+from agebench.utils.io import write_text
+
+# Of the method: raise it when rankings of the same estimates change.
+VERSION = 1
+_FEWEST_SYSTEMS = 2
+_DIGITS = 4
+
+
+class RankingsFile(ResultModel):
+    """The content of a rankings.json."""
+
+    version: int = VERSION
+    rankings: list[SystemRanking] = Field(default=[], description="one per test set, then those over test sets")
+    shifts: list[StoredShift] = Field(default=[], description="of records that do not contain their shifts")
+    gates: list[StoredGates] = Field(default=[], description="of the systems that the leaderboard begins with")
+
+
+@dataclass(frozen=True)
+class ImageRankings:
+    """The rankings of a leaderboard.
+
+    Attributes:
+        rankings: one for each group of systems with the same test images, then those over several test sets.
+        missing: what could not be computed, and why, as sentences.
+        shifts: (record id, test set) -> why the error differs from that on the training set, for records without it.
+        gates: (record id, test set) -> rates of age gates, for the systems that the leaderboard begins with.
+    """
+
+    rankings: tuple[SystemRanking, ...] = ()
+    missing: tuple[str, ...] = ()
+    shifts: Mapping[tuple[str, str], ShiftResult] = field(default_factory=dict)
+    gates: Mapping[tuple[str, str], GateRatesByAge] = field(default_factory=dict)
+
+
+def rankings_file(results: Path) -> Path:
+    """Return where the rankings of a folder of records are stored."""
+    return results.parent / "rankings.json"
+
+
+def read_rankings(path: Path) -> RankingsFile:
+    """Read stored rankings and shifts; an empty content if the file is missing or of another version.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return RankingsFile()
+    try:
+        content = RankingsFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise UserError(
+            f"{path}: not a readable file of rankings: {problem}; delete it, and `agebench leaderboard` computes them again"
+        ) from error
+    return content if content.version == VERSION else RankingsFile()
+
+
+def write_rankings(path: Path, content: RankingsFile) -> None:
+    """Store rankings and shifts."""
+    whole = {"version": VERSION, **content.to_json()}
+    write_text(path, json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog) -> ImageRankings:
+    """Rank the systems of a folder of records, and store the rankings beside it if any was computed.
+
+    Args:
+        results: the folder of records; a record is in `<its id>.json`.
+        rows: its systems.
+        catalog: the cards of the datasets.
+    """
+    path = rankings_file(results)
+    stored = read_rankings(path)
+    files = {record.id: results / f"{record.id}.json" for row in rows for record in row.records}
+    datasets = LocalDatasets(catalog)
+    ranked = RankingBuilder(files, datasets, stored.rankings).build(rows)
+    shifts = build_shifts(rows, files, datasets, stored.shifts)
+    gates = build_gates(headline_systems(rows), files, datasets, stored.gates)
+    content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates)
+    is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
+    if not ranked.missing and is_new and (ranked.rankings or shifts or gates or path.exists()):
+        write_rankings(path, content)
+    by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
+    rates = {(found.record, found.test): found.rates for found in gates}
+    return ImageRankings(ranked.rankings, ranked.missing, by_test, rates)
+
+
+@dataclass
+class RankingBuilder:
+    """Computes the rankings of systems, or takes those stored for the same estimates.
+
+    Attributes:
+        files: record id -> the file of the record.
+        datasets: the datasets of this machine; None computes nothing.
+        stored: rankings computed before.
+    """
+
+    files: Mapping[str, Path]
+    datasets: LocalDatasets | None = None
+    stored: Sequence[SystemRanking] = ()
+    missing: list[str] = field(default_factory=list)
+    _systems: dict[tuple[str, System], SystemErrors | None] = field(default_factory=dict)
+
+    def build(self, rows: Sequence[System]) -> ImageRankings:
+        """Rank all systems that share test images with others.
+
+        Args:
+            rows: the systems of the leaderboard.
+        """
+        had = {row: test_keys(row) for row in rows if not row.has_no_rank and self._has_estimates(row)}
+        groups: dict[Test, list[System]] = {}
+        for row, keys in had.items():
+            for test in row.tests:
+                for key in (key for key in keys if key[0] == test):
+                    groups.setdefault(key, []).append(row)
+        rankings = [self._ranking(group, [key]) for key, group in groups.items() if len(group) >= _FEWEST_SYSTEMS]
+        left = dict(had)
+        while (shared := shared_by_most(list(left.values()), 2, _FEWEST_SYSTEMS)) is not None:
+            group = [row for row in left if shared <= left[row]]
+            order = [test for test in group[0].tests if test in {name for name, *_ in shared}]
+            rankings.append(self._ranking(group, sorted(shared, key=lambda key: order.index(key[0]))))
+            for row in group:
+                del left[row]
+        return ImageRankings(tuple(filter(None, rankings)), tuple(dict.fromkeys(self.missing)))
+
+    def _has_estimates(self, row: System) -> bool:
+        return all(
+            record.id in self.files and estimates_file(self.files[record.id], test).exists()
+            for test in row.tests
+            for record in row.records_on(test)
+        )
+
+    def _ranking(self, rows: Sequence[System], tests: Sequence[Test]) -> SystemRanking | None:
+        inputs = _inputs(rows, [name for name, *_ in tests])
+        known = next((ranking for ranking in self.stored if ranking.inputs == inputs), None)
+        if known is not None:
+            return known
+        samples = {}
+        for name, *_ in tests:
+            problem = self._missing(rows, name)
+            if problem:
+                self.missing.append(problem)
+                return None
+            samples[name] = self._labels(name)
+        return self._compute(rows, tests, samples, inputs)
+
+    def _missing(self, rows: Sequence[System], test: str) -> str:
+        """Why a test set's labels are not at hand; "" where they are."""
+        if self.datasets is None or self.datasets.samples(test) is None:
+            return (
+                f"{test}: not ranked, because estimates are published without labels and the dataset is not on this machine; "
+                f"`agebench data add {test} PATH`, then `agebench leaderboard` computes it"
+            )
+        theirs = {
+            record.samples[test].fingerprint
+            for row in rows
+            for record in row.records_on(test)
+            if test in record.samples
+        }
+        if theirs != {self.datasets.fingerprint(test)}:
+            return f"{test}: not ranked, because the copy on this machine is not the one that the records are of"
+        return ""
+
+    def _labels(self, test: str) -> "_Labels":
+        assert self.datasets is not None
+        samples = self.datasets.samples(test)
+        assert samples is not None
+        table = samples.table
+        subjects = table["subject"].to_numpy(object) if "subject" in table else None
+        known = subjects is not None and bool(table["subject"].notna().any())
+        return _Labels(
+            pd.Index(pseudonym_keys(table)), table["age"].to_numpy(float), encode_clusters(subjects, len(table)), known
+        )
+
+    def _compute(
+        self, rows: Sequence[System], tests: Sequence[Test], labels: "Mapping[str, _Labels]", inputs: str
+    ) -> SystemRanking | None:
+        replicates, systems = [], []
+        for place, (name, *_) in enumerate(tests):
+            on_test = [self._errors(row, name, labels[name]) for row in rows]
+            if any(system is None for system in on_test):
+                self.missing.append(f"{name}: not ranked, because estimates do not fit the images of the dataset")
+                return None
+            systems = [system for system in on_test if system is not None]
+            replicates.append(_test_replicates(systems, labels[name], place, relative=len(tests) > 1))
+        layout = Layout.of(systems)
+        pooled = MaeReplicates(
+            np.mean([one.values for one in replicates], axis=0),
+            np.mean([one.deviations for one in replicates], axis=0),
+            min(one.clusters for one in replicates),
+        )
+        found = rank(layout, pooled)
+        away = [one for one, (_, home, _) in zip(replicates, tests, strict=True) if not home]
+        claims = _claims(layout, away) if len(away) >= FEWEST_DATASETS else [None] * len(rows)
+        tested = [[self._errors(row, name, labels[name]) for row in rows] for name, *_ in tests]
+        images = [
+            np.unique(np.concatenate([part for system in of if system for part in system.images])) for of in tested
+        ]
+        people = [
+            len(np.unique(labels[name].clusters[part])) if labels[name].people else None
+            for (name, *_), part in zip(tests, images, strict=True)
+        ]
+        return _result(found, rows, tests, [len(part) for part in images], people, claims, inputs)
+
+    def _errors(self, row: System, test: str, labels: "_Labels") -> SystemErrors | None:
+        if (test, row) not in self._systems:
+            self._systems[test, row] = _system_errors(row, test, self.files, labels)
+        return self._systems[test, row]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Keys, ages and clusters of a dataset's images, and whether clusters are people."""
+
+    keys: "pd.Index[int]"
+    ages: Floats
+    clusters: Ints
+    people: bool
+
+
+def _system_errors(row: System, test: str, files: Mapping[str, Path], labels: _Labels) -> SystemErrors | None:
+    """The errors of a system's seeds; None where estimates are not one for each of the dataset's images."""
+    seeds: list[Hashable] = []
+    images, errors = [], []
+    for record in row.records_on(test):
+        table = read_estimates(estimates_file(files[record.id], test))
+        places = labels.keys.get_indexer(pd.Index(table["key"]))
+        if (places < 0).any() or len(np.unique(places)) < len(places):
+            return None
+        order = np.argsort(places)
+        seeds.append(record.config.seed)
+        images.append(places[order])
+        errors.append(np.abs(table["age_pred"].to_numpy(float)[order] - labels.ages[places[order]]))
+    return SystemErrors(row.name, row.train, tuple(seeds), tuple(images), tuple(errors))
+
+
+def _test_replicates(systems: Sequence[SystemErrors], labels: _Labels, place: int, *, relative: bool) -> MaeReplicates:
+    """MAEs of one test set, or their ratios to the MAE of always answering the median age of the images."""
+    if not relative:
+        return resample_maes(systems, labels.clusters, seed=place)
+    parts = [part for system in systems for part in system.images]
+    tested = np.unique(np.concatenate(parts))
+    constant = np.abs(labels.ages - np.median(labels.ages[tested]))
+    distinct = {part.tobytes(): part for part in parts}
+    baseline = SystemErrors(
+        "",
+        None,
+        tuple(range(len(distinct))),
+        tuple(distinct.values()),
+        tuple(constant[part] for part in distinct.values()),
+    )
+    both = resample_maes([*systems, baseline], labels.clusters, seed=place)
+    column = {key: len(parts) + index for index, key in enumerate(distinct)}
+    floors = np.array([column[part.tobytes()] for part in parts])
+    values = both.values[: len(parts)] / both.values[floors]
+    moved = (both.values[: len(parts), None] + both.deviations[: len(parts)]) / (
+        both.values[floors, None] + both.deviations[floors]
+    )
+    return MaeReplicates(values, moved - values[:, None], both.clusters)
+
+
+def _claims(layout: Layout, replicates: Sequence[MaeReplicates]) -> list[NewDatasetClaim | None]:
+    """Estimate each system's ratio on new datasets from the datasets that it was not trained on."""
+    singles = [rank(layout, one) for one in replicates]
+    ratios = np.array([one.values for one in singles])
+    quantile = float(special.ndtri((1 + CONFIDENCE_LEVEL) / 2))
+    errors = np.array([one.halves for one in singles]) / quantile / ratios
+    return [
+        claim_about_new_datasets(ratios[:, place].tolist(), errors[:, place].tolist())
+        for place in range(ratios.shape[1])
+    ]
+
+
+def _result(
+    found: RankingEstimate,
+    rows: Sequence[System],
+    tests: Sequence[Test],
+    images: list[int],
+    people: list[int | None],
+    claims: Sequence[NewDatasetClaim | None],
+    inputs: str,
+) -> SystemRanking:
+    order = np.argsort(found.values, kind="stable")
+    systems = [
+        RankedSystem(
+            name=rows[place].name,
+            train=rows[place].train,
+            runs=[record.id for record in rows[place].records],
+            value=metric_value(*_rounded(found.values[place], found.halves[place])),
+            rank_low=int(found.rank_low[place]),
+            rank_high=int(found.rank_high[place]),
+            unusual_seeds=bool(found.unusual[place]),
+            new_datasets=claims[place],
+        )
+        for place in order
+    ]
+    differences = [
+        [float(first), float(second), *_rounded(found.differences[j, i], found.pair_halves[j, i])]
+        for first, i in enumerate(order)
+        for second, j in enumerate(order)
+        if first < second
+    ]
+    return SystemRanking(
+        inputs=inputs,
+        tests=[name for name, *_ in tests],
+        held_out=[home for _, home, _ in tests],
+        images=images,
+        people=people,
+        resamples=RESAMPLES,
+        critical=round(found.critical, _DIGITS),
+        systems=systems,
+        differences=differences,
+        single_runs=found.unknown_seeds,
+    )
+
+
+def _rounded(value: float, half: float) -> list[float]:
+    return [round(float(end), _DIGITS) for end in (value, value - half, value + half)]
+
+
+def _inputs(rows: Sequence[System], tests: Sequence[str]) -> str:
+    """Digest of everything that a ranking follows from, but the labels, which the dataset's fingerprint stands for."""
+    content = [
+        [row.name, row.train, test, record.id, record.config.seed, _estimates(record, test), _fingerprint(record, test)]
+        for test in tests
+        for row in rows
+        for record in row.records_on(test)
+    ]
+    words = json.dumps([VERSION, RESAMPLES, content])
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def _estimates(record: Record, test: str) -> str | None:
+    digest = record.predictions[test].estimates_sha256 if test in record.predictions else None
+    return None if digest is None else str(digest)
+
+
+def _fingerprint(record: Record, test: str) -> str | None:
+    return record.samples[test].fingerprint if test in record.samples else None

@@ -1,0 +1,124 @@
+"""Why systems err more on other datasets than on the held-out part of their own: recorded, or computed from the estimates."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from agebench.leaderboard.published_estimates import LocalDatasets, join_labels, read_estimates
+from agebench.leaderboard.records import estimates_file
+from agebench.leaderboard.schema import Record
+from agebench.leaderboard.systems import System, pool_seeds
+from agebench.metrics.schema import MetricValue, ResultModel, ShiftResult
+from agebench.metrics.shift import explain_shift
+
+# Of the method: raise it when shifts of the same estimates change.
+VERSION = 1
+# The leaderboard shows the recalibration on so many labeled images.
+LABELED = 100
+
+
+class StoredShift(ResultModel):
+    """The shift of one record on one test set."""
+
+    inputs: str
+    record: str
+    test: str
+    shift: ShiftResult
+
+
+@dataclass(frozen=True)
+class SystemShift:
+    """The shift of a system on one test set, over its seeds, years."""
+
+    difference: MetricValue
+    mix: MetricValue
+    same: MetricValue
+    outside: MetricValue
+    recalibrated: MetricValue
+
+
+def build_shifts(
+    rows: Sequence[System], files: Mapping[str, Path], datasets: LocalDatasets, stored: Sequence[StoredShift]
+) -> list[StoredShift]:
+    """Return the shifts of all records that do not contain them, as far as they are stored or can be computed here.
+
+    Args:
+        rows: the systems.
+        files: record id -> the file of the record.
+        datasets: the datasets of this machine.
+        stored: shifts computed before.
+    """
+    known = {(shift.record, shift.test, shift.inputs): shift for shift in stored}
+    shifts = []
+    for row in rows:
+        for record in row.records:
+            home = record.metrics.train
+            if home is None or home not in record.metrics.tests:
+                continue
+            for test, result in record.metrics.tests.items():
+                if test == home or result.shift is not None:
+                    continue
+                inputs = _inputs(record, home, test)
+                shift = known.get((record.id, test, inputs)) or _compute(record, home, test, inputs, files, datasets)
+                shifts += [shift] if shift is not None else []
+    return shifts
+
+
+def _inputs(record: Record, home: str, test: str) -> str:
+    digests = [
+        (name, record.predictions[name].estimates_sha256, record.samples[name].fingerprint)
+        for name in (home, test)
+        if name in record.predictions and name in record.samples
+    ]
+    return hashlib.sha256(json.dumps([VERSION, record.id, digests]).encode()).hexdigest()
+
+
+def _compute(
+    record: Record, home: str, test: str, inputs: str, files: Mapping[str, Path], datasets: LocalDatasets
+) -> StoredShift | None:
+    tables = [_predictions(record, name, files, datasets) for name in (home, test)]
+    source, target = tables
+    if source is None or target is None:
+        return None
+    shift = explain_shift(source, target, name=home)
+    return None if shift is None else StoredShift(inputs=inputs, record=record.id, test=test, shift=shift)
+
+
+def _predictions(record: Record, name: str, files: Mapping[str, Path], datasets: LocalDatasets) -> pd.DataFrame | None:
+    """A record's estimates with labels; None where either is missing, or the data differ."""
+    file = estimates_file(files[record.id], name)
+    samples = datasets.samples(name) if file.exists() else None
+    theirs = record.samples[name].fingerprint if name in record.samples else None
+    if samples is None or theirs != datasets.fingerprint(name):
+        return None
+    return join_labels(read_estimates(file), samples)
+
+
+def system_shift(row: System, test: str, stored: Mapping[tuple[str, str], ShiftResult]) -> SystemShift | None:
+    """Return the shift of a system on a test set over its seeds; None where a seed has none.
+
+    Args:
+        row: the system.
+        test: the test set.
+        stored: (record id, test set) -> shift, for records that do not contain it.
+    """
+    shifts = []
+    for record in row.records_on(test):
+        shift = record.metrics.tests[test].shift or stored.get((record.id, test))
+        if shift is None:
+            return None
+        shifts.append(shift)
+    recalibrated = [
+        next((one.linear_gain for one in shift.recalibration if one.n == LABELED), MetricValue()) for shift in shifts
+    ]
+    return SystemShift(
+        pool_seeds([shift.difference for shift in shifts]),
+        pool_seeds([shift.parts.mix for shift in shifts]),
+        pool_seeds([shift.parts.same for shift in shifts]),
+        pool_seeds([shift.parts.outside for shift in shifts]),
+        pool_seeds(recalibrated),
+    )

@@ -1,0 +1,363 @@
+"""Open any age estimator: a run's folder, an exported file, a pushed model, an external model's card.
+
+`load_estimator` lives here, not in `agebench.estimators`, because opening a run needs the packages above that one.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from agebench.config.cards.external import ExternalCard
+from agebench.config.run import RunConfig
+from agebench.config.toml_io import validate_model
+from agebench.data.faces.alignment import AlignmentSpec
+from agebench.data.faces.cache import load_or_build_face_cache
+from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
+from agebench.data.samples import Samples
+from agebench.errors import UserError
+from agebench.estimators import released
+from agebench.estimators.base import AgeEstimates, AgeEstimator, BaseEstimator, EstimatorInfo, InputSpec
+from agebench.estimators.exported.adapter import CardGuarantees, ExportedEstimator, card_info
+from agebench.estimators.exported.base import SUFFIXES, read_card
+from agebench.estimators.exported.card_schema import validate_card
+from agebench.estimators.exported.loading import open_exported
+from agebench.estimators.external.base import ExternalEstimator
+from agebench.estimators.hub import CARD, fetch
+from agebench.estimators.trained import TrainedEstimator
+from agebench.export.card import build_card, verify_card
+from agebench.metrics.guarantees import CalibrationError, conformal_interval, error_by_estimated_age, gate_error_rates
+from agebench.registry.catalog import Catalog, load_catalog
+from agebench.runs.datasets import open_dataset
+from agebench.runs.guarantees import calibrated_on, tables_of_tests
+from agebench.runs.loading import load_run, load_test_set
+from agebench.runs.run_dir import RunDir
+from agebench.runs.validation import validation_predictions
+from agebench.training.dataloader import FaceDataset, make_face_dataset
+from agebench.training.device import resolve_device
+from agebench.utils.integrity import read_json_table
+
+
+class RunEstimator(BaseEstimator):
+    """The best model of a finished run, with guarantees computed from the run's own predictions.
+
+    Args:
+        path: the run's folder.
+        catalog: the registered cards; the training set's card is among them.
+        device: `auto`, `cpu`, `cuda`, …
+        trusted: False if the folder was written by someone else: its model must then be that of the checkpoint.
+
+    Attributes:
+        network: the trained network.
+
+    Raises:
+        UserError: the run is not finished, has one model per fold, or its checkpoint is missing or damaged.
+    """
+
+    def __init__(self, path: Path, catalog: Catalog, device: str = "auto", *, trusted: bool = True) -> None:
+        folder = RunDir(path)
+        self._folder, self._catalog = folder, catalog
+        manifest = folder.manifest()
+        if (path / "config.toml").exists() and not manifest.get("finished"):
+            raise UserError(
+                f"{path}: this run is not finished, so nothing is known of its errors; go on with "
+                f"`agebench run --config {path / 'config.toml'} --out {path} --resume`"
+            )
+        folds = folder.metrics().get("protocol", {}).get("folds", 1)
+        if folds > 1:
+            raise UserError(f"{path}: this run has {folds} models, one a fold, and none of them is the run's")
+        self._config, self.network = load_run(folder, device, trusted=trusted)
+        self._metrics = folder.metrics()
+        self._intervals: dict[float, dict[str, Any]] = {}
+        spec = self.network.input_spec
+        self.input_spec = InputSpec(
+            spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector, offset=spec.offset
+        )
+        self.info = self._describe(manifest)
+
+    def _describe(self, manifest: dict[str, Any]) -> EstimatorInfo:
+        dataset = self._catalog.datasets.get(self._config.data.train)
+        return card_info(build_card(self.network.model, self._config.model, dataset, manifest, self._metrics))
+
+    def estimate(self, images: np.ndarray) -> AgeEstimates:
+        """Estimate the ages of N faces.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB, aligned; N may be 0.
+        """
+        return self.network.estimate(images)
+
+    def interval(self, level: float) -> dict[str, Any]:
+        """Return the conformal interval of this level; see `agebench.estimators.base.Guarantees`.
+
+        Args:
+            level: share of true ages that the interval is to contain, between 0 and 1.
+
+        Raises:
+            CalibrationError: the validation part is missing, or too small for this level.
+            UserError: the level is out of range.
+        """
+        if level not in self._intervals:  # the demo asks for every picture
+            self._intervals[level] = conformal_interval(self._validation, self._tests, level).to_json()
+        return {"calibrated_on": calibrated_on(self._config.data.train), **self._intervals[level]}
+
+    def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
+        """Return the error rates of an age gate; see `agebench.estimators.base.Guarantees`.
+
+        Args:
+            threshold: legal age, years.
+            challenge: estimated age from which a person passes, years; None: the threshold plus the default margin.
+        """
+        return gate_error_rates(self._tests, threshold, challenge).to_json()
+
+    def errors(self) -> dict[str, Any]:
+        """Return errors by estimated age; see `agebench.estimators.base.Guarantees`."""
+        errors = error_by_estimated_age(self._tests)
+        return {test: {band: entry.to_json() for band, entry in bands.items()} for test, bands in errors.items()}
+
+    @cached_property
+    def _validation(self) -> pd.DataFrame:
+        try:
+            return validation_predictions(self._config, self._folder, self.network, self._catalog)
+        except UserError as error:
+            raise CalibrationError(
+                f"no intervals: {self._folder.path} holds no predictions of its validation part (runs of now keep them), and "
+                f"they cannot be made now: {error}"
+            ) from error
+
+    @cached_property
+    def _tests(self) -> Mapping[str, pd.DataFrame]:
+        return tables_of_tests(self._folder, self._config.data.train, self._metrics["tests"])
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Network(_Table):
+    classes: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+
+
+class _Manifest(_Table):
+    model: _Network | None = None
+
+
+class _Protocol(_Table):
+    folds: int = 1
+
+
+class _Metrics(_Table):
+    protocol: _Protocol = _Protocol()
+
+
+class PushedEstimator(CardGuarantees, RunEstimator):
+    """A run as `agebench push` wrote it: without labels, with a card that states its guarantees. It is untrusted.
+
+    Args:
+        path: the fetched folder.
+        catalog: the registered cards.
+        device: `auto`, `cpu`, `cuda`, …
+
+    Raises:
+        UserError: a file is missing or invalid, or the card is not that of the model beside it.
+        AgebenchError: a file is damaged.
+    """
+
+    def __init__(self, path: Path, catalog: Catalog, device: str = "auto") -> None:
+        folder, source = RunDir(path), path / CARD
+        validate_model(_Manifest, folder.manifest(), source=str(path / "manifest.json"))
+        validate_model(_Metrics, read_json_table(path / "metrics.json"), source=str(path / "metrics.json"))
+        self._source = source
+        RunEstimator.__init__(self, path, catalog, device, trusted=False)
+        CardGuarantees.__init__(self, source, self.info.card)
+
+    def _describe(self, manifest: dict[str, Any]) -> EstimatorInfo:
+        card = read_card(self._source, self._source.read_bytes())
+        validate_card(self._source, card)
+        verify_card(self._source, card, self.network.model, self._config.model)
+        return card_info(card)
+
+
+def load_estimator(
+    model: str | Path, *, trusted: bool = False, device: str = "auto", catalog: Catalog | None = None
+) -> AgeEstimator:
+    """Open an age estimator.
+
+    Args:
+        model: the folder of a finished run, an exported file, hf://OWNER/NAME@COMMIT (a model that `agebench push`
+            wrote), the name of an external model's card, or `agebench-base`, the model that ships with agebench.
+        trusted: whether files that can run code when they are opened may be opened.
+        device: `auto`, `cpu`, `cuda`, …
+        catalog: the cards whose names can be given; default: the shipped ones, those of plugins and of
+            AGEBENCH_REGISTRY.
+
+    Returns:
+        The estimator. Runs, exported files and pushed models also are `agebench.estimators.base.Guarantees`.
+
+    Raises:
+        UserError: there is no such model, it has to be trained first, or its run is not finished.
+    """
+    name, catalog = str(model), catalog or load_catalog()
+    if name == released.NAME:
+        return open_released(device)
+    if name.startswith("hf://"):
+        return PushedEstimator(fetch(name), catalog, device)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return RunEstimator(path, catalog, device)
+    if path.is_file():
+        return ExportedEstimator(open_exported(path, trusted=trusted, device=str(resolve_device(device))))
+    if name not in catalog.models.names():
+        raise UserError(
+            f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
+            "hf://OWNER/NAME@COMMIT, or a name of `agebench list models`"
+        )
+    card = catalog.models.get(name)
+    if not isinstance(card, ExternalCard):
+        raise UserError(
+            f"model '{name}' has to be trained first: agebench run --train DATASET --test DATASET --model {name}; then give "
+            "the run's folder"
+        )
+    return ExternalEstimator(card, str(resolve_device(device)))
+
+
+def open_released(device: str = "auto") -> ExportedEstimator:
+    """Open the model that ships with agebench. Its digest is known, so that it needs no trust.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, …
+
+    Raises:
+        UserError: this copy of agebench has no released model.
+        AgebenchError: the model's file is damaged.
+    """
+    folder = released.released_dir()
+    path = released.ReleasedModel.read(folder).path(folder)
+    return ExportedEstimator(open_exported(path, trusted=True, device=str(resolve_device(device))))
+
+
+def is_model(word: str, catalog: Catalog) -> bool:
+    """Return whether a word of the command line names a model rather than an image, a folder of images or a video.
+
+    Args:
+        word: the word.
+        catalog: the cards whose names can be given.
+    """
+    path = Path(word).expanduser()
+    if word == released.NAME or word.startswith("hf://") or word in catalog.models.names():
+        return True
+    if path.is_dir():
+        return (path / "manifest.json").exists() or (path / "config.toml").exists()
+    return path.suffix.lower() in SUFFIXES
+
+
+def network_of(estimator: AgeEstimator) -> TrainedEstimator | None:
+    """Return the trained network inside an estimator, for methods that need gradients; None if it has none.
+
+    Args:
+        estimator: any estimator.
+    """
+    if isinstance(estimator, RunEstimator):
+        return estimator.network
+    return estimator if isinstance(estimator, TrainedEstimator) else None
+
+
+class AnalysisSubject:
+    """An estimator to be analyzed on a dataset, with the dataset's faces prepared as the estimator expects them.
+
+    Args:
+        model: as `load_estimator` takes it; of a folder, the run need not be finished.
+        catalog: the registered cards.
+        device: `auto`, `cpu`, `cuda`, …
+        trusted: whether files that can run code when they are opened may be opened.
+
+    Attributes:
+        estimator: the estimator; of a run, its network.
+        folder: the folder for reports: the run's, else `runs/<name of the estimator>`.
+
+    Raises:
+        UserError: there is no such model, or it cannot be opened.
+    """
+
+    def __init__(self, model: str, catalog: Catalog, device: str = "auto", *, trusted: bool = False) -> None:
+        self._catalog = catalog
+        self._config: RunConfig | None = None
+        self.estimator: AgeEstimator
+        path = Path(model).expanduser()
+        known = path.is_file() or model.startswith("hf://") or model in catalog.models.names()
+        if path.is_dir() or not known:
+            self._config, self.estimator = load_run(RunDir(path), device)
+            self.folder = path
+        else:
+            self.estimator = load_estimator(model, trusted=trusted, device=device, catalog=catalog)
+            self.folder = Path("runs") / self.estimator.info.name
+
+    def load(self, name: str) -> tuple[Samples, FaceDataset]:
+        """Load a dataset's samples and faces.
+
+        A test set of a run consists of the images that the run tested; any other dataset is taken without the images
+        and the people that the run was trained on. Of other estimators, the whole dataset is taken.
+
+        Args:
+            name: name of a registered dataset.
+
+        Raises:
+            UserError: there is no such dataset, or no face is left.
+        """
+        if self._config is not None:
+            return load_test_set(self._config, RunDir(self.folder), self._catalog, name)
+        dataset, spec = open_dataset(self._catalog.datasets.get(name)), self.estimator.input_spec
+        if spec.kind == "photo":
+            raise UserError(
+                f"'{self.estimator.info.name}' takes whole photographs and detects faces itself; only `agebench test` can call it"
+            )
+        card = dataset.card
+        detector = spec.detector or card.detector or DEFAULT_DETECTOR
+        alignment = AlignmentSpec(
+            card.faces,
+            spec.size,
+            spec.crop_scale,
+            card.landmark_points,
+            detector,
+            offset=spec.offset,
+            fit=spec.fit,
+            margin=spec.margin,
+        )
+        cache = load_or_build_face_cache(dataset.reader, dataset.samples, alignment, name=card.name)
+        samples = cache.drop_rejected(dataset.samples)
+        if not len(samples):
+            raise UserError(
+                f"--test {name}: none of its {len(dataset.samples):,} images has a face; does `faces` on the card of "
+                f"'{name}' fit?"
+            )
+        return samples, make_face_dataset(cache, samples)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return entries for a report on dataset `name`: the estimator, and whether it may have seen the dataset.
+
+        Args:
+            name: name of the dataset.
+
+        Returns:
+            estimator (name, title, version, training_data) and contamination; empty for a run, whose images are left
+            out.
+        """
+        if self._config is not None:
+            return {}
+        info = self.estimator.info
+        described = {key: getattr(info, key) for key in ("name", "title", "version", "training_data")}
+        return {"estimator": described, "contamination": info.contamination(name)}
+
+    def datasets(self, name: str) -> tuple[str, list[str]]:
+        """Return the training set and the test sets, which decide a dataset's color in figures.
+
+        Args:
+            name: name of the analyzed dataset.
+        """
+        if self._config is None:
+            return "", [name]
+        return self._config.data.train, [*self._config.data.test, name]

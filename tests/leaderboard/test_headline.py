@@ -1,0 +1,172 @@
+"""The table that the leaderboard begins with, its verdict, and the rates of age gates behind it."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.leaderboard.gate_figure import gate_figure
+from agebench.leaderboard.gate_rates import GateRatesByAge, gate_rate, gate_rates_by_age
+from agebench.leaderboard.headline import Headline, Kind, headline_table, short_rows
+from agebench.leaderboard.headline_systems import MOST_ROWS, headline_systems
+from agebench.leaderboard.markdown import leaderboard
+from agebench.leaderboard.schema import Record, RecordExcluded
+from agebench.leaderboard.site import page
+from agebench.leaderboard.systems import System, group_into_systems
+from agebench.metrics.age_gates import Gate, age_gates
+
+Gates = dict[tuple[str, str], GateRatesByAge]
+
+
+def predictions(n: int = 600, spread: float = 5.0) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    age = rng.integers(3, 70, n).astype(float)
+    return pd.DataFrame(
+        {
+            "sample_id": [f"image-{row}" for row in range(n)],
+            "age": age,
+            "age_pred": age + rng.normal(0, spread, n),
+            "gender": rng.choice(["female", "male"], n),
+            "subject": rng.integers(0, n // 3, n).astype(str),
+        }
+    )
+
+
+def test_gate_rates_are_those_of_the_metrics() -> None:
+    table = predictions()
+    rates = gate_rates_by_age(table, ["gender"])
+    expected = age_gates(table, gates=[Gate(18, 25)], groups=["gender"], minor_ages=(13, 17))["18"]
+    rate, n = gate_rate(rates, 18, 25)
+    assert n == expected.n_under
+    for end in ("value", "ci_low", "ci_high"):
+        assert getattr(rate, end) == pytest.approx(getattr(expected.challenge["25"].fpr, end), abs=1e-4)
+    (female,) = (group for group in rates.gates[2].groups if group.group == "female")
+    assert female.passing[25 - 18][0] == pytest.approx(expected.by_group["25"]["gender"]["female"].fpr.value, abs=1e-4)
+    assert [gates.legal for gates in rates.gates] == [13, 16, 18, 21]
+    assert [gates.minors for gates in rates.gates] == [[8, 12], [11, 15], [13, 17], [16, 20]]
+
+
+def test_stage_errors_are_those_of_children_and_adults() -> None:
+    table = predictions()
+    errors = {error.stage: error for error in gate_rates_by_age(table).stages}
+    children = table[table["age"] < 13]
+    assert errors["0-12"].n == len(children)
+    assert errors["0-12"].mae.value == pytest.approx((children["age_pred"] - children["age"]).abs().mean(), abs=1e-4)
+    assert sum(error.n for error in errors.values()) == len(table)
+
+
+def test_ranges_of_ages_give_no_gate_rates() -> None:
+    table = predictions().assign(age_low=10.0, age_high=19.0)
+    assert gate_rates_by_age(table) == GateRatesByAge()
+
+
+def test_gate_rates_survive_json() -> None:
+    rates = gate_rates_by_age(predictions(200))
+    assert GateRatesByAge.model_validate(rates.to_json()) == rates
+
+
+def _record(name: str, mae: float, *, train: str | None = None, overlap: str = "none stated", **tests: float) -> Record:
+    maes = tests or {"few": mae}
+    content: dict[str, Any] = {
+        "id": name,
+        "config": {"seed": 0, "model": {"name": name}},
+        "model": {"name": name, "title": name, "licence": f"licence of {name}"},
+        "metrics": {
+            "train": train,
+            "tests": {
+                test: {"n": 90, "training_overlap": overlap, "overall": {"mae": {"value": value}}, "groups": {}}
+                for test, value in maes.items()
+            },
+        },
+        "predictions": {},
+        "sha256": "",
+    }
+    return Record.from_json(content)
+
+
+def _systems() -> list[System]:
+    return group_into_systems(
+        [
+            _record("worse", 6.0),
+            _record("better", 4.0),
+            _record("contaminated", 1.0, overlap="known"),
+            _record("ours", 0.0, train="many", few=5.0, many=2.0),
+            _record("ours-too", 0.0, train="many", few=7.0, many=1.0),
+        ]
+    )
+
+
+def test_installed_systems_come_first_and_contaminated_ones_apart() -> None:
+    headline = Headline.from_systems(_systems(), {})
+    assert [row.name.split(",")[0] for row in headline.rows] == ["better", "worse", "contaminated", "ours"]
+    assert [row.kind for row in headline.rows][1:] == [
+        Kind.INSTALLED,
+        Kind.INSTALLED_CONTAMINATED,
+        Kind.TRAINED_HERE,
+    ]
+    table = headline_table(headline)
+    assert "1.00§" in table
+    assert "licence of better" in table
+    assert headline_table(headline, short_rows(headline)) == table
+    assert headline.trust.endswith("That was not measured.")
+
+
+def test_the_first_table_never_has_more_than_twelve_rows() -> None:
+    many = [_record(f"external-{number:02}", number) for number in range(20)]
+    rows = headline_systems(group_into_systems([*many, _record("ours", 0.0, train="many", few=5.0, many=2.0)]))
+    assert len(rows) == MOST_ROWS
+    assert rows[-1].train == "many"
+
+
+def _gates(rows: list[System], spread: float, n: int) -> Gates:
+    return {
+        (record.id, "few"): gate_rates_by_age(predictions(n, spread))
+        for row in rows
+        for record in row.records
+        if record.id != "ours-too"
+    }
+
+
+def test_no_system_is_trusted_unless_the_upper_end_is_low() -> None:
+    rows = _systems()
+    careless = Headline.from_systems(rows, _gates(rows, 8.0, 600))
+    assert "None. Of no system is it shown that at T = 25 at most 1 % of minors of 13 to 17 pass" in careless.trust
+    precise = Headline.from_systems(rows, _gates(rows, 0.5, 12_000))
+    assert "None" not in precise.trust
+    assert "better and" not in precise.trust  # all are fit, so the list ends with another
+    assert "contaminated" not in precise.trust
+    assert "better" in precise.trust
+
+
+def test_gate_figure_has_a_curve_for_each_system() -> None:
+    rows = _systems()
+    headline = Headline.from_systems(rows, _gates(rows, 5.0, 300))
+    drawn = gate_figure(headline)
+    assert drawn is not None
+    assert drawn.count("<polyline") == 2 * len(headline.rows)
+    assert "contaminated§" in drawn
+    assert gate_figure(Headline.from_systems(rows, {})) is None
+
+
+def test_page_without_gates_is_complete() -> None:
+    assert "That was not measured" in page(_systems())
+
+
+def test_a_system_is_judged_by_its_worst_test_set() -> None:
+    rows = group_into_systems([_record("mixed", 0.0, easy=1.0, hard=5.0), _record("even", 3.0, easy=3.0)])
+    rates = {"easy": 0.5, "hard": 9.0, "even": 4.0}
+    gates = {
+        ("mixed", "easy"): gate_rates_by_age(predictions(4000, rates["easy"])),
+        ("mixed", "hard"): gate_rates_by_age(predictions(4000, rates["hard"])),
+        ("even", "easy"): gate_rates_by_age(predictions(4000, rates["even"])),
+    }
+    trust = Headline.from_systems(rows, gates).trust
+    assert "the lowest upper end is that of even on easy" in trust
+
+
+def test_excluded_images_keep_a_system_off_the_first_table() -> None:
+    gamed = _record("gamed", 1.0).model_copy(update={"excluded": {"bad.csv": RecordExcluded(images=5)}})
+    rows = group_into_systems([_record("honest", 4.0), gamed])
+    assert [row.name for row in headline_systems(rows)] == ["honest"]
+    assert "gamed" in leaderboard(rows).split("# Appendix")[1]

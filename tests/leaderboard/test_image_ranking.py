@@ -1,0 +1,104 @@
+"""Rankings and shifts of the leaderboard, from records and the estimates beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agebench.errors import UserError
+from agebench.leaderboard.image_ranking import ImageRankings, build_rankings, rankings_file
+from agebench.leaderboard.markdown import leaderboard
+from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, write_estimates
+from agebench.leaderboard.records import estimates_file
+from agebench.leaderboard.schema import Record
+from agebench.leaderboard.site import site_data
+from agebench.leaderboard.systems import System, group_into_systems
+from agebench.registry.catalog import Catalog, load_catalog
+
+pytestmark = pytest.mark.usefixtures("with_few")
+ERRORS = {"good": 1.0, "alike": 1.02, "bad": 4.0}
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return load_catalog()
+
+
+@pytest.fixture
+def board(tmp_path: Path, catalog: Catalog) -> tuple[Path, list[System]]:
+    """Three systems of two seeds each, trained on `few` and tested on both its held-out part and, as if another set, all of it."""
+    present = LocalDatasets(catalog)
+    samples = present.samples("few")
+    assert samples is not None
+    table, keys = samples.table, pseudonym_keys(samples.table)
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal(len(table))
+    records = []
+    for head, spread in ERRORS.items():
+        for seed in (0, 1):
+            held_out = np.sort(np.random.default_rng(seed).permutation(len(table))[:90])
+            errors = spread * (shared + 0.3 * rng.standard_normal(len(table)))
+            identity = f"{head}-{seed}"
+            estimates = pd.DataFrame({"key": keys, "age_pred": table["age"].to_numpy(float) + errors})
+            path = tmp_path / "results" / f"{identity}.json"
+            write_estimates(estimates_file(path, "few"), estimates.iloc[held_out].sort_values("key"))
+            records.append(_record(identity, head, seed, float(np.abs(errors).mean()), present.fingerprint("few")))
+    return tmp_path / "results", group_into_systems(records)
+
+
+def _record(identity: str, head: str, seed: int, mae: float, fingerprint: str | None) -> Record:
+    few = {"n": 90, "overall": {"mae": {"value": mae}}, "groups": {"side": {"a": {"n": 40 + seed}}}}
+    content: dict[str, Any] = {
+        "id": identity,
+        "config": {"seed": seed, "head": head},
+        "model": {"name": "m", "head": head},
+        "metrics": {"train": "few", "tests": {"few": few}},
+        "predictions": {"few": {"sha256": "", "estimates_sha256": identity}},
+        "samples": {"few": {"fingerprint": fingerprint}},
+        "sha256": "",
+    }
+    return Record.from_json(content)
+
+
+def test_systems_are_ranked_by_their_estimates(board: tuple[Path, list[System]], catalog: Catalog) -> None:
+    results, rows = board
+    ranked = build_rankings(results, rows, catalog)
+    (ranking,) = ranked.rankings
+    by_name = {system.name: (system.rank_low, system.rank_high) for system in ranking.systems}
+    assert by_name == {"m, good": (1, 2), "m, alike": (1, 2), "m, bad": (3, 3)}
+    assert ranking.held_out == [True]
+    assert 90 < ranking.images[0] < 180  # two parts of 90 that overlap; an image in both is one image
+    page = leaderboard(rows, (), ranked)
+    assert "2 of 3 pairs are shown to differ" in page
+    assert "|    1-2 | m, " in page
+    assert site_data(rows, [], ranked)["systems"][0]["ranks"] == [[1, ["few"], 1, 2]]
+
+
+def test_stored_rankings_serve_where_the_dataset_is_missing(
+    board: tuple[Path, list[System]], catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, rows = board
+    first = build_rankings(results, rows, catalog)
+    monkeypatch.setattr(LocalDatasets, "samples", lambda self, name: None)
+    assert build_rankings(results, rows, catalog).rankings == first.rankings
+    rankings_file(results).unlink()
+    again = build_rankings(results, rows, catalog)
+    assert again.rankings == ()
+    assert "agebench data add few PATH" in again.missing[0]
+    assert not rankings_file(results).exists()
+
+
+def test_a_damaged_file_of_rankings_is_named(board: tuple[Path, list[System]], catalog: Catalog) -> None:
+    results, rows = board
+    rankings_file(results).write_text("[]")
+    with pytest.raises(UserError, match=r"rankings\.json: not a readable file .* delete it"):
+        build_rankings(results, rows, catalog)
+
+
+def test_systems_without_estimates_are_named(board: tuple[Path, list[System]], catalog: Catalog) -> None:
+    _, rows = board
+    ranked = build_rankings(board[0].parent / "elsewhere" / "results", rows, catalog)
+    assert ranked == ImageRankings()
+    assert "Without a rank" in leaderboard(rows, (), ranked)
