@@ -10,9 +10,9 @@ from torch import Tensor
 JPEG_QUALITY = (30.0, 95.0)  # range of the drawn quality
 BLOCK = 8  # side of a block of JPEG, pixels
 # RGB -> YCbCr of JFIF, without the offset of the chroma planes, which the transform removes again.
-_YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 # Quantization steps at quality 50 (ITU-T T.81, annex K): luma, and chroma, whose steps from the fourth on are 99.
-_LUMA_STEPS = torch.tensor(
+LUMA_STEPS = torch.tensor(
     [
         [16.0, 11, 10, 16, 24, 40, 51, 61],
         [12, 12, 14, 19, 26, 58, 60, 55],
@@ -24,8 +24,8 @@ _LUMA_STEPS = torch.tensor(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )
-_CHROMA_STEPS = torch.full((BLOCK, BLOCK), 99.0)
-_CHROMA_STEPS[:4, :4] = torch.tensor([[17.0, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]])
+CHROMA_STEPS = torch.full((BLOCK, BLOCK), 99.0)
+CHROMA_STEPS[:4, :4] = torch.tensor([[17.0, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]])
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,20 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     rgb = images.reshape(-1, 3, size, size)
     missing = -size % BLOCK
     ycbcr = torch.einsum(
-        "kc,bchw->bkhw", _YCBCR.to(device), F.pad(rgb, (0, missing, 0, missing), mode="replicate")
+        "kc,bchw->bkhw", YCBCR.to(device), F.pad(rgb, (0, missing, 0, missing), mode="replicate")
     ).round()
     ycbcr[:, 0] -= 128
     side = (size + missing) // BLOCK
     blocks = ycbcr.reshape(len(rgb), 3, side, BLOCK, side, BLOCK).transpose(3, 4)
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).repeat_interleave(channels // 3)
-    tables = torch.stack([_LUMA_STEPS, _CHROMA_STEPS, _CHROMA_STEPS]).to(device)
+    tables = torch.stack([LUMA_STEPS, CHROMA_STEPS, CHROMA_STEPS]).to(device)
     steps = ((tables * percent[:, None, None, None] + 50) / 100).floor().clamp(1, 255)[:, :, None, None]
     transform = _cosine_transform().to(device)
     coefficients = transform @ blocks @ transform.T
     blocks = transform.T @ ((coefficients / steps).round() * steps) @ transform
     ycbcr = blocks.transpose(3, 4).reshape(len(rgb), 3, size + missing, size + missing)[:, :, :size, :size].round()
     ycbcr[:, 0] += 128
-    result = torch.einsum("kc,bchw->bkhw", torch.linalg.inv(_YCBCR).to(device), ycbcr)
+    result = torch.einsum("kc,bchw->bkhw", torch.linalg.inv(YCBCR).to(device), ycbcr)
     return result.clamp(0, 255).reshape(count, channels, size, size)
 
 

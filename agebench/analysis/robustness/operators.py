@@ -6,24 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Quantization tables of luma and chroma at quality 50: Independent JPEG Group, as in ITU-T T.81, tables K.1 and K.2.
-_LUMA = torch.tensor(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ],
-    dtype=torch.float32,
-)
-_CHROMA = torch.full((8, 8), 99.0)
-_CHROMA[:4, :4] = torch.tensor([[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]])
-# JFIF: R'G'B' -> Y'CbCr in 0 to 255; the chroma offset of 128 cancels and is omitted.
-_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+from agebench.training.image_quality import CHROMA_STEPS, LUMA_STEPS, YCBCR
 
 
 def apply_separable(images: Tensor, matrix: Tensor) -> Tensor:
@@ -100,11 +83,11 @@ def jpeg_approximation(images: Tensor, quality: int) -> Tensor:
     size = images.shape[-1]
     padded = F.pad(images, (0, -size % 16, 0, -size % 16), mode="replicate")
     side = padded.shape[-1]
-    to_ycc = _YCC.to(images)
+    to_ycc = YCBCR.to(images)
     ycc = torch.einsum("ij,bjhw->bihw", to_ycc, padded)
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
-    luma = _quantize(ycc[:, :1] - 128, _LUMA, scale) + 128
-    chroma = _quantize(apply_separable(ycc[:, 1:], _pair_means(side)), _CHROMA, scale)
+    luma = _quantize(ycc[:, :1] - 128, LUMA_STEPS, scale) + 128
+    chroma = _quantize(apply_separable(ycc[:, 1:], _pair_means(side)), CHROMA_STEPS, scale)
     upsampled = F.interpolate(chroma, side, mode="bilinear", align_corners=False)
     restored = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), torch.cat([luma, upsampled], dim=1))
     return restored[..., :size, :size]
