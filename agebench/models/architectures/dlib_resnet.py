@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.errors import UserError
+from agebench.models.architectures.face_input import check_face_input
 from agebench.models.weight_files.tfjs import read_weights
 
 SIZE = 150
@@ -120,14 +121,7 @@ def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
     Raises:
         UserError: `size` is below 112, or `bodies` is true.
     """
-    if size < MIN_SIZE:
-        raise UserError(
-            f"agebench.dlib-resnet accepts faces of {MIN_SIZE} px or more, not of {size}. Set model.size = {SIZE}"
-        )
-    if bodies:
-        raise UserError(
-            'agebench.dlib-resnet accepts faces alone. Set bodies = false, or backbone = "agebench.mivolo-d1"'
-        )
+    check_face_input("agebench.dlib-resnet", size, bodies=bodies, default=SIZE, smallest=MIN_SIZE)
     return DlibResNet(), DlibResNet.num_features
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agebench.errors import UserError
+from agebench.models.architectures.face_input import check_face_input
 
 SIZE = 160
 MIN_SIZE = 80  # below, the last feature map is empty
@@ -172,12 +172,5 @@ def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
     Raises:
         UserError: `size` is below 80, or `bodies` is true.
     """
-    if size < MIN_SIZE:
-        raise UserError(
-            f"agebench.inception-resnet-v1 accepts faces of {MIN_SIZE} px or more, not of {size}. Set model.size = {SIZE}"
-        )
-    if bodies:
-        raise UserError(
-            'agebench.inception-resnet-v1 accepts faces alone. Set bodies = false, or backbone = "agebench.mivolo-d1"'
-        )
+    check_face_input("agebench.inception-resnet-v1", size, bodies=bodies, default=SIZE, smallest=MIN_SIZE)
     return InceptionResNetV1(), InceptionResNetV1.num_features

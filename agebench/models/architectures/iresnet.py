@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from agebench.errors import UserError
+from agebench.models.architectures.face_input import check_face_input
 
 SIZE = 112
 DEPTHS = (3, 4, 14, 3)  # blocks per stage
@@ -114,10 +114,5 @@ def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
     Raises:
         UserError: `size` is not 112, or `bodies` is true.
     """
-    if size != SIZE:
-        raise UserError(f"agebench.iresnet50 accepts faces of {SIZE} px, not of {size}. Set model.size = {SIZE}")
-    if bodies:
-        raise UserError(
-            'agebench.iresnet50 accepts faces alone. Set bodies = false, or backbone = "agebench.mivolo-d1"'
-        )
+    check_face_input("agebench.iresnet50", size, bodies=bodies, default=SIZE)
     return IResNet50(), IResNet50.num_features

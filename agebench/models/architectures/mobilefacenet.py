@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.errors import UserError
+from agebench.models.architectures.face_input import check_face_input
 from agebench.models.weight_files.tflite import Convolution, read_convolutions
 
 SIZE = 112
@@ -155,14 +156,7 @@ def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
     Raises:
         UserError: `size` is below 112, or `bodies` is true.
     """
-    if size < SIZE:
-        raise UserError(
-            f"agebench.mobilefacenet accepts faces of {SIZE} px or more, not of {size}. Set model.size = {SIZE}"
-        )
-    if bodies:
-        raise UserError(
-            'agebench.mobilefacenet accepts faces alone. Set bodies = false, or backbone = "agebench.mivolo-d1"'
-        )
+    check_face_input("agebench.mobilefacenet", size, bodies=bodies, default=SIZE, smallest=SIZE)
     return MobileFaceNet(), MobileFaceNet.num_features
 
 
