@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from agebench.leaderboard.published_estimates import LocalDatasets, join_labels, read_estimates
+from agebench.leaderboard.published_estimates import LocalDatasets
 from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.systems import System, pool_seeds
@@ -113,13 +113,10 @@ def _inputs(record: Record, test: str) -> str:
 def _compute(
     record: Record, test: str, inputs: str, files: Mapping[str, Path], datasets: LocalDatasets
 ) -> StoredGates | None:
-    file = estimates_file(files[record.id], test)
-    samples = datasets.samples(test) if file.exists() else None
-    theirs = record.samples[test].fingerprint if test in record.samples else None
-    if samples is None or theirs != datasets.fingerprint(test):
-        return None
-    table = join_labels(read_estimates(file), samples)
-    if table is None:
+    fingerprint = record.samples[test].fingerprint if test in record.samples else None
+    table = datasets.labeled_estimates(estimates_file(files[record.id], test), test, fingerprint)
+    samples = datasets.samples(test)
+    if table is None or samples is None:
         return None
     columns = [name for name in samples.groups if table[name].notna().any()]
     return StoredGates(inputs=inputs, record=record.id, test=test, rates=gate_rates_by_age(table, columns))

@@ -120,6 +120,22 @@ class LocalDatasets:
         samples = self.samples(name)
         return None if samples is None else dataset_fingerprint(samples)
 
+    def labeled_estimates(self, file: Path, name: str, fingerprint: str | None) -> pd.DataFrame | None:
+        """Return the estimates of a record with the labels of the dataset.
+
+        Args:
+            file: the file of the estimates.
+            name: the dataset.
+            fingerprint: the dataset's fingerprint in the record.
+
+        Returns:
+            The predictions; None where the file or the dataset is missing, or where the dataset is another copy.
+        """
+        samples = self.samples(name) if file.exists() else None
+        if samples is None or fingerprint != self.fingerprint(name):
+            return None
+        return join_labels(read_estimates(file), samples)
+
     def unknown(self, record: Mapping[str, Any]) -> Iterator[str]:
         """A sentence for each dataset of a record that has no card here."""
         tests = record.get("metrics", {}).get("tests", {})

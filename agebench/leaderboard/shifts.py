@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agebench.leaderboard.published_estimates import LocalDatasets, join_labels, read_estimates
+from agebench.leaderboard.published_estimates import LocalDatasets
 from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.systems import System, pool_seeds
@@ -90,12 +90,8 @@ def _compute(
 
 def _predictions(record: Record, name: str, files: Mapping[str, Path], datasets: LocalDatasets) -> pd.DataFrame | None:
     """A record's estimates with labels; None where either is missing, or the data differ."""
-    file = estimates_file(files[record.id], name)
-    samples = datasets.samples(name) if file.exists() else None
-    theirs = record.samples[name].fingerprint if name in record.samples else None
-    if samples is None or theirs != datasets.fingerprint(name):
-        return None
-    return join_labels(read_estimates(file), samples)
+    fingerprint = record.samples[name].fingerprint if name in record.samples else None
+    return datasets.labeled_estimates(estimates_file(files[record.id], name), name, fingerprint)
 
 
 def system_shift(row: System, test: str, stored: Mapping[tuple[str, str], ShiftResult]) -> SystemShift | None:
