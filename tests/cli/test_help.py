@@ -41,9 +41,9 @@ def test_every_command_and_action_has_two_examples(parser: argparse.ArgumentPars
 
 
 def test_every_example_is_understood(parser: argparse.ArgumentParser) -> None:
-    for _, *examples in EXAMPLES.values():
+    for command, (_, *examples) in EXAMPLES.items():
         for example in examples:
-            parser.parse_args(shlex.split(example)[1:])
+            assert parser.parse_args(shlex.split(example)[1:]).command == command.split()[0]
 
 
 def test_help_shows_groups_and_examples(parser: argparse.ArgumentParser) -> None:
