@@ -1,4 +1,4 @@
-"""Records to one page: by training set and test set, with intervals, ranks, fairness, cost and what to beware of."""
+"""Records to one page: by training set and test set, with intervals, ranks, fairness, cost and caveats."""
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest

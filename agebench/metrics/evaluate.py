@@ -85,20 +85,20 @@ def evaluate_seeds(
     minimum: int = MIN_GROUP,
     version: int = VERSION,
 ) -> TestResult:
-    """As `evaluate`, for one system trained from several seeds: every figure is the mean over them.
+    """Compute the metrics of one system trained from several seeds: every figure is the mean over them.
 
     The intervals are hierarchical percentile intervals: seeds vary, and subjects (or images) within. `seeds` holds each seed's
     overall figures, their mean and standard deviation.
 
     Args:
         tables: predictions, one table a seed, all of the same images; labels and groups are read from the first.
-        groups: see `evaluate`, like all that follow.
-        train_ages: see there.
-        resamples: see there.
-        seed: see there.
-        interval: of a single table; see there.
-        minimum: see there.
-        version: see there.
+        groups: as of `evaluate`.
+        train_ages: as of `evaluate`.
+        resamples: as of `evaluate`.
+        seed: as of `evaluate`.
+        interval: as of `evaluate`, for a single table; several have percentile intervals.
+        minimum: as of `evaluate`.
+        version: as of `evaluate`.
 
     Raises:
         UserError: the tables are not of the same images, or a group column is not there.

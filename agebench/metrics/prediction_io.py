@@ -173,7 +173,7 @@ def read_predictions(
 
     Args:
         predictions: sample_id, age_pred and, without `labels`, age; optional age_std, p, group columns, subject.
-        labels: sample_id, age and whatever else is known; its columns win over those of `predictions`.
+        labels: sample_id, age and other known labels; its columns win over those of `predictions`.
         columns: our names -> the files'; with `labels`, `age_pred`, `age_std` and `p` in the predictions only, and ages
             in the labels only.
         match: join by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its ending.

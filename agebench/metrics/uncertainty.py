@@ -93,7 +93,7 @@ def score_gaussian(age: Floats, mean: Floats, std: Floats) -> PredictiveScores:
 def score_categorical(age: Floats, probs: Floats, first_age: int = 0) -> PredictiveScores:
     """Score a probability for every whole age.
 
-    CRPS is that of point masses at the whole ages, whatever the label: between them, or beyond the first or last one. The
+    CRPS is that of point masses at the whole ages, for every label: between them, or beyond the first or last one. The
     likelihood and the distribution function are those of the class nearest to the label, [a - 0.5, a + 0.5) for age a; outside
     all classes the likelihood is 0, which counts as the least that half precision tells from it. Widths spread each class evenly.
 
