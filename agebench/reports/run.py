@@ -310,5 +310,5 @@ def _read(folder: Path, name: str, otherwise: Any) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
         return tomllib.loads(text) if name.endswith(".toml") else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from error

@@ -291,7 +291,7 @@ def _may_live(lease: bytes) -> bool:
 def _json(content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -194,7 +194,7 @@ def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             config = RunDir(path.parent).config()
             seconds = manifest["timings"]["total_s"] / max(1, manifest["epochs"])
-        except (OSError, ValueError, KeyError, TypeError, AgebenchError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, AgebenchError):
             continue  # unfinished, damaged, or from an older version: of no use for the estimate
         seconds_per_epoch.setdefault(_similarity_key(config), []).append(seconds)
     total_s = 0.0

@@ -214,6 +214,30 @@ def refuse_placeholder(path: Path) -> None:
         raise UserError(f"{path}: is empty; download it again")
 
 
+@contextmanager
+def readable_archive(path: Path) -> Iterator[None]:
+    """Convert exceptions about a damaged archive, raised within the block, to a UserError.
+
+    Args:
+        path: the archive, for the message.
+
+    Raises:
+        UserError: the archive is cut short or damaged.
+    """
+    # Late: most commands read no archive.
+    import lzma
+    import tarfile
+    import zipfile
+    import zlib
+
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # from the disk; gzip and bzip2 raise errors about damaged data without a number
+        raise UserError(f"{path}: the archive is cut short or damaged ({error}); fetch it again") from error
+
+
 def write_error(path: Path, error: OSError) -> AgebenchError:
     """Return the error for a file that could not be written.
 

@@ -327,3 +327,69 @@ def test_single_file_at_an_address_is_fetched(tmp_path: Path, monkeypatch: pytes
     assert fetch_package(package)
     assert not fetch_package(package)
     assert len(asked) == 1
+
+
+BY_HAND = (
+    'name = "{name}"\nkind = "external"\ntitle = "By hand"\nformat = "onnx"\nsource = "{{package}}/a.onnx"\n'
+    'licence = "for tests only"\nhomepage = "https://example.org/by-hand"\n[package]\nmanager = "manual"\n'
+    'name = "{name}"\n[package.files]\n"a.onnx" = ""\n"weights/b.bin" = ""\n'
+)
+
+
+def test_files_in_nested_folders_are_copied(tmp_path: Path) -> None:
+    files = {"a.bin": sha256(b"a"), "weights/b.bin": sha256(b"b"), "weights/c.bin": sha256(b"c")}
+    package = EstimatorPackage(manager="manual", name="by-hand", files=files)
+    source = tmp_path / "download"
+    for path in ("a.bin", "weights/b.bin", "unpacked/deep/c.bin"):
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_text(Path(path).stem)
+    assert fetch_package(package, source=source)
+    assert find_problems(package) == []
+    for folder in ("1", "2"):
+        (source / folder).mkdir()
+        (source / folder / "d.bin").touch()
+    several = EstimatorPackage(manager="manual", name="other", files={"d.bin": ""})
+    with pytest.raises(UserError, match=r"2 files called d\.bin"):
+        fetch_package(several, source=source)
+
+
+def test_files_without_digest_are_not_reported_as_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "registry" / "models"
+    models.mkdir(parents=True)
+    (models / "by-hand.toml").write_text(BY_HAND.format(name="by-hand"))
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(models.parent))
+    source = tmp_path / "download"
+    source.mkdir()
+    (source / "a.onnx").write_bytes(WEIGHTS)
+    (source / "b.bin").write_bytes(WEIGHTS)
+    assert main(["estimators", "get", "by-hand", "--from", str(source)]) == 0
+    capsys.readouterr()
+    assert main(["estimators", "verify", "by-hand"]) == 1
+    assert "not verified: the card has no digest" in capsys.readouterr().out
+
+
+def test_a_broken_card_leaves_the_others_usable(
+    tmp_path: Path, npm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "registry" / "models"
+    models.mkdir(parents=True)
+    (models / "typo.toml").write_text('name = "typo"\nkind = "external"\ntitel = "Typo"\n')
+    for name, file in (("misnamed", "package/none.bin"), ("right", "package/a.bin")):
+        (models / f"{name}.toml").write_text(
+            f'name = "{name}"\nkind = "external"\ntitle = "Tiny"\nformat = "onnx"\nsource = "{{package}}/{file}"\n'
+            'licence = "for tests only"\n[package]\nmanager = "npm"\nname = "@some/tiny-ages"\nversion = "3.0.0"\n'
+            f'sha256 = "{sha256(npm.read_bytes())}"\n[package.files]\n"{file}" = "{sha256(WEIGHTS)}"\n'
+        )
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(models.parent))
+    assert main(["estimators", "list"]) == 0
+    printed = capsys.readouterr()
+    assert "right" in printed.out
+    assert "unknown key 'titel'" in printed.err
+    assert main(["estimators", "get", "typo", "misnamed", "right"]) == UserError.exit_code
+    printed = capsys.readouterr()
+    assert "fetched: " in printed.out
+    assert "model 'typo' is broken" in printed.err
+    assert "it contains no file package/none.bin" in printed.err
+    assert main(["estimators", "verify", "right"]) == 0

@@ -82,6 +82,14 @@ def test_other_archives_are_refused(
     assert store.verify(entry) is store.WeightsState.MISSING
 
 
+def test_an_archive_that_is_cut_short_is_named(entry: WeightFiles, tmp_path: Path) -> None:
+    path = archive(tmp_path, content=bytes(range(256)) * 40)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"package-1\.0\.tgz: the archive is cut short or damaged"):
+        store.get(entry, path)
+
+
 def test_a_damaged_copy_is_noticed(entry: WeightFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = store.get(entry, tmp_path)
     content = bytearray(path.read_bytes())

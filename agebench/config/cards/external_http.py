@@ -1,8 +1,9 @@
 """Requests to models behind HTTP endpoints. Keys come from environment variables and are never on a card."""
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -11,7 +12,19 @@ from agebench.config.cards.base import Card, is_unset
 # `${NAME}` in a header or in the body: an environment variable. `${image}` is the image as base64.
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 IMAGE = "image"
-_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|subscription", re.IGNORECASE)
+# Names of headers, fields and query parameters that hold keys: `Authorization`, `X-Api-Key`, `accessToken`.
+_SECRET_NAME = re.compile(
+    r"(?:auth(?:orization|entication)?|key|token|secret|passw(?:or)?d|pwd|credentials?|signature|cookie|subscription)"
+    r"(?:[^a-z]|$)|(?:^|[^a-z])sig(?:[^a-z]|$)"
+)
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# Words before a key in a header.
+_SCHEMES = re.compile(r"\b(?:bearer|basic|digest|token|key|apikey)\b", re.IGNORECASE)
+# Keys by their shape: well-known beginnings, and long words of letters and digits without separators.
+_KEY_SHAPE = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk)[-_]\w{2}[\w-]{14,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{20,}|hf_\w{20,}|gh[a-z]_\w{20,}|"
+    r"xox[a-z]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{10,}|(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{32,})"
+)
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -65,10 +78,10 @@ class HttpRequest(Card):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Self:
-        for name, value in self.headers.items():
-            if _SECRET_HEADER.search(name) and not PLACEHOLDER.search(value):
+        for path, value in (*_named_texts(self.headers, "headers"), *_named_texts(self.body, "body")):
+            if _holds_key(path.rpartition(".")[2], value):
                 raise ValueError(
-                    f"headers.{name}: keys are never on a card; write ${{NAME}}, and set the environment variable NAME"
+                    f"{path}: keys are never on a card; write ${{NAME}}, and set the environment variable NAME"
                 )
         return self
 
@@ -93,8 +106,34 @@ def check_url(url: str, *, has_keys: bool) -> None:
         raise ValueError(f"source = {url!r}: write the address of the endpoint, https://…")
     if parts.username or parts.password or "${" in url:
         raise ValueError("source: keys go into headers or body as ${NAME}, never into the address")
+    query = [*parse_qsl(parts.query, keep_blank_values=True), *parse_qsl(parts.fragment)]
+    secret = next((name for name, value in query if _holds_key(name, value)), None)
+    if secret is not None:
+        raise ValueError(
+            f"source: its query parameter {secret!r} holds a key; write it into headers or body as ${{NAME}}, and set the "
+            "environment variable NAME"
+        )
     if parts.scheme == "http" and has_keys and parts.hostname not in _LOCAL:
         raise ValueError(f"source = {url!r}: keys are sent over https only")
+
+
+def _holds_key(name: str, value: str) -> bool:
+    """Return whether a named text holds a key itself, by its name or by its shape; placeholders are no keys."""
+    rest = PLACEHOLDER.sub("", value)
+    is_secret = bool(_SECRET_NAME.search(_CAPITAL.sub("_", name).lower()))
+    return bool(is_secret and _SCHEMES.sub("", rest).strip(" :,")) or bool(_KEY_SHAPE.search(rest))
+
+
+def _named_texts(value: JsonValue | Mapping[str, str], path: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of each text and of each long integer, which may be a key as well."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _named_texts(item, f"{path}.{name}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _named_texts(item, path)
+    elif isinstance(value, str) or (isinstance(value, int) and abs(value) >= 10**7):
+        yield path, str(value)
 
 
 def _texts(value: JsonValue) -> list[str]:

@@ -118,6 +118,8 @@ class GenderOutput(Card):
 
     @model_validator(mode="after")
     def _one_column_per_class(self) -> Self:
+        if any(column < 0 for column in self.columns):
+            raise ValueError(f"gender.columns = {list(self.columns)}: indices count from 0")
         if self.columns and len(self.columns) not in (len(self.classes), 1):
             raise ValueError(f"gender.columns has {len(self.columns)} numbers for {len(self.classes)} classes")
         if len(self.columns) == 1 and len(self.classes) != 2:

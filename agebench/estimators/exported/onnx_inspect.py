@@ -25,6 +25,8 @@ _NESTED: dict[str, dict[int, str]] = {
 # Field numbers of (name, domain) of an operator and of a function.
 _NODE, _FUNCTION = (4, 7), (1, 10)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
+# Field numbers of (key, value) of metadata and of the description of weights in another file.
+_KEY, _VALUE = 1, 2
 _MAX_DEPTH = 32
 
 
@@ -36,13 +38,36 @@ class OnnxContent:
         metadata: key -> value.
         operators: (domain, name) of each operator that is used.
         functions: (domain, name) of each function that the file defines.
-        external: whether weights are stored in other files.
+        weight_files: the other files in which weights are stored, as the file names them; empty text for weights in another
+            file that is not named.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
     operators: set[tuple[str, str]] = field(default_factory=set)
     functions: set[tuple[str, str]] = field(default_factory=set)
-    external: bool = False
+    weight_files: set[str] = field(default_factory=set)
+
+    @property
+    def external(self) -> bool:
+        """Whether weights are stored in other files."""
+        return bool(self.weight_files)
+
+    def weight_paths(self, path: Path) -> list[Path]:
+        """Return the paths of the other files with weights, in the order of their names.
+
+        Args:
+            path: the ONNX file, whose folder the names start from.
+
+        Raises:
+            ValueError: a name is empty or leads out of the folder, by itself or over a link.
+        """
+        folder = path.parent.resolve()
+        for name in sorted(self.weight_files):
+            parts = name.replace("\\", "/").split("/")
+            is_plain = bool(name) and parts[0][1:2] != ":" and ".." not in parts and not name.startswith(("/", "\\"))
+            if not is_plain or "\0" in name or not (folder / name).resolve().is_relative_to(folder):
+                raise ValueError(f"it keeps weights in {name[:200]!r}, which is not in its folder")
+        return [path.parent / name for name in sorted(self.weight_files)]
 
 
 def scan_onnx(path: Path, content: bytes) -> OnnxContent:
@@ -67,21 +92,33 @@ def _walk(data: memoryview, message: str, result: OnnxContent, depth: int) -> No
     if depth > _MAX_DEPTH:
         raise ValueError(f"its parts stand more than {_MAX_DEPTH} deep in each other")
     texts: dict[int, str] = {}
+    is_external, locations = False, set[str]()
     for number, value in _fields(data):
         if isinstance(value, memoryview) and number in _NESTED[message]:
             _walk(value, _NESTED[message][number], result, depth + 1)
-        elif message == "tensor" and (number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0)):
-            result.external = True
+        elif message == "tensor" and number == _TENSOR_EXTERNAL and isinstance(value, memoryview):
+            is_external = True
+            locations |= _location(value)
+        elif message == "tensor" and number == _TENSOR_LOCATION and value != 0:
+            is_external = True
         elif isinstance(value, memoryview) and (
             message == "entry" or number in {"node": _NODE, "function": _FUNCTION}.get(message, ())
         ):
             texts[number] = bytes(value).decode()
-    if message == "entry":
+    if is_external:
+        result.weight_files |= locations or {""}
+    elif message == "entry":
         result.metadata[texts.get(1, "")] = texts.get(2, "")
     elif message == "node":
         result.operators.add((texts.get(_NODE[1], ""), texts.get(_NODE[0], "")))
     elif message == "function":
         result.functions.add((texts.get(_FUNCTION[1], ""), texts.get(_FUNCTION[0], "")))
+
+
+def _location(entry: memoryview) -> set[str]:
+    """Return the name of the file in an entry (key, value) about weights in another file; nothing for another key."""
+    texts = {number: bytes(value).decode() for number, value in _fields(entry) if isinstance(value, memoryview)}
+    return {texts.get(_VALUE, "")} if texts.get(_KEY) == "location" else set()
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -86,13 +86,17 @@ def parse_gender(raw: np.ndarray, count: int, spec: GenderOutput, model: str) ->
     Raises:
         ExternalModelError: the output has too few columns, or its values are no probabilities.
     """
-    values = _finite_rows(raw, count, model).reshape(count, -1)
+    values = _finite_rows(raw, count, model)
+    values = values.reshape(count, int(np.prod(values.shape[1:])))
     width = values.shape[1]
     columns = spec.columns or tuple(range(width))
-    if max(columns) >= width or len(columns) not in (len(spec.classes), 1):
+    n_classes = len(spec.classes)
+    widths = (2, 1) if n_classes == 2 else (n_classes,)  # a single number distinguishes two classes
+    if len(columns) not in widths or not all(0 <= column < width for column in columns):
+        single = f", or one that is the probability of {spec.classes[1]!r}" if n_classes == 2 else ""
+        problem = f"output.gender.columns must name the {n_classes} of {', '.join(spec.classes)}{single}"
         raise ExternalModelError(
-            f"model '{model}' gives {width} numbers a face; output.gender.columns must name the {len(spec.classes)} of "
-            f"{', '.join(spec.classes)}, or one that is the probability of {spec.classes[1]!r}, from 0 to {width - 1}"
+            f"model '{model}' gives {width} numbers a face for the gender; {problem}, from 0 to {max(width - 1, 0)}"
         )
     values = values[:, columns]
     if spec.logits:
@@ -132,7 +136,7 @@ def _finite_rows(raw: np.ndarray, count: int, model: str) -> np.ndarray:
         raise ExternalModelError(
             f"model '{model}' gives {_rows(values)} for {count} faces; it must give one row a face, in their order"
         )
-    bad = ~np.isfinite(values.reshape(count, -1)).all(axis=1)
+    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if bad.any():
         raise ExternalModelError(
             f"model '{model}' gives NaN or infinity for {bad.sum()} of {count} faces, the first is number {bad.argmax()}; "

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from agebench.config.cards.external import ExternalCard
 from agebench.errors import UserError
+from agebench.estimators.exported.onnx_inspect import scan_onnx
 from agebench.estimators.external import model_files as torch_onnx
-from agebench.estimators.external.model_files import ModelCall, OpenModel, find_file
+from agebench.estimators.external.model_files import ModelCall, OpenModel, find_file, readable
 from agebench.utils.io import refuse_placeholder
 
 FILES = ("onnx", "torchscript", "torch-export", "tfjs", "tflite", "keras", "transformers")
@@ -29,18 +30,33 @@ def model_files(card: ExternalCard) -> list[Path]:
         folder = find_folder(card)
         return [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     path = find_file(card)
-    if card.format != "tfjs":
+    if card.format not in _WEIGHT_FILES:
         return [path]
-    from agebench.estimators.external.tfjs import weight_files
-
-    try:
-        files = [path, *weight_files(path, json.loads(path.read_text(encoding="utf-8"))["weightsManifest"])]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"model '{card.name}': {path} is not readable as a TensorFlow.js model: {error}") from error
+    what, weight_files = _WEIGHT_FILES[card.format]
+    refuse_placeholder(path)
+    with readable(card, path, what):
+        files = [path, *weight_files(path)]
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise UserError(f"model '{card.name}': {path} names the weight file {missing.name}, which is not beside it")
     return files
+
+
+def _tfjs_weights(path: Path) -> list[Path]:
+    from agebench.estimators.external.tfjs import weight_files
+
+    return weight_files(path, json.loads(path.read_text(encoding="utf-8"))["weightsManifest"])
+
+
+def _onnx_weights(path: Path) -> list[Path]:
+    return scan_onnx(path, path.read_bytes()).weight_paths(path)
+
+
+# Format -> the kind of file, with its article, and the function that lists the other files with its weights.
+_WEIGHT_FILES: dict[str, tuple[str, Callable[[Path], list[Path]]]] = {
+    "tfjs": ("a TensorFlow.js model", _tfjs_weights),
+    "onnx": ("an ONNX model", _onnx_weights),
+}
 
 
 def open_model(card: ExternalCard, device: str) -> OpenModel:

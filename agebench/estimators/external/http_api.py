@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.external_http import IMAGE
@@ -64,10 +65,11 @@ class HttpModel:
         except ImportError as error:
             raise UserError(f"model '{card.name}' is called by HTTP: pip install 'agebench[http]'") from error
         self._httpx, self._tenacity = httpx, tenacity
-        self.folder = cache_home() / "http" / f"{card.name}-{request_digest(card)}"
+        home = cache_home() / "http"
+        self.folder, self._calls = home / f"{card.name}-{request_digest(card)}", home / f"{card.name}.calls"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack, self._next_call, self._n_failed, self._has_succeeded = ExitStack(), 0.0, 0, False
-        self._stack.enter_context(held(self.folder / "lock", f"{card.name}: asking {card.source}"))
+        self._stack.enter_context(held(home / f"{card.name}.lock", f"{card.name}: asking {card.source}"))
         # Redirects are not followed: they would carry the keys to another host.
         self._client = self._stack.enter_context(httpx.Client(timeout=card.timeout, follow_redirects=False))
 
@@ -169,10 +171,10 @@ class HttpModel:
             return response.status_code, response.headers, received.decode("utf-8", "replace")
 
     def _spend(self) -> None:
-        """Count one call; the number is kept over all runs of this card."""
-        file = self.folder / "calls"
+        """Count one call; the number is kept over all runs of this card, whatever its request is."""
+        file = self._calls
         try:
-            calls = int(file.read_text()) if file.exists() else 0
+            calls = int(file.read_text()) if file.exists() else self._earlier_calls()
         except ValueError:
             raise ExternalModelError(
                 f"model '{self.card.name}': {file}, which counts the calls, is damaged: write the calls so far into it"
@@ -183,6 +185,11 @@ class HttpModel:
                 "Raise http.budget on its card, and the same command continues"
             )
         write_text(file, f"{calls + 1}\n")
+
+    def _earlier_calls(self) -> int:
+        """Return the calls that earlier versions counted for each request of this card apart."""
+        folders = self.folder.parent.glob(f"{self.card.name}-{'[0-9a-f]' * 16}")
+        return sum(int(file.read_text()) for file in (folder / "calls" for folder in folders) if file.exists())
 
     def _message(self, content: bytes, kind: str) -> dict[str, Any]:
         """Return the arguments of the request: headers, and the body in its encoding."""
@@ -197,9 +204,9 @@ class HttpModel:
 
     def _scrub(self, text: str) -> str:
         """Replace keys by the names of their variables."""
-        for name, value in self._secrets.items():
+        for name, value in sorted(self._secrets.items(), key=lambda secret: -len(secret[1])):
             escaped = json.dumps(value)[1:-1]
-            for form in (value, escaped, escaped.replace("/", "\\/")):
+            for form in (value, escaped, escaped.replace("/", "\\/"), quote(value, safe=""), quote_plus(value)):
                 text = text.replace(form, f"${{{name}}}")
         return text
 
@@ -208,7 +215,7 @@ def _read_stored(file: Path) -> dict[str, Any] | None:
     """Return a stored answer; None if there is none, or if it is damaged."""
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) and "status" in stored else None
 

@@ -14,6 +14,7 @@ from agebench.config.cards.external import ExternalCard, HttpRequest
 from agebench.config.cards.external_http import PLACEHOLDER
 from agebench.errors import UserError
 
+MIN_SECRET = 8  # characters
 # Change the prompt only together with its version: stored answers belong to one of them.
 PROMPT_VERSION = 1
 PROMPT = (
@@ -29,14 +30,22 @@ def secrets_of(card: ExternalCard) -> dict[str, str]:
         card: a card of the format http.
 
     Raises:
-        UserError: a variable is not set.
+        UserError: a variable is not set, or too short to be found in answers.
     """
     assert card.http is not None
     names = card.http.variables()
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
         raise UserError(f"model '{card.name}': set the environment variable {missing[0]}, which its request needs")
-    return {name: os.environ[name] for name in names}
+    secrets = {name: os.environ[name] for name in names}
+    for name, value in secrets.items():
+        if len(value) < MIN_SECRET or value != value.strip():
+            raise UserError(
+                f"model '{card.name}': the environment variable {name} has {len(value)} characters"
+                f"{' and begins or ends with white space' if value != value.strip() else ''}; a key has at least {MIN_SECRET}, "
+                "since a shorter one cannot be told from other text of an answer. What is no key belongs on the card"
+            )
+    return secrets
 
 
 def encode_face(face: np.ndarray, request: HttpRequest) -> tuple[bytes, str]:

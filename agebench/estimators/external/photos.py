@@ -178,7 +178,14 @@ def select_faces(faces: Sequence[DetectedFaces], photos: Sequence[Photo], card: 
     gender = card.output.gender
     if gender is None or failed.all():
         return estimates
-    numbers = np.stack([detected.genders[row] for detected, row in zip(faces, rows, strict=True) if row is not None])
+    answers = [detected.genders[row] for detected, row in zip(faces, rows, strict=True) if row is not None]
+    widths = {len(answer) for answer in answers}
+    if len(widths) > 1:
+        raise ExternalModelError(
+            f"model '{card.name}' gives {' and '.join(str(width) for width in sorted(widths))} numbers for the gender of a face; "
+            "it must give the same number of them for each face"
+        )
+    numbers = np.stack(answers)
     probabilities = np.full((len(rows), len(gender.classes)), np.nan, np.float32)
     probabilities[~failed] = parse_gender(numbers, len(numbers), gender, card.name)
     return replace(estimates, tasks={"gender": probabilities})

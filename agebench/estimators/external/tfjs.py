@@ -58,6 +58,9 @@ class GraphModule:
         if len(inputs) != 1:
             raise ValueError(f"it has {len(inputs)} inputs; one, the image, is supported")
         self._input = inputs[0]
+        computed = sorted(name for name, node in self._nodes.items() if node.operation != "Const" and name in weights)
+        if computed:
+            raise ValueError(f"its weight {computed[0]!r} has the name of a {self._nodes[computed[0]].operation} node")
         signature = (model.get("signature") or {}).get("outputs") or {}
         taken = {name for node in self._nodes.values() for name in node.inputs}
         self.outputs = {name: _base(entry.get("name", name)) for name, entry in signature.items()} or {

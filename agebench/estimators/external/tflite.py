@@ -1,6 +1,13 @@
-"""Run TensorFlow Lite files with LiteRT, their own runtime. A file holds no code; custom operations are refused by the runtime."""
+"""Run TensorFlow Lite files with LiteRT, their own runtime. A file holds no code; custom operations are refused by the runtime.
 
+LiteRT reads damaged files without checks and can end its process. Each file is therefore loaded and called once in a process of
+its own (`python -m agebench.estimators.external.tflite FILE DTYPE SIZE…`) before this process opens it.
+"""
+
+import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +15,7 @@ import numpy as np
 
 from agebench.config.cards.external import ExternalCard
 from agebench.errors import UserError
-from agebench.estimators.external.io_spec import pick_name
+from agebench.estimators.external.io_spec import pick_name, prepare
 from agebench.estimators.external.model_files import ModelCall, accepted, readable
 
 
@@ -24,18 +31,15 @@ def open_tflite(card: ExternalCard, path: Path, device: str) -> ModelCall:
         device: not used; LiteRT computes on the CPU.
 
     Raises:
-        UserError: LiteRT is not installed, or the file cannot be read or has several inputs.
+        UserError: LiteRT is not installed, or the file cannot be read, ends the runtime's process, or has several inputs.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
+    if importlib.util.find_spec("ai_edge_litert") is None:
         raise UserError(
             f"model '{card.name}' is TensorFlow Lite, and LiteRT is not installed: pip install 'agebench[tflite]'"
-        ) from error
-    with readable(card, path, "a TensorFlow Lite model"):
-        interpreter = Interpreter(
-            model_content=path.read_bytes(), num_threads=int(os.environ.get("OMP_NUM_THREADS") or 1)
         )
+    _try_apart(card, path)
+    with readable(card, path, "a TensorFlow Lite model"):
+        interpreter = _load(path)
         inputs = interpreter.get_input_details()
         if len(inputs) != 1:
             raise UserError(f"model '{card.name}': {path} has {len(inputs)} inputs; one, the face, is supported")
@@ -48,6 +52,33 @@ def open_tflite(card: ExternalCard, path: Path, device: str) -> ModelCall:
             return _run(interpreter, batch, positions)
 
     return call
+
+
+def _load(path: Path) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(model_content=path.read_bytes(), num_threads=int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+def _try_apart(card: ExternalCard, path: Path) -> None:
+    """Load a file and call it with one black face, in a process of its own.
+
+    Raises:
+        UserError: the process died or did not end in time. Errors that the runtime reports are left to the caller.
+    """
+    face = prepare(np.zeros((1, card.input.size, card.input.size, 3), np.uint8), card.input)
+    words = [sys.executable, "-m", __name__, str(path), str(face.dtype), *map(str, face.shape)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+    damaged = f"model '{card.name}': {path} is damaged: the TensorFlow Lite runtime"
+    way_out = "compare its digest with that of its source, or download it again"
+    try:
+        ended = subprocess.run(
+            words, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=card.timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{damaged} did not answer for one face within {card.timeout:g} s; {way_out}") from None
+    if ended.returncode < 0:
+        raise UserError(f"{damaged} was ended by signal {-ended.returncode} while it read or ran the file; {way_out}")
 
 
 def _run(interpreter: Any, batch: np.ndarray, positions: list[int]) -> list[np.ndarray]:
@@ -88,3 +119,16 @@ def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
     if not scale or values.dtype.kind == "f":
         return values
     return np.asarray((values.astype(np.float32) - zero) * scale)
+
+
+def _try(path: str, dtype: str, *shape: str) -> None:
+    """Load a file and call it once with zeros; used in a process of its own."""
+    interpreter = _load(Path(path))
+    interpreter.allocate_tensors()
+    _run(
+        interpreter, np.zeros([int(side) for side in shape], dtype), list(range(len(interpreter.get_output_details())))
+    )
+
+
+if __name__ == "__main__":
+    _try(*sys.argv[1:])

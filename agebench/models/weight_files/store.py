@@ -18,7 +18,7 @@ from agebench.errors import AgebenchError, UserError
 from agebench.models.checkpoint_file import read_file
 from agebench.models.weight_files.catalog import WEIGHT_FILES, WeightFiles
 from agebench.models.weights_digest import tensors_digest
-from agebench.utils.io import atomic_write, file_digest, write_error
+from agebench.utils.io import atomic_write, file_digest, readable_archive, write_error
 from agebench.utils.paths import cache_home
 from agebench.utils.text import did_you_mean
 
@@ -177,7 +177,7 @@ def extract(source: Path, name: PurePosixPath, folder: Path) -> Path:
         folder: where to extract it to.
 
     Raises:
-        UserError: `source` does not exist or does not contain the file.
+        UserError: `source` does not exist, is damaged, or does not contain the file.
     """
     if not source.exists():
         raise UserError(f"{source}: the file does not exist")
@@ -194,7 +194,7 @@ def extract(source: Path, name: PurePosixPath, folder: Path) -> Path:
             )
         return path
     target = folder / name.name
-    with tarfile.open(source) as archive:
+    with readable_archive(source), tarfile.open(source) as archive:
         member = next((entry for entry in archive if entry.isfile() and entry.name == str(name)), None)
         content = None if member is None else archive.extractfile(member)
         if member is None or content is None:

@@ -458,3 +458,46 @@ def test_torch_export_file_with_code_is_refused(files: dict[str, Path], faces: n
     with pytest.raises(UserError, match="could run code"):
         ask(card(format="torch-export", source=str(target)), faces)
     assert not mark.exists()
+
+
+def write_onnx_with_weight_file(folder: Path, location: str, weight: Path | None = None) -> Path:
+    """Write the mean of a face times a weight that is stored in another file."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    tensor = onnx.TensorProto(name="w", data_type=kind, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "w"], ["age"]),
+    ]
+    axes = helper.make_tensor("axes", onnx.TensorProto.INT64, [3], [1, 2, 3])
+    images = helper.make_tensor_value_info("images", kind, ["n", 3, SIZE, SIZE])
+    ages = helper.make_tensor_value_info("age", kind, ["n"])
+    graph = helper.make_graph(nodes, "weighted", [images], [ages], [axes, tensor])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (weight or folder / location).write_bytes(np.float32(100).tobytes())
+    return folder / "model.onnx"
+
+
+def test_onnx_fingerprint_covers_its_weight_files(tmp_path: Path, faces: np.ndarray) -> None:
+    pytest.importorskip("onnxruntime")
+    model = card(format="onnx", source=str(write_onnx_with_weight_file(tmp_path, "weights.bin")))
+    np.testing.assert_allclose(ask(model, faces), faces.mean(axis=(1, 2, 3)) / 2.55, rtol=1e-4)
+    before = fingerprint(model)
+    (tmp_path / "weights.bin").write_bytes(np.float32(101).tobytes())
+    assert fingerprint(model) != before
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(UserError, match=r"names the weight file weights\.bin, which is not beside it"):
+        fingerprint(model)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/hostname", "", "link"])
+def test_onnx_weights_outside_of_its_folder_are_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "weights.bin")
+    model = card(format="onnx", source=str(write_onnx_with_weight_file(folder, location, tmp_path / "weights.bin")))
+    for use in (fingerprint, lambda model: ask(model, np.zeros((1, SIZE, SIZE, 3), np.uint8))):
+        with pytest.raises(UserError, match=r"keeps weights in .*, which is not in its folder"):
+            use(model)

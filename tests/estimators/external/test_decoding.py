@@ -11,6 +11,7 @@ from agebench.errors import UserError
 from agebench.estimators.external.base import estimate
 from agebench.estimators.external.decoding import parse_output, parse_outputs
 from agebench.estimators.external.io_spec import ExternalModelError, prepare
+from agebench.estimators.external.photos import DetectedFaces, Photo, select_faces
 
 PROBS = np.array([[0.1, 0.6, 0.3], [0.5, 0.1, 0.4]])
 
@@ -89,6 +90,22 @@ def test_gender_that_is_no_probability_is_refused() -> None:
     model = card({"column": 0, "gender": {"columns": [1]}})
     with pytest.raises(ExternalModelError, match=r"output\.gender gives no probabilities"):
         parse_outputs([np.array([[30.0, 3.0]])] * 2, 1, model)
+
+
+@pytest.mark.parametrize(
+    ("classes", "width"), [(("female", "male"), 3), (("female", "male"), 0), (("female", "male", "other"), 1)]
+)
+def test_gender_of_another_width_is_refused(classes: tuple[str, ...], width: int) -> None:
+    model = card({"gender": {"name": "1", "classes": classes}})
+    with pytest.raises(ExternalModelError, match=f"gives {width} numbers a face for the gender"):
+        parse_outputs([np.array([30.0, 40.0]), np.full((2, width), 0.5)], 2, model)
+
+
+def test_genders_of_several_widths_in_photographs_are_refused() -> None:
+    model = card({"gender": {"name": "gender"}})
+    faces = [DetectedFaces(np.array([30.0]), np.zeros((0, 4)), np.full((1, width), 0.5)) for width in (1, 2)]
+    with pytest.raises(ExternalModelError, match="gives 1 and 2 numbers for the gender of a face"):
+        select_faces(faces, [Photo(name, b"", None, None) for name in "ab"], model)
 
 
 def test_min_max_stretches_each_face_over_all_channels() -> None:

@@ -88,6 +88,8 @@ def test_tfjs_fingerprint_covers_the_weight_files(tmp_path: Path) -> None:
         ("circle", "its graph has a circle"),
         ("text", "is not readable as a TensorFlow.js model"),
         ("layers", "only graph models are read"),
+        ("nested", "is not readable as a TensorFlow.js model: RecursionError"),
+        ("input", "its weight 'images' has the name of a Placeholder node"),
     ],
 )
 def test_broken_tfjs_models_are_refused_with_the_reason(tmp_path: Path, fault: str, message: str) -> None:
@@ -103,7 +105,10 @@ def test_broken_tfjs_models_are_refused_with_the_reason(tmp_path: Path, fault: s
         next(node for node in model["modelTopology"]["node"] if node["name"] == "c")["input"][0] = "d"
     elif fault == "layers":
         model["format"] = "layers-model"
-    path.write_text("{" if fault == "text" else json.dumps(model))
+    elif fault == "input":
+        model["weightsManifest"][0]["weights"][0]["name"] = "images"
+    text = {"text": "{", "nested": "[" * 100_000}.get(fault, json.dumps(model))
+    path.write_text(text)
     with pytest.raises(UserError, match=message):
         ExternalEstimator(card("tfjs", path, output={"name": "age"}))
 
@@ -123,6 +128,21 @@ def test_file_that_is_no_tflite_is_refused(tmp_path: Path) -> None:
     (tmp_path / "it.tflite").write_bytes(b"TFL3" * 30)
     with pytest.raises(UserError, match="is not readable as a TensorFlow Lite model"):
         ExternalEstimator(card("tflite", tmp_path / "it.tflite"))
+
+
+def test_tflite_file_that_ends_the_runtime_leaves_this_process_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "ai_edge_litert"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "interpreter.py").write_text(
+        "import os, signal\n\n\ndef Interpreter(**_):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_tflite(tmp_path / "it.tflite", batch=1)
+    with pytest.raises(UserError, match=r"it\.tflite is damaged: the TensorFlow Lite runtime was ended by signal 11"):
+        ExternalEstimator(card("tflite", path))
 
 
 def keras_file(path: Path, code: str) -> Path:

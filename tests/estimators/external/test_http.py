@@ -263,7 +263,14 @@ def test_body_is_sent_in_its_encoding(server: Server, encoding: str) -> None:
         ("https://me:secret@x.org/", {}),
         ("http://x.org/", {}),
         ("ftp://x.org/", {}),
+        ("https://x.org/?v=2&api_key=0123", {}),
+        ("https://x.org/?code=sk-proj-0123456789abcdef", {}),
         ("https://x.org/", {"headers": {"X-Api-Key": "0123"}}),
+        ("https://x.org/", {"headers": {"Authorization": "Bearer 0123 ${K}"}}),
+        ("https://x.org/", {"headers": {"X-Custom": "0123456789abcdef0123456789abcdef"}}),
+        ("https://x.org/", {"body": {"picture": "${image}", "api_key": "0123"}}),
+        ("https://x.org/", {"body": {"picture": "${image}", "login": [{"accessToken": "0123"}]}}),
+        ("https://x.org/", {"body": {"picture": "${image}", "password": 12345678}}),
         ("https://x.org/", {"body": {"picture": "none"}}),
         ("https://x.org/", {"age": "faces..age"}),
         ("https://x.org/", {"kind": "openai", "model": "m"}),
@@ -274,6 +281,37 @@ def test_cards_that_would_leak_or_cannot_work_are_refused(server: Server, source
     keys["http"] |= http
     with pytest.raises(UserError):
         validate_model(ExternalCard, keys, source="this test")
+
+
+def test_request_without_keys_is_accepted(server: Server) -> None:
+    headers = {"Authorization": "Bearer ${K}", "X-Requested-With": "agebench", "Ocp-Apim-Subscription-Key": "${K2}"}
+    body = {"picture": "${image}", "max_tokens": 50, "keypoints": "true", "authors": "all", "api_key": "${K}"}
+    request = card(server, headers=headers, body=body, model="gpt-4o-2024-08-06-preview").http
+    assert request is not None
+    assert request.variables() == ["K", "K2"]
+
+
+@pytest.mark.parametrize("value", ["0123", " 0123456789"])
+def test_key_that_cannot_be_redacted_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TEST_API_KEY", value)
+    with pytest.raises(UserError, match="environment variable TEST_API_KEY has .* a key has at least 8"):
+        fingerprint(card(server))
+
+
+def test_key_that_begins_like_another_is_redacted_whole(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", SECRET[:12])
+    server.script = [(401, {}, f"wrong: {SECRET}")]
+    with pytest.raises(ExternalModelError) as caught:
+        ask(card(server, headers={"X-A": "${A_KEY}", "X-B": "${TEST_API_KEY}"}), 20)
+    assert SECRET[12:] not in str(caught.value)
+
+
+def test_budget_is_that_of_the_card_whatever_its_request(server: Server) -> None:
+    server.script = [(200, {}, brightness)]
+    ask(card(server, budget=3), 20, 30)
+    with pytest.raises(ExternalModelError, match="the budget of 3 calls is spent"):
+        ask(card(server, budget=3, body={"picture": "${image}", "model": "other"}), 20, 30)
+    assert len(server.calls) == 3
 
 
 DATASET = """
