@@ -171,7 +171,7 @@ class HttpModel:
             return response.status_code, response.headers, received.decode("utf-8", "replace")
 
     def _spend(self) -> None:
-        """Count one call; the number is kept over all runs of this card, whatever its request is."""
+        """Count one call; the number is kept over all runs of this card, with any request."""
         file = self._calls
         try:
             calls = int(file.read_text()) if file.exists() else self._earlier_calls()

@@ -43,7 +43,7 @@ def secrets_of(card: ExternalCard) -> dict[str, str]:
             raise UserError(
                 f"model '{card.name}': the environment variable {name} has {len(value)} characters"
                 f"{' and begins or ends with white space' if value != value.strip() else ''}; a key has at least {MIN_SECRET}, "
-                "since a shorter one cannot be told from other text of an answer. What is no key belongs on the card"
+                "since a shorter one cannot be distinguished from other text of an answer. What is no key belongs on the card"
             )
     return secrets
 

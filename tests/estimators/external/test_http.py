@@ -294,7 +294,7 @@ def test_request_without_keys_is_accepted(server: Server) -> None:
 @pytest.mark.parametrize("value", ["0123", " 0123456789"])
 def test_key_that_cannot_be_redacted_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TEST_API_KEY", value)
-    with pytest.raises(UserError, match="environment variable TEST_API_KEY has .* a key has at least 8"):
+    with pytest.raises(UserError, match=r"environment variable TEST_API_KEY has .* a key has at least 8"):
         fingerprint(card(server))
 
 
