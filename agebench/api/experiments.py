@@ -235,6 +235,8 @@ def run(
         >>> result.to_frame().index.tolist()
         ['synth']
     """
+    from agebench.runs.gates import renew_gates
+
     catalog = load_catalog(map(Path, registry))
     resolved = resolve_config(
         catalog,
@@ -257,6 +259,7 @@ def run(
         ],
     )
     folder = RunDir(Path(out) if out is not None else Path("runs") / resolved.name())
+    renew_gates(folder, resolved)
     if folder.started() and not folder.finished(resolved) and not resume and not folder.continues():
         raise UserError(
             f"{folder.path}: holds an unfinished run. Pass resume=True to continue it, or choose another folder."
@@ -309,6 +312,8 @@ def evaluate(
         >>> result.tests["synth-shift"].overall["mae"].n
         600
     """
+    from agebench.runs.gates import renew_gates
+
     catalog = load_catalog(map(Path, registry))
     flags = _flags(
         data={"test": _names(datasets), "exclude": [str(file) for file in exclude] or None}, seed=seed, device=device
@@ -317,6 +322,7 @@ def evaluate(
     if isinstance(estimator, str) and estimator in catalog.models.names():
         config = resolve_external(catalog, [*layers, {"model": {"name": estimator}}])
         folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
+        renew_gates(folder, config)
         if _needs_work(folder, config, catalog):
             from agebench.runs.external import run_external
 
