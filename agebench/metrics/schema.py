@@ -809,7 +809,10 @@ class ComparisonFile(ResultModel):
     """The content of a comparison.json."""
 
     tests: dict[str, ComparisonResult]
-    across: RankComparison | None = None
+    rankings: list[SystemRanking] = Field(
+        default=[], description="of each test set with three systems or more, then over all test sets"
+    )
+    across: RankComparison | None = Field(default=None, description="mean ranks over five test sets or more")
     measurement: Measurement | None = Field(default=None, description="of `agebench compare`")
 
     def to_json(self) -> dict[str, Any]:
