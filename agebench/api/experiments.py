@@ -26,6 +26,7 @@ from agebench.utils.integrity import read_table
 
 if TYPE_CHECKING:
     from agebench.config.cards.suite import PublishedResult
+    from agebench.leaderboard.image_ranking import ImageRankings
     from agebench.leaderboard.systems import System
 
 logger = logging.getLogger(__name__)
@@ -142,13 +143,22 @@ class Leaderboard:
     Attributes:
         systems: one entry a system, with all its seeds.
         published: results from papers, which are shown apart.
+        ranked: the rankings of the systems, and their rates of age gates.
     """
 
     systems: "Sequence[System]"
     published: "Sequence[PublishedResult]"
+    ranked: "ImageRankings"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a system and test set: MAE in years with its interval, and whether the system is ranked."""
+        """Return one row a system and test set: MAE in years with its interval, and the ends of its rank interval, if any."""
+        ranks = {
+            (run, ranking.tests[0]): (system.rank_low, system.rank_high)
+            for ranking in self.ranked.rankings
+            if len(ranking.tests) == 1
+            for system in ranking.systems
+            for run in system.runs
+        }
         rows = [
             {
                 "system": system.name,
@@ -156,17 +166,20 @@ class Leaderboard:
                 "test": test,
                 **views.metric_row(system.metric(test).model_dump()),
                 "ranked": not system.has_no_rank,
+                **dict(
+                    zip(("rank_low", "rank_high"), ranks.get((system.records[0].id, test), (pd.NA, pd.NA)), strict=True)
+                ),
             }
             for system in self.systems
             for test in system.tests
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows).astype({"rank_low": "Int64", "rank_high": "Int64"})
 
     def to_markdown(self) -> str:
         """Return the page that `agebench leaderboard` writes."""
         from agebench.leaderboard.markdown import leaderboard as leaderboard_page
 
-        return leaderboard_page(self.systems, self.published)
+        return leaderboard_page(self.systems, self.published, self.ranked)
 
     def save(self, path: str | Path) -> Path:
         """Write the page as Markdown to `path`, and return the path."""
@@ -235,6 +248,8 @@ def run(
         >>> result.to_frame().index.tolist()
         ['synth']
     """
+    from agebench.runs.gates import renew_gates
+
     catalog = load_catalog(map(Path, registry))
     resolved = resolve_config(
         catalog,
@@ -257,6 +272,7 @@ def run(
         ],
     )
     folder = RunDir(Path(out) if out is not None else Path("runs") / resolved.name())
+    renew_gates(folder, resolved)
     if folder.started() and not folder.finished(resolved) and not resume and not folder.continues():
         raise UserError(
             f"{folder.path}: holds an unfinished run. Pass resume=True to continue it, or choose another folder."
@@ -309,6 +325,8 @@ def evaluate(
         >>> result.tests["synth-shift"].overall["mae"].n
         600
     """
+    from agebench.runs.gates import renew_gates
+
     catalog = load_catalog(map(Path, registry))
     flags = _flags(
         data={"test": _names(datasets), "exclude": [str(file) for file in exclude] or None}, seed=seed, device=device
@@ -317,6 +335,7 @@ def evaluate(
     if isinstance(estimator, str) and estimator in catalog.models.names():
         config = resolve_external(catalog, [*layers, {"model": {"name": estimator}}])
         folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
+        renew_gates(folder, config)
         if _needs_work(folder, config, catalog):
             from agebench.runs.external import run_external
 
@@ -386,7 +405,9 @@ def stress(
 def leaderboard(
     results: str | Path = "reports/results", *, published: str = "published", registry: Iterable[str | Path] = ()
 ) -> Leaderboard:
-    """Group the records of runs into systems; the same as `agebench leaderboard`.
+    """Group the records of runs into systems and rank them; the same as `agebench leaderboard`.
+
+    Rankings that are stored beside the records are used; others are computed where the datasets are present, and not stored.
 
     Args:
         results: folder of records.
@@ -404,6 +425,7 @@ def leaderboard(
         >>> ab.leaderboard(results).to_frame().columns[:4].tolist()
         ['system', 'train', 'test', 'value']
     """
+    from agebench.leaderboard.image_ranking import build_rankings
     from agebench.leaderboard.records import read_records
     from agebench.leaderboard.schema import parse_record
     from agebench.leaderboard.systems import group_into_systems
@@ -416,10 +438,12 @@ def leaderboard(
             raise UserError(f"{path}: {problem}. `agebench results check` lists all problems.")
     if not records:
         raise UserError(f"{results}: contains no record. `agebench results add RUN` makes one.")
-    suite = load_catalog(map(Path, registry)).suites.get(published)
-    return Leaderboard(
-        group_into_systems(parse_record(record, path) for path, record in records.items()), suite.published
-    )
+    catalog = load_catalog(map(Path, registry))
+    systems = group_into_systems(parse_record(record, path) for path, record in records.items())
+    ranked = build_rankings(Path(results), systems, catalog, store=False)
+    for sentence in ranked.missing:
+        logger.warning("%s", sentence)
+    return Leaderboard(systems, catalog.suites.get(published).published, ranked)
 
 
 def _open(

@@ -14,7 +14,7 @@ from agebench.api import views
 from agebench.api.views import MetricValue
 from agebench.errors import UserError
 from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
-from agebench.metrics.comparing import DEFAULT_GATES, compare_predictions
+from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
 from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureKind, FigureOptions, parse_margins
 from agebench.metrics.prediction_io import JoinedPredictions, validate_file
@@ -304,8 +304,7 @@ def compare(
         seed=seed,
         interval=interval,
     )
-    entry = compare_predictions(systems, options)
-    return ComparisonReport(name, ComparisonFile(tests={name: entry}))
+    return ComparisonReport(name, compare_on_test_sets({name: systems}, options))
 
 
 def _margins(margins: Mapping[str, float]) -> dict[FigureKind, float]:

@@ -47,12 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read predictions, compare systems on their common test sets, and print."""
-    import numpy as np
-
     from agebench.errors import UserError
-    from agebench.metrics.comparing import compare_predictions
-    from agebench.metrics.comparison import friedman_nemenyi
-    from agebench.metrics.schema import ComparisonFile
+    from agebench.metrics.comparing import compare_on_test_sets
     from agebench.utils.io import check_folder
 
     check_resampling(arguments)
@@ -65,18 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"two systems are called '{twice}'; name them: {twice}-a=FILE {twice}-b=FILE")
     if len(names) < 2:
         raise UserError("a comparison needs two systems at least: agebench compare A=a.csv B=b.csv")
-    options = _options(arguments)
-    tests = _tests(named, arguments)
-    found = {}
-    for test, systems in tests.items():
-        found[test] = compare_predictions(systems, options, allow_missing="missing" in arguments.allow)
-    result = ComparisonFile(tests=found)
-    if len(tests) > 1 and len(names) > 2:
-        maes = {
-            test: {name: np.nan if row.mae.value is None else row.mae.value for name, row in compared.systems.items()}
-            for test, compared in found.items()
-        }
-        result = ComparisonFile(tests=found, across=friedman_nemenyi(maes))
+    result = compare_on_test_sets(
+        _tests(named, arguments), _options(arguments), allow_missing="missing" in arguments.allow
+    )
     result = result.model_copy(update={"measurement": _measurement(named, arguments)})
     if arguments.out:
         from agebench.reports.evaluation import write_comparison

@@ -4,12 +4,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
     from agebench.config.cards.dataset import DatasetCard
+    from agebench.leaderboard.published_estimates import LocalDatasets
+    from agebench.leaderboard.ranking_check import RankingCheck
     from agebench.registry.catalog import Catalog
 
 
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("add", help="make records of finished runs")
     add.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
     add.set_defaults(act=_add)
-    check = actions.add_parser("check", help="verify all records; exit code 1 if one is invalid")
+    check = actions.add_parser("check", help="verify all records and their rankings; exit code 1 if one is invalid")
     check.add_argument(
         "--runs",
         dest="folders",
@@ -160,17 +162,34 @@ def _check(arguments: argparse.Namespace) -> int:
                     again.add(path)
                 else:
                     found.append(f"{name}: {problem}")
+    rankings = None if any(problems.values()) else _check_rankings(arguments, records, present)
+    if rankings is not None and rankings.problems:
+        problems[str(rankings.path)] = list(rankings.problems)
     if arguments.json:
         print(json.dumps(problems, indent=2))
     else:
         for file, sentences in problems.items():
             for problem in sentences:
                 print(f"{file}: {problem}")
-        wrong = sum(map(bool, problems.values()))
+        wrong = sum(map(bool, problems.values())) - bool(rankings and rankings.problems)
         print(f"{len(records)} records, {wrong} wrong; figures of {len(again)} computed again from their predictions")
         if (left := len(records) - wrong - len(again)) and not arguments.quick:
             print(f"{left} not computed again: their predictions or estimates are missing, or the data differ")
+        if rankings is not None:
+            print(f"{rankings.path}: {rankings.computed} of {rankings.entries} entries computed again")
     return 1 if any(problems.values()) else 0
+
+
+def _check_rankings(
+    arguments: argparse.Namespace, records: "dict[Path, dict[str, Any]]", present: "LocalDatasets"
+) -> "RankingCheck | None":
+    """Verify the rankings that are stored beside the records; None without any."""
+    from agebench.leaderboard.ranking_check import check_rankings
+    from agebench.leaderboard.schema import parse_record
+    from agebench.leaderboard.systems import group_into_systems
+
+    rows = group_into_systems(parse_record(record, path) for path, record in records.items())
+    return check_rankings(arguments.results, rows, None if arguments.quick else present)
 
 
 def _digest(record: object) -> str:

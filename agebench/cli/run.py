@@ -20,6 +20,7 @@ from agebench.cli.common_options import (
     load_cards,
     path_or_url,
 )
+from agebench.cli.score import add_gate_options, gate_settings
 
 if TYPE_CHECKING:
     from agebench.config.grid import GridPoint
@@ -58,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
     parser.add_argument(
         "--end-with-stdin", action="store_true", help="exit when stdin is closed (used by the suite runner)"
     )
+    if not is_search:
+        add_gate_options(parser)
     add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
     add_registry(parser)
     add_json(parser)
@@ -152,9 +155,11 @@ def _execute(
 ) -> FinishedRun | None:
     """Execute a run unless it is finished; None: interrupted. `broadcast` sends the decision to the other processes."""
     from agebench.errors import DiskFull, UserError
+    from agebench.runs.gates import renew_gates
     from agebench.runs.remote_dir import run_folder
 
     with run_folder(out) as folder:
+        renew_gates(folder, config)
         if folder.finished(config):
             print_already_finished(folder, config, catalog, out)
             broadcast(lambda: False)
@@ -229,6 +234,7 @@ def _layers(arguments: argparse.Namespace, point: "GridPoint | None" = None) -> 
         "data": data,
         "model": {"name": arguments.model, "head": arguments.head, "tasks": _tasks(arguments.task)},
         "train": {"epochs": arguments.epochs},
+        "evaluate": gate_settings(arguments),
     }
     layers = [file, _drop_unset(flags), *(parse_setting(text) for text in arguments.set)]
     if not any(

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, check_seed
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_gate_options(parser: argparse.ArgumentParser) -> None:
-    """Add options of age gates; `agebench compare` has them too.
+    """Add options of age gates; `agebench run`, `agebench test` and `agebench compare` have them too.
 
     Args:
         parser: the command's parser.
@@ -100,6 +100,16 @@ def add_gate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gate-ages", metavar="LOW-HIGH", help="ages of the minors that count at the gates, e.g. 13-17 (default: all)"
     )
+
+
+def gate_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings `evaluate.gates` and `evaluate.gate_ages` that the options of age gates give; {} without them.
+
+    Args:
+        arguments: the parsed command line.
+    """
+    settings = {"gates": getattr(arguments, "gate", None), "gate_ages": getattr(arguments, "gate_ages", None)}
+    return {name: value for name, value in settings.items() if value}
 
 
 def add_require(parser: argparse.ArgumentParser) -> None:

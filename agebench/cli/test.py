@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agebench.cli._grid import FinishedRun, plan_grid, print_dry_run, run_grid
 from agebench.cli._messages import print_already_finished
 from agebench.cli.common_options import add_exclude, add_experiment_options, add_json, add_registry, load_cards
-from agebench.cli.score import add_require
+from agebench.cli.score import add_gate_options, add_require, gate_settings
 
 if TYPE_CHECKING:
     from agebench.config.evaluate import ExternalConfig, PublishedConfig
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", type=Path, help="settings from a file, e.g. a run folder's config.toml"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<model>-on-<tests>)")
+    add_gate_options(parser)
     add_require(parser)
     add_experiment_options(parser)
     add_registry(parser)
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         "data": data or None,
         "model": {"name": arguments.model} if arguments.model else None,
         "pretrained": arguments.pretrained,
+        "evaluate": gate_settings(arguments) or None,
     }
     layers = [
         read_settings(arguments.config) if arguments.config else {},
@@ -99,9 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _execute(config: "ExternalConfig | PublishedConfig", catalog: "Catalog", out: Path) -> FinishedRun:
     """Test the model unless the test is finished."""
     from agebench.config.evaluate import PublishedConfig
+    from agebench.runs.gates import renew_gates
     from agebench.runs.run_dir import RunDir
 
     folder = RunDir(out)
+    renew_gates(folder, config)
     if folder.finished(config):
         print_already_finished(folder, config, catalog, folder.path)
     else:

@@ -86,6 +86,14 @@ class EvaluateConfig(ConfigTable):
     """Settings of the metrics."""
 
     resamples: int = Field(default=1000, ge=100, description="bootstrap resamples behind each interval")
+    gates: tuple[str, ...] = Field(
+        default=(), exclude_if=is_unset, description="further age gates, legal age and challenge age, such as 18@25"
+    )
+    gate_ages: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="ages of the minors that count at the gates, such as 13-17; empty: all",
+    )
 
 
 class RunConfig(ConfigTable):

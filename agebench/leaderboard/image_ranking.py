@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
-from scipy import special
 
 from agebench.errors import UserError
 from agebench.leaderboard.gate_rates import GateRatesByAge, StoredGates, build_gates
@@ -25,25 +24,15 @@ from agebench.leaderboard.schema import Record
 from agebench.leaderboard.shifts import StoredShift, build_shifts
 from agebench.leaderboard.systems import System
 from agebench.metrics.bootstrap import Floats, Ints, encode_clusters
-from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, metric_value
-from agebench.metrics.new_datasets import FEWEST_DATASETS, claim_about_new_datasets
-from agebench.metrics.ranking import (
-    RESAMPLES,
-    Layout,
-    MaeReplicates,
-    RankingEstimate,
-    SystemErrors,
-    rank,
-    resample_maes,
-)
-from agebench.metrics.schema import NewDatasetClaim, RankedSystem, ResultModel, ShiftResult, SystemRanking
+from agebench.metrics.ranking import RESAMPLES, SystemErrors
+from agebench.metrics.schema import ResultModel, ShiftResult, SystemRanking
+from agebench.metrics.test_set_ranking import RankedTestSet, rank_on_test_sets
 from agebench.registry.catalog import Catalog
 from agebench.utils.io import write_text
 
 # Of the method: raise it when rankings of the same estimates change.
 VERSION = 1
 _FEWEST_SYSTEMS = 2
-_DIGITS = 4
 
 
 class RankingsFile(ResultModel):
@@ -101,13 +90,14 @@ def write_rankings(path: Path, content: RankingsFile) -> None:
     write_text(path, json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n")
 
 
-def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog) -> ImageRankings:
+def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog, *, store: bool = True) -> ImageRankings:
     """Rank the systems of a folder of records, and store the rankings beside it if any was computed.
 
     Args:
         results: the folder of records; a record is in `<its id>.json`.
         rows: its systems.
         catalog: the cards of the datasets.
+        store: whether rankings that were computed are stored.
     """
     path = rankings_file(results)
     stored = read_rankings(path)
@@ -118,7 +108,7 @@ def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog) -> I
     gates = build_gates(headline_systems(rows), files, datasets, stored.gates)
     content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates)
     is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
-    if not ranked.missing and is_new and (ranked.rankings or shifts or gates or path.exists()):
+    if store and not ranked.missing and is_new and (ranked.rankings or shifts or gates or path.exists()):
         write_rankings(path, content)
     by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
     rates = {(found.record, found.test): found.rates for found in gates}
@@ -215,32 +205,16 @@ class RankingBuilder:
     def _compute(
         self, rows: Sequence[System], tests: Sequence[Test], labels: "Mapping[str, _Labels]", inputs: str
     ) -> SystemRanking | None:
-        replicates, systems = [], []
-        for place, (name, *_) in enumerate(tests):
+        sets = []
+        for name, held_out, _ in tests:
             on_test = [self._errors(row, name, labels[name]) for row in rows]
-            if any(system is None for system in on_test):
+            systems = tuple(system for system in on_test if system is not None)
+            if len(systems) < len(rows):
                 self.missing.append(f"{name}: not ranked, because estimates do not fit the images of the dataset")
                 return None
-            systems = [system for system in on_test if system is not None]
-            replicates.append(_test_replicates(systems, labels[name], place, relative=len(tests) > 1))
-        layout = Layout.of(systems)
-        pooled = MaeReplicates(
-            np.mean([one.values for one in replicates], axis=0),
-            np.mean([one.deviations for one in replicates], axis=0),
-            min(one.clusters for one in replicates),
-        )
-        found = rank(layout, pooled)
-        away = [one for one, (_, home, _) in zip(replicates, tests, strict=True) if not home]
-        claims = _claims(layout, away) if len(away) >= FEWEST_DATASETS else [None] * len(rows)
-        tested = [[self._errors(row, name, labels[name]) for row in rows] for name, *_ in tests]
-        images = [
-            np.unique(np.concatenate([part for system in of if system for part in system.images])) for of in tested
-        ]
-        people = [
-            len(np.unique(labels[name].clusters[part])) if labels[name].people else None
-            for (name, *_), part in zip(tests, images, strict=True)
-        ]
-        return _result(found, rows, tests, [len(part) for part in images], people, claims, inputs)
+            part = labels[name]
+            sets.append(RankedTestSet(name, held_out, systems, part.ages, part.clusters, part.people))
+        return rank_on_test_sets(sets, runs=[[record.id for record in row.records] for row in rows], inputs=inputs)
 
     def _errors(self, row: System, test: str, labels: "_Labels") -> SystemErrors | None:
         if (test, row) not in self._systems:
@@ -272,90 +246,6 @@ def _system_errors(row: System, test: str, files: Mapping[str, Path], labels: _L
         images.append(places[order])
         errors.append(np.abs(table["age_pred"].to_numpy(float)[order] - labels.ages[places[order]]))
     return SystemErrors(row.name, row.train, tuple(seeds), tuple(images), tuple(errors))
-
-
-def _test_replicates(systems: Sequence[SystemErrors], labels: _Labels, place: int, *, relative: bool) -> MaeReplicates:
-    """MAEs of one test set, or their ratios to the MAE of always answering the median age of the images."""
-    if not relative:
-        return resample_maes(systems, labels.clusters, seed=place)
-    parts = [part for system in systems for part in system.images]
-    tested = np.unique(np.concatenate(parts))
-    constant = np.abs(labels.ages - np.median(labels.ages[tested]))
-    distinct = {part.tobytes(): part for part in parts}
-    baseline = SystemErrors(
-        "",
-        None,
-        tuple(range(len(distinct))),
-        tuple(distinct.values()),
-        tuple(constant[part] for part in distinct.values()),
-    )
-    both = resample_maes([*systems, baseline], labels.clusters, seed=place)
-    column = {key: len(parts) + index for index, key in enumerate(distinct)}
-    floors = np.array([column[part.tobytes()] for part in parts])
-    values = both.values[: len(parts)] / both.values[floors]
-    moved = (both.values[: len(parts), None] + both.deviations[: len(parts)]) / (
-        both.values[floors, None] + both.deviations[floors]
-    )
-    return MaeReplicates(values, moved - values[:, None], both.clusters)
-
-
-def _claims(layout: Layout, replicates: Sequence[MaeReplicates]) -> list[NewDatasetClaim | None]:
-    """Estimate each system's ratio on new datasets from the datasets that it was not trained on."""
-    singles = [rank(layout, one) for one in replicates]
-    ratios = np.array([one.values for one in singles])
-    quantile = float(special.ndtri((1 + CONFIDENCE_LEVEL) / 2))
-    errors = np.array([one.halves for one in singles]) / quantile / ratios
-    return [
-        claim_about_new_datasets(ratios[:, place].tolist(), errors[:, place].tolist())
-        for place in range(ratios.shape[1])
-    ]
-
-
-def _result(
-    found: RankingEstimate,
-    rows: Sequence[System],
-    tests: Sequence[Test],
-    images: list[int],
-    people: list[int | None],
-    claims: Sequence[NewDatasetClaim | None],
-    inputs: str,
-) -> SystemRanking:
-    order = np.argsort(found.values, kind="stable")
-    systems = [
-        RankedSystem(
-            name=rows[place].name,
-            train=rows[place].train,
-            runs=[record.id for record in rows[place].records],
-            value=metric_value(*_rounded(found.values[place], found.halves[place])),
-            rank_low=int(found.rank_low[place]),
-            rank_high=int(found.rank_high[place]),
-            unusual_seeds=bool(found.unusual[place]),
-            new_datasets=claims[place],
-        )
-        for place in order
-    ]
-    differences = [
-        [float(first), float(second), *_rounded(found.differences[j, i], found.pair_halves[j, i])]
-        for first, i in enumerate(order)
-        for second, j in enumerate(order)
-        if first < second
-    ]
-    return SystemRanking(
-        inputs=inputs,
-        tests=[name for name, *_ in tests],
-        held_out=[home for _, home, _ in tests],
-        images=images,
-        people=people,
-        resamples=RESAMPLES,
-        critical=round(found.critical, _DIGITS),
-        systems=systems,
-        differences=differences,
-        single_runs=found.unknown_seeds,
-    )
-
-
-def _rounded(value: float, half: float) -> list[float]:
-    return [round(float(end), _DIGITS) for end in (value, value - half, value + half)]
 
 
 def _inputs(rows: Sequence[System], tests: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from agebench.leaderboard.systems import (
     test_sets,
     worst_group,
 )
-from agebench.metrics.schema import MetricValue, NewDatasetClaim, RankedSystem, SystemRanking
+from agebench.metrics.schema import RankedSystem, SystemRanking
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
@@ -37,6 +37,7 @@ from agebench.reports.formatting import (
     markdown_table,
     sanitize,
 )
+from agebench.reports.sections.rankings import ranking_table
 from agebench.utils.io import csv_text
 
 __all__ = ["group_into_systems", "leaderboard", "pool_seeds", "result_matrix", "test_sets"]
@@ -222,43 +223,6 @@ def ranked_label(system: RankedSystem) -> str:
     return f"{escape_markdown(system.name)} ({escape_markdown(system.train or 'not trained here')})"
 
 
-def rank_interval(system: RankedSystem) -> str:
-    """Format a rank interval as `1-4`, or `3` where its ends are equal."""
-    low, high = system.rank_low, system.rank_high
-    return str(low) if low == high else f"{low}-{high}"
-
-
-def _ranking_table(ranking: SystemRanking) -> str:
-    relative = len(ranking.tests) > 1
-    to_first = {int(row[1]): row[2:] for row in ranking.differences if row[0] == 0}
-    rows = []
-    for place, system in enumerate(ranking.systems):
-        value, low, high = to_first.get(place, (None, None, None))
-        difference = MetricValue(value=value, ci_low=low, ci_high=high)
-        rows.append(
-            [
-                rank_interval(system),
-                ranked_label(system),
-                format_ci(system.value, digits=3 if relative else 2),
-                DASH if value is None else format_ci(difference, digits=3 if relative else 2, sign=True),
-            ]
-        )
-    headers = ["rank", "system", "MAE / baseline" if relative else "MAE (years)", "difference to the first"]
-    claims = [system.new_datasets for system in ranking.systems]
-    if any(claims):
-        headers.append("on a new dataset")
-        for row, claim in zip(rows, claims, strict=True):
-            row.append(_claim_text(claim))
-    return markdown_table(headers, rows, align=["right", "left", *["right"] * (len(headers) - 2)])
-
-
-def _claim_text(claim: NewDatasetClaim | None) -> str:
-    if claim is None:
-        return DASH
-    mean = MetricValue(value=claim.ratio, ci_low=claim.ci_low, ci_high=claim.ci_high)
-    return f"{format_ci(mean, digits=3)}, one set {claim.prediction_low:.3f} to {claim.prediction_high:.3f}"
-
-
 def _ranking_in_words(ranking: Ranking, number: int) -> str:
     first = [row for row, _, place in ranking.entries if place == 1]
     best = ranking.entries[0][0]
@@ -285,7 +249,7 @@ def _all_or(some: int, of: int) -> str:
 
 def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
     found = rank_systems(rows)
-    tables = [_ranking_table(ranking) for ranking in ranked.rankings]
+    tables = [ranking_table(ranking, ranked_label) for ranking in ranked.rankings]
     tables += [""] * len(ranked.missing)  # sentences without a table
     tables += [
         markdown_table(

@@ -95,7 +95,7 @@ def _predictions(record: Record, name: str, files: Mapping[str, Path], datasets:
 
 
 def system_shift(row: System, test: str, stored: Mapping[tuple[str, str], ShiftResult]) -> SystemShift | None:
-    """Return the shift of a system on a test set over its seeds; None where a seed has none.
+    """Return the shift of a system on a test set over its seeds; None where a seed has none, or none against its training set.
 
     Args:
         row: the system.
@@ -105,7 +105,7 @@ def system_shift(row: System, test: str, stored: Mapping[tuple[str, str], ShiftR
     shifts = []
     for record in row.records_on(test):
         shift = record.metrics.tests[test].shift or stored.get((record.id, test))
-        if shift is None:
+        if shift is None or shift.source != row.train:
             return None
         shifts.append(shift)
     recalibrated = [

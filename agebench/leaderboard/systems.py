@@ -24,6 +24,7 @@ from agebench.types import WeightsKind
 _OVERLAPS = frozenset({"known", "validated"})
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
+_GATES = ("gates", "gate_ages")  # of the settings `evaluate`
 # So many settings that differ are told in a system's name.
 _TOLD = 2
 _NORMAL = 1.96  # the normal distribution's 97.5 % point
@@ -321,6 +322,8 @@ def group_into_systems(records: Iterable[Record]) -> list[System]:
     for record in sorted(records, key=lambda record: record.id):
         config = {key: value for key, value in record.settings.items() if key not in _NOT_THE_SYSTEM}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
+        if isinstance(config.get("evaluate"), Mapping):
+            config["evaluate"] = {name: value for name, value in config["evaluate"].items() if name not in _GATES}
         systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
     by_label: dict[tuple[str | None, str], list[list[Record]]] = {}
     for runs in systems.values():
@@ -597,7 +600,8 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """What makes the system, as `section.key` -> value."""
     sections = {key: value if isinstance(value, Mapping) else {"": value} for key, value in config.items()}
     flat = {f"{name}.{key}".rstrip("."): value for name, section in sections.items() for key, value in section.items()}
-    return {key: value for key, value in flat.items() if key not in (*_NOT_THE_SYSTEM, "data.test")}
+    ignored = {*_NOT_THE_SYSTEM, "data.test", *(f"evaluate.{name}" for name in _GATES)}
+    return {key: value for key, value in flat.items() if key not in ignored}
 
 
 def _name(record: Record) -> str:

@@ -38,6 +38,7 @@ class PairedErrors:
         clusters: (n,) rows of one subject.
         subjects: whether the clusters are subjects.
         left_out: images that not all systems have.
+        ages: (n,) true ages, years.
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,7 @@ class PairedErrors:
     clusters: Ints
     subjects: bool
     left_out: int
+    ages: Floats
 
 
 def align_systems(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missing: bool = False) -> PairedErrors:
@@ -95,7 +97,9 @@ def align_systems(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missin
         np.stack([np.abs(t["age_pred"].to_numpy(float) - t["age"].to_numpy(float)) for t in several])
         for several in aligned.values()
     )
-    return PairedErrors(tuple(systems), errors, clusters, labels is not None, everything - len(common))
+    return PairedErrors(
+        tuple(systems), errors, clusters, labels is not None, everything - len(common), first["age"].to_numpy(float)
+    )
 
 
 def compare_systems(

@@ -543,10 +543,10 @@ class Recalibration(ResultModel):
 
 
 class ShiftResult(ResultModel):
-    """Why the MAE on a dataset differs from that on the held-out part of the training set."""
+    """Why the MAE on a dataset differs from that on the source: the held-out part of the training set, or another test set."""
 
-    source: str = Field(description="the training set, whose held-out part was tested")
-    difference: MetricValue = Field(description="MAE on this test set minus MAE on the source's held-out part, years")
+    source: str = Field(description="the training set, or the first test set of a model that was not trained here")
+    difference: MetricValue = Field(description="MAE on this test set minus MAE on the source, years")
     parts: ShiftParts
     with_groups: ShiftParts | None = Field(default=None, description="the same with cells of age and groups")
     recalibration: list[Recalibration] = []
@@ -587,7 +587,7 @@ class TestResult(ResultModel):
     failure_to_process: FailureToProcess | None = None
     tasks: dict[str, TaskMetrics] = Field(default={}, description="auxiliary target -> metrics")
     requirements: list[RequirementResult] = Field(default=[], description="verdicts on what was required")
-    shift: ShiftResult | None = Field(default=None, description="why it is worse than the source's held-out part")
+    shift: ShiftResult | None = Field(default=None, description="why its MAE differs from the source's")
 
     @field_validator(
         "overall",
@@ -809,7 +809,10 @@ class ComparisonFile(ResultModel):
     """The content of a comparison.json."""
 
     tests: dict[str, ComparisonResult]
-    across: RankComparison | None = None
+    rankings: list[SystemRanking] = Field(
+        default=[], description="of each test set with three systems or more, then over all test sets"
+    )
+    across: RankComparison | None = Field(default=None, description="mean ranks over five test sets or more")
     measurement: Measurement | None = Field(default=None, description="of `agebench compare`")
 
     def to_json(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from agebench.reports.sections.provenance import (
     describe_samples_used,
     training_table,
 )
-from agebench.reports.sections.shift import shift_parts
+from agebench.reports.sections.shift import shift_overview, shift_parts
 from agebench.reports.sections.splits import describe_protocol, test_label
 
 _TESTED = (
@@ -129,7 +129,8 @@ def summary(run: Path | MetricsFile) -> str:
     table = f"{origin}{cross_dataset_table(metrics)}"
     subset = describe_limit(_read(run, "manifest.json", {})) if isinstance(run, Path) else ""
     overlap = training_overlap(metrics)
-    parts = [subset, overlap, table, describe_protocol(metrics), cautions(metrics), gate_overview(metrics)]
+    shifts = shift_overview(metrics)
+    parts = [subset, overlap, table, describe_protocol(metrics), cautions(metrics), shifts, gate_overview(metrics)]
     return "\n\n".join(filter(None, parts))
 
 

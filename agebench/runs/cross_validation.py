@@ -13,6 +13,7 @@ from agebench.metrics.cross_validation import age_gates_of_folds, evaluate_folds
 from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.metrics.shift import explain_shift
+from agebench.runs.gates import configured_gates
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.utils.integrity import read_arrow
@@ -29,6 +30,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
     """
     trained = [division.train.table["age"] for division in divisions]
     protocol, found = divisions.protocol(), {}
+    gate_options = configured_gates(config.evaluate)
     home = divisions.train_dataset
     held_out = concat_fold_predictions(folder, divisions, home) if home in divisions.tests else None
     for name in divisions.tests:
@@ -59,6 +61,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
                 groups=divisions[0].tests[name].groups,
                 resamples=config.evaluate.resamples,
                 seed=config.seed,
+                **gate_options,
             ),
         }
         if tasks:

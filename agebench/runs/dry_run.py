@@ -9,6 +9,7 @@ from agebench.data.storage.locate import open_dataset_reader
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import format_count, markdown_table
 from agebench.runs.datasets import AnyConfig, limit_samples
+from agebench.runs.gates import differs_in_gates
 from agebench.runs.remote_dir import is_url
 from agebench.runs.run_dir import RunDir
 from agebench.types import RunState
@@ -92,6 +93,6 @@ def _role(config: AnyConfig, name: str) -> str:
 
 
 def _state(folder: RunDir, config: AnyConfig) -> RunState:
-    if folder.finished(config):
+    if differs_in_gates(folder, config) or folder.finished(config):
         return RunState.DONE
     return RunState.INCOMPLETE if folder.started() else RunState.PENDING

@@ -18,6 +18,7 @@ from agebench.metrics.auxiliary_targets import evaluate_tasks
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.prediction_io import validate_file
 from agebench.metrics.schema import MetricsFile, TestResult
+from agebench.metrics.shift import explain_shift
 from agebench.models.estimates import AgeEstimates
 from agebench.registry.catalog import Catalog
 from agebench.runs.artifacts import (
@@ -29,6 +30,7 @@ from agebench.runs.artifacts import (
 )
 from agebench.runs.datasets import open_run_data
 from agebench.runs.evaluation import RunResult, evaluate_and_report
+from agebench.runs.gates import configured_gates
 from agebench.runs.manifest import Manifest, ModelRecord
 from agebench.runs.provenance import input_digests
 from agebench.runs.run import prepare_faces
@@ -120,7 +122,7 @@ def evaluate_model(
         save_predictions(folder, name, table, estimates.probs)
         with folder.timed("evaluate_s"):
             metrics[name] = _evaluate_test(config, model, name, table, test.groups)
-    content = MetricsFile(train=None, tests=metrics)
+    content = MetricsFile(train=None, tests=_with_shifts(config, metrics, predictions))
     return evaluate_and_report(folder, manifest, content, lambda: predictions, data.samples, faces)
 
 
@@ -141,9 +143,32 @@ def _evaluate_test(
     changes = {
         "training_overlap": model.contamination(name),
         "baseline_mae": baseline,
-        "age_gates": age_gates(table, groups=groups, resamples=resamples, seed=seed),
+        "age_gates": age_gates(
+            table, groups=groups, resamples=resamples, seed=seed, **configured_gates(config.evaluate)
+        ),
     } | ({"tasks": tasks} if tasks else {})
     return evaluate(table, groups=groups, resamples=resamples, seed=seed).model_copy(update=changes)
+
+
+def _with_shifts(
+    config: ExternalConfig | PublishedConfig, metrics: Mapping[str, TestResult], predictions: Mapping[str, pd.DataFrame]
+) -> dict[str, TestResult]:
+    """Return the metrics with the shift of every further test set against the first one.
+
+    Args:
+        config: the test's settings.
+        metrics: test set -> its metrics.
+        predictions: test set -> predictions with labels.
+    """
+    first, *others = metrics
+    tests = dict(metrics)
+    for name in others:
+        shift = explain_shift(
+            predictions[first], predictions[name], name=first, resamples=config.evaluate.resamples, seed=config.seed
+        )
+        if shift is not None:
+            tests[name] = tests[name].model_copy(update={"shift": shift})
+    return tests
 
 
 def _add_failures(faces: FaceCache, samples: Samples, failed: np.ndarray) -> FaceCache:

@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from agebench.metrics.cross_validation import age_gates_of_folds
-from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.requirements import Requirement, required_gates, with_requirements
 from agebench.metrics.schema import MetricsFile, TestResult
-from agebench.utils.integrity import read_table
+from agebench.runs.gates import stored_gates
 
 
 def check_run(folder: Path, metrics: MetricsFile, requirements: Sequence[Requirement]) -> MetricsFile:
@@ -30,11 +26,9 @@ def check_run(folder: Path, metrics: MetricsFile, requirements: Sequence[Require
     for name, entry in metrics.tests.items():
         missing = [gate for gate in gates if not _has_gate(entry, gate.legal, gate.challenge)]
         if missing:
-            columns = ["sample_id", "age", "age_pred", "subject", FOLD, *_columns(entry)]
-            table: pd.DataFrame = read_table(folder, f"predictions/{name}.parquet")
-            table = table[[column for column in dict.fromkeys(columns) if column in table]]
-            groups = [grouping for grouping in entry.groups if grouping != "age_band"]
-            computed = age_gates_of_folds(table, legal_ages=(), gates=missing, groups=groups)
+            ages = next((gate.minor_ages for gate in entry.age_gates.values() if gate.minor_ages), None)
+            minor_ages = None if ages is None else (ages[0], ages[1])
+            computed = stored_gates(folder, name, entry, legal_ages=(), gates=missing, minor_ages=minor_ages)
             for legal, gate in computed.items():
                 old = entry.age_gates.get(legal)
                 merged = (
@@ -55,8 +49,3 @@ def check_run(folder: Path, metrics: MetricsFile, requirements: Sequence[Require
 def _has_gate(entry: TestResult, legal: int, challenge: float) -> bool:
     gate = entry.age_gates.get(str(legal))
     return gate is not None and f"{challenge:g}" in gate.challenge
-
-
-def _columns(entry: TestResult) -> list[str]:
-    """Group columns of the test set; a crossing's are its parts."""
-    return [column for grouping in entry.groups for column in (grouping, *grouping.split("*"))]

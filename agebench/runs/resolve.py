@@ -8,7 +8,7 @@ from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.model import Architecture
 from agebench.config.evaluate import EvalConfig, ExternalConfig, PublishedConfig
-from agebench.config.run import DEFAULT_MODEL, FacesConfig, RunConfig
+from agebench.config.run import DEFAULT_MODEL, EvaluateConfig, FacesConfig, RunConfig
 from agebench.config.toml_io import Settings, deep_merge, validate_model
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
@@ -45,6 +45,7 @@ def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
     for name in config.datasets():
         catalog.datasets.get(name)
     catalog.datasets.get(config.data.train).protocol(config.data.protocol)
+    _check_gates(config.evaluate)
     return config
 
 
@@ -184,4 +185,20 @@ def _validated(kind: type[EvalConfigT], catalog: Catalog, base: Settings, settin
     config = validate_model(kind, deep_merge(base, settings), source="test settings")
     for name in config.datasets():
         catalog.datasets.get(name)
+    _check_gates(config.evaluate)
     return config
+
+
+def _check_gates(settings: EvaluateConfig) -> None:
+    """Reject gates of a wrong form before hours of work.
+
+    Args:
+        settings: the settings of the metrics.
+
+    Raises:
+        UserError: a gate or the range of ages has the wrong form.
+    """
+    if settings.gates or settings.gate_ages:
+        from agebench.runs.gates import configured_gates  # imports scipy and the report
+
+        configured_gates(settings)

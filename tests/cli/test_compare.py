@@ -54,8 +54,45 @@ def test_run_folders_are_compared_on_their_common_test_sets(tmp_path, capsys):
     )
     result = json.loads(capsys.readouterr().out)
     assert set(result["tests"]) == {"fgnet", "utk"}
-    assert result["across"]["ranks"]["three"] == 3
+    assert "across" not in result  # mean ranks of two test sets show nothing
+    assert [ranking["tests"] for ranking in result["rankings"]] == [["fgnet"], ["utk"], ["fgnet", "utk"]]
+    for ranking in result["rankings"]:
+        ranks = {row["name"]: (row["rank_low"], row["rank_high"]) for row in ranking["systems"]}
+        assert ranks == {"one": (1, 2), "two": (1, 2), "three": (3, 3)}
+    report = (out / "comparison.md").read_text(encoding="utf-8")
+    assert "|   rank |" in report
+    assert "## Over test sets" in report
+    assert "Nemenyi" not in report
+
+
+def test_five_test_sets_add_mean_ranks_and_a_claim_about_others(tmp_path, capsys):
+    tests = ["one", "three", "eleven", "seventeen", "twentythree"]
+    for number, (run, spread) in enumerate({"a": 3, "b": 3.2, "c": 8}.items()):
+        for test in tests:
+            path = tmp_path / run / "predictions" / f"{test}.parquet"
+            write(path, 10 * number + len(test), spread, n=60, labels=len(test))
+    out = tmp_path / "out"
+    command = ["compare", *(str(tmp_path / run) for run in "abc"), "--resamples", "200", "--out", str(out), "--json"]
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["across"]["ranks"]["c"] == 3
+    claim = result["rankings"][-1]["systems"][-1]["new_datasets"]
+    assert claim["datasets"] == 5
+    assert claim["prediction_low"] < claim["ci_low"] < claim["ratio"]
+    assert "Appendix: mean ranks over test sets" in (out / "comparison.md").read_text(encoding="utf-8")
     assert (out / "figures" / "critical-difference.png").is_file()
+
+
+def test_two_systems_on_several_sets_are_ranked_over_all(tmp_path, capsys):
+    for number, run in enumerate("ab"):
+        for test in ("fgnet", "utk"):
+            write(tmp_path / run / "predictions" / f"{test}.parquet", number, 3 + 5 * number, labels=len(test))
+    folders = [str(tmp_path / run) for run in "ab"]
+    assert main(["compare", *folders, "--resamples", "200", "--json"]) == 0
+    (ranking,) = json.loads(capsys.readouterr().out)["rankings"]
+    assert [row["rank_high"] for row in ranking["systems"]] == [1, 2]
+    assert main(["compare", *folders, "--resamples", "0", "--json"]) == 0
+    assert "rankings" not in json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

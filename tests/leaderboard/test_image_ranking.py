@@ -1,5 +1,6 @@
 """Rankings and shifts of the leaderboard, from records and the estimates beside them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from agebench.errors import UserError
 from agebench.leaderboard.image_ranking import ImageRankings, build_rankings, rankings_file
 from agebench.leaderboard.markdown import leaderboard
 from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, write_estimates
+from agebench.leaderboard.ranking_check import check_rankings
 from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.site import site_data
@@ -102,3 +104,35 @@ def test_systems_without_estimates_are_named(board: tuple[Path, list[System]], c
     ranked = build_rankings(board[0].parent / "elsewhere" / "results", rows, catalog)
     assert ranked == ImageRankings()
     assert "Without a rank" in leaderboard(rows, (), ranked)
+
+
+def test_stored_rankings_are_computed_again(
+    board: tuple[Path, list[System]], catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, rows = board
+    assert check_rankings(results, rows, LocalDatasets(catalog)) is None
+    build_rankings(results, rows, catalog)
+    path = rankings_file(results)
+    check = check_rankings(results, rows, LocalDatasets(catalog))
+    assert check is not None
+    assert (check.path, check.problems) == (path, ())
+    assert check.computed == check.entries == 3  # a ranking, and the gate rates of two runs
+
+    def problems(datasets: LocalDatasets | None, **changes: object) -> tuple[str, ...]:
+        content = json.loads(original)
+        content["rankings"][0]["systems"][0] |= changes
+        path.write_text(json.dumps(content))
+        found = check_rankings(results, rows, datasets)
+        assert found is not None
+        return found.problems
+
+    original = path.read_text()
+    better = json.loads(original)["rankings"][0]["systems"][0]["value"] | {"value": 0.5}
+    (wrong,) = problems(LocalDatasets(catalog), value=better)
+    assert "systems[0].value.value is 0.5000 there" in wrong
+    (promoted,) = problems(None, rank_high=1)
+    assert "does not follow from its differences (1-2)" in promoted
+    path.write_text(original.replace('"inputs":"', '"inputs":"0'))
+    outdated = check_rankings(results, rows, None)
+    assert outdated is not None
+    assert "is not of the records that are there now" in outdated.problems[0]

@@ -273,3 +273,44 @@ def test_trained_on_names_datasets_of_the_catalogue() -> None:
     cards = load_catalog()
     training = cards.models.get("swinface").published
     assert {*training.trained_on, *training.validated_on} <= set(cards.datasets.names())
+
+
+def test_gates_are_added_to_a_finished_test(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    gates = ["--gate", "18@19.5", "--gate-ages", "10-17"]
+    assert main(command(registry, tmp_path / "fresh", *gates)) == 0
+    fresh = capsys.readouterr().out
+    assert main(command(registry, out)) == 0
+    before = (out / "metrics.json").read_bytes()
+    assert main(command(registry, out, *gates, "--dry-run")) == 0
+    capsys.readouterr()
+    assert main(command(registry, out, *gates)) == 0
+    assert capsys.readouterr().out.replace(str(out), str(tmp_path / "fresh")) == fresh
+    assert "19.5" in fresh
+    assert "aged 10 to 17" in fresh
+    assert (out / "metrics.json").read_bytes() == (tmp_path / "fresh" / "metrics.json").read_bytes()
+    assert "19.5" in (out / "report.md").read_text()
+    assert main(command(registry, out)) == 0
+    assert (out / "metrics.json").read_bytes() == before
+    assert main(command(registry, out, "--gate", "18@17")) == 2
+    assert "must be the legal age or more" in capsys.readouterr().err
+
+
+def test_a_test_explains_the_difference_between_its_sets(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dark = few_card(60, groups=["gender"], seed=12, lighting=1).replace('"few"', '"dark"')
+    (registry / "datasets" / "dark.toml").write_text(dark)
+    out = tmp_path / "run"
+    assert main(command(registry, out, "--test", "dark")) == 0
+    assert "- dark: The MAE is" in capsys.readouterr().out
+    content = json.loads((out / "metrics.json").read_text())["tests"]
+    assert "shift" not in content["few"]
+    shift = content["dark"]["shift"]
+    assert shift["source"] == "few"
+    parts = sum(shift["parts"][name]["value"] or 0.0 for name in ("mix", "same", "outside"))
+    mae = {name: entry["overall"]["mae"]["value"] for name, entry in content.items()}
+    assert parts == pytest.approx(mae["dark"] - mae["few"])
+    report = (out / "report.md").read_text()
+    assert "### dark against few" in report
+    assert "held-out part of few" not in report

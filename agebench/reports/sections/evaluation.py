@@ -23,6 +23,7 @@ from agebench.metrics.schema import (
 from agebench.reports.formatting import DASH, escape_markdown, format_ci, group_table, markdown_table
 from agebench.reports.sections.age_gates import gate_sections
 from agebench.reports.sections.paired_figures import figure_sections
+from agebench.reports.sections.rankings import RANKS, ranking_sections, ranks_on_test_set
 from agebench.reports.sections.requirements import requirement_sections
 
 _OVERALL = (
@@ -271,29 +272,40 @@ def _nist_place(entry: CellAverage | NistGroup | NistChallenge) -> list[str]:
 
 
 def compare_text(result: ComparisonFile) -> str:
-    """A comparison: every data set's systems and pairs, then the ranks over data sets where there are several."""
+    """A comparison: every test set's systems and pairs, then the ranking over test sets where there are several."""
     parts = []
     for name, found in result.tests.items():
         text = f"{found.n:,} images" + (f" of {found.subjects:,} subjects" if found.subjects else "")
         text += " that every system has" + (f"; {found.left_out:,} others left out" if found.left_out else "") + "."
-        systems = [[clean(system), str(row.seeds), years(row.mae)] for system, row in found.systems.items()]
+        ranks = ranks_on_test_set(result, name)
+        systems = [
+            [clean(system), str(row.seeds), years(row.mae), *([ranks[system]] if ranks else [])]
+            for system, row in found.systems.items()
+        ]
         pairs = [[f"{clean(row.a)} − {clean(row.b)}", years(row.difference, sign=True), _p(row)] for row in found.pairs]
-        parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
+        parts += [
+            f"## {clean(name)}",
+            text,
+            markdown_table(["system", "seeds", "MAE (years)", *["rank"] * bool(ranks)], systems),
+        ]
+        parts += [RANKS] if ranks else []
         parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
         parts.append("\n".join(f"- {clean(row.a)}, {clean(row.b)}: {clean(row.verdict)}." for row in found.pairs))
         parts += figure_sections(found.figures)
+    parts += ranking_sections(result)
     across = result.across
     if across:
         rows = [[clean(name), f"{across.ranks[name]:.2f}"] for name in across.systems]
         p = across.friedman.p
-        said = (
-            "no difference shown over the data sets"
+        verdict = (
+            "no difference shown over the test sets"
             if p is None or p >= SIGNIFICANT
-            else "the systems differ over the data sets"
+            else "the systems differ over the test sets"
         )
+        p_text = DASH if p is None else f"{p:.3f}"
         text = (
-            f"Friedman's test over {len(across.datasets)} data sets: p = {p:.3f}, {said}. Mean ranks closer than "
+            f"Friedman's test over {len(across.datasets)} test sets: p = {p_text}, {verdict}. Mean ranks closer than "
             f"{across.critical_difference:.2f} (Nemenyi) are not distinguishable."
         )
-        parts += ["## Over data sets", markdown_table(["system", "mean rank"], rows), text]
+        parts += ["### Appendix: mean ranks over test sets", markdown_table(["system", "mean rank"], rows), text]
     return "\n\n".join(parts) + "\n"

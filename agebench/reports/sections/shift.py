@@ -13,18 +13,23 @@ def shift_parts(metrics: MetricsFile) -> list[str]:
         if test.shift is not None:
             parts += [
                 f"### {escape_markdown(name)} against {escape_markdown(test.shift.source)}",
-                *shift_text(test.shift),
+                *shift_text(test.shift, held_out=test.shift.source == metrics.train),
             ]
     return ["## Why the error differs between datasets", *parts] if parts else []
 
 
-def shift_text(shift: ShiftResult) -> list[str]:
-    """Describe one shift: a sentence, the table of its parts, and what a recalibration mends."""
+def shift_text(shift: ShiftResult, *, held_out: bool = True) -> list[str]:
+    """Describe one shift: a sentence, the table of its parts, and what a recalibration mends.
+
+    Args:
+        shift: the shift.
+        held_out: whether the source is the held-out part of the training set; False: a whole dataset.
+    """
     rows = _rows(shift.parts)
     if shift.with_groups is not None:
         rows += _rows(shift.with_groups)
     table = markdown_table(["part of the difference", "images", "years"], rows)
-    parts = [describe_shift(shift), table]
+    parts = [describe_shift(shift, held_out=held_out), table]
     if shift.recalibration:
         parts += [_RECALIBRATED, _recalibration_table(shift.recalibration)]
     return parts
@@ -36,10 +41,16 @@ _RECALIBRATED = (
 )
 
 
-def describe_shift(shift: ShiftResult) -> str:
-    """Describe in one or two sentences which parts of a difference are shown."""
+def describe_shift(shift: ShiftResult, *, held_out: bool = True) -> str:
+    """Describe in one or two sentences which parts of a difference are shown.
+
+    Args:
+        shift: the shift.
+        held_out: whether the source is the held-out part of the training set; False: a whole dataset.
+    """
     source = escape_markdown(shift.source)
-    text = f"The MAE is {format_ci(shift.difference, sign=True)} years against the held-out part of {source}. "
+    part = "the held-out part of " if held_out else ""
+    text = f"The MAE is {format_ci(shift.difference, sign=True)} years against {part}{source}. "
     causes = {
         "its mix of ages": shift.parts.mix,
         "other faces of the same ages": shift.parts.same,
@@ -55,6 +66,19 @@ def describe_shift(shift: ShiftResult) -> str:
     if not sentences:
         return text + "No part of the difference is shown."
     return text + " ".join(sentences) + "."
+
+
+def shift_overview(metrics: MetricsFile) -> str:
+    """Describe the shift of each test set in a sentence or two, one line a test set; "" where none was computed.
+
+    Args:
+        metrics: the metrics of a run or a test.
+    """
+    return "\n".join(
+        f"- {escape_markdown(name)}: {describe_shift(test.shift, held_out=test.shift.source == metrics.train)}"
+        for name, test in metrics.tests.items()
+        if test.shift is not None
+    )
 
 
 def _side(part: MetricValue) -> int:
