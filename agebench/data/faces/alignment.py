@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from agebench.data.faces import body_crops
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR, Detector, open_detector
-from agebench.data.faces.detectors.dlib import largest_face_landmarks
+from agebench.data.faces.detectors.base import (
+    Detector,
+    default_detector,
+    largest_face_landmarks,
+    open_detector,
+)
 from agebench.errors import ImageRejectedError
 from agebench.types import RejectReason
 
@@ -62,7 +66,7 @@ class AlignmentSpec:
     size: int
     crop_scale: float = 1.0
     landmark_points: tuple[int, ...] = ()
-    detector: str = DEFAULT_DETECTOR
+    detector: str = field(default_factory=default_detector)
     bodies: bool = False
     letterbox: bool = False
     mask_bodies: bool = False
