@@ -12,7 +12,7 @@ from PIL import Image
 from agebench.data.faces.detectors.base import Detection, Detector
 from agebench.data.faces.detectors.five_points import Search, detection_from_points, search_faces
 
-# face_detection_yunet_2023mar.onnx of OpenCV's models (MIT), SHA-256 8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4.
+# OpenCV's model (MIT), SHA-256 8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4.
 WEIGHTS = Path(__file__).parent / "weights" / "face_detection_yunet_2023mar.onnx"
 # Distributions of the module cv2.
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
