@@ -129,6 +129,18 @@ def default_detector() -> str:
     return DEFAULT_DETECTORS[0]
 
 
+def describe_detectors() -> dict[str, str]:
+    """Return each detector's name with its state: the default one, how to install it, or an empty string."""
+    states = {}
+    for name in detectors.names():
+        kind = detectors.get(name)
+        is_missing = isinstance(kind, type) and issubclass(kind, Detector) and not kind.is_installed()
+        states[name] = "the default" if name == default_detector() else ""
+        if is_missing:
+            states[name] = f"not installed: {kind.install or 'pip install ' + ' '.join(kind.packages)}"
+    return states
+
+
 def __getattr__(name: str) -> str:
     if name == "DEFAULT_DETECTOR":  # the constant of earlier versions
         return default_detector()

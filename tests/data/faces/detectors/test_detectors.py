@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agebench.cli import main
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors import base, yunet
 from agebench.data.faces.detectors.base import Detection, Detector, default_detector, detectors, open_detector
@@ -186,3 +187,15 @@ def test_yunet_detects_the_faces_of_fgnet(test_data: Path) -> None:
                 errors.append(np.linalg.norm(faces[0].landmarks - annotated, axis=1) / distance)
     assert len(errors) >= len(names) - 1
     assert np.median(errors, axis=0).max() < 0.1
+
+
+def test_list_names_the_default_and_what_is_not_installed(
+    fresh_default: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(detectors.get("dlib"), "is_installed", classmethod(lambda cls: True))
+    monkeypatch.setattr(detectors.get("yunet"), "is_installed", classmethod(lambda cls: False))
+    fresh_default()
+    assert main(["list", "detectors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  yunet             not installed: pip install 'agebench[detect]'" in lines
+    assert "  dlib              the default" in lines
