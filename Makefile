@@ -67,7 +67,7 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agebench needs Python 3.11 or later; say which with PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[detect,test,lint]'
+	$(INSTALL) --editable '.[detect,dlib,test,lint]'
 	touch $@
 
 clean:

@@ -147,7 +147,7 @@ def audit(
     *,
     against: Sequence[str] = (),
     faces: int = 0,
-    detector: str = "dlib",
+    detector: str = "",
     out: str | Path | None = None,
     registry: Iterable[str | Path] = (),
 ) -> AuditReport:
@@ -157,7 +157,7 @@ def audit(
         name: name of the dataset.
         against: names of further datasets in which duplicates are searched.
         faces: number of images in which faces are searched; 0: none, because it is slow.
-        detector: name of the face detector.
+        detector: name of the face detector; empty: the default one.
         out: folder of the report; None: audits/<name>.
         registry: further folders of cards.
 
@@ -188,7 +188,8 @@ def audit(
     check_folder(folder)
     for card in cards:  # a missing dataset fails before hours of work on the first
         locate(card)
-    open_detector(detector)
+    if detector:
+        open_detector(detector)
     sources = [open_dataset(card) for card in cards]
     result = run_audit(sources[0], sources[1:], faces=faces, detector=detector)
     report = write_audit(folder, result, sources)

@@ -28,7 +28,7 @@ def add_action(actions: Any) -> argparse.ArgumentParser:
         default=0,
         help="detect faces in N of the images (default: none; it is slow)",
     )
-    parser.add_argument("--detector", metavar="NAME", default="dlib", help="for --faces (default: dlib)")
+    parser.add_argument("--detector", metavar="NAME", default="", help="for --faces (default: yunet, else dlib)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: audits/<name>)")
     parser.set_defaults(act=run)
     return parser
@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(out)
     for each in (card, *others):  # before hours of work on the first
         locate(each)
-    open_detector(arguments.detector)
+    if arguments.detector:
+        open_detector(arguments.detector)
     sources = [open_dataset(each) for each in (card, *others)]
     findings = run_audit(sources[0], sources[1:], faces=arguments.faces, detector=arguments.detector)
     report = write_audit(out, findings, sources)

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print names and titles, and broken plugins with the reason."""
-    from agebench.registry.builtin import detectors, heads, readers
+    from agebench.data.faces.detectors.base import describe_detectors
+    from agebench.registry.builtin import heads, readers
 
     catalog = load_cards(arguments)
     # First, because it loads the plugins and so determines which names are usable.
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         "suites": {name: catalog.suites.get(name).title for name in catalog.suites.names()},
         "heads": dict.fromkeys(heads.names(), ""),
         "readers": dict.fromkeys(readers.names(), ""),
-        "detectors": dict.fromkeys(detectors.names(), ""),
+        "detectors": describe_detectors(),
     }
     kinds = [arguments.kind] if arguments.kind else list(tables)
     if arguments.json:
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{kind}:")
         if any(titles.values()):
             width = max(map(len, titles))
-            print("\n".join(f"  {name:<{width}}  {title}" for name, title in titles.items()))
+            print("\n".join(f"  {name:<{width}}  {title}".rstrip() for name, title in titles.items()))
         else:
             print(textwrap.fill(", ".join(titles), width=100, initial_indent="  ", subsequent_indent="  "))
     if broken:

@@ -11,7 +11,7 @@ from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.cache import load_or_build_face_cache
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
+from agebench.data.faces.detectors.base import default_detector
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples
@@ -111,7 +111,7 @@ class Dataset:
 
         card = self.card
         spec = AlignmentSpec(
-            card.faces, size, landmark_points=card.landmark_points, detector=card.detector or DEFAULT_DETECTOR
+            card.faces, size, landmark_points=card.landmark_points, detector=card.detector or default_detector()
         )
         cache = load_or_build_face_cache(self.reader, self.samples, spec, name=self.name, workers=workers)
         return TorchFaceDataset(cache, cache.drop_rejected(self.samples))

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from agebench.data.faces.alignment import AlignmentSpec
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR as DEFAULT_DETECTOR
+from agebench.data.faces.detectors.base import default_detector
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
 from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_image
@@ -192,7 +192,7 @@ class Predictor:
             raise UserError(
                 f"'{self.estimator.info.name}' takes no aligned faces (input.kind: {spec.kind}); only `agebench test` can call it"
             )
-        name = detector or spec.detector or DEFAULT_DETECTOR
+        name = detector or spec.detector or default_detector()
         alignment = AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset)
         return FaceExtractor(alignment, search, every)
 

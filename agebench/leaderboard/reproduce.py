@@ -138,6 +138,11 @@ def environment_differences(record: Mapping[str, Any], manifest: Mapping[str, An
     found += [f"{key} {hardware.get(key)} (there {other[key]})" for key in other if hardware.get(key) != other[key]]
     faces, before = (of.get("faces", {}).get("sha256") or {} for of in (manifest, record))
     found += [f"other pixels in the prepared faces of {name}" for name in before if faces.get(name) != before[name]]
+    detectors, earlier = (of.get("faces", {}).get("detectors") or {} for of in (manifest, record))
+    for name in earlier:
+        here, there = (of.get(name, {}).get("name") for of in (detectors, earlier))
+        if here != there:
+            found.append(f"faces of {name} are detected by {here} (there by {there})")
     return found
 
 

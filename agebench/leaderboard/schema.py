@@ -107,6 +107,7 @@ class RecordFaces(ResultModel):
     coverage: Any = None
     datasets: dict[str, Any] | None = None
     sha256: dict[str, Any] | None = None
+    detectors: dict[str, dict[str, Any]] | None = None
 
 
 class RecordTimings(ResultModel):

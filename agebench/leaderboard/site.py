@@ -273,6 +273,7 @@ def _facts(record: Record) -> list[list[str]]:
         ("of these the backbone's", initial.get("backbone_sha256")),
         ("faces", f"{faces.size} px, coverage {faces.coverage}" if faces.model_fields_set else ""),
         *((f"faces of {name}", how) for name, how in (faces.datasets or {}).items()),
+        *((f"detector of {name}", detector.get("name")) for name, detector in (faces.detectors or {}).items()),
         *((f"fingerprint of {name}", samples.fingerprint) for name, samples in record.samples.items()),
         *((f"terms of {name}", dataset.licence) for name, dataset in record.datasets.items()),
         *((record.plugins or {}).items()),

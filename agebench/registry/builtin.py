@@ -43,4 +43,11 @@ for _name, _target in {
     heads.register(_name, _target)
 
 detectors: Registry[Any] = Registry("detector", group="agebench.detectors", check=_check_class)
-detectors.register("dlib", "agebench.data.faces.detectors.dlib:DlibDetector")
+for _name, _target in {
+    "yunet": "agebench.data.faces.detectors.yunet:YuNetDetector",
+    "blazeface": "agebench.data.faces.detectors.blazeface:BlazeFaceDetector",
+    "mtcnn": "agebench.data.faces.detectors.mtcnn:MTCNNDetector",
+    "libfacedetection": "agebench.data.faces.detectors.libfacedetection:LibFaceDetector",
+    "dlib": "agebench.data.faces.detectors.dlib:DlibDetector",
+}.items():
+    detectors.register(_name, _target)

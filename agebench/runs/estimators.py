@@ -17,7 +17,7 @@ from agebench.config.run import RunConfig
 from agebench.config.toml_io import validate_model
 from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.cache import load_or_build_face_cache
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
+from agebench.data.faces.detectors.base import default_detector
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators import released
@@ -316,7 +316,7 @@ class AnalysisSubject:
                 f"'{self.estimator.info.name}' takes whole photographs and detects faces itself; only `agebench test` can call it"
             )
         card = dataset.card
-        detector = spec.detector or card.detector or DEFAULT_DETECTOR
+        detector = spec.detector or card.detector or default_detector()
         alignment = AlignmentSpec(
             card.faces,
             spec.size,

@@ -11,7 +11,7 @@ from agebench.config.evaluate import EvalConfig, ExternalConfig, PublishedConfig
 from agebench.config.run import DEFAULT_MODEL, EvaluateConfig, FacesConfig, RunConfig
 from agebench.config.toml_io import Settings, deep_merge, validate_model
 from agebench.data.faces.alignment import AlignmentSpec
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
+from agebench.data.faces.detectors.base import default_detector
 from agebench.errors import UserError
 from agebench.models import architectures
 from agebench.registry.builtin import detectors
@@ -121,7 +121,7 @@ def alignment_spec(faces: FacesConfig, card: DatasetCard, size: int) -> Alignmen
     Raises:
         UserError: an unknown detector, or landmarks are requested and the card names no landmark_points.
     """
-    mode, detector = faces.mode or card.faces, faces.detector or card.detector or DEFAULT_DETECTOR
+    mode, detector = faces.mode or card.faces, faces.detector or card.detector or default_detector()
     if mode == "landmarks" and not card.landmark_points:
         raise UserError(
             f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"

@@ -12,6 +12,7 @@ import pytest
 from agebench.cli import main
 from agebench.errors import UserError
 from agebench.leaderboard.records import content_hash, make_record, runs_by_config, write_record
+from agebench.leaderboard.reproduce import environment_differences
 from agebench.leaderboard.verify import check_record
 from agebench.metrics.evaluate import evaluate
 
@@ -326,3 +327,12 @@ def test_no_file_ends_a_command_without_a_sentence(
 def test_a_reproduction_is_no_evidence_against_its_record(run: Path) -> None:
     shutil.copytree(run, run.parent / "again-mine")
     assert list(runs_by_config(run.parent).values()) == [run]
+
+
+def test_another_detector_is_named_when_a_record_is_reproduced() -> None:
+    record, manifest = (
+        {"faces": {"detectors": {"few": {"name": name, "version": 1}}}, "agebench": "1", "git": "a"}
+        for name in ("dlib", "yunet")
+    )
+    assert environment_differences(record, record) == []
+    assert environment_differences(record, manifest) == ["faces of few are detected by yunet (there by dlib)"]

@@ -41,7 +41,9 @@ class DatasetCard(Card):
         default=(),
         description="for faces = landmarks: which points are the image-left eye, the image-right eye, the nose base",
     )
-    detector: str = Field(default="", description="the face detector, see `agebench list detectors`; empty: dlib")
+    detector: str = Field(
+        default="", description="the face detector, see `agebench list detectors`; empty: the default one"
+    )
     vocabulary: dict[str, str] = Field(default_factory=dict, description="meaning of a column's values in this source")
     estimates_public: bool = Field(
         default=False,

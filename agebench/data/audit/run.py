@@ -12,7 +12,7 @@ from agebench.data.audit.registration import register_pairs
 from agebench.data.audit.report_model import AuditResult, name_pairs
 from agebench.data.audit.thumbnails import THUMBNAIL_SIDE, compute_thumbnails, to_gray_square
 from agebench.data.dataset import Dataset
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR
+from agebench.data.faces.detectors.base import default_detector
 from agebench.data.image_io import open_image
 from agebench.utils.progress import progress
 
@@ -25,7 +25,7 @@ def run_audit(
     others: Sequence[Dataset] = (),
     *,
     faces: int = 0,
-    detector: str = DEFAULT_DETECTOR,
+    detector: str = "",
     workers: int | None = None,
 ) -> AuditResult:
     """Audit a dataset.
@@ -36,7 +36,7 @@ def run_audit(
         dataset: the dataset to audit.
         others: further datasets that may contain copies of its images.
         faces: number of images, evenly spaced, in which `detector` searches for faces; this is slow.
-        detector: name of the face detector.
+        detector: name of the face detector; empty: the default one.
         workers: processes; None for one per core.
 
     Raises:
@@ -55,7 +55,7 @@ def run_audit(
     examined_rows = np.unique(np.linspace(0, n_own - 1, min(faces, n_own)).astype(int))
     quality = (
         find_quality_problems(dataset, thumbnails[0].quality),
-        find_face_count_problems(dataset, examined_rows, detector, workers),
+        find_face_count_problems(dataset, examined_rows, detector or default_detector(), workers),
     )
     return AuditResult(
         name=dataset.name,

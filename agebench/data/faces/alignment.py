@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from agebench.data.faces import body_crops
-from agebench.data.faces.detectors.base import DEFAULT_DETECTOR, Detector, open_detector
-from agebench.data.faces.detectors.dlib import largest_face_landmarks
+from agebench.data.faces.detectors.base import (
+    Detector,
+    default_detector,
+    largest_face_landmarks,
+    open_detector,
+)
 from agebench.errors import ImageRejectedError
 from agebench.types import RejectReason
 
@@ -62,7 +66,7 @@ class AlignmentSpec:
     size: int
     crop_scale: float = 1.0
     landmark_points: tuple[int, ...] = ()
-    detector: str = DEFAULT_DETECTOR
+    detector: str = field(default_factory=default_detector)
     bodies: bool = False
     letterbox: bool = False
     mask_bodies: bool = False
@@ -257,10 +261,12 @@ def warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
     if (high - low).max() > 20_000:
         raise ImageRejectedError("its landmarks ask for a face of more than 20,000 pixels", RejectReason.BAD_LANDMARKS)
-    pixels = np.asarray(image)
     rows = np.arange(low[1], high[1]).clip(0, image.height - 1)
     columns = np.arange(low[0], high[0]).clip(0, image.width - 1)
-    image = Image.fromarray(pixels.take(rows, axis=0).take(columns, axis=1))  # 14 times faster than both axes at once
+    image = image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+    if image.size != (len(columns), len(rows)):  # repeat the edges, one axis after the other: 14 times faster than both
+        pixels = np.asarray(image).take(rows - rows[0], axis=0).take(columns - columns[0], axis=1)
+        image = Image.fromarray(pixels)
     matrix = np.column_stack([matrix[:, :2], matrix[:, 2] - low])
     if np.allclose(matrix[[0, 1], [1, 0]], 0):  # without rotation, one resize is exact
         (left, top), scale = matrix[:, 2], matrix[0, 0]

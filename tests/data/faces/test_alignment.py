@@ -116,8 +116,8 @@ def test_no_face_is_found_in_none() -> None:
 def test_without_the_extra_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     dlib._dlib.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "dlib", None)
-    with pytest.raises(UserError, match=r"pip install 'agebench\[detect\]'"):
-        align_or_crop(Image.new("RGB", (120, 120)), AlignmentSpec("detect", 64))
+    with pytest.raises(UserError, match=r"pip install 'agebench\[dlib\]'"):
+        align_or_crop(Image.new("RGB", (120, 120)), AlignmentSpec("detect", 64, detector="dlib"))
     dlib._dlib.cache_clear()
 
 

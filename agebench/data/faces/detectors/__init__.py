@@ -1,1 +1,1 @@
-"""Face detectors: the contract and the built-in detector."""
+"""Face detectors: the contract and the built-in detectors."""

