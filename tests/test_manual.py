@@ -15,7 +15,7 @@ from agebench.registry.catalog import load_catalog
 from agebench.runs.resolve import resolve_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -73,7 +73,9 @@ def test_make_has_the_targets_that_are_shown() -> None:
 
 @pytest.fixture
 def manuals_card(tmp_path: Path) -> Path:
-    card = re.search(r"```toml\n(name = .*?)```", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.DOTALL)
+    card = re.search(
+        r"```toml\n(name = .*?)```", (ROOT / "docs" / "how-to" / "models.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert card is not None
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mine.toml").write_text(card[1])

@@ -15,7 +15,7 @@ from agebench.data.readers.folder import compile_pattern
 from agebench.registry.builtin import readers
 from agebench.registry.catalog import load_catalog
 
-MANUAL = Path(__file__).parents[2] / "docs" / "data.md"
+MANUAL = Path(__file__).parents[2] / "docs" / "how-to" / "data.md"
 TEXT = MANUAL.read_text(encoding="utf-8")
 CARDS = {
     content["name"]: validate_model(DatasetCard, content, source=str(MANUAL))
