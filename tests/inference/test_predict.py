@@ -487,7 +487,7 @@ def test_models_that_cannot_be_asked(run: Path, tmp_path: Path, capsys: pytest.C
     with (huge / "checkpoints" / "best.safetensors").open("ab") as file:
         file.truncate(9 * 1024**3)  # sparse: it takes no room
     for model, *said in (
-        (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/how-to/models.md"),
+        (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/how-to/estimators.md"),
         (run / "export" / "model.ts", "a .ts file is a program", "--allow-code-execution"),
         (another, "a checkpoint of another model", "is (1,) in the file and (2,) in the model"),
         (huge, "9,663,676,416 bytes are more than a checkpoint may have"),
