@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
         is_search: whether the command searches for a recipe: it has no --grid and no --dry-run.
     """
     _add_data_and_model(parser)
-    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes through the training split")
     parser.add_argument("--seed", type=int, metavar="N", help="of splits, initial weights and image order (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument(

@@ -19,7 +19,7 @@ class EvalConfig(ConfigTable, Generic[ModelCardT]):
     __test__ = False  # not a pytest class
 
     seed: int = Field(default=0, ge=0, description="of the bootstrap; nothing else is random here")
-    device: str = "auto"
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     data: TestDataConfig
     model: ModelCardT
     faces: FacesConfig = FacesConfig()

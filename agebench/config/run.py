@@ -37,7 +37,7 @@ class TestDataConfig(ConfigTable):
 
     __test__ = False  # not a pytest class
 
-    test: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1, description="the test sets")
     exclude: ExcludedFiles = ()
     limit: Limit = 0
 
@@ -45,8 +45,10 @@ class TestDataConfig(ConfigTable):
 class DataConfig(ConfigTable):
     """The datasets, and the division of the training set."""
 
-    train: str = Field(min_length=1)
-    test: tuple[str, ...] = Field(min_length=1)
+    train: str = Field(min_length=1, description="the dataset to train and validate on")
+    test: tuple[str, ...] = Field(
+        min_length=1, description="the test sets; the training set's name selects its held-out part"
+    )
     test_share: float = Field(default=0.2, gt=0, lt=1, description="of the training set's images, held out")
     val_share: float = Field(default=0.15, gt=0, lt=1, description="of what is left, for validation")
     protocol: str = Field(
@@ -99,8 +101,8 @@ class EvaluateConfig(ConfigTable):
 class RunConfig(ConfigTable):
     """The settings of one run. Running a run folder's config.toml again repeats the run."""
 
-    seed: int = Field(default=0, ge=0)
-    device: str = "auto"
+    seed: int = Field(default=0, ge=0, description="of splits, initial weights and image order")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     pretrained: str = Field(
         default="", description="source of the backbone's weights: auto, timm, a package, a file; empty: random"
     )

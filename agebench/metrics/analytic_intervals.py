@@ -4,7 +4,7 @@
 - RMSE is skewed and its own spread is estimated badly where errors have heavy tails.
 - A high quantile moves in steps, and in a small sample no order statistic may lie above it.
 
-Each is given the replicates of a better approximation instead. `docs/statistics.md` has the coverage.
+Each is given the replicates of a better approximation instead. `docs/explanation/statistics.md` has the coverage.
 """
 
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     `_PRIOR_FREEDOM`; an estimate of infinity, which a dozen unequal variances often give, would pool what is not alike. The
     posterior mixture of each precision is summarized by the gamma distribution of equal mean and variance, and the variance is the
     exponential of the mean of its logarithm: the inverse of the mean precision lets too many equal systems differ where their
-    variances do not follow the model (see docs/statistics.md).
+    variances do not follow the model (see docs/explanation/statistics.md).
 
     Args:
         variances: (S,) sample variances.

@@ -1,4 +1,4 @@
-"""Coverage of the 95 % intervals of every figure, by simulation: the table of docs/statistics.md.
+"""Coverage of the 95 % intervals of every figure, by simulation: the table of docs/explanation/statistics.md.
 
     python benchmarks/statistics/coverage.py [--repeats 300] [--resamples 300]
 

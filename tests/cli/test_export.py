@@ -77,7 +77,7 @@ def test_the_command_end_to_end(export: Any, tmp_path: Path, capfd: pytest.Captu
     assert beside["bytes"] == (tmp_path / "model.ts").stat().st_size
 
 
-MANUAL = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+MANUAL = (Path(__file__).parents[2] / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^agebench export RUN(.*?)(?:  #.*)?$", MANUAL, re.MULTILINE)
 
 

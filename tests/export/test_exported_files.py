@@ -147,7 +147,7 @@ def test_the_card_travels_inside(path: Path) -> None:
     assert card["intended_use"]
 
 
-MANUAL = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+MANUAL = (Path(__file__).parents[2] / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
 # What each format may import: nothing of ours, nothing beside torch or onnxruntime and numpy.
 PICTURES = {
     "torch": "torch.zeros(2, 3, 100, 90, dtype=torch.uint8)",

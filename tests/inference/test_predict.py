@@ -400,7 +400,7 @@ def without_picture(path: Path) -> Path:
 
 def test_the_manuals_commands_run(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On generated faces; all but the camera's, which no test machine has."""
-    text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "predict.md").read_text(encoding="utf-8")
     shown = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
     lines = [line.split("  #")[0].rpartition("| ")[2].strip() for line in shown if "camera:" not in line]
     assert len(lines) >= 6
@@ -487,7 +487,7 @@ def test_models_that_cannot_be_asked(run: Path, tmp_path: Path, capsys: pytest.C
     with (huge / "checkpoints" / "best.safetensors").open("ab") as file:
         file.truncate(9 * 1024**3)  # sparse: it takes no room
     for model, *said in (
-        (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/models.md"),
+        (other_onnx(tmp_path / "other.onnx"), "not a model that `agebench export` wrote", "docs/how-to/estimators.md"),
         (run / "export" / "model.ts", "a .ts file is a program", "--allow-code-execution"),
         (another, "a checkpoint of another model", "is (1,) in the file and (2,) in the model"),
         (huge, "9,663,676,416 bytes are more than a checkpoint may have"),

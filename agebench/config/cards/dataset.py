@@ -19,13 +19,13 @@ AGE_BAND_COLUMN = "age_band"
 class DatasetCard(Card):
     """A dataset: where its images and labels come from, what they mean, and under what terms."""
 
-    name: Name
-    title: str
+    name: Name = Field(description="the name on the command line: lower-case letters, digits, `.`, `_`, `-`")
+    title: str = Field(description="the name in tables")
     reader: str = Field(description="the source format's reader, see `agebench list`")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the reader")
-    homepage: str = ""
-    licence: str
-    citation: str = ""
+    homepage: str = Field(default="", description="the owners' page")
+    licence: str = Field(description="the terms of use")
+    citation: str = Field(default="", description="the paper to cite")
     verified: bool = Field(default=False, description="true: the facts on this card were checked against the data")
     how_to_get: str = Field(default="", description="a sentence for a user who does not have the data")
     url: str = Field(default="", description="a public file that `agebench data download` may download")

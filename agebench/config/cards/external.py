@@ -22,9 +22,11 @@ HUB_MODEL = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 class ExternalCard(Card):
     """A model that agebench did not train: a file, a Python callable or a command."""
 
-    name: Name
-    kind: Literal["external"] = "external"
-    title: str
+    name: Name = Field(description="the name on the command line")
+    kind: Literal["external"] = Field(
+        default="external", description="required: the model is not trained by agebench"
+    )
+    title: str = Field(description="the name in tables")
     format: Literal[
         "torchscript",
         "onnx",
@@ -36,7 +38,7 @@ class ExternalCard(Card):
         "callable",
         "command",
         "http",
-    ]
+    ] = Field(description="how the model is opened and called")
     source: str = Field(
         min_length=1,
         description="a file (beside the card, `package:path/in/it` of an installed package, or `{package}/path` of "
@@ -76,9 +78,9 @@ class ExternalCard(Card):
         exclude_if=bool,
         description="false: the card follows the model's code or papers, but was not run with its weights",
     )
-    licence: str
-    homepage: str = ""
-    citation: str = ""
+    licence: str = Field(description="the terms of use")
+    homepage: str = Field(default="", description="the authors' page")
+    citation: str = Field(default="", description="the paper to cite")
 
     @model_validator(mode="after")
     def _package_of_the_source(self) -> Self:

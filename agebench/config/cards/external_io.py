@@ -48,7 +48,7 @@ class ExternalInput(Card):
     channels: Literal["rgb", "bgr", "grey"] = Field(
         default="rgb", description="order of the channels, also of mean and std"
     )
-    layout: Literal["nchw", "nhwc"] = "nchw"
+    layout: Literal["nchw", "nhwc"] = Field(default="nchw", description="order of batch, channels, rows and columns")
     dtype: Literal["float32", "float16", "uint8"] = Field(
         default="float32",
         description="float16: computed in float32, then rounded; uint8: the bytes as they are, without value_range, mean and std",
@@ -130,7 +130,7 @@ class GenderOutput(Card):
 class ExternalOutput(Card):
     """The output of a model, and how an age is read from it."""
 
-    kind: Literal["age", "distribution"] = "age"
+    kind: Literal["age", "distribution"] = Field(default="age", description="years, or probabilities of classes")
     name: str = Field(
         default="",
         description="name or index from 0 of the output to read; empty: the only one",
@@ -143,7 +143,7 @@ class ExternalOutput(Card):
         description="of kind age: index from 0 of the age, where the output has several numbers per face",
     )
     scale: float = Field(default=1.0, description="of kind age: years = offset + scale * output")
-    offset: float = 0.0
+    offset: float = Field(default=0.0, description="of kind age: years that are added")
     ages: tuple[float, ...] = Field(
         default=(),
         description="of kind distribution: the age of each class; empty: middles of the brackets, else 0, 1, 2, …",

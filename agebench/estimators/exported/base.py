@@ -129,7 +129,7 @@ def foreign_model_message(path: Path, reason: str) -> str:
     """
     return (
         f"{path}: not a model that `agebench export` wrote: {reason}. A third-party model is described by a card of the kind "
-        "`external`, see docs/models.md"
+        "`external`, see docs/how-to/estimators.md"
     )
 
 

@@ -162,7 +162,7 @@ def _one_number(values: np.ndarray, card: ExternalCard) -> np.ndarray:
         raise ExternalModelError(
             f"model '{card.name}' gives {width} numbers a face (shape {values.shape}), and its card states that the output is one "
             f"age. The model's documentation states which of the numbers is the age; on the card: output.column = N, from 0 to "
-            f"{width - 1}, with output.scale and output.offset. docs/models.md has the other kinds of output"
+            f"{width - 1}, with output.scale and output.offset. docs/how-to/external-models.md has the other kinds of output"
         )
     if column is not None and column >= width:
         raise ExternalModelError(

@@ -244,7 +244,7 @@ def test_saved_lists_are_a_protocol_again(tmp_path: Path) -> None:
 
 
 def test_the_manuals_cards_are_good_ones(tmp_path: Path) -> None:
-    manual = Path(__file__).parents[3] / "docs" / "protocols.md"
+    manual = Path(__file__).parents[3] / "docs" / "how-to" / "protocols.md"
     (tmp_path / "datasets").mkdir()
     for number, card in enumerate(re.findall(r"```toml\n(.*?)```", manual.read_text(encoding="utf-8"), re.DOTALL)):
         (tmp_path / "datasets" / f"{number}.toml").write_text(card)
@@ -262,7 +262,7 @@ def test_the_manuals_cards_are_good_ones(tmp_path: Path) -> None:
 
 
 def test_every_shipped_protocol_is_in_the_manual() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "how-to" / "protocols.md").read_text(encoding="utf-8")
     found = load_catalog().datasets
     for name in found.names():
         for one in found.get(name).protocols:
