@@ -25,6 +25,7 @@ from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
 
 if TYPE_CHECKING:
+    from agebench.analysis.robustness.schema import RobustnessFile
     from agebench.config.cards.suite import PublishedResult
     from agebench.leaderboard.systems import System
 
@@ -110,15 +111,15 @@ class RobustnessReport:
         report: path of the report.
     """
 
-    metrics: Mapping[str, Any]
+    metrics: "RobustnessFile"
     report: Path
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a pair (corruption, severity): the MAE in years with its interval."""
         rows = {
-            (name, severity): views.metric_row(raw)
-            for name, entry in self.metrics["corruptions"].items()
-            for severity, raw in zip(entry["strengths"], entry["mae"], strict=True)
+            (name, severity): views.metric_row(metric.model_dump())
+            for name, entry in self.metrics.corruptions.items()
+            for severity, metric in zip(entry.strengths, entry.mae, strict=True)
         }
         frame = pd.DataFrame.from_dict(rows, orient="index")
         frame.index = pd.MultiIndex.from_tuples(rows, names=["corruption", "severity"])
