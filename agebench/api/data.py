@@ -13,6 +13,7 @@ from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
 
 if TYPE_CHECKING:
+    from agebench.analysis.eda.schema import ProfileFile
     from agebench.data.audit.report_model import AuditResult
 
 
@@ -25,12 +26,12 @@ class DatasetProfile:
         report: path of the report, report.html.
     """
 
-    summary: dict[str, Any]
+    summary: "ProfileFile"
     report: Path
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a dataset: number of images, and the age quantiles in years."""
-        rows = {name: {"n": raw["n"], **raw["ages"]} for name, raw in self.summary["datasets"].items()}
+        rows = {name: {"n": entry.n, **entry.ages} for name, entry in self.summary.datasets.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("dataset")
 
     def _repr_html_(self) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +13,20 @@ from agebench.api import views
 from agebench.api.models import AgeFunction, load_estimator
 from agebench.api.scoring import ScoreReport
 from agebench.config.evaluate import ExternalConfig
-from agebench.config.run import RunConfig
-from agebench.config.toml_io import read_settings
+from agebench.config.options import EvalOptions, RunOptions
+from agebench.config.toml_io import Settings as SettingsTable
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimator
 from agebench.inference.predictor import Predictor
 from agebench.metrics.schema import MetricsFile
-from agebench.registry.catalog import Catalog, load_catalog
+from agebench.registry.catalog import load_catalog
+from agebench.runs.execute import execute_run, execute_test
 from agebench.runs.resolve import resolve_config, resolve_external
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
 
 if TYPE_CHECKING:
+    from agebench.analysis.robustness.schema import RobustnessFile
     from agebench.config.cards.suite import PublishedResult
     from agebench.leaderboard.image_ranking import ImageRankings
     from agebench.leaderboard.systems import System
@@ -112,15 +114,15 @@ class RobustnessReport:
         report: path of the report.
     """
 
-    metrics: Mapping[str, Any]
+    metrics: "RobustnessFile"
     report: Path
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a pair (corruption, severity): the MAE in years with its interval."""
         rows = {
-            (name, severity): views.metric_row(raw)
-            for name, entry in self.metrics["corruptions"].items()
-            for severity, raw in zip(entry["strengths"], entry["mae"], strict=True)
+            (name, severity): views.metric_row(metric.model_dump())
+            for name, entry in self.metrics.corruptions.items()
+            for severity, metric in zip(entry.strengths, entry.mae, strict=True)
         }
         frame = pd.DataFrame.from_dict(rows, orient="index")
         frame.index = pd.MultiIndex.from_tuples(rows, names=["corruption", "severity"])
@@ -248,42 +250,25 @@ def run(
         >>> result.to_frame().index.tolist()
         ['synth']
     """
-    from agebench.runs.gates import renew_gates
-
-    catalog = load_catalog(map(Path, registry))
-    resolved = resolve_config(
-        catalog,
-        [
-            read_settings(Path(config)) if config is not None else {},
-            _flags(
-                data={
-                    "train": train,
-                    "test": _names(test) or ([train] if train is not None and config is None else None),
-                    "protocol": protocol,
-                    "exclude": [str(file) for file in exclude] or None,
-                },
-                model={"name": model, "head": head, "tasks": _weights(tasks) or None},
-                train={"epochs": epochs},
-                pretrained={True: "auto", False: ""}.get(pretrained, pretrained),  # type: ignore[arg-type]
-                seed=seed,
-                device=device,
-            ),
-            *_nested(settings),
-        ],
+    options = RunOptions(
+        train=train,
+        test=_names(test),
+        protocol=protocol,
+        exclude=list(map(str, exclude)),
+        model=model,
+        head=head,
+        tasks=_weights(tasks),
+        pretrained={True: "auto", False: ""}.get(pretrained, pretrained),  # type: ignore[arg-type]
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        config=None if config is None else Path(config),
+        settings=_nested(settings),
     )
-    folder = RunDir(Path(out) if out is not None else Path("runs") / resolved.name())
-    renew_gates(folder, resolved)
-    if folder.started() and not folder.finished(resolved) and not resume and not folder.continues():
-        raise UserError(
-            f"{folder.path}: holds an unfinished run. Pass resume=True to continue it, or choose another folder."
-        )
-    if _needs_work(folder, resolved, catalog):
-        from agebench.runs.run import run as do_run
-
-        with folder.locked():
-            if not folder.finished(resolved):  # another process may have finished it in the meantime
-                do_run(resolved, catalog, folder, quiet=True)
-    return RunResult(folder.path)
+    catalog = load_catalog(map(Path, registry))
+    resolved = resolve_config(catalog, options.layers())
+    folder = Path("runs") / resolved.name() if out is None else out
+    return RunResult(execute_run(resolved, catalog, folder, resume=resume, quiet=True).path)
 
 
 def evaluate(
@@ -325,28 +310,18 @@ def evaluate(
         >>> result.tests["synth-shift"].overall["mae"].n
         600
     """
-    from agebench.runs.gates import renew_gates
-
-    catalog = load_catalog(map(Path, registry))
-    flags = _flags(
-        data={"test": _names(datasets), "exclude": [str(file) for file in exclude] or None}, seed=seed, device=device
+    options = EvalOptions(
+        test=_names(datasets), exclude=list(map(str, exclude)), seed=seed, device=device, settings=_nested(settings)
     )
-    layers = [flags, *_nested(settings)]
+    catalog = load_catalog(map(Path, registry))
     if isinstance(estimator, str) and estimator in catalog.models.names():
-        config = resolve_external(catalog, [*layers, {"model": {"name": estimator}}])
-        folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
-        renew_gates(folder, config)
-        if _needs_work(folder, config, catalog):
-            from agebench.runs.external import run_external
-
-            with folder.locked():
-                run_external(config, catalog, folder)
-        return EvalResult(folder.path)
+        config = resolve_external(catalog, replace(options, model=estimator).layers())
+        return EvalResult(execute_test(config, catalog, _folder(out, config)).path)
     from agebench.runs.external import estimator_card, evaluate_estimator
 
     opened = _open(estimator, device=device or "auto", registry=registry)
-    config = resolve_external(catalog, [{"model": estimator_card(opened).model_dump(mode="json")}, *layers])
-    folder = RunDir(Path(out) if out is not None else Path("runs") / config.name())
+    config = resolve_external(catalog, [{"model": estimator_card(opened).model_dump(mode="json")}, *options.layers()])
+    folder = _folder(out, config)
     with folder.locked():
         evaluate_estimator(opened, config, catalog, folder)
     return EvalResult(folder.path)
@@ -456,27 +431,11 @@ def _open(
     return estimator
 
 
-def _needs_work(folder: RunDir, config: RunConfig | ExternalConfig, catalog: Catalog) -> bool:
-    """Return whether the run is unfinished; of a finished one, refuse changed inputs."""
-    if not folder.finished(config):
-        return True
-    from agebench.runs.provenance import InputTracker
-
-    unverified = InputTracker(catalog).refuse_changed(folder, config)
-    logger.info("%s: already finished. %s", folder.path, unverified or "")
-    return False
+def _folder(out: str | Path | None, config: ExternalConfig) -> RunDir:
+    return RunDir(Path(out) if out is not None else Path("runs") / config.name())
 
 
-def _flags(**arguments: Any) -> dict[str, Any]:
-    """Return settings without the arguments that are None, on both levels."""
-    tables = {
-        key: {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
-        for key, value in arguments.items()
-    }
-    return {key: value for key, value in tables.items() if value is not None and value != {}}
-
-
-def _nested(settings: Settings | None) -> list[dict[str, Any]]:
+def _nested(settings: Settings | None) -> list[SettingsTable]:
     """Return one layer of settings for each key; a dotted key is nested."""
     layers = []
     for key, value in (settings or {}).items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from agebench.config.grid import GridPoint
-    from agebench.metrics.schema import MetricsFile
+    from agebench.runs.execute import FinishedRun
 
 ConfigT = TypeVar("ConfigT")
 
@@ -22,14 +22,6 @@ class PlannedRun(Generic[ConfigT]):
     point: "GridPoint"
     config: ConfigT
     out: Path | str
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A finished run: its metrics, and the path of its report."""
-
-    metrics: "MetricsFile"
-    report: Path
 
 
 def plan_grid(
@@ -80,14 +72,14 @@ def print_dry_run(arguments: argparse.Namespace, plans: Sequence[PlannedRun[Any]
 def run_grid(
     arguments: argparse.Namespace,
     plans: Sequence[PlannedRun[ConfigT]],
-    execute: Callable[[ConfigT, Path | str], FinishedRun | None],
+    execute: Callable[[ConfigT, Path | str], "FinishedRun"],
 ) -> int:
     """Execute the runs one after another; a failed run stops none of the others. Return the exit code.
 
     Args:
         arguments: those of the command.
         plans: the runs.
-        execute: executes one run; returns None when it was interrupted.
+        execute: executes one run.
     """
     from agebench.errors import AgebenchError
 
@@ -102,8 +94,6 @@ def run_grid(
             rows.append(row | {"metrics": None, "error": str(error)})
             has_failed = True
             continue
-        if finished is None:
-            return 130
         rows.append(row | {"metrics": finished.metrics.to_json(), "error": ""})
     print(json.dumps({"runs": rows}, indent=2) if arguments.json else _summary_table(rows))
     return 1 if has_failed else 0

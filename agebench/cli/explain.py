@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
 from agebench.cli.stress import add_estimator_options
@@ -61,9 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
             wanted=arguments.image,
             seed=arguments.seed,
             label=arguments.test,
+            test=arguments.test,
         )
-    result.summary.update({"test": arguments.test, **subject.describe(arguments.test)})
+    summary = result.summary.model_copy(update=subject.describe(arguments.test).set_fields())
+    result = replace(result, summary=summary)
     page = write_attribution_report(out, result)
-    print(json.dumps(result.summary, indent=2, allow_nan=False) if arguments.json else attribution_text(result.summary))
+    print(json.dumps(summary.to_json(), indent=2, allow_nan=False) if arguments.json else attribution_text(summary))
     print(f"report: {page}", file=sys.stderr)
     return 0

@@ -36,12 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(folder)
     content = write_profile(folder, chosen, seed=arguments.seed)
     if arguments.json:
-        print(json.dumps(content | {"report": str(folder / "report.html")}, indent=2))
+        print(json.dumps(content.to_json() | {"report": str(folder / "report.html")}, indent=2))
         return 0
-    for name, summary in content["datasets"].items():
-        ages = summary["ages"]
-        print(f"{name}: {summary['n']:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g}")
-    for pair in content["comparisons"]:
-        print(f"{pair['first']} and {pair['second']}: {100 * pair['age_overlap']:.0f} % of the ages in common")
+    for name, summary in content.datasets.items():
+        ages = summary.ages
+        print(f"{name}: {summary.n:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g}")
+    for pair in content.comparisons:
+        print(f"{pair.first} and {pair.second}: {100 * pair.age_overlap:.0f} % of the ages in common")
     print(f"\nreport: {folder / 'report.html'}")
     return 0

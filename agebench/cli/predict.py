@@ -12,6 +12,8 @@ from agebench.cli.common_options import add_json, add_model_option, add_registry
 if TYPE_CHECKING:
     from agebench.inference.batch_predict import PredictSummary
     from agebench.inference.predictor import Predictor
+    from agebench.inference.writers import PredictionSettings
+    from agebench.metrics.schema import CalibratedInterval
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.batch_predict import PredictOptions, predict_all
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
-    from agebench.inference.writers import output_columns
+    from agebench.inference.writers import PredictionSettings, output_columns
 
     with load(
         model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
@@ -88,22 +90,22 @@ def run(arguments: argparse.Namespace) -> int:
         level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
         interval = _interval(predictor, level, asked=arguments.coverage is not None)
         gate = predictor.gate(arguments.threshold, arguments.challenge) if arguments.threshold is not None else None
-        for guarantee, formatter in ((interval, format_interval), (gate, format_gate)):
-            if guarantee:
-                print(formatter(guarantee), file=sys.stderr)
+        for line in (interval and format_interval(interval), gate and format_gate(gate)):
+            if line:
+                print(line, file=sys.stderr)
         options = PredictOptions(
             faces=arguments.align,
             level=level if interval else None,
             detector=arguments.detector,
             search=arguments.detect_size,
             workers=arguments.workers,
-            challenge=gate["challenge"] if gate else None,
+            challenge=gate.challenge if gate else None,
             draw=arguments.annotate_dir,
             frames=arguments.frames,
             every=arguments.detect_every,
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
-        about = {"model": model, "interval": interval, "gate": gate}
+        about = PredictionSettings(model, interval, gate)
         with ExitStack() as stack:
             tally = predict_all(predictor, parts, options, stack.enter_context(_output(arguments, names, about)))
     for timing in tally.videos:
@@ -141,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
 
 
-def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str, Any] | None:
+def _interval(predictor: "Predictor", level: float, *, asked: bool) -> "CalibratedInterval | None":
     """Return the interval; if it cannot be calibrated, print a message, or raise if it was requested."""
     from agebench.metrics.guarantees import CalibrationError
 
@@ -154,7 +156,7 @@ def _interval(predictor: "Predictor", level: float, *, asked: bool) -> dict[str,
         return None
 
 
-def _output(arguments: argparse.Namespace, names: list[str], about: dict[str, Any]) -> Any:
+def _output(arguments: argparse.Namespace, names: list[str], about: "PredictionSettings") -> Any:
     from agebench.inference.writers import open_writer, text_output
 
     if arguments.out is not None:

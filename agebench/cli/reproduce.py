@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from agebench.cli._help import add_renamed
-from agebench.cli._messages import print_already_finished
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
@@ -29,17 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare inputs, run, compare metrics; return 1 if a metric differs by more than chance."""
+    from agebench.config.run import RunConfig
     from agebench.errors import AgebenchError
     from agebench.leaderboard import reproduce
     from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record, read_records
     from agebench.leaderboard.verify import check_record
+    from agebench.runs.execute import execute_run, execute_test
     from agebench.runs.run_dir import RunDir
 
     record = read_record(arguments.record)
     catalog = load_cards(arguments)
     config = reproduce.config_of(record, catalog, device=arguments.device, source=str(arguments.record))
     folder = RunDir(arguments.out or Path("runs") / f"{REPRODUCTION_PREFIX}{record['id']}")
-    finished = folder.finished(config)
+    folder.finished(config)  # refuses a folder with something else before the datasets are read
     differing = list(reproduce.input_differences(record, config, catalog))
     for difference in differing:
         print(f"differs: {difference}", file=sys.stderr)
@@ -48,10 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.record}: the inputs differ from those of the record, so other metrics are expected; "
             "--force runs it all the same"
         )
-    if finished:
-        print_already_finished(folder, config, catalog, folder.path)
+    if isinstance(config, RunConfig):
+        execute_run(config, catalog, folder.path, resume=True, quiet=arguments.json)
     else:
-        _repeat(config, catalog, folder, arguments)
+        execute_test(config, catalog, folder)
     others = [
         entry for path, entry in read_records(arguments.record.parent).items() if not next(check_record(entry), None)
     ]
@@ -66,20 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
     }
     print(json.dumps(summary, indent=2) if arguments.json else _to_text(summary))
     return 1 if verdict in reproduce.FAILURES else 0
-
-
-def _repeat(config: Any, catalog: Any, folder: Any, arguments: argparse.Namespace) -> None:
-    from agebench.config.run import RunConfig
-
-    with folder.locked():
-        if isinstance(config, RunConfig):
-            from agebench.runs.run import run as do_run
-
-            do_run(config, catalog, folder, quiet=arguments.json)
-        else:
-            from agebench.runs.external import run_external
-
-            run_external(config, catalog, folder)
 
 
 def _to_text(summary: dict[str, Any]) -> str:

@@ -102,16 +102,6 @@ def add_gate_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def gate_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings `evaluate.gates` and `evaluate.gate_ages` that the options of age gates give; {} without them.
-
-    Args:
-        arguments: the parsed command line.
-    """
-    settings = {"gates": getattr(arguments, "gate", None), "gate_ages": getattr(arguments, "gate_ages", None)}
-    return {name: value for name, value in settings.items() if value}
-
-
 def add_require(parser: argparse.ArgumentParser) -> None:
     """Add --require; `agebench test` has it too.
 

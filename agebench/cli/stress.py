@@ -77,6 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
         resamples=arguments.resamples,
         seed=arguments.seed,
     )
-    print(json.dumps(metrics, indent=2, allow_nan=False) if arguments.json else robustness_text(metrics))
+    print(json.dumps(metrics.to_json(), indent=2, allow_nan=False) if arguments.json else robustness_text(metrics))
     print(f"report: {report}", file=sys.stderr)
     return 0

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         "search": arguments.search,
         "trials": arguments.trials,
     }
-    config = resolve_config(catalog, run_command._layers(arguments))
+    config = resolve_config(catalog, run_command.run_options(arguments).layers())
     folder = arguments.out or Path("tune") / config.name()
     from agebench.analysis.tuning.report import test_command, write_tuning_report
     from agebench.analysis.tuning.search import TuneConfig, finished, lock_dir, tune

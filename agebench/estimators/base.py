@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import numpy as np
 
 from agebench.errors import UserError
+from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee
 from agebench.models.estimates import AgeEstimates, concat_estimates
 
 __all__ = [
@@ -111,7 +112,7 @@ class AgeEstimator(Protocol):
 class Guarantees(Protocol):
     """Per-prediction guarantees that were measured on the estimator's own validation and test sets."""
 
-    def interval(self, level: float) -> dict[str, Any]:
+    def interval(self, level: float) -> CalibratedInterval:
         """Return the conformal interval of this level, see `agebench.metrics.guarantees.conformal_interval`.
 
         Args:
@@ -122,7 +123,7 @@ class Guarantees(Protocol):
             UserError: the level is out of range.
         """
 
-    def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
+    def gate(self, threshold: int, challenge: float | None) -> GateGuarantee:
         """Return the error rates of an age gate, see `agebench.metrics.guarantees.gate_error_rates`.
 
         Args:
@@ -133,7 +134,7 @@ class Guarantees(Protocol):
             UserError: there is no test set on which the rates were measured.
         """
 
-    def errors(self) -> dict[str, Any]:
+    def errors(self) -> EstimateErrors:
         """Return errors by estimated age, see `agebench.metrics.guarantees.error_by_estimated_age`.
 
         Raises:

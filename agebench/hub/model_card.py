@@ -1,10 +1,11 @@
 """README of a pushed model: its metrics as a model index of the hub, and as text with their intervals."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.metrics.schema import MetricsFile, TestResult
+from agebench.metrics.schema import CalibratedInterval, MetricsFile, TestResult
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import (
     escape_markdown,
@@ -13,7 +14,6 @@ from agebench.reports.formatting import (
     format_number,
 )
 from agebench.reports.sections.card_tables import MODEL_INDEX_METRICS, group_tables, overall_table
-from agebench.runs.guarantees import calibrated_from
 from agebench.utils.io import write_text
 
 
@@ -128,7 +128,7 @@ def _body(card: dict[str, Any], repo: str, cards: Catalog) -> str:
         "bootstrap intervals.",
         overall_table(tests, training["dataset"]),
         *group_tables(tests, training["dataset"]),
-        *_intervals(card.get("promises", {}).get("intervals", {})),
+        *_intervals(card.get("promises", {}).get("intervals") or {}),
         "## Intended use\n\n" + escape_markdown(card["intended_use"]),
         "## Training data and licence\n\n" + escape_markdown(card["licence"]) + _citation(training),
         "## Input\n\n" + escape_markdown(card["input"]["text"]),
@@ -143,19 +143,19 @@ def _use(repo: str) -> str:
     )
 
 
-def _intervals(intervals: dict[str, Any]) -> list[str]:
+def _intervals(intervals: Mapping[str, object]) -> list[str]:
     if "0.9" not in intervals:
         return []
-    interval = intervals["0.9"]
-    unit = "of the model's own standard deviations" if interval["scaled"] else "years"
+    interval = CalibratedInterval.model_validate(intervals["0.9"])
+    unit = "of the model's own standard deviations" if interval.scaled else "years"
     held = "; ".join(
-        f"{format_ci(share, digits=1, percent=True)} of {format_count(share['n'])} in {escape_markdown(name)}"
-        for name, share in interval["coverage"].items()
+        f"{format_ci(share, digits=1, percent=True)} of {format_count(share.n)} in {escape_markdown(name)}"
+        for name, share in interval.coverage.items()
     )
     return [
         "## Prediction intervals",
-        f"Estimate ± {format_number(interval['radius'])} {unit} is calibrated to contain 90 % of true ages among faces like "
-        f"those of {escape_markdown(interval['calibrated_on'])}, {calibrated_from(interval)}. Measured: {held}.",
+        f"Estimate ± {format_number(interval.radius)} {unit} is calibrated to contain 90 % of true ages among faces like "
+        f"those of {escape_markdown(interval.calibrated_on)}, {interval.calibration_size}. Measured: {held}.",
     ]
 
 

@@ -1,48 +1,46 @@
 """Messages of `agebench predict`: validity of intervals and gates, counts, and timings."""
 
-from typing import Any
-
 from agebench.inference.batch_predict import PredictSummary, VideoTiming
+from agebench.metrics.schema import CalibratedInterval, GateGuarantee
 from agebench.reports.formatting import format_ci, format_count
-from agebench.runs.guarantees import calibrated_from
 
 STAGES = ("decode", "detect", "align", "estimate", "draw")
 
 
-def format_interval(interval: dict[str, Any]) -> str:
+def format_interval(interval: CalibratedInterval) -> str:
     """Describe an interval: width, calibration set, and coverage on the test sets.
 
     Args:
         interval: see `agebench.metrics.guarantees.conformal_interval`.
     """
-    width = f"{interval['radius']:.2f} " + ("of the model's own standard deviations" if interval["scaled"] else "years")
+    width = f"{interval.radius:.2f} " + ("of the model's own standard deviations" if interval.scaled else "years")
     coverage = "; ".join(
-        f"{format_ci(share, digits=1, percent=True)} of {format_count(share['n'])} in {name}"
-        for name, share in interval["coverage"].items()
+        f"{format_ci(share, digits=1, percent=True)} of {format_count(share.n)} in {name}"
+        for name, share in interval.coverage.items()
     )
     return (
-        f"interval: estimate ± {width}, to hold {100 * interval['level']:g} % of true ages among faces like those of "
-        f"{interval['calibrated_on']}, {calibrated_from(interval)}; among other faces it need not. Measured: {coverage}"
+        f"interval: estimate ± {width}, to hold {100 * interval.level:g} % of true ages among faces like those of "
+        f"{interval.calibrated_on}, {interval.calibration_size}; among other faces it need not. Measured: {coverage}"
     )
 
 
-def format_gate(gate: dict[str, Any]) -> str:
+def format_gate(gate: GateGuarantee) -> str:
     """Describe a gate: the rule, and its error rates on each test set.
 
     Args:
         gate: see `agebench.metrics.guarantees.gate_error_rates`.
     """
     measurements = []
-    for name, rates in gate["tests"].items():
+    for name, rates in gate.tests.items():
         if rates is None:
-            measurements.append(f"{name}: not measured, no person is on one side of {gate['threshold']}")
+            measurements.append(f"{name}: not measured, no person is on one side of {gate.threshold}")
             continue
-        passed, stopped = (format_ci(rates[key], digits=1, percent=True) for key in ("fpr", "fnr"))
+        passed, stopped = (format_ci(rate, digits=1, percent=True) for rate in (rates.fpr, rates.fnr))
         measurements.append(
-            f"{name}: {passed} of {format_count(rates['n_under'])} faces below {gate['threshold']} pass as over, {stopped} of "
-            f"{format_count(rates['n_over'])} others do not"
+            f"{name}: {passed} of {format_count(rates.n_under)} faces below {gate.threshold} pass as over, {stopped} of "
+            f"{format_count(rates.n_over)} others do not"
         )
-    rule = f"gate: 'over' {gate['threshold']} only where the estimate is {gate['challenge']:g} or more, else 'check'"
+    rule = f"gate: 'over' {gate.threshold} only where the estimate is {gate.challenge:g} or more, else 'check'"
     return f"{rule}. Measured: {'; '.join(measurements)}"
 
 

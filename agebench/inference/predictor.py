@@ -16,6 +16,7 @@ from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
 from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_image
 from agebench.metrics.guarantees import CalibrationError
+from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee
 from agebench.registry.catalog import Catalog
 from agebench.runs.estimators import load_estimator
 from agebench.utils.parallel import available_cores, parallel_map
@@ -196,7 +197,7 @@ class Predictor:
         alignment = AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset)
         return FaceExtractor(alignment, search, every)
 
-    def interval(self, level: float = DEFAULT_COVERAGE) -> dict[str, Any]:
+    def interval(self, level: float = DEFAULT_COVERAGE) -> CalibratedInterval:
         """Return the conformal interval of this level, with its coverage on the model's test sets.
 
         Args:
@@ -213,7 +214,7 @@ class Predictor:
             )
         return self.estimator.interval(level)
 
-    def gate(self, threshold: int, challenge: float | None = None) -> dict[str, Any]:
+    def gate(self, threshold: int, challenge: float | None = None) -> GateGuarantee:
         """Return the error rates of an age gate, measured on the model's test sets.
 
         Args:
@@ -231,7 +232,7 @@ class Predictor:
             )
         return self.estimator.gate(threshold, challenge)
 
-    def errors(self) -> dict[str, Any]:
+    def errors(self) -> EstimateErrors:
         """Return errors by estimated age; see `agebench.metrics.guarantees.error_by_estimated_age`.
 
         Raises:
@@ -265,7 +266,7 @@ class Predictor:
                 del names[: len(extracted)]
 
     def _predict_chunk(
-        self, names: list[str], extracted: list[ExtractedFaces], interval: dict[str, Any] | None
+        self, names: list[str], extracted: list[ExtractedFaces], interval: CalibratedInterval | None
     ) -> Iterator[ImageResult]:
         start = time.process_time()  # of all threads
         estimates = self.estimator.estimate(np.concatenate([image.faces for image in extracted]))
@@ -290,7 +291,7 @@ class Predictor:
             yield ImageResult(rows, image.seconds | {"estimate": seconds_per_image})
 
 
-def interval_bounds(estimates: AgeEstimates, interval: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
+def interval_bounds(estimates: AgeEstimates, interval: CalibratedInterval | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower and upper ends of conformal intervals, in years.
 
     Args:
@@ -305,10 +306,10 @@ def interval_bounds(estimates: AgeEstimates, interval: dict[str, Any] | None) ->
         return missing, missing
     scale = (
         np.maximum(estimates.std, 1e-6)
-        if interval["scaled"] and estimates.std is not None
+        if interval.scaled and estimates.std is not None
         else np.ones(len(estimates.age))
     )
-    half_width = interval["radius"] * scale
+    half_width = interval.radius * scale
     return np.maximum(estimates.age - half_width, 0), estimates.age + half_width
 
 

@@ -4,8 +4,9 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from agebench.errors import UserError
 from agebench.inference.predictor import FacePrediction
+from agebench.metrics.schema import CalibratedInterval, GateGuarantee
 from agebench.utils.io import atomic_write, csv_cell
 
 Row = dict[str, Any]
@@ -22,6 +24,26 @@ Write = Callable[[Sequence[Row]], None]
 _TYPES = {"input": pa.string(), "frame": pa.int64(), "face": pa.int32(), "decision": pa.string(), "error": pa.string()}
 _ROW_GROUP = 10_000
 SUFFIXES = (".csv", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How ages were predicted, as JSON and Parquet files state it.
+
+    Attributes:
+        model: the model, as the user named it.
+        interval: the interval of the estimates; None: none.
+        gate: the age gate; None: none.
+    """
+
+    model: str
+    interval: CalibratedInterval | None
+    gate: GateGuarantee | None
+
+    def to_json(self) -> Row:
+        """Return the settings as plain values."""
+        guarantees = {"interval": self.interval, "gate": self.gate}
+        return {"model": self.model} | {key: value and value.to_json() for key, value in guarantees.items()}
 
 
 def output_columns(*, video: bool, gate: bool) -> list[str]:
@@ -89,13 +111,13 @@ def check_suffix(path: Path) -> None:
 
 
 @contextmanager
-def open_writer(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> Iterator[Write]:
+def open_writer(path: Path, names: Sequence[str], about: PredictionSettings) -> Iterator[Write]:
     """Open a file for rows; it appears when the block ends without an error.
 
     Args:
         path: the file, .csv, .json or .parquet.
         names: the columns.
-        about: metadata for JSON and Parquet files.
+        about: how the ages were predicted, for JSON and Parquet files.
 
     Yields:
         The function that writes rows.
@@ -118,13 +140,13 @@ def open_writer(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> I
 
 
 @contextmanager
-def text_output(file: TextIO, names: Sequence[str], about: Mapping[str, Any] | None) -> Iterator[Write]:
+def text_output(file: TextIO, names: Sequence[str], about: PredictionSettings | None) -> Iterator[Write]:
     """Write rows as text; an error before the first row leaves no text.
 
     Args:
         file: the open file.
         names: the columns.
-        about: metadata for JSON; None: CSV.
+        about: how the ages were predicted, for JSON; None: CSV.
 
     Yields:
         The function that writes rows.
@@ -145,7 +167,7 @@ def text_output(file: TextIO, names: Sequence[str], about: Mapping[str, Any] | N
         yield write
         write([])
         return
-    head = json.dumps(dict(about) | {"faces": []}, indent=2, allow_nan=False)
+    head = json.dumps(about.to_json() | {"faces": []}, indent=2, allow_nan=False)
     separator = opening = head[: head.rindex("[]")] + "["
 
     def write_json(rows: Sequence[Row]) -> None:
@@ -159,9 +181,9 @@ def text_output(file: TextIO, names: Sequence[str], about: Mapping[str, Any] | N
 
 
 @contextmanager
-def _parquet(path: Path, names: Sequence[str], about: Mapping[str, Any]) -> Iterator[Write]:
+def _parquet(path: Path, names: Sequence[str], about: PredictionSettings) -> Iterator[Write]:
     schema = pa.schema(
-        [(name, _TYPES.get(name, pa.float64())) for name in names], metadata={"agebench": json.dumps(dict(about))}
+        [(name, _TYPES.get(name, pa.float64())) for name in names], metadata={"agebench": json.dumps(about.to_json())}
     )
     pending: list[Row] = []
     with pq.ParquetWriter(path, schema) as file:

@@ -185,7 +185,7 @@ def gap_results(
         if name in even_parts:
             groups = [one.grouping.names[place] for place in one.age_standardized_groups]
             even = AgeStandardizedGap(
-                **_set_fields(even_parts[name]),
+                **even_parts[name].set_fields(),
                 p=_p(one.grouping, one.age_standardized_groups, errors, clusters, one.strata, permutations, seed),
                 groups=groups,
                 coverage=float(one.strata.coverage),
@@ -194,12 +194,8 @@ def gap_results(
             raw = [value for group in groups if (value := figures[name, group, "mae"].value) is not None]
             # Among the same groups, more than a tenth of the raw gap is gone at equal ages.
             explained = (even.difference.value or 0.0) < 0.9 * (max(raw) - min(raw))
-        gaps[name] = Gap(**_set_fields(part), p=raw_p, age_standardized=even, explained_by_age=explained)
+        gaps[name] = Gap(**part.set_fields(), p=raw_p, age_standardized=even, explained_by_age=explained)
     return _with_holm(gaps)
-
-
-def _set_fields(part: GroupDifference) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in part.model_fields_set}
 
 
 def _parts(

@@ -15,7 +15,14 @@ from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
 from agebench.metrics.groups import age_bands
 from agebench.metrics.point import is_within, quantile, signed_error
-from agebench.metrics.schema import ConformalInterval, CountedGateRates, EstimateError, GateGuarantee, GateResult
+from agebench.metrics.schema import (
+    ConformalInterval,
+    CountedGateRates,
+    EstimateError,
+    EstimateErrors,
+    GateGuarantee,
+    GateResult,
+)
 from agebench.metrics.uncertainty import calibration_units, conformal, min_calibration_size
 
 
@@ -124,7 +131,7 @@ def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequen
 
 def error_by_estimated_age(
     tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, seed: int = 0
-) -> dict[str, dict[str, EstimateError]]:
+) -> EstimateErrors:
     """How far off estimates are, by the age that was estimated, in whole years: of a face that is asked about, no more is known.
 
     Args:

@@ -4,6 +4,7 @@ Every result is built once as one of these frozen models and written by `to_json
 fields; these names are the validation aliases declared here with `_renamed`, so that `MetricsFile.from_json` reads both.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -45,6 +47,10 @@ class ResultModel(BaseModel):
         """Return the fields that were set, as plain JSON values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
+    def set_fields(self) -> dict[str, Any]:
+        """Return the fields that were set, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
 
 class MetricValue(ResultModel):
     """A metric's value with its 95 % confidence interval, in the metric's own unit (see `metric_specs`)."""
@@ -60,6 +66,25 @@ class MetricValue(ResultModel):
     def has_interval(self) -> bool:
         """Whether both ends of the interval are known."""
         return self.ci_low is not None and self.ci_high is not None
+
+
+class AnalysisMetricValue(MetricValue):
+    """A metric value in the files of `agebench stress` and `agebench explain`, which call the ends `low` and `high`."""
+
+    @property
+    def number(self) -> float:
+        """The value; NaN where it is undefined."""
+        return math.nan if self.value is None else self.value
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval; NaN where they are unknown."""
+        low, high = self.ci_low, self.ci_high
+        return math.nan if low is None else low, math.nan if high is None else high
+
+    @model_serializer
+    def _with_low_and_high(self) -> dict[str, float | None]:
+        return {"value": self.value, "low": self.ci_low, "high": self.ci_high}
 
 
 _UNDEFINED = MetricValue()
@@ -296,6 +321,17 @@ class ConformalInterval(ResultModel):
     coverage: dict[str, MetricValue] = Field(description="test set -> share of labels inside")
 
 
+class CalibratedInterval(ConformalInterval):
+    """A conformal interval with the name of its calibration set."""
+
+    calibrated_on: str
+
+    @property
+    def calibration_size(self) -> str:
+        """The size of the calibration set: images, and subjects where they are known."""
+        return f"n = {self.n:,}" + ("" if self.people is None else f" of {self.people:,} people, for new people")
+
+
 class GateGuarantee(ResultModel):
     """Error rates of one age gate on the test sets."""
 
@@ -310,6 +346,10 @@ class EstimateError(ResultModel):
     n: Count
     mae: MetricValue = Field(description="mean absolute error, years")
     p95_ae: MetricValue = Field(description="95th percentile of the absolute error, years")
+
+
+# Test set -> band of estimated ages -> errors.
+EstimateErrors = dict[str, dict[str, EstimateError]]
 
 
 class CellAverage(MetricValue):

@@ -120,7 +120,7 @@ def verify_estimator(
             comparison = compare_accuracy(subset, ages, resamples=resamples, seed=seed)
             largest = float(np.abs(ages - subset.predictions["age_pred"].to_numpy()).max())
             tests[name] = comparison.model_copy(update={"max_difference": largest})
-            if overlap := subject.describe(name).get("contamination"):
+            if overlap := subject.describe(name).contamination:
                 overlaps[name] = str(overlap)
         return EstimatorCheck(str(folder.location), estimator.info.name, tests, overlaps)
 

@@ -31,9 +31,10 @@ from agebench.estimators.hub import CARD, fetch
 from agebench.estimators.trained import TrainedEstimator
 from agebench.export.card import build_card, verify_card
 from agebench.metrics.guarantees import CalibrationError, conformal_interval, error_by_estimated_age, gate_error_rates
+from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee, ResultModel
 from agebench.registry.catalog import Catalog, load_catalog
 from agebench.runs.datasets import open_dataset
-from agebench.runs.guarantees import calibrated_on, tables_of_tests
+from agebench.runs.guarantees import calibrated_interval, tables_of_tests
 from agebench.runs.loading import load_run, load_test_set
 from agebench.runs.run_dir import RunDir
 from agebench.runs.validation import validation_predictions
@@ -72,7 +73,7 @@ class RunEstimator(BaseEstimator):
             raise UserError(f"{path}: this run has {folds} models, one a fold, and none of them is the run's")
         self._config, self.network = load_run(folder, device, trusted=trusted)
         self._metrics = folder.metrics()
-        self._intervals: dict[float, dict[str, Any]] = {}
+        self._intervals: dict[float, CalibratedInterval] = {}
         spec = self.network.input_spec
         self.input_spec = InputSpec(
             spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector, offset=spec.offset
@@ -91,7 +92,7 @@ class RunEstimator(BaseEstimator):
         """
         return self.network.estimate(images)
 
-    def interval(self, level: float) -> dict[str, Any]:
+    def interval(self, level: float) -> CalibratedInterval:
         """Return the conformal interval of this level; see `agebench.estimators.base.Guarantees`.
 
         Args:
@@ -102,22 +103,22 @@ class RunEstimator(BaseEstimator):
             UserError: the level is out of range.
         """
         if level not in self._intervals:  # the demo asks for every picture
-            self._intervals[level] = conformal_interval(self._validation, self._tests, level).to_json()
-        return {"calibrated_on": calibrated_on(self._config.data.train), **self._intervals[level]}
+            interval = conformal_interval(self._validation, self._tests, level)
+            self._intervals[level] = calibrated_interval(interval, self._config.data.train)
+        return self._intervals[level]
 
-    def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
+    def gate(self, threshold: int, challenge: float | None) -> GateGuarantee:
         """Return the error rates of an age gate; see `agebench.estimators.base.Guarantees`.
 
         Args:
             threshold: legal age, years.
             challenge: estimated age from which a person passes, years; None: the threshold plus the default margin.
         """
-        return gate_error_rates(self._tests, threshold, challenge).to_json()
+        return gate_error_rates(self._tests, threshold, challenge)
 
-    def errors(self) -> dict[str, Any]:
+    def errors(self) -> EstimateErrors:
         """Return errors by estimated age; see `agebench.estimators.base.Guarantees`."""
-        errors = error_by_estimated_age(self._tests)
-        return {test: {band: entry.to_json() for band, entry in bands.items()} for test, bands in errors.items()}
+        return error_by_estimated_age(self._tests)
 
     @cached_property
     def _validation(self) -> pd.DataFrame:
@@ -266,6 +267,22 @@ def network_of(estimator: AgeEstimator) -> TrainedEstimator | None:
     return estimator if isinstance(estimator, TrainedEstimator) else None
 
 
+class EstimatorDescription(ResultModel):
+    """Identity of an analyzed estimator."""
+
+    name: str
+    title: str
+    version: str
+    training_data: str
+
+
+class SubjectDescription(ResultModel):
+    """The analyzed estimator, and whether it may have seen the dataset; empty for a run, whose images are left out."""
+
+    estimator: EstimatorDescription | None = None
+    contamination: str | None = None
+
+
 class AnalysisSubject:
     """An estimator to be analyzed on a dataset, with the dataset's faces prepared as the estimator expects them.
 
@@ -336,21 +353,19 @@ class AnalysisSubject:
             )
         return samples, make_face_dataset(cache, samples)
 
-    def describe(self, name: str) -> dict[str, Any]:
-        """Return entries for a report on dataset `name`: the estimator, and whether it may have seen the dataset.
+    def describe(self, name: str) -> SubjectDescription:
+        """Return the estimator, and whether it may have seen dataset `name`, for a report.
 
         Args:
             name: name of the dataset.
-
-        Returns:
-            estimator (name, title, version, training_data) and contamination; empty for a run, whose images are left
-            out.
         """
         if self._config is not None:
-            return {}
+            return SubjectDescription()
         info = self.estimator.info
-        described = {key: getattr(info, key) for key in ("name", "title", "version", "training_data")}
-        return {"estimator": described, "contamination": info.contamination(name)}
+        estimator = EstimatorDescription(
+            name=info.name, title=info.title, version=info.version, training_data=info.training_data
+        )
+        return SubjectDescription(estimator=estimator, contamination=info.contamination(name))
 
     def datasets(self, name: str) -> tuple[str, list[str]]:
         """Return the training set and the test sets, which decide a dataset's color in figures.

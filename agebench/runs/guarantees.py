@@ -1,7 +1,6 @@
 """Guarantees about a model's single predictions, for the card of an exported file, which ships without data."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import pandas as pd
 from pydantic import Field
@@ -9,24 +8,18 @@ from pydantic import Field
 from agebench.errors import UserError
 from agebench.metrics.age_gates import LEGAL_AGES
 from agebench.metrics.guarantees import conformal_interval, error_by_estimated_age, gate_error_rate_grid
-from agebench.metrics.schema import ConformalInterval, EstimateError, GateGuarantee, ResultModel
+from agebench.metrics.schema import CalibratedInterval, ConformalInterval, EstimateErrors, GateGuarantee, ResultModel
 from agebench.metrics.uncertainty import LEVELS, calibration_units, min_calibration_size
 from agebench.runs.artifacts import VALIDATION
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
 
 
-class CalibratedInterval(ConformalInterval):
-    """A conformal interval with the name of its calibration set."""
-
-    calibrated_on: str
-
-
 class DeploymentGuarantees(ResultModel):
     """Guarantees about the predictions of one model, as its card states them."""
 
     gates: dict[str, dict[str, GateGuarantee]] = Field(description="legal age -> challenge age -> error rates")
-    errors: dict[str, dict[str, EstimateError]] = Field(description="test set -> band of estimated ages -> errors")
+    errors: EstimateErrors = Field(description="test set -> band of estimated ages -> errors")
     intervals: dict[str, CalibratedInterval] | None = Field(
         default=None, description="level -> interval; None without validation predictions"
     )
@@ -72,32 +65,19 @@ def deployment_guarantees(folder: RunDir, home: str, tests: Iterable[str]) -> De
     calibration = read_table(folder.path, VALIDATION)
     n_units = calibration_units(calibration)
     intervals = {
-        f"{level:g}": _calibrated_interval(conformal_interval(calibration, tables, level), home)
+        f"{level:g}": calibrated_interval(conformal_interval(calibration, tables, level), home)
         for level in LEVELS
         if n_units >= min_calibration_size(level)
     }
     return DeploymentGuarantees(gates=gates, errors=errors, intervals=intervals)
 
 
-def _calibrated_interval(interval: ConformalInterval, home: str) -> CalibratedInterval:
+def calibrated_interval(interval: ConformalInterval, home: str) -> CalibratedInterval:
+    """Return an interval with the name of its calibration set.
+
+    Args:
+        interval: the interval.
+        home: the training set, whose validation part calibrated it.
+    """
     fields = {name: getattr(interval, name) for name in interval.model_fields_set}
-    return CalibratedInterval(calibrated_on=calibrated_on(home), **fields)
-
-
-def calibrated_on(home: str) -> str:
-    """Return the name of the calibration set of intervals.
-
-    Args:
-        home: the training set.
-    """
-    return f"{home} (validation part)"
-
-
-def calibrated_from(interval: Mapping[str, Any]) -> str:
-    """Return the size of the calibration set: images, and subjects where they are known.
-
-    Args:
-        interval: a conformal interval; with `people` it holds for new subjects.
-    """
-    n_subjects = interval.get("people")
-    return f"n = {interval['n']:,}" + ("" if n_subjects is None else f" of {n_subjects:,} people, for new people")
+    return CalibratedInterval(calibrated_on=f"{home} (validation part)", **fields)

@@ -144,7 +144,7 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
     with agebench.load(run) as ours, agebench.load(file, trusted=True) as exported:
         pictures = [folder / f"{number}.png" for number in range(3)]
         expected, found = (model.predict(pictures, faces="none") for model in (ours, exported))
-        assert exported.gate(18)["tests"].keys() == ours.gate(18)["tests"].keys()
+        assert exported.gate(18).tests.keys() == ours.gate(18).tests.keys()
     for column in ("age", "low", "high"):
         assert np.allclose(found[column], expected[column], atol=0.02)
 
@@ -160,7 +160,7 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
 )
 def test_a_card_does_not_decide_what_was_asked(run: Path, place: tuple[str, ...], value: float, said: str) -> None:
     with agebench.load(run / "export" / "model.ts", trusted=True) as model:
-        assert model.gate(18, 25)["challenge"] == 25
+        assert model.gate(18, 25).challenge == 25
         with pytest.raises(UserError, match=r"--challenge 25.0000001: the card of .* knows only 18, 19"):
             model.gate(18, 25.0000001)
         at = model.card["promises"]

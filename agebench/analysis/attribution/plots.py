@@ -1,6 +1,6 @@
 """Figures of an attribution analysis: single faces, mean maps by group, and sanity checks."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,9 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from agebench.analysis.attribution.run import AttributionResult, normalize_maps
-from agebench.analysis.attribution.sanity_checks import format_verdict
+from agebench.analysis.attribution.schema import CoveringCheck, MethodAttribution
 from agebench.analysis.robustness import operators
 from agebench.metrics.groups import Grouping
+from agebench.metrics.schema import AnalysisMetricValue
 from agebench.reports.formatting import format_number, group_name
 from agebench.reports.plots.run import label
 from agebench.reports.plots.style import COLORS, GRAY, styled
@@ -41,13 +42,13 @@ def plot_examples(result: AttributionResult, title: str) -> Figure:
     Returns:
         The figure.
     """
-    methods = result.summary["methods"]
+    methods = result.summary.methods
     figure, grid = _grid(len(result.singles), 1 + len(methods), title)
-    for row, (index, single) in enumerate(zip(result.singles, result.summary["singles"], strict=True)):
+    for row, (index, single) in enumerate(zip(result.singles, result.summary.singles, strict=True)):
         face = result.faces[index]
         grid[row][0].imshow(face)
         grid[row][0].set_ylabel(
-            f"{label(single['sample_id'], 16)}\ntrue {single['age']:g}, predicted {single['age_pred']:.0f}", fontsize=8
+            f"{label(single.sample_id, 16)}\ntrue {single.age:g}, predicted {single.age_pred:.0f}", fontsize=8
         )
         for axes, method in zip(grid[row][1:], methods, strict=True):
             smoothed = blur_for_display(result.maps[method][index])
@@ -70,9 +71,9 @@ def plot_mean_maps(result: AttributionResult, grouping: Grouping, title: str) ->
     Returns:
         The figure, or None if no group has enough faces; the figure by age band always exists.
     """
-    methods = result.summary["methods"]
-    first = next(iter(methods.values()))["groups"][grouping.name]
-    groups = [(code, name) for code, name in enumerate(grouping.names) if first[name]["shown"]]
+    methods = result.summary.methods
+    first = result.summary.groups[grouping.name]
+    groups = [(code, name) for code, name in enumerate(grouping.names) if first[name].shown]
     if not groups and grouping.name != "age_band":
         return None
     figure, grid = _grid(len(groups) + 1, 1 + len(methods), title)
@@ -109,7 +110,7 @@ def plot_sanity(result: AttributionResult, title: str) -> Figure:
     Returns:
         The figure.
     """
-    methods = result.summary["methods"]
+    methods = result.summary.methods
     figure = Figure(figsize=(10.4, 0.7 + 2.15 * len(methods)), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(len(methods), 5, squeeze=False, width_ratios=[1, 1, 1, 1.5, 1.5])
@@ -117,7 +118,7 @@ def plot_sanity(result: AttributionResult, title: str) -> Figure:
     face = result.faces[result.checked[example]]
     for line, (method, entry) in zip(grid, methods.items(), strict=True):
         line[0].imshow(face)
-        line[0].set_ylabel(f"{entry['title']}\n{format_verdict(entry['sanity'])}", fontsize=8)
+        line[0].set_ylabel(f"{entry.title}\n{entry.sanity.verdict()}", fontsize=8)
         both_maps = [result.maps[method][result.checked[example]]]
         both_maps += [result.random[method][example]] if method in result.random else []
         for axes, smoothed in zip(line[1:3], map(blur_for_display, both_maps), strict=False):
@@ -126,13 +127,13 @@ def plot_sanity(result: AttributionResult, title: str) -> Figure:
         for axes in line[:3]:
             axes.set(xticks=[], yticks=[])
         line[1].set_title("trained weights", fontsize=8)
-        if method in result.random:
-            rho = entry["sanity"]["randomised"]["rank_correlation"]
+        if entry.sanity.randomised is not None:
+            rho = entry.sanity.randomised.rank_correlation
             line[2].set_title(f"random weights\nrank corr. {_interval(rho)}", fontsize=8)
         else:
             line[2].set_title("random weights:\nnot possible", fontsize=8)
-        for axes, check in zip(line[3:], ("deletion", "insertion"), strict=True):
-            _curve(axes, check, entry["sanity"][check])
+        _curve(line[3], "deletion", entry.sanity.deletion)
+        _curve(line[4], "insertion", entry.sanity.insertion)
     grid[0][3].legend(fontsize=7)
     return figure
 
@@ -146,11 +147,11 @@ def blur_for_display(attribution: np.ndarray) -> np.ndarray:
     return blurred
 
 
-def _curve(axes: Axes, check: str, entry: dict[str, Any]) -> None:
-    share = 100 * np.array(entry["share"])
-    axes.plot(share, entry["curve"], "-", color=BLUE, lw=1.6, label="order of the map")
-    axes.plot(share, entry["random"], "--", color=GRAY, lw=1.3, label="random order")
-    axes.set_title(f"{check}: {_interval(entry['difference'], sign=True)} years", fontsize=8)
+def _curve(axes: Axes, check: str, entry: CoveringCheck) -> None:
+    share = 100 * np.array(entry.share)
+    axes.plot(share, entry.curve, "-", color=BLUE, lw=1.6, label="order of the map")
+    axes.plot(share, entry.random, "--", color=GRAY, lw=1.3, label="random order")
+    axes.set_title(f"{check}: {_interval(entry.difference, sign=True)} years", fontsize=8)
     axes.set_xlabel(f"cells {'covered' if check == 'deletion' else 'uncovered'} (%)", fontsize=8)
     axes.set_ylabel("change of prediction (years)", fontsize=8)
     axes.set_ylim(bottom=0)
@@ -168,13 +169,13 @@ def _grid(rows: int, columns: int, title: str) -> tuple[Figure, list[list[Axes]]
     return figure, grid
 
 
-def _headings(line: list[Axes], methods: dict[str, Any]) -> None:
+def _headings(line: list[Axes], methods: Mapping[str, MethodAttribution]) -> None:
     """Set the titles of the columns: the methods and the verdicts of their checks."""
     line[0].set_title("face", fontsize=8)
     for axes, entry in zip(line[1:], methods.values(), strict=True):
-        color = "black" if entry["passed"] else VERMILLION
-        verdict = format_verdict(entry["sanity"]).replace(": ", ":\n").replace(", ", ",\n")
-        axes.set_title(f"{entry['title']}\n{verdict}", fontsize=8, color=color)
+        color = "black" if entry.passed else VERMILLION
+        verdict = entry.sanity.verdict().replace(": ", ":\n").replace(", ", ",\n")
+        axes.set_title(f"{entry.title}\n{verdict}", fontsize=8, color=color)
 
 
 def _to_gray(face: np.ndarray) -> np.ndarray:
@@ -182,6 +183,6 @@ def _to_gray(face: np.ndarray) -> np.ndarray:
     return gray
 
 
-def _interval(metric: dict[str, Any], *, sign: bool = False) -> str:
-    value, low, high = (format_number(metric[end]) for end in ("value", "low", "high"))
-    return f"{'+' if sign and metric['value'] > 0 else ''}{value} [{low}, {high}]"
+def _interval(metric: AnalysisMetricValue, *, sign: bool = False) -> str:
+    value, low, high = map(format_number, (metric.value, metric.ci_low, metric.ci_high))
+    return f"{'+' if sign and metric.number > 0 else ''}{value} [{low}, {high}]"

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from agebench.analysis.attribution.methods import METHODS, compute_attributions, select_methods
 from agebench.analysis.attribution.sanity_checks import sanity_check
+from agebench.analysis.attribution.schema import (
+    AttributionFile,
+    ExplainedFace,
+    GroupAttribution,
+    MethodAttribution,
+    RegionShare,
+    SanityChecks,
+)
 from agebench.analysis.robustness import operators
 from agebench.data.faces.regions import FACE, region_boxes, region_mask
 from agebench.data.samples import Samples
@@ -21,7 +27,6 @@ from agebench.metrics.groups import Grouping, age_bands, groupings
 from agebench.training.dataloader import FaceDataset, derive_seed
 from agebench.utils.text import did_you_mean
 
-SCHEMA = 1
 N_SANITY_FACES = 24
 MIN_MAPS_PER_GROUP = 10  # the mean of fewer maps depends on the individual faces
 N_EXAMPLES = 6
@@ -33,7 +38,7 @@ class AttributionResult:
     """The result of an attribution analysis, with the data of its figures.
 
     Attributes:
-        summary: the results as JSON values.
+        summary: the results.
         faces: (N, S, S, 3) uint8, the explained faces.
         maps: the maps by method, each (N, S, S).
         random: the maps of a network with random weights by method, each (n, S, S), one per face of `checked`.
@@ -42,7 +47,7 @@ class AttributionResult:
         groups: the groupings of `faces`.
     """
 
-    summary: dict[str, Any]
+    summary: AttributionFile
     faces: np.ndarray
     maps: dict[str, np.ndarray]
     random: dict[str, np.ndarray]
@@ -62,6 +67,7 @@ def explain(
     seed: int = 0,
     minimum: int = MIN_MAPS_PER_GROUP,
     label: str = "",
+    test: str = "",
 ) -> AttributionResult:
     """Explain a sample of faces that is balanced over age bands.
 
@@ -75,6 +81,7 @@ def explain(
         seed: the seed of the sample and of the random weights.
         minimum: the number of faces below which a group has no mean map.
         label: the label of the progress bars.
+        test: name of the dataset.
 
     Returns:
         The maps, their summary and the results of the sanity checks.
@@ -95,20 +102,25 @@ def explain(
     groups = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(faces.pixels[faces.rows])
     predicted = target.predict(faces)
-    summary = {
-        "schema": SCHEMA,
-        "n": len(faces),
-        "of": len(data),
-        "checked": len(checked_faces),
-        "target": target.target,
-        "layer": target.layer,
-        "methods": {
+    summary = AttributionFile(
+        test=test,
+        n=len(faces),
+        of=len(data),
+        checked=len(checked_faces),
+        target=target.target,
+        layer=target.layer,
+        methods={
             method: _method_entry(method, method_maps, sanity[method], groups, estimator.input_spec, minimum)
             for method, method_maps in maps.items()
         },
-        "singles": _single_entries(table.iloc[singles], predicted[singles]),
-        "notes": notes,
-    }
+        singles=[
+            ExplainedFace(sample_id=str(name), age=float(age), age_pred=float(age_pred))
+            for name, age, age_pred in zip(
+                table["sample_id"].iloc[singles], table["age"].iloc[singles], predicted[singles], strict=True
+            )
+        ],
+        notes=notes,
+    )
     return AttributionResult(summary, pixels, maps, random, checked, singles, groups)
 
 
@@ -159,41 +171,36 @@ def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> 
 
 
 def _method_entry(
-    method: str, maps: np.ndarray, sanity: dict[str, Any], groups: Sequence[Grouping], framing: InputSpec, minimum: int
-) -> dict[str, Any]:
+    method: str, maps: np.ndarray, sanity: SanityChecks, groups: Sequence[Grouping], framing: InputSpec, minimum: int
+) -> MethodAttribution:
     """Summarize one method: its sanity checks, and its region shares overall and by group."""
-    return {
-        "title": METHODS[method],
-        "passed": sanity["passed"],
-        "sanity": sanity,
-        "regions": _regions(maps, framing),
-        "groups": {grouping.name: _group_entries(grouping, maps, framing, minimum) for grouping in groups},
-    }
+    return MethodAttribution(
+        title=METHODS[method],
+        passed=sanity.passed,
+        sanity=sanity,
+        regions=_regions(maps, framing),
+        groups={grouping.name: _group_entries(grouping, maps, framing, minimum) for grouping in groups},
+    )
 
 
-def _single_entries(rows: pd.DataFrame, predicted: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        {"sample_id": str(name), "age": float(age), "age_pred": float(age_pred)}
-        for name, age, age_pred in zip(rows["sample_id"], rows["age"], predicted, strict=True)
-    ]
-
-
-def _regions(maps: np.ndarray, framing: InputSpec) -> dict[str, Any]:
-    """Return each region's share of the area and of the attribution; `times` is their ratio, 1 for a uniform map."""
+def _regions(maps: np.ndarray, framing: InputSpec) -> dict[str, RegionShare]:
+    """Return each region's share of the area and of the attribution."""
     mean = normalize_maps(maps).mean(axis=0)
     regions = {}
     for name in (*FACE, "corners"):
         inside = region_mask(region_boxes(name, framing.crop_scale, framing.offset), maps.shape[-1]).numpy()
         area, share = float(inside.mean()), float((inside * mean).mean())
-        regions[name] = {"area": area, "share": share, "times": share / area}
+        regions[name] = RegionShare(area=area, share=share, times=share / area)
     return regions
 
 
-def _group_entries(grouping: Grouping, maps: np.ndarray, framing: InputSpec, minimum: int) -> dict[str, Any]:
+def _group_entries(
+    grouping: Grouping, maps: np.ndarray, framing: InputSpec, minimum: int
+) -> dict[str, GroupAttribution]:
     entries = {}
     for code, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
-        entry: dict[str, Any] = {"n": int(n), "shown": bool(n >= minimum)}
-        if entry["shown"]:
-            entry["regions"] = _regions(maps[grouping.codes == code], framing)
-        entries[name] = entry
+        entries[name] = GroupAttribution(n=int(n), shown=False)
+        if n >= minimum:
+            regions = _regions(maps[grouping.codes == code], framing)
+            entries[name] = GroupAttribution(n=int(n), shown=True, regions=regions)
     return entries

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from agebench.analysis.attribution.methods import AttributionTarget, NetworkTarget, compute_attributions
+from agebench.analysis.attribution.schema import CoveringCheck, RandomWeightsCheck, SanityChecks
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
 from agebench.metrics.confidence_intervals import metric_values
+from agebench.metrics.schema import AnalysisMetricValue
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
 
 N_RANDOMIZATIONS = 2  # networks with random weights
@@ -20,7 +21,6 @@ GRID_SIZE = 8  # cells per side that are compared, covered and uncovered
 DELETION_STEP = 4  # cells that are covered or uncovered together
 # A higher rank correlation with the maps of random weights means that the map does not depend on the learned weights.
 MAX_RANDOM_CORRELATION = 0.5
-_CHECK_TITLES = {"randomised": "random weights", "deletion": "deletion", "insertion": "insertion"}
 
 
 def randomize_weights(target: NetworkTarget, images: Tensor, seed: int) -> NetworkTarget:
@@ -61,7 +61,7 @@ def sanity_check(
     *,
     seed: int = 0,
     label: str = "",
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, SanityChecks], dict[str, np.ndarray]]:
     """Run the sanity checks for each method.
 
     Args:
@@ -73,8 +73,7 @@ def sanity_check(
         label: the label of the progress bar.
 
     Returns:
-        By method, `randomised` (rank_correlation, draws, passed), `deletion` and `insertion` (share, curve, random,
-        difference, passed) and `passed`; and by method, the maps (N, S, S) of the first network with random weights.
+        The checks by method; and by method, the maps (N, S, S) of the first network with random weights.
     """
     random = [
         compute_attributions(network, data, list(maps), label=label) for network in _random_networks(target, data, seed)
@@ -85,31 +84,38 @@ def sanity_check(
     for method, method_maps in maps.items():
         map_order = np.argsort(-pool_to_cells(method_maps).reshape(len(data), -1), axis=1)
         curves = _curves(target, data, map_order)
-        entry: dict[str, Any] = {}
-        if random:
-            similarity = np.mean([rank_correlation(method_maps, other[method]) for other in random], axis=0)
-            correlation = _means(similarity[None], clusters)[0]
-            entry["randomised"] = {
-                "rank_correlation": correlation,
-                "draws": N_RANDOMIZATIONS,
-                "passed": (correlation["high"] if correlation["high"] is not None else 1.0) < MAX_RANDOM_CORRELATION,
-            }
-        for check, sign, curve, random_curve in zip(
-            ("deletion", "insertion"), (1, -1), curves, random_curves, strict=True
-        ):
-            difference = _means((curve - random_curve).mean(axis=1)[None], clusters)[0]
-            ends = (difference["low"], difference["high"])
-            significant = None not in ends and min(sign * ends[0], sign * ends[1]) > 0  # type: ignore[operator]
-            entry[check] = {
-                "share": [float(share) for share in np.linspace(0, 1, curve.shape[1])],
-                "curve": [float(value) for value in curve.mean(axis=0)],
-                "random": [float(value) for value in random_curve.mean(axis=0)],
-                "difference": difference,
-                "passed": bool(significant),
-            }
-        entry["passed"] = all(check["passed"] for check in entry.values())
-        checks[method] = entry
+        randomized = _check_random_weights(method_maps, [other[method] for other in random], clusters)
+        deletion, insertion = (
+            _check_covering(curve, random_curve, clusters, sign)
+            for curve, random_curve, sign in zip(curves, random_curves, (1, -1), strict=True)
+        )
+        passed = deletion.passed and insertion.passed and (randomized is None or randomized.passed)
+        optional = {} if randomized is None else {"randomised": randomized}
+        checks[method] = SanityChecks(**optional, deletion=deletion, insertion=insertion, passed=passed)
     return checks, random[0] if random else {}
+
+
+def _check_random_weights(maps: np.ndarray, random: list[np.ndarray], clusters: Ints) -> RandomWeightsCheck | None:
+    if not random:
+        return None
+    similarity = np.mean([rank_correlation(maps, other) for other in random], axis=0)
+    correlation = _mean(similarity, clusters)
+    upper = 1.0 if correlation.ci_high is None else correlation.ci_high
+    return RandomWeightsCheck(
+        rank_correlation=correlation, draws=N_RANDOMIZATIONS, passed=upper < MAX_RANDOM_CORRELATION
+    )
+
+
+def _check_covering(curve: Floats, random: Floats, clusters: Ints, sign: int) -> CoveringCheck:
+    """Compare curves with those of a random order; `sign` is that of a difference which passes."""
+    difference = _mean((curve - random).mean(axis=1), clusters)
+    return CoveringCheck(
+        share=np.linspace(0, 1, curve.shape[1]).tolist(),
+        curve=curve.mean(axis=0).tolist(),
+        random=random.mean(axis=0).tolist(),
+        difference=difference,
+        passed=difference.has_interval and min(sign * end for end in difference.ends) > 0,
+    )
 
 
 def _random_networks(target: AttributionTarget, data: FaceDataset, seed: int) -> list[NetworkTarget]:
@@ -188,25 +194,11 @@ def _curves(target: AttributionTarget, data: FaceDataset, order: np.ndarray) -> 
     return deletion, insertion
 
 
-def _means(values: Floats, clusters: Ints, resamples: int = 1000) -> list[dict[str, float | None]]:
-    """Return the means of `values` (K, N) over N with bootstrap intervals."""
-    features = np.concatenate([np.ones((1, values.shape[1])), values]).T
-    one_group = np.zeros(values.shape[1], dtype=np.int64)
-    bootstrap = ClusterBootstrap(features, [one_group], clusters).replicates(
+def _mean(values: Floats, clusters: Ints, resamples: int = 1000) -> AnalysisMetricValue:
+    """Return the mean of `values` (N,) with its bootstrap interval."""
+    features = np.stack([np.ones(len(values)), values], axis=1)
+    bootstrap = ClusterBootstrap(features, [np.zeros(len(values), dtype=np.int64)], clusters).replicates(
         lambda sums: sums[0][0, 1:] / sums[0][0, :1], resamples=resamples, seed=0
     )
-    means = metric_values([(str(idx), "mean_change") for idx in range(len(values))], bootstrap).values()
-    return [{"value": mean.value, "low": mean.ci_low, "high": mean.ci_high} for mean in means]
-
-
-def format_verdict(entry: dict[str, Any]) -> str:
-    """Format the results of the checks of one method.
-
-    Args:
-        entry: the checks of the method.
-
-    Returns:
-        The failed checks, or that all checks passed.
-    """
-    failed = [title for check, title in _CHECK_TITLES.items() if check in entry and not entry[check]["passed"]]
-    return f"fails: {', '.join(failed)}" if failed else "passes all checks"
+    (mean,) = metric_values([("0", "mean_change")], bootstrap).values()
+    return AnalysisMetricValue(value=mean.value, ci_low=mean.ci_low, ci_high=mean.ci_high)

@@ -107,8 +107,8 @@ def _brightness_by_group(axes: Axes, profile: DatasetProfile) -> None:
         axes.remove()
         return
     table = profile.image_sample.table
-    names = [name for name in sorted(profile.summary["groups"][column]) if name != UNKNOWN][:6]
-    palette = group_colors(profile.summary["groups"][column])
+    names = [name for name in sorted(profile.summary.groups[column]) if name != UNKNOWN][:6]
+    palette = group_colors(profile.summary.groups[column])
     for position, name in enumerate(names):
         values = table.loc[labels_or_unknown(table[column]).eq(name), "brightness"].to_numpy(float)
         plot_violin(axes, position, values, palette[name])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from agebench.analysis.eda.schema import ImageSummary, StatisticRange
 from agebench.config.cards.dataset import DatasetCard
 from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.image_io import open_image
@@ -44,20 +45,17 @@ class ImageSample:
     thumbnails: np.ndarray
     faces: np.ndarray | None
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ImageSummary:
         """Return the median, 5 % and 95 % quantiles of each statistic."""
         table = self.table
         if not len(table):
-            return {"n": 0}
-        summary: dict[str, Any] = {"n": len(table), "grey": float(table["grey"].mean())}
+            return ImageSummary(n=0)
+        statistics = {}
         for column in ("width", "height", *IMAGE_STATS):
-            low, middle, high = np.quantile(table[column].to_numpy(float), (0.05, 0.5, 0.95))
-            summary[column] = {
-                "p5": round(float(low), 2),
-                "median": round(float(middle), 2),
-                "p95": round(float(high), 2),
-            }
-        return summary
+            quantiles = np.quantile(table[column].to_numpy(float), (0.05, 0.5, 0.95))
+            low, middle, high = (round(float(value), 2) for value in quantiles)
+            statistics[column] = StatisticRange(p5=low, median=middle, p95=high)
+        return ImageSummary(n=len(table), grey=float(table["grey"].mean()), **statistics)
 
 
 def sample_images(

@@ -43,7 +43,7 @@ def plot_histograms(profile: DatasetProfile) -> Figure:
     upper.grid(axis="y")
     for index, column in enumerate(groups):
         axes = below.add_subplot(1, len(groups), index + 1)
-        _bars(axes, column, profile.summary["groups"][column])
+        _bars(axes, column, profile.summary.groups[column])
     return figure
 
 
@@ -111,7 +111,7 @@ def plot_age_violins(profile: DatasetProfile) -> Figure | None:
     ages_by_group = {column: _largest_groups(profile.table, column) for column in groups}
     figure = Figure(figsize=(FIGURE_WIDTH, 3.5 * len(groups)), layout="constrained")
     for axes, (column, ages) in zip(np.atleast_1d(figure.subplots(len(groups), 1)), ages_by_group.items(), strict=True):
-        palette = group_colors(profile.summary["groups"][column])
+        palette = group_colors(profile.summary.groups[column])
         for position, (name, values) in enumerate(ages.items()):
             plot_violin(axes, position, values, palette[name])
         axes.set_xticks(range(len(ages)), [f"{label(name, 16)}\nn = {len(values):,}" for name, values in ages.items()])
@@ -201,7 +201,7 @@ def plot_splits(profile: DatasetProfile) -> Figure | None:
     Returns:
         The figure, or None if the dataset cannot be split.
     """
-    if "note" in profile.summary["parts"]:
+    if profile.summary.parts.note:
         return None
     table, groups = profile.table, group_columns(profile.samples)[:3]
     above, below = _subfigures(3.2, 2.8 if groups else 0)
@@ -221,7 +221,7 @@ def plot_splits(profile: DatasetProfile) -> Figure | None:
         if index == 0:
             axes.set_ylabel("% of the split")
     for index, column in enumerate(groups):
-        counts = profile.summary["parts"]["groups"][column]
+        counts = profile.summary.parts.groups[column]
         _share_bars(below.add_subplot(1, len(groups), index + 1), column, counts, SPLIT_COLORS)
     figure: Figure = above.figure
     return figure
@@ -288,7 +288,7 @@ def plot_comparison(first: DatasetProfile, second: DatasetProfile, palette: Mapp
     for axes in (left, right):
         axes.grid(True)
     for index, column in enumerate(shared):
-        counts_by_dataset = {profile.card.name: profile.summary["groups"][column] for profile in (first, second)}
+        counts_by_dataset = {profile.card.name: profile.summary.groups[column] for profile in (first, second)}
         _share_bars(below.add_subplot(1, len(shared), index + 1), column, counts_by_dataset, palette)
     above.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure: Figure = above.figure

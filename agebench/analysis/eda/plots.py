@@ -1,7 +1,5 @@
 """All figures of a dataset profile, with their captions."""
 
-from typing import Any
-
 from matplotlib.figure import Figure
 
 from agebench.analysis.eda.image_plots import plot_image_stats, plot_mean_faces, plot_sample_grid
@@ -24,11 +22,11 @@ def profile_figures(profile: DatasetProfile) -> dict[str, tuple[Figure | None, s
     Returns:
         The figures and their captions by name; a figure is None if its data are missing.
     """
-    crosstabs: dict[str, Any] = {
+    crosstabs: dict[str, tuple[Figure | None, str]] = {
         f"crosstab-{key.replace('*', '-')}": (
             plot_crosstab(profile, *key.split("*")), f"Cross-tabulation of {key.replace('*', ' and ')}."
         )
-        for key in [*profile.summary["crosstabs"]][:3]
+        for key in [*profile.summary.crosstabs][:3]
     }  # fmt: skip
     return {
         "samples": (

@@ -15,6 +15,16 @@ from agebench.analysis.eda.distances import (
     wasserstein_null_quantile,
 )
 from agebench.analysis.eda.image_stats import ImageSample, sample_images
+from agebench.analysis.eda.schema import (
+    DatasetComparison,
+    DatasetSummary,
+    GroupAges,
+    GroupCounts,
+    GroupDistance,
+    SplitDistance,
+    SplitsSummary,
+    SubjectSizes,
+)
 from agebench.config.cards.dataset import DatasetCard
 from agebench.config.run import DataConfig
 from agebench.data.digests import add_digests
@@ -40,13 +50,13 @@ class DatasetProfile:
         samples: the images with digests; the additional column `part` contains the split (train, val or test) in a run with
             this seed, or NA if the dataset cannot be split.
         image_sample: the statistics of a random sample of images.
-        summary: the profile as JSON values.
+        summary: the profile.
     """
 
     card: DatasetCard
     samples: Samples
     image_sample: ImageSample
-    summary: dict[str, Any]
+    summary: DatasetSummary
 
     @property
     def table(self) -> pd.DataFrame:
@@ -92,15 +102,12 @@ def labels_or_unknown(column: "pd.Series[Any]") -> "pd.Series[str]":
     return column.astype("object").where(column.notna(), UNKNOWN).astype("str")
 
 
-def compare_datasets(first: DatasetProfile, second: DatasetProfile) -> dict[str, Any]:
+def compare_datasets(first: DatasetProfile, second: DatasetProfile) -> DatasetComparison:
     """Compare two datasets in view of a model that is trained on the first and tested on the second.
 
     Args:
         first: the profile of the training dataset.
         second: the profile of the test dataset.
-
-    Returns:
-        The comparison as JSON values.
     """
     profiles = (first, second)
     first_ages, second_ages = (age_histogram(profile.table["age"]) for profile in profiles)
@@ -111,35 +118,35 @@ def compare_datasets(first: DatasetProfile, second: DatasetProfile) -> dict[str,
     )
     _, copies = drop_overlapping(second.samples, [first.samples])
     shared = [column for column in group_columns(first.samples) if column in group_columns(second.samples)]
-    return {
-        "first": first.card.name,
-        "second": second.card.name,
-        "n": [len(first.samples), len(second.samples)],
-        "age_overlap": round(histogram_intersection(first_ages, second_ages), 4),
-        "age_distance_years": round(wasserstein(first_ages, second_ages), 3),
-        "outside_training_ages": round(float(second_ages[training_ages == 0].sum() / second_ages.sum()), 4),
-        "at_rare_training_ages": round(float(second_ages[training_ages < _RARE_AGE].sum() / second_ages.sum()), 4),
-        "rare_below": _RARE_AGE,
-        "same_images": copies,
-        "groups": {column: _group_difference(column, first, second) for column in shared},
-        "groups_missing": {profile.card.name: _not_annotated(profile.table) for profile in profiles},
-        "faces": {profile.card.name: profile.card.faces for profile in profiles},
-    }
+    return DatasetComparison(
+        first=first.card.name,
+        second=second.card.name,
+        n=[len(first.samples), len(second.samples)],
+        age_overlap=round(histogram_intersection(first_ages, second_ages), 4),
+        age_distance_years=round(wasserstein(first_ages, second_ages), 3),
+        outside_training_ages=round(float(second_ages[training_ages == 0].sum() / second_ages.sum()), 4),
+        at_rare_training_ages=round(float(second_ages[training_ages < _RARE_AGE].sum() / second_ages.sum()), 4),
+        rare_below=_RARE_AGE,
+        same_images=copies,
+        groups={column: _group_difference(column, first, second) for column in shared},
+        groups_missing={profile.card.name: _not_annotated(profile.table) for profile in profiles},
+        faces={profile.card.name: profile.card.faces for profile in profiles},
+    )
 
 
 def _not_annotated(table: pd.DataFrame) -> list[str]:
     return [column for column in ("gender", "race", "subject") if not table[column].notna().any()]
 
 
-def _group_difference(column: str, first: DatasetProfile, second: DatasetProfile) -> dict[str, Any]:
-    counts = [profile.summary["groups"][column] for profile in (first, second)]
+def _group_difference(column: str, first: DatasetProfile, second: DatasetProfile) -> GroupDistance:
+    counts = [profile.summary.groups[column] for profile in (first, second)]
     first_groups, second_groups = ({*groups} - {UNKNOWN} for groups in counts)
-    return {
-        "first": counts[0],
-        "second": counts[1],
-        "distance": round(total_variation(*counts), 4) if first_groups & second_groups else None,
-        "only_one_knows": sorted(first_groups ^ second_groups),
-    }
+    return GroupDistance(
+        first=counts[0],
+        second=counts[1],
+        distance=round(total_variation(*counts), 4) if first_groups & second_groups else None,
+        only_one_knows=sorted(first_groups ^ second_groups),
+    )
 
 
 def _assign_splits(card: DatasetCard, samples: Samples, seed: int) -> tuple["pd.Series[str]", str]:
@@ -153,22 +160,22 @@ def _assign_splits(card: DatasetCard, samples: Samples, seed: int) -> tuple["pd.
     return samples.table["sample_id"].map(split_by_id).astype("str"), ""
 
 
-def _summary(card: DatasetCard, samples: Samples, image_sample: ImageSample, note: str) -> dict[str, Any]:
+def _summary(card: DatasetCard, samples: Samples, image_sample: ImageSample, note: str) -> DatasetSummary:
     table = samples.table
     groups = group_columns(samples)
     subjects = table["subject"].dropna()
     ages = table["age"]
     quantiles = ages.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
-    summary: dict[str, Any] = {
-        "name": card.name,
-        "title": card.title,
-        "n": len(table),
-        "put_aside": _reasons(samples.rejected),
-        "subjects": int(subjects.nunique()) or None,
-        "images_of_a_subject": _per_subject(subjects),
-        "exact_copies": count_exact_duplicates(table),
-        "copies_with_other_labels": len(duplicates_with_conflicting_age(table)),
-        "ages": {
+    return DatasetSummary(
+        name=card.name,
+        title=card.title,
+        n=len(table),
+        put_aside=_reasons(samples.rejected),
+        subjects=int(subjects.nunique()) or None,
+        images_of_a_subject=_per_subject(subjects),
+        exact_copies=count_exact_duplicates(table),
+        copies_with_other_labels=len(duplicates_with_conflicting_age(table)),
+        ages={
             "min": float(ages.min()),
             **{f"p{100 * float(str(quantile)):.0f}": float(value) for quantile, value in quantiles.items()},
             "max": float(ages.max()),
@@ -176,18 +183,17 @@ def _summary(card: DatasetCard, samples: Samples, image_sample: ImageSample, not
             "sd": round(float(ages.std(ddof=0)), 3),
             "in_tens_share": round(float((ages % 10 == 0).mean()), 4),
         },
-        "by_year": {str(year): int(count) for year, count in enumerate(age_histogram(ages)) if count},
-        "groups": {column: _counts(table[column]) for column in groups},
-        "group_ages": {column: _ages_by(table, column) for column in groups},
-        "crosstabs": {
-            f"{first}*{second}": crosstab(table, first, second).to_dict("index")
+        by_year={str(year): int(count) for year, count in enumerate(age_histogram(ages)) if count},
+        groups={column: _counts(table[column]) for column in groups},
+        group_ages={column: _ages_by(table, column) for column in groups},
+        crosstabs={
+            f"{first}*{second}": _nested_counts(crosstab(table, first, second))
             for first, second in itertools.combinations(groups, 2)
         },
-        "parts": _splits_summary(table, groups, note),
-        "images": image_sample.summary(),
-        "not_annotated": _not_annotated(table),
-    }
-    return summary
+        parts=_splits_summary(table, groups, note),
+        images=image_sample.summary(),
+        not_annotated=_not_annotated(table),
+    )
 
 
 def crosstab(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
@@ -206,6 +212,13 @@ def crosstab(table: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     return counts
 
 
+def _nested_counts(counts: pd.DataFrame) -> GroupCounts:
+    return {
+        str(first): {str(second): int(count) for second, count in row.items()}
+        for first, row in counts.to_dict("index").items()
+    }
+
+
 def duplicates_with_conflicting_age(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that share their pixels with a row of a different age; at most one of the ages is correct."""
     ages = table.groupby("pixels_digest")["age"].transform("nunique")
@@ -216,25 +229,21 @@ def _counts(column: "pd.Series[Any]") -> dict[str, int]:
     return {str(name): int(count) for name, count in labels_or_unknown(column).value_counts().sort_index().items()}
 
 
-def _ages_by(table: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
+def _ages_by(table: pd.DataFrame, column: str) -> dict[str, GroupAges]:
     statistics = table.groupby(labels_or_unknown(table[column]))["age"].describe()
     return {
-        str(name): {
-            "n": int(row["count"]),
-            "q1": row["25%"],
-            "median": row["50%"],
-            "q3": row["75%"],
-            "mean": round(row["mean"], 2),
-        }
+        str(name): GroupAges(
+            n=int(row["count"]), q1=row["25%"], median=row["50%"], q3=row["75%"], mean=round(row["mean"], 2)
+        )
         for name, row in statistics.iterrows()
     }
 
 
-def _per_subject(subjects: "pd.Series[Any]") -> dict[str, float] | None:
+def _per_subject(subjects: "pd.Series[Any]") -> SubjectSizes | None:
     counts = subjects.value_counts()
-    return (
-        {"min": int(counts.min()), "median": float(counts.median()), "max": int(counts.max())} if len(counts) else None
-    )
+    if not len(counts):
+        return None
+    return SubjectSizes(min=int(counts.min()), median=float(counts.median()), max=int(counts.max()))
 
 
 def _reasons(rejected: pd.DataFrame) -> dict[str, int]:
@@ -243,30 +252,30 @@ def _reasons(rejected: pd.DataFrame) -> dict[str, int]:
     return dict(counts[:_MAX_REASONS]) | ({"other reasons": rest} if rest else {})
 
 
-def _splits_summary(table: pd.DataFrame, groups: list[str], note: str) -> dict[str, Any]:
+def _splits_summary(table: pd.DataFrame, groups: list[str], note: str) -> SplitsSummary:
     """Summarize each split, and the distances between splits compared with random splits."""
     if note:
-        return {"note": note}
+        return SplitsSummary(note=note)
     rows = {part: table[table["part"].eq(part)] for part in SPLITS}
     years = {part: age_histogram(members["age"]) for part, members in rows.items()}
     whole = np.sum(list(years.values()), axis=0)
-    return {
-        "n": {part: len(members) for part, members in rows.items()},
-        "mean_age": {part: round(float(members["age"].mean()), 3) for part, members in rows.items()},
-        "groups": {column: {part: _counts(members[column]) for part, members in rows.items()} for column in groups},
-        "distances": [
-            {
-                "parts": [first, second],
-                "age_years": round(wasserstein(years[first], years[second]), 4),
-                "age_years_by_chance": round(wasserstein_null_quantile(whole, len(rows[first]), len(rows[second])), 4),
-                "groups": {
+    return SplitsSummary(
+        n={part: len(members) for part, members in rows.items()},
+        mean_age={part: round(float(members["age"].mean()), 3) for part, members in rows.items()},
+        groups={column: {part: _counts(members[column]) for part, members in rows.items()} for column in groups},
+        distances=[
+            SplitDistance(
+                parts=[first, second],
+                age_years=round(wasserstein(years[first], years[second]), 4),
+                age_years_by_chance=round(wasserstein_null_quantile(whole, len(rows[first]), len(rows[second])), 4),
+                groups={
                     column: round(total_variation(_counts(rows[first][column]), _counts(rows[second][column])), 4)
                     for column in groups
                 },
-            }
+            )
             for first, second in itertools.combinations(SPLITS, 2)
         ],
-    }
+    )
 
 
 def age_band_codes(table: pd.DataFrame) -> tuple[tuple[str, ...], np.ndarray]:

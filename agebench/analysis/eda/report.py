@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from agebench.analysis.eda.profile import (
     duplicates_with_conflicting_age,
     profile_dataset,
 )
+from agebench.analysis.eda.schema import DatasetComparison, DatasetSummary, ImageSummary, ProfileFile, SplitsSummary
 from agebench.config.cards.dataset import DatasetCard
 from agebench.errors import UserError
 from agebench.reports.document import BulletList, Document, Heading, Paragraph, TableBlock, figure_block, write_document
@@ -34,7 +34,7 @@ _RARE_AGES_SHARE = 0.01
 _GROUP_DISTANCE = 0.1
 
 
-def write_profile(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) -> dict[str, Any]:
+def write_profile(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) -> ProfileFile:
     """Profile datasets, compare the first with each other dataset, and write the reports, CSV files and explore.json.
 
     Everything is computed before the first file is written.
@@ -59,16 +59,13 @@ def write_profile(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) 
         _add_comparison(document, comparison, profiles[0], other, dataset_colors(names[0], names))
     for profile in profiles:
         _add_dataset(document, profile, prefix=f"{profile.card.name}-" if len(profiles) > 1 else "")
-    content = {
-        "schema": 1,
-        "seed": seed,
-        "datasets": {profile.card.name: profile.summary for profile in profiles},
-        "comparisons": comparisons,
-    }
+    content = ProfileFile(
+        seed=seed, datasets={profile.card.name: profile.summary for profile in profiles}, comparisons=comparisons
+    )
     tables = {name: table for profile in profiles for name, table in _tables(profile).items()}
     for name, table in tables.items():
         write_csv(folder / name, table, index=name.startswith("crosstab"))
-    write_json(folder / _RESULT_FILE, content)
+    write_json(folder / _RESULT_FILE, content.to_json())
     write_document(folder, document)
     return content
 
@@ -93,7 +90,7 @@ def _tables(profile: DatasetProfile) -> dict[str, pd.DataFrame]:
     labels = profile.table[[column for column in columns if column in profile.table]]
     crosstabs = {
         f"crosstab-{name}-{key.replace('*', '-')}.csv": crosstab(profile.table, *key.split("*"))
-        for key in profile.summary["crosstabs"]
+        for key in profile.summary.crosstabs
     }
     return {f"labels-{name}.csv": labels, **crosstabs}
 
@@ -105,20 +102,20 @@ def _add_dataset(document: Document, profile: DatasetProfile, *, prefix: str) ->
         key: figure_block(prefix + key, figure, caption) for key, (figure, caption) in profile_figures(profile).items()
     }
     document.add(Heading(profile.card.title), Paragraph(_describe_ages(summary)))
-    if summary["not_annotated"]:
+    if summary.not_annotated:
         document.add(
             Paragraph(
-                f"Not annotated: {join_words(summary['not_annotated'])}. The profile contains no results for these labels."
+                f"Not annotated: {join_words(summary.not_annotated)}. The profile contains no results for these labels."
             )
         )
     document.add(_counts_table(profile), figures.pop("samples"))
     document.add(Heading("Ages and groups", 3), figures.pop("histograms"), _group_ages_table(summary))
     document.add(*(figures[key] for key in figures if key.startswith("crosstab")))
     document.add(figures["age-by-group"], figures["pyramids"])
-    document.add(Heading("Train, validation and test splits", 3), *_split_blocks(summary["parts"]), figures["parts"])
+    document.add(Heading("Train, validation and test splits", 3), *_split_blocks(summary.parts), figures["parts"])
     document.add(
         Heading("Images", 3),
-        Paragraph(_describe_images(summary["images"])),
+        Paragraph(_describe_images(summary.images)),
         figures["images"],
         figures["mean-faces"],
     )
@@ -126,66 +123,66 @@ def _add_dataset(document: Document, profile: DatasetProfile, *, prefix: str) ->
     document.add(Paragraph(f"License: {profile.card.licence}"))
 
 
-def _describe_ages(summary: Mapping[str, Any]) -> str:
-    ages = summary["ages"]
+def _describe_ages(summary: DatasetSummary) -> str:
+    ages = summary.ages
     text = (
-        f"{summary['n']:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g} years; the middle half is "
+        f"{summary.n:,} images, ages {ages['min']:g} to {ages['max']:g}, median {ages['p50']:g} years; the middle half is "
         f"between {ages['p25']:g} and {ages['p75']:g} years."
     )
-    if summary["subjects"]:
-        per_subject = summary["images_of_a_subject"]
-        text += (
-            f" They show {summary['subjects']:,} people with {per_subject['min']} to {per_subject['max']} images each."
-        )
+    per_subject = summary.images_of_a_subject
+    if summary.subjects and per_subject:
+        text += f" They show {summary.subjects:,} people with {per_subject.min} to {per_subject.max} images each."
     if ages["in_tens_share"] > _ROUNDED_AGES_SHARE:
         text += (
             f" {100 * ages['in_tens_share']:.0f} % of the ages are multiples of ten, compared with 10 % for uniform ages. Such "
             "labels are often rounded estimates, which limit the measurable accuracy of a model."
         )
-    if summary["exact_copies"]:
-        text += f" {summary['exact_copies']:,} images are exact copies of others; a run keeps copies on one side of its split."
+    if summary.exact_copies:
+        text += (
+            f" {summary.exact_copies:,} images are exact copies of others; a run keeps copies on one side of its split."
+        )
     return text
 
 
 def _counts_table(profile: DatasetProfile) -> TableBlock:
     summary = profile.summary
     rows = [
-        ["usable images", format_count(summary["n"])],
-        ["people", format_count(summary["subjects"])],
-        ["exact copies", format_count(summary["exact_copies"])],
-        ["exact copies with different ages", format_count(summary["copies_with_other_labels"])],
-        *([f"rejected: {reason}", format_count(n)] for reason, n in summary["put_aside"].items()),
+        ["usable images", format_count(summary.n)],
+        ["people", format_count(summary.subjects)],
+        ["exact copies", format_count(summary.exact_copies)],
+        ["exact copies with different ages", format_count(summary.copies_with_other_labels)],
+        *([f"rejected: {reason}", format_count(n)] for reason, n in summary.put_aside.items()),
     ]
     if profile.card.count:
         rows.append(["images of a complete copy", format_count(profile.card.count)])
     return TableBlock(["images", "n"], rows)
 
 
-def _group_ages_table(summary: Mapping[str, Any]) -> TableBlock | None:
+def _group_ages_table(summary: DatasetSummary) -> TableBlock | None:
     rows = [
         [
             f"{column}: {name}",
-            format_count(int(row["n"])),
-            f"{row['median']:g}",
-            f"{row['q1']:g} to {row['q3']:g}",
-            f"{row['mean']:.1f}",
+            format_count(row.n),
+            f"{row.median:g}",
+            f"{row.q1:g} to {row.q3:g}",
+            f"{row.mean:.1f}",
         ]
-        for column, groups in summary["group_ages"].items()
+        for column, groups in summary.group_ages.items()
         for name, row in groups.items()
     ]
     return TableBlock(["group", "n", "median age", "interquartile range", "mean age"], rows) if rows else None
 
 
-def _split_blocks(splits: Mapping[str, Any]) -> list[Paragraph | TableBlock]:
+def _split_blocks(splits: SplitsSummary) -> list[Paragraph | TableBlock]:
     """Describe how much the splits differ, compared with random splits of the same sizes."""
-    if "note" in splits:
-        return [Paragraph(f"The dataset cannot be split: {splits['note']}")]
+    if splits.note:
+        return [Paragraph(f"The dataset cannot be split: {splits.note}")]
     rows, different = [], []
-    for distance in splits["distances"]:
-        pair = " and ".join(distance["parts"])
-        group_distances = [f"{100 * value:.1f} %" for value in distance["groups"].values()]
-        rows.append([pair, f"{distance['age_years']:.2f}", f"{distance['age_years_by_chance']:.2f}", *group_distances])
-        if distance["age_years"] > distance["age_years_by_chance"]:
+    for distance in splits.distances:
+        pair = " and ".join(distance.parts)
+        group_distances = [f"{100 * value:.1f} %" for value in distance.groups.values()]
+        rows.append([pair, f"{distance.age_years:.2f}", f"{distance.age_years_by_chance:.2f}", *group_distances])
+        if distance.age_years > distance.age_years_by_chance:
             different.append(pair)
     verdict = (
         f"The ages of {join_words(different)} differ more than those of random splits, because subjects or an official split "
@@ -193,7 +190,7 @@ def _split_blocks(splits: Mapping[str, Any]) -> list[Paragraph | TableBlock]:
         if different
         else "The ages of the splits do not differ more than those of random splits."
     )
-    headers = ["splits", "age distance (years)", "random splits (years)", *splits["distances"][0]["groups"]]
+    headers = ["splits", "age distance (years)", "random splits (years)", *splits.distances[0].groups]
     return [
         Paragraph(
             f"{verdict} Age distance: Wasserstein distance between the age histograms. Random splits: 95 % quantile of this "
@@ -203,19 +200,19 @@ def _split_blocks(splits: Mapping[str, Any]) -> list[Paragraph | TableBlock]:
     ]
 
 
-def _describe_images(images: Mapping[str, Any]) -> str:
-    if not images["n"]:
+def _describe_images(images: ImageSummary) -> str:
+    width, height = images.width, images.height
+    if width is None or height is None:
         return "None of the sampled images could be opened."
-    width, height = images["width"], images["height"]
-    if all(side["p5"] == side["p95"] for side in (width, height)):
-        text = f"At least 90 % of {images['n']:,} sampled images have {width['median']:.0f} × {height['median']:.0f} pixels."
+    if all(side.p5 == side.p95 for side in (width, height)):
+        text = f"At least 90 % of {images.n:,} sampled images have {width.median:.0f} × {height.median:.0f} pixels."
     else:
         text = (
-            f"Of {images['n']:,} sampled images 90 % are {width['p5']:.0f} to {width['p95']:.0f} pixels wide, and 90 % are "
-            f"{height['p5']:.0f} to {height['p95']:.0f} pixels high."
+            f"Of {images.n:,} sampled images 90 % are {width.p5:.0f} to {width.p95:.0f} pixels wide, and 90 % are "
+            f"{height.p5:.0f} to {height.p95:.0f} pixels high."
         )
-    if images["grey"] >= _GRAY_SHARE:
-        text += f" {100 * images['grey']:.0f} % have no color."
+    if (images.grey or 0) >= _GRAY_SHARE:
+        text += f" {100 * (images.grey or 0):.0f} % have no color."
     return text + " Brightness, contrast, sharpness and colorfulness are measured at 120 pixels."
 
 
@@ -239,32 +236,32 @@ def _conflict_blocks(profile: DatasetProfile) -> list[Heading | Paragraph | Tabl
 
 def _add_comparison(
     document: Document,
-    comparison: Mapping[str, Any],
+    comparison: DatasetComparison,
     first: DatasetProfile,
     second: DatasetProfile,
     palette: Mapping[str, str],
 ) -> None:
     """Append the section that compares two datasets; `palette` assigns a color to each dataset."""
-    source, target = comparison["first"], comparison["second"]
+    source, target = comparison.first, comparison.second
     rows = [
-        ["overlap of the age histograms", f"{100 * comparison['age_overlap']:.1f} %"],
-        ["age distance (years)", f"{comparison['age_distance_years']:.2f}"],
+        ["overlap of the age histograms", f"{100 * comparison.age_overlap:.1f} %"],
+        ["age distance (years)", f"{comparison.age_distance_years:.2f}"],
         [
             f"images of {target} at ages without training images in {source}",
-            f"{100 * comparison['outside_training_ages']:.1f} %",
+            f"{100 * comparison.outside_training_ages:.1f} %",
         ],
         [
-            f"images of {target} at ages with fewer than {comparison['rare_below']} training images in {source}",
-            f"{100 * comparison['at_rare_training_ages']:.1f} %",
+            f"images of {target} at ages with fewer than {comparison.rare_below} training images in {source}",
+            f"{100 * comparison.at_rare_training_ages:.1f} %",
         ],
-        [f"images of {target} that are also in {source}", format_count(comparison["same_images"])],
+        [f"images of {target} that are also in {source}", format_count(comparison.same_images)],
     ]
     rows += [
         [
             f"{column}: images that would have to change their group",
-            DASH if difference["distance"] is None else f"{100 * difference['distance']:.1f} %",
+            DASH if difference.distance is None else f"{100 * difference.distance:.1f} %",
         ]
-        for column, difference in comparison["groups"].items()
+        for column, difference in comparison.groups.items()
     ]
     document.add(
         Heading(f"{source} and {target}"),
@@ -278,65 +275,65 @@ def _add_comparison(
     )
 
 
-def _meaning(comparison: Mapping[str, Any]) -> list[str]:
+def _meaning(comparison: DatasetComparison) -> list[str]:
     """Explain how to interpret the error on the second dataset of a model trained on the first, one sentence per item."""
-    source, target = comparison["first"], comparison["second"]
+    source, target = comparison.first, comparison.second
     return [
         _describe_age_overlap(comparison),
         *_describe_rare_ages(comparison),
         *_describe_alignment(comparison),
         *_describe_groups(comparison),
         (
-            f"{comparison['same_images']:,} images of {target} are also in {source}: a run drops its training images from the "
+            f"{comparison.same_images:,} images of {target} are also in {source}: a run drops its training images from the "
             "test set."
-            if comparison["same_images"]
+            if comparison.same_images
             else f"{source} and {target} have no image in common, by bytes or by pixels; they may show the same people."
         ),
     ]
 
 
-def _describe_age_overlap(comparison: Mapping[str, Any]) -> str:
-    source, target, overlap = comparison["first"], comparison["second"], 100 * comparison["age_overlap"]
-    if comparison["age_overlap"] < _SIMILAR_AGES_OVERLAP:
+def _describe_age_overlap(comparison: DatasetComparison) -> str:
+    source, target, overlap = comparison.first, comparison.second, 100 * comparison.age_overlap
+    if comparison.age_overlap < _SIMILAR_AGES_OVERLAP:
         return (
-            f"The age histograms overlap by {overlap:.0f} %, and their distance is {comparison['age_distance_years']:.1f} years. "
+            f"The age histograms overlap by {overlap:.0f} %, and their distance is {comparison.age_distance_years:.1f} years. "
             f"MAE increases with age, so MAE on {target} and MAE on {source} are not directly comparable: compare within age "
             "bands, or use the age-standardized MAE."
         )
     return f"The ages are similar ({overlap:.0f} % overlap): MAE on both datasets can be compared directly."
 
 
-def _describe_rare_ages(comparison: Mapping[str, Any]) -> list[str]:
-    share = comparison["at_rare_training_ages"]
+def _describe_rare_ages(comparison: DatasetComparison) -> list[str]:
+    share = comparison.at_rare_training_ages
     if share <= _RARE_AGES_SHARE:
         return []
     return [
-        f"{100 * share:.1f} % of {comparison['second']} have ages of which {comparison['first']} has fewer than "
-        f"{comparison['rare_below']} training images a year: their errors reflect missing training data rather than the faces."
+        f"{100 * share:.1f} % of {comparison.second} have ages of which {comparison.first} has fewer than "
+        f"{comparison.rare_below} training images a year: their errors reflect missing training data rather than the faces."
     ]
 
 
-def _describe_alignment(comparison: Mapping[str, Any]) -> list[str]:
-    if len(set(comparison["faces"].values())) == 1:
+def _describe_alignment(comparison: DatasetComparison) -> list[str]:
+    if len(set(comparison.faces.values())) == 1:
         return []
-    methods = [f"those of {name} are {ALIGNMENT_NAMES[mode]}" for name, mode in comparison["faces"].items()]
+    methods = [f"those of {name} are {ALIGNMENT_NAMES[mode]}" for name, mode in comparison.faces.items()]
     return [f"Faces are aligned differently: {join_words(methods)}. Part of a cross-dataset gap is due to framing."]
 
 
-def _describe_groups(comparison: Mapping[str, Any]) -> list[str]:
+def _describe_groups(comparison: DatasetComparison) -> list[str]:
     sentences = []
-    for column, difference in comparison["groups"].items():
-        if difference["only_one_knows"]:
+    for column, difference in comparison.groups.items():
+        if difference.only_one_knows:
             sentences.append(
-                f"{column}: only one of the datasets has {join_words(difference['only_one_knows'])}; these groups cannot be "
+                f"{column}: only one of the datasets has {join_words(difference.only_one_knows)}; these groups cannot be "
                 "compared."
             )
-        elif (difference["distance"] or 0) > _GROUP_DISTANCE:
+        elif difference.distance is not None and difference.distance > _GROUP_DISTANCE:
             sentences.append(
-                f"{column} is distributed differently ({100 * difference['distance']:.0f} % of images): compare each group "
+                f"{column} is distributed differently ({100 * difference.distance:.0f} % of images): compare each group "
                 "separately."
             )
-    for name, missing in comparison["groups_missing"].items():
+    for name, missing in comparison.groups_missing.items():
         labels = [column for column in missing if column != "subject"]
         if labels:
             sentences.append(

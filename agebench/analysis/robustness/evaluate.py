@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,16 @@ from agebench.analysis.robustness.corruptions import (
     to_float_images,
     to_uint8,
 )
+from agebench.analysis.robustness.schema import (
+    CleanMetrics,
+    ConsistencyMetrics,
+    CorruptionMetrics,
+    CorruptionSummary,
+    GroupRobustness,
+    OverallCorruptionMetrics,
+    RobustnessFile,
+    RobustnessMethod,
+)
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError
 from agebench.estimators.base import AgeEstimator, InputSpec
@@ -27,11 +36,11 @@ from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.metrics.metric_specs import FigureKey
+from agebench.metrics.schema import AnalysisMetricValue
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
 from agebench.utils.progress import progress
 
 BATCH_SIZE = 128
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,8 @@ def robustness_metrics(
     resamples: int = 1000,
     seed: int = 0,
     minimum: int = MIN_GROUP,
-) -> dict[str, Any]:
+    test: str = "",
+) -> RobustnessFile:
     """Compute metrics with 95 % intervals; subjects are resampled if they are known, else images.
 
     `relative` is the mean MAE over the strengths divided by the MAE on the unchanged faces; 1 means no effect.
@@ -138,9 +148,10 @@ def robustness_metrics(
         resamples: the number of bootstrap resamples; 0 for no intervals.
         seed: the seed of the bootstrap.
         minimum: the number of images below which a group is listed but not ranked.
+        test: name of the dataset.
 
     Returns:
-        The metrics as JSON values.
+        The metrics.
     """
     table = samples.table
     group_sets = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
@@ -150,73 +161,83 @@ def robustness_metrics(
     features = layout.features(predictions, table["age"].to_numpy(float))
     bootstrap = ClusterBootstrap(features, codes, clusters).replicates(layout.statistic, resamples=resamples, seed=seed)
     n_sets = 1 + sum(len(grouping.names) for grouping in group_sets)
-    values = iter(
-        {"value": metric.value, "low": metric.ci_low, "high": metric.ci_high}
+    values = (
+        AnalysisMetricValue(value=metric.value, ci_low=metric.ci_low, ci_high=metric.ci_high)
         for metric in metric_values(layout.keys(n_sets), bootstrap).values()
     )
-    entries = _overall_entries(layout.entry(values), corruptions)
-    groups = {grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets}
-    method = {
-        "interval": "bca",
-        "level": 0.95,
-        "resamples": int(bootstrap.resampled.shape[1]),
-        "resampled": "subjects" if has_subjects else "images",
-        "seed": seed,
-    }
-    n_subjects = int(table["subject"].nunique()) if has_subjects else None
-    return {"schema": SCHEMA, "n": len(table), "subjects": n_subjects, **entries, "groups": groups, "method": method}
-
-
-def _overall_entries(overall: Any, corruptions: Sequence[Corruption]) -> dict[str, Any]:
-    """Return the entries of all images together: summary, unchanged faces, corruptions and consistency."""
-    consistency = {name: overall["conditions"].pop(name) for name in CONSISTENCY_TRANSFORMS}
-    return {
-        "summary": {
-            "relative_error": overall["relative"],
-            "change": overall["change"],
-            "corruptions": [corruption.name for corruption in corruptions],
-            "strengths": max(len(corruption.severities) for corruption in corruptions),
-        },
-        "clean": overall["clean"],
-        "corruptions": {
-            corruption.name: {"title": corruption.title, "strengths": list(corruption.severities)}
-            | overall["conditions"][corruption.name]
+    overall = layout.take(values)
+    return RobustnessFile(
+        test=test,
+        n=len(table),
+        subjects=int(table["subject"].nunique()) if has_subjects else None,
+        summary=CorruptionSummary(
+            relative_error=overall.relative,
+            change=overall.change,
+            corruptions=[corruption.name for corruption in corruptions],
+            strengths=max(len(corruption.severities) for corruption in corruptions),
+        ),
+        clean=overall.clean,
+        corruptions={
+            corruption.name: OverallCorruptionMetrics(
+                title=corruption.title,
+                strengths=list(corruption.severities),
+                change=overall.changes[corruption.name],
+                **dict(overall.corruptions[corruption.name]),
+            )
             for corruption in corruptions
         },
-        "consistency": {name: {"change": entry["change"]} for name, entry in consistency.items()},
-    }
+        consistency=overall.consistency,
+        groups={grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets},
+        method=RobustnessMethod(
+            interval="bca",
+            level=0.95,
+            resamples=int(bootstrap.resampled.shape[1]),
+            resampled="subjects" if has_subjects else "images",
+            seed=seed,
+        ),
+    )
 
 
 def _group_entries(
-    grouping: Grouping, layout: "_MetricLayout", values: Iterator[Any], clusters: Ints, minimum: int
-) -> dict[str, Any]:
+    grouping: Grouping, layout: "_MetricLayout", values: Iterator[AnalysisMetricValue], clusters: Ints, minimum: int
+) -> dict[str, GroupRobustness]:
     entries = {}
     for name, n, n_clusters in zip(grouping.names, grouping.counts, grouping.cluster_counts(clusters), strict=True):
-        entry = layout.entry(values)
-        if n_clusters < 2:
-            entry = _without_intervals(entry)  # one subject has no variation between subjects
-        for consistency in CONSISTENCY_TRANSFORMS:
-            del entry["conditions"][consistency]
-        entries[name] = {
-            "n": int(n),
-            "ranked": bool(n >= minimum),
-            "relative": entry["relative"],
-            "clean": entry["clean"],
-            "corruptions": {
-                key: {metric: condition[metric] for metric in ("relative", "mae", "bias")}
-                for key, condition in entry["conditions"].items()
-            },
-        }
+        # One subject has no variation between subjects.
+        metrics = layout.take(values if n_clusters >= 2 else map(_without_interval, values))
+        entries[name] = GroupRobustness(
+            n=int(n),
+            ranked=bool(n >= minimum),
+            relative=metrics.relative,
+            clean=metrics.clean,
+            corruptions=metrics.corruptions,
+        )
     return entries
 
 
-def _without_intervals(entry: Any) -> Any:
-    """Return an entry whose metric values have no interval."""
-    if isinstance(entry, list):
-        return [_without_intervals(item) for item in entry]
-    if "value" in entry:
-        return entry | {"low": None, "high": None}
-    return {key: _without_intervals(item) for key, item in entry.items()}
+def _without_interval(metric: AnalysisMetricValue) -> AnalysisMetricValue:
+    return AnalysisMetricValue(value=metric.value)
+
+
+@dataclass(frozen=True)
+class _SetMetrics:
+    """The metrics of one set of images.
+
+    Attributes:
+        relative: mean relative error over the corruptions.
+        change: mean absolute change of the predictions, years.
+        clean: errors on the unchanged faces.
+        corruptions: errors by corruption.
+        changes: mean absolute change of the predictions in years, by corruption and strength.
+        consistency: effect of the consistency transforms.
+    """
+
+    relative: AnalysisMetricValue
+    change: AnalysisMetricValue
+    clean: CleanMetrics
+    corruptions: dict[str, CorruptionMetrics]
+    changes: dict[str, list[AnalysisMetricValue]]
+    consistency: dict[str, ConsistencyMetrics]
 
 
 class _MetricLayout:
@@ -267,34 +288,26 @@ class _MetricLayout:
         one += [*["ratio"] * (len(self.strengths) + 1), "mae"]
         return [(str(set_idx), str(idx), metric) for set_idx in range(sets) for idx, metric in enumerate(one)]
 
-    def entry(self, values: Iterator[Any]) -> dict[str, Any]:
+    def take(self, values: Iterator[AnalysisMetricValue]) -> _SetMetrics:
         """Consume the metric values of one set of images.
 
         Args:
             values: the metric values in the order of `statistic`.
-
-        Returns:
-            `relative`, `change`, `clean`, and `conditions`: the relative error of each corruption, and its mae, bias and
-            change by strength.
         """
-        set_values = [next(values) for _ in range(self.per_set)]
+        set_values = list(itertools.islice(values, self.per_set))
         count = self.conditions
-        metrics = {
-            "mae": set_values[:count],
-            "bias": set_values[count : 2 * count],
-            "change": set_values[2 * count : 3 * count],
-        }
-        rest = set_values[3 * count :]
-        conditions: dict[str, Any] = {name: {"change": rest.pop(0)} for name in CONSISTENCY_TRANSFORMS}
+        mae, bias, change = (set_values[start * count : (start + 1) * count] for start in range(3))
+        rest = iter(set_values[3 * count :])
+        consistency = {name: ConsistencyMetrics(change=next(rest)) for name in CONSISTENCY_TRANSFORMS}
+        corruptions, changes = {}, {}
         start = 1
         for name, strengths in self.strengths.items():
-            conditions[name] = {"relative": rest.pop(0)}
-            conditions[name] |= {
-                metric: by_condition[start : start + strengths] for metric, by_condition in metrics.items()
-            }
+            inside = slice(start, start + strengths)
+            corruptions[name] = CorruptionMetrics(relative=next(rest), mae=mae[inside], bias=bias[inside])
+            changes[name] = change[inside]
             start += strengths
-        clean = {"mae": metrics["mae"][0], "bias": metrics["bias"][0]}
-        return {"relative": rest[0], "change": rest[1], "clean": clean, "conditions": conditions}
+        clean = CleanMetrics(mae=mae[0], bias=bias[0])
+        return _SetMetrics(next(rest), next(rest), clean, corruptions, changes, consistency)
 
 
 def to_frame(predictions: RobustnessPredictions, samples: Samples) -> pd.DataFrame:

@@ -1,8 +1,7 @@
 """Figures of a robustness test: example corruptions, error by strength, relative errors overall and by group."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from agebench.analysis.robustness.corruptions import Corruption, CorruptionContext, to_float_images, to_uint8
+from agebench.analysis.robustness.schema import OverallCorruptionMetrics, RobustnessFile
 from agebench.estimators.base import InputSpec
+from agebench.metrics.schema import AnalysisMetricValue
 from agebench.reports.formatting import format_number, group_name
 from agebench.reports.plots.run import label
 from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, group_colors, styled
@@ -70,7 +71,7 @@ def plot_examples(
 
 
 @styled
-def plot_overview(metrics: Mapping[str, Any], title: str) -> Figure:
+def plot_overview(metrics: RobustnessFile, title: str) -> Figure:
     """Plot the relative error of each corruption with its interval, the largest on top, and their mean.
 
     Args:
@@ -80,16 +81,16 @@ def plot_overview(metrics: Mapping[str, Any], title: str) -> Figure:
     Returns:
         The figure.
     """
-    rows = sorted(metrics["corruptions"].items(), key=lambda row: row[1]["relative"]["value"])
+    rows = metrics.by_harm()[::-1]
     figure = Figure(figsize=(FIGURE_WIDTH, 1.2 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for position, (_, entry) in enumerate(rows):
-        _interval_marker(axes, position, entry["relative"])
-    summary = metrics["summary"]["relative_error"]
+        _interval_marker(axes, position, entry.relative)
+    summary = metrics.summary.relative_error
     axes.axvline(1, color="black", lw=0.8)
-    axes.axvline(summary["value"], color=COLORS[1], lw=1.2, ls="--")
-    axes.set_yticks(range(len(rows)), [_without_unit(entry["title"]) for _, entry in rows])
-    axes.set_title(f"{title}: relative error {_format_factor(summary)} on average (dashed; n = {metrics['n']:,})")
+    axes.axvline(summary.number, color=COLORS[1], lw=1.2, ls="--")
+    axes.set_yticks(range(len(rows)), [_without_unit(entry.title) for _, entry in rows])
+    axes.set_title(f"{title}: relative error {_format_factor(summary)} on average (dashed; n = {metrics.n:,})")
     axes.set(xlabel="mean MAE over the strengths, divided by the MAE on uncorrupted faces; 95 % interval")
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x")
@@ -97,7 +98,7 @@ def plot_overview(metrics: Mapping[str, Any], title: str) -> Figure:
 
 
 @styled
-def plot_curves(metrics: Mapping[str, Any], title: str, color: str) -> Figure:
+def plot_curves(metrics: RobustnessFile, title: str, color: str) -> Figure:
     """Plot MAE and bias against strength, one panel per corruption.
 
     Args:
@@ -108,24 +109,24 @@ def plot_curves(metrics: Mapping[str, Any], title: str, color: str) -> Figure:
     Returns:
         The figure.
     """
-    figure, grid = _panels(len(metrics["corruptions"]))
-    clean = metrics["clean"]
-    for axes, entry in zip(grid, metrics["corruptions"].values(), strict=False):
-        axes.axhline(clean["mae"]["value"], color="black", lw=0.8, ls=":")
+    figure, grid = _panels(len(metrics.corruptions))
+    clean = metrics.clean
+    for axes, entry in zip(grid, metrics.corruptions.values(), strict=False):
+        axes.axhline(clean.mae.number, color="black", lw=0.8, ls=":")
         axes.axhline(0, color="black", lw=0.6)
-        _line(axes, [clean["mae"], *entry["mae"]], color)
-        _line(axes, [clean["bias"], *entry["bias"]], GRAY, style="--")
+        _line(axes, [clean.mae, *entry.mae], color)
+        _line(axes, [clean.bias, *entry.bias], GRAY, style="--")
         _strengths(axes, entry)
     marks = [Line2D([], [], color=color, marker="o", ms=4), Line2D([], [], color=GRAY, ls="--", marker="o", ms=4)]
     names = ["MAE", "bias: predicted − true"]
     figure.legend(marks, names, loc="outside upper right", ncols=2)
-    figure.suptitle(f"{title}: error against strength (n = {metrics['n']:,})", x=0.02, ha="left")
+    figure.suptitle(f"{title}: error against strength (n = {metrics.n:,})", x=0.02, ha="left")
     _share_axes(figure, grid, "years")
     return figure
 
 
 @styled
-def plot_by_group(metrics: Mapping[str, Any], grouping: str, title: str) -> Figure | None:
+def plot_by_group(metrics: RobustnessFile, grouping: str, title: str) -> Figure | None:
     """Plot MAE against strength for each group of a grouping, one panel per corruption.
 
     Args:
@@ -136,18 +137,18 @@ def plot_by_group(metrics: Mapping[str, Any], grouping: str, title: str) -> Figu
     Returns:
         The figure, or None unless two to eight groups are large enough.
     """
-    entries = {name: entry for name, entry in metrics["groups"][grouping].items() if entry["ranked"]}
+    entries = {name: entry for name, entry in metrics.groups[grouping].items() if entry.ranked}
     if not 2 <= len(entries) <= _MAX_GROUPS:
         return None
-    palette = group_colors(metrics["groups"][grouping])
-    figure, grid = _panels(len(metrics["corruptions"]))
-    for axes, (name, corruption) in zip(grid, metrics["corruptions"].items(), strict=False):
+    palette = group_colors(metrics.groups[grouping])
+    figure, grid = _panels(len(metrics.corruptions))
+    for axes, (name, corruption) in zip(grid, metrics.corruptions.items(), strict=False):
         for group, entry in entries.items():
-            _line(axes, [entry["clean"]["mae"], *entry["corruptions"][name]["mae"]], palette[group], shade=0.1)
+            _line(axes, [entry.clean.mae, *entry.corruptions[name].mae], palette[group], shade=0.1)
         _strengths(axes, corruption)
     grid[0].set_ylim(bottom=0)  # after plotting, because this fixes the shared axis
     marks = [Line2D([], [], color=palette[group], marker="o", ms=4) for group in entries]
-    names = [f"{label(group_name(grouping, group), 20)} (n = {entry['n']:,})" for group, entry in entries.items()]
+    names = [f"{label(group_name(grouping, group), 20)} (n = {entry.n:,})" for group, entry in entries.items()]
     figure.legend(marks, names, loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle(f"{title}: MAE against strength, by {_grouping_title(grouping)}", x=0.02, ha="left")
     _share_axes(figure, grid, "MAE (years)")
@@ -155,7 +156,7 @@ def plot_by_group(metrics: Mapping[str, Any], grouping: str, title: str) -> Figu
 
 
 @styled
-def plot_groups(metrics: Mapping[str, Any], title: str) -> Figure | None:
+def plot_groups(metrics: RobustnessFile, title: str) -> Figure | None:
     """Plot the relative errors of groups and corruptions as a heat map.
 
     Args:
@@ -167,17 +168,17 @@ def plot_groups(metrics: Mapping[str, Any], title: str) -> Figure | None:
     """
     rows = [
         (grouping, name, entry)
-        for grouping, entries in metrics["groups"].items()
+        for grouping, entries in metrics.groups.items()
         for name, entry in entries.items()
-        if entry["ranked"]
+        if entry.ranked
     ]
     if not rows:
         return None
-    names = list(metrics["corruptions"])
+    names = list(metrics.corruptions)
     values = np.array(
-        [[entry["corruptions"][name]["relative"]["value"] or np.nan for name in names] for _, _, entry in rows], float
+        [[entry.corruptions[name].relative.number or np.nan for name in names] for _, _, entry in rows], float
     )
-    overall = np.array([[metrics["corruptions"][name]["relative"]["value"] for name in names]], float)
+    overall = np.array([[metrics.corruptions[name].relative.number for name in names]], float)
     values = np.concatenate([overall, values])
     figure = Figure(figsize=(FIGURE_WIDTH * 1.15, 1.9 + 0.29 * len(values)), layout="constrained")
     axes = figure.subplots()
@@ -196,8 +197,8 @@ def plot_groups(metrics: Mapping[str, Any], title: str) -> Figure | None:
             color="white" if saturated else "black",
         )
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-    labels = [f"all (n = {metrics['n']:,})"]
-    labels += [f"{label(group_name(grouping, name), 24)} (n = {entry['n']:,})" for grouping, name, entry in rows]
+    labels = [f"all (n = {metrics.n:,})"]
+    labels += [f"{label(group_name(grouping, name), 24)} (n = {entry.n:,})" for grouping, name, entry in rows]
     axes.set_yticks(range(len(values)), labels)
     for index, row in enumerate(rows):
         if not index or row[0] != rows[index - 1][0]:
@@ -225,24 +226,26 @@ def _share_axes(figure: Figure, grid: Sequence[Axes], unit: str) -> None:
         axes.set_ylabel(unit, fontsize=8)
 
 
-def _line(axes: Axes, points: Sequence[Mapping[str, Any]], color: str, *, style: str = "-", shade: float = 0.2) -> None:
+def _line(
+    axes: Axes, points: Sequence[AnalysisMetricValue], color: str, *, style: str = "-", shade: float = 0.2
+) -> None:
     positions = np.arange(len(points))
-    value, low, high = (np.array([point[end] for point in points], float) for end in ("value", "low", "high"))
-    axes.plot(positions, value, "o" + style, ms=3, lw=1.4, color=color)
+    low, high = np.array([point.ends for point in points], float).T
+    axes.plot(positions, [point.number for point in points], "o" + style, ms=3, lw=1.4, color=color)
     axes.fill_between(positions, low, high, color=color, alpha=shade, lw=0)
 
 
-def _strengths(axes: Axes, entry: Mapping[str, Any]) -> None:
-    axes.set_title(_heading(entry["title"]), fontsize=8)
-    axes.set_xticks(range(len(entry["strengths"]) + 1), ["none", *(f"{strength:g}" for strength in entry["strengths"])])
+def _strengths(axes: Axes, entry: OverallCorruptionMetrics) -> None:
+    axes.set_title(_heading(entry.title), fontsize=8)
+    axes.set_xticks(range(len(entry.strengths) + 1), ["none", *(f"{strength:g}" for strength in entry.strengths)])
     axes.tick_params(labelsize=7)
     axes.grid(axis="y")
 
 
-def _interval_marker(axes: Axes, position: float, metric: Mapping[str, Any]) -> None:
-    if metric["low"] is not None:
-        axes.plot([metric["low"], metric["high"]], [position, position], color=COLORS[0], lw=1.5)
-    axes.plot(metric["value"], position, "o", ms=5.5, color=COLORS[0], zorder=3)
+def _interval_marker(axes: Axes, position: float, metric: AnalysisMetricValue) -> None:
+    if metric.ci_low is not None:
+        axes.plot(metric.ends, [position, position], color=COLORS[0], lw=1.5)
+    axes.plot(metric.number, position, "o", ms=5.5, color=COLORS[0], zorder=3)
 
 
 def _heading(title: str) -> str:
@@ -263,6 +266,6 @@ def _grouping_title(name: str) -> str:
     return "age band" if name == "age_band" else group_name(name, name)
 
 
-def _format_factor(metric: Mapping[str, Any]) -> str:
-    interval = "" if metric["low"] is None else f" [{metric['low']:.2f}, {metric['high']:.2f}]"
-    return f"× {metric['value']:.2f}{interval}"
+def _format_factor(metric: AnalysisMetricValue) -> str:
+    interval = "" if metric.ci_low is None else " [{:.2f}, {:.2f}]".format(*metric.ends)
+    return f"× {metric.number:.2f}{interval}"

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from agebench.analysis.robustness import plots
 from agebench.analysis.robustness.corruptions import Corruption
 from agebench.analysis.robustness.evaluate import RobustnessPredictions, to_frame
+from agebench.analysis.robustness.schema import (
+    CleanMetrics,
+    ConsistencyMetrics,
+    OverallCorruptionMetrics,
+    RobustnessFile,
+)
 from agebench.data.samples import Samples
 from agebench.estimators.base import InputSpec
 from agebench.reports.document import (
@@ -41,7 +46,7 @@ CONTAMINATION = {
 
 def write_robustness_report(
     folder: Path,
-    metrics: Mapping[str, Any],
+    metrics: RobustnessFile,
     predictions: RobustnessPredictions,
     samples: Samples,
     data: FaceDataset,
@@ -54,7 +59,7 @@ def write_robustness_report(
 
     Args:
         folder: the folder of the reports; it is created if it is missing.
-        metrics: the result of `robustness_metrics`, with the test set's name as `test`.
+        metrics: the result of `robustness_metrics`.
         predictions: the predictions that `metrics` summarizes.
         samples: the test set's images.
         data: the test set's aligned faces, for the example figure.
@@ -65,12 +70,12 @@ def write_robustness_report(
     Returns:
         The path of the Markdown report.
     """
-    name, title = metrics["test"], label(metrics["test"])
+    name, title = metrics.test, label(metrics.test)
     figures = {
         "overview": plots.plot_overview(metrics, title),
         "curves": plots.plot_curves(metrics, title, color),
         "groups": plots.plot_groups(metrics, title),
-        **{f"by-{index}": plots.plot_by_group(metrics, key, title) for index, key in enumerate(metrics["groups"])},
+        **{f"by-{index}": plots.plot_by_group(metrics, key, title) for index, key in enumerate(metrics.groups)},
         "examples": plots.plot_examples(data, pick_example_face(data), corruptions, framing, title),
     }
     document = Document(f"Robustness on {name}", _blocks(metrics))
@@ -79,7 +84,7 @@ def write_robustness_report(
     with atomic_write(folder / f"{name}.parquet") as temporary:
         to_frame(predictions, samples).to_parquet(temporary, index=False)
     report = write_document(folder, document, name)["markdown"]
-    write_json(folder / f"{name}.json", metrics)
+    write_json(folder / f"{name}.json", metrics.to_json())
     return report
 
 
@@ -99,11 +104,11 @@ def pick_example_face(data: FaceDataset) -> int:
     return int(candidates[np.argmax(colorfulness)])
 
 
-def robustness_text(metrics: Mapping[str, Any]) -> str:
+def robustness_text(metrics: RobustnessFile) -> str:
     """Return the summary and the table by corruption as Markdown, which the command line prints.
 
     Args:
-        metrics: the result of `robustness_metrics`, with the test set's name as `test`.
+        metrics: the result of `robustness_metrics`.
 
     Returns:
         The Markdown text.
@@ -111,20 +116,20 @@ def robustness_text(metrics: Mapping[str, Any]) -> str:
     return blocks_to_markdown(_blocks(metrics))
 
 
-def _blocks(metrics: Mapping[str, Any]) -> list[Block]:
-    ordered = sorted(metrics["corruptions"].items(), key=lambda item: -item[1]["relative"]["value"])
+def _blocks(metrics: RobustnessFile) -> list[Block]:
+    ordered = metrics.by_harm()
     small_groups = [
-        f"{group_name(grouping, name)} ({format_count(entry['n'])})"
-        for grouping, groups in metrics["groups"].items()
+        f"{group_name(grouping, name)} ({format_count(entry.n)})"
+        for grouping, groups in metrics.groups.items()
         for name, entry in groups.items()
-        if not entry["ranked"]
+        if not entry.ranked
     ]
     blocks: list[Block] = [
         _summary(metrics, ordered),
-        _table(ordered, metrics["clean"]),
-        _describe_consistency(metrics["consistency"]),
+        _table(ordered, metrics.clean),
+        _describe_consistency(metrics.consistency),
     ]
-    if caveat := CONTAMINATION.get(metrics.get("contamination", "")):
+    if caveat := CONTAMINATION.get(metrics.contamination or ""):
         blocks.append(Paragraph(caveat))
     if small_groups:
         blocks.append(
@@ -133,49 +138,49 @@ def _blocks(metrics: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _summary(metrics: Mapping[str, Any], ordered: Sequence[tuple[str, Mapping[str, Any]]]) -> Paragraph:
-    clean, summary = metrics["clean"], metrics["summary"]
-    subjects = f" of {format_count(metrics['subjects'])} subjects" if metrics["subjects"] else ""
-    worst = [f"{name} (× {format_number(entry['relative']['value'])})" for name, entry in ordered[:3]]
+def _summary(metrics: RobustnessFile, ordered: Sequence[tuple[str, OverallCorruptionMetrics]]) -> Paragraph:
+    clean, summary = metrics.clean, metrics.summary
+    subjects = f" of {format_count(metrics.subjects)} subjects" if metrics.subjects else ""
+    worst = [f"{name} (× {format_number(entry.relative.value)})" for name, entry in ordered[:3]]
     text = (
-        f" times the error on uncorrupted faces, and predictions change by {format_ci(summary['change'])} years. "
+        f" times the error on uncorrupted faces, and predictions change by {format_ci(summary.change)} years. "
         f"The most harmful corruptions: {join_words(worst)}."
     )
-    if ordered[-1][1]["relative"]["value"] < _NOTABLE_IMPROVEMENT:
+    if ordered[-1][1].relative.number < _NOTABLE_IMPROVEMENT:
         text += (
             " A relative error below 1 means that the corruption reduces the error: it shifts the predictions against a bias "
-            f"of {format_ci(clean['bias'], sign=True)} years on uncorrupted faces."
+            f"of {format_ci(clean.bias, sign=True)} years on uncorrupted faces."
         )
     return Paragraph(
         [
-            strong(metrics["test"]),
-            f", n = {format_count(metrics['n'])}{subjects}: MAE {format_ci(clean['mae'])} years on uncorrupted faces. "
+            strong(metrics.test),
+            f", n = {format_count(metrics.n)}{subjects}: MAE {format_ci(clean.mae)} years on uncorrupted faces. "
             f"The mean error over {len(ordered)} corruptions and their strengths is ",
-            strong(format_ci(summary["relative_error"])),
+            strong(format_ci(summary.relative_error)),
             text,
         ]
     )
 
 
-def _table(ordered: Sequence[tuple[str, Mapping[str, Any]]], clean: Mapping[str, Any]) -> TableBlock:
+def _table(ordered: Sequence[tuple[str, OverallCorruptionMetrics]], clean: CleanMetrics) -> TableBlock:
     rows = [
         [
             name,
-            format_ci(entry["relative"]),
-            format_ci(entry["mae"][0]),
-            format_ci(entry["mae"][-1]),
-            format_ci(entry["bias"][-1], sign=True),
-            format_ci(entry["change"][-1]),
+            format_ci(entry.relative),
+            format_ci(entry.mae[0]),
+            format_ci(entry.mae[-1]),
+            format_ci(entry.bias[-1], sign=True),
+            format_ci(entry.change[-1]),
         ]
         for name, entry in ordered
     ]
-    rows.append(["none", "1.00", *[format_ci(clean["mae"])] * 2, format_ci(clean["bias"], sign=True), "0.00"])
+    rows.append(["none", "1.00", *[format_ci(clean.mae)] * 2, format_ci(clean.bias, sign=True), "0.00"])
     headers = ["corruption", "relative error", "MAE, weakest", "MAE, strongest", "bias, strongest", "change, strongest"]
     return TableBlock(headers, rows)
 
 
-def _describe_consistency(consistency: Mapping[str, Any]) -> Paragraph:
-    mirror, shift = (format_ci(consistency[name]["change"]) for name in ("mirror", "small-shift"))
+def _describe_consistency(consistency: Mapping[str, ConsistencyMetrics]) -> Paragraph:
+    mirror, shift = (format_ci(consistency[name].change) for name in ("mirror", "small-shift"))
     return Paragraph(
         f"Mirroring the face changes the prediction by {mirror} years on average, a shift by 2 % of the side by {shift} years. "
         "In brackets: 95 % bootstrap intervals. Relative error: mean MAE over the strengths, divided by the MAE on uncorrupted "

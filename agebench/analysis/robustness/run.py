@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agebench.analysis.robustness.corruptions import Corruption
 from agebench.analysis.robustness.evaluate import predict_corrupted, robustness_metrics
 from agebench.analysis.robustness.report import write_robustness_report
+from agebench.analysis.robustness.schema import RobustnessFile
 from agebench.reports.plots.run import dataset_colors
 from agebench.runs.estimators import AnalysisSubject
 from agebench.utils.io import check_folder
@@ -20,7 +20,7 @@ def run_stress(
     *,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[RobustnessFile, Path]:
     """Predict corrupted faces, compare the errors, and write the report. The estimator is closed.
 
     Args:
@@ -43,8 +43,8 @@ def run_stress(
         samples, data = subject.load(test)
         predictions = predict_corrupted(estimator, data, corruptions, seed=seed, label=test)
         framing = estimator.input_spec
-    metrics = {"test": test} | robustness_metrics(predictions, samples, corruptions, resamples=resamples, seed=seed)
-    metrics |= subject.describe(test)
+    metrics = robustness_metrics(predictions, samples, corruptions, resamples=resamples, seed=seed, test=test)
+    metrics = metrics.model_copy(update=subject.describe(test).set_fields())
     color = dataset_colors(*subject.datasets(test))[test]
     report = write_robustness_report(
         folder, metrics, predictions, samples, data, corruptions, framing=framing, color=color

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from agebench.config.toml_io import ModelT, Settings, validate_model
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, BaseEstimator, EstimatorInfo, InputSpec, pad_planes
 from agebench.estimators.exported.base import ExportedFile
 from agebench.estimators.exported.card_schema import validate_card
 from agebench.metrics.age_gates import DEFAULT_CHALLENGE_MARGIN
 from agebench.metrics.guarantees import CalibrationError
+from agebench.metrics.schema import CalibratedInterval, EstimateError, EstimateErrors, GateGuarantee
 
 
 class CardGuarantees:
@@ -25,7 +27,7 @@ class CardGuarantees:
     def __init__(self, source: Path, card: Mapping[str, Any]) -> None:
         self._source, self._card = source, card
 
-    def interval(self, level: float) -> dict[str, Any]:
+    def interval(self, level: float) -> CalibratedInterval:
         """Return the conformal interval of this level; see `agebench.estimators.base.Guarantees`.
 
         Args:
@@ -35,16 +37,16 @@ class CardGuarantees:
             CalibrationError: the card has no interval of this level.
             UserError: the card contradicts itself.
         """
-        intervals = self._table("intervals", CalibrationError)
-        interval = self._entry("coverage", level, intervals, CalibrationError)
-        self._check(interval, level=level)
-        if interval["scaled"] and not self._card["output"]["std"]:
+        entry = self._entry("coverage", level, self._table("intervals", CalibrationError), CalibrationError)
+        interval = self._validated(CalibratedInterval, entry)
+        self._check("level", level, interval.level)
+        if interval.scaled and not self._card["output"]["std"]:
             raise UserError(
                 f"{self._source}: its card is wrong: it counts the interval in standard deviations, and the model predicts none"
             )
-        return dict(interval)
+        return interval
 
-    def gate(self, threshold: int, challenge: float | None) -> dict[str, Any]:
+    def gate(self, threshold: int, challenge: float | None) -> GateGuarantee:
         """Return the error rates of an age gate; see `agebench.estimators.base.Guarantees`.
 
         Args:
@@ -56,19 +58,26 @@ class CardGuarantees:
         """
         gates = self._entry("threshold", threshold, self._table("gates", UserError), UserError)
         challenge = threshold + DEFAULT_CHALLENGE_MARGIN if challenge is None else challenge
-        gate = self._entry("challenge", challenge, gates, UserError)
-        self._check(gate, threshold=threshold, challenge=challenge)
-        return dict(gate)
+        gate = self._validated(GateGuarantee, self._entry("challenge", challenge, gates, UserError))
+        self._check("threshold", threshold, gate.threshold)
+        self._check("challenge", challenge, gate.challenge)
+        return gate
 
-    def errors(self) -> dict[str, Any]:
+    def errors(self) -> EstimateErrors:
         """Return errors by estimated age; see `agebench.estimators.base.Guarantees`.
 
         Raises:
             UserError: the card has none.
         """
-        return self._table("errors", UserError)
+        return {
+            test: {band: self._validated(EstimateError, entry) for band, entry in bands.items()}
+            for test, bands in self._table("errors", UserError).items()
+        }
 
-    def _entry(self, option: str, value: float, table: dict[str, Any], error: type[UserError]) -> Any:
+    def _validated(self, kind: type[ModelT], entry: Settings) -> ModelT:
+        return validate_model(kind, entry, source=f"{self._source}: its card")
+
+    def _entry(self, option: str, value: float, table: Settings, error: type[UserError]) -> Any:
         key = f"{value:g}"
         if key not in table or float(key) != value:
             raise error(
@@ -76,15 +85,14 @@ class CardGuarantees:
             )
         return table[key]
 
-    def _check(self, entry: dict[str, Any], **requested: float) -> None:
+    def _check(self, option: str, requested: float, stated: float) -> None:
         """Refuse an entry of an untrusted card whose numbers contradict the keys under which it is stored."""
-        for option, value in requested.items():
-            if entry[option] != value:
-                raise UserError(
-                    f"{self._source}: its card is wrong: under {option} {value:g} it promises {option} {entry[option]:g}"
-                )
+        if stated != requested:
+            raise UserError(
+                f"{self._source}: its card is wrong: under {option} {requested:g} it promises {option} {stated:g}"
+            )
 
-    def _table(self, kind: str, error: type[UserError]) -> dict[str, Any]:
+    def _table(self, kind: str, error: type[UserError]) -> Settings:
         table = self._card.get("promises", {}).get(kind)
         if not table:
             raise error(f"{self._source}: its card says nothing of {kind}; write it again from the run")

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from agebench.errors import UserError
 from agebench.inference.formatting import format_interval
 from agebench.inference.predictor import FacePrediction, Predictor
 from agebench.metrics.groups import AGE_BANDS, band_names
 from agebench.metrics.guarantees import CalibrationError
-from agebench.metrics.schema import MetricsFile
+from agebench.metrics.schema import EstimateError, EstimateErrors, MetricsFile, MetricValue
 from agebench.reports.formatting import (
     MIN_GROUP,
     escape_markdown,
@@ -56,7 +55,7 @@ class ResultFormatter:
         except CalibrationError as error:
             self.level, self._problem = None, str(error)
         try:
-            self._errors = predictor.errors()
+            self._errors: EstimateErrors = predictor.errors()
         except UserError as error:
             self._errors = {}
             self._problem = self._problem or str(error)
@@ -121,26 +120,26 @@ class ResultFormatter:
             return [f"The error of this estimate is not known: {escape_markdown(self._problem)}"]
         errors = {name: bands[band] for name, bands in self._errors.items() if band in bands}
         p95 = [
-            f"{format_number(error['p95_ae']['value'], digits=1)} years on {escape_markdown(name)}"
+            f"{format_number(error.p95_ae.value, digits=1)} years on {escape_markdown(name)}"
             for name, error in errors.items()
-            if error["n"] >= MIN_GROUP
+            if error.n >= MIN_GROUP
         ]
         sentences = [f"For faces like this (estimated age {band}) the 95 % error is {join_words(p95)}."] if p95 else []
         for name in self._errors:
-            n = errors[name]["n"] if name in errors else 0
+            n = errors[name].n if name in errors else 0
             if n < MIN_GROUP:
                 sentences.append(
                     f"Caution: {escape_markdown(name)} has only {n} faces with an estimated age of {band}: the error is uncertain."
                 )
         return [" ".join(sentences), self._table(band, errors)]
 
-    def _table(self, band: str, errors: dict[str, Any]) -> str:
+    def _table(self, band: str, errors: dict[str, EstimateError]) -> str:
         rows = [[f"{escape_markdown(name)}, estimated {band}", *_row(error)] for name, error in errors.items()]
         tests = MetricsFile.from_json(self._card.get("figures", {})).tests
         home = self._card.get("training", {}).get("dataset")
         for name, test in tests.items():
             title = f"{name} (held-out part)" if name == home else name
-            overall = {"n": test.n, **{key: test.metric(key).to_json() for key in ("mae", "p95_ae")}}
+            overall = EstimateError(n=test.n, mae=test.metric("mae"), p95_ae=test.metric("p95_ae"))
             rows.append([f"{escape_markdown(title)}, all", *_row(overall)])
         return markdown_table(["measured on", "n", "mean error (years)", "95 % of errors below (years)"], rows)
 
@@ -154,11 +153,9 @@ def age_band(age: float) -> str:
     return band_names()[max(0, sum(round(age) >= low for low in AGE_BANDS) - 1)]
 
 
-def _row(error: dict[str, Any]) -> list[str]:
+def _row(error: EstimateError) -> list[str]:
     """Return n and the errors of a row; only with enough faces with intervals."""
-    enough = error["n"] >= MIN_GROUP
-    values = [error.get(key) or {} for key in ("mae", "p95_ae")]
-    return [
-        format_count(error["n"]),
-        *(format_ci(value if enough else {"value": value.get("value")}, digits=1) for value in values),
-    ]
+    metrics = [error.mae, error.p95_ae]
+    if error.n < MIN_GROUP:
+        metrics = [MetricValue(value=metric.value) for metric in metrics]
+    return [format_count(error.n), *(format_ci(metric, digits=1) for metric in metrics)]

@@ -150,8 +150,8 @@ def test_too_few_images_to_divide(registry: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path / "data"))
     plain(tmp_path / "data" / "plain", count=3)
     found = profile_dataset(load_catalog([registry]).datasets.get("plain"))
-    assert found.summary["n"] == 3
-    assert "too few" in found.summary["parts"]["note"]
+    assert found.summary.n == 3
+    assert "too few" in found.summary.parts.note
     assert found.table["part"].isna().all()
 
 

@@ -26,6 +26,7 @@ from agebench.inference.demo import gradio_app
 from agebench.inference.demo.formatting import IN_DOMAIN, age_band
 from agebench.inference.demo.session import DemoSession, FrameRate
 from agebench.inference.predictor import FacePrediction
+from agebench.metrics.schema import EstimateError, MetricValue
 
 pytestmark = pytest.mark.usefixtures("with_few")
 
@@ -60,12 +61,10 @@ def test_an_answer_is_an_age_an_interval_and_the_errors_of_such_answers(demo: De
 
 
 def test_the_95_percent_error_is_that_of_faces_that_are_taken_for_this_age(demo: DemoSession) -> None:
-    errors: dict[str, Any] = {
-        "mae": {"value": 4.0, "low": 3.0, "high": 5.0},
-        "p95_ae": {"value": 9.0, "low": 8.0, "high": 9.9},
-    }
+    mae = MetricValue(value=4.0, ci_low=3.0, ci_high=5.0)
+    p95 = MetricValue(value=9.0, ci_low=8.0, ci_high=9.9)
     demo.words._errors, kept = (
-        {"a": {"25-34": {"n": 40, **errors}}, "b": {"25-34": {"n": 7, **errors}}},
+        {name: {"25-34": EstimateError(n=n, mae=mae, p95_ae=p95)} for name, n in (("a", 40), ("b", 7))},
         demo.words._errors,
     )
     said = demo.words.answer([face(31.0)])
