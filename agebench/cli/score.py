@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, check_seed
