@@ -6,6 +6,7 @@ import pandas as pd
 
 from agebench.metrics.age_gates import Gate
 from agebench.metrics.comparison import align_systems, compare_systems
+from agebench.metrics.consistent_figures import with_figures
 from agebench.metrics.paired_figures import FigureOptions, compare_figures
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.schema import ComparisonResult
@@ -34,4 +35,4 @@ def compare_predictions(
         for name, several in systems.items()
         if any(joined.unanswered is not None for joined in several)
     }
-    return result.model_copy(update={"figures": compare_figures(tables, unanswered, options)})
+    return with_figures(result, compare_figures(tables, unanswered, options), tables, options)

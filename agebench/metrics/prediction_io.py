@@ -359,7 +359,16 @@ def _mapped(columns: Mapping[str, str] | None, tables: Sequence[pd.DataFrame], p
 _OTHER_NAMES = {
     "sample_id": ("name", "id", "file", "filename", "file_name", "image", "image_id", "img", "path"),
     "age": ("true_age", "label", "y_true", "real_age", "age_true", "target"),
-    "age_pred": ("prediction", "predicted_age", "pred", "estimate", "y_pred", "pred_age", "estimated_age", "age_estimate"),
+    "age_pred": (
+        "prediction",
+        "predicted_age",
+        "pred",
+        "estimate",
+        "y_pred",
+        "pred_age",
+        "estimated_age",
+        "age_estimate",
+    ),
 }
 
 

@@ -213,7 +213,9 @@ def test_what_the_test_set_does_not_have_is_named(text):
         with_requirements(scored(), [parse_requirement(text)])
 
 
-@pytest.mark.parametrize(("n", "shown", "refuted"), [(2, False, False), (7, False, False), (8, False, True), (30, True, True)])
+@pytest.mark.parametrize(
+    ("n", "shown", "refuted"), [(2, False, False), (7, False, False), (8, False, True), (30, True, True)]
+)
 def test_few_images_neither_show_nor_refute(n, shown, refuted):
     ends = MetricValue(value=3.5, ci_low=3.0, ci_high=4.0)
     result = TestResult(n=n, overall={"mae": ends}, groups={"race": {"x": GroupMetrics(n=n, mae=ends)}})

@@ -279,7 +279,8 @@ def compare_text(result: ComparisonFile) -> str:
         systems = [[clean(system), str(row.seeds), years(row.mae)] for system, row in found.systems.items()]
         pairs = [[f"{clean(row.a)} − {clean(row.b)}", years(row.difference, sign=True), _p(row)] for row in found.pairs]
         parts += [f"## {clean(name)}", text, markdown_table(["system", "seeds", "MAE (years)"], systems)]
-        parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
+        if found.figures is None:  # else the difference is a row of the figures
+            parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
         parts.append("\n".join(f"- {clean(row.a)}, {clean(row.b)}: {clean(row.verdict)}." for row in found.pairs))
         parts += figure_sections(found.figures)
     across = result.across
