@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from agebench.metrics.scoring import ScoreOptions
 
 
+_NO_REPORT = (
+    "All other figures (every age gate by age and group, crossings of groups, tests): --full prints them, --out DIR writes them "
+    "as a report with figures."
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `agebench score`."""
     parser.add_argument(
@@ -82,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
+    parser.add_argument("--full", action="store_true", help="print the whole report, not only its first part")
     add_json(parser)
 
 
@@ -195,8 +202,15 @@ def run(arguments: argparse.Namespace) -> int:
 def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> None:
     """Print the metrics, and the path of the report."""
     from agebench.reports.sections.evaluation import score_text
+    from agebench.reports.sections.summary import score_summary
 
-    print(json.dumps(metrics.to_json(), indent=2, allow_nan=False) if arguments.json else score_text(metrics))
+    if arguments.json:
+        print(json.dumps(metrics.to_json(), indent=2, allow_nan=False))
+    elif arguments.full:
+        print(score_text(metrics, full=True))
+    else:
+        report = f"The whole report: {arguments.out / 'report.html'}" if arguments.out else _NO_REPORT
+        print(score_summary(metrics, rest=report), end="")
     if arguments.out:
         print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
 

@@ -23,8 +23,8 @@ def with_figures(
 ) -> ComparisonResult:
     """Return a comparison with all figures, each with one interval only.
 
-    MAE, bias, CS@5 and gaps of each system have the intervals of `evaluate_seeds` on the images that every system answered, so that they
-    equal those of `agebench score` for the same images, groups and seed. The difference in MAE is that of `figures`.
+    MAE, bias, CS@5 and gaps of each system have the intervals of `evaluate_seeds` on the images that every system answered, so
+    that they equal those of `agebench score` for the same images, groups and seed. The difference in MAE is that of `figures`.
 
     Args:
         result: the comparison by MAE.
