@@ -139,9 +139,9 @@ def _main(argv: Sequence[str] | None) -> int:
     if wanted is not None and wanted not in {*COMMANDS, *ALIASES.values()}:
         print(f"agebench: no command '{printable(wanted[:80])}'{_suggestion(wanted)}", file=sys.stderr)
         return UserError.exit_code
-    arguments = parser.parse_args(argv)
-    arguments.argv = argv
     try:
+        arguments = parser.parse_args(argv)
+        arguments.argv = argv
         with above_progress(), console_log(), step(f"agebench {arguments.command}"):
             code = int(arguments.run(arguments))
         return code if _flushed() else 1

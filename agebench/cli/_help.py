@@ -204,6 +204,15 @@ class Parser(argparse.ArgumentParser):
             extras = []
         return parsed, extras
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        from agebench.errors import UserError
+
+        try:
+            return super()._get_value(action, arg_string)  # type: ignore[misc]
+        except UserError as error:  # of a type in `agebench.cli._numbers`, which does not know the option
+            option = action.option_strings[0] if action.option_strings else action.metavar or action.dest
+            raise UserError(f"{option} {error}") from None
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             from agebench.utils.text import did_you_mean

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agebench.cli._help import add_renamed
+from agebench.cli._numbers import integer, number
 
 if TYPE_CHECKING:
     from agebench.registry.catalog import Catalog
@@ -95,7 +96,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         "--detect-size",
         "--search",
         metavar="PIXELS",
-        type=int,
+        type=integer(0),
         default=0,
         help="detect faces in images reduced to this side: faster, but small faces are missed (default: 0, full size)",
     )
@@ -103,7 +104,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         parser,
         "--coverage",
         "--level",
-        type=float,
+        type=number(0, 1),
         metavar="SHARE",
         help="share of true ages inside the intervals (default: 0.9)",
     )
@@ -136,18 +137,6 @@ def add_code_execution(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="open an exported file whose code runs when it is opened",
     )
-
-
-def check_seed(arguments: argparse.Namespace) -> None:
-    """Reject a negative seed.
-
-    Raises:
-        UserError: --seed is negative.
-    """
-    from agebench.errors import UserError
-
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: give 0 or more")
 
 
 def load_cards(arguments: argparse.Namespace) -> "Catalog":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agebench.cli.common_options import add_json
-from agebench.cli.score import add_gate_options, add_input_options, add_resampling_options, check_resampling
+from agebench.cli.score import add_gate_options, add_input_options, add_resampling_options
 
 if TYPE_CHECKING:
     from agebench.metrics.paired_figures import FigureOptions
@@ -51,7 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.metrics.comparing import compare_on_test_sets
     from agebench.utils.io import check_folder
 
-    check_resampling(arguments)
     if arguments.out:
         check_folder(arguments.out)
     named = [_named(text) for text in arguments.systems]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from agebench.cli._numbers import integer
 from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
 from agebench.utils.progress import silence
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="address to listen on (default: 127.0.0.1, this machine only)",
     )
-    parser.add_argument("--port", metavar="N", type=int, help="default: the first free port from 7860 on")
+    parser.add_argument("--port", metavar="N", type=integer(1, 65535), help="default: the first free port from 7860 on")
     add_registry(parser)
     add_json(parser)
 
@@ -35,12 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.demo.session import DemoSession
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
 
-    if arguments.detect_size < 0:
-        raise UserError(f"--detect-size {arguments.detect_size}: must be 0 or more")
     if not arguments.host:
         raise UserError("--host: is empty; 127.0.0.1 is this machine only")
-    if arguments.port is not None and not 0 < arguments.port < 65536:
-        raise UserError(f"--port {arguments.port}: must lie between 1 and 65535")
     if arguments.detector:
         open_detector(arguments.detector)
     model = arguments.model or print_default_model()

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from agebench.cli._numbers import seed
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="+", metavar="DATASET", help="a dataset; further ones are compared with the first"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the split and of the random images (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="seed of the split and of the random images (default: 0)"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder of the page (default: explore/<names>)")
     add_registry(parser)
@@ -22,11 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Profile the datasets, write the page, print its path."""
-    from agebench.errors import UserError
-
     names = list(dict.fromkeys(arguments.names))
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: must be 0 or more")
     found = load_cards(arguments).datasets
     chosen = [found.get(name) for name in names]
     folder = arguments.out or Path("explore") / "-".join(names)

@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from agebench.cli.common_options import add_code_execution, add_json, add_registry, check_seed, load_cards
+from agebench.cli._numbers import seed
+from agebench.cli.common_options import add_code_execution, add_json, add_registry, load_cards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare on at most N evenly spaced images of each test set (default: all)",
     )
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random choices (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of all random choices (default: 0)")
     parser.add_argument(
         "--device", metavar="NAME", default="auto", help="device of --verify: auto, cpu, cuda, … (default: auto)"
     )
@@ -62,7 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more: the accuracy check needs intervals")
     if arguments.images is not None and arguments.images < 2:
         raise UserError(f"--images {arguments.images}: give 2 or more")
-    check_seed(arguments)
     if arguments.verify:
         return _verify(arguments)
     from agebench.reports.sections.export import export_text

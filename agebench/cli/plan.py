@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from agebench.cli._numbers import integer, number
 from agebench.cli.common_options import add_json
 from agebench.cli.score import add_input_options
 
@@ -19,16 +20,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_input_options(parser)
     parser.add_argument(
-        "--half-width", type=float, action="append", metavar="YEARS", help="of the MAE's 95 %% interval (repeatable)"
+        "--half-width",
+        type=number(0.001, 100),
+        action="append",
+        metavar="YEARS",
+        help="of the MAE's 95 %% interval (repeatable)",
     )
-    parser.add_argument("--gap", type=float, action="append", metavar="YEARS", help="between two groups (repeatable)")
     parser.add_argument(
-        "--fpr", type=float, action="append", metavar="RATE", help="a false positive rate to be shown (repeatable)"
+        "--gap", type=number(0.001, 100), action="append", metavar="YEARS", help="between two groups (repeatable)"
     )
-    parser.add_argument("--power", type=float, default=0.8, metavar="SHARE", help="(default: 0.8)")
-    parser.add_argument("--images-per-person", type=float, default=1.0, metavar="N", help="(default: 1)")
     parser.add_argument(
-        "--pairs", type=int, default=1, metavar="N", help="pairs of groups that are compared (default: 1)"
+        "--fpr",
+        type=number(0.00001, 0.99999),
+        action="append",
+        metavar="RATE",
+        help="a false positive rate to be shown (repeatable)",
+    )
+    parser.add_argument("--power", type=number(0.05, 0.9999), default=0.8, metavar="SHARE", help="(default: 0.8)")
+    parser.add_argument("--images-per-person", type=number(1, 10_000), default=1.0, metavar="N", help="(default: 1)")
+    parser.add_argument(
+        "--pairs",
+        type=integer(1, 1_000_000),
+        default=1,
+        metavar="N",
+        help="pairs of groups that are compared (default: 1)",
     )
     parser.add_argument("--gate", default="18@25", metavar="AGE@T", help="the pilot's age gate (default: 18@25)")
     parser.add_argument(

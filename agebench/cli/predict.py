@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.cli._help import add_renamed
+from agebench.cli._numbers import age, count, legal_age
 from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
 
 if TYPE_CHECKING:
@@ -36,25 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write images and videos with boxes and ages",
     )
-    parser.add_argument("--threshold", type=int, metavar="AGE", help="decide whether each person is over this age")
+    parser.add_argument(
+        "--threshold", type=legal_age, metavar="AGE", help="decide whether each person is over this age"
+    )
     parser.add_argument(
         "--challenge",
-        type=float,
+        type=age,
         metavar="AGE",
         help="estimate from which a person passes (default: 7 years above the threshold)",
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="of a video or camera, only the first N")
+    parser.add_argument("--frames", type=count, metavar="N", help="of a video or camera, only the first N")
     add_renamed(
         parser,
         "--detect-every",
         "--every",
-        type=int,
+        type=count,
         metavar="N",
         default=1,
         help="of a video or camera, detect faces in every N-th frame only; in between, boxes are kept",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that detect faces (default: one for each core)"
+        "--workers", type=count, metavar="N", help="processes that detect faces (default: one for each core)"
     )
     parser.rest = "inputs"  # type: ignore[attr-defined]
     add_registry(parser)
@@ -137,10 +140,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if arguments.challenge is not None and arguments.threshold is None:
         raise UserError("--challenge needs an age to decide on. Give --threshold, e.g. --threshold 18")
-    for name, least in (("detect_size", 0), ("frames", 1), ("detect_every", 1), ("workers", 1), ("threshold", 1)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
 
 
 def _interval(predictor: "Predictor", level: float, *, asked: bool) -> "CalibratedInterval | None":

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agebench.cli._help import add_renamed
-from agebench.cli.common_options import add_json, check_seed
+from agebench.cli._numbers import OLDEST, age, count, integer, legal_age, resamples, seed
+from agebench.cli.common_options import add_json
 
 if TYPE_CHECKING:
     from agebench.metrics.schema import Measurement, MetricsFile
     from agebench.metrics.scoring import ScoreOptions
+
+
+_NO_REPORT = (
+    "All other figures (every age gate by age and group, crossings of groups, tests): --full prints them, --out DIR writes them "
+    "as a report with figures."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-group",
-        type=int,
+        type=count,
         default=30,
         metavar="N",
         help="smallest group that is compared with others (default: 30)",
@@ -41,20 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train-ages",
         nargs=2,
-        type=float,
+        type=age,
         metavar=("LOW", "HIGH"),
         help="the training set's ages, for the MAE within them",
     )
     parser.add_argument(
         "--legal-age",
-        type=int,
+        type=legal_age,
         action="append",
         metavar="AGE",
         help="an age gate (repeatable; default: 13, 16, 18, 21)",
     )
     parser.add_argument(
         "--challenge",
-        type=float,
+        type=age,
         action="append",
         metavar="AGE",
         help="estimate from which a person passes (repeatable; default: the legal age, and 7 years more)",
@@ -68,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--p-first-age",
         "--first-age",
-        type=int,
+        type=integer(0, OLDEST),
         default=0,
         metavar="AGE",
         help="age of the first entry of column p, in years (default: 0)",
@@ -81,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
+    parser.add_argument("--full", action="store_true", help="print the whole report, not only its first part")
     add_json(parser)
 
 
@@ -150,9 +158,13 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 def add_resampling_options(parser: argparse.ArgumentParser) -> None:
     """Add options of confidence intervals; `agebench compare` has them too."""
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="bootstrap samples; 0: no intervals (default: 1000)"
+        "--resamples",
+        type=resamples,
+        default=1000,
+        metavar="N",
+        help="bootstrap samples; 0: no intervals (default: 1000)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resampling (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the resampling (default: 0)")
     parser.add_argument("--interval", choices=["bca", "percentile"], default="bca", help="(default: bca)")
 
 
@@ -164,7 +176,6 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.metrics.scoring import score_predictions
     from agebench.utils.io import check_folder
 
-    check_resampling(arguments)
     if arguments.out:
         check_folder(arguments.out)
     columns, options = column_map(arguments.col), _options(arguments)
@@ -188,26 +199,18 @@ def run(arguments: argparse.Namespace) -> int:
     return worst_verdict(metrics).exit_code
 
 
-def check_resampling(arguments: argparse.Namespace) -> None:
-    """Reject options that are out of range.
-
-    Raises:
-        UserError: a negative number of resamples, a negative seed, or a group size below one.
-    """
-    from agebench.errors import UserError
-
-    if arguments.resamples < 0 or 0 < arguments.resamples < 100:
-        raise UserError(f"--resamples {arguments.resamples}: give 100 or more, or 0 for no intervals")
-    check_seed(arguments)
-    if getattr(arguments, "min_group", 1) < 1:
-        raise UserError(f"--min-group {arguments.min_group}: give 1 or more")
-
-
 def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> None:
     """Print the metrics, and the path of the report."""
     from agebench.reports.sections.evaluation import score_text
+    from agebench.reports.sections.summary import score_summary
 
-    print(json.dumps(metrics.to_json(), indent=2, allow_nan=False) if arguments.json else score_text(metrics))
+    if arguments.json:
+        print(json.dumps(metrics.to_json(), indent=2, allow_nan=False))
+    elif arguments.full:
+        print(score_text(metrics, full=True))
+    else:
+        report = f"The whole report: {arguments.out / 'report.html'}" if arguments.out else _NO_REPORT
+        print(score_summary(metrics, rest=report), end="")
     if arguments.out:
         print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
 
@@ -222,10 +225,14 @@ def _measurement(arguments: argparse.Namespace) -> "Measurement":
 
 
 def _options(arguments: argparse.Namespace) -> "ScoreOptions":
+    from agebench.errors import UserError
     from agebench.metrics.age_gates import LEGAL_AGES, parse_ages, parse_gate
     from agebench.metrics.requirements import parse_requirement
     from agebench.metrics.scoring import ScoreOptions
 
+    if arguments.train_ages is not None and arguments.train_ages[0] > arguments.train_ages[1]:
+        low, high = arguments.train_ages
+        raise UserError(f"--train-ages {low:g} {high:g}: give the lower age first")
     return ScoreOptions(
         groups=None if arguments.group is None else tuple(arguments.group),
         train_ages=None if arguments.train_ages is None else (arguments.train_ages[0], arguments.train_ages[1]),

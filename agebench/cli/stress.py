@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from agebench.cli._numbers import resamples, seed
 from agebench.cli.common_options import add_code_execution, add_json, add_registry, load_cards
 
 
@@ -22,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also cover left,top,right,bottom, shares of the side, e.g. 0,0,0.2,0.2 (repeatable)",
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="bootstrap samples; 0: no intervals (default: 1000)"
+        "--resamples",
+        type=resamples,
+        default=1000,
+        metavar="N",
+        help="bootstrap samples; 0: no intervals (default: 1000)",
     )
     add_registry(parser)
     add_json(parser)
@@ -49,16 +54,13 @@ def add_estimator_options(parser: argparse.ArgumentParser, report: str) -> None:
         type=Path,
         help=f"folder of the report (default: MODEL/{report} of a run, else runs/<model>/{report})",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random numbers (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of random numbers (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, … (default: auto)")
     add_code_execution(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Open the estimator, predict corrupted faces, write the report, print the table."""
-    from agebench.cli.score import check_resampling
-
-    check_resampling(arguments)
     from agebench.analysis.robustness.corruptions import select_corruptions
     from agebench.analysis.robustness.report import robustness_text
     from agebench.analysis.robustness.run import run_stress

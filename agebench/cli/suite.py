@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agebench.cli._numbers import number
 from agebench.cli.common_options import add_experiment_options, add_json, add_registry, load_cards, path_or_url
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(action)
     for action in (plan, work):
         action.add_argument(
-            "--budget", type=float, metavar="HOURS", help="replace the suite's budget: no run is started beyond it"
+            "--budget",
+            type=number(0.001),
+            metavar="HOURS",
+            help="replace the suite's budget: no run is started beyond it",
         )
     work.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster"
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: the capacity of the cluster)"
     )
     work.add_argument("--cpus", type=int, metavar="N", help="cores for each run (default: those of a host / --jobs)")
-    work.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs for each run, on Ray (default: 0)")
+    work.add_argument("--gpus", type=number(0), default=0, metavar="N", help="GPUs for each run, on Ray (default: 0)")
     work.add_argument(
         "--ray-address",
         metavar="ADDRESS",
@@ -91,10 +95,6 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[SuiteCard, list[Job]]":
 
 def _budget(arguments: argparse.Namespace, card: "SuiteCard") -> float | None:
     """Return the budget in hours."""
-    from agebench.errors import UserError
-
-    if arguments.budget is not None and not arguments.budget > 0:
-        raise UserError(f"--budget {arguments.budget:g}: give a number of hours above 0")
     return card.budget_hours if arguments.budget is None else arguments.budget
 
 

@@ -22,6 +22,8 @@ _SMOOTHED = 10
 _FARTHEST = 1_000
 # Errors with a smaller tail index have no finite fourth moment: no interval of the RMSE reaches its level.
 HEAVY_TAIL = 4.0
+# A factor of exp(10) = 22,000 above the figure is no bound: two or three images leave the upper end open.
+_UNBOUNDED = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,16 @@ class Spread:
 
 
 def log_replicates(values: Floats, resampled: Floats, spread: Spread) -> Floats:
-    """Replicates (K, B) of positive figures, Student's on a log scale, in the order of the replicates as resampled."""
+    """Replicates (K, B) of positive figures, Student's on a log scale, in the order of the replicates as resampled.
+
+    Infinite where they are so large that the sample bounds the figure by nothing.
+    """
     levels = _levels(resampled)
     points = special.stdtrit(np.maximum(spread.freedom, 1)[:, None], levels)
-    replicates: Floats = values[:, None] * np.exp(np.clip(points * spread.errors[:, None], -50, 50))
-    return replicates
+    exponents = np.clip(points * spread.errors[:, None], -50, 50)
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        replicates: Floats = values[:, None] * np.where(exponents > _UNBOUNDED, np.inf, np.exp(exponents))
+    return np.where(np.isnan(replicates) & (values[:, None] == 0), 0.0, replicates)
 
 
 def _levels(resampled: Floats) -> Floats:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from agebench.metrics.age_gates import Gate
 from agebench.metrics.comparison import PairedErrors, align_systems, compare_systems, friedman_nemenyi
+from agebench.metrics.consistent_figures import with_figures
 from agebench.metrics.new_datasets import FEWEST_DATASETS
 from agebench.metrics.paired_figures import FigureOptions, compare_figures
 from agebench.metrics.prediction_io import JoinedPredictions
@@ -64,7 +65,8 @@ def _compare(
         for name, several in systems.items()
         if any(joined.unanswered is not None for joined in several)
     }
-    return result.model_copy(update={"figures": compare_figures(_tables(systems), unanswered, options)})
+    tables = _tables(systems)
+    return with_figures(result, compare_figures(tables, unanswered, options), tables, options)
 
 
 def _rank(paired: Mapping[str, PairedErrors], options: FigureOptions) -> list[SystemRanking]:

@@ -276,6 +276,21 @@ def _pair_comparisons(
     return comparisons
 
 
+def with_verdict(pair: PairComparison, p_holm: float | None, n: int) -> PairComparison:
+    """Return a pair whose difference was replaced, with its corrected p value, the better system and the verdict in words.
+
+    Args:
+        pair: the pair; `difference`, `p` and `shown` are those of the new difference.
+        p_holm: its p value corrected over the pairs; None: not tested.
+        n: images of the comparison.
+    """
+    tested = _TestedPair((pair.a, pair.b), pair.difference, pair.p, pair.images_needed)
+    better = (pair.a if (pair.difference.value or 0.0) < 0 else pair.b) if pair.shown else None
+    verdict = pair.verdict if pair.verdict == _IDENTICAL else _verdict(tested, better, n)
+    changes = {"better": better, "verdict": verdict, **({} if p_holm is None else {"p_holm": p_holm})}
+    return pair.model_copy(update=changes)
+
+
 def _verdict(pair: _TestedPair, better: str | None, n: int) -> str:
     if better is not None:
         worse = pair.names[1] if better == pair.names[0] else pair.names[0]

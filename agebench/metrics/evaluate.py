@@ -84,6 +84,7 @@ def evaluate_seeds(
     interval: IntervalKind = "bca",
     minimum: int = MIN_GROUP,
     version: int = VERSION,
+    tests: bool = True,
 ) -> TestResult:
     """Compute the metrics of one system trained from several seeds: every figure is the mean over them.
 
@@ -99,6 +100,7 @@ def evaluate_seeds(
         interval: as of `evaluate`, for a single table; several have percentile intervals.
         minimum: as of `evaluate`.
         version: as of `evaluate`.
+        tests: whether gaps are tested by permutation; intervals do not depend on it.
 
     Raises:
         UserError: the tables are not of the same images, or a group column is not there.
@@ -138,7 +140,7 @@ def evaluate_seeds(
             dict(zip(plan.keys(), found.resampled, strict=True)),
             errors,
             clusters,
-            permutations=resamples,
+            permutations=resamples if tests else 0,
             seed=seed,
         ),
         n_unknown={grouping.name: int(grouping.unknown) for grouping in plan.shown},

@@ -39,6 +39,8 @@ DEFAULT_GATE = Gate(18, 25.0)
 _Z = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))
 _TAIL = (1 - CONFIDENCE_LEVEL) / 2
 _MOST_MINORS = 10_000_000
+# Fewer images do not show how much errors vary.
+MIN_PILOT = 10
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,14 @@ def make_plan(pilot: pd.DataFrame | None, options: PlanOptions, groups: Sequence
         groups: group columns and crossings of the pilot; None: every column with 2 to 20 groups.
 
     Raises:
-        UserError: an option is out of range, or a group column is missing.
+        UserError: an option is out of range, the pilot has fewer than `MIN_PILOT` images, or a group column is missing.
     """
     options.check()
+    if pilot is not None and len(pilot) < MIN_PILOT:
+        raise UserError(
+            f"a pilot of {len(pilot)} image{'s' * (len(pilot) != 1)} does not show how much the errors vary; give {MIN_PILOT} "
+            "images or more, or leave it out to plan with typical values"
+        )
     figures = _typical_figures() if pilot is None else _pilot_figures(pilot)
     effect = 1 + (options.images_per_person - 1) * figures.shared
     return PlanResult(
@@ -145,7 +152,7 @@ def shared_variance(values: Floats, clusters: Ints) -> float:
 
 def _people(images: float, options: PlanOptions) -> tuple[int, int]:
     """People and images for so many images' worth, with whole people."""
-    people = int(np.ceil(images / options.images_per_person - 1e-9))
+    people = max(int(np.ceil(images / options.images_per_person - 1e-9)), 2)  # one person shows no spread
     return people, int(np.ceil(people * options.images_per_person - 1e-9))
 
 

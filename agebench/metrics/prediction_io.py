@@ -355,10 +355,28 @@ def _mapped(columns: Mapping[str, str] | None, tables: Sequence[pd.DataFrame], p
             raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{did_you_mean(theirs, names)}")
 
 
+# Names that files of others have for our columns, for messages: a column is never renamed unasked.
+_OTHER_NAMES = {
+    "sample_id": ("name", "id", "file", "filename", "file_name", "image", "image_id", "img", "path"),
+    "age": ("true_age", "label", "y_true", "real_age", "age_true", "target"),
+    "age_pred": (
+        "prediction",
+        "predicted_age",
+        "pred",
+        "estimate",
+        "y_pred",
+        "pred_age",
+        "estimated_age",
+        "age_estimate",
+    ),
+}
+
+
 def _require(table: pd.DataFrame, names: Sequence[str], path: Path, way_out: str) -> None:
     missing = [name for name in names if name not in table]
     if missing:
-        hint = f"name it with --col {missing[0]}=COLUMN"
+        likely = [name for name in table if str(name).lower().replace(" ", "_") in _OTHER_NAMES.get(missing[0], ())]
+        hint = f"name it with --col {missing[0]}={likely[0] if likely else 'COLUMN'}"
         raise UserError(
             f"{path}: no column {', '.join(missing)}; there are: {', '.join(map(str, table.columns))}; "
             + (f"{hint}, or give {way_out}" if way_out else hint)

@@ -11,6 +11,8 @@ from agebench.metrics.schema import GroupMetrics, MetricValue
 
 DASH = "–"
 MIN_GROUP = 30  # images; smaller groups are listed but not ranked
+MIN_CELL = 5  # images; figures of fewer say nothing of a group, and are not printed
+OPEN_END = "∞"
 
 # Markdown markup; an underscore inside a word is plain text.
 _MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -48,7 +50,7 @@ def format_ci(
         return DASH
     text = f"{value} %" if percent else value
     if high == DASH and low != DASH:
-        high = "∞"  # The sample has no upper bound, for example a 95th percentile of 50 images.
+        high = OPEN_END  # The sample has no upper bound, for example a 95th percentile of 50 images.
     return text if DASH in (low, high) else f"{text} [{low}, {high}]"
 
 
@@ -134,6 +136,20 @@ def is_below_min_n(group: Sized) -> bool:
     return not (group.n >= MIN_GROUP if group.eligible is None else group.eligible)
 
 
+def is_too_few(n: int) -> bool:
+    """Return whether a group has so few images that its figures are not printed.
+
+    Args:
+        n: its images.
+    """
+    return n < MIN_CELL
+
+
+def explain_open_ends() -> str:
+    """Return the sentence that explains the sign for infinity as the end of an interval."""
+    return f"{OPEN_END}: so few images give no upper bound for this figure."
+
+
 def join_words(words: Sequence[str]) -> str:
     """Join words as `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
@@ -176,6 +192,9 @@ def group_table(heading: str, groups: Mapping[str, GroupMetrics]) -> str:
     rows = []
     for name, group in groups.items():
         label = escape_markdown(group_name(heading, name)) + (" (n < 30)" if is_below_min_n(group) else "")
+        if is_too_few(group.n):
+            rows.append([label, format_count(group.n), "too few", *[DASH] * (2 + standardized)])
+            continue
         row = [label, format_count(group.n), format_ci(group.mae)]
         row += [format_ci(group.age_standardized_mae)] * standardized
         row += [format_ci(group.bias, sign=True), format_ci(group.cs5, digits=1, percent=True)]

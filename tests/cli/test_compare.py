@@ -151,3 +151,22 @@ def test_figures_margins_and_unanswered_images(tmp_path, capsys):
     assert (figures["n"], figures["n_common"], figures["unanswered"]) == (600, 500, {"a": 0, "b": 100})
     assert figures["differences"][0]["failure"]["shown"]
     assert main([*command, "--margin", "mae"]) == 2
+
+
+def test_systems_have_the_figures_of_score_and_one_difference(tmp_path, capsys):
+    paths = [write(tmp_path / f"{name}.csv", seed, 4) for name, seed in (("a", 1), ("b", 2))]
+    for path in paths:
+        pd.read_csv(path).assign(gender=["f", "m", "m"] * 100, race=list("xyzz") * 75).to_csv(path, index=False)
+    options = ["--resamples", "200", "--seed", "3", "--json"]
+    assert main(["compare", *map(str, paths), *options]) == 0
+    compared = json.loads(capsys.readouterr().out)["tests"]["predictions"]
+    assert compared["pairs"][0]["difference"] == compared["figures"]["differences"][0]["mae"]["difference"]
+    for path in paths:
+        assert main(["score", str(path), *options]) == 0
+        scored = json.loads(capsys.readouterr().out)["tests"][path.stem]
+        figures = compared["figures"]["systems"][path.stem]
+        for key in ("mae", "bias", "cs5"):
+            assert figures[key] == scored["overall"][key]
+        for name in ("gender", "race"):
+            assert figures[f"gap({name})"] == scored["gaps"][name]["age_standardized"]["difference"]
+        assert compared["systems"][path.stem]["mae"] == scored["overall"]["mae"]

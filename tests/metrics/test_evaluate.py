@@ -142,7 +142,9 @@ def test_intervals_contain_the_value_and_json_takes_the_entry(table):
             assert figure.ci_low <= figure.value + 1e-9
             if figure.ci_high is None:
                 # A quantile beyond which no error of so few need lie: 0.95^73 = 2.4 %, 0.5^6 = 1.6 %; fewer of one person.
-                assert figure in (entry.overall["p95_ae"], entry.overall["median_ae"])
+                # On a log scale, a few images leave the end of a group's RMSE open, too.
+                few = [group.rmse for groups in entry.groups.values() for group in groups.values() if group.n < 8]
+                assert figure in (entry.overall["p95_ae"], entry.overall["median_ae"], *few)
                 continue
             assert figure.ci_high >= figure.value - 1e-9
 

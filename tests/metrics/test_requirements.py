@@ -211,3 +211,22 @@ def test_a_requirement_that_is_none_is_refused(text, message):
 def test_what_the_test_set_does_not_have_is_named(text):
     with pytest.raises(UserError, match="requirement"):
         with_requirements(scored(), [parse_requirement(text)])
+
+
+@pytest.mark.parametrize(
+    ("n", "shown", "refuted"), [(2, False, False), (7, False, False), (8, False, True), (30, True, True)]
+)
+def test_few_images_neither_show_nor_refute(n, shown, refuted):
+    ends = MetricValue(value=3.5, ci_low=3.0, ci_high=4.0)
+    result = TestResult(n=n, overall={"mae": ends}, groups={"race": {"x": GroupMetrics(n=n, mae=ends)}})
+    for figure in ("mae", "mae(race=x)"):
+        assert (verdict(result, f"{figure}<=5") is Verdict.SHOWN) is shown
+        assert (verdict(result, f"{figure}<=1") is Verdict.REFUTED) is refuted
+
+
+def test_two_images_leave_the_upper_end_open():
+    table = pd.DataFrame({"sample_id": ["a", "b"], "age": [30.0, 16.0], "age_pred": [31.0, 22.0]})
+    rmse = evaluate(table, resamples=200).overall["rmse"]
+    assert rmse.value == pytest.approx(18.5**0.5)
+    assert rmse.ci_high is None
+    assert verdict(TestResult(n=2, overall={"rmse": rmse}), "rmse<=1000") is Verdict.NOT_SHOWN

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from agebench.metrics.schema import CountedGateRates, GateResult, MetricsFile, MetricValue, RequiredChallengeAge
-from agebench.reports.formatting import DASH, escape_markdown, format_ci, format_count, markdown_table
+from agebench.reports.formatting import DASH, MIN_CELL, escape_markdown, format_ci, format_count, markdown_table
 
 # On the screen: years of age on both sides of the legal age, and no crossings of groups.
 _SCREEN_YEARS = 5
@@ -11,6 +11,13 @@ _MIX_BANDS = ((0, 9), (10, 12), (13, 14), (15, 15), (16, 16), (17, 17), (18, 20)
 _DEFINITION = (
     "A person passes when the estimate is at least the challenge age T. FPR: share of minors that pass; FNR: share of people of "
     "legal age that are refused. In brackets: exact 95 % intervals, which count people, not images, where people are known."
+)
+TOO_FEW_NOTE = (
+    f"Too few: a group of fewer than {MIN_CELL} images, or one image of an age; metrics.json has the figures."
+)
+_F2 = (
+    "- F2: weighted harmonic mean of recall (share of minors that are detected) and precision (share of minors among those that "
+    "are detected), in which recall counts twice as much."
 )
 
 
@@ -25,6 +32,8 @@ def gate_sections(gates: Mapping[str, GateResult], *, full: bool = True, level: 
     if not gates:
         return []
     parts = [f"{'#' * level} Age gates", _DEFINITION, gate_table(gates), _conditions(gates)]
+    has_tables = any(gate.by_age or gate.by_group for gate in gates.values())
+    parts += [TOO_FEW_NOTE] * has_tables
     for legal, gate in gates.items():
         tables = [_minors_table(int(legal), gate, full=full), _adults_table(int(legal), gate, full=full)]
         if any(tables):
@@ -44,13 +53,18 @@ def gate_table(gates: Mapping[str, GateResult]) -> str:
                     challenge,
                     format_count(gate.n_under),
                     share(rates.fpr),
-                    DASH if last is None else f"{share(last.fpr)} (n = {format_count(last.n)})",
+                    DASH if last is None else _last_year(last.fpr, last.n),
                     format_count(gate.n_over),
                     share(rates.fnr),
                 ]
             )
     headers = ["legal age", "T", "minors", "minors that pass (FPR)", "of those in the last year below", "of age"]
     return markdown_table([*headers, "of age refused (FNR)"], rows)
+
+
+def _last_year(rate: MetricValue, n: int) -> str:
+    count = f"(n = {format_count(n)})"
+    return f"{share(rate)} {count}" if n > 1 else f"too few {count}"
 
 
 def gate_overview(metrics: MetricsFile) -> str:
@@ -85,6 +99,8 @@ def _conditions(gates: Mapping[str, GateResult]) -> str:
                 f"{100 * detection.recall:.1f} %, precision {100 * detection.precision:.1f} %, with "
                 f"{100 * detection.prevalence:.1f} % minors in this test set."
             )
+    if any(gate.detection is not None for gate in gates.values()):
+        lines.append(_F2)
     return "\n".join(lines)
 
 
@@ -110,7 +126,7 @@ def _required(required: Mapping[str, RequiredChallengeAge]) -> str:
     for target, figure in required.items():
         rate = f"{100 * float(target):g} %"
         if figure.value is None:
-            parts.append(f"{rate}: not to be known from {_worth(figure)} ({figure.n_needed:,} are needed)")
+            parts.append(f"{rate}: cannot be found from {_worth(figure)} (at least {figure.n_needed:,} are needed)")
         else:
             parts.append(f"{rate}: T = {format_ci(figure)}")
     return "; ".join(parts)
@@ -130,7 +146,7 @@ def _minors_table(legal: int, gate: GateResult, *, full: bool) -> str:
     challenges = list(gate.challenge)
     years = {year: entry.n for year, entry in next(iter(gate.by_age.values()), {}).items()}
     rows = [
-        [f"aged {year}", format_count(n), *(share(gate.by_age[key][year].fpr) for key in challenges)]
+        [f"aged {year}", format_count(n), *_cells(n, 2, [gate.by_age[key][year].fpr for key in challenges])]
         for year, n in sorted(years.items(), key=lambda item: -int(item[0]))
         if full or int(year) >= legal - _SCREEN_YEARS
     ]
@@ -138,7 +154,9 @@ def _minors_table(legal: int, gate: GateResult, *, full: bool) -> str:
         for name, group in groups.items():
             if group.n_under:
                 rates = [gate.by_group[key][grouping][name].fpr for key in challenges]
-                rows.append([_label(grouping, name), format_count(group.n_under), *map(share, rates)])
+                rows.append(
+                    [_label(grouping, name), format_count(group.n_under), *_cells(group.n_under, MIN_CELL, rates)]
+                )
     return markdown_table([f"under {legal}", "n", *(f"pass at T = {key}" for key in challenges)], rows)
 
 
@@ -146,7 +164,7 @@ def _adults_table(legal: int, gate: GateResult, *, full: bool) -> str:
     challenges = list(gate.challenge)
     years = {year: entry.n for year, entry in next(iter(gate.refused_by_age.values()), {}).items()}
     rows = [
-        [f"aged {year}", format_count(n), *(share(gate.refused_by_age[key][year].fnr) for key in challenges)]
+        [f"aged {year}", format_count(n), *_cells(n, 2, [gate.refused_by_age[key][year].fnr for key in challenges])]
         for year, n in years.items()
         if full or int(year) < legal + _SCREEN_YEARS
     ]
@@ -154,8 +172,15 @@ def _adults_table(legal: int, gate: GateResult, *, full: bool) -> str:
         for name, group in groups.items():
             if group.n_over:
                 rates = [gate.by_group[key][grouping][name].fnr for key in challenges]
-                rows.append([_label(grouping, name), format_count(group.n_over), *map(share, rates)])
+                rows.append(
+                    [_label(grouping, name), format_count(group.n_over), *_cells(group.n_over, MIN_CELL, rates)]
+                )
     return markdown_table([f"{legal} and over", "n", *(f"refused at T = {key}" for key in challenges)], rows)
+
+
+def _cells(n: int, least: int, rates: Sequence[MetricValue]) -> list[str]:
+    """The rates of one row; "too few" in the first column if they are of fewer than `least` images."""
+    return [share(rate) for rate in rates] if n >= least else ["too few", *[DASH] * (len(rates) - 1)]
 
 
 def _groups(gate: GateResult, *, full: bool) -> Sequence[tuple[str, Mapping[str, CountedGateRates]]]:

@@ -20,7 +20,15 @@ from agebench.metrics.schema import (
     TestResult,
     UncertaintyResult,
 )
-from agebench.reports.formatting import DASH, escape_markdown, format_ci, group_table, markdown_table
+from agebench.reports.formatting import (
+    DASH,
+    OPEN_END,
+    escape_markdown,
+    explain_open_ends,
+    format_ci,
+    group_table,
+    markdown_table,
+)
 from agebench.reports.sections.age_gates import gate_sections
 from agebench.reports.sections.paired_figures import figure_sections
 from agebench.reports.sections.rankings import RANKS, ranking_sections, ranks_on_test_set
@@ -79,7 +87,7 @@ def test_text(name: str, entry: TestResult, *, full: bool) -> str:
         entry: its metrics.
         full: see `score_text`.
     """
-    parts = [f"## {clean(name)}", _opening(entry), *requirement_sections(entry.requirements), _overall(entry)]
+    parts = [f"## {clean(name)}", opening(entry), *requirement_sections(entry.requirements), _overall(entry)]
     parts += [group_table(grouping, rows) for grouping, rows in entry.groups.items()]
     parts += _gaps(entry.gaps)
     parts += gate_sections(entry.age_gates, full=full)
@@ -89,12 +97,18 @@ def test_text(name: str, entry: TestResult, *, full: bool) -> str:
         parts += _conformal(entry.conformal)
     if entry.nist:
         parts += _nist(entry.nist)
-    if entry.notes:
-        parts.append("\n".join(f"- {clean(note)}" for note in entry.notes))
+    notes = [*entry.notes, *([explain_open_ends()] if OPEN_END in "".join(parts) else [])]
+    if notes:
+        parts.append("\n".join(f"- {clean(note)}" for note in notes))
     return "\n\n".join(parts)
 
 
-def _opening(entry: TestResult) -> str:
+def opening(entry: TestResult) -> str:
+    """Render what the figures of a test set are of: images, people, intervals, and images that were not scored.
+
+    Args:
+        entry: its metrics.
+    """
     method = entry.method
     text = f"{entry.n:,} images"
     if entry.subjects:
@@ -289,7 +303,8 @@ def compare_text(result: ComparisonFile) -> str:
             markdown_table(["system", "seeds", "MAE (years)", *["rank"] * bool(ranks)], systems),
         ]
         parts += [RANKS] if ranks else []
-        parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
+        if found.figures is None:  # otherwise the difference is a row of the figures
+            parts.append(markdown_table(["pair", "MAE difference (years)", "p (bootstrap, Holm)"], pairs))
         parts.append("\n".join(f"- {clean(row.a)}, {clean(row.b)}: {clean(row.verdict)}." for row in found.pairs))
         parts += figure_sections(found.figures)
     parts += ranking_sections(result)

@@ -121,7 +121,8 @@ def decision_table(entry: TestResult) -> str:
             last = gate.by_age.get(challenge, {}).get("17")
             rows.append([f"minors that pass at T = {challenge} (legal age 18)", share(rates.fpr)])
             if last is not None:
-                rows.append([f"17-year-olds that pass at T = {challenge}", share(last.fpr)])
+                rate = share(last.fpr) if last.n > 1 else "too few (n = 1)"
+                rows.append([f"17-year-olds that pass at T = {challenge}", rate])
             rows.append([f"people of age that are refused at T = {challenge}", share(rates.fnr)])
     if entry.failure_to_process is not None and entry.failure_to_process.n:
         rows.append(["failure to process", _failure(entry.failure_to_process)])

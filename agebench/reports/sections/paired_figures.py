@@ -9,7 +9,8 @@ from agebench.reports.formatting import DASH, escape_markdown, format_ci, format
 _DEFINITION = (
     "FPR: share of minors that pass; FNR: share of people of age that are refused; failure: share of images without an "
     "estimate. Differences are first minus second, paired by image and person, with 95 % intervals for one figure; p is "
-    "Holm-corrected over the pairs of systems."
+    "Holm-corrected over the pairs of systems. Each system's figures are those of `agebench score`; the interval of a gap holds "
+    "for all pairs of groups, so it may contain 0."
 )
 _AGAINST = (
     "An image without an estimate counts against its system: as a miss in CS@5, as a refusal of a person of age in FNR, and as a "

@@ -17,10 +17,11 @@ def plan_text(plan: PlanResult) -> str:
         rows = [[f"{noise.label_sd:g}", format_number(noise.mae)] for noise in plan.label_noise]
         parts += [
             "### If labels err",
-            "MAE against the true ages if the labels have independent normal errors of this standard deviation. A dash: the "
-            "labels cannot err so much, because the estimates lie closer to them.",
+            "Labels are often guesses. If theirs err by this much (standard deviation of independent normal errors), the MAE against "
+            "the true ages is the one beside it. A dash: the labels cannot err so much, because the estimates lie closer to them.",
             markdown_table(
-                ["sd of the labels' errors (years)", f"MAE (years; as labeled {format_number(plan.pilot.mae)})"], rows
+                ["labels err by (years)", f"MAE against true ages (years; as labeled {format_number(plan.pilot.mae)})"],
+                rows,
             ),
         ]
     return "\n\n".join(parts) + "\n"
@@ -35,9 +36,14 @@ def _basis(plan: PlanResult) -> str:
         if pilot.n
         else "From typical values; a pilot's predictions give your own"
     )
+    number = f"{plan.images_per_person:g} image{'s' * (plan.images_per_person != 1)} of each person"
+    several = (
+        f" Images of one person err alike ({100 * pilot.shared:.0f} % of the variance is common to them), so a second image of a "
+        "person is worth less than an image of another person."
+    )
     return (
-        f"{source}: the absolute error has a standard deviation of {pilot.spread:.2f} years; the images of a person share "
-        f"{100 * pilot.shared:.0f} % of its variance. Images per person: {plan.images_per_person:g}. Power: {100 * plan.power:g} %."
+        f"{source}. Absolute errors differ from image to image with a standard deviation of {pilot.spread:.2f} years.{several} "
+        f"Planned with {number}, and so that a difference or rate is shown in {100 * plan.power:g} % of such tests (the power)."
     )
 
 
@@ -57,9 +63,16 @@ def _sizes(plan: PlanResult) -> list[str]:
         for row in plan.rates
     ]
     return [
-        markdown_table(["95 % interval of the MAE (years)", "people", "images"], intervals),
-        markdown_table(["gap in MAE between two groups (years)", "people in each", "images in each"], gaps),
-        markdown_table(["FPR to be shown", "true FPR", "minors", "of whom may pass", "minors if none passes"], rates),
+        "### To know the MAE",
+        markdown_table(["MAE known to within (years, 95 %)", "people needed", "images needed"], intervals),
+        "### To show a gap between two groups",
+        markdown_table(["gap in MAE (years)", "people needed in each group", "images needed in each group"], gaps),
+        "### To show that few minors pass an age gate",
+        "FPR: share of minors that pass. To show that it is at most the first rate, when it truly is the second, so many minors are "
+        "needed, of whom at most so many may pass. The last column is the least number: it suffices if not one passes.",
+        markdown_table(
+            ["FPR at most", "true FPR", "minors needed", "of whom may pass", "minors if none passes"], rates
+        ),
     ]
 
 
@@ -90,8 +103,9 @@ def _groups(plan: PlanResult) -> list[str]:
     ]
     return [
         "### What this test set could have shown",
-        "Smallest gap: difference to all other images of the grouping that is shown with the power above. Smallest FPR: the lowest "
-        "rate that could be shown, if no minor passed. Shrunk: towards the mean of the groups by what is noise (empirical Bayes); "
-        "read it beside the raw figure, and rank by neither.",
+        "Smallest gap: a group that differs by less from all other images would mostly not be noticed in this test set. Smallest "
+        "FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are partly luck; here each "
+        "is moved towards the mean of the groups by as much as is expected to be luck (empirical Bayes). Read it beside the raw "
+        "figure, and rank by neither.",
         markdown_table([*headers, "smallest FPR shown"], rows),
     ]

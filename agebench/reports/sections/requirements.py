@@ -9,7 +9,7 @@ from agebench.reports.formatting import DASH, escape_markdown, format_ci, markdo
 _RULE = (
     "Shown: the whole 95 % interval meets the requirement; refuted: the whole interval violates it. Each claim is false in at most "
     "2.5 % of cases (a refuted gap: 5 %); of several groups each must meet the requirement, and a refutation allows for their "
-    "number. Gaps have the upper bound over all pairs of groups."
+    "number. Gaps have the upper bound over all pairs of groups. Fewer than 30 images or people show nothing, except by rates."
 )
 _MARKS = {Verdict.SHOWN: "shown", Verdict.NOT_SHOWN: "not shown", Verdict.REFUTED: "**refuted**"}
 
