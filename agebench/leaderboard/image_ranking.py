@@ -164,7 +164,7 @@ class RankingBuilder:
         inputs = _inputs(rows, [name for name, *_ in tests])
         known = next((ranking for ranking in self.stored if ranking.inputs == inputs), None)
         if known is not None:
-            return known
+            return _with_present_runs(known, rows)
         samples = {}
         for name, *_ in tests:
             problem = self._missing(rows, name)
@@ -246,6 +246,16 @@ def _system_errors(row: System, test: str, files: Mapping[str, Path], labels: _L
         images.append(places[order])
         errors.append(np.abs(table["age_pred"].to_numpy(float)[order] - labels.ages[places[order]]))
     return SystemErrors(row.name, row.train, tuple(seeds), tuple(images), tuple(errors))
+
+
+def _with_present_runs(ranking: SystemRanking, rows: Sequence[System]) -> SystemRanking:
+    """Return a stored ranking with the systems' present records: a system may have got one on another test set."""
+    runs = {(row.name, row.train): [record.id for record in row.records] for row in rows}
+    systems = [
+        system.model_copy(update={"runs": runs.get((system.name, system.train), system.runs)})
+        for system in ranking.systems
+    ]
+    return ranking.model_copy(update={"systems": systems})
 
 
 def _inputs(rows: Sequence[System], tests: Sequence[str]) -> str:

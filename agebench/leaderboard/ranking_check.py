@@ -135,4 +135,5 @@ def _inconsistent(ranking: SystemRanking) -> Iterator[str]:
 
 def _is_current(ranking: SystemRanking, rows: Sequence[System], files: Mapping[str, Path]) -> bool:
     """Return whether a stored ranking is of the present records; needs no dataset."""
-    return ranking in RankingBuilder(files, None, [ranking]).build(rows).rankings
+    current = RankingBuilder(files, None, [ranking]).build(rows).rankings
+    return any(one.inputs == ranking.inputs for one in current)

@@ -20,7 +20,7 @@ from agebench.metrics.analytic_intervals import (
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, pool_seeds
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import IntervalKind, exact_at_edges, metric_value, metric_values
-from agebench.metrics.gaps import GroupComparison, compare_groups, gap_results
+from agebench.metrics.gaps import GroupComparison, SignedErrors, compare_groups, gap_results
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings, year_codes
 from agebench.metrics.metric_specs import SPECS, FigureKey, Unit
 from agebench.metrics.point import CS_LEVELS, MetricFeatures
@@ -113,7 +113,9 @@ def evaluate_seeds(
     several = [point.make_features(one, train_ages) for one in tables]
     whose, clusters = subject_codes(table), row_clusters(table)
     made = groupings(table, groups)
-    errors = np.mean([features.column("abs") for features in several], axis=0)
+    errors, signed, detrended = (
+        np.mean([features.column(name) for features in several], axis=0) for name in ("abs", "error", "detrended")
+    )
     compared = [compare_groups(table, grouping, minimum) for grouping in made]
     plan = _Plan(several, [age_bands(table["age"].to_numpy(float)), *made], compared)
     sampler = plan.sampler(table, clusters)
@@ -140,6 +142,7 @@ def evaluate_seeds(
             dict(zip(plan.keys(), found.resampled, strict=True)),
             errors,
             clusters,
+            signed_errors=SignedErrors(signed, detrended),
             permutations=resamples if tests else 0,
             seed=seed,
         ),
@@ -169,7 +172,7 @@ class _Plan:
         self.overall_names = (*point.PER_GROUP_METRICS, *whole, "balanced_mae", "balanced_mae_bands")
 
     def sampler(self, table: pd.DataFrame, clusters: Ints) -> ClusterBootstrap:
-        """Gives the sums that `statistic` wants; over single years and strata, of n and abs alone."""
+        """Gives the sums that `statistic` wants; over single years and strata, of n, abs and detrended alone."""
         width = self.several[0].values.shape[1]
         return ClusterBootstrap(
             np.hstack([features.values for features in self.several])
@@ -178,7 +181,9 @@ class _Plan:
             [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in self.shown)],
             clusters,
             fine=[year_codes(table["age"].to_numpy(float)), *(one.cells for one in self.compared)],
-            fine_columns=[place * width + column for place in range(len(self.several)) for column in point.MAE_COLUMNS],
+            fine_columns=[
+                place * width + column for place in range(len(self.several)) for column in point.ERROR_COLUMNS
+            ],
         )
 
     def refined(self, apart: Replicates, ages: Ints, clusters: Ints) -> Replicates:
@@ -217,7 +222,7 @@ class _Plan:
     def statistic(self, sums: Sequence[Floats]) -> Floats:
         """Figures (seeds * K, b) from the sums of each grouping; K in the order of `keys`."""
         coarse = 1 + len(self.shown)
-        wide, narrow = self.several[0].values.shape[1], len(point.MAE_COLUMNS)
+        wide, narrow = self.several[0].values.shape[1], len(point.ERROR_COLUMNS)
         return np.concatenate(
             [
                 self._one(

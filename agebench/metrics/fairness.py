@@ -132,6 +132,7 @@ def group_permutation_test(
     clusters: Ints,
     strata: AgeStrata | None = None,
     *,
+    signed: bool = False,
     permutations: int = 1000,
     seed: int = 0,
 ) -> float:
@@ -144,11 +145,12 @@ def group_permutation_test(
     used instead of shuffles.
 
     Args:
-        errors: (n,) absolute errors, years.
+        errors: (n,) absolute errors, years; or signed errors, for equal biases.
         grouping: who belongs where.
         groups: the places in `grouping.names` that are compared.
         clusters: (n,) rows shuffled together.
         strata: ages that are compared with each other; None: all with all.
+        signed: whether `errors` have signs.
         permutations: shuffles.
         seed: of the shuffles.
 
@@ -161,7 +163,7 @@ def group_permutation_test(
     stratum = np.zeros(len(errors), np.int64) if strata is None else strata.codes[inside]
     weights = np.ones(1) if strata is None else strata.weights
     items = make_permutations(PermutationData(errors, labels, stratum, reindex(clusters[inside])), len(weights))
-    distance = GroupDistance(items, len(groups), weights)
+    distance = GroupDistance(items, len(groups), weights, signed=signed)
     observed = distance(items.observed)
     if items.moved > _SHUFFLED:
         return distance.limit_p(items.observed)

@@ -25,7 +25,7 @@ from agebench.metrics.fairness import (
 from agebench.metrics.groups import Grouping
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.point import MetricFeatures
-from agebench.metrics.schema import AgeStandardizedGap, Gap, GroupDifference, MetricValue
+from agebench.metrics.schema import AgeStandardizedGap, BiasGap, Gap, GroupDifference, MetricValue
 from agebench.metrics.simultaneous import (
     GroupReplicates,
     clusters_in_groups,
@@ -56,15 +56,17 @@ class GroupComparison:
         return cell_codes(self.strata, self.grouping, self.age_standardized_groups)
 
     def figure_keys(self) -> list[FigureKey]:
-        """Keys of what `figures` gives."""
+        """Keys of what `metric_values` returns."""
         return [
-            (self.grouping.name, self.grouping.names[place], "age_standardized_mae")
+            (self.grouping.name, self.grouping.names[place], name)
+            for name in ("age_standardized_mae", "age_standardized_bias")
             for place in self.age_standardized_groups
         ]
 
     def metric_values(self, features: MetricFeatures, cells: Floats) -> Floats:
-        """Compute the standardised MAEs (K, b) from the sums of the cells."""
-        return self.standardized_means(features.of(cells, "n"), features.of(cells, "abs"))
+        """Compute the standardized MAEs, then the standardized biases without trend (K, b), from the sums of the cells."""
+        n = features.of(cells, "n")
+        return np.concatenate([self.standardized_means(n, features.of(cells, name)) for name in ("abs", "detrended")])
 
     def standardized_means(self, n: Floats, total: Floats) -> Floats:
         """Compute the age-standardized means (groups, b) from the counts and sums of all cells, each (cells, b)."""
@@ -74,6 +76,19 @@ class GroupComparison:
         # A resample without a row in some cell takes the group's plain mean for it.
         means = np.where(n > 0, total / np.where(n > 0, n, 1), total.sum(1, keepdims=True) / n.sum(1, keepdims=True))
         return directly_standardize(means, self.strata.weights)
+
+
+@dataclass(frozen=True)
+class SignedErrors:
+    """Estimates less ages, years.
+
+    Attributes:
+        raw: (n,) as they are.
+        without_trend: (n,) less the trend over age that all rows share.
+    """
+
+    raw: Floats
+    without_trend: Floats
 
 
 def compare_groups(table: pd.DataFrame, grouping: Grouping, minimum: int) -> GroupComparison:
@@ -146,6 +161,7 @@ def gap_results(
     errors: Floats,
     clusters: Ints,
     *,
+    signed_errors: SignedErrors | None = None,
     permutations: int,
     seed: int,
 ) -> dict[str, Gap]:
@@ -157,6 +173,7 @@ def gap_results(
         replicates: key of a figure -> its bootstrap replicates (B,).
         errors: (n,) absolute errors, years.
         clusters: (n,) rows that belong together.
+        signed_errors: for the gaps in bias; None: without these.
         permutations: shuffles of each test; 0: no tests.
         seed: of the shuffles.
     """
@@ -195,7 +212,81 @@ def gap_results(
             # Among the same groups, more than a tenth of the raw gap is gone at equal ages.
             explained = (even.difference.value or 0.0) < 0.9 * (max(raw) - min(raw))
         gaps[name] = Gap(**part.set_fields(), p=raw_p, age_standardized=even, explained_by_age=explained)
+    if signed_errors is not None:
+        biases = _bias_gaps(compared, figures, replicates, signed_errors, clusters, permutations, seed)
+        gaps = {name: gap.model_copy(update={"bias": biases[name]}) for name, gap in gaps.items()}
     return _with_holm(gaps)
+
+
+def _bias_gaps(
+    compared: Sequence[GroupComparison],
+    figures: Mapping[FigureKey, MetricValue],
+    replicates: Mapping[FigureKey, Floats],
+    signed_errors: SignedErrors,
+    clusters: Ints,
+    permutations: int,
+    seed: int,
+) -> dict[str, BiasGap]:
+    """Compute each grouping's gap in bias, at equal ages where its groups can be compared so.
+
+    Bias depends on age in every estimator that pulls toward the middle, so that groups of other ages have other biases. Within a
+    stratum of several years ages still differ: the trend that all rows share is subtracted first, which leaves the difference at
+    each age as it is.
+    """
+    families, tested = [], []
+    for one in compared:
+        even = bool(len(one.age_standardized_groups))
+        places = one.age_standardized_groups if even else one.groups
+        keys = _keys(one, places, "age_standardized_bias" if even else "bias")
+        families.append(_family(one, places, keys, figures, replicates, clusters, even=even))
+        tested.append((one, places, one.strata if even else None))
+    critical = difference_critical(families)
+    gaps = {}
+    for family, (one, places, strata) in zip(families, tested, strict=True):
+        highest, lowest = argmax_argmin(family.values)
+        half = family.half_widths(critical, slice(highest, highest + 1))[0, lowest]
+        difference = family.values[highest] - family.values[lowest]
+        gaps[one.grouping.name] = BiasGap(
+            difference=metric_value(difference, difference - half, difference + half),
+            highest=one.grouping.names[places[highest]],
+            lowest=one.grouping.names[places[lowest]],
+            at_equal_ages=strata is not None,
+            p=_p(
+                one.grouping,
+                places,
+                signed_errors.raw if strata is None else signed_errors.without_trend,
+                clusters,
+                strata,
+                permutations,
+                seed,
+                signed=True,
+            ),
+        )
+    return gaps
+
+
+def _keys(one: GroupComparison, places: Ints, name: str) -> list[FigureKey]:
+    return [(one.grouping.name, one.grouping.names[place], name) for place in places]
+
+
+def _family(
+    one: GroupComparison,
+    places: Ints,
+    keys: Sequence[FigureKey],
+    figures: Mapping[FigureKey, MetricValue],
+    replicates: Mapping[FigureKey, Floats],
+    clusters: Ints,
+    *,
+    even: bool,
+) -> GroupReplicates:
+    """The values and replicates of the groups `places`; `even`: at equal ages."""
+    codes = np.where(one.cells >= 0, one.grouping.codes, -1) if even else one.grouping.codes
+    return GroupReplicates(
+        np.array([figures[key].value for key in keys], dtype=float),
+        np.stack([replicates[key] for key in keys]),
+        one.grouping.counts[places].astype(float),
+        clusters_in_groups(codes, clusters, len(one.grouping.names))[places],
+    )
 
 
 def _parts(
@@ -207,19 +298,10 @@ def _parts(
     clusters: Ints,
 ) -> list[GroupDifference]:
     """Worst and best of each comparison with simultaneous intervals over all of them; `key` names the groups' figure."""
-    families = []
-    for one, places in zip(compared, groups, strict=True):
-        keys = [(one.grouping.name, one.grouping.names[place], key) for place in places]
-        even = key != "mae"
-        codes = np.where(one.cells >= 0, one.grouping.codes, -1) if even else one.grouping.codes
-        families.append(
-            GroupReplicates(
-                np.array([figures[figure_key].value for figure_key in keys], dtype=float),
-                np.stack([replicates[figure_key] for figure_key in keys]),
-                one.grouping.counts[places].astype(float),
-                clusters_in_groups(codes, clusters, len(one.grouping.names))[places],
-            )
-        )
+    families = [
+        _family(one, places, _keys(one, places, key), figures, replicates, clusters, even=key != "mae")
+        for one, places in zip(compared, groups, strict=True)
+    ]
     logarithms = [family.logarithms() for family in families]
     critical, ratio_critical = difference_critical(families), difference_critical(logarithms)
     parts = []
@@ -258,16 +340,24 @@ def _p(
     strata: AgeStrata | None,
     permutations: int,
     seed: int,
+    *,
+    signed: bool = False,
 ) -> float | None:
     if not permutations:
         return None
-    return group_permutation_test(errors, grouping, groups, clusters, strata, permutations=permutations, seed=seed)
+    return group_permutation_test(
+        errors, grouping, groups, clusters, strata, signed=signed, permutations=permutations, seed=seed
+    )
 
 
 def _with_holm(gaps: Mapping[str, Gap]) -> dict[str, Gap]:
-    """Add Holm's p values over all groupings, and whether each gap is significant."""
+    """Add Holm's p values over all groupings, and whether each gap is significant.
+
+    MAE and bias are two questions, as raw and at equal ages are: each has its own correction over the groupings.
+    """
     raw_p = _holm({name: gap.p for name, gap in gaps.items()})
     even_p = _holm({name: gap.age_standardized.p for name, gap in gaps.items() if gap.age_standardized})
+    bias_p = _holm({name: gap.bias.p for name, gap in gaps.items() if gap.bias})
     judged = {}
     for name, gap in gaps.items():
         even = gap.age_standardized
@@ -277,6 +367,8 @@ def _with_holm(gaps: Mapping[str, Gap]) -> dict[str, Gap]:
             changes["p_holm"] = raw_p[name]
         if even is not None and name in even_p:
             changes["age_standardized"] = even.model_copy(update={"p_holm": even_p[name]})
+        if gap.bias is not None and name in bias_p:
+            changes["bias"] = gap.bias.model_copy(update={"p_holm": bias_p[name]})
         judged[name] = gap.model_copy(update=changes)
     return judged
 

@@ -29,10 +29,12 @@ class GroupDistance:
         items: shuffled items.
         groups: number of groups.
         weights: (S,) weights of the strata, sum 1.
+        signed: whether values may be negative: means are compared as they are, and not on a log scale.
     """
 
-    def __init__(self, items: LabelPermutations, groups: int, weights: Floats) -> None:
+    def __init__(self, items: LabelPermutations, groups: int, weights: Floats, *, signed: bool = False) -> None:
         self._groups = groups
+        self._signed = signed
         self._weights = weights
         strata = len(weights)
         self._size = groups * strata
@@ -94,6 +96,8 @@ class GroupDistance:
         variance = np.bincount(label, by_unit**2, minlength=self._groups)
         mixed = self._mixed_influence(cells[single:] // strata, influence[single:])
         means = mean.reshape(by_stratum) @ self._weights
+        if self._signed:
+            return means, variance, mixed
         # On a log scale the statistic is far less skewed: a sample that misses the rare large errors has both a small mean
         # and a small variance.
         positive = np.maximum(means, _SMALLEST_SHARE * means.max() + 1e-300)

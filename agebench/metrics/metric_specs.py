@@ -84,6 +84,7 @@ SPECS = {
         MetricSpec("coverage", Unit.SHARE, 0.0, 1.0, Better.NEITHER, "coverage"),
         MetricSpec("epsilon_error", Unit.NONE, 0.0, 1.0, Better.LOWER, "epsilon-error"),
         MetricSpec("bias", Unit.YEARS, -_INF, _INF, Better.ZERO, "bias"),
+        MetricSpec("age_standardized_bias", Unit.YEARS, -_INF, _INF, Better.ZERO, "age-standardized bias"),
         MetricSpec("mean_change", Unit.YEARS, -_INF, _INF, Better.NEITHER, "mean change"),
         MetricSpec("difference", Unit.YEARS, -_INF, _INF, Better.ZERO, "difference"),
         MetricSpec("ratio", Unit.NONE, 0.0, _INF, Better.ONE, "ratio"),

@@ -12,8 +12,9 @@ from agebench.metrics.bootstrap import Flags, Floats, Ints
 CS_LEVELS = tuple(range(11))
 # Ages read from text carry rounding errors: an error of 5 years is within 5 years although 0.1 and 5.1 are 4.999… apart.
 _ROUNDING = 1e-9
-# The columns of n and abs: they come first, and are all that a mean absolute error needs.
-MAE_COLUMNS = (0, 1)
+# The columns of n, abs and detrended: they come first, and are all that age-standardized errors and biases need.
+ERROR_COLUMNS = (0, 1, 2)
+_KNOTS = 10.0  # years between the knots of the trend of errors over age
 # Variances up to this (years squared) are rounding errors of a constant.
 _CONSTANT = 1e-9
 QUANTILES = {"median_ae": 0.5, "p95_ae": 0.95}
@@ -67,6 +68,25 @@ def interval_error(table: pd.DataFrame) -> Floats:
     return distance
 
 
+def without_age_trend(error: Floats, age: Floats) -> Floats:
+    """Subtract from signed errors (n,) their common trend over age: a linear spline with a knot every ten years.
+
+    Args:
+        error: estimate less label, years.
+        age: label, years.
+    """
+    years = np.floor(age).astype(np.int64)
+    _, codes = np.unique(years, return_inverse=True)
+    counts = np.bincount(codes).astype(float)
+    centers, means = np.bincount(codes, age) / counts, np.bincount(codes, error) / counts
+    knots = np.arange(np.floor(centers.min() / _KNOTS) * _KNOTS, centers.max() + _KNOTS, _KNOTS)
+    basis = np.stack([np.interp(centers, knots, unit) for unit in np.eye(len(knots))], axis=1)
+    weights = np.sqrt(counts)
+    heights = np.linalg.lstsq(basis * weights[:, None], means * weights, rcond=None)[0]
+    detrended: Floats = error - np.interp(age, knots, heights)
+    return detrended
+
+
 def epsilon_error(error: Floats, label_std: Floats) -> Floats:
     """1 - exp(-error² / (2 std²)), (n,): the error of ChaLearn LAP for labels that are means of votes.
 
@@ -99,7 +119,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     error = signed_error(table)
     ordered = np.sort(np.abs(error))
     made: dict[str, Floats] = {"n": np.ones(len(table)), "abs": np.abs(error)}  # FIRST
-    made |= {"error": error, "square": error**2}
+    made |= {"detrended": without_age_trend(error, age), "error": error, "square": error**2}
     made |= {f"cs{years}": is_within(error, years) for years in CS_LEVELS}
     # Centred, so that variances in single precision do not cancel.
     y, p = age - age.mean(), predicted - predicted.mean()

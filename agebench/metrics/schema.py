@@ -139,6 +139,17 @@ class AgeStandardizedGap(GroupDifference):
     ages: list[list[int]] | None = Field(default=None, description="first and last completed year of every stratum")
 
 
+class BiasGap(ResultModel):
+    """The largest difference in bias between the groups of one grouping, and its test."""
+
+    difference: MetricValue = Field(default=_UNDEFINED, description="bias of `highest` minus bias of `lowest`, years")
+    highest: str = Field(description="group whose ages are estimated highest")
+    lowest: str = Field(description="group whose ages are estimated lowest")
+    at_equal_ages: bool = Field(description="whether biases are directly standardized to one age distribution")
+    p: Number | None = Field(default=None, description="p value of the permutation test of equal biases")
+    p_holm: Number | None = Field(default=None, description="p value after Holm's correction over all groupings")
+
+
 class Gap(GroupDifference):
     """The gap between the groups of one grouping: raw, and at equal ages."""
 
@@ -149,6 +160,7 @@ class Gap(GroupDifference):
     flagged: bool | None = Field(
         default=None, description="whether the test shows a difference, at equal ages where possible"
     )
+    bias: BiasGap | None = Field(default=None, description="the same question about the bias")
 
     @model_validator(mode="before")
     @classmethod

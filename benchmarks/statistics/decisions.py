@@ -1,6 +1,6 @@
 """Error rates of the figures that decide: paired differences, margins, requirements, and the interval of F2.
 
-    python benchmarks/statistics/decisions.py [--repeats 200] [--resamples 200]
+    python benchmarks/statistics/decisions.py [--repeats 200] [--resamples 200] [--part margins]
 
 Two systems whose errors share the image's and the person's part. `shown`: two equal systems are shown to differ (nominal 5 %).
 `equivalent`: equivalence is claimed although the true difference is at the margin (at most 5 %). `false shown`, `false refuted`: a
@@ -24,6 +24,7 @@ SHIFT = 1.2
 DESIGNS = {"n=400": (400, 0), "n=2,000": (2000, 0), "100 people, 400": (400, 100), "300 people, 2,000": (2000, 300)}
 FIGURES = ("mae", "bias", "cs5", "fpr(18@20)", "fnr(18@20)", "gap(group)")
 EQUIVALENCE = ("mae", "bias", "cs5", "fpr(18@20)", "fnr(18@20)")
+PARTS = ("pairs", "margins", "requirements")
 LIMITS = ("mae", "cs5", "fpr(18@20)", "fpr(18@20, age 17)", "gap(group)", "mae(every group)")
 
 
@@ -77,7 +78,11 @@ def truths() -> tuple[dict[str, float], dict[str, float], float]:
 
 
 def simulate(
-    design: tuple[int, int], truth: tuple[dict[str, float], dict[str, float], float], repeats: int, resamples: int
+    design: tuple[int, int],
+    truth: tuple[dict[str, float], dict[str, float], float],
+    repeats: int,
+    resamples: int,
+    parts: tuple[str, ...] = PARTS,
 ) -> Rates:
     """Count the claims of one design."""
     by_key, figures, f2 = truth
@@ -85,12 +90,16 @@ def simulate(
     rates = Rates()
     for repeat in range(repeats):
         equal = systems(*design, repeat, 0.0)
-        for key, difference in differences(equal, resamples, repeat, {}).items():
-            if key in FIGURES:
-                rates.add(f"{key}: shown, equal systems", difference.shown)
-        for key, difference in differences(systems(*design, repeat, SHIFT), resamples, repeat, margins).items():
-            if key in EQUIVALENCE:
-                rates.add(f"{key}: equivalent, at the margin", difference.margin.equivalent)
+        if "pairs" in parts:
+            for key, difference in differences(equal, resamples, repeat, {}).items():
+                if key in FIGURES:
+                    rates.add(f"{key}: shown, equal systems", difference.shown)
+        if "margins" in parts:
+            for key, difference in differences(systems(*design, repeat, SHIFT), resamples, repeat, margins).items():
+                if key in EQUIVALENCE:
+                    rates.add(f"{key}: equivalent, at the margin", difference.margin.equivalent)
+        if "requirements" not in parts:
+            continue
         entry = evaluated(equal[0], resamples, repeat)
         for key in LIMITS:
             (result,) = check_requirements(entry, [parse_requirement(f"{key}<={float(figures[key])!r}")])
@@ -108,10 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--resamples", type=int, default=200)
+    parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; default: all parts")
+    parser.add_argument("--design", choices=DESIGNS, action="append", help="repeatable; default: all designs")
     arguments = parser.parse_args()
-    truth = truths()
+    truth, parts = truths(), tuple(arguments.part or PARTS)
     results = {
-        name: simulate(design, truth, arguments.repeats, arguments.resamples) for name, design in DESIGNS.items()
+        name: simulate(DESIGNS[name], truth, arguments.repeats, arguments.resamples, parts)
+        for name in arguments.design or DESIGNS
     }
     print(f"{arguments.repeats} repeats, {arguments.resamples} resamples; percent")
     print("| claim | " + " | ".join(results) + " |\n|---|" + "---:|" * len(results))

@@ -16,6 +16,7 @@ from agebench.metrics.fairness import (
 from agebench.metrics.gaps import worst_group
 from agebench.metrics.groups import Grouping, age_bands, grouping, scanned_groups
 from agebench.metrics.schema import Gap
+from agebench.reports.sections import gaps as gap_section
 
 
 def two_groups(labels) -> Grouping:
@@ -205,3 +206,48 @@ def test_every_two_columns_are_crossed_unless_they_are_many():
     )
     wide = table.assign(d=table.a, e=table.b)
     assert scanned_groups(wide) == ("a", "b", "c", "d", "e")
+
+
+def biased(seed: int, extra: float = 0.0, n: int = 300) -> pd.DataFrame:
+    """Estimates that are pulled toward 40 years, of two groups with other ages; `extra` years for the second group."""
+    rng = np.random.default_rng(seed)
+    is_old = rng.random(n) < 0.5
+    age = np.clip(rng.normal(np.where(is_old, 45, 35), 12), 1, 90).round()
+    estimate = age + (40 - age) / 3 + rng.normal(0, 3, n) + extra * is_old
+    side = np.where(is_old, "old", "young")
+    ids = [str(row) for row in range(n)]
+    return pd.DataFrame(
+        {"sample_id": ids, "age": age, "age_pred": estimate, "side": side, "half": rng.choice(["x", "y"], n)}
+    )
+
+
+def test_the_bias_gap_at_equal_ages_keeps_its_level():
+    shown = excluded = raw = 0
+    for seed in range(40):
+        table = biased(seed)
+        gaps = evaluate(table, groups=["side", "half"], resamples=100, seed=seed).gaps
+        found = [gap.bias for gap in gaps.values()]
+        assert all(bias.at_equal_ages for bias in found)
+        shown += any(bias.p_holm < 0.05 for bias in found)
+        excluded += any(bias.difference.ci_low > 0 for bias in found)
+        errors = (table["age_pred"] - table["age"]).to_numpy()
+        sides = two_groups((table["side"] == "old").to_numpy().astype(int))
+        raw += (
+            group_permutation_test(errors, sides, np.array([0, 1]), np.arange(300), signed=True, permutations=99)
+            <= 0.05
+        )
+    assert shown <= 7  # 40 families at 5 %: more than 7 has a chance of 0.1 %
+    assert excluded <= 7
+    assert raw > 33  # without equal ages the pull toward the middle looks like a bias against the old
+
+
+def test_a_planted_bias_is_found_in_its_grouping():
+    gaps = evaluate(biased(1, extra=2.0, n=800), groups=["side", "half"], resamples=200, seed=0).gaps
+    bias = gaps["side"].bias
+    assert (bias.highest, bias.lowest) == ("old", "young")
+    assert bias.p_holm < 0.05
+    assert bias.difference.ci_low < 2.0 < bias.difference.ci_high
+    assert gaps["half"].bias.p_holm >= gaps["half"].bias.p
+    text = gap_section.describe_gap("side", gaps["side"])
+    assert "Bias at equal ages: old +" in text
+    assert "No difference in bias at equal ages is shown" in gap_section.describe_gap("half", gaps["half"])

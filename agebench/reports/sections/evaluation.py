@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from agebench.metrics.fairness import SIGNIFICANT, describe_gap
 from agebench.metrics.metric_specs import SPECS, Unit
 from agebench.metrics.schema import (
+    BiasGap,
     CellAverage,
     ComparisonFile,
     ConformalResult,
@@ -167,6 +168,12 @@ _SIMULTANEOUS = (
 )
 
 
+_BIAS = (
+    "Bias: estimates less ages. A group that is estimated higher passes an age gate earlier. The test and the intervals are those "
+    "of the MAE, with their own correction over the groupings."
+)
+
+
 def _gaps(gaps: Mapping[str, Gap]) -> list[str]:
     if not gaps:
         return []
@@ -183,10 +190,29 @@ def _gaps(gaps: Mapping[str, Gap]) -> list[str]:
         markdown_table(["worst against best", "difference (years)", "ratio", "p (Holm)"], rows),
         *([_SIMULTANEOUS] if any(gap.worst_groups for gap in gaps.values()) else []),
         "\n".join(sentences),
+        *_bias_gaps(gaps),
     ]
 
 
-def _p(gap: GroupDifference | PairComparison) -> str:
+def _bias_gaps(gaps: Mapping[str, Gap]) -> list[str]:
+    """The table of the gaps in bias; none where they were not computed."""
+    rows = [
+        [
+            f"{clean(name)}{', at equal ages' if gap.bias.at_equal_ages else ''}",
+            f"{clean(gap.bias.highest)} against {clean(gap.bias.lowest)}",
+            years(gap.bias.difference, sign=True),
+            _p(gap.bias),
+        ]
+        for name, gap in gaps.items()
+        if gap.bias is not None
+    ]
+    if not rows:
+        return []
+    headers = ["grouping", "estimated highest against lowest", "difference in bias (years)", "p (Holm)"]
+    return [_BIAS, markdown_table(headers, rows, align=["left", "left", "right", "right"])]
+
+
+def _p(gap: GroupDifference | BiasGap | PairComparison) -> str:
     p = gap.p_holm
     return DASH if p is None else (f"{p:.3f}" if p >= 0.001 else "< 0.001")
 

@@ -1,7 +1,7 @@
 """The gap between groups in words: as it is, and at equal ages."""
 
 from agebench.metrics.fairness import SIGNIFICANT
-from agebench.metrics.schema import Gap, GroupDifference
+from agebench.metrics.schema import BiasGap, Gap, GroupDifference
 from agebench.reports.formatting import (
     escape_markdown,
     format_ci,
@@ -18,7 +18,23 @@ def describe_gap(grouping: str, gap: Gap) -> str:
     raw = _difference(grouping, gap)
     if not raw:
         return ""
-    return _gap_text(grouping, gap, raw) + _possibly_worst(grouping, gap.age_standardized or gap)
+    return (
+        _gap_text(grouping, gap, raw)
+        + _possibly_worst(grouping, gap.age_standardized or gap)
+        + _bias_text(grouping, gap.bias)
+    )
+
+
+def _bias_text(grouping: str, bias: BiasGap | None) -> str:
+    """Describe the gap in bias in a sentence; "" where it was not tested."""
+    if bias is None or bias.p_holm is None:
+        return ""
+    highest, lowest = (escape_markdown(group_name(grouping, name)) for name in (bias.highest, bias.lowest))
+    where = " at equal ages" if bias.at_equal_ages else ""
+    pair = f"{highest} {format_ci(bias.difference, sign=True)} years against {lowest}, {format_p_value(bias.p_holm)}"
+    if bias.p_holm < SIGNIFICANT:
+        return f" Bias{where}: {pair}."
+    return f" No difference in bias{where} is shown ({pair})."
 
 
 def _possibly_worst(grouping: str, part: GroupDifference) -> str:

@@ -114,7 +114,7 @@ def decision_table(entry: TestResult) -> str:
         ["bias (years)", format_ci(entry.metric("bias"), sign=True)],
         ["CS@5", format_ci(entry.metric("cs5"), digits=1, percent=True)],
     ]
-    rows += [row for row in (_largest_gap(entry), _worst_group(entry)) if row]
+    rows += [row for row in (_largest_gap(entry), _bias_gap(entry), _worst_group(entry)) if row]
     gate = entry.age_gates.get("18")
     if gate is not None:
         for challenge, rates in gate.challenge.items():
@@ -140,6 +140,22 @@ def _largest_gap(entry: TestResult) -> list[str]:
     pair = f"{escape_markdown(group_name(name, part.worst or ''))} against {escape_markdown(group_name(name, part.best or ''))}"
     where = " at equal ages" if even else ""
     return [f"most certain gap in MAE{where} (years): {pair}", f"{format_ci(part.difference)}{p}"]
+
+
+def _bias_gap(entry: TestResult) -> list[str]:
+    """The grouping with the smallest p value of equal biases."""
+    tested = [
+        (name, gap.bias) for name, gap in entry.gaps.items() if gap.bias is not None and gap.bias.p_holm is not None
+    ]
+    if not tested:
+        return []
+    name, bias = min(tested, key=lambda item: (item[1].p_holm, -(item[1].difference.value or 0.0)))
+    pair = " against ".join(escape_markdown(group_name(name, group)) for group in (bias.highest, bias.lowest))
+    where = " at equal ages" if bias.at_equal_ages else ""
+    return [
+        f"most certain gap in bias{where} (years): {pair}",
+        f"{format_ci(bias.difference, sign=True)}, {format_p_value(bias.p_holm or 0.0)}",
+    ]
 
 
 def _worst_group(entry: TestResult) -> list[str]:
