@@ -49,18 +49,18 @@ def rows(page: str, section: str) -> dict[str, list[str]]:
     "root", [RunConfig, PublishedConfig, ExternalConfig, DatasetCard, ModelCard, ExternalCard, SuiteCard]
 )
 def test_settings_and_cards_are_described_key_by_key(root: Any, pages: dict[str, str]) -> None:
-    page = pages["reference/settings.md" if root.__name__.endswith("Config") else "reference/cards.md"]
-    seen: dict[Any, None] = {}
+    text = pages["reference/settings.md"] + pages["reference/cards.md"]
+    seen: dict[Any, str] = {}
     HOOKS.walk(root, seen)
     for model in seen:
-        shown = rows(page, HOOKS.anchor(model))
+        shown = rows(text, HOOKS.anchor(model))
         assert shown.keys() == model.model_fields.keys()
         assert [name for name, cells in shown.items() if not cells[-1].strip()] == []
 
 
 @pytest.mark.parametrize(("root", "name"), [(MetricsFile, "metrics-json"), (Record, "records")])
 def test_result_schemas_have_all_keys(root: Any, name: str, pages: dict[str, str]) -> None:
-    seen: dict[Any, None] = {}
+    seen: dict[Any, str] = {}
     HOOKS.walk(root, seen)
     text = pages["reference/metrics-json.md"] + pages[f"reference/{name}.md"]
     for model in seen:
