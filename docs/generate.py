@@ -271,11 +271,12 @@ def command_sections(name: str, parser: argparse.ArgumentParser, level: int) -> 
     anchor_name = name.replace(" ", "-")
     yield f"{'#' * level} agebench {name} {{ #{anchor_name} }}\n\n{parser.description or ''}"
     actions = list(subparsers(parser))
-    rows: list[tuple[object, ...]] = []
-    for group in parser._action_groups:
-        for action in group._group_actions:
-            if action.help != argparse.SUPPRESS and not isinstance(action, NO_ROW):
-                rows.append((invocation(action), option_help(action, parser)))
+    actions_shown = [action for group in parser._action_groups for action in group._group_actions]
+    rows: list[tuple[object, ...]] = [
+        (invocation(action), option_help(action, parser))
+        for action in actions_shown
+        if action.help != argparse.SUPPRESS and not isinstance(action, NO_ROW)
+    ]
     if rows:
         yield table(("argument", "meaning"), rows)
     epilog = re.match(r"examples:\n(.*?)\n\nmanual: (\S+)", parser.epilog or "", re.DOTALL)
@@ -530,6 +531,37 @@ def generated_files() -> dict[str, str]:
             notebook = to_notebook(tutorial.read_text(encoding="utf-8"))
             files[f"tutorials/{tutorial.stem}.ipynb"] = json.dumps(notebook, indent=1)
     return files
+
+
+def add_to_navigation(nav: list[Any], pages: set[str]) -> list[Any]:
+    """Return the navigation with pages that it does not name yet at the end of the section of their folder.
+
+    Args:
+        nav: `nav` of mkdocs.yml.
+        pages: paths below docs/.
+    """
+
+    def named(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in named(part)]
+
+    missing = sorted(pages - set(named(nav)))
+    result = []
+    for section in nav:
+        ((title, entries),) = section.items()
+        folder = named(entries)[0].rpartition("/")[0]
+        added = [page for page in missing if folder and page.rpartition("/")[0] == folder]
+        result.append({title: [*entries, *added] if isinstance(entries, list) else entries})
+    return result
+
+
+def on_config(config: Any) -> Any:
+    """Add pages of the how-to, explanation and tutorial folders that the navigation does not name."""
+    folders = ("tutorials", "how-to", "explanation", "reference")
+    pages = {path.relative_to(DOCS).as_posix() for folder in folders for path in (DOCS / folder).glob("*.md")}
+    config["nav"] = add_to_navigation(config["nav"], pages)
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

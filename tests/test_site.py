@@ -101,6 +101,14 @@ def test_navigation_names_pages_that_exist() -> None:
     assert [page for page in named if page not in generated and not (DOCS / page).is_file()] == []
 
 
+def test_new_page_joins_the_section_of_its_folder() -> None:
+    nav = [{"Start": "index.md"}, {"How-to": ["how-to/index.md", {"Data": ["how-to/data.md"]}]}]
+    assert HOOKS.add_to_navigation(nav, {"how-to/data.md", "how-to/new.md"}) == [
+        {"Start": "index.md"},
+        {"How-to": ["how-to/index.md", {"Data": ["how-to/data.md"]}, "how-to/new.md"]},
+    ]
+
+
 def test_links_out_of_the_manual_become_text_or_pages() -> None:
     replaced = HOOKS.replace_links(
         "[a](../../CONTRIBUTING.md#x) [b](../../reports/LEADERBOARD.md) [c](data.md)", DOCS / "how-to"
