@@ -176,3 +176,23 @@ def test_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -
                 r"<(?:script|img|iframe|link)[^>]+(?:src|href)=\"(https?:[^\"]+)", page.read_text(encoding="utf-8")
             )
             assert loaded == [], page
+
+
+def test_examples_for_own_training_code_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "how-to" / "integrate.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {
+        "ages": [16, 17, 20, 30],
+        "estimates": [22.0, 26.0, 19.0, 33.0],
+        "genders": ["f", "m", "f", "m"],
+        "people": [1, 2, 3, 4],
+    }
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    model = torch.nn.Flatten(0)
+    figures = names["validate"](model, [(torch.tensor([21.0, 33.0]), torch.tensor([20.0, 30.0]))])
+    assert figures == {"mae": 2.0, "bias": 2.0, "cs5": 1.0}
+    assert names["minors_passing"]([16, 17, 30], [20, 26, 31]) == 0.5
+    assert list((tmp_path / "report").iterdir())
