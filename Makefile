@@ -35,7 +35,8 @@ coverage: $(INSTALLED) browser
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --show-missing
 
-# The manual as a site, in site/: fails on a link, an anchor or a page that does not exist. Opens from the disk, loads nothing from other hosts.
+# The manual as a site, in site/: fails on a link, an anchor or a page that does not exist. Loads nothing from other hosts. Pages open from the disk;
+# the search needs a server: `python -m http.server --directory site`.
 docs: $(INSTALLED)
 	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -44,7 +44,11 @@ EXIT_CODES = {
 
 def cell(text: object) -> str:
     """Return a text for a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").strip()
+    escaped = str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").strip()
+    # Outside of code, an asterisk would begin an emphasis.
+    return "`".join(
+        part.replace("*", "\\*") if index % 2 == 0 else part for index, part in enumerate(escaped.split("`"))
+    )
 
 
 def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
@@ -130,53 +134,74 @@ def description(name: str, field: FieldInfo) -> str:
     return COMMON.get(name, "")
 
 
-def model_section(model: type[BaseModel], level: int = 2) -> str:
-    """Return a section with one row per key of a model."""
+def model_section(model: type[BaseModel], path: str) -> str:
+    """Return a section with one row per key of a model; `path` is the place of the table, empty for the whole file."""
     rows = []
     for name, field in model.model_fields.items():
         kind = type_text(field.annotation)
         rows.append((f"`{name}`", f"{kind} {limits(field)}".strip(), default_text(field), description(name, field)))
     text = (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-    heading = f"{'#' * level} {class_title(model)} {{ #{anchor(model)} }}"
-    return f"{heading}\n\n{text}\n\n{table(('key', 'value', 'default', 'meaning'), rows)}"
+    heading = f"## {path or class_title(model)} {{ #{anchor(model)} }}"
+    place = f"`{class_title(model)}`. " if path else ""
+    return f"{heading}\n\n{place}{text}\n\n{table(('key', 'value', 'default', 'meaning'), rows)}"
 
 
-def walk(model: type[BaseModel], seen: dict[type[BaseModel], None]) -> None:
-    """Collect a model and all models below it, each once."""
+def walk(model: type[BaseModel], seen: dict[type[BaseModel], str], path: str = "") -> None:
+    """Collect a model and all models below it, each once, with the path of its first use."""
     if model not in seen:
-        seen[model] = None
-        for field in model.model_fields.values():
+        seen[model] = path
+        for name, field in model.model_fields.items():
+            # Of a table of tables the names are free.
+            repeated = ".NAME" * type_text(field.annotation).count("table of ")
             for inner in nested_models(field.annotation):
-                walk(inner, seen)
+                walk(inner, seen, f"{path}.{name}{repeated}".lstrip("."))
 
 
-def models_page(title: str, introduction: str, roots: list[type[BaseModel]]) -> str:
-    """Return a page with a section per model, the roots and all that they contain."""
-    seen: dict[type[BaseModel], None] = {}
+def models_page(
+    title: str, introduction: str, roots: list[type[BaseModel]], *elsewhere: tuple[str, type[BaseModel]]
+) -> str:
+    """Return a page with a section per model, the roots and all that they contain.
+
+    Args:
+        title: heading of the page.
+        introduction: text below the heading.
+        roots: models of whole files.
+        elsewhere: (page, model): the model and all below it have sections on that page, and are linked.
+    """
+    seen: dict[type[BaseModel], str] = {}
     for root in roots:
         walk(root, seen)
-    sections = {anchor(model): model_section(model) for model in seen}
-    return "\n\n".join([f"# {title}", introduction, *sections.values()])
+    linked: dict[str, str] = {}
+    for page, model in elsewhere:
+        below: dict[type[BaseModel], str] = {}
+        walk(model, below)
+        linked |= {anchor(entry): page for entry in below}
+    sections = [model_section(model, path) for model, path in seen.items() if anchor(model) not in linked]
+    text = "\n\n".join([f"# {title}", introduction, *sections])
+    return re.sub(r"\(#(\w+)\)", lambda match: f"({linked.get(match[1], '')}#{match[1]})", text)
 
 
 def settings_page() -> str:
     """Return the page of all settings of runs and tests."""
+    from agebench.config.cards.external import ExternalCard
     from agebench.config.evaluate import ExternalConfig, PublishedConfig
     from agebench.config.run import RunConfig
 
     introduction = (
         "All keys of a run's `config.toml`. On the command line `--set TABLE.KEY=VALUE` sets one, such as `--set train.lr=0.0005`; "
         "`--config FILE` reads many. Later sources win: the defaults, the model's card, `--config`, options, `--set`. "
-        "Unknown keys are errors. `agebench run … --dry-run` prints the result without running it."
+        "Unknown keys are errors. `agebench run … --dry-run` prints the result without running it. "
+        "`agebench test` has the settings of `PublishedConfig` for published weights, and of `ExternalConfig` for external models."
     )
-    return models_page("Settings of runs and tests", introduction, [RunConfig, PublishedConfig, ExternalConfig])
+    roots = [RunConfig, PublishedConfig, ExternalConfig]
+    return models_page("Settings of runs and tests", introduction, roots, ("cards.md", ExternalCard))
 
 
 def cards_page() -> str:
     """Return the page of the keys of all cards."""
     from agebench.config.cards.dataset import DatasetCard
     from agebench.config.cards.external import ExternalCard
-    from agebench.config.cards.model import ModelCard
+    from agebench.config.cards.model import ModelCard, Recipe, Training
     from agebench.config.cards.suite import SuiteCard
 
     introduction = (
@@ -184,7 +209,8 @@ def cards_page() -> str:
         '`extends = "NAME"` takes all keys of another card of the same kind and replaces some. Reading a card runs no code. '
         "The options of a dataset's reader are described in [Write a dataset card](../how-to/dataset-card.md)."
     )
-    return models_page("Keys of cards", introduction, [DatasetCard, ModelCard, ExternalCard, SuiteCard])
+    roots = [DatasetCard, ModelCard, ExternalCard, SuiteCard]
+    return models_page("Keys of cards", introduction, roots, ("settings.md", Recipe), ("settings.md", Training))
 
 
 def metrics_page() -> str:
@@ -207,17 +233,10 @@ def records_page() -> str:
 
     introduction = (
         "One JSON file per run in `reports/results/`. `sha256` seals all other keys. `agebench results add` writes records, "
-        "`agebench results check` verifies them: [Publish and verify results](../how-to/results.md). "
+        "`agebench results check` verifies them: [Records and the leaderboard](../how-to/results.md). "
         "Results have the models of [metrics.json](metrics-json.md)."
     )
-    metrics: dict[type[BaseModel], None] = {}
-    walk(MetricsFile, metrics)
-    seen: dict[type[BaseModel], None] = {}
-    walk(Record, seen)
-    own = [model_section(model) for model in seen if model not in metrics]
-    text = "\n\n".join(["# Schema of records", introduction, *own])
-    shared = "|".join(anchor(model) for model in metrics if model in seen)
-    return re.sub(rf"\(#({shared})\)", r"(metrics-json.md#\1)", text)
+    return models_page("Schema of records", introduction, [Record], ("metrics-json.md", MetricsFile))
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
@@ -252,15 +271,14 @@ def command_sections(name: str, parser: argparse.ArgumentParser, level: int) -> 
     anchor_name = name.replace(" ", "-")
     yield f"{'#' * level} agebench {name} {{ #{anchor_name} }}\n\n{parser.description or ''}"
     actions = list(subparsers(parser))
-    rows = [
-        (invocation(action), (action.help or "") % help_values(action, parser), default_of(action))
-        for group in parser._action_groups
-        for action in group._group_actions
-        if action.help != argparse.SUPPRESS
-        and not isinstance(action, argparse._SubParsersAction | argparse._HelpAction)
+    actions_shown = [action for group in parser._action_groups for action in group._group_actions]
+    rows: list[tuple[object, ...]] = [
+        (invocation(action), option_help(action, parser))
+        for action in actions_shown
+        if action.help != argparse.SUPPRESS and not isinstance(action, NO_ROW)
     ]
     if rows:
-        yield table(("argument", "meaning", "default"), rows)
+        yield table(("argument", "meaning"), rows)
     epilog = re.match(r"examples:\n(.*?)\n\nmanual: (\S+)", parser.epilog or "", re.DOTALL)
     if epilog and not actions:
         examples = "\n".join(line.strip() for line in epilog[1].splitlines())
@@ -270,9 +288,14 @@ def command_sections(name: str, parser: argparse.ArgumentParser, level: int) -> 
         yield from command_sections(f"{name} {action_name}", subparser, level + 1)
 
 
-def help_values(action: argparse.Action, parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Return the values of the placeholders in an option's help."""
-    return {**vars(action), "prog": parser.prog}
+NO_ROW = (argparse._SubParsersAction, argparse._HelpAction)
+
+
+def option_help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """Return an option's help, with its default unless the help states it."""
+    text = (action.help or "") % {**vars(action), "prog": parser.prog}
+    hidden = action.nargs == 0 or action.default in (None, [], (), "", argparse.SUPPRESS)
+    return text if hidden or "default" in text else f"{text} (default: `{action.default}`)"
 
 
 def invocation(action: argparse.Action) -> str:
@@ -285,13 +308,6 @@ def invocation(action: argparse.Action) -> str:
         return f"`{value}`"
     names = ", ".join(action.option_strings)
     return f"`{names}`" if action.nargs == 0 else f"`{names} {value}`" + " ✱" * action.required
-
-
-def default_of(action: argparse.Action) -> str:
-    """Return an option's default, empty where it has none."""
-    if action.nargs == 0 or action.default in (None, [], (), "", argparse.SUPPRESS):
-        return ""
-    return f"`{action.default}`"
 
 
 # --- codes ------------------------------------------------------------------------------------------------------------
@@ -515,6 +531,37 @@ def generated_files() -> dict[str, str]:
             notebook = to_notebook(tutorial.read_text(encoding="utf-8"))
             files[f"tutorials/{tutorial.stem}.ipynb"] = json.dumps(notebook, indent=1)
     return files
+
+
+def add_to_navigation(nav: list[Any], pages: set[str]) -> list[Any]:
+    """Return the navigation with pages that it does not name yet at the end of the section of their folder.
+
+    Args:
+        nav: `nav` of mkdocs.yml.
+        pages: paths below docs/.
+    """
+
+    def named(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in named(part)]
+
+    missing = sorted(pages - set(named(nav)))
+    result = []
+    for section in nav:
+        ((title, entries),) = section.items()
+        folder = named(entries)[0].rpartition("/")[0]
+        added = [page for page in missing if folder and page.rpartition("/")[0] == folder]
+        result.append({title: [*entries, *added] if isinstance(entries, list) else entries})
+    return result
+
+
+def on_config(config: Any) -> Any:
+    """Add pages of the how-to, explanation and tutorial folders that the navigation does not name."""
+    folders = ("tutorials", "how-to", "explanation", "reference")
+    pages = {path.relative_to(DOCS).as_posix() for folder in folders for path in (DOCS / folder).glob("*.md")}
+    config["nav"] = add_to_navigation(config["nav"], pages)
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

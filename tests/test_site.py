@@ -49,18 +49,18 @@ def rows(page: str, section: str) -> dict[str, list[str]]:
     "root", [RunConfig, PublishedConfig, ExternalConfig, DatasetCard, ModelCard, ExternalCard, SuiteCard]
 )
 def test_settings_and_cards_are_described_key_by_key(root: Any, pages: dict[str, str]) -> None:
-    page = pages["reference/settings.md" if root.__name__.endswith("Config") else "reference/cards.md"]
-    seen: dict[Any, None] = {}
+    text = pages["reference/settings.md"] + pages["reference/cards.md"]
+    seen: dict[Any, str] = {}
     HOOKS.walk(root, seen)
     for model in seen:
-        shown = rows(page, HOOKS.anchor(model))
+        shown = rows(text, HOOKS.anchor(model))
         assert shown.keys() == model.model_fields.keys()
         assert [name for name, cells in shown.items() if not cells[-1].strip()] == []
 
 
 @pytest.mark.parametrize(("root", "name"), [(MetricsFile, "metrics-json"), (Record, "records")])
 def test_result_schemas_have_all_keys(root: Any, name: str, pages: dict[str, str]) -> None:
-    seen: dict[Any, None] = {}
+    seen: dict[Any, str] = {}
     HOOKS.walk(root, seen)
     text = pages["reference/metrics-json.md"] + pages[f"reference/{name}.md"]
     for model in seen:
@@ -99,6 +99,14 @@ def test_navigation_names_pages_that_exist() -> None:
     assert len(named) == len(set(named))
     generated = HOOKS.PAGES.keys() | HOOKS.PROJECT_PAGES.keys()
     assert [page for page in named if page not in generated and not (DOCS / page).is_file()] == []
+
+
+def test_new_page_joins_the_section_of_its_folder() -> None:
+    nav = [{"Start": "index.md"}, {"How-to": ["how-to/index.md", {"Data": ["how-to/data.md"]}]}]
+    assert HOOKS.add_to_navigation(nav, {"how-to/data.md", "how-to/new.md"}) == [
+        {"Start": "index.md"},
+        {"How-to": ["how-to/index.md", {"Data": ["how-to/data.md"]}, "how-to/new.md"]},
+    ]
 
 
 def test_links_out_of_the_manual_become_text_or_pages() -> None:
@@ -168,3 +176,23 @@ def test_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -
                 r"<(?:script|img|iframe|link)[^>]+(?:src|href)=\"(https?:[^\"]+)", page.read_text(encoding="utf-8")
             )
             assert loaded == [], page
+
+
+def test_examples_for_own_training_code_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "how-to" / "integrate.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {
+        "ages": [16, 17, 20, 30],
+        "estimates": [22.0, 26.0, 19.0, 33.0],
+        "genders": ["f", "m", "f", "m"],
+        "people": [1, 2, 3, 4],
+    }
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    model = torch.nn.Flatten(0)
+    figures = names["validate"](model, [(torch.tensor([21.0, 33.0]), torch.tensor([20.0, 30.0]))])
+    assert figures == {"mae": 2.0, "bias": 2.0, "cs5": 1.0}
+    assert names["minors_passing"]([16, 17, 30], [20, 26, 31]) == 0.5
+    assert list((tmp_path / "report").iterdir())
