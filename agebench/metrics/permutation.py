@@ -28,7 +28,7 @@ class PermutationData(NamedTuple):
         return PermutationData(*(column[chosen] for column in self))
 
 
-def has_mixed_labels(labels: Ints, units: Ints) -> Flags:
+def _has_mixed_labels(labels: Ints, units: Ints) -> Flags:
     """(U,) whether a unit's rows hold more than one label."""
     low, high = np.full(int(units.max()) + 1, labels.max()), np.zeros(int(units.max()) + 1, labels.dtype)
     np.minimum.at(low, units, labels)
@@ -98,7 +98,7 @@ class LabelPermutations:
 def make_permutations(rows: PermutationData, strata: int) -> LabelPermutations:
     """How the labels of `rows` are to be shuffled; `strata` is how many strata there are."""
     values, labels, stratum, units = rows
-    mixed = has_mixed_labels(labels, units)
+    mixed = _has_mixed_labels(labels, units)
     label = np.zeros(len(mixed), labels.dtype)
     label[units] = labels
     inside = ~mixed[units]

@@ -59,7 +59,7 @@ def is_within(error: Floats, years: Floats | float) -> Flags:
     return inside
 
 
-def interval_error(table: pd.DataFrame) -> Floats:
+def _interval_error(table: pd.DataFrame) -> Floats:
     """Signed distance of the estimate to the label's range [age_low, age_high], years (n,); 0 within, NaN without a range."""
     predicted = table["age_pred"].to_numpy(float)
     low, high = table["age_low"].to_numpy(float), table["age_high"].to_numpy(float)
@@ -113,7 +113,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     if "label_std" in table:
         made |= _where_known("epsilon", epsilon_error(error, table["label_std"].to_numpy(float)))
     if {"age_low", "age_high"} <= set(table.columns):
-        distance = interval_error(table)
+        distance = _interval_error(table)
         made |= _where_known("range", np.abs(distance)) | {"range_hit": distance == 0}
     values = np.column_stack([np.asarray(column, float) for column in made.values()])
     shares = {name: float(np.mean(made[name])) for name in QUANTILES}

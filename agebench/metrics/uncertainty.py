@@ -197,7 +197,7 @@ def uncertainty(
         crps=every["crps",],
         levels=levels,
         reliability=ReliabilityCurve(nominal=[round(float(level), 2) for level in _CURVE], observed=observed),
-        rejection=risk_coverage_curve(
+        rejection=_risk_coverage_curve(
             np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed
         ),
     )
@@ -212,7 +212,7 @@ def _check_first_age(probs: Floats, predicted: Floats, first_age: int) -> None:
         )
 
 
-def risk_coverage_curve(
+def _risk_coverage_curve(
     errors: Floats, doubt: Floats, clusters: Ints, resamples: int = 200, seed: int = 0
 ) -> RejectionCurve:
     """Compute the MAE of the images that remain when the most uncertain are rejected, and its area.

@@ -62,7 +62,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: no run stands there, or one of its files cannot be read.
     """
-    metrics, manifest = read_metrics(folder), _read(folder, "manifest.json", {})
+    metrics, manifest = _read_metrics(folder), _read(folder, "manifest.json", {})
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     external = metrics.train is None
     captions = plot_run(folder, metrics, history) | _plot_gates(folder, metrics)
@@ -74,7 +74,7 @@ def write_report(folder: Path) -> Path:
         "## Summary",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
         describe_limit(manifest),
-        cross_dataset_table(metrics),
+        _cross_dataset_table(metrics),
         describe_protocol(metrics),
         _method(metrics),
         _overall_table(metrics, _SCORES),
@@ -106,7 +106,7 @@ def write_report(folder: Path) -> Path:
     return write_markdown(folder, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def read_metrics(folder: Path) -> MetricsFile:
+def _read_metrics(folder: Path) -> MetricsFile:
     """Read the metrics.json of a run's folder, of schema 1 or 2.
 
     Raises:
@@ -124,16 +124,16 @@ def summary(run: Path | MetricsFile) -> str:
     Args:
         run: the run's folder, or the content of its metrics.json.
     """
-    metrics = read_metrics(run) if isinstance(run, Path) else run
+    metrics = _read_metrics(run) if isinstance(run, Path) else run
     origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
-    table = f"{origin}{cross_dataset_table(metrics)}"
+    table = f"{origin}{_cross_dataset_table(metrics)}"
     subset = describe_limit(_read(run, "manifest.json", {})) if isinstance(run, Path) else ""
     overlap = training_overlap(metrics)
     parts = [subset, overlap, table, describe_protocol(metrics), cautions(metrics), gate_overview(metrics)]
     return "\n\n".join(filter(None, parts))
 
 
-def cross_dataset_table(metrics: MetricsFile) -> str:
+def _cross_dataset_table(metrics: MetricsFile) -> str:
     """One row a test set; the last column is the floor: the MAE of always answering a median age.
 
     It is the training set's median, or the test set's own where nothing was trained. Where labels are ranges, the distance to

@@ -204,7 +204,7 @@ def load_estimator(
     """
     name, catalog = str(model), catalog or load_catalog()
     if name == released.NAME:
-        return open_released(device)
+        return _open_released(device)
     if name.startswith("hf://"):
         return PushedEstimator(fetch(name), catalog, device)
     path = Path(name).expanduser()
@@ -226,7 +226,7 @@ def load_estimator(
     return ExternalEstimator(card, str(resolve_device(device)))
 
 
-def open_released(device: str = "auto") -> ExportedEstimator:
+def _open_released(device: str = "auto") -> ExportedEstimator:
     """Open the model that ships with agebench. Its digest is known, so that it needs no trust.
 
     Args:

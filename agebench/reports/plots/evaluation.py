@@ -55,7 +55,7 @@ def gate_figures(age_gates: Mapping[str, GateResult], place: int) -> dict[str, F
     """
     if not age_gates:
         return {}
-    return {f"gates-{place}": gates(age_gates), f"det-{place}": det_curves(age_gates)}
+    return {f"gates-{place}": gates(age_gates), f"det-{place}": _det_curves(age_gates)}
 
 
 def comparison_figures(result: ComparisonFile) -> dict[str, Figure | None]:
@@ -106,7 +106,7 @@ def gates(found: Mapping[str, GateResult]) -> Figure:
 
 
 @styled
-def det_curves(age_gates: Mapping[str, GateResult]) -> Figure:
+def _det_curves(age_gates: Mapping[str, GateResult]) -> Figure:
     """Draw the detection error trade-off of every legal age on logarithmic axes; points are labeled with T.
 
     Args:

@@ -24,7 +24,7 @@ def gate_sections(gates: Mapping[str, GateResult], *, full: bool = True, level: 
     """
     if not gates:
         return []
-    parts = [f"{'#' * level} Age gates", _DEFINITION, gate_table(gates), _conditions(gates)]
+    parts = [f"{'#' * level} Age gates", _DEFINITION, _gate_table(gates), _conditions(gates)]
     for legal, gate in gates.items():
         tables = [_minors_table(int(legal), gate, full=full), _adults_table(int(legal), gate, full=full)]
         if any(tables):
@@ -32,7 +32,7 @@ def gate_sections(gates: Mapping[str, GateResult], *, full: bool = True, level: 
     return parts
 
 
-def gate_table(gates: Mapping[str, GateResult]) -> str:
+def _gate_table(gates: Mapping[str, GateResult]) -> str:
     """One row a legal age and challenge age: rates over all minors, in the last year below the limit, and of adults."""
     rows = []
     for legal, gate in gates.items():
@@ -58,7 +58,7 @@ def gate_overview(metrics: MetricsFile) -> str:
     parts = []
     for name, test in metrics.tests.items():
         if test.age_gates:
-            parts.append(f"Age gates on {escape_markdown(name)}:\n\n{gate_table(test.age_gates)}")
+            parts.append(f"Age gates on {escape_markdown(name)}:\n\n{_gate_table(test.age_gates)}")
             parts.append("\n".join(_minors_line(legal, gate) for legal, gate in test.age_gates.items()))
     return "\n\n".join(parts)
 

@@ -67,10 +67,10 @@ def score_text(metrics: MetricsFile, *, full: bool = False) -> str:
         metrics: the content of metrics.json.
         full: age gates by every year of age and every grouping, as in a report; False: the rows for a screen.
     """
-    return "\n\n".join(test_text(name, entry, full=full) for name, entry in metrics.tests.items()) + "\n"
+    return "\n\n".join(_test_text(name, entry, full=full) for name, entry in metrics.tests.items()) + "\n"
 
 
-def test_text(name: str, entry: TestResult, *, full: bool) -> str:
+def _test_text(name: str, entry: TestResult, *, full: bool) -> str:
     """Render one test set as Markdown: overall, by group, gaps, age gates, and what else its entry contains.
 
     Args:

@@ -135,7 +135,7 @@ def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> st
         "started from": {"random": "random weights", None: DASH}.get(
             model.get("weights"), escape_markdown(model.get("weights"))
         ),
-        "pre-training data": describe_pretraining(manifest),
+        "pre-training data": _describe_pretraining(manifest),
         "epochs": _epochs(manifest),
         "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
         "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
@@ -159,7 +159,7 @@ def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> st
     )
 
 
-def describe_pretraining(manifest: Mapping[str, Any]) -> str:
+def _describe_pretraining(manifest: Mapping[str, Any]) -> str:
     """Return the caveat about a backbone that was pre-trained on faces; "" without such pre-training.
 
     Args:
