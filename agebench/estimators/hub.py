@@ -124,6 +124,6 @@ def _check_sizes(url: str, sizes: dict[str, Any]) -> None:
         if name not in sizes:
             raise UserError(f"{url}: holds no {name}; not a repository that `agebench push` made")
         if not isinstance(sizes[name], int):
-            raise UserError(f"{url}: the hub does not say how large {name} is; {limit:,} bytes are allowed")
+            raise UserError(f"{url}: the hub does not state the size of {name}; {limit:,} bytes are allowed")
         if sizes[name] > limit:
             raise UserError(f"{url}: {name} has {sizes[name]:,} bytes; {limit:,} are allowed")

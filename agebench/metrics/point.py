@@ -21,7 +21,7 @@ QUANTILES = {"median_ae": 0.5, "p95_ae": 0.95}
 
 @dataclass(frozen=True)
 class MetricFeatures:
-    """What is summed over rows: `columns[name]` is the place of a feature in `values` (n, F).
+    """The sums over rows: `columns[name]` is the place of a feature in `values` (n, F).
 
     Attributes:
         values: (n, F) float64.
@@ -54,7 +54,7 @@ def signed_error(table: pd.DataFrame) -> Floats:
 
 
 def is_within(error: Floats, years: Floats | float) -> Flags:
-    """Whether the absolute error is at most `years`."""
+    """Return whether the absolute error is at most `years`."""
     inside: Flags = np.abs(error) <= years + _ROUNDING
     return inside
 
@@ -101,7 +101,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     made: dict[str, Floats] = {"n": np.ones(len(table)), "abs": np.abs(error)}  # FIRST
     made |= {"error": error, "square": error**2}
     made |= {f"cs{years}": is_within(error, years) for years in CS_LEVELS}
-    # Centred, so that variances in single precision do not cancel.
+    # Centered, so that variances in single precision do not cancel.
     y, p = age - age.mean(), predicted - predicted.mean()
     made |= {"y": y, "p": p, "yy": y * y, "pp": p * p, "yp": y * p}
     spearman, influence = _spearman(age, predicted)
@@ -172,7 +172,7 @@ def per_group_metrics(features: MetricFeatures, sums: Floats, names: Sequence[st
 
 
 def overall_only_metrics(features: MetricFeatures, sums: Floats) -> dict[str, Floats]:
-    """What is given for the whole test set beside `plain`; sums (1, F, resamples), figures (resamples,)."""
+    """The figures of the whole test set besides those of `plain`; sums (1, F, resamples), figures (resamples,)."""
 
     def of(name: str) -> Floats:
         summed: Floats = features.of(sums, name)[0]

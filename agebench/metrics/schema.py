@@ -64,7 +64,7 @@ class MetricValue(ResultModel):
 
     @property
     def has_interval(self) -> bool:
-        """Whether both ends of the interval are known."""
+        """True if both ends of the interval are known."""
         return self.ci_low is not None and self.ci_high is not None
 
 
@@ -490,7 +490,7 @@ IntervalKind = Literal["bca", "percentile"]
 
 
 class BootstrapMethod(ResultModel):
-    """How the confidence intervals of an entry were computed."""
+    """The method of the confidence intervals of an entry."""
 
     interval: IntervalKind
     level: Number = 0.95
@@ -841,7 +841,7 @@ class SystemRanking(ResultModel):
 
     @property
     def pairs_shown(self) -> int:
-        """How many pairs of systems are shown to differ."""
+        """Number of pairs of systems that are shown to differ."""
         return sum(low > 0 or high < 0 for *_, low, high in self.differences)
 
 
@@ -868,7 +868,7 @@ class PilotFigures(ResultModel):
 
 
 class IntervalSize(ResultModel):
-    """What an interval of the MAE needs."""
+    """The images that an interval of the MAE needs."""
 
     half_width: Number = Field(description="of the 95 % interval, years")
     people: Count
@@ -876,7 +876,7 @@ class IntervalSize(ResultModel):
 
 
 class GapSize(ResultModel):
-    """What a difference between two groups of equal size needs."""
+    """The images that a difference between two groups of equal size needs."""
 
     gap: Number = Field(description="true difference in MAE, years")
     people_per_group: Count
@@ -884,7 +884,7 @@ class GapSize(ResultModel):
 
 
 class RateSize(ResultModel):
-    """What showing a false positive rate needs."""
+    """The minors that showing a false positive rate needs."""
 
     limit: Number = Field(description="rate that is to be shown")
     rate: Number = Field(description="true rate that was assumed")
@@ -894,7 +894,7 @@ class RateSize(ResultModel):
 
 
 class GroupPower(ResultModel):
-    """What an existing test set could have shown about one group."""
+    """The power of an existing test set for one group."""
 
     grouping: str
     group: str

@@ -55,7 +55,7 @@ class RunInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is executed.
+    """Options of the execution of a run.
 
     Attributes:
         resume: whether to continue a run that was interrupted.

@@ -16,7 +16,7 @@ from agebench.models.checkpoint_file import read_file, refuse_not_finite
 # Name in the authors' state dict -> our names, each with the rows to copy; None: a derived tensor, which is recomputed.
 KeyMap = Callable[[str], list[tuple[str, slice]] | None]
 ALL_KEYS = slice(None)
-# Content of a checkpoint: state dicts by name, and whatever else its authors stored.
+# Content of a checkpoint: state dicts by name, and further values that its authors stored.
 Checkpoint = dict[str, Any]
 
 

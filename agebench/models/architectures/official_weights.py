@@ -38,7 +38,7 @@ def load_published(model: AgeModel, card: Architecture, path: Path) -> WeightsSo
     """
     if not isinstance(model.head, MinMaxRegressionHead):
         raise UserError(
-            f"{path}: the authors' weights need the head 'normalised', not '{card.head}'. Set --head normalised, or start "
+            f"{path}: the authors' weights need the head `normalised`, not '{card.head}'. Set `--head normalised`, or start "
             "from random weights with --no-pretrained"
         )
     content = read_checkpoint(path)

@@ -159,7 +159,9 @@ def doubt(found: UncertaintyResult) -> Figure:
         color=BLUE,
         markersize=3,
     )
-    left.set(xlabel="interval promises (%)", ylabel="covers (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    left.set(
+        xlabel="nominal coverage (%)", ylabel="measured coverage (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal"
+    )
     rejection = found.rejection
     right.plot(100 * np.asarray(rejection.kept), rejection.mae, color=BLUE)
     right.axhline(rejection.area_random, color=GRAY, linewidth=0.9, linestyle="--", label="rejecting at random")

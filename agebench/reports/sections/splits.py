@@ -1,4 +1,4 @@
-"""What a report says of the protocol that a run was divided by, and of what leaks in it."""
+"""Description of the split protocol of a run, and of its leaks."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def leaks_of(protocol: ProtocolSummary | None) -> dict[str, int]:
 
 
 def test_label(name: str, metrics: MetricsFile) -> str:
-    """What tables call a test set; the training set's own held-out part is named after its protocol."""
+    """Return the name of a test set in tables; the training set's own held-out part is named after its protocol."""
     if name != metrics.train:
         return escape_markdown(name)
     return escape_markdown(f"{name} ({_protocol_of(metrics) or 'held-out part'})") + (
@@ -34,7 +34,7 @@ test_label.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no 
 
 
 def describe_protocol(metrics: MetricsFile) -> str:
-    """Below a table: how the training set was divided, what leaks, and how many folds stand behind the figures."""
+    """Below a table: how the training set was divided, what leaks, and how many folds the figures are of."""
     home, folds = metrics.train, (metrics.protocol.folds if metrics.protocol else None) or 1
     sentences = []
     if _protocol_of(metrics):
@@ -51,7 +51,7 @@ def _describe_leaks(metrics: MetricsFile) -> str:
     if not leaks:
         return ""
     found = [
-        f"{format_count(leaks['duplicates'])} test images also stand in training or validation"
+        f"{format_count(leaks['duplicates'])} test images are also in training or validation"
         if leaks["duplicates"]
         else "",
         f"{format_count(leaks['subjects'])} people of the test are also trained on" if leaks["subjects"] else "",
