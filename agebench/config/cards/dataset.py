@@ -2,14 +2,13 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from agebench.config.cards.base import Card, Name
 from agebench.config.cards.protocol import DEFAULT, Protocol
 from agebench.config.patterns import check_options
-from agebench.config.toml_io import Settings
 from agebench.errors import RejectReason, UserError
 from agebench.utils.text import did_you_mean
 
@@ -23,7 +22,7 @@ class DatasetCard(Card):
     name: Name
     title: str
     reader: str = Field(description="the source format's reader, see `agebench list`")
-    options: Settings = Field(default_factory=dict, description="passed to the reader")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the reader")
     homepage: str = ""
     licence: str
     citation: str = ""

@@ -1,11 +1,10 @@
 """Cards of models that agebench trains: the network and its training recipe."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from agebench.config.cards.base import Card, Name, NonNegative, Probability, Std, is_unset
-from agebench.config.toml_io import Settings
 
 
 def _is_one(value: float) -> bool:
@@ -156,7 +155,7 @@ class Architecture(Card):
         "face recognition: `agebench.mobilefacenet`, `agebench.dlib-resnet`, `agebench.inception-resnet-v1`, `agebench.iresnet50`"
     )
     head: str = "regression"
-    head_options: Settings = Field(default_factory=dict)
+    head_options: dict[str, Any] = Field(default_factory=dict)
     size: int = Field(default=112, ge=32, le=1024, description="side of the square input, pixels")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Std, Std, Std] = (0.229, 0.224, 0.225)

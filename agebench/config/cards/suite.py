@@ -1,16 +1,17 @@
 """Cards of suites: matrices of runs."""
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from agebench.config.cards.base import Card, Name
-from agebench.config.toml_io import Settings
 
 
 class Variant(Card):
     """A variation of all runs of a suite."""
 
     name: Name
-    settings: Settings
+    settings: dict[str, Any]
 
 
 class PublishedResult(Card):
@@ -40,7 +41,9 @@ class SuiteCard(Card):
     heads: tuple[str, ...] = Field(default=(), description="empty: each model's default")
     protocols: tuple[str, ...] = Field(default=(), description="of the training sets; empty: the default one")
     seeds: tuple[int, ...] = (0,)
-    settings: Settings = Field(default_factory=dict, description="override every run's defaults, as --config does")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="override every run's defaults, as --config does"
+    )
     variants: tuple[Variant, ...] = Field(
         default=(), description="each overrides the settings in turn, to vary one factor at a time"
     )

@@ -13,18 +13,18 @@ def shift_parts(metrics: MetricsFile) -> list[str]:
         if test.shift is not None:
             parts += [
                 f"### {escape_markdown(name)} against {escape_markdown(test.shift.source)}",
-                *_shift_text(test.shift),
+                *shift_text(test.shift),
             ]
     return ["## Why the error differs between datasets", *parts] if parts else []
 
 
-def _shift_text(shift: ShiftResult) -> list[str]:
+def shift_text(shift: ShiftResult) -> list[str]:
     """Describe one shift: a sentence, the table of its parts, and what a recalibration mends."""
     rows = _rows(shift.parts)
     if shift.with_groups is not None:
         rows += _rows(shift.with_groups)
     table = markdown_table(["part of the difference", "images", "years"], rows)
-    parts = [_describe_shift(shift), table]
+    parts = [describe_shift(shift), table]
     if shift.recalibration:
         parts += [_RECALIBRATED, _recalibration_table(shift.recalibration)]
     return parts
@@ -36,7 +36,7 @@ _RECALIBRATED = (
 )
 
 
-def _describe_shift(shift: ShiftResult) -> str:
+def describe_shift(shift: ShiftResult) -> str:
     """Describe in one or two sentences which parts of a difference are shown."""
     source = escape_markdown(shift.source)
     text = f"The MAE is {format_ci(shift.difference, sign=True)} years against the held-out part of {source}. "
