@@ -20,7 +20,7 @@ from agebench.estimators.base import AgeEstimator
 from agebench.inference.predictor import Predictor
 from agebench.metrics.schema import MetricsFile
 from agebench.registry.catalog import load_catalog
-from agebench.runs.execute import execute_run, execute_test
+from agebench.runs.execute import Execution, execute_run, execute_test
 from agebench.runs.resolve import resolve_config, resolve_external
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
@@ -268,7 +268,7 @@ def run(
     catalog = load_catalog(map(Path, registry))
     resolved = resolve_config(catalog, options.layers())
     folder = Path("runs") / resolved.name() if out is None else out
-    return RunResult(execute_run(resolved, catalog, folder, resume=resume, quiet=True).path)
+    return RunResult(execute_run(resolved, catalog, folder, Execution(resume, quiet=True)).path)
 
 
 def evaluate(

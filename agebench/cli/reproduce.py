@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.leaderboard import reproduce
     from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record, read_records
     from agebench.leaderboard.verify import check_record
-    from agebench.runs.execute import execute_run, execute_test
+    from agebench.runs.execute import Execution, execute_run, execute_test
     from agebench.runs.run_dir import RunDir
 
     record = read_record(arguments.record)
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             "--force runs it all the same"
         )
     if isinstance(config, RunConfig):
-        execute_run(config, catalog, folder.path, resume=True, quiet=arguments.json)
+        execute_run(config, catalog, folder.path, Execution(resume=True, quiet=arguments.json))
     else:
         execute_test(config, catalog, folder)
     others = [

@@ -108,15 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
         return print_dry_run(arguments, plans, catalog)
     from agebench.runs import execute
 
-    flags = {"resume": arguments.resume, "quiet": arguments.json, "resume_option": "--resume"}
+    execution = execute.Execution(arguments.resume, arguments.json, "--resume")
     try:
         if not arguments.grid:
             (plan,) = plans
-            finished = execute.execute_run_in_all_processes(plan.config, catalog, plan.out, **flags)
+            finished = execute.execute_run_in_all_processes(plan.config, catalog, plan.out, execution)
             return 0 if finished is None else _print_result(finished, arguments)
         if execute.is_distributed():
             raise UserError("--grid runs in one process: start each combination by itself, with --set")
-        return run_grid(arguments, plans, lambda config, out: execute.execute_run(config, catalog, out, **flags))
+        return run_grid(arguments, plans, lambda config, out: execute.execute_run(config, catalog, out, execution))
     except execute.RunInterrupted as interruption:
         print(f"\n{interruption}", file=sys.stderr)
         return 130

@@ -63,13 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
             write_tuning_report(folder, found)
     if arguments.json:
         print(
-            json.dumps(found | {"config": str(folder / "best.toml"), "report": str(folder / "report.html")}, indent=2)
+            json.dumps(
+                found.to_json() | {"config": str(folder / "best.toml"), "report": str(folder / "report.html")}, indent=2
+            )
         )
         return 0
-    best = found["best"]
-    print(
-        f"learning rate {best['lr']:g}, weight decay {best['weight_decay']:g}: validation MAE {found['long_run']['val_mae']:.2f}"
-    )
+    best = found.best
+    print(f"learning rate {best.lr:g}, weight decay {best.weight_decay:g}: validation MAE {found.long_run.val_mae:.2f}")
     print(f"report: {folder / 'report.html'}\nto test it: {test_command(folder)}")
     return 0
 

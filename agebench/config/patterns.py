@@ -3,10 +3,10 @@
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from agebench.config.toml_io import Settings
 from agebench.errors import UserError
 
 # {age}, {} or {subject:\d+}; the expression may contain counts such as \d{4}.
@@ -66,7 +66,7 @@ def compile_pattern(
     return compiled
 
 
-def check_options(reader: str, options: Mapping[str, Any]) -> None:
+def check_options(reader: str, options: Settings) -> None:
     """Check the patterns among a card's options, for built-in readers.
 
     Args:

@@ -40,7 +40,7 @@ _QUOTED = re.compile(
 _KEY = re.compile(r"[\w.\- \t]+")
 
 
-def read_toml(path: Path, *, kind: str = "card") -> dict[str, Any]:
+def read_toml(path: Path, *, kind: str = "card") -> Settings:
     """Read a TOML file.
 
     Args:
@@ -58,12 +58,12 @@ def read_toml(path: Path, *, kind: str = "card") -> dict[str, Any]:
             raise UserError(
                 f"{path}: not a readable TOML {kind}: {status.st_size:,} bytes; at most {MAX_BYTES:,} are read"
             )
-        return parse_toml(path.read_text(encoding="utf-8"))
+        return _parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
         raise UserError(f"{path}: not a readable TOML {kind}: {error}") from error
 
 
-def parse_toml(text: str) -> dict[str, Any]:
+def _parse_toml(text: str) -> Settings:
     """Parse TOML.
 
     Args:
@@ -87,7 +87,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     return table
 
 
-def _check_values(table: dict[str, Any]) -> None:
+def _check_values(table: Settings) -> None:
     """Refuse values that TOML allows and agebench does not support.
 
     Raises:
@@ -137,7 +137,7 @@ def parse_setting(text: str, *, option: str = "--set") -> Settings:
     if not sign or not key.strip():
         raise UserError(f"{option} {text}: write it as key=value, e.g. {option} train.lr=0.001")
     try:
-        value: Any = parse_toml(f"value = {raw}")["value"]
+        value: Any = _parse_toml(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
     except ValueError as error:
@@ -150,7 +150,7 @@ def parse_setting(text: str, *, option: str = "--set") -> Settings:
     return value  # type: ignore[no-any-return]
 
 
-def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def deep_merge(base: Settings, over: Settings) -> Settings:
     """Merge two tables recursively; neither is changed. Another head drops the base's `head_options`.
 
     Args:
@@ -166,7 +166,7 @@ def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def validate_model(kind: type[ModelT], content: dict[str, Any], *, source: str) -> ModelT:
+def validate_model(kind: type[ModelT], content: Settings, *, source: str) -> ModelT:
     """Validate a table as a pydantic model.
 
     Args:

@@ -1,13 +1,14 @@
 """Fetch models that `agebench push` wrote from the Hugging Face hub."""
 
+import logging
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.exported.base import MAX_CARD_BYTES, MAX_FILE_BYTES
 
+logger = logging.getLogger(__name__)
 CARD = "card.json"
 # The files that are read from a repository, with their largest sizes in bytes: no program, no pickle, no labels.
 FILES = {
@@ -42,10 +43,11 @@ def fetch(url: str) -> Path:
     check_repo(repo)
     if commit is None:
         commit = _newest(url, repo)
-        print(
-            f"agebench: {url}: took its newest commit. What a name holds can change: hf://{repo}@{commit} gives this "
-            "one again",
-            file=sys.stderr,
+        logger.warning(
+            "%s: took its newest commit. What a name holds can change: hf://%s@%s gives this one again",
+            url,
+            repo,
+            commit,
         )
     return _cached(url, repo, commit) or _download(url, repo, commit)
 
@@ -122,6 +124,6 @@ def _check_sizes(url: str, sizes: dict[str, Any]) -> None:
         if name not in sizes:
             raise UserError(f"{url}: holds no {name}; not a repository that `agebench push` made")
         if not isinstance(sizes[name], int):
-            raise UserError(f"{url}: the hub does not say how large {name} is; {limit:,} bytes are allowed")
+            raise UserError(f"{url}: the hub does not state the size of {name}; {limit:,} bytes are allowed")
         if sizes[name] > limit:
             raise UserError(f"{url}: {name} has {sizes[name]:,} bytes; {limit:,} are allowed")

@@ -28,7 +28,7 @@ SUFFIXES = (".csv", ".json", ".parquet")
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How ages were predicted, as JSON and Parquet files state it.
+    """The settings of a prediction, as JSON and Parquet files state them.
 
     Attributes:
         model: the model, as the user named it.

@@ -111,7 +111,7 @@ def _figures(
 
 
 def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
-    """Sums (sets, 2 C, b) -> accuracy and balanced accuracy (sets, b), and each class's share recognised (sets, C, b)."""
+    """Sums (sets, 2 C, b) -> accuracy and balanced accuracy (sets, b), and each class's share recognized (sets, C, b)."""
     width = sums.shape[1] // 2
     count, hit = sums[:, :width], sums[:, width:]
     recalls = hit / count
@@ -123,7 +123,7 @@ def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
 def _sizes(
     keys: Sequence[FigureKey], codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints
 ) -> dict[FigureKey, int]:
-    """How many clusters stand behind each figure."""
+    """Return the number of clusters behind each figure."""
     sizes = [int(clusters.max()) + 1] * 2 + Grouping("", tuple(classes), codes).cluster_counts(clusters).tolist()
     for grouping in shown:
         sizes += grouping.cluster_counts(clusters).tolist() * 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 from threadpoolctl import threadpool_limits
 
-# Aliases that say what is meant; numpy's own types of mixed expressions are wider.
+# Aliases that name the type that is meant; numpy's own types of mixed expressions are wider.
 Floats = NDArray[Any]
 Ints = NDArray[Any]
 Flags = NDArray[np.bool_]
@@ -270,7 +270,7 @@ def _many_counts(generator: np.random.Generator, clusters: int) -> Ints:
 
 @lru_cache
 def _poisson_steps(mean: float) -> Ints:
-    """Where 16 uniform bits pass from one Poisson count to the next."""
+    """Return the thresholds at which 16 uniform bits pass from one Poisson count to the next."""
     steps = np.round(special.pdtr(np.arange(12), mean) * 2**16)
     below_one: Ints = steps[steps < 2**16].astype(np.uint16)
     return below_one

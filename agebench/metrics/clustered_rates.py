@@ -49,7 +49,7 @@ def group_rates(
 
 
 def design_effect(hits: Flags, clusters: Ints | None = None) -> float:
-    """How many of the n >= 1 images count as one: see `design_effects`, of one group."""
+    """Return the number of the n >= 1 images that count as one: see `design_effects`, of one group."""
     return float(design_effects(hits, np.zeros(len(hits), dtype=np.int64), 1, clusters)[0])
 
 

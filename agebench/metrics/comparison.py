@@ -224,7 +224,7 @@ def _seed_spread(paired: PairedErrors) -> _SeedSpread:
 
 
 def _identical(paired: PairedErrors, a: int, b: int) -> bool:
-    """Whether two systems have the same mean error on every image, but for rounding."""
+    """Return whether two systems have the same mean error on every image, but for rounding."""
     return bool(np.allclose(paired.errors[a].mean(axis=0), paired.errors[b].mean(axis=0), rtol=0, atol=1e-9))
 
 
@@ -244,7 +244,7 @@ def _images_needed(spread: float, n: int) -> int | None:
     if json_number(spread) is None:
         return None
     reach = stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2) + stats.norm.ppf(POWER)
-    # With fewer images the standard error is not normal, and the formula says nothing.
+    # With fewer images the standard error is not normal, and the formula does not hold.
     return max(_FEWEST, int(np.ceil(n * (reach * spread / RELEVANT) ** 2)))
 
 
@@ -353,7 +353,7 @@ def critical_difference(systems: int, datasets: int, *, level: float = CONFIDENC
 
 
 def _cliques(ranks: "pd.Series[float]", critical: float) -> list[list[str]]:
-    """Largest runs of neighbouring ranks (ascending) within the critical difference, of two systems at least."""
+    """Largest runs of neighboring ranks (ascending) within the critical difference, of two systems at least."""
     groups: list[list[str]] = []
     for start in range(len(ranks)):
         group = [str(name) for name, rank in ranks.iloc[start:].items() if rank - ranks.iloc[start] <= critical]

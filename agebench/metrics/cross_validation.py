@@ -14,7 +14,7 @@ from agebench.metrics.schema import FoldSummary, GateResult, TaskMetrics, TestRe
 
 
 def evaluate_folds(table: pd.DataFrame, **how: Any) -> TestResult:
-    """As `evaluate`, for a table in which `tested_in` may say which fold's model answered.
+    """Evaluate a table in which `tested_in` may name the fold whose model answered; see `evaluate`.
 
     Where each image was tested once, all images are one test set. Where every fold was asked about the same images, the
     folds are like seeds: figures are means over them, intervals hierarchical (`evaluate_seeds`). Where folds share some of
@@ -50,7 +50,7 @@ def evaluate_folds(table: pd.DataFrame, **how: Any) -> TestResult:
 
 
 def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -> dict[str, TaskMetrics]:
-    """As `evaluate_tasks`, for a table in which `tested_in` may say which fold's model answered.
+    """Evaluate tasks of a table in which `tested_in` may name the fold whose model answered; see `evaluate_tasks`.
 
     Each answer counts, and so does `n`; all answers about one subject (or else image) are resampled together. The spread
     between the folds' models is in the interval of no task.
@@ -79,7 +79,7 @@ def age_gates_of_folds(table: pd.DataFrame, **options: Any) -> dict[str, GateRes
 
 
 def _people(table: pd.DataFrame) -> "pd.Series[Any]":
-    """What is resampled together: a subject's answers, or else an image's."""
+    """Return the units of resampling: a subject's answers, or else an image's."""
     own = "image " + table["sample_id"].astype("str")
     return table["subject"].astype("object").where(table["subject"].notna(), own) if "subject" in table else own
 

@@ -28,7 +28,7 @@ from agebench.metrics.prediction_format import canonical_order
 from agebench.metrics.schema import BootstrapMethod, GroupMetrics, MetricValue, SeedMetric, SeedSummary, TestResult
 
 # How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
-# numbers rows by their ids. Records say which they have; those without a number have 1.
+# numbers rows by their ids. Records state which they have; those without a number have 1.
 VERSION = 2
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
 
@@ -338,5 +338,5 @@ def _notes(table: pd.DataFrame, shown: Sequence[Grouping], minimum: int) -> list
         if small:
             notes.append(f"{grouping.name}: fewer than {minimum} images, shown but not ranked: {', '.join(small)}")
         if grouping.unknown:
-            notes.append(f"{grouping.name}: unknown for {grouping.unknown} images, which stand in no group")
+            notes.append(f"{grouping.name}: unknown for {grouping.unknown} images, which are in no group")
     return notes

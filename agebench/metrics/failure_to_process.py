@@ -101,7 +101,7 @@ def _gap(grouping: Grouping, gone: Flags, clusters: Ints | None) -> FailureGap |
 
 
 def _chi_squared(failed: Ints, counts: Ints) -> Floats:
-    """How far the failed (…, groups) lie from what is expected of groups of such sizes (…, groups)."""
+    """Return the distance of the failed (…, groups) from what is expected of groups of such sizes (…, groups)."""
     expected = counts * failed.sum(axis=-1, keepdims=True) / counts.sum(axis=-1, keepdims=True)
     distance: Floats = ((failed - expected) ** 2 / np.maximum(expected, 1e-9)).sum(axis=-1)
     return distance

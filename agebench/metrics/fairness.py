@@ -1,7 +1,7 @@
 """Differences between groups: raw, and at equal ages.
 
 Groups differ in their mix of ages, and errors grow with age, so raw MAEs differ even under a model that treats everyone of
-an age alike. Direct standardisation weighs every group's MAE by age with one common age distribution, that of all rows
+an age alike. Direct standardization weighs every group's MAE by age with one common age distribution, that of all rows
 (Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", chapter 19).
 """
 
@@ -30,7 +30,7 @@ _NAMED = 4
 
 @dataclass(frozen=True)
 class AgeStrata:
-    """Strata of age in which every ranked group stands.
+    """Strata of age in which every ranked group has images.
 
     Attributes:
         codes: (n,) the stratum of each row, -1 for ages where groups cannot be compared.
@@ -119,7 +119,7 @@ def cell_codes(strata: AgeStrata, grouping: Grouping, groups: Ints) -> Ints:
 
 
 def directly_standardize(means: Floats, weights: Floats) -> Floats:
-    """Directly standardised means: (groups, S, …) by the weights (S,) -> (groups, …)."""
+    """Directly standardized means: (groups, S, …) by the weights (S,) -> (groups, …)."""
     return (
         np.tensordot(means, weights, axes=([1], [0])) if means.ndim == 2 else np.einsum("gs...,s->g...", means, weights)
     )
@@ -139,7 +139,7 @@ def group_permutation_test(
     """Compute the p value of equal MAEs in `groups` by a studentized permutation test.
 
     Group labels are shuffled among units (subjects where there are any, else images), and within a subject that has rows in
-    several groups; with `strata`, only among those of the same ages, and the MAEs are the standardised ones. `Shuffles`
+    several groups; with `strata`, only among those of the same ages, and the MAEs are the standardized ones. `Shuffles`
     documents what is exchangeable. The statistic is `GroupDistance`: because it is divided by each group's own variance, the
     test holds its level where groups differ in spread but not in MAE. With very many labels its limiting F distribution is
     used instead of shuffles.

@@ -70,7 +70,7 @@ class GroupComparison:
 
     def standardized_means(self, n: Floats, total: Floats) -> Floats:
         """Compute the age-standardized means (groups, b) from the counts and sums of all cells, each (cells, b)."""
-        # Every group stands in every stratum, so that no cell is missing.
+        # Every group has images in every stratum, so that no cell is missing.
         shape = (len(self.age_standardized_groups), len(self.strata.ranges), n.shape[1])
         n, total = n.reshape(shape), total.reshape(shape)
         # A resample without a row in some cell takes the group's plain mean for it.
@@ -124,7 +124,7 @@ class WorstGroup:
 
     @property
     def shown(self) -> bool:
-        """Whether the group is shown to have larger errors than the others."""
+        """Return whether the group is shown to have larger errors than the others."""
         return self.excess.ci_low is not None and self.excess.ci_low > 0
 
 

@@ -18,7 +18,7 @@ _SMALLEST_SHARE = 1e-9
 
 
 class GroupDistance:
-    """Welch's statistic of (standardised) group means with variances by unit.
+    """Welch's statistic of (standardized) group means with variances by unit.
 
     The squared distances of the means from their precision-weighted mean, each over its variance. Variances are those of
     cluster sampling: residuals are summed within a unit before they are squared. Rows of units with several labels enter as
@@ -75,7 +75,7 @@ class GroupDistance:
         return float(stats.f.sf(statistic / scale, k - 1, max((k**2 - 1) / (3 * share), 1)))
 
     def _moments(self, cells: Ints) -> tuple[Floats, Floats, Floats]:
-        """Standardised means (G,), their variances from one-label units (G,), and influences of other units (U, G)."""
+        """Standardized means (G,), their variances from one-label units (G,), and influences of other units (U, G)."""
         strata, single = len(self._weights), self._single
         total = np.bincount(cells, self._sums, minlength=self._size)
         n = np.bincount(cells, self._counts, minlength=self._size)

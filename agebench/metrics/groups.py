@@ -72,7 +72,7 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
 
     Raises:
         UserError: no such column, the message lists what is there; one that sorts no one; one that is called like the bands
-            of the true age, which stand beside every grouping; or groups whose names would be the same.
+            of the true age, which accompany every grouping; or groups whose names would be the same.
     """
     columns = [name] if name in table else name.split("*")
     if AGE_BAND_COLUMN in columns:

@@ -27,7 +27,7 @@ from agebench.metrics.uncertainty import calibration_units, conformal, min_calib
 
 
 class CalibrationError(UserError):
-    """Nothing is there, or too little, that intervals could be calibrated on; the message says what is missing."""
+    """Intervals cannot be calibrated, because data are missing or too few; the message names them."""
 
 
 def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFrame], level: float) -> ConformalInterval:
@@ -44,7 +44,7 @@ def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFra
 
     Raises:
         UserError: no such level.
-        CalibrationError: too few validation images, or people on them, to promise it.
+        CalibrationError: too few validation images, or people on them, to guarantee it.
     """
     if not 0 < level < 1:
         raise UserError(f"--coverage {level:g}: must lie between 0 and 1, e.g. 0.9")
@@ -56,7 +56,7 @@ def conformal_interval(calibration: pd.DataFrame, tests: Mapping[str, pd.DataFra
             else (f" of {calibration_units(calibration)} people", " people")
         )
         raise CalibrationError(
-            f"--coverage {level:g}: cannot be promised from {len(calibration)} validation images{of}; "
+            f"--coverage {level:g}: cannot be guaranteed from {len(calibration)} validation images{of}; "
             f"it needs {needed} or more{unit}"
         )
     own = conformal(calibration, calibration, levels=[level])
@@ -132,7 +132,7 @@ def _gates(tests: Mapping[str, pd.DataFrame], threshold: int, challenges: Sequen
 def error_by_estimated_age(
     tests: Mapping[str, pd.DataFrame], *, resamples: int = 1000, seed: int = 0
 ) -> EstimateErrors:
-    """How far off estimates are, by the age that was estimated, in whole years: of a face that is asked about, no more is known.
+    """Compute the errors of estimates by the estimated age in whole years, the only age that is known of a new face.
 
     Args:
         tests: test set -> predictions.

@@ -13,7 +13,7 @@ def suspected_label_errors(table: pd.DataFrame) -> pd.DataFrame:
 
     Among images that a model takes for the same age, labels scatter by the model's error. A label that lies more than five
     robust standard deviations (1.48 times the median absolute deviation) from their median is wrong, or the face is unusual:
-    only a person can tell.
+    only a person can decide.
 
     Args:
         table: age and age_pred in years, one row an image.

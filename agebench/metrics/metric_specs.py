@@ -1,4 +1,4 @@
-"""What each metric is: its unit, the range of its values, and which direction is better.
+"""The properties of each metric: its unit, the range of its values, and which direction is better.
 
 Ranges, units and directions are looked up here by the metric's own name, never derived from the names of columns, groups or files.
 """
@@ -12,7 +12,7 @@ FigureKey = tuple[str, ...]
 
 
 class Unit(StrEnum):
-    """What a metric is measured in."""
+    """The unit of a metric."""
 
     YEARS = "years"
     SHARE = "share"

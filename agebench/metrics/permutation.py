@@ -28,7 +28,7 @@ class PermutationData(NamedTuple):
         return PermutationData(*(column[chosen] for column in self))
 
 
-def has_mixed_labels(labels: Ints, units: Ints) -> Flags:
+def _has_mixed_labels(labels: Ints, units: Ints) -> Flags:
     """(U,) whether a unit's rows hold more than one label."""
     low, high = np.full(int(units.max()) + 1, labels.max()), np.zeros(int(units.max()) + 1, labels.dtype)
     np.minimum.at(low, units, labels)
@@ -47,7 +47,7 @@ class LabelPermutations:
     - in a unit of several labels (a person with and without glasses), the labels of its rows of one stratum. What the rows
       share, they share under every label. Carried to another unit they would change what part of that the gap holds.
 
-    So a unit that holds several labels, but never two in one stratum, stays as it is: a change with age cannot be told from age
+    So a unit that holds several labels, but never two in one stratum, stays as it is: its changes cannot be distinguished from age
     there. This is the restricted permutation of Winkler et al. 2015, "Multi-level block permutation", NeuroImage 123.
 
     Attributes:
@@ -96,9 +96,9 @@ class LabelPermutations:
 
 
 def make_permutations(rows: PermutationData, strata: int) -> LabelPermutations:
-    """How the labels of `rows` are to be shuffled; `strata` is how many strata there are."""
+    """Return how the labels of `rows` are to be shuffled; `strata` is the number of strata."""
     values, labels, stratum, units = rows
-    mixed = has_mixed_labels(labels, units)
+    mixed = _has_mixed_labels(labels, units)
     label = np.zeros(len(mixed), labels.dtype)
     label[units] = labels
     inside = ~mixed[units]

@@ -22,7 +22,7 @@ QUANTILES = {"median_ae": 0.5, "p95_ae": 0.95}
 
 @dataclass(frozen=True)
 class MetricFeatures:
-    """What is summed over rows: `columns[name]` is the place of a feature in `values` (n, F).
+    """The sums over rows: `columns[name]` is the place of a feature in `values` (n, F).
 
     Attributes:
         values: (n, F) float64.
@@ -55,12 +55,12 @@ def signed_error(table: pd.DataFrame) -> Floats:
 
 
 def is_within(error: Floats, years: Floats | float) -> Flags:
-    """Whether the absolute error is at most `years`."""
+    """Return whether the absolute error is at most `years`."""
     inside: Flags = np.abs(error) <= years + _ROUNDING
     return inside
 
 
-def interval_error(table: pd.DataFrame) -> Floats:
+def _interval_error(table: pd.DataFrame) -> Floats:
     """Signed distance of the estimate to the label's range [age_low, age_high], years (n,); 0 within, NaN without a range."""
     predicted = table["age_pred"].to_numpy(float)
     low, high = table["age_low"].to_numpy(float), table["age_high"].to_numpy(float)
@@ -121,7 +121,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     made: dict[str, Floats] = {"n": np.ones(len(table)), "abs": np.abs(error)}  # FIRST
     made |= {"detrended": without_age_trend(error, age), "error": error, "square": error**2}
     made |= {f"cs{years}": is_within(error, years) for years in CS_LEVELS}
-    # Centred, so that variances in single precision do not cancel.
+    # Centered, so that variances in single precision do not cancel.
     y, p = age - age.mean(), predicted - predicted.mean()
     made |= {"y": y, "p": p, "yy": y * y, "pp": p * p, "yp": y * p}
     spearman, influence = _spearman(age, predicted)
@@ -133,7 +133,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     if "label_std" in table:
         made |= _where_known("epsilon", epsilon_error(error, table["label_std"].to_numpy(float)))
     if {"age_low", "age_high"} <= set(table.columns):
-        distance = interval_error(table)
+        distance = _interval_error(table)
         made |= _where_known("range", np.abs(distance)) | {"range_hit": distance == 0}
     values = np.column_stack([np.asarray(column, float) for column in made.values()])
     shares = {name: float(np.mean(made[name])) for name in QUANTILES}
@@ -192,7 +192,7 @@ def per_group_metrics(features: MetricFeatures, sums: Floats, names: Sequence[st
 
 
 def overall_only_metrics(features: MetricFeatures, sums: Floats) -> dict[str, Floats]:
-    """What is given for the whole test set beside `plain`; sums (1, F, resamples), figures (resamples,)."""
+    """The figures of the whole test set besides those of `plain`; sums (1, F, resamples), figures (resamples,)."""
 
     def of(name: str) -> Floats:
         summed: Floats = features.of(sums, name)[0]

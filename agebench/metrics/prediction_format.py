@@ -1,4 +1,4 @@
-"""Predictions: one row an image, what a model said beside what is true. Made here or by anyone."""
+"""Tables of predictions: one row an image, with estimated and true ages, from this package or from other programs."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ _NO_GROUPS = {
 
 
 def is_group_candidate(column: str) -> bool:
-    """Whether a column is a label that people may be grouped by unasked: no age, no id, and nothing that a model answered."""
+    """Return whether a column is a label for groups: no age, no id, and nothing that a model answered."""
     return column not in _NO_GROUPS and not column.endswith((PRED, PROB))
 
 
@@ -30,7 +30,7 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
     group columns, and `subject` where there are identities.
 
     Raises:
-        UserError: a column is missing, an id stands twice, or a value is no finite number; the message names the row.
+        UserError: a column is missing, an id occurs twice, or a value is no finite number; the message names the row.
     """
     missing = [column for column in REQUIRED if column not in table]
     if missing:
@@ -40,7 +40,7 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
     table = table.assign(sample_id=table["sample_id"].astype("str"))
     if not ids_unique(table["sample_id"]):
         twice = table.loc[table["sample_id"].duplicated(), "sample_id"]
-        raise UserError(f"{source}: sample_id '{twice.iloc[0]}' stands twice")
+        raise UserError(f"{source}: sample_id '{twice.iloc[0]}' occurs twice")
     for column in ("age", "age_pred", "age_std"):
         if column not in table:
             continue
@@ -58,7 +58,7 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
 
 
 def ids_unique(ids: "pd.Series[str]") -> bool:
-    """Whether no id stands twice; of a long column, only hashes are held beside it."""
+    """Return whether no id occurs twice; of a long column, only hashes are held beside it."""
     hashes = np.empty(len(ids), np.uint64)
     for start in range(0, len(ids), _PIECE):
         piece = slice(start, start + _PIECE)

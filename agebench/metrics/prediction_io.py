@@ -23,7 +23,7 @@ FAULTS: tuple[MismatchKind, ...] = ("missing", "extra", "duplicates")
 Match = Literal["id", "name", "stem"]
 MATCHES: tuple[Match, ...] = ("id", "name", "stem")
 _TEXT = ("sample_id", "subject")
-# Where predictions and labels stand in a file each, these columns of ours are renamed in the one file only: `--col age_pred=age`
+# Where predictions and labels are in separate files, these columns are renamed in the one file only: `--col age_pred=age`
 # leaves the labels their age. Other columns are renamed wherever they are.
 _PREDICTED = frozenset({"age_pred", "age_std", "p"})
 _LABELLED = frozenset({"age", "age_low", "age_high", "label_std"})
@@ -43,7 +43,7 @@ class JoinedPredictions:
         table: as `check_predictions` gives it.
         missing: labels without a prediction, which are left out: failures to process.
         extra: predictions without a label, left out.
-        duplicates: further rows of an id that stood before, left out.
+        duplicates: further rows of an id that occurred before, left out.
         unanswered: the labels of `missing`; None where there are none.
     """
 
@@ -95,7 +95,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(
-            f"{path}: the column '{twice}' stands twice; name another with --col {twice}=COLUMN or drop one"
+            f"{path}: the column '{twice}' occurs twice; name another with --col {twice}=COLUMN or drop one"
         )
     table: pd.DataFrame = content.rename_columns(names).to_pandas(split_blocks=True, self_destruct=True)
     for column in table:
@@ -104,7 +104,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    """Whether Arrow took a column's text for bytes, as it does where the text is not UTF-8."""
+    """Return whether Arrow took a column's text for bytes, as it does where the text is not UTF-8."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
@@ -153,7 +153,7 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
         )
 
     try:
-        # To guess a type from all rows, Arrow keeps all text beside the values. So the first block says the types…
+        # To guess a type from all rows, Arrow keeps all text beside the values. So the first block determines the types…
         with pa.csv.open_csv(path, parse_options=parse, convert_options=convert({})) as stream:
             known = {field.name: field.type for field in stream.schema if not pa.types.is_null(field.type)}
         return pa.csv.read_csv(path, parse_options=parse, convert_options=convert(known))
@@ -180,7 +180,7 @@ def read_predictions(
         allow: faults that are counted and left out instead of refused.
 
     Raises:
-        UserError: see `read_table`; a column is missing, ids do not match or stand twice, values are no ages.
+        UserError: see `read_table`; a column is missing, ids do not match or occur twice, values are no ages.
     """
     columns = columns or {}
     apart = labels is not None
@@ -236,7 +236,7 @@ def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _answered(table: pd.DataFrame, allow: Collection[MismatchKind]) -> tuple[pd.DataFrame, int]:
-    """Where missing predictions are allowed, `table` less the rows without an estimate, and how many these are."""
+    """Return, where missing predictions are allowed, `table` without the rows without an estimate, and how many these are."""
     empty = table["age_pred"].isna()
     if "missing" not in allow or not empty.any() or empty.all():
         return table, 0
@@ -244,7 +244,7 @@ def _answered(table: pd.DataFrame, allow: Collection[MismatchKind]) -> tuple[pd.
 
 
 def _match_keys(ids: "pd.Series[str]", match: Match, path: Path) -> "pd.Series[str]":
-    """What rows are joined by.
+    """The key by which rows are joined.
 
     Raises:
         UserError: two ids of a file have the same name.
@@ -315,7 +315,7 @@ def _lists(table: pd.DataFrame, source: str) -> "list[NDArray[Any]]":
     for name, row in zip(table["sample_id"], rows, strict=False):
         if row.ndim != 1 or (row.size and row.dtype.kind not in "fiu"):
             raise UserError(
-                f"{source}: column p of '{name}' is not a list of numbers, one probability an age; such lists stand in "
+                f"{source}: column p of '{name}' is not a list of numbers, one probability an age; such lists are in "
                 "Parquet files. Give the column another name, or leave it out"
             )
     return rows

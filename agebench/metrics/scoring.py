@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What to compute, and how.
+    """Options of the metrics to compute.
 
     Attributes:
         groups: columns and crossings; None: the labels with 2 to 20 values, and their crossings, see `scanned_groups`.

@@ -58,7 +58,7 @@ def explain_shift(
     errors = [_errors(table) for table in tables]
     parts, difference = _divide(errors, clusters, codes, resamples, seed)
     result = ShiftResult(source=name, difference=difference, parts=_shift_parts(parts, codes[1], ages, []))
-    changes: dict[str, object] = {"recalibration": recalibrate(target, seed=seed)}
+    changes: dict[str, object] = {"recalibration": _recalibrate(target, seed=seed)}
     if columns:
         cells, ages = _cells(tables, columns)
         if (cells[1] >= 0).mean() >= _LEAST_COVERAGE:
@@ -183,7 +183,7 @@ def _shift_parts(parts: Sequence[MetricValue], codes: Ints, ages: list[list[int]
     return ShiftParts(mix=mix, same=same, outside=outside, groups=groups, n_outside=int((codes < 0).sum()), ages=ages)
 
 
-def recalibrate(target: pd.DataFrame, *, repeats: int = _REPEATS, seed: int = 0) -> list[Recalibration]:
+def _recalibrate(target: pd.DataFrame, *, repeats: int = _REPEATS, seed: int = 0) -> list[Recalibration]:
     """Measure what a map from estimates to ages would mend that is fitted on labeled images of the target.
 
     Each repeat fits on the images of randomly drawn people and tests on a bootstrap sample of the people that remain, so that

@@ -45,7 +45,7 @@ class GroupReplicates:
 
     @cached_property
     def known(self) -> Flags:
-        """Whether a group has a value and a standard error (k,)."""
+        """Return whether a group has a value and a standard error (k,)."""
         known: Flags = np.isfinite(self.values) & (self.freedom > 0) & (self.resampled.shape[1] > 0)
         return known
 

@@ -1,4 +1,4 @@
-"""How well a model knows what it does not know: scores of predicted distributions, and conformal intervals."""
+"""The quality of a model's own uncertainty: scores of predicted distributions, and conformal intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class PredictiveScores:
     std: Floats
 
     def covered(self, level: float) -> Floats:
-        """Whether the central interval of probability `level` holds the label (n,), in [0, 1].
+        """Return whether the central interval of probability `level` holds the label (n,), in [0, 1].
 
         At a jump of the distribution function any value between its ends is as good: the share of them that lies in the
         interval counts, the mean of randomized values (Czado, Gneiting and Held 2009, "Predictive model assessment for count data",
@@ -95,7 +95,7 @@ def score_categorical(age: Floats, probs: Floats, first_age: int = 0) -> Predict
 
     CRPS is that of point masses at the whole ages, for every label: between them, or beyond the first or last one. The
     likelihood and the distribution function are those of the class nearest to the label, [a - 0.5, a + 0.5) for age a; outside
-    all classes the likelihood is 0, which counts as the least that half precision tells from it. Widths spread each class evenly.
+    all classes the likelihood is 0, which counts as the smallest value of half precision. Widths spread each class evenly.
 
     Args:
         age: (n,) labels, years.
@@ -132,7 +132,7 @@ def _point_mass_crps(age: Floats, cdf: Floats, ages: Ints) -> Floats:
 
 
 def _quantile(upper: Floats, probs: Floats, level: float) -> Floats:
-    """Where the distribution function crosses `level`, in classes from the lower end of the first (n,)."""
+    """Return where the distribution function crosses `level`, in classes from the lower end of the first (n,)."""
     place = np.minimum((upper < level).sum(axis=1), probs.shape[1] - 1)
     rows = np.arange(len(probs))
     mass = np.maximum(probs[rows, place], 1e-12)
@@ -197,7 +197,7 @@ def uncertainty(
         crps=every["crps",],
         levels=levels,
         reliability=ReliabilityCurve(nominal=[round(float(level), 2) for level in _CURVE], observed=observed),
-        rejection=risk_coverage_curve(
+        rejection=_risk_coverage_curve(
             np.abs(table["age_pred"].to_numpy(float) - age), found.std, clusters, resamples, seed
         ),
     )
@@ -208,18 +208,18 @@ def _check_first_age(probs: Floats, predicted: Floats, first_age: int) -> None:
     if abs(apart) > _FAR:
         raise UserError(
             f"column p: its mean lies {abs(apart):.0f} years {'below' if apart > 0 else 'above'} age_pred, if its first entry "
-            f"stands for age {first_age}; say which age that is with --p-first-age (perhaps {first_age + round(apart)})"
+            f"stands for age {first_age}; state that age with --p-first-age (perhaps {first_age + round(apart)})"
         )
 
 
-def risk_coverage_curve(
+def _risk_coverage_curve(
     errors: Floats, doubt: Floats, clusters: Ints, resamples: int = 200, seed: int = 0
 ) -> RejectionCurve:
     """Compute the MAE of the images that remain when the most uncertain are rejected, and its area.
 
     Args:
         errors: (n,) absolute errors, years.
-        doubt: (n,) what the model says of its uncertainty; the largest are rejected first.
+        doubt: (n,) the uncertainty that the model states; the largest are rejected first.
         clusters: (n,) rows drawn together in the bootstrap.
         resamples: bootstrap samples for the area; 200 at most are made.
         seed: of them.
@@ -269,7 +269,7 @@ def conformal(
     regression", section 2.2). Where subjects are known it covers an image of a new person: each of K people weighs 1/(K + 1),
     shared evenly by his images, and infinity the rest (Lee, Barber and Willett 2023, "Distribution-free inference with
     hierarchical data", arXiv 2306.06342, section 3). With one image a person the two are the same. On another dataset the
-    promise need not hold: that is what the coverage by group shows.
+    guarantee need not hold: that is what the coverage by group shows.
 
     Args:
         calibration: predictions on the validation part.
@@ -329,12 +329,12 @@ def _reach(scores: Floats, clusters: Ints, level: float) -> float:
 
 
 def calibration_units(calibration: pd.DataFrame) -> int:
-    """What an interval is calibrated on: so many people; of people who are not known, so many images."""
+    """Return the number of calibration units: people, or images where people are not known."""
     return int(row_clusters(calibration).max(initial=-1)) + 1
 
 
 def min_calibration_size(level: float) -> int:
-    """How many people, see `units`, an interval needs to promise `level`: with fewer, rank ceil((n + 1) level) is above n."""
+    """Return the number of people that an interval of `level` needs: with fewer, rank ceil((n + 1) level) is above n."""
     return max(1, int(np.ceil((level - _ROUNDING) / (1 - level))))
 
 

@@ -12,7 +12,7 @@ from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.model import ModelCard
 from agebench.config.cards.suite import SuiteCard
-from agebench.config.toml_io import ModelT, deep_merge, read_toml, validate_model
+from agebench.config.toml_io import ModelT, Settings, deep_merge, read_toml, validate_model
 from agebench.errors import UserError
 from agebench.registry.registry import Registry, reason
 from agebench.utils.paths import shipped
@@ -68,7 +68,7 @@ def _check_card(kinds: tuple[type[Any], ...], name: str, item: Any) -> str:
 
 
 def _read_cards(folders: Iterable[Path], kind: type[ModelT], registry: Registry[ModelT]) -> None:
-    tables: dict[Path, dict[str, Any]] = {}
+    tables: dict[Path, Settings] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
         try:
             tables[path] = read_toml(path)
@@ -86,14 +86,14 @@ def _read_cards(folders: Iterable[Path], kind: type[ModelT], registry: Registry[
             registry.register(card.name, card, origin=str(path))
 
 
-def _card(kind: type[Any], content: dict[str, Any], path: Path) -> Any:
+def _card(kind: type[Any], content: Settings, path: Path) -> Any:
     if kind is ModelCard and content.get("kind") == "external":
         return validate_model(ExternalCard, content, source=str(path)).located(path.parent)
     card = validate_model(kind, content, source=str(path))
     return card.located(path.parent) if isinstance(card, DatasetCard) else card
 
 
-def _extended(table: dict[str, Any], by_name: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
+def _extended(table: Settings, by_name: dict[str, Settings], path: Path) -> Settings:
     """Return a card merged over the card that it `extends`, and so on."""
     layers, visited = [table], [table.get("name")]
     while "extends" in layers[0]:
@@ -108,7 +108,7 @@ def _extended(table: dict[str, Any], by_name: dict[str, dict[str, Any]], path: P
             )
         visited.append(base)
         layers.insert(0, by_name[base])
-    merged: dict[str, Any] = {}
+    merged: Settings = {}
     for layer in layers:
         merged = deep_merge(merged, {key: value for key, value in layer.items() if key != "extends"})
     return merged

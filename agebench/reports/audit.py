@@ -91,10 +91,10 @@ def write_audit(folder: Path, findings: AuditResult, sources: Sequence[Dataset])
         write_csv(folder / f"exclude-{kind}.csv", table)
     write_json(folder / "audit.json", audit_summary(findings))
     sheets = _contact_sheets(findings, {source.card.name: source for source in sources})
-    return write_document(folder, audit_document(findings, sheets, exclusions))["markdown"]
+    return write_document(folder, _audit_document(findings, sheets, exclusions))["markdown"]
 
 
-def audit_document(
+def _audit_document(
     findings: AuditResult, sheets: Mapping[str, FigureBlock], exclusions: Mapping[str, pd.DataFrame]
 ) -> Document:
     """Build the report of an audit.

@@ -27,7 +27,7 @@ class Sized(Protocol):
 
     @property
     def eligible(self) -> bool | None:
-        """Whether it has enough images to be compared; None where that was not recorded."""
+        """True if it has enough images to be compared; None where that was not recorded."""
 
 
 def format_ci(

@@ -41,7 +41,7 @@ from agebench.reports.sections.splits import describe_protocol, test_label
 _TESTED = (
     "Of several groups the two that came out furthest apart are named, so their gap tends to look larger than it is. Its "
     "interval allows for that choice: it holds for all pairs of groups at once (figures made before that have the interval of "
-    "the two groups alone). Whether groups differ at all, a permutation test says (p, Holm-corrected over the groupings). "
+    "the two groups alone). Whether groups differ at all, a permutation test decides (p, Holm-corrected over the groupings). "
     "Groups with few images are shown, but not compared."
 )
 _SCORES = ("cs1", "cs3", "cs5", "cs10")
@@ -60,9 +60,9 @@ def write_report(folder: Path) -> Path:
     Every number comes from metrics.json, manifest.json and config.toml; only scatter and error curves read predictions.
 
     Raises:
-        UserError: no run stands there, or one of its files cannot be read.
+        UserError: there is no run, or one of its files cannot be read.
     """
-    metrics, manifest = read_metrics(folder), _read(folder, "manifest.json", {})
+    metrics, manifest = _read_metrics(folder), _read(folder, "manifest.json", {})
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     external = metrics.train is None
     captions = plot_run(folder, metrics, history) | _plot_gates(folder, metrics)
@@ -74,7 +74,7 @@ def write_report(folder: Path) -> Path:
         "## Summary",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
         describe_limit(manifest),
-        cross_dataset_table(metrics),
+        _cross_dataset_table(metrics),
         describe_protocol(metrics),
         _method(metrics),
         _overall_table(metrics, _SCORES),
@@ -106,7 +106,7 @@ def write_report(folder: Path) -> Path:
     return write_markdown(folder, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def read_metrics(folder: Path) -> MetricsFile:
+def _read_metrics(folder: Path) -> MetricsFile:
     """Read the metrics.json of a run's folder, of schema 1 or 2.
 
     Raises:
@@ -124,9 +124,9 @@ def summary(run: Path | MetricsFile) -> str:
     Args:
         run: the run's folder, or the content of its metrics.json.
     """
-    metrics = read_metrics(run) if isinstance(run, Path) else run
+    metrics = _read_metrics(run) if isinstance(run, Path) else run
     origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
-    table = f"{origin}{cross_dataset_table(metrics)}"
+    table = f"{origin}{_cross_dataset_table(metrics)}"
     subset = describe_limit(_read(run, "manifest.json", {})) if isinstance(run, Path) else ""
     overlap = training_overlap(metrics)
     shifts = shift_overview(metrics)
@@ -134,8 +134,8 @@ def summary(run: Path | MetricsFile) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def cross_dataset_table(metrics: MetricsFile) -> str:
-    """One row a test set; the last column is the floor: the MAE of always answering a median age.
+def _cross_dataset_table(metrics: MetricsFile) -> str:
+    """One row a test set; the last column is the baseline: the MAE of always answering a median age.
 
     It is the training set's median, or the test set's own where nothing was trained. Where labels are ranges, the distance to
     the range and the share of estimates within it are shown beside the MAE, which takes the range's middle as the true age.
@@ -203,7 +203,7 @@ def _in_words(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
     if floors:
         ends = " to ".join(dict.fromkeys(format_number(end) for end in (min(floors.values()), max(floors.values()))))
         sentences.append(f"Always answering the median age of the training set would be off by {ends} years.")
-    # A model beats the floor where its whole interval lies below; a missing figure claims nothing.
+    # A model beats the baseline where its whole interval lies below; a missing figure claims nothing.
     highs = {name: _upper_end(errors[name]) for name in floors}
     weak = [escape_markdown(name) for name, high in highs.items() if high is not None and high >= floors[name]]
     if weak:
@@ -267,7 +267,7 @@ def _fairness(metrics: MetricsFile, drawn: Mapping[str, str]) -> list[str]:
                 words.append(f"Unknown for {format_count(n_unknown)} images, which are in no group.")
             parts += [group_table(grouping, entries), " ".join(filter(None, words))]
         parts.append(drawn.get(f"groups-{place}", ""))
-    nothing = f"No groups are annotated in {join_words(without)}, so nothing can be said there." if without else ""
+    nothing = f"No groups are annotated in {join_words(without)}, so no result is shown there." if without else ""
     return [_TESTED if parts else "", *parts, nothing]
 
 
@@ -277,21 +277,21 @@ def _subgroups(test: TestResult) -> dict[str, dict[str, GroupMetrics]]:
 
 
 def _error_analysis(folder: Path, metrics: MetricsFile) -> list[str]:
-    """Curves of error and loss by age and group, and where the worst predictions stand."""
+    """Curves of error and loss by age and group, and the place of the worst predictions."""
     parts = ["## Error analysis"]
     for name, (figure, caption) in error_curves(folder, metrics, dataset_colors(metrics.train, metrics.tests)).items():
         save(figure, folder / "figures" / f"{name}.png")
         parts.append(picture(name, caption))
     if (folder / "private" / "errors.md").exists():
         parts.append(
-            "The worst predictions with their pictures, and labels that do not fit, stand in `private/errors.md` of the run's "
-            "folder: pictures of people, not for publication."
+            "The worst predictions with their images, and labels that do not fit, are in `private/errors.md` of the run's "
+            "folder: images of people, not for publication."
         )
     return parts if len(parts) > 1 else []
 
 
 def _failures(metrics: MetricsFile) -> list[str]:
-    """Whose faces are missing from the figures: a detector that misses some groups more than others biases a benchmark."""
+    """Describe the missing faces: a detector that misses some groups more than others biases a benchmark."""
     parts = []
     for name, test in metrics.tests.items():
         if test.failure_to_process is not None:

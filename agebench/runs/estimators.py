@@ -65,7 +65,7 @@ class RunEstimator(BaseEstimator):
         manifest = folder.manifest()
         if (path / "config.toml").exists() and not manifest.get("finished"):
             raise UserError(
-                f"{path}: this run is not finished, so nothing is known of its errors; go on with "
+                f"{path}: this run is not finished, so nothing is known of its errors; continue with "
                 f"`agebench run --config {path / 'config.toml'} --out {path} --resume`"
             )
         folds = folder.metrics().get("protocol", {}).get("folds", 1)
@@ -102,7 +102,7 @@ class RunEstimator(BaseEstimator):
             CalibrationError: the validation part is missing, or too small for this level.
             UserError: the level is out of range.
         """
-        if level not in self._intervals:  # the demo asks for every picture
+        if level not in self._intervals:  # the demo asks for every image
             interval = conformal_interval(self._validation, self._tests, level)
             self._intervals[level] = calibrated_interval(interval, self._config.data.train)
         return self._intervals[level]
@@ -204,7 +204,7 @@ def load_estimator(
     """
     name, catalog = str(model), catalog or load_catalog()
     if name == released.NAME:
-        return open_released(device)
+        return _open_released(device)
     if name.startswith("hf://"):
         return PushedEstimator(fetch(name), catalog, device)
     path = Path(name).expanduser()
@@ -226,7 +226,7 @@ def load_estimator(
     return ExternalEstimator(card, str(resolve_device(device)))
 
 
-def open_released(device: str = "auto") -> ExportedEstimator:
+def _open_released(device: str = "auto") -> ExportedEstimator:
     """Open the model that ships with agebench. Its digest is known, so that it needs no trust.
 
     Args:

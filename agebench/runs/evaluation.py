@@ -55,7 +55,7 @@ def evaluate_and_report(
     """
     with folder.timed("evaluate_s"):
         manifest.measured = datetime.now(UTC).isoformat(timespec="seconds")
-        metrics = add_failures_to_process(metrics, samples, faces)
+        metrics = _add_failures_to_process(metrics, samples, faces)
         folder.write_json("metrics.json", metrics.to_json())
         write_error_gallery(folder, predictions(), faces)
     export(metrics)
@@ -68,7 +68,7 @@ def evaluate_and_report(
     return RunResult(folder.path, metrics, manifest)
 
 
-def add_failures_to_process(
+def _add_failures_to_process(
     metrics: MetricsFile, samples: Mapping[str, Samples], faces: Mapping[str, FaceCache]
 ) -> MetricsFile:
     """Return `metrics` with `failure_to_process` of each test set, measured on all images of that dataset.

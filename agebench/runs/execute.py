@@ -54,64 +54,62 @@ class RunInterrupted(KeyboardInterrupt):
     """A run was interrupted; the message states how to continue it."""
 
 
-def execute_run(
-    config: RunConfig,
-    catalog: Catalog,
-    out: Path | str,
-    *,
-    resume: bool = False,
-    quiet: bool = False,
-    resume_option: str = "resume=True",
-) -> FinishedRun:
+@dataclass(frozen=True)
+class Execution:
+    """Options of the execution of a run.
+
+    Attributes:
+        resume: whether to continue a run that was interrupted.
+        quiet: whether progress of training is hidden.
+        resume_option: what the caller is to add in order to resume, for messages.
+    """
+
+    resume: bool = False
+    quiet: bool = False
+    resume_option: str = "resume=True"
+
+
+def execute_run(config: RunConfig, catalog: Catalog, out: Path | str, execution: Execution) -> FinishedRun:
     """Execute a run in this process, unless it is finished.
 
     Args:
         config: the run's settings.
         catalog: the cards of the datasets.
         out: the run's folder or URL.
-        resume: whether to continue a run that was interrupted.
-        quiet: whether progress of training is hidden.
-        resume_option: what the caller is to add in order to resume, for messages.
+        execution: how the run is executed.
 
     Raises:
-        UserError: the folder holds another run, or the beginning of this one and `resume` is False; or the data of the finished
-            run have changed.
+        UserError: the folder holds another run, or the beginning of this one that is not to be resumed; or the data of the
+            finished run have changed.
         AgebenchError: a step of the run failed.
         RunInterrupted: the run was interrupted.
     """
-    return _execute(config, catalog, out, lambda decide: decide(), resume, quiet, resume_option)
+    return _execute(config, catalog, out, execution, lambda decide: decide())
 
 
 def execute_run_in_all_processes(
-    config: RunConfig, catalog: Catalog, out: Path | str, *, resume: bool, quiet: bool, resume_option: str
+    config: RunConfig, catalog: Catalog, out: Path | str, execution: Execution
 ) -> FinishedRun | None:
-    """Execute a run in this process, or in all processes that `torchrun` has started; see `execute_run`.
+    """Execute a run in all processes that `torchrun` has started; see `execute_run`.
 
     Args:
         config: the run's settings.
         catalog: the cards of the datasets.
         out: the run's folder or URL.
-        resume: whether to continue a run that was interrupted.
-        quiet: whether progress of training is hidden.
-        resume_option: what the caller is to add in order to resume, for messages.
+        execution: how the run is executed.
 
     Returns:
         The result; None in a process that assists the first one.
-
-    Raises:
-        UserError: see `execute_run`.
-        AgebenchError: a step of the run failed.
-        RunInterrupted: the run was interrupted.
     """
     if not is_distributed():
-        return execute_run(config, catalog, out, resume=resume, quiet=quiet, resume_option=resume_option)
+        return execute_run(config, catalog, out, execution)
     from agebench.training import distributed
 
     with distributed.process_group():
         broadcast = distributed.broadcast_from_main
         if distributed.get_rank() == 0:
             logger.info("%d processes share every batch", distributed.get_world_size())
-            return _execute(config, catalog, out, broadcast, resume, quiet, resume_option)
+            return _execute(config, catalog, out, execution, broadcast)
         if broadcast(lambda: True):
             from agebench.runs.run import run
 
@@ -176,22 +174,16 @@ def is_finished(folder: RunDir, config: AnyConfig, catalog: Catalog) -> bool:
 
 
 def _execute(
-    config: RunConfig,
-    catalog: Catalog,
-    out: Path | str,
-    broadcast: Broadcast,
-    resume: bool,
-    quiet: bool,
-    resume_option: str,
+    config: RunConfig, catalog: Catalog, out: Path | str, execution: Execution, broadcast: Broadcast
 ) -> FinishedRun:
     with run_folder(out) as folder:
         renew_gates(folder, config)
         if is_finished(folder, config, catalog):
             broadcast(lambda: False)
             return FinishedRun.read(folder)
-        if folder.started() and not resume and not folder.continues():
+        if folder.started() and not execution.resume and not folder.continues():
             raise UserError(
-                f"{out} holds the beginning of this run; add {resume_option} to continue it, or delete the folder"
+                f"{out} holds the beginning of this run; add {execution.resume_option} to continue it, or delete the folder"
             )
         try:
             with folder.locked():
@@ -199,13 +191,13 @@ def _execute(
                 if broadcast(lambda: not folder.finished(config)):
                     from agebench.runs.run import run  # imports torch: now that the settings are known to be valid
 
-                    run(config, catalog, folder, quiet=quiet)
+                    run(config, catalog, folder, quiet=execution.quiet)
         except KeyboardInterrupt:
             raise RunInterrupted(_interruption(folder, out)) from None
         except DiskFull as error:
             # The message ends in "the same command continues".
             if folder.started() and not folder.let_continue():
-                raise DiskFull(f"{error} Add {resume_option} to it.") from error
+                raise DiskFull(f"{error} Add {execution.resume_option} to it.") from error
             raise
         return FinishedRun.read(folder)
 

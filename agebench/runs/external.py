@@ -44,9 +44,9 @@ def run_external(config: ExternalConfig, catalog: Catalog, folder: RunDir) -> Ru
             return estimator.estimate_photos(photos, label=name)
 
     model = EvaluatedModel(
-        external_metadata(config.model, digest),
+        _external_metadata(config.model, digest),
         predict,
-        lambda dataset: training_overlap_status(config.model, dataset),
+        lambda dataset: _training_overlap_status(config.model, dataset),
         config.model.output.classes,
         predict_photos if config.model.input.kind == "photo" else None,
     )
@@ -74,7 +74,7 @@ def evaluate_estimator(estimator: AgeEstimator, config: ExternalConfig, catalog:
             [estimator.estimate(np.asarray(faces.pixels[rows[start : start + BATCH_SIZE]])) for start in starts]
         )
 
-    model = EvaluatedModel(external_metadata(config.model, ""), predict, estimator.info.contamination)
+    model = EvaluatedModel(_external_metadata(config.model, ""), predict, estimator.info.contamination)
     return evaluate_model(config, model, catalog, folder, resolve_device(config.device))
 
 
@@ -105,7 +105,7 @@ def estimator_card(estimator: AgeEstimator) -> ExternalCard:
     )
 
 
-def training_overlap_status(card: ExternalCard, dataset: str) -> str:
+def _training_overlap_status(card: ExternalCard, dataset: str) -> str:
     """Return whether the model may have seen the dataset in training: `known`, `unknown` or `none stated`.
 
     Args:
@@ -117,7 +117,7 @@ def training_overlap_status(card: ExternalCard, dataset: str) -> str:
     return "unknown" if card.training_data.lower().startswith("unknown") else "none stated"
 
 
-def external_metadata(card: ExternalCard, digest: str) -> ModelRecord:
+def _external_metadata(card: ExternalCard, digest: str) -> ModelRecord:
     """Return the manifest's entry of the model: its format, source, and known training data.
 
     Args:

@@ -36,19 +36,22 @@ def run_published(config: PublishedConfig, catalog: Catalog, folder: RunDir) -> 
         UserError: the checkpoint cannot be used, or a dataset is missing.
     """
     device = resolve_device(config.device)
-    model, weights = load_published_model(config)
+    model, weights = _load_published_model(config)
     model = model.to(device)
 
     def estimate(name: str, faces: FaceCache, test: Samples) -> AgeEstimates:
         return predict(model, make_face_dataset(faces, test), config.model, device, label=name)
 
     tested_model = EvaluatedModel(
-        published_metadata(config, weights), estimate, lambda name: contamination(config.published, name), model.classes
+        _published_metadata(config, weights),
+        estimate,
+        lambda name: contamination(config.published, name),
+        model.classes,
     )
     return evaluate_model(config, tested_model, catalog, folder, device)
 
 
-def load_published_model(config: PublishedConfig) -> tuple[AgeModel, WeightsSource]:
+def _load_published_model(config: PublishedConfig) -> tuple[AgeModel, WeightsSource]:
     """Build the model with its authors' weights, in evaluation mode; return it and the origin of the weights.
 
     Gender is predicted where the weights include it; published weights include no other auxiliary target.
@@ -82,7 +85,7 @@ def contamination(training: Training, dataset: str) -> str:
     return "none stated" if training.data else "unknown"
 
 
-def published_metadata(config: PublishedConfig, weights: WeightsSource) -> ModelRecord:
+def _published_metadata(config: PublishedConfig, weights: WeightsSource) -> ModelRecord:
     """Return the manifest's entry of the model: the network, its file, and its known training data.
 
     Args:

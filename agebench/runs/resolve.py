@@ -60,7 +60,7 @@ def resolve_evaluation(catalog: Catalog, layers: Iterable[Settings]) -> External
         UserError: no model is named, a model of another kind is named, an unknown dataset, or a wrong key or value.
     """
     settings = _merge(layers)
-    resolve = resolve_published if "pretrained" in settings else resolve_external
+    resolve = _resolve_published if "pretrained" in settings else resolve_external
     return resolve(catalog, [settings])
 
 
@@ -89,7 +89,7 @@ def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalCo
     return _validated(ExternalConfig, catalog, deep_merge({"faces": framing}, base), settings)
 
 
-def resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> PublishedConfig:
+def _resolve_published(catalog: Catalog, layers: Iterable[Settings]) -> PublishedConfig:
     """Resolve the settings of a test of published weights.
 
     Args:
@@ -146,11 +146,11 @@ def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architect
         bodies=model.bodies,
         letterbox=bool(model.letterbox) and not faces.mode,
         mask_bodies=bool(model.mask_bodies) and model.bodies,
-        **box_settings(model),
+        **_box_settings(model),
     )
 
 
-def box_settings(model: Architecture | ExternalCard) -> dict[str, Any]:
+def _box_settings(model: Architecture | ExternalCard) -> Settings:
     """Return the settings of the alignment that an external model's input kind determines.
 
     Photographs are not aligned: their middle is shown in reports and never estimated.

@@ -169,7 +169,7 @@ class Experiment:
             seed=config.seed,
             hardware=hardware_info(self.device),
             train=TrainingSet(name=config.data.train, title=train_card.title),
-            model=model_metadata(config, self.model, self.weights, self.initial_digests),
+            model=_model_metadata(config, self.model, self.weights, self.initial_digests),
             faces=faces_metadata(data.cards, config.model, config.faces, self.faces),
             protocol=self.splits.protocol(),
             samples=samples_metadata(self.splits, data.samples),
@@ -212,7 +212,7 @@ class Experiment:
             content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
             guarantees = deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)
             content |= {"promises": guarantees.to_json()}
-            path, examples = self.folder.path / "export" / variant.file, example_crops(self.faces, self.splits[0])
+            path, examples = self.folder.path / "export" / variant.file, _example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)
         self.manifest.best_epoch = self.history.best_epoch
         self.manifest.export = ExportRecord(max_difference_years=written["checked"]["max_difference_years"])
@@ -308,7 +308,7 @@ def cross_validate(
         quiet: whether progress of training is hidden.
     """
     if len(splits) == 1:
-        return fit_fold(config, folder, model, splits[0], faces, device, quiet=quiet)
+        return _fit_fold(config, folder, model, splits[0], faces, device, quiet=quiet)
     if distributed.get_world_size() > 1:
         raise UserError(
             f"the protocol '{config.data.protocol}' has {len(splits)} folds, and these run in one process each: "
@@ -319,7 +319,7 @@ def cross_validate(
         fold_dir = folder.fold(fold, len(splits))
         history = History(fold_dir.fold_history())
         if not history.epochs:
-            history = fit_fold(config, fold_dir, copy.deepcopy(model), split, faces, device, quiet=True)
+            history = _fit_fold(config, fold_dir, copy.deepcopy(model), split, faces, device, quiet=True)
             fold_dir.mark_fold_done(splits.folds.names[fold], history.epochs)
             if not quiet:
                 best_mae = history.epochs[history.best_epoch - 1]["val_mae"]
@@ -328,7 +328,7 @@ def cross_validate(
     return combined_history
 
 
-def fit_fold(
+def _fit_fold(
     config: RunConfig,
     folder: RunDir,
     model: AgeModel,
@@ -356,9 +356,9 @@ def fit_fold(
         history = fit(config, folder, model, split, train_faces, device, quiet=quiet)
     with folder.timed("predict_s"):
         for name, test in split.tests.items():
-            table, estimates = predict_samples(config, model, test, faces[name], device)
+            table, estimates = _predict_samples(config, model, test, faces[name], device)
             save_predictions(folder, name, table, estimates.probs)
-        table, _ = predict_samples(config, model, split.val, train_faces, device)
+        table, _ = _predict_samples(config, model, split.val, train_faces, device)
         folder.write_table(VALIDATION, table)
     return history
 
@@ -426,7 +426,7 @@ def fit(
     return history
 
 
-def predict_samples(
+def _predict_samples(
     config: RunConfig, model: AgeModel, samples: Samples, faces: FaceCache, device: torch.device
 ) -> tuple[pd.DataFrame, AgeEstimates]:
     """Predict ages for `samples` and join them with the labels. A test set is read only here.
@@ -443,7 +443,7 @@ def predict_samples(
     return predictions_table(samples, estimates, model.classes), estimates
 
 
-def model_metadata(
+def _model_metadata(
     config: RunConfig, model: AgeModel, weights: WeightsSource, initial_digests: dict[str, str]
 ) -> ModelRecord:
     """Return the manifest's entry of the model.
@@ -469,7 +469,7 @@ def model_metadata(
     return record
 
 
-def example_crops(faces: dict[str, FaceCache], split: RunSplits, count: int = 64) -> np.ndarray:
+def _example_crops(faces: dict[str, FaceCache], split: RunSplits, count: int = 64) -> np.ndarray:
     """Return the first faces of the first test set, (n, S, S, C) uint8, to check an export on.
 
     Args:

@@ -288,7 +288,7 @@ class RunDir:
             "name": self.path.name,
             "agebench": __version__,
             "versions": versions,
-            "git": git_commit(),
+            "git": _git_commit(),
         }
         digests = {DIGESTS: kept_digests(self.path)} if manifest.finished else {}
         write_json(self.path / MANIFEST, software | manifest.to_json() | digests)
@@ -341,7 +341,7 @@ def _has_epochs(checkpoints: Path) -> bool:
         return True
 
 
-def git_commit() -> str | None:
+def _git_commit() -> str | None:
     """Return the commit of this code, with `+changes` where files differ from it; None outside a repository."""
     here = Path(__file__).parents[2]
     if not (here / ".git").exists():  # installed: a repository around the environment is another project's

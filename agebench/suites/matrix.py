@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from agebench.config.cards.suite import SuiteCard
 from agebench.config.grid import GridPoint, parse_grid
@@ -167,7 +166,7 @@ def plan_jobs(
     matrix = product(card.train, card.protocols or (None,), card.seeds, card.models, card.heads or (None,))
     for train, protocol, seed, model, head in matrix:
         data = {"train": train, "test": list(card.test)} | ({} if protocol is None else {"protocol": protocol})
-        run_settings: dict[str, Any] = {"seed": seed, "data": data}
+        run_settings: Settings = {"seed": seed, "data": data}
         run_settings["model"] = {"name": model} if head is None else {"name": model, "head": head}
         for variant, point in product(card.variants or (None,), points):
             variant_settings = variant.settings if variant else {}

@@ -96,14 +96,14 @@ class Augmenter:
             None if values is None else values[own]
             for values in (draw(total, generator) for draw in (self._geometry, self._color, self._drop))
         )
-        operations = draw_operations(total, generator)[own] if self.spec.rand_augment else None
+        operations = _draw_operations(total, generator)[own] if self.spec.rand_augment else None
         boxes = self._boxes(total, images.shape[1], generator)[own] if self.spec.erase else None
         is_degraded = self.spec.blur or self.spec.jpeg
         quality = draw_quality(total, self.spec.blur, self.spec.jpeg, generator)[own] if is_degraded else None
         if drop is not None and images.shape[-1] > 3:
             images = self._dropped(images, drop.to(images.device))
         augmented = self._augmented(images, geometry, color, operations, quality)
-        return augmented if boxes is None else erase_boxes(augmented, boxes)
+        return augmented if boxes is None else _erase_boxes(augmented, boxes)
 
     def _augmented(
         self,
@@ -218,7 +218,7 @@ def affine_resample(images: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def draw_operations(count: int, generator: torch.Generator) -> OperationDraw:
+def _draw_operations(count: int, generator: torch.Generator) -> OperationDraw:
     """Draw the operations of `count` images.
 
     Args:
@@ -313,7 +313,7 @@ def _blurred(images: Tensor) -> Tensor:
     return blurred
 
 
-def erase_boxes(images: Tensor, boxes: Tensor) -> Tensor:
+def _erase_boxes(images: Tensor, boxes: Tensor) -> Tensor:
     """Set one box of each image to 0, in place, and return the images.
 
     Args:

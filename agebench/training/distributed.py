@@ -55,7 +55,7 @@ def process_group() -> Iterator[None]:
         "yes",
     )
     if use_gpus:
-        torch.cuda.set_device(local_rank())
+        torch.cuda.set_device(_local_rank())
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", timeout=INIT_TIMEOUT)
     except (RuntimeError, ValueError) as error:
@@ -66,7 +66,7 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def local_rank() -> int:
+def _local_rank() -> int:
     """Return the rank of this process on its host, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
@@ -81,7 +81,7 @@ def local_device(name: str) -> str:
     """
     if get_world_size() == 1 or name not in ("auto", "cuda"):
         return name
-    return f"cuda:{local_rank()}" if "nccl" in str(dist.get_backend_config()) else "cpu" if name == "auto" else name
+    return f"cuda:{_local_rank()}" if "nccl" in str(dist.get_backend_config()) else "cpu" if name == "auto" else name
 
 
 def broadcast_from_main(decide: Callable[[], Result]) -> Result:

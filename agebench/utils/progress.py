@@ -111,7 +111,7 @@ class Progress(Generic[Item]):
     def _show(self) -> None:
         """Display the progress until the work ends; the function of the thread."""
         stream = _raw(sys.stderr)
-        terminal = is_terminal(stream)
+        terminal = _is_terminal(stream)
         pause = SHOWN_AFTER_S if terminal else LINE_EVERY_S
         while not self._ended.wait(pause):
             with _lock:
@@ -238,8 +238,8 @@ def cleared() -> Iterator[None]:
 def above_progress() -> Iterator[None]:
     """Remove the bar before each output of the block on a terminal."""
     streams = sys.stdout, sys.stderr
-    if is_terminal(sys.stderr):
-        wrapped = [AboveProgress(stream) if is_terminal(stream) else stream for stream in streams]
+    if _is_terminal(sys.stderr):
+        wrapped = [AboveProgress(stream) if _is_terminal(stream) else stream for stream in streams]
         sys.stdout, sys.stderr = cast("list[TextIO]", wrapped)
     try:
         yield
@@ -255,7 +255,7 @@ def silence() -> Iterator[None]:
         yield
 
 
-def is_terminal(stream: TextIO | None) -> bool:
+def _is_terminal(stream: TextIO | None) -> bool:
     """Return whether a stream is open and a terminal."""
     try:
         return stream is not None and stream.isatty()

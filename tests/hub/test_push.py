@@ -207,7 +207,7 @@ def test_too_large_a_file_is_not_fetched(server: tuple[Path, list[str]], monkeyp
 
 
 def test_a_size_that_the_hub_does_not_say_is_one_error() -> None:
-    with pytest.raises(UserError, match=r"does not say how large config\.toml is"):
+    with pytest.raises(UserError, match=r"does not state the size of config\.toml"):
         hub._check_sizes("hf://me/ages", dict.fromkeys(hub.FILES))
 
 

@@ -152,9 +152,9 @@ def test_an_exported_file_answers_like_its_run(run: Path, folder: Path, tmp_path
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("gates", "18", "25", "challenge"), 0, "under challenge 25 it promises challenge 0"),
-        (("gates", "18", "25", "threshold"), 13, "under threshold 18 it promises threshold 13"),
-        (("intervals", "0.9", "level"), 0.5, "under level 0.9 it promises level 0.5"),
+        (("gates", "18", "25", "challenge"), 0, "under challenge 25 it states challenge 0"),
+        (("gates", "18", "25", "threshold"), 13, "under threshold 18 it states threshold 13"),
+        (("intervals", "0.9", "level"), 0.5, "under level 0.9 it states level 0.5"),
         (("intervals", "0.9", "scaled"), True, "standard deviations, and the model predicts none"),
     ],
 )
@@ -213,7 +213,7 @@ def test_only_a_level_that_was_asked_for_is_refused(
     assert set(deployment_guarantees(RunDir(few), "few", ["few"]).intervals or ()) == {"0.5", "0.8"}
     table = rows(few, tmp_path, str(folder / "0.png"))
     assert table[["low", "high"]].isna().all(axis=None)
-    assert "--coverage 0.9: cannot be promised from 8 validation images" in capsys.readouterr().err
+    assert "--coverage 0.9: cannot be guaranteed from 8 validation images" in capsys.readouterr().err
     for level, said in (("0.9", "it needs 9 or more"), ("0", "must lie between 0 and 1")):
         assert main(["predict", str(few), str(folder / "0.png"), "--align", "none", "--coverage", level]) == 2
         assert said in capsys.readouterr().err

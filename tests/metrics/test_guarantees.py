@@ -51,7 +51,7 @@ def test_few_faces_and_none() -> None:
 
 def test_few_validation_images_promise_little() -> None:
     assert conformal_interval(made(9), {"a": made(30)}, 0.9).n == 9
-    with pytest.raises(CalibrationError, match=r"cannot be promised from 8 validation images; it needs 9 or more"):
+    with pytest.raises(CalibrationError, match=r"cannot be guaranteed from 8 validation images; it needs 9 or more"):
         conformal_interval(made(8), {"a": made(30)}, 0.9)
 
 

@@ -83,7 +83,7 @@ def test_ids_that_do_not_match_are_counted_and_refused_unless_allowed(files, pre
         ("sample_id,age_pred\na,20\n", "no column age.*--labels"),
         ("sample_id,age,age_pred\n", "no rows"),
         ("sample_id,age,age_pred\n,20,20\n", "row 1 has no sample_id"),
-        ("sample_id,age,age,age_pred\na,2,2,2\n", "'age' stands twice"),
+        ("sample_id,age,age,age_pred\na,2,2,2\n", "'age' occurs twice"),
         ("sample_id,age,age_pred\na,20\n", "not a readable CSV"),
         ("", "not a readable CSV"),
     ],

@@ -23,7 +23,7 @@ DELETION_STEP = 4  # cells that are covered or uncovered together
 MAX_RANDOM_CORRELATION = 0.5
 
 
-def randomize_weights(target: NetworkTarget, images: Tensor, seed: int) -> NetworkTarget:
+def _randomize_weights(target: NetworkTarget, images: Tensor, seed: int) -> NetworkTarget:
     """Copy a network and reinitialize all its weights (Adebayo et al. 2018, "Sanity checks for saliency maps", section 3).
 
     Args:
@@ -123,7 +123,7 @@ def _random_networks(target: AttributionTarget, data: FaceDataset, seed: int) ->
     if not isinstance(target, NetworkTarget):
         return []
     images = target.normalize(torch.from_numpy(data.pixels[data.rows]).to(target.device))
-    return [randomize_weights(target, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)]
+    return [_randomize_weights(target, images, derive_seed(seed, "sanity", draw)) for draw in range(N_RANDOMIZATIONS)]
 
 
 def pool_to_cells(maps: np.ndarray) -> np.ndarray:

@@ -33,11 +33,11 @@ def plot_sample_grid(profile: DatasetProfile, columns: int = 8) -> Figure | None
         annotated = [label(row[column], 10) for column in ("gender", "race") if pd.notna(row[column])]
         labels.append(f"{row['age']:g} years\n{', '.join(annotated)}".rstrip())
     title = f"{label(profile.card.title)}: {len(thumbnails)} random images of {len(profile.table):,}"
-    return tile_images([*thumbnails], labels, min(columns, len(thumbnails)), title)
+    return _tile_images([*thumbnails], labels, min(columns, len(thumbnails)), title)
 
 
 @styled
-def tile_images(tiles: Sequence[np.ndarray | None], labels: Sequence[str], columns: int, title: str) -> Figure:
+def _tile_images(tiles: Sequence[np.ndarray | None], labels: Sequence[str], columns: int, title: str) -> Figure:
     """Plot images in rows, each with a label above.
 
     Args:
@@ -141,4 +141,4 @@ def plot_mean_faces(profile: DatasetProfile) -> Figure | None:
             tiles.append(means[name].get(code))
             labels.append(f"{name}, {band}\n(n = {int((band_codes == code).sum())})")
     title = f"{label(profile.card.title)}: mean faces by age band (years); bands with few images are empty"
-    return tile_images(tiles, labels, len(names), title)
+    return _tile_images(tiles, labels, len(names), title)

@@ -50,7 +50,7 @@ def write_profile(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) 
     Raises:
         UserError: a dataset is missing or unusable, or the folder contains other files.
     """
-    ensure_overwritable(folder)
+    _ensure_overwritable(folder)
     profiles = [profile_dataset(card, seed=seed) for card in cards]
     comparisons = [compare_datasets(profiles[0], other) for other in profiles[1:]]
     names = [profile.card.name for profile in profiles]
@@ -70,7 +70,7 @@ def write_profile(folder: Path, cards: Sequence[DatasetCard], *, seed: int = 0) 
     return content
 
 
-def ensure_overwritable(folder: Path) -> None:
+def _ensure_overwritable(folder: Path) -> None:
     """Check that a folder is missing, empty, or contains an earlier profile.
 
     Args:

@@ -51,7 +51,7 @@ class ImageSummary(ResultModel):
 
 
 class SplitDistance(ResultModel):
-    """How much two splits differ."""
+    """The difference between two splits."""
 
     parts: list[str]
     age_years: float = Field(description="Wasserstein distance between the age histograms")
@@ -93,7 +93,7 @@ class DatasetSummary(ResultModel):
 
 
 class GroupDistance(ResultModel):
-    """How much two datasets differ in one group column."""
+    """The difference between two datasets in one group column."""
 
     first: dict[str, int]
     second: dict[str, int]

@@ -119,7 +119,7 @@ def _resample(
     return affine_resample(images, torch.stack(rows, dim=1).to(images.device))
 
 
-def make_occlusion(region: str | Box) -> CorruptionFn:
+def _make_occlusion(region: str | Box) -> CorruptionFn:
     """Create a corruption that covers part of the image with mid-gray.
 
     Args:
@@ -152,10 +152,10 @@ CORRUPTIONS: tuple[Corruption, ...] = (
     Corruption("rotation", "Rotation: ± degrees", (5, 10, 15, 25, 45), _rotation),
     Corruption("shift", "Shift: random direction (% of the side)", (2, 4, 8, 12, 16), _shift),
     Corruption("zoom", "Zoom: × closer crop", (1.1, 1.2, 1.35, 1.5, 1.8), _zoom),
-    Corruption("eyes", "Eyes covered (% of the area)", _SHARES, make_occlusion("eyes")),
-    Corruption("mouth", "Mouth covered (% of the area)", _SHARES, make_occlusion("mouth")),
-    Corruption("forehead", "Forehead covered (% of the area)", _SHARES, make_occlusion("forehead")),
-    Corruption("corners", "Corners covered (% of the area)", _SHARES, make_occlusion("corners")),
+    Corruption("eyes", "Eyes covered (% of the area)", _SHARES, _make_occlusion("eyes")),
+    Corruption("mouth", "Mouth covered (% of the area)", _SHARES, _make_occlusion("mouth")),
+    Corruption("forehead", "Forehead covered (% of the area)", _SHARES, _make_occlusion("forehead")),
+    Corruption("corners", "Corners covered (% of the area)", _SHARES, _make_occlusion("corners")),
 )
 SHIFT_FRACTION = 0.02  # of the side, for the consistency transform
 
@@ -165,7 +165,7 @@ def hflip_variants(images: Tensor) -> list[Tensor]:
     return [images.flip(3)]
 
 
-def shift_variants(images: Tensor) -> list[Tensor]:
+def _shift_variants(images: Tensor) -> list[Tensor]:
     """Return the images shifted by `SHIFT_FRACTION` of the side to the left, to the right, up and down."""
     ones = torch.ones(len(images))
     shifts = (
@@ -180,7 +180,7 @@ def shift_variants(images: Tensor) -> list[Tensor]:
 # Changes without strengths that should not change the prediction; each has one or more variants.
 CONSISTENCY_TRANSFORMS: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "mirror": hflip_variants,
-    "small-shift": shift_variants,
+    "small-shift": _shift_variants,
 }
 
 
@@ -203,7 +203,7 @@ def select_corruptions(names: Sequence[str], extra: Sequence[Box] = ()) -> tuple
             raise UserError(f"--corruption {name}: no such corruption{did_you_mean(name, known)}")
     selected = tuple(known[name] for name in dict.fromkeys(names)) or CORRUPTIONS
     return selected + tuple(
-        Corruption(f"box-{number}", f"{_format_box(box)} covered (% of the area)", _SHARES, make_occlusion(box))
+        Corruption(f"box-{number}", f"{_format_box(box)} covered (% of the area)", _SHARES, _make_occlusion(box))
         for number, box in enumerate(extra, start=1)
     )
 

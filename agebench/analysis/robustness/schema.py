@@ -59,7 +59,7 @@ class GroupRobustness(ResultModel):
 
 
 class RobustnessMethod(ResultModel):
-    """How the intervals were computed."""
+    """The method of the intervals."""
 
     interval: str
     level: Number

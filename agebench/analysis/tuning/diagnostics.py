@@ -3,13 +3,13 @@
 import math
 import shutil
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from agebench.analysis.tuning.context import SearchContext
+from agebench.analysis.tuning.schema import InitialLoss, OverfitEpoch, OverfitResult, RangeTestResult, StepResult
 from agebench.config.cards.model import Augment
 from agebench.data.image_grid import make_contact_sheet
 from agebench.models.age_model import AgeModel
@@ -39,7 +39,7 @@ _NO_REGULARIZATION = {
 }
 
 
-def check_initial_loss(context: SearchContext) -> dict[str, Any]:
+def check_initial_loss(context: SearchContext) -> InitialLoss:
     """Compare the loss of the untrained model with the loss of its head on all-zero features.
 
     A head is initialized from the ages of the training set (`Head.init_from_ages`), so both losses should be similar. A much
@@ -50,7 +50,7 @@ def check_initial_loss(context: SearchContext) -> dict[str, Any]:
         context: the data and settings of the search.
 
     Returns:
-        The losses per batch, their means, the MAE in years, the MAE of the median-age baseline, and the verdict.
+        The losses and the verdict.
     """
     training, size = context.training(), context.config.train.batch_size
     model, card = context.build_model().train(), context.config.model
@@ -67,36 +67,37 @@ def check_initial_loss(context: SearchContext) -> dict[str, Any]:
             zeros = torch.zeros(len(ages), model.head.in_features, device=context.device)
             expected.append(float(model.head.loss(model.head(zeros).float(), ages)))
     baseline_mae = float(np.abs(training.ages - float(np.median(training.ages))).mean())
-    result = {
-        "losses": losses,
-        "expected": expected,
-        "loss": float(np.mean(losses)),
-        "should_be": float(np.mean(expected)),
-    }
     _write_tensorboard(context, model, training)
-    return result | {"mae": float(np.mean(errors)), "mae_of_the_median": baseline_mae, **_judge_initial_loss(result)}
+    judgment = _judge_initial_loss(losses, expected)
+    return InitialLoss(
+        losses=losses,
+        expected=expected,
+        loss=float(np.mean(losses)),
+        should_be=float(np.mean(expected)),
+        mae=float(np.mean(errors)),
+        mae_of_the_median=baseline_mae,
+        good=judgment.good,
+        verdict=judgment.verdict,
+    )
 
 
-def _judge_initial_loss(result: dict[str, Any]) -> dict[str, Any]:
-    loss, expected = result["loss"], result["should_be"]
-    standard_error = float(np.std(result["expected"]) / math.sqrt(len(result["expected"])))
+def _judge_initial_loss(losses: list[float], expected_losses: list[float]) -> StepResult:
+    loss, expected = float(np.mean(losses)), float(np.mean(expected_losses))
+    standard_error = float(np.std(expected_losses) / math.sqrt(len(expected_losses)))
     tolerance = 0.3 * max(abs(expected), 0.1) + 3 * standard_error
     if not math.isfinite(loss):
-        return {
-            "good": False,
-            "verdict": f"The initial loss is {loss}: check the head and the scale of the input.",
-        }
+        return StepResult(good=False, verdict=f"The initial loss is {loss}: check the head and the scale of the input.")
     summary = f"The initial loss is {loss:.3f}, expected {expected:.3f}"
     if loss > expected + tolerance:
         advice = "It is too high; the first epoch will be spent reducing it. Use a smaller head initialization."
-        return {"good": False, "verdict": f"{summary}. {advice}"}
+        return StepResult(good=False, verdict=f"{summary}. {advice}")
     if loss < expected - tolerance:
         advice = "It is lower than the age distribution allows, so the age may leak into the input."
-        return {"good": False, "verdict": f"{summary}. {advice}"}
-    return {"good": True, "verdict": f"{summary}: correct for an untrained model."}
+        return StepResult(good=False, verdict=f"{summary}. {advice}")
+    return StepResult(good=True, verdict=f"{summary}: correct for an untrained model.")
 
 
-def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> dict[str, Any]:
+def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> OverfitResult:
     """Train on 64 images only, without augmentation and weight decay; a working model overfits them.
 
     Args:
@@ -104,7 +105,7 @@ def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> dict[st
         epochs: the number of epochs.
 
     Returns:
-        The training curve, the final MAE in years, the MAE of the median-age baseline, and the verdict.
+        The training curve and the verdict.
     """
     subset = subsample_by_age(context.training(), OVERFIT_SUBSET_SIZE)
     size = max(2, min(16, len(subset)))
@@ -127,7 +128,7 @@ def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> dict[st
     with ConsoleCallback(folder / "tensorboard", quiet=True) as events:
         for epoch in range(1, epochs + 1):
             entry = trainer.train_epoch(subset, epoch, events)
-            curve.append({"epoch": epoch, "loss": entry["loss"], "mae": entry["train_mae"]})
+            curve.append(OverfitEpoch(epoch=epoch, loss=entry["loss"], mae=entry["train_mae"]))
     ages = predict(trainer.model, subset, card, context.device, precision=recipe.precision).age
     mae = float(np.abs(ages - subset.ages).mean())
     baseline_mae = float(np.abs(subset.ages - np.median(subset.ages)).mean())
@@ -141,17 +142,12 @@ def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> dict[st
         if good
         else "the model cannot overfit even a small subset. Check labels, loss and learning rate first."
     )
-    return {
-        "images": len(subset),
-        "curve": curve,
-        "mae": mae,
-        "mae_of_the_median": baseline_mae,
-        "good": good,
-        "verdict": verdict,
-    }
+    return OverfitResult(
+        images=len(subset), curve=curve, mae=mae, mae_of_the_median=baseline_mae, good=good, verdict=verdict
+    )
 
 
-def lr_range_test(context: SearchContext) -> dict[str, Any]:
+def lr_range_test(context: SearchContext) -> RangeTestResult:
     """Increase the learning rate exponentially over 100 steps and record the loss (Smith 2017, section 3.3).
 
     The loss of an untrained head on all-zero features with the same ages is subtracted from the loss of each batch, and its
@@ -161,8 +157,7 @@ def lr_range_test(context: SearchContext) -> dict[str, Any]:
         context: the data and settings of the search.
 
     Returns:
-        The learning rates, the losses, `suggested` (a tenth of the learning rate with the lowest smoothed loss), and the
-        verdict.
+        The losses, and a tenth of the learning rate with the lowest smoothed loss.
     """
     recipe = context.config.train
     rates = MIN_LR * (MAX_LR[recipe.optimiser] / MIN_LR) ** (np.arange(N_LR_STEPS) / (N_LR_STEPS - 1))
@@ -174,13 +169,13 @@ def lr_range_test(context: SearchContext) -> dict[str, Any]:
         if decreases
         else f"The loss decreases at no learning rate; the search is centered on the recipe's value, {recipe.lr:g}."
     )
-    return {
-        "rates": [float(rate) for rate in rates],
-        "losses": losses,
-        "suggested": suggested if decreases else recipe.lr,
-        "good": decreases,
-        "verdict": verdict,
-    }
+    return RangeTestResult(
+        rates=rates.tolist(),
+        losses=losses,
+        suggested=suggested if decreases else recipe.lr,
+        good=decreases,
+        verdict=verdict,
+    )
 
 
 def _range_test_losses(context: SearchContext, rates: np.ndarray) -> list[float]:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agebench.analysis.tuning import diagnostics
 from agebench.analysis.tuning.context import SearchContext, prepare_context
+from agebench.analysis.tuning.schema import (
+    FullTraining,
+    InitialLoss,
+    OverfitResult,
+    RangeTestResult,
+    StepResult,
+    Trial,
+    TuneResult,
+)
 from agebench.analysis.tuning.trials import (
-    TrialResult,
     best_trial,
     override_recipe,
     run_trial,
@@ -29,6 +37,7 @@ from agebench.runs.run import add_tasks, fit, initial_model
 from agebench.runs.run_dir import RunDir
 from agebench.utils.io import write_csv, write_json, write_text
 
+StepT = TypeVar("StepT", bound=StepResult)
 logger = logging.getLogger(__name__)
 
 SETTINGS, RESULT, WINNER, CSV = "tune.toml", "tune.json", "best.toml", "trials.csv"
@@ -56,7 +65,7 @@ class TuneConfig(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
-def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> dict[str, Any]:
+def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> TuneResult:
     """Run a search, or the remaining steps of an interrupted search.
 
     Args:
@@ -77,54 +86,42 @@ def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> dict[str, Any]:
     if not RunDir(folder / "run").manifest():
         RunDir(folder / "run").write_manifest(Manifest(inputs=context.inputs, finished=False))
     steps = _Steps(folder)
-    checks = {
-        "untrained": steps.once("untrained", lambda: diagnostics.check_initial_loss(context)),
-        "by_heart": steps.once("by-heart", lambda: diagnostics.overfit_small_subset(context)),
-        "range_test": steps.once("range-test", lambda: diagnostics.lr_range_test(context)),
-    }
-    suggested_rate = checks["range_test"]["suggested"]
-    trials = (
-        _by_optuna(context, config, suggested_rate)
-        if config.search == "optuna"
-        else _by_grid(context, config, suggested_rate)
-    )
+    untrained = steps.once("untrained", InitialLoss, lambda: diagnostics.check_initial_loss(context))
+    by_heart = steps.once("by-heart", OverfitResult, lambda: diagnostics.overfit_small_subset(context))
+    range_test = steps.once("range-test", RangeTestResult, lambda: diagnostics.lr_range_test(context))
+    search = _by_optuna if config.search == "optuna" else _by_grid
+    trials = search(context, config, range_test.suggested)
     best = best_trial(trials)
     if best is None:
         raise AgebenchError(f"{folder}: training diverged in every trial; try lower --rates, or --set train.clip=1")
     _write_csv(folder, trials)
-    best_config = override_recipe(config.run, lr=best["lr"], weight_decay=best["weight_decay"])
+    best_config = override_recipe(config.run, lr=best.lr, weight_decay=best.weight_decay)
     write_text(folder / WINNER, best_config.to_toml())
     history = _full_training(context, best_config, folder)
     lowest = min(history, key=lambda entry: float(entry["val_mae"]))
-    content = _search_entries(config, context) | {
-        **checks,
-        "trials": trials,
-        "best": best,
-        "not_told_apart": statistically_tied_trials(context, best, trials),
-        "long_run": {"history": history, "best_epoch": lowest["epoch"], "val_mae": lowest["val_mae"]},
-        "finished": True,
-    }
-    write_json(folder / RESULT, content)
-    return content
-
-
-def _search_entries(config: TuneConfig, context: SearchContext) -> dict[str, Any]:
-    """Return the entries of tune.json that identify the search."""
-    return {
-        "schema": 1,
-        "train": config.run.data.train,
-        "model": config.run.model.name,
-        "head": config.run.model.head,
-        "images": {
+    result = TuneResult(
+        train=config.run.data.train,
+        model=config.run.model.name,
+        head=config.run.model.head,
+        images={
             "train": len(context.division.train),
             "trial": len(context.subset.train),
             "val": len(context.division.val),
         },
-        "search": config.search,
-    }
+        search=config.search,
+        untrained=untrained,
+        by_heart=by_heart,
+        range_test=range_test,
+        trials=trials,
+        best=best,
+        not_told_apart=statistically_tied_trials(context, best, trials),
+        long_run=FullTraining(history=history, best_epoch=lowest["epoch"], val_mae=lowest["val_mae"]),
+    )
+    write_json(folder / RESULT, result.to_json())
+    return result
 
 
-def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
+def finished(folder: Path, config: TuneConfig) -> TuneResult | None:
     """Load the result of a finished search.
 
     Args:
@@ -148,7 +145,7 @@ def finished(folder: Path, config: TuneConfig) -> dict[str, Any] | None:
             "delete this one"
         )
     result = folder / RESULT
-    return json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+    return TuneResult.model_validate_json(result.read_text(encoding="utf-8")) if result.exists() else None
 
 
 class _Steps:
@@ -157,31 +154,27 @@ class _Steps:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "steps"
 
-    def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def once(self, name: str, kind: type[StepT], compute: Callable[[], StepT]) -> StepT:
         """Load the result of a step, or compute and save it."""
         file = self.folder / f"{name}.json"
         if not file.exists():
-            write_json(file, compute())
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        logger.info("%s: %s", name, result["verdict"])
+            write_json(file, compute().to_json())
+        result = kind.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        logger.info("%s: %s", name, result.verdict)
         return result
 
 
-def _by_grid(context: SearchContext, config: TuneConfig, suggested_rate: float) -> list[TrialResult]:
+def _by_grid(context: SearchContext, config: TuneConfig, suggested_rate: float) -> list[Trial]:
     """Try learning rates with the recipe's weight decay, then all weight decays with the two best learning rates."""
     rates = config.rates or tuple(float(f"{suggested_rate * factor:.1g}") for factor in LR_MULTIPLIERS)
     recipe_decay = config.run.train.weight_decay
     sweep = [_reported(run_trial(context, rate, recipe_decay, config.epochs)) for rate in dict.fromkeys(rates)]
-    ranked = sorted(
-        (trial for trial in sweep if trial["val_mae"] is not None), key=lambda trial: float(trial["val_mae"])
-    )
-    pairs = [
-        (trial["lr"], decay) for trial in ranked[:_N_GRID_RATES] for decay in config.decays if decay != recipe_decay
-    ]
+    ranked = sorted((trial for trial in sweep if trial.val_mae is not None), key=lambda trial: trial.error)
+    pairs = [(trial.lr, decay) for trial in ranked[:_N_GRID_RATES] for decay in config.decays if decay != recipe_decay]
     return sweep + [_reported(run_trial(context, rate, decay, config.epochs)) for rate, decay in dict.fromkeys(pairs)]
 
 
-def _by_optuna(context: SearchContext, config: TuneConfig, suggested_rate: float) -> list[TrialResult]:
+def _by_optuna(context: SearchContext, config: TuneConfig, suggested_rate: float) -> list[Trial]:
     """Search with tree-structured Parzen estimators.
 
     The same seed suggests the same trials, so that finished trials are loaded when a search is resumed.
@@ -196,7 +189,7 @@ def _by_optuna(context: SearchContext, config: TuneConfig, suggested_rate: float
         decay = float(f"{suggestion.suggest_float('weight_decay', 1e-4, 0.5, log=True):.2g}")
         trial = _reported(run_trial(context, rate, decay, config.epochs))
         worst = float(np.abs(context.training().ages).max())
-        study.tell(suggestion, worst if trial["val_mae"] is None else trial["val_mae"])
+        study.tell(suggestion, worst if trial.val_mae is None else trial.val_mae)
         trials.append(trial)
     return trials
 
@@ -209,12 +202,10 @@ def _import_optuna() -> Any:
     return optuna
 
 
-def _reported(trial: TrialResult) -> TrialResult:
+def _reported(trial: Trial) -> Trial:
     """Report a finished trial and return it."""
-    mae = "diverged" if trial["val_mae"] is None else f"validation MAE {trial['val_mae']:.2f}"
-    logger.info(
-        "learning rate %g, weight decay %g: %s (%.0f s)", trial["lr"], trial["weight_decay"], mae, trial["seconds"]
-    )
+    mae = "diverged" if trial.val_mae is None else f"validation MAE {trial.val_mae:.2f}"
+    logger.info("learning rate %g, weight decay %g: %s (%.0f s)", trial.lr, trial.weight_decay, mae, trial.seconds)
     return trial
 
 
@@ -230,9 +221,9 @@ def _full_training(context: SearchContext, best_config: RunConfig, folder: Path)
         return fit(best_config, run, model, context.division, context.faces, context.device, quiet=False).epochs
 
 
-def _write_csv(folder: Path, trials: list[TrialResult]) -> None:
+def _write_csv(folder: Path, trials: list[Trial]) -> None:
     columns = ["lr", "weight_decay", "epochs", "val_mae", "low", "high", "seconds", "diverged"]
-    write_csv(folder / CSV, pd.DataFrame(trials).reindex(columns=columns))
+    write_csv(folder / CSV, pd.DataFrame([trial.to_json() for trial in trials]).reindex(columns=columns))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,8 @@ from agebench.utils.locks import held
 from agebench.utils.parallel import parallel_map
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
+
+logger = logging.getLogger(__name__)
 
 # Number of faces that are prepared, synced to disk and checked together.
 BLOCK = 64
@@ -134,10 +136,13 @@ def _build_missing(
         lambda block: _digest_suffix(rejections, blocks.rows(block)), label=f"{name}: checking faces"
     )
     if checked.n_damaged:
-        print(
-            f"{blocks.file}: {checked.n_damaged} of {len(blocks)} blocks of faces are not as they were written; "
-            f"{len(blocks.rows_in(checked.pending)):,} faces of {name} are prepared again",
-            file=sys.stderr,
+        logger.warning(
+            "%s: %d of %d blocks of faces are not as they were written; %s faces of %s are prepared again",
+            blocks.file,
+            checked.n_damaged,
+            len(blocks),
+            f"{len(blocks.rows_in(checked.pending)):,}",
+            name,
         )
     rows = blocks.rows_in(checked.pending)
     rejections = {row: rejection for row, rejection in rejections.items() if row not in set(rows)}

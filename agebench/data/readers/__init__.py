@@ -4,9 +4,10 @@ import difflib
 import inspect
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from agebench._deprecated import renamed_methods
+from agebench.config.toml_io import Settings
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.registry.builtin import readers
@@ -34,7 +35,7 @@ class Reader(ABC):
         self.groups = groups
 
     @classmethod
-    def download_source(cls, options: dict[str, Any]) -> str:
+    def download_source(cls, options: Settings) -> str:
         """Describe the public source that `download` uses.
 
         Empty if there is none, as for most readers.
@@ -45,7 +46,7 @@ class Reader(ABC):
         return ""
 
     @classmethod
-    def download(cls, target: Path, options: dict[str, Any]) -> None:
+    def download(cls, target: Path, options: Settings) -> None:
         """Download a dataset.
 
         Args:
@@ -120,9 +121,7 @@ def option_names(reader_class: type[Reader]) -> list[str] | None:
     return list(dict.fromkeys(names))
 
 
-def open_reader(
-    name: str, root: Path | None, groups: tuple[str, ...], options: dict[str, Any], *, source: str
-) -> Reader:
+def open_reader(name: str, root: Path | None, groups: tuple[str, ...], options: Settings, *, source: str) -> Reader:
     """Create a reader by name.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from agebench.config.toml_io import Settings
 from agebench.data.readers.base import PathFault, check_paths
 from agebench.data.readers.hf_download import HubSource, fetch_from_hub
 from agebench.data.readers.hf_files import SPLITS, data_files, open_data
@@ -77,7 +78,7 @@ class HuggingFaceReader(LabelledReader):
             raise UserError(f"options.splits: '{min(unknown)}' is none of train, val, test")
 
     @classmethod
-    def download_source(cls, options: dict[str, Any]) -> str:
+    def download_source(cls, options: Settings) -> str:
         """Describe the dataset on the hub; empty if the card names none.
 
         Args:
@@ -86,7 +87,7 @@ class HuggingFaceReader(LabelledReader):
         return f"hub dataset '{options['hub']}'" if options.get("hub") else ""
 
     @classmethod
-    def download(cls, target: Path, options: dict[str, Any]) -> None:
+    def download(cls, target: Path, options: Settings) -> None:
         """Download the card's revision through the `datasets` library.
 
         Args:

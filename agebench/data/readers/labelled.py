@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from agebench.config.toml_io import validate_model
+from agebench.config.toml_io import Settings, validate_model
 from agebench.data.faces.body_crops import FACE, MASKED, find_masks, read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.base import check_paths, to_samples, top_folder, walk_files
@@ -56,7 +56,7 @@ class LabelledReader(Reader):
         *,
         values: dict[str, dict[str, str]] | None = None,
         open_ages: Sequence[float] = (),
-        tables: Sequence[dict[str, Any]] = (),
+        tables: Sequence[Settings] = (),
         lists: dict[str, dict[str, str | dict[str, str]]] | None = None,
         landmarks: str | Sequence[Sequence[float]] = "",
         landmark_means: Sequence[Sequence[int]] = (),

@@ -65,7 +65,7 @@ class FacebaseReader(Reader):
         images = _unique_path_ends([path for path in files if is_image(path)])
         rows: list[dict[str, object]] = []
         rejected: list[Rejected] = []
-        for entry in read_entries(file):
+        for entry in _read_entries(file):
             name = str(entry["img_path"]).replace("\\", "/")
             path = images.get(name.lower()) or images.get(name.lower().rpartition("/")[2])
             corners = _parse_corners(entry.get("aligned_bbox"))
@@ -97,7 +97,7 @@ class FacebaseReader(Reader):
         return matches[0]
 
 
-def read_entries(file: Path) -> list[dict[str, Any]]:
+def _read_entries(file: Path) -> list[dict[str, Any]]:
     """Read the entries of a list.
 
     Args:

@@ -150,11 +150,11 @@ def make_folds(
         rng = np.random.default_rng([seed, 0x5917, fold])
         is_random |= carve_out_val(splits, val_groups, table["age"].to_numpy(), protocol.val_share or val, rng)
     folds = Folds(protocol.name, samples, names, assignment, n_removed, is_random)
-    require_nonempty(folds, label)
+    _require_nonempty(folds, label)
     return folds
 
 
-def require_nonempty(folds: Folds, label: str) -> None:
+def _require_nonempty(folds: Folds, label: str) -> None:
     """Raise a UserError that names the first empty split.
 
     Args:

@@ -89,13 +89,13 @@ class CardGuarantees:
         """Refuse an entry of an untrusted card whose numbers contradict the keys under which it is stored."""
         if stated != requested:
             raise UserError(
-                f"{self._source}: its card is wrong: under {option} {requested:g} it promises {option} {stated:g}"
+                f"{self._source}: its card is wrong: under {option} {requested:g} it states {option} {stated:g}"
             )
 
     def _table(self, kind: str, error: type[UserError]) -> Settings:
         table = self._card.get("promises", {}).get(kind)
         if not table:
-            raise error(f"{self._source}: its card says nothing of {kind}; write it again from the run")
+            raise error(f"{self._source}: its card has no {kind}; export it again from the run")
         return dict(table)
 
 

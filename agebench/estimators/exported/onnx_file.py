@@ -50,7 +50,7 @@ class OnnxFile(ExportedFile):
         outputs = [each.name for each in self.session.get_outputs()]
         if inputs != [("images", "tensor(uint8)", 4)] or outputs != OUTPUTS:
             raise UserError(
-                f"{path}: its card says images (uint8, NCHW) in and {', '.join(OUTPUTS)} out; the file has "
+                f"{path}: its card specifies images (uint8, NCHW) in and {', '.join(OUTPUTS)} out; the file has "
                 f"{', '.join(f'{name} ({kind}, {axes} axes)' for name, kind, axes in inputs)} in and {', '.join(outputs)} out"
             )
 

@@ -90,7 +90,7 @@ def scan_onnx(path: Path, content: bytes) -> OnnxContent:
 
 def _walk(data: memoryview, message: str, result: OnnxContent, depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise ValueError(f"its parts stand more than {_MAX_DEPTH} deep in each other")
+        raise ValueError(f"its parts are nested more than {_MAX_DEPTH} deep")
     texts: dict[int, str] = {}
     is_external, locations = False, set[str]()
     for number, value in _fields(data):

@@ -1,6 +1,7 @@
 """Read exported TorchScript and torch.export files. Opening one can run code from it."""
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,8 @@ def ignore_warnings() -> Iterator[None]:
         yield
 
 
-class TorchScriptFile(ExportedFile):
-    """A TorchScript file; opening it can run its code.
+class _TorchFile(ExportedFile):
+    """A file that torch opens; opening it can run its code.
 
     Args:
         path: the file.
@@ -39,7 +40,12 @@ class TorchScriptFile(ExportedFile):
     def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
         super().__init__(path, card)
         self.device = torch.device(device)
-        self.module = _load(path, self.device)
+        with ignore_warnings():
+            self.module = self.load()
+
+    @abstractmethod
+    def load(self) -> nn.Module:
+        """Load the model onto the device."""
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Call the file; see `ExportedFile.run`.
@@ -51,45 +57,29 @@ class TorchScriptFile(ExportedFile):
             return tuple(output.cpu().numpy() for output in self.module(torch.from_numpy(images).to(self.device)))
 
 
-def _load(path: Path, device: torch.device) -> nn.Module:
-    with ignore_warnings():
+class TorchScriptFile(_TorchFile):
+    """A TorchScript file; opening it can run its code."""
+
+    def load(self) -> nn.Module:
+        """Load the module, frozen."""
         try:
-            module = load_torchscript(path, str(device)).eval()
+            module = load_torchscript(self.path, str(self.device)).eval()
             return torch.jit.freeze(module)  # type: ignore[no-any-return]  # fuses normalization into convolutions: 20 % faster
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"{path}: not readable as a TorchScript model: {first_line(error)}") from error
+            raise UserError(f"{self.path}: not readable as a TorchScript model: {first_line(error)}") from error
 
 
-class TorchExportFile(ExportedFile):
-    """A torch.export file (.pt2); opening it can run its code.
+class TorchExportFile(_TorchFile):
+    """A torch.export file (.pt2); opening it can run its code."""
 
-    Args:
-        path: the file.
-        card: the card inside.
-        device: device of the model.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-
-    def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
-        super().__init__(path, card)
-        self.device = torch.device(device)
+    def load(self) -> nn.Module:
+        """Load the program's module."""
         try:
             # torch.export.load falls back to full unpickling by itself; this forbids it.
-            with temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"), ignore_warnings():
-                program = torch.export.load(path)
+            with temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
+                program = torch.export.load(self.path)
                 if self.device.type != "cpu":
                     program = move_to_device_pass(program, self.device)
-                self.module = program.module()
+                return program.module()
         except Exception as error:  # torch raises exceptions of its own
-            raise UserError(f"{path}: not readable as a torch.export model: {first_line(error)}") from error
-
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Call the file; see `ExportedFile.run`.
-
-        Args:
-            images: (B, C, H, W) uint8.
-        """
-        with torch.inference_mode():
-            return tuple(output.cpu().numpy() for output in self.module(torch.from_numpy(images).to(self.device)))
+            raise UserError(f"{self.path}: not readable as a torch.export model: {first_line(error)}") from error

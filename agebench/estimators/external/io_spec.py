@@ -8,7 +8,7 @@ import numpy as np
 from agebench.config.cards.external import ExternalInput
 from agebench.errors import AgebenchError
 
-# ITU-R BT.601 luma, as Pillow's and OpenCV's conversions to grey.
+# ITU-R BT.601 luma, as Pillow's and OpenCV's conversions to gray.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Attributes of a node as model.json holds them: name -> {kind: value}.
+Attributes = Mapping[str, Any]
 # Inputs of a node, its attributes -> its output.
-Operation = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
+Operation = Callable[[Sequence[Tensor], Attributes], Tensor]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
     "Relu6": F.relu6,
@@ -20,7 +22,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def attribute(attributes: Mapping[str, Any], name: str, default: Any = None) -> Any:
+def attribute(attributes: Attributes, name: str, default: Any = None) -> Any:
     """Return the value of an attribute: text, a number, a truth value, or a list of these.
 
     Args:
@@ -49,7 +51,7 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[i
     return total // 2, total - total // 2
 
 
-def _padded(image: Tensor, kernel: Sequence[int], attributes: Mapping[str, Any], value: float = 0.0) -> Tensor:
+def _padded(image: Tensor, kernel: Sequence[int], attributes: Attributes, value: float = 0.0) -> Tensor:
     """Pad (B, C, H, W) as the attribute `padding` states."""
     how = attribute(attributes, "padding", "VALID")
     if how == "VALID":
@@ -66,7 +68,7 @@ def _padded(image: Tensor, kernel: Sequence[int], attributes: Mapping[str, Any],
     return F.pad(image, (*left, *top), value=value)
 
 
-def _convolution(inputs: Sequence[Tensor], attributes: Mapping[str, Any], *, depthwise: bool) -> Tensor:
+def _convolution(inputs: Sequence[Tensor], attributes: Attributes, *, depthwise: bool) -> Tensor:
     image, kernel = inputs[0].permute(0, 3, 1, 2), inputs[1]
     height, width, channels, filters = kernel.shape
     if depthwise:  # (H, W, C, M): M filters for each of C channels
@@ -78,7 +80,7 @@ def _convolution(inputs: Sequence[Tensor], attributes: Mapping[str, Any], *, dep
     return F.conv2d(image, weight, None, strides[1:3], 0, dilations[1:3], groups).permute(0, 2, 3, 1)
 
 
-def _fused(value: Tensor, extra: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def _fused(value: Tensor, extra: Sequence[Tensor], attributes: Attributes) -> Tensor:
     """Apply the fused operations: a bias, then an activation."""
     arguments = iter(extra)
     for name in attribute(attributes, "fused_ops", []):
@@ -91,7 +93,7 @@ def _fused(value: Tensor, extra: Sequence[Tensor], attributes: Mapping[str, Any]
     return value
 
 
-def _pool(inputs: Sequence[Tensor], attributes: Mapping[str, Any], *, mean: bool) -> Tensor:
+def _pool(inputs: Sequence[Tensor], attributes: Attributes, *, mean: bool) -> Tensor:
     image, kernel = inputs[0].permute(0, 3, 1, 2), attribute(attributes, "ksize")[1:3]
     strides = attribute(attributes, "strides")[1:3]
     if mean:  # border pixels are means over the pixels within the image
@@ -100,7 +102,7 @@ def _pool(inputs: Sequence[Tensor], attributes: Mapping[str, Any], *, mean: bool
     return F.max_pool2d(_padded(image, kernel, attributes, -torch.inf), kernel, strides).permute(0, 2, 3, 1)
 
 
-def _matmul(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def _matmul(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     left, right = (
         value.mT if attribute(attributes, name, False) else value
         for value, name in zip(inputs[:2], ("transpose_a", "transpose_b"), strict=True)
@@ -108,18 +110,18 @@ def _matmul(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     return _fused(left @ right, inputs[2:], attributes)
 
 
-def _reduced(inputs: Sequence[Tensor], attributes: Mapping[str, Any], reduce: Callable[..., Tensor]) -> Tensor:
+def _reduced(inputs: Sequence[Tensor], attributes: Attributes, reduce: Callable[..., Tensor]) -> Tensor:
     axes = inputs[1].reshape(-1).tolist()
     return reduce(inputs[0], dim=axes, keepdim=bool(attribute(attributes, "keep_dims", False)))
 
 
-def _normalized(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def _normalized(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     value, scale, shift, mean, variance = inputs
     factor = scale * torch.rsqrt(variance + attribute(attributes, "epsilon", 1e-3))
     return value * factor + (shift - mean * factor)
 
 
-def _strided_slice(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def _strided_slice(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     masks = {name: attribute(attributes, f"{name}_mask", 0) for name in ("begin", "end", "shrink_axis")}
     if any(attribute(attributes, f"{name}_mask", 0) for name in ("ellipsis", "new_axis")):
         raise NotImplementedError("StridedSlice with an ellipsis or a new axis")
@@ -133,7 +135,7 @@ def _strided_slice(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> T
     return inputs[0][tuple(keys)]
 
 
-def _squeezed(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def _squeezed(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
     axes = attribute(attributes, "squeeze_dims") or attribute(attributes, "axis")
     return inputs[0].squeeze(axes) if axes else inputs[0].squeeze()
 

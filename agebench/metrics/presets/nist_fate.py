@@ -12,8 +12,8 @@ html/frvt_age_estimation.html in github.com/usnistgov/frvt), which states for ea
   aged 8 to 12, and 17 to 22, estimated to be 13 to 16 (FPR).
 
 The page does not state the ages of its MAE by sex and region of birth; here they are 18 to 30, as of its other MAEs. A test set
-need not have images of every cell: each figure says of how many cells it is, and only a full one compares with NIST's.
-The same figures over all ages of a test set, which are none of NIST's, stand under `all_ages`.
+need not have images of every cell: each figure states its number of cells, and only a full one compares with NIST's.
+The same figures over all ages of a test set, which are not among NIST's, are in `all_ages`.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def _crossing(sexes: Grouping, origin: Grouping) -> Grouping:
 
 
 def _between(age: Floats, ages: tuple[int, int]) -> Flags:
-    """Whether ages, of labels or estimates, lie in completed years from the first of `ages` to the last."""
+    """Return whether ages, of labels or estimates, lie in completed years from the first of `ages` to the last."""
     inside: Flags = (age >= ages[0]) & (age < ages[1] + 1)
     return inside
 

@@ -16,9 +16,11 @@ from agebench.models.checkpoint_file import read_file, refuse_not_finite
 # Name in the authors' state dict -> our names, each with the rows to copy; None: a derived tensor, which is recomputed.
 KeyMap = Callable[[str], list[tuple[str, slice]] | None]
 ALL_KEYS = slice(None)
+# Content of a checkpoint: state dicts by name, and further values that its authors stored.
+Checkpoint = dict[str, Any]
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Return the content of a checkpoint file, with tensors on the CPU.
 
     Args:
@@ -37,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def state_dict(content: dict[str, Any], key: str, source: str) -> dict[str, Tensor]:
+def state_dict(content: Checkpoint, key: str, source: str) -> dict[str, Tensor]:
     """Return a state dict of a checkpoint.
 
     The prefix of data-parallel training is removed from its names.
@@ -101,7 +103,7 @@ def load_state_dict_mapped(model: nn.Module, published: dict[str, Tensor], renam
     return f"{len(published) - recomputed} of {len(published)} tensors loaded{derived}"
 
 
-def plain_number(content: dict[str, Any], key: str, source: str) -> float:
+def plain_number(content: Checkpoint, key: str, source: str) -> float:
     """Return a finite number of a checkpoint.
 
     Args:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.errors import UserError
-from agebench.models.architectures.face_input import check_face_input
+from agebench.models.architectures.face_input import backbone_factory
 from agebench.models.weight_files.tfjs import read_weights
 
 SIZE = 150
@@ -108,21 +108,7 @@ class DlibResNet(nn.Module):
         return self.recognition(self(images))  # type: ignore[no-any-return]
 
 
-def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """Create dlib's network with random weights.
-
-    Args:
-        size: the side of the input, pixels; at least 112.
-        bodies: whether the input has a body beside the face; must be false.
-
-    Returns:
-        The backbone, and the number of its features of the age.
-
-    Raises:
-        UserError: `size` is below 112, or `bodies` is true.
-    """
-    check_face_input("agebench.dlib-resnet", size, bodies=bodies, default=SIZE, smallest=MIN_SIZE)
-    return DlibResNet(), DlibResNet.num_features
+create = backbone_factory("agebench.dlib-resnet", DlibResNet, DlibResNet.num_features, default=SIZE, smallest=MIN_SIZE)
 
 
 def convert_tfjs(manifest: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agebench.models.architectures.face_input import check_face_input
+from agebench.models.architectures.face_input import backbone_factory
 
 SIZE = 160
 MIN_SIZE = 80  # below, the last feature map is empty
@@ -159,18 +159,6 @@ class InceptionResNetV1(nn.Module):
         return self.last_bn(self.last_linear(self(images)))  # type: ignore[no-any-return]
 
 
-def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """Create Inception-ResNet-v1 with random weights.
-
-    Args:
-        size: the side of the input, pixels; at least 80.
-        bodies: whether the input has a body beside the face; must be false.
-
-    Returns:
-        The backbone, and the number of its features of the age.
-
-    Raises:
-        UserError: `size` is below 80, or `bodies` is true.
-    """
-    check_face_input("agebench.inception-resnet-v1", size, bodies=bodies, default=SIZE, smallest=MIN_SIZE)
-    return InceptionResNetV1(), InceptionResNetV1.num_features
+create = backbone_factory(
+    "agebench.inception-resnet-v1", InceptionResNetV1, InceptionResNetV1.num_features, default=SIZE, smallest=MIN_SIZE
+)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from agebench.models.architectures.face_input import check_face_input
+from agebench.models.architectures.face_input import backbone_factory
 
 SIZE = 112
 DEPTHS = (3, 4, 14, 3)  # blocks per stage
@@ -101,18 +101,4 @@ class IResNet50(nn.Module):
         return self.features(self.fc(maps.flatten(1)))  # type: ignore[no-any-return]
 
 
-def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """Create IResNet-50 with random weights.
-
-    Args:
-        size: the side of the input, pixels; must be 112.
-        bodies: whether the input has a body beside the face; must be false.
-
-    Returns:
-        The backbone, and the number of its features of the age.
-
-    Raises:
-        UserError: `size` is not 112, or `bodies` is true.
-    """
-    check_face_input("agebench.iresnet50", size, bodies=bodies, default=SIZE)
-    return IResNet50(), IResNet50.num_features
+create = backbone_factory("agebench.iresnet50", IResNet50, IResNet50.num_features, default=SIZE)

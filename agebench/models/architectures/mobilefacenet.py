@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.errors import UserError
-from agebench.models.architectures.face_input import check_face_input
+from agebench.models.architectures.face_input import backbone_factory
 from agebench.models.weight_files.tflite import Convolution, read_convolutions
 
 SIZE = 112
@@ -143,21 +143,9 @@ class MobileFaceNet(nn.Module):
         return self.recognition(self.pool(self.maps(images))).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
 
-def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """Create MobileFaceNet with random weights.
-
-    Args:
-        size: the side of the input, pixels; at least 112.
-        bodies: whether the input has a body beside the face; must be false.
-
-    Returns:
-        The backbone, and the number of its features of the age.
-
-    Raises:
-        UserError: `size` is below 112, or `bodies` is true.
-    """
-    check_face_input("agebench.mobilefacenet", size, bodies=bodies, default=SIZE, smallest=SIZE)
-    return MobileFaceNet(), MobileFaceNet.num_features
+create = backbone_factory(
+    "agebench.mobilefacenet", MobileFaceNet, MobileFaceNet.num_features, default=SIZE, smallest=SIZE
+)
 
 
 def convert_tflite(path: Path) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -11,6 +10,7 @@ from agebench.errors import UserError
 from agebench.models.age_model import AgeModel
 from agebench.models.architectures.checkpoint_io import (
     ALL_KEYS,
+    Checkpoint,
     load_state_dict_mapped,
     plain_number,
     read_checkpoint,
@@ -38,7 +38,7 @@ def load_published(model: AgeModel, card: Architecture, path: Path) -> WeightsSo
     """
     if not isinstance(model.head, MinMaxRegressionHead):
         raise UserError(
-            f"{path}: the authors' weights need the head 'normalised', not '{card.head}'. Set --head normalised, or start "
+            f"{path}: the authors' weights need the head `normalised`, not '{card.head}'. Set `--head normalised`, or start "
             "from random weights with --no-pretrained"
         )
     content = read_checkpoint(path)
@@ -51,7 +51,7 @@ def load_published(model: AgeModel, card: Architecture, path: Path) -> WeightsSo
     return WeightsSource(WeightsKind.PUBLISHED, path.name, summary)
 
 
-def _load_swinface(model: AgeModel, content: dict[str, Any], source: str) -> str:
+def _load_swinface(model: AgeModel, content: Checkpoint, source: str) -> str:
     published = {
         f"{part}.{name}": value
         for part in SWINFACE_PARTS
@@ -64,7 +64,7 @@ def _load_swinface(model: AgeModel, content: dict[str, Any], source: str) -> str
     return summary + _unused(content, {f"state_dict_{part}" for part in SWINFACE_PARTS})
 
 
-def _load_mivolo(model: AgeModel, content: dict[str, Any], source: str) -> str:
+def _load_mivolo(model: AgeModel, content: Checkpoint, source: str) -> str:
     backbone = model.backbone
     assert isinstance(backbone, MiVOLO)
     assert isinstance(model.head, MinMaxRegressionHead)
@@ -166,11 +166,11 @@ def _renamed(name: str, rules: list[tuple[str, str]]) -> Targets:
     return []
 
 
-def _unused(content: dict[str, Any], used: set[str]) -> str:
+def _unused(content: Checkpoint, used: set[str]) -> str:
     unused = {key: value for key, value in content.items() if key not in used}
     return f"; not used: {_keys(unused)}" if unused else ""
 
 
-def _keys(content: dict[str, Any]) -> str:
+def _keys(content: Checkpoint) -> str:
     names = [str(key)[:40] for key in content][:8]
     return ", ".join(names) + (", …" if len(content) > len(names) else "") or "none"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from agebench.errors import UserError
+from agebench.models.architectures.face_input import backbone_factory
 from agebench.models.auxiliary_heads import SelectColumns
 
 SIZE, WIDTH = 112, 512
@@ -227,21 +227,4 @@ def _small_start(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def create(size: int, bodies: bool) -> tuple[nn.Module, int]:
-    """Create SwinFace with random weights.
-
-    Args:
-        size: the side of the input, pixels; must be 112.
-        bodies: whether the input has a body beside the face; must be false.
-
-    Returns:
-        The backbone, and the number of its features of the age.
-
-    Raises:
-        UserError: `size` is not 112, or `bodies` is true.
-    """
-    if size != SIZE:
-        raise UserError(f"agebench.swinface accepts faces of {SIZE} px, not of {size}. Set model.size = {SIZE}")
-    if bodies:
-        raise UserError('agebench.swinface accepts faces alone. Set bodies = false, or backbone = "agebench.mivolo-d1"')
-    return SwinFace(), WIDTH
+create = backbone_factory("agebench.swinface", SwinFace, WIDTH, default=SIZE)

@@ -40,14 +40,14 @@ def error_curves(folder: Path, metrics: MetricsFile, palette: Mapping[str, str])
     for index, (name, test) in enumerate(metrics.tests.items()):
         file = folder / "predictions" / f"{name}.parquet"
         if file.exists():
-            table = with_loss(folder, f"predictions/{name}.parquet")
+            table = _with_loss(folder, f"predictions/{name}.parquet")
             groupings = [key for key in test.groups if key in table and key != "age_band"][:3]
             caption = CAPTION.format(loss=_LOSS if "loss" in table else "")
-            figures[f"errors-{index}"] = (plot_error_curves(name, table, groupings, palette[name]), caption)
+            figures[f"errors-{index}"] = (_plot_error_curves(name, table, groupings, palette[name]), caption)
     return figures
 
 
-def with_loss(folder: Path, name: str) -> pd.DataFrame:
+def _with_loss(folder: Path, name: str) -> pd.DataFrame:
     """Read predictions and add the error and, if the head predicts a distribution, the loss.
 
     Args:
@@ -72,12 +72,12 @@ def with_loss(folder: Path, name: str) -> pd.DataFrame:
 
 
 @styled
-def plot_error_curves(name: str, table: pd.DataFrame, groupings: list[str], color: str) -> Figure:
+def _plot_error_curves(name: str, table: pd.DataFrame, groupings: list[str], color: str) -> Figure:
     """Plot error and loss by age: one row for all images and one per grouping.
 
     Args:
         name: the name of the test set.
-        table: the result of `with_loss`.
+        table: the result of `_with_loss`.
         groupings: group columns of `table`.
         color: the color of the test set.
 

@@ -55,7 +55,7 @@ def gate_figures(age_gates: Mapping[str, GateResult], place: int) -> dict[str, F
     """
     if not age_gates:
         return {}
-    return {f"gates-{place}": gates(age_gates), f"det-{place}": det_curves(age_gates)}
+    return {f"gates-{place}": gates(age_gates), f"det-{place}": _det_curves(age_gates)}
 
 
 def comparison_figures(result: ComparisonFile) -> dict[str, Figure | None]:
@@ -106,7 +106,7 @@ def gates(found: Mapping[str, GateResult]) -> Figure:
 
 
 @styled
-def det_curves(age_gates: Mapping[str, GateResult]) -> Figure:
+def _det_curves(age_gates: Mapping[str, GateResult]) -> Figure:
     """Draw the detection error trade-off of every legal age on logarithmic axes; points are labeled with T.
 
     Args:
@@ -159,7 +159,9 @@ def doubt(found: UncertaintyResult) -> Figure:
         color=BLUE,
         markersize=3,
     )
-    left.set(xlabel="interval promises (%)", ylabel="covers (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    left.set(
+        xlabel="nominal coverage (%)", ylabel="measured coverage (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal"
+    )
     rejection = found.rejection
     right.plot(100 * np.asarray(rejection.kept), rejection.mae, color=BLUE)
     right.axhline(rejection.area_random, color=GRAY, linewidth=0.9, linestyle="--", label="rejecting at random")

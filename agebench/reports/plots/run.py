@@ -59,7 +59,7 @@ def label(name: object, most: int = 34) -> str:
     return text.replace("\\", "/").replace("$", r"\$")
 
 
-def band_ages(band: str) -> tuple[float, float]:
+def _band_ages(band: str) -> tuple[float, float]:
     """Parse the name of an age band, such as `0-12`.
 
     Args:
@@ -105,8 +105,8 @@ def figures_of_tests(metrics: MetricsFile, predictions: Mapping[str, pd.DataFram
     palette = dataset_colors(metrics.train, tests)
     return {
         "scatter": scatter(predictions, tests, palette) if predictions else None,
-        "error-by-age": error_by_age(tests, predictions, palette),
-        "cumulative-scores": cumulative_scores(tests, palette),
+        "error-by-age": _error_by_age(tests, predictions, palette),
+        "cumulative-scores": _cumulative_scores(tests, palette),
         **{f"groups-{place}": groups(name, test, palette[name]) for place, (name, test) in enumerate(tests.items())},
     }
 
@@ -168,7 +168,7 @@ def _panel(axes: Axes, age: np.ndarray, predicted: np.ndarray, color: str) -> No
 
 
 @styled
-def error_by_age(
+def _error_by_age(
     tests: Mapping[str, TestResult], predictions: Mapping[str, pd.DataFrame], palette: Mapping[str, str]
 ) -> Figure | None:
     """Plot MAE and bias by true age: age bands with 95 % intervals, and a moving average over five years of age.
@@ -187,15 +187,15 @@ def error_by_age(
         name: {band: entry for band, entry in test.groups.get("age_band", {}).items() if _BAND.fullmatch(band)}
         for name, test in tests.items()
     }
-    bands = sorted({band for groups in found.values() for band in groups}, key=band_ages)
+    bands = sorted({band for groups in found.values() for band in groups}, key=_band_ages)
     if not bands:
         return None
     figure = Figure(figsize=(FIGURE_WIDTH, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    middles = {band: sum(band_ages(band)) / 2 for band in bands}
+    middles = {band: sum(_band_ages(band)) / 2 for band in bands}
     for axes, key, title in ((upper, "mae", "Mean absolute error"), (lower, "bias", "Bias: predicted − true")):
         for band in bands[::2]:
-            axes.axvspan(*band_ages(band), color="black", alpha=0.04, lw=0)
+            axes.axvspan(*_band_ages(band), color="black", alpha=0.04, lw=0)
         for place, (name, groups) in enumerate(found.items()):
             if name in predictions:
                 axes.plot(*_running_mean(predictions[name], key), color=palette[name], lw=2, alpha=0.35)
@@ -207,7 +207,7 @@ def error_by_age(
         axes.grid(axis="y")
     lower.axhline(0, color="black", lw=0.8)
     lower.set_xticks(list(middles.values()), bands)
-    lower.set(xlabel="true age (years)", xlim=(band_ages(bands[0])[0], band_ages(bands[-1])[1]))
+    lower.set(xlabel="true age (years)", xlim=(_band_ages(bands[0])[0], _band_ages(bands[-1])[1]))
     _legend(figure, tests, palette)
     return figure
 
@@ -225,7 +225,7 @@ def _running_mean(table: pd.DataFrame, key: str, reach: float = 2.0) -> tuple[np
 
 
 @styled
-def cumulative_scores(tests: Mapping[str, TestResult], palette: Mapping[str, str]) -> Figure | None:
+def _cumulative_scores(tests: Mapping[str, TestResult], palette: Mapping[str, str]) -> Figure | None:
     """CS@k of every test set, with 95 % intervals where there are any. None where no test set has the scores."""
     shown = {name: test for name, test in tests.items() if test.cs}
     if not shown:

@@ -30,7 +30,7 @@ def task_parts(metrics: MetricsFile) -> list[str]:
         labelled = {name: of for name, of in asked.items() if of.n}
         parts += [f"### {escape_markdown(task)}", _overall(labelled, metrics.train)]
         without = [escape_markdown(name) for name in asked if name not in labelled]
-        parts.append(f"No labels of it in {join_words(without)}, so nothing can be said there." if without else "")
+        parts.append(f"No labels of it in {join_words(without)}, so no result is shown there." if without else "")
         for name, of in labelled.items():
             parts += [f"{escape_markdown(name)}, by group:", _by_group(task, of)]
     return ["## Other attributes", _METHOD, *parts] if parts else []

@@ -77,10 +77,10 @@ def score_text(metrics: MetricsFile, *, full: bool = False) -> str:
         metrics: the content of metrics.json.
         full: age gates by every year of age and every grouping, as in a report; False: the rows for a screen.
     """
-    return "\n\n".join(test_text(name, entry, full=full) for name, entry in metrics.tests.items()) + "\n"
+    return "\n\n".join(_test_text(name, entry, full=full) for name, entry in metrics.tests.items()) + "\n"
 
 
-def test_text(name: str, entry: TestResult, *, full: bool) -> str:
+def _test_text(name: str, entry: TestResult, *, full: bool) -> str:
     """Render one test set as Markdown: overall, by group, gaps, age gates, and what else its entry contains.
 
     Args:
@@ -237,14 +237,12 @@ def _conformal(found: ConformalResult) -> list[str]:
             ]
     people = found.people_calibration
     text = f"Calibrated on {found.n_calibration:,} images"
-    text += (
-        "." if people is None else f" of {people:,} people; what is promised is promised for an image of a new person."
-    )
+    text += "." if people is None else f" of {people:,} people; the guarantee is for an image of a new person."
     return ["### Conformal intervals", markdown_table(["promised", "group", "covers", "width (years)"], rows), text]
 
 
 def _nist(found: NistFateResult) -> list[str]:
-    """Tables of NIST's figures and of ours, with the ages that each is taken at."""
+    """Tables of NIST's figures and agebench's, with the ages that each is taken at."""
     gate, task, ours = found.challenge_25, found.child_online_safety, found.all_ages
     rows = _nist_errors(found)
     where = "sex and region of birth" if gate.origin is None else f"sex and {clean(gate.origin)}"

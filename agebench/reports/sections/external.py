@@ -42,7 +42,7 @@ def describe_external(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
 def cautions(metrics: MetricsFile) -> str:
     """Warn of an estimator that does no better than a constant, or hardly follows age; empty where none does.
 
-    Of models that were trained here the first paragraph of the report compares with the floor.
+    Of models that were trained here the first paragraph of the report compares with the baseline.
     """
     if metrics.train is not None:
         return ""
@@ -90,7 +90,7 @@ def training_overlap(metrics: MetricsFile) -> str:
     if "known" in where:
         words.append(
             f"**Contaminated: it was trained on images of {join_words(where['known'])}**, by its own card. "
-            "The figures there are no test and must not stand beside those of models that had not seen them."
+            "The figures there are no test and must not be compared with those of models that had not seen them."
         )
     if "validated" in where:
         words.append(
@@ -113,7 +113,7 @@ def training_overlap(metrics: MetricsFile) -> str:
 
 
 def external_table(manifest: Mapping[str, Any]) -> str:
-    """What was called, under which terms, on which machine."""
+    """Describe the called model, its terms and the machine."""
     model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
     machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
     stages = [f"{key.removesuffix('_s')} {format_duration(value)}" for key, value in times.items() if key != "total_s"]

@@ -36,7 +36,7 @@ def describe_failures(name: str, failures: FailureToProcess) -> str:
     shown = [_worst(key, gap) for key, gap in gaps.items() if gap.p_holm < SIGNIFICANT]
     biased = (
         f"**That biases the benchmark**: what finds the faces misses {join_words(shown)} more often than others, so their figures "
-        "stand on their easier images, and a gap between groups may be larger than the tables say."
+        "are computed on their easier images, and a gap between groups may be larger than the tables show."
     )
     return " ".join([text, *(_gap(key, gap) for key, gap in gaps.items()), *[biased] * bool(shown)])
 

@@ -1,4 +1,4 @@
-"""How a run was made, in words and tables: faces, what was used and left out, training and machine."""
+"""The provenance of a run, in words and tables: faces, what was used and left out, training and machine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ UNALIGNED = frozenset({"box", "photo"})
 
 
 def describe_faces(manifest: Mapping[str, Any]) -> str:
-    """How the faces of each dataset came to the template."""
+    """Describe how the faces of each dataset were aligned with the template."""
     faces = manifest.get("faces") or {}
     ways = [
         f"{escape_markdown(name)} {ALIGNMENT_NAMES.get(way, escape_markdown(way))}"
@@ -65,7 +65,7 @@ def describe_limit(manifest: Mapping[str, Any]) -> str:
 
 
 def _bodies_in_words(faces: Mapping[str, Any]) -> str:
-    """How many rows of each dataset showed a body, where the model sees bodies."""
+    """Describe how many rows of each dataset showed a body, where the model sees bodies."""
     words = [
         f" Of {escape_markdown(name)}, {format_count(each['body'])} of {format_count(each['rows'])} rows show a body"
         + (f", {format_count(each['body_alone'])} of them without a face." if each.get("body_alone") else ".")
@@ -94,14 +94,14 @@ def describe_samples_used(manifest: Mapping[str, Any]) -> list[str]:
         if found.get("straddling"):
             reasons.append(
                 f"- {escape_markdown(name)}, {format_count(found['straddling'])} images of the official split, because a copy "
-                "or the same person stands in a later part"
+                "or the same person is in a later part"
             )
     headers = ["dataset", "read", "train", "val", "test", "exact copies", "in the training set too", "left out"]
     rule = (
         "Every test set was read once."
         if not manifest.get("train")
         else (
-            "Exact copies or the images of one subject stand on both sides of the split, as the protocol has it; "
+            "Exact copies or the images of one subject are on both sides of the split, as the protocol has it; "
             if leaks_of(_protocol(manifest))
             else "Exact copies and the images of one subject stay on one side of the split; "
         )
@@ -135,7 +135,7 @@ def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> st
         "started from": {"random": "random weights", None: DASH}.get(
             model.get("weights"), escape_markdown(model.get("weights"))
         ),
-        "pre-training data": describe_pretraining(manifest),
+        "pre-training data": _describe_pretraining(manifest),
         "epochs": _epochs(manifest),
         "recipe": settings({key: value for key, value in recipe.items() if key not in ("augment", "epochs")}),
         "augmentation": settings({key: value for key, value in (recipe.get("augment") or {}).items() if value}),
@@ -159,7 +159,7 @@ def training_table(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> st
     )
 
 
-def describe_pretraining(manifest: Mapping[str, Any]) -> str:
+def _describe_pretraining(manifest: Mapping[str, Any]) -> str:
     """Return the caveat about a backbone that was pre-trained on faces; "" without such pre-training.
 
     Args:

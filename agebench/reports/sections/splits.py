@@ -1,4 +1,4 @@
-"""What a report says of the protocol that a run was divided by, and of what leaks in it."""
+"""Description of the split protocol of a run, and of its leaks."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from agebench.reports.formatting import escape_markdown, format_count, format_nu
 LEAKY = "‡"
 
 
-def protocol_of(metrics: MetricsFile) -> str:
+def _protocol_of(metrics: MetricsFile) -> str:
     """The protocol's name; "" for the default one, and where there was none to choose."""
     name = metrics.protocol.name if metrics.protocol else DEFAULT
     return "" if name == DEFAULT else name
@@ -22,10 +22,10 @@ def leaks_of(protocol: ProtocolSummary | None) -> dict[str, int]:
 
 
 def test_label(name: str, metrics: MetricsFile) -> str:
-    """What tables call a test set; the training set's own held-out part is named after its protocol."""
+    """Return the name of a test set in tables; the training set's own held-out part is named after its protocol."""
     if name != metrics.train:
         return escape_markdown(name)
-    return escape_markdown(f"{name} ({protocol_of(metrics) or 'held-out part'})") + (
+    return escape_markdown(f"{name} ({_protocol_of(metrics) or 'held-out part'})") + (
         LEAKY if leaks_of(metrics.protocol) else ""
     )
 
@@ -34,24 +34,24 @@ test_label.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no 
 
 
 def describe_protocol(metrics: MetricsFile) -> str:
-    """Below a table: how the training set was divided, what leaks, and how many folds stand behind the figures."""
+    """Below a table: how the training set was divided, what leaks, and how many folds the figures are of."""
     home, folds = metrics.train, (metrics.protocol.folds if metrics.protocol else None) or 1
     sentences = []
-    if protocol_of(metrics):
+    if _protocol_of(metrics):
         often = f" into {folds} folds, each with a model of its own" if folds > 1 else ""
         sentences.append(
-            f"{escape_markdown(home)} was divided by its protocol {escape_markdown(protocol_of(metrics))}{often}."
+            f"{escape_markdown(home)} was divided by its protocol {escape_markdown(_protocol_of(metrics))}{often}."
         )
-    return "\n\n".join(filter(None, [" ".join([*sentences, *_folds(metrics)]), describe_leaks(metrics)]))
+    return "\n\n".join(filter(None, [" ".join([*sentences, *_folds(metrics)]), _describe_leaks(metrics)]))
 
 
-def describe_leaks(metrics: MetricsFile) -> str:
+def _describe_leaks(metrics: MetricsFile) -> str:
     """The warning beside every figure of a leaky protocol; "" where nothing leaks."""
     leaks = leaks_of(metrics.protocol)
     if not leaks:
         return ""
     found = [
-        f"{format_count(leaks['duplicates'])} test images also stand in training or validation"
+        f"{format_count(leaks['duplicates'])} test images are also in training or validation"
         if leaks["duplicates"]
         else "",
         f"{format_count(leaks['subjects'])} people of the test are also trained on" if leaks["subjects"] else "",

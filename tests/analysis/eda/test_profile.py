@@ -21,6 +21,7 @@ from agebench.analysis.eda.distances import (
 from agebench.analysis.eda.image_stats import sample_images
 from agebench.analysis.eda.profile import profile_dataset
 from agebench.analysis.eda.report import _meaning
+from agebench.analysis.eda.schema import DatasetComparison
 from agebench.cli import main
 from agebench.config.cards.dataset import DatasetCard
 from agebench.data.readers import readers
@@ -117,7 +118,7 @@ def test_two_datasets_compared(
 def test_every_framing_that_a_card_may_name_has_its_words(way: str) -> None:
     pair = {"first": "few", "second": "other", "faces": {"few": "none", "other": way}}
     pair |= {"age_overlap": 0.9, "at_rare_training_ages": 0.0, "groups": {}, "groups_missing": {}, "same_images": 0}
-    said = " ".join(_meaning(pair))
+    said = " ".join(_meaning(DatasetComparison.model_construct(**pair)))
     assert (f"those of other are {ALIGNMENT_NAMES[way]}" in said) == (way != "none")
 
 

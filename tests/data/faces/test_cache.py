@@ -169,14 +169,14 @@ BLOCKS_OF_PIXELS = {
 
 
 @pytest.mark.parametrize("kind", BLOCKS_OF_PIXELS)
-def test_cache_prepares_damaged_faces_again(samples: Samples, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cache_prepares_damaged_faces_again(samples: Samples, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     damage, count = BLOCKS_OF_PIXELS[kind]
     build(Greys(None), samples)
     damage()
     reader = Counting(None)
     assert right(build(reader, samples))
     assert len(reader.asked) == count
-    lines = capsys.readouterr().err.splitlines()
+    lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == (count > 0)
     assert not count or ("faces.u8" in lines[0] and f"{count} faces of greys are prepared again" in lines[0])
     assert right(build(Dying(None, 0), samples))

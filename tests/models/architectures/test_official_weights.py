@@ -183,7 +183,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, fresh: Callable[[str], 
 
 def test_another_head_has_no_published_weights(tmp_path: Path) -> None:
     card = CARDS["swinface"].model_copy(update={"head": "dldl-v2", "head_options": {}})
-    with pytest.raises(UserError, match="need the head 'normalised', not 'dldl-v2'"):
+    with pytest.raises(UserError, match="need the head `normalised`, not 'dldl-v2'"):
         load_published(create_model(card), card, tmp_path / "any.pt")
 
 
