@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "markdown":
         text = leaderboard(rows, published, ranked)
         out = arguments.out or Path("reports/LEADERBOARD.md")
-        figure = gate_figure(Headline.from_systems(rows, ranked.gates))
+        figure = gate_figure(Headline.from_systems(rows, ranked))
         if figure is not None:
             write_text(out.with_name("gates.svg"), figure)
     else:

@@ -7,18 +7,21 @@ from enum import StrEnum
 
 from agebench.leaderboard.gate_rates import MINOR_YEARS, GateRatesByAge, gate_rate, system_gates
 from agebench.leaderboard.headline_systems import has_contamination, headline_systems
+from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.marks import HOME, PARTIAL, TRAINED_ON, caveat_symbol, tested_of
-from agebench.leaderboard.systems import Caveat, System, is_contaminated, is_subset
+from agebench.leaderboard.systems import Caveat, Gap, System, is_contaminated, is_subset, largest_gap
 from agebench.metrics.schema import MetricValue
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
     format_ci,
     format_count,
+    group_name,
     join_words,
     markdown_table,
     sanitize,
 )
+from agebench.reports.sections.rankings import rank_interval
 
 LEGAL, CHALLENGE = 18, 25
 # The share of minors that may pass where a system is trusted; the upper end of its interval counts.
@@ -29,7 +32,9 @@ NOTE = (
     f"In parentheses: images tested, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such systems "
     f"are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images. "
     f"{HOME} held-out part of its own training set. Beside the share of passing minors: the number of their images. A dash: not "
-    "measured. Labels that are ranges of ages leave open who is a minor."
+    "measured. Labels that are ranges of ages leave open who is a minor. Rank: a 95 % interval among all systems that were "
+    "tested on the same images; a system that was trained on them has none. Widest gap: the largest difference in MAE between two "
+    "groups at equal ages on any of its test sets, years; a dash: no groups are annotated."
 )
 
 
@@ -51,6 +56,8 @@ class HeadlineCell:
         tested: images tested, of all.
         minors: share of minors that pass the gate.
         n_minors: images of minors; 0 where unknown.
+        rank: rank interval among all systems that were tested on the same images, such as `1-3 of 15`; "" without a rank.
+        gap: the largest difference in MAE between two groups at equal ages; None where no groups can be compared.
     """
 
     error: MetricValue
@@ -58,6 +65,8 @@ class HeadlineCell:
     tested: str
     minors: MetricValue
     n_minors: int
+    rank: str = ""
+    gap: Gap | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,12 @@ class HeadlineRow:
         train = self.system.train
         return self.system.name if train is None else f"{self.system.name}, trained on {train}"
 
+    @property
+    def widest_gap(self) -> tuple[str, Gap] | None:
+        """The test set with the largest gap, and the gap; None where no groups can be compared."""
+        gaps = [(test, cell.gap) for test, cell in self.cells.items() if cell.gap is not None]
+        return max(gaps, key=lambda item: item[1].difference.value or 0.0, default=None)
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -104,37 +119,50 @@ class Headline:
     trust: str
 
     @classmethod
-    def from_systems(cls, systems: Sequence[System], gates: Mapping[tuple[str, str], GateRatesByAge]) -> "Headline":
+    def from_systems(cls, systems: Sequence[System], ranked: ImageRankings) -> "Headline":
         """Choose systems and collect their figures.
 
         Args:
             systems: all systems.
-            gates: (record id, test set) -> rates of age gates.
+            ranked: their rankings and rates of age gates.
         """
         chosen = headline_systems(systems)
         counts = Counter(test for row in chosen for test in row.tests)
         tests = tuple(sorted(counts, key=lambda test: -counts[test]))
-        rows = tuple(_row(row, gates) for row in chosen)
+        rows = tuple(_row(row, ranked) for row in chosen)
         ranges = frozenset(test for test in tests if any(_is_range(row, test) for row in chosen if test in row.tests))
         gate_tests = tuple(test for test in tests if any(row.cells[test].n_minors for row in rows if test in row.cells))
         return cls(rows, tests, ranges, gate_tests, describe_trust(rows))
 
 
-def _row(row: System, stored: Mapping[tuple[str, str], GateRatesByAge]) -> HeadlineRow:
-    found = {test: system_gates(row, test, stored) for test in row.tests}
+def _row(row: System, ranked: ImageRankings) -> HeadlineRow:
+    found = {test: system_gates(row, test, ranked.gates) for test in row.tests}
     gates = {test: rates for test, rates in found.items() if rates is not None and rates.gates}
     kind = Kind.TRAINED_HERE
     if row.train is None:
         kind = Kind.INSTALLED_CONTAMINATED if has_contamination(row) else Kind.INSTALLED
-    cells = {test: _cell(row, test, gates.get(test)) for test in row.tests}
+    cells = {test: _cell(row, test, gates.get(test), ranked) for test in row.tests}
     return HeadlineRow(row, kind, cells, _licence(row), gates)
 
 
-def _cell(row: System, test: str, rates: GateRatesByAge | None) -> HeadlineCell:
+def _cell(row: System, test: str, rates: GateRatesByAge | None, ranked: ImageRankings) -> HeadlineCell:
     unknown = row.train is None and any(note.caveat is Caveat.UNKNOWN_TRAINING_DATA for note in row.caveats)
     mark = caveat_symbol(row, test) + UNKNOWN * (unknown and not is_contaminated(row, test))
     error = row.metric(test, "range_mae" if _is_range(row, test) else "mae")
-    return HeadlineCell(error, mark, _tested(row, test), *gate_rate(rates, LEGAL, CHALLENGE))
+    minors, n_minors = gate_rate(rates, LEGAL, CHALLENGE)
+    place = ranked.rank_on(row, test)
+    rank = "" if place is None else f"{rank_interval(place[0])} of {place[1]}"
+    return HeadlineCell(error, mark, _tested(row, test), minors, n_minors, rank, largest_gap(row, test))
+
+
+def describe_largest_gap(gap: Gap) -> str:
+    """Return the pair of groups of a gap, such as `female above male`, and whether the difference is shown.
+
+    Args:
+        gap: the gap.
+    """
+    pair = " above ".join(sanitize(group_name(gap.grouping, group)) for group in (gap.worst, gap.best))
+    return pair if gap.shown is None else f"{pair}, {'shown' if gap.shown else 'not shown'}"
 
 
 def _is_range(row: System, test: str) -> bool:
@@ -213,7 +241,8 @@ def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None
     gate_test = headline.gate_tests[:1]
     headers = ["system", *(_header(headline, test) for test in headline.tests)]
     headers += [f"minors passing at T = {CHALLENGE}, {escape_markdown(test)}" for test in gate_test]
-    headers += ["from", "licence"]
+    headers += [f"rank, {escape_markdown(test)}" for test in headline.tests[:1]]
+    headers += ["widest gap", "from", "license"]
     table = []
     for row in headline.rows if rows is None else rows:
         minors = [row.cells.get(test) for test in gate_test]
@@ -222,11 +251,14 @@ def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None
                 escape_markdown(row.name),
                 *(_cell_text(row.cells.get(test)) for test in headline.tests),
                 *(_minors_text(cell) for cell in minors),
+                *(_rank_text(row.cells.get(test)) for test in headline.tests[:1]),
+                _gap_text(row),
                 row.kind.value,
                 escape_markdown(row.licence),
             ]
         )
-    align = ["left", *["right"] * (len(headline.tests) + len(gate_test)), "left", "left"]
+    align = ["left", *["right"] * (len(headline.tests) + len(gate_test) + len(headline.tests[:1]))]
+    align += ["left"] * (len(headers) - len(align))
     return markdown_table(headers, table, align=align)
 
 
@@ -237,6 +269,17 @@ def _header(headline: Headline, test: str) -> str:
 
 def _cell_text(cell: HeadlineCell | None) -> str:
     return DASH if cell is None else f"{format_ci(cell.error)}{cell.mark} ({cell.tested})"
+
+
+def _rank_text(cell: HeadlineCell | None) -> str:
+    return (cell.rank if cell is not None else "") or DASH
+
+
+def _gap_text(row: HeadlineRow) -> str:
+    if row.widest_gap is None:
+        return DASH
+    test, gap = row.widest_gap
+    return f"{format_ci(gap.difference)} ({escape_markdown(test)}: {escape_markdown(describe_largest_gap(gap))})"
 
 
 def _minors_text(cell: HeadlineCell | None) -> str:

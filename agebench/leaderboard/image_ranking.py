@@ -20,12 +20,13 @@ from agebench.leaderboard.headline_systems import headline_systems
 from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, read_estimates
 from agebench.leaderboard.ranking import Test, shared_by_most, test_keys
 from agebench.leaderboard.records import estimates_file
+from agebench.leaderboard.scatter import StoredScatter, build_scatters
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.shifts import StoredShift, build_shifts
 from agebench.leaderboard.systems import System
 from agebench.metrics.bootstrap import Floats, Ints, encode_clusters
 from agebench.metrics.ranking import RESAMPLES, SystemErrors
-from agebench.metrics.schema import ResultModel, ShiftResult, SystemRanking
+from agebench.metrics.schema import RankedSystem, ResultModel, ShiftResult, SystemRanking
 from agebench.metrics.test_set_ranking import RankedTestSet, rank_on_test_sets
 from agebench.registry.catalog import Catalog
 from agebench.utils.io import write_text
@@ -42,6 +43,7 @@ class RankingsFile(ResultModel):
     rankings: list[SystemRanking] = Field(default=[], description="one per test set, then those over test sets")
     shifts: list[StoredShift] = Field(default=[], description="of records that do not contain their shifts")
     gates: list[StoredGates] = Field(default=[], description="of the systems that the leaderboard begins with")
+    scatters: list[StoredScatter] = Field(default=[], description="of the first record of each system and test set")
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,33 @@ class ImageRankings:
         missing: what could not be computed, and why, as sentences.
         shifts: (record id, test set) -> why the error differs from that on the training set, for records without it.
         gates: (record id, test set) -> rates of age gates, for the systems that the leaderboard begins with.
+        scatters: (record id, test set) -> counts of images by true age and estimate.
     """
 
     rankings: tuple[SystemRanking, ...] = ()
     missing: tuple[str, ...] = ()
     shifts: Mapping[tuple[str, str], ShiftResult] = field(default_factory=dict)
     gates: Mapping[tuple[str, str], GateRatesByAge] = field(default_factory=dict)
+    scatters: Mapping[tuple[str, str], list[list[int]]] = field(default_factory=dict)
+
+    def rank_on(self, row: System, test: str) -> tuple[RankedSystem, int] | None:
+        """Return a system's place in the ranking of one test set, and how many systems are in it; None without a rank.
+
+        Args:
+            row: the system.
+            test: the test set.
+        """
+        runs = {record.id for record in row.records}
+        return next(
+            (
+                (system, len(ranking.systems))
+                for ranking in self.rankings
+                if ranking.tests == [test]
+                for system in ranking.systems
+                if not runs.isdisjoint(system.runs)
+            ),
+            None,
+        )
 
 
 def rankings_file(results: Path) -> Path:
@@ -106,13 +129,15 @@ def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog, *, s
     ranked = RankingBuilder(files, datasets, stored.rankings).build(rows)
     shifts = build_shifts(rows, files, datasets, stored.shifts)
     gates = build_gates(headline_systems(rows), files, datasets, stored.gates)
-    content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates)
+    scatters = build_scatters(rows, files, datasets, stored.scatters)
+    content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates, scatters=scatters)
     is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
-    if store and not ranked.missing and is_new and (ranked.rankings or shifts or gates or path.exists()):
+    if store and not ranked.missing and is_new and (ranked.rankings or shifts or gates or scatters or path.exists()):
         write_rankings(path, content)
     by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
     rates = {(found.record, found.test): found.rates for found in gates}
-    return ImageRankings(ranked.rankings, ranked.missing, by_test, rates)
+    cells = {(found.record, found.test): found.cells for found in scatters}
+    return ImageRankings(ranked.rankings, ranked.missing, by_test, rates, cells)
 
 
 @dataclass

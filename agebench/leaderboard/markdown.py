@@ -24,7 +24,7 @@ from agebench.leaderboard.systems import (
     test_sets,
     worst_group,
 )
-from agebench.metrics.schema import RankedSystem, SystemRanking
+from agebench.metrics.schema import MetricValue, RankedSystem, SystemRanking
 from agebench.reports.formatting import (
     DASH,
     escape_markdown,
@@ -60,7 +60,7 @@ def leaderboard(
     tests = test_sets(rows)
     parts = [
         "# Leaderboard",
-        *headline_markdown(Headline.from_systems(rows, ranked.gates)),
+        *headline_markdown(Headline.from_systems(rows, ranked)),
         "# Appendix: all systems",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
@@ -249,7 +249,17 @@ def _all_or(some: int, of: int) -> str:
 
 def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
     found = rank_systems(rows)
-    tables = [ranking_table(ranking, ranked_label) for ranking in ranked.rankings]
+    by_run = {record.id: row for row in rows for record in row.records}
+
+    def table_of(ranking: SystemRanking) -> str:
+        def cell_value(system: RankedSystem) -> MetricValue:
+            # The same interval as in the table of all systems: that of the record, and of the seeds.
+            row = next((by_run[run] for run in system.runs if run in by_run), None)
+            return system.value if row is None or len(ranking.tests) > 1 else row.metric(ranking.tests[0])
+
+        return ranking_table(ranking, ranked_label, cell_value)
+
+    tables = [table_of(ranking) for ranking in ranked.rankings]
     tables += [""] * len(ranked.missing)  # sentences without a table
     tables += [
         markdown_table(

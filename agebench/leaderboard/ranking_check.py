@@ -9,6 +9,7 @@ from agebench.leaderboard.gate_rates import build_gates
 from agebench.leaderboard.headline_systems import headline_systems
 from agebench.leaderboard.image_ranking import RankingBuilder, RankingsFile, rankings_file, read_rankings
 from agebench.leaderboard.published_estimates import LocalDatasets
+from agebench.leaderboard.scatter import build_scatters
 from agebench.leaderboard.shifts import build_shifts
 from agebench.leaderboard.systems import System
 from agebench.metrics.schema import ResultModel, SystemRanking
@@ -76,6 +77,7 @@ def _compute(rows: Sequence[System], files: Mapping[str, Path], datasets: LocalD
         rankings=list(RankingBuilder(files, datasets).build(rows).rankings),
         shifts=build_shifts(rows, files, datasets, ()),
         gates=build_gates(headline_systems(rows), files, datasets, ()),
+        scatters=build_scatters(rows, files, datasets, ()),
     )
 
 
@@ -87,6 +89,8 @@ def _by_key(content: RankingsFile) -> dict[tuple[str, Hashable], ResultModel]:
         entries[f"the shift of {shift.record} on {shift.test}", shift.inputs] = shift
     for gates in content.gates:
         entries[f"the gate rates of {gates.record} on {gates.test}", gates.inputs] = gates
+    for scatter in content.scatters:
+        entries[f"the scatter of {scatter.record} on {scatter.test}", scatter.inputs] = scatter
     return entries
 
 

@@ -12,11 +12,12 @@ from markupsafe import Markup
 from agebench._version import __version__
 from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.gate_rates import GateRatesByAge
-from agebench.leaderboard.headline import CHALLENGE, LEGAL, NOTE, Headline, HeadlineRow
+from agebench.leaderboard.headline import CHALLENGE, LEGAL, NOTE, Headline, HeadlineRow, describe_largest_gap
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.markdown import NO_RANKINGS, RANKS, describe_ranks
 from agebench.leaderboard.marks import LEGEND, caveat_symbol, tested_of
 from agebench.leaderboard.ranking import rank_systems
+from agebench.leaderboard.scatter import CELL_YEARS
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.shifts import system_shift
 from agebench.leaderboard.systems import (
@@ -106,13 +107,14 @@ def site_data(
 
 def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, Any]:
     """The first table and the gate view; a rate is [value, low, high]."""
-    headline = Headline.from_systems(rows, ranked.gates)
+    headline = Headline.from_systems(rows, ranked)
     place = {row.records[0].id: number for number, row in enumerate(rows)}
     return {
         "tests": headline.tests,
         "ranges": sorted(headline.ranges),
         "gateTests": headline.gate_tests,
         "gate": [LEGAL, CHALLENGE],
+        "cellYears": CELL_YEARS,
         "trust": headline.trust,
         "note": NOTE,
         "rows": [_headline_row(row, place[row.system.records[0].id]) for row in headline.rows],
@@ -120,11 +122,13 @@ def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, Any]:
 
 
 def _headline_row(row: HeadlineRow, place: int) -> dict[str, Any]:
+    gap = row.widest_gap
     return {
         "place": place,
         "name": sanitize(row.name),
         "kind": row.kind,
         "licence": sanitize(row.licence),
+        "gap": gap and [f"{sanitize(gap[0])}: {describe_largest_gap(gap[1])}", *_numbers(gap[1].difference)],
         "cells": {
             test: {
                 "error": _numbers(cell.error),
@@ -132,6 +136,7 @@ def _headline_row(row: HeadlineRow, place: int) -> dict[str, Any]:
                 "tested": cell.tested,
                 "minors": _numbers(cell.minors),
                 "n": cell.n_minors,
+                "rank": cell.rank,
             }
             for test, cell in row.cells.items()
         },
@@ -179,6 +184,11 @@ def _system(row: System, ranked: ImageRankings) -> dict[str, Any]:
         "ranks": _ranks(row, ranked),
         "tests": {test: _test(row, test) for test in row.tests},
         "shifts": _shifts(row, ranked),
+        "scatter": {
+            test: cells
+            for test in row.tests
+            if (cells := ranked.scatters.get((row.records_on(test)[0].id, test))) is not None
+        },
         "parameters": model.parameters,
         "speed": speed and round(speed, 1),
         "stress": {

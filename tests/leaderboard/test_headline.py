@@ -10,11 +10,13 @@ from agebench.leaderboard.gate_figure import gate_figure
 from agebench.leaderboard.gate_rates import GateRatesByAge, gate_rate, gate_rates_by_age
 from agebench.leaderboard.headline import Headline, Kind, headline_table, short_rows
 from agebench.leaderboard.headline_systems import MOST_ROWS, headline_systems
+from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.markdown import leaderboard
 from agebench.leaderboard.schema import Record, RecordExcluded
 from agebench.leaderboard.site import page
 from agebench.leaderboard.systems import System, group_into_systems
 from agebench.metrics.age_gates import Gate, age_gates
+from agebench.metrics.schema import AgeStandardizedGap, Gap, MetricValue, RankedSystem, SystemRanking
 
 Gates = dict[tuple[str, str], GateRatesByAge]
 
@@ -98,7 +100,7 @@ def _systems() -> list[System]:
 
 
 def test_installed_systems_come_first_and_contaminated_ones_apart() -> None:
-    headline = Headline.from_systems(_systems(), {})
+    headline = Headline.from_systems(_systems(), ImageRankings())
     assert [row.name.split(",")[0] for row in headline.rows] == ["better", "worse", "contaminated", "ours"]
     assert [row.kind for row in headline.rows][1:] == [
         Kind.INSTALLED,
@@ -130,9 +132,9 @@ def _gates(rows: list[System], spread: float, n: int) -> Gates:
 
 def test_no_system_is_trusted_unless_the_upper_end_is_low() -> None:
     rows = _systems()
-    careless = Headline.from_systems(rows, _gates(rows, 8.0, 600))
+    careless = Headline.from_systems(rows, ImageRankings(gates=_gates(rows, 8.0, 600)))
     assert "None. Of no system is it shown that at T = 25 at most 1 % of minors of 13 to 17 pass" in careless.trust
-    precise = Headline.from_systems(rows, _gates(rows, 0.5, 12_000))
+    precise = Headline.from_systems(rows, ImageRankings(gates=_gates(rows, 0.5, 12_000)))
     assert "None" not in precise.trust
     assert "better and" not in precise.trust  # all are fit, so the list ends with another
     assert "contaminated" not in precise.trust
@@ -141,12 +143,12 @@ def test_no_system_is_trusted_unless_the_upper_end_is_low() -> None:
 
 def test_gate_figure_has_a_curve_for_each_system() -> None:
     rows = _systems()
-    headline = Headline.from_systems(rows, _gates(rows, 5.0, 300))
+    headline = Headline.from_systems(rows, ImageRankings(gates=_gates(rows, 5.0, 300)))
     drawn = gate_figure(headline)
     assert drawn is not None
     assert drawn.count("<polyline") == 2 * len(headline.rows)
     assert "contaminated§" in drawn
-    assert gate_figure(Headline.from_systems(rows, {})) is None
+    assert gate_figure(Headline.from_systems(rows, ImageRankings())) is None
 
 
 def test_page_without_gates_is_complete() -> None:
@@ -161,7 +163,7 @@ def test_a_system_is_judged_by_its_worst_test_set() -> None:
         ("mixed", "hard"): gate_rates_by_age(predictions(4000, rates["hard"])),
         ("even", "easy"): gate_rates_by_age(predictions(4000, rates["even"])),
     }
-    trust = Headline.from_systems(rows, gates).trust
+    trust = Headline.from_systems(rows, ImageRankings(gates=gates)).trust
     assert "the lowest upper end is that of even on easy" in trust
 
 
@@ -170,3 +172,33 @@ def test_excluded_images_keep_a_system_off_the_first_table() -> None:
     rows = group_into_systems([_record("honest", 4.0), gamed])
     assert [row.name for row in headline_systems(rows)] == ["honest"]
     assert "gamed" in leaderboard(rows).split("# Appendix")[1]
+
+
+def test_the_first_table_shows_ranks_and_the_widest_gap() -> None:
+    ranked = RankedSystem(
+        name="better", train=None, runs=["better"], value=MetricValue(value=4.0), rank_low=1, rank_high=2
+    )
+    other = ranked.model_copy(update={"name": "worse", "runs": ["worse"], "rank_low": 2, "rank_high": 3})
+    ranking = SystemRanking(
+        inputs="",
+        tests=["few"],
+        held_out=[False],
+        images=[90],
+        people=[None],
+        resamples=100,
+        critical=2.4,
+        systems=[ranked, other],
+        differences=[],
+    )
+    gap = AgeStandardizedGap(
+        difference=MetricValue(value=1.5, ci_low=0.5, ci_high=2.5), worst="m", best="f", p=0.001, p_holm=0.002
+    )
+    content = _record("better", 4.0).to_json()
+    content["metrics"]["tests"]["few"]["gaps"] = {"gender": Gap(age_standardized=gap).to_json()}
+    rows = group_into_systems([Record.from_json(content), _record("worse", 6.0)])
+    headline = Headline.from_systems(rows, ImageRankings(rankings=(ranking,)))
+    assert [row.cells["few"].rank for row in headline.rows] == ["1-2 of 2", "2-3 of 2"]
+    first, second = headline_table(headline).splitlines()[2:]
+    assert "1-2 of 2" in first
+    assert "1.50 [0.50, 2.50] (few: m above f, shown)" in first
+    assert "1.50" not in second

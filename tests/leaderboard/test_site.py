@@ -17,6 +17,7 @@ from agebench.leaderboard import systems
 from agebench.leaderboard.gate_rates import gate_rates_by_age
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.records import content_hash
+from agebench.leaderboard.scatter import count_cells
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.site import page, write_site
 from agebench.leaderboard.systems import System
@@ -245,4 +246,21 @@ def test_gate_view_follows_its_sliders_by_keyboard(
     opened.select_option("#gate-groups", "gender")
     assert opened.locator("#gates tbody tr").count() == 2 * opened.locator("#gates tbody a").count()
     assert opened.locator("#stages tbody tr").count() == opened.locator("#gates tbody a").count()
+    assert visit.said == []
+
+
+def test_a_system_page_draws_estimates_against_true_ages(
+    chromium: Any, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = group_into_systems(records[:2])
+    cells = count_cells(pd.DataFrame({"age": [10.0, 11.0, 40.0, 70.0], "age_pred": [11.0, 10.5, 44.0, 500.0]}))
+    assert cells == [[3, 3, 2], [13, 14, 1], [23, 40, 1]]
+    scatters = {(rows[0].records[0].id, "utk"): cells}
+    visit = Visit(chromium, write_site(tmp_path, rows, [], ImageRankings(scatters=scatters)))
+    visit.page.locator("#table tbody a").first.click()
+    visit.page.wait_for_selector(".scatters svg")
+    assert visit.page.locator(".scatters figure").count() == 1
+    assert "utk, 4 images" in visit.page.locator(".scatters figcaption").inner_text()
+    places = "".join(visit.page.eval_on_selector_all(".scatters .dot", "all => all.map(one => one.getAttribute('d'))"))
+    assert places.count("M") == len(cells)
     assert visit.said == []

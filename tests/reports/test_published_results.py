@@ -102,12 +102,12 @@ def test_the_heads_page_shows_what_the_records_say() -> None:
 
 def test_the_readme_opens_with_what_the_records_say() -> None:
     """Prints the table and the sentence that belong there."""
-    headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings().gates)
+    headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings())
     opening = f"{escape_markdown(headline.trust)}\n\n{headline_table(headline, short_rows(headline))}"
     print(opening)
     assert opening in (REPORTS.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_gate_figure_is_made_of_the_records() -> None:
-    headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings().gates)
+    headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings())
     assert (REPORTS / "gates.svg").read_text(encoding="utf-8") == gate_figure(headline)

@@ -210,6 +210,28 @@ function table(names, rows, texts = 1) {
     el("thead", {}, el("tr", {}, ...names.map((name, place) => el("th", { scope: "col", class: kind(place) }, name)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, place) => el(place ? "td" : "th", { class: kind(place), scope: place ? null : "row" }, cell)))))));
 }
+// Cells of true age and estimate; the area of a dot grows with the logarithm of its number of images.
+function scatter(test, cells) {
+  const [size, left, top, bottom] = [320, 44, 10, 42], years = head.cellYears, side = size - left - top;
+  const most = cells.reduce((high, [age, estimate]) => Math.max(high, age, estimate), 0), room = (most + 1) * years;
+  const x = (age) => left + (age / room) * side, y = (age) => size - bottom + top - (age / room) * side;
+  const n = cells.reduce((sum, [, , count]) => sum + count, 0), full = Math.log1p(cells.reduce((high, [, , count]) => Math.max(high, count), 1));
+  const drawing = svg("svg", { viewBox: `0 0 ${size} ${size + top}`, role: "img", "aria-label": `Estimate against true age on ${test}, ${grouped(n)} images; the tables below have the errors by age` });
+  for (let age = 0; age <= room; age += 20)
+    drawing.append(svg("line", { class: "grid", x1: left, x2: left + side, y1: y(age), y2: y(age) }), svg("line", { class: "grid", x1: x(age), x2: x(age), y1: y(0), y2: y(room) }),
+      svg("text", { x: left - 6, y: y(age) + 4, "text-anchor": "end" }, String(age)), svg("text", { x: x(age), y: y(0) + 17, "text-anchor": "middle" }, String(age)));
+  drawing.append(svg("line", { class: "axis", x1: x(0), y1: y(0), x2: x(room), y2: y(room) }));
+  const largest = (side / (most + 1)) * 0.5;
+  const dots = {}; // width of the dots -> their places, each a line without length and with round ends
+  for (const [age, estimate, count] of cells) {
+    const width = Math.max(2 * largest * Math.sqrt(Math.log1p(count) / full), 1).toFixed(1);
+    dots[width] = `${dots[width] ?? ""}M${x((age + 0.5) * years).toFixed(1)} ${y((estimate + 0.5) * years).toFixed(1)}h0`;
+  }
+  for (const [width, places] of Object.entries(dots)) drawing.append(svg("path", { class: "dot", "stroke-width": width, d: places }));
+  drawing.append(svg("text", { x: left + side / 2, y: size + top - 6, "text-anchor": "middle" }, "true age (years)"),
+    svg("text", { transform: `translate(12 ${top + side / 2}) rotate(-90)`, "text-anchor": "middle" }, "estimate (years)"));
+  return el("figure", {}, drawing, el("figcaption", {}, `${test}, ${grouped(n)} images of the first seed in cells of ${years} years; larger dots: more images. On the line the estimate is the true age.`));
+}
 function drawRun(system) {
   const title = el("h2", { tabindex: "-1" }, `${system.name}, ${system.train === "not here" ? "not trained here" : `trained on ${system.train}`}`);
   const parts = [el("p", {}, el("a", { href: "#" }, "← all systems")), title];
@@ -217,6 +239,8 @@ function drawRun(system) {
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
   parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  const scatters = Object.entries(system.scatter);
+  if (scatters.length) parts.push(el("h3", {}, "Estimates against true ages"), el("div", { class: "plots scatters" }, ...scatters.map(([test, cells]) => scatter(test, cells))));
   if (Object.keys(system.shifts).length)
     parts.push(el("h3", {}, `Why other datasets are harder than ${system.train}`), table(["Test set", "Difference (years)", "Mix of ages", "Other faces of the same ages", "Ages outside", "Mended by a linear map on 100 labeled images"],
       Object.entries(system.shifts).map(([name, of]) => [name, ...of.map((numbers) => figure(numbers, { sign: true }))])));
@@ -259,7 +283,7 @@ function bar(rate) {
 function drawAnswer() {
   const gateTest = head.gateTests.slice(0, 1);
   const names = ["System", ...head.tests.map((test) => `${test}, ${head.ranges.includes(test) ? "distance to the range" : "MAE"}`),
-    ...gateTest.map((test) => `Minors of 13-17 that pass at T = ${head.gate[1]}, ${test}`), "ms a face", "Licence"];
+    ...gateTest.map((test) => `Minors of 13-17 that pass at T = ${head.gate[1]}, ${test}`), "Widest gap between groups at equal ages (years)", "ms a face", "License"];
   const wide = names.length;
   let kind = null;
   const body = [];
@@ -269,14 +293,14 @@ function drawAnswer() {
     const cell = (test) => {
       const of = row.cells[test];
       if (!of) return el("td", {}, "–");
-      return el("td", { class: of.mark.includes("§") ? "apart" : null }, figure(of.error, { mark: of.mark }), ...small(of.tested));
+      return el("td", { class: of.mark.includes("§") ? "apart" : null }, figure(of.error, { mark: of.mark }), ...small(of.tested), ...(of.rank ? small(`rank ${of.rank}`) : []));
     };
     const minors = (test) => {
       const of = row.cells[test];
       return el("td", {}, ...(of && of.n ? [figure(of.minors, { percent: true, mark: of.mark }), ...small(`${grouped(of.n)} images`)] : ["–"]));
     };
     const speed = data.systems[row.place].speed;
-    body.push(el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...head.tests.map(cell), ...gateTest.map(minors),
+    body.push(el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...head.tests.map(cell), ...gateTest.map(minors), el("td", { class: "pair" }, ...(row.gap ? [figure(row.gap.slice(1)), ...small(row.gap[0])] : ["–"])),
       el("td", {}, speed ? fixed(1000 / speed, 1) : "–"), el("td", { class: "text wrap" }, row.licence)));
   }
   rows("answer", names, body);

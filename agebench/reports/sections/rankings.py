@@ -12,12 +12,17 @@ def rank_interval(system: RankedSystem) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
-def ranking_table(ranking: SystemRanking, label: Callable[[RankedSystem], str]) -> str:
+def ranking_table(
+    ranking: SystemRanking,
+    label: Callable[[RankedSystem], str],
+    metric: Callable[[RankedSystem], MetricValue] = lambda system: system.value,
+) -> str:
     """One row a system: rank interval, value, difference to the first, and where known the claim about new datasets.
 
     Args:
         ranking: the ranking.
         label: returns a system's name as Markdown.
+        metric: returns a system's metric with its own interval.
     """
     relative = len(ranking.tests) > 1
     to_first = {int(row[1]): row[2:] for row in ranking.differences if row[0] == 0}
@@ -29,7 +34,7 @@ def ranking_table(ranking: SystemRanking, label: Callable[[RankedSystem], str]) 
             [
                 rank_interval(system),
                 label(system),
-                format_ci(system.value, digits=3 if relative else 2),
+                format_ci(metric(system), digits=3 if relative else 2),
                 DASH if value is None else format_ci(difference, digits=3 if relative else 2, sign=True),
             ]
         )
