@@ -38,6 +38,14 @@ def test_missing_peer_is_named_and_skipped(compare: ModuleType, capsys: pytest.C
     assert others["Peer"].error == "skipped: no-such cannot be imported (ModuleNotFoundError)"
 
 
+def test_peer_that_fails_is_named_and_skipped(compare: ModuleType) -> None:
+    def fail() -> float:
+        raise TypeError("an unexpected argument")
+
+    _, others = compare.measure(compare.Work("x", "x", lambda: 1.0, (compare.Peer("Peer", {}, fail),)), repeats=1)
+    assert others["Peer"].error == "skipped: it fails (TypeError: an unexpected argument)"
+
+
 def test_time_of_a_share_of_the_work_is_scaled(compare: ModuleType) -> None:
     def tenth() -> float:
         sum(range(200_000))
