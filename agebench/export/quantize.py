@@ -17,7 +17,7 @@ _BATCH = 16
 def build_int8(module: ExportWrapper, calibration: np.ndarray) -> SaveFn:
     """Quantize the network statically, per output channel (onnxruntime's QDQ format, standard operators only).
 
-    Every operator is quantized: with the layers alone, ages changed by years (docs/adr/0026-exports.md). Preprocessing and head
+    Every operator is quantized: with the layers alone, ages changed by years (docs/adr/0024-exports.md). Preprocessing and head
     stay float32. Weights have seven bits: on CPUs without VNNI, sums of eight-bit products would saturate.
 
     Args:
