@@ -111,8 +111,8 @@ def _get(arguments: argparse.Namespace) -> int:
             )
     if arguments.json:
         print(json.dumps(fetched, indent=2))
-    for error in errors[:-1]:
-        print(f"agebench: {error}", file=sys.stderr)
+    for problem in errors[:-1]:
+        print(f"agebench: {problem}", file=sys.stderr)
     if errors:
         raise errors[-1]
     return 0

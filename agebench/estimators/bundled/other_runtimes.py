@@ -45,13 +45,14 @@ def estimate_openvino(faces: np.ndarray) -> dict[str, np.ndarray]:
 @cache
 def _dex_network() -> Any:
     try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            f"{DEX_WEIGHTS} is a Caffe model and needs OpenCV 4: pip install 'opencv-python-headless<5'"
-        ) from error
+        from cv2 import dnn
+    except ImportError:
+        dnn = None
+    read_caffe = getattr(dnn, "readNetFromCaffe", None)  # OpenCV 5 reads no Caffe models
+    if read_caffe is None:
+        raise UserError(f"{DEX_WEIGHTS} is a Caffe model and needs OpenCV 4: pip install 'opencv-python-headless<5'")
     folder = Path(os.environ[FOLDER_VARIABLE])
-    return cv2.dnn.readNetFromCaffe(str(folder / DEX_GRAPH), str(folder / DEX_WEIGHTS))
+    return read_caffe(str(folder / DEX_GRAPH), str(folder / DEX_WEIGHTS))
 
 
 def estimate_dex(faces: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def _failure(failures: FailureToProcess) -> str:
     return f"{share(failures.rate)} ({counts})"
 
 
-def _decision_table(entry: TestResult) -> str:
+def decision_table(entry: TestResult) -> str:
     """One row a figure that decides: errors, the largest gap, the gate of the legal age 18, failures.
 
     Args:
@@ -174,5 +174,5 @@ def decision_sections(metrics: MetricsFile) -> list[str]:
     parts = ["## Figures that decide"]
     for name, entry in metrics.tests.items():
         parts += [f"### {escape_markdown(name)}"] * (len(metrics.tests) > 1)
-        parts.append(_decision_table(entry))
+        parts.append(decision_table(entry))
     return parts

@@ -39,7 +39,10 @@ def detection_from_points(box: Sequence[float], points: np.ndarray, score: float
     """
     left, top, right, bottom = (float(edge) for edge in box)
     return Detection(
-        (left, top, right, bottom), landmarks_from(*points[:3], points[3:].mean(axis=0)), float(score), points
+        (left, top, right, bottom),
+        landmarks_from(points[0], points[1], points[2], points[3:].mean(axis=0)),
+        float(score),
+        points,
     )
 
 
