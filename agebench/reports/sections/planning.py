@@ -17,8 +17,8 @@ def plan_text(plan: PlanResult) -> str:
         rows = [[f"{noise.label_sd:g}", format_number(noise.mae)] for noise in plan.label_noise]
         parts += [
             "### If labels err",
-            "Labels are often guesses. If theirs err by this much (standard deviation of independent normal errors), the MAE against "
-            "the true ages is the one beside it. A dash: the labels cannot err so much, because the estimates lie closer to them.",
+            "Labels are often guesses. If they err by this much (standard deviation of independent normal errors), the MAE "
+            "against the true ages is the one beside it. A dash: the labels cannot err so much, because the estimates lie closer to them.",
             markdown_table(
                 ["labels err by (years)", f"MAE against true ages (years; as labeled {format_number(plan.pilot.mae)})"],
                 rows,
@@ -68,8 +68,8 @@ def _sizes(plan: PlanResult) -> list[str]:
         "### To show a gap between two groups",
         markdown_table(["gap in MAE (years)", "people needed in each group", "images needed in each group"], gaps),
         "### To show that few minors pass an age gate",
-        "FPR: share of minors that pass. To show that it is at most the first rate, when it truly is the second, so many minors are "
-        "needed, of whom at most so many may pass. The last column is the least number: it suffices if not one passes.",
+        "FPR: share of minors that pass. To show that it is at most the first rate, when it truly is the second, so many minors "
+        "are needed, of whom at most so many may pass. The last column is the least number: it suffices if not one passes.",
         markdown_table(
             ["FPR at most", "true FPR", "minors needed", "of whom may pass", "minors if none passes"], rates
         ),
@@ -103,8 +103,8 @@ def _groups(plan: PlanResult) -> list[str]:
     ]
     return [
         "### What this test set could have shown",
-        "Smallest gap: a group that differs by less from all other images would mostly not be noticed in this test set. Smallest "
-        "FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are partly luck; here each "
+        "Smallest gap: a group that differs by less from all other images would mostly not be noticed in this test set. "
+        "Smallest FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are partly luck; here each "
         "is moved towards the mean of the groups by as much as is expected to be luck (empirical Bayes). Read it beside the raw "
         "figure, and rank by neither.",
         markdown_table([*headers, "smallest FPR shown"], rows),
