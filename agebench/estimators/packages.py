@@ -277,7 +277,7 @@ def _files(package: EstimatorPackage) -> dict[Path, str]:
 def _not_fetched(card: ExternalCard, path: Path) -> UserError:
     return UserError(
         f"model '{card.name}': {path} is not on this machine: `agebench estimators get {card.name}` fetches it "
-        f"(licence: {card.licence})"
+        f"(license: {card.licence})"
     )
 
 

@@ -72,7 +72,7 @@ class ReleasedModel(BaseModel):
         return path
 
     def summary(self) -> str:
-        """Return in one line what the model is: training data, errors and licence."""
+        """Return in one line what the model is: training data, errors and license."""
         errors = ", ".join(f"{test} {value}" for test, value in self.mae.items())
         return f"{self.name}: {self.title}; trained on {self.training_data}; MAE {errors} years; {self.licence}"
 

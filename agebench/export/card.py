@@ -1,4 +1,4 @@
-"""The card inside an exported file: training data, metrics, licence, input and output."""
+"""The card inside an exported file: training data, metrics, license, input and output."""
 
 from pathlib import Path
 from typing import Any

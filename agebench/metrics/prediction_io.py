@@ -69,6 +69,10 @@ def column_map(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
+# A table of predictions has few columns; each of them costs time, even where nothing uses it.
+MAX_COLUMNS = 2_000
+
+
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """A CSV (.csv, .tsv, .txt; also .gz) or Parquet file, its columns renamed to ours where `columns` maps them.
 
@@ -90,6 +94,10 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
         raise UserError(f"{path}: not a readable {kind} file: {str(error).splitlines()[0]}") from error
     if kind == "CSV" and any(_is_binary(field.type) for field in content.schema):
         _refuse_encoding(path)
+    if content.num_columns > MAX_COLUMNS:
+        raise UserError(
+            f"{path}: {content.num_columns:,} columns; at most {MAX_COLUMNS:,} are read: keep the predictions, labels and groups"
+        )
     back = {theirs: ours for ours, theirs in columns.items()}
     names = [back.get(name.strip(), name.strip()) for name in content.column_names]
     twice = next((name for name in names if names.count(name) > 1), None)

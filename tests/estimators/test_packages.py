@@ -111,11 +111,11 @@ def test_get_prints_the_licence_then_fetches_and_the_model_answers(
 ) -> None:
     folder = registry(tmp_path, wheel)
     monkeypatch.setenv("AGEBENCH_REGISTRY", str(folder))
-    with pytest.raises(UserError, match=r"agebench estimators get tiny-ages.*licence: for tests only"):
+    with pytest.raises(UserError, match=r"agebench estimators get tiny-ages.*license: for tests only"):
         load_estimator("tiny-ages")
     assert main(["estimators", "get", "tiny-ages"]) == 0
     printed = capsys.readouterr().out
-    assert printed.index("licence: for tests only") < printed.index("fetched: ")
+    assert printed.index("license: for tests only") < printed.index("fetched: ")
     with load_estimator("tiny-ages") as estimator:
         assert estimator.estimate(np.zeros((2, 16, 16, 3), np.uint8)).age.tolist() == [41.5, 41.5]
     files = sorted(path.name for path in (tmp_path / "data" / "_estimators").rglob("*") if path.is_file())

@@ -120,7 +120,7 @@ def test_the_tables_say_what_metrics_say(folder: Path) -> None:
         entries = [test["overall"], *(entry for groups in test["groups"].values() for entry in groups.values())]
         for entry in entries:
             mae, bias, cs5 = entry["mae"], entry["bias"], entry["cs5"]
-            if mae["ci_low"] is None:  # a group of one image
+            if mae["ci_low"] is None or entry.get("n", 5) < 5:  # "too few" in the table
                 continue
             assert f"{mae['value']:.2f} [{mae['ci_low']:.2f}, {mae['ci_high']:.2f}]" in text
             assert f"{bias['value']:+.2f} [{bias['ci_low']:+.2f}, {bias['ci_high']:+.2f}]" in text

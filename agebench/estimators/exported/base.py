@@ -25,7 +25,7 @@ class ExportedFile(ABC):
 
     Args:
         path: the file.
-        card: the card inside: model, training data, metrics, licence, intended use, input and output.
+        card: the card inside: model, training data, metrics, license, intended use, input and output.
     """
 
     def __init__(self, path: Path, card: dict[str, Any]) -> None:

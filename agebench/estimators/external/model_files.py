@@ -25,6 +25,7 @@ ModelCall = Callable[[np.ndarray], list[np.ndarray]]
 
 # Symbolic sizes in torch.export files: names, numbers, quoted names, arithmetic, and calls of a few functions of sympy.
 _EXPRESSION = re.compile(r"(?:[A-Za-z_]\w*+|\d++(?:\.\d++)?|'[A-Za-z_]\w*+'|[\s+\-*/(),=<>])*+")
+_MAX_TABLE = 256 << 20  # bytes of a table in a torch.export file
 _CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _FUNCTIONS = frozenset(
     {"Symbol", "Integer", "Float", "Rational", "Max", "Min", "Mod", "Pow", "Add", "Mul", "Abs", "floor", "ceiling"}
@@ -206,13 +207,16 @@ def _refuse_code(path: Path) -> None:
         path: the file.
 
     Raises:
-        ValueError: an expression contains something else than names, numbers and arithmetic.
+        ValueError: an expression contains something else than names, numbers and arithmetic, or a table is too large.
         zipfile.BadZipFile: the file is no archive.
     """
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
+        for entry in archive.infolist():
+            name = entry.filename
             if not name.endswith(".json"):
                 continue
+            if entry.file_size > _MAX_TABLE:  # a few kilobytes can unpack to more than the memory
+                raise ValueError(f"{name} unpacks to {entry.file_size:,} bytes; at most {_MAX_TABLE:,} are read")
             for text in re.findall(
                 r'"expr_str"\s*:\s*"((?:[^"\\]|\\.)*)"', archive.read(name).decode("utf-8", "replace")
             ):

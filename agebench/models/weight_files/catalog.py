@@ -15,7 +15,7 @@ class WeightFiles:
         files: path in the package -> SHA-256 of the file.
         converter: the function "module:name" from the path of the first file to a state dict.
         tensors_sha256: digest of the converted tensors.
-        licence: the licence of the package, and limits on the use of the weights.
+        licence: the license of the package, and limits on the use of the weights.
         training_data: the data that the weights were trained on, in words.
     """
 

@@ -17,7 +17,7 @@ def plan_text(plan: PlanResult) -> str:
         rows = [[f"{noise.label_sd:g}", format_number(noise.mae)] for noise in plan.label_noise]
         parts += [
             "### If labels err",
-            "Labels are often guesses. If theirs err by this much (standard deviation of independent normal errors), the MAE "
+            "Labels are often guesses. If they err by this much (standard deviation of independent normal errors), the MAE "
             "against the true ages is the one beside it. A dash: the labels cannot err so much, because the estimates lie "
             "closer to them.",
             markdown_table(
@@ -104,10 +104,10 @@ def _groups(plan: PlanResult) -> list[str]:
     ]
     return [
         "### What this test set could have shown",
-        "Smallest gap: a group that differs by less from all other images would mostly not be noticed in this test set. Smallest "
-        "FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are partly luck; here "
-        "each is moved towards the mean of the groups by as much as is expected to be luck (empirical Bayes). Read it "
-        "beside the raw "
+        "Smallest gap: a group that differs by less from all other images would mostly not be noticed in this test set. "
+        "Smallest FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are partly "
+        "luck; here each is moved towards the mean of the groups by as much as is expected to be luck (empirical "
+        "Bayes). Read it beside the raw "
         "figure, and rank by neither.",
         markdown_table([*headers, "smallest FPR shown"], rows),
     ]

@@ -501,3 +501,13 @@ def test_onnx_weights_outside_of_its_folder_are_refused(tmp_path: Path, location
     for use in (fingerprint, lambda model: ask(model, np.zeros((1, SIZE, SIZE, 3), np.uint8))):
         with pytest.raises(UserError, match=r"keeps weights in .*, which is not in its folder"):
             use(model)
+
+
+def test_torch_export_table_that_unpacks_to_gigabytes_is_not_read(
+    faces: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agebench.estimators.external.model_files._MAX_TABLE", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/models/model.json", b" " * (2 << 20))
+    with pytest.raises(UserError, match=r"model\.json unpacks to 2,097,152 bytes"):
+        ask(card(format="torch-export", source=str(tmp_path / "model.pt2")), faces)
