@@ -23,9 +23,7 @@ class ExternalCard(Card):
     """A model that agebench did not train: a file, a Python callable or a command."""
 
     name: Name = Field(description="the name on the command line")
-    kind: Literal["external"] = Field(
-        default="external", description="required: the model is not trained by agebench"
-    )
+    kind: Literal["external"] = Field(default="external", description="required: the model is not trained by agebench")
     title: str = Field(description="the name in tables")
     format: Literal[
         "torchscript",
