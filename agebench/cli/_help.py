@@ -176,7 +176,7 @@ class Parser(argparse.ArgumentParser):
         from agebench.errors import UserError
 
         try:
-            return super()._get_value(action, arg_string)  # type: ignore[misc]
+            return super()._get_value(action, arg_string)
         except UserError as error:  # of a type in `agebench.cli._numbers`, which does not know the option
             option = action.option_strings[0] if action.option_strings else action.metavar or action.dest
             raise UserError(f"{option} {error}") from None
