@@ -192,7 +192,7 @@ def group_table(heading: str, groups: Mapping[str, GroupMetrics]) -> str:
     rows = []
     for name, group in groups.items():
         label = escape_markdown(group_name(heading, name)) + (" (n < 30)" if is_below_min_n(group) else "")
-        if is_too_few(group.n):
+        if is_too_few(group.n) and group.mae.value is not None:
             rows.append([label, format_count(group.n), "too few", *[DASH] * (2 + standardized)])
             continue
         row = [label, format_count(group.n), format_ci(group.mae)]

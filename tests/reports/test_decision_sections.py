@@ -9,6 +9,7 @@ from agebench.metrics.scoring import ScoreOptions, score_predictions
 from agebench.reports.evaluation import write_score
 from agebench.reports.run import summary
 from agebench.reports.sections.evaluation import score_text
+from agebench.reports.sections.summary import score_summary
 
 
 def table(n: int = 600) -> pd.DataFrame:
@@ -79,3 +80,27 @@ def test_failures_of_scored_files_are_counted_by_group():
     failures = scored().tests["faces"].failure_to_process
     assert (failures.n, failures.failed) == (600, 20)
     assert sum(group.failed for group in failures.groups["gender"].values()) == 20
+
+
+def test_the_screen_begins_with_what_decides_and_names_the_rest():
+    text = score_summary(scored(), rest="The rest: there.")
+    assert text.count("\n") <= 62
+    assert text.index("### Figures that decide") < text.index("### Groups")
+    assert "gender: f" in text
+    assert "gender × race" not in text
+    assert text.endswith("The rest: there.\n")
+
+
+def test_groups_and_ages_of_a_few_images_are_marked():
+    labels = table(200).assign(
+        gender=["x"] * 3 + ["m"] * 197, age=lambda frame: frame["age"].where(frame["age"] != 17, 18)
+    )
+    labels.loc[0, "age"] = 17
+    metrics = score_predictions("faces", [JoinedPredictions(labels)], ScoreOptions(resamples=100))
+    report, screen = score_text(metrics, full=True), score_summary(metrics, rest="")
+    for text in (report, screen):
+        assert any("x " in row and "too few" in row for row in text.splitlines())
+        assert "Too few: a group of fewer than 5 images" in text
+    assert any("aged 17" in row and "too few" in row for row in report.splitlines())
+    assert "17-year-olds that pass at T = 18" in screen
+    assert "too few (n = 1)" in screen

@@ -105,9 +105,8 @@ def _groups(plan: PlanResult) -> list[str]:
     return [
         "### What this test set could have shown",
         "Smallest gap: a group that differs by less from all other images would mostly not be noticed in this test set. "
-        "Smallest FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are partly "
-        "luck; here each is moved towards the mean of the groups by as much as is expected to be luck (empirical "
-        "Bayes). Read it beside the raw "
-        "figure, and rank by neither.",
+        "Smallest FPR: the lowest rate that could be shown, if no minor passed. MAE, shrunk: MAEs of small groups are "
+        "partly luck; here each is moved towards the mean of the groups by as much as is expected to be luck (empirical "
+        "Bayes). Read it beside the raw figure, and rank by neither.",
         markdown_table([*headers, "smallest FPR shown"], rows),
     ]
