@@ -199,6 +199,7 @@ def write_page(page: Path, runs: Path, names: Sequence[str], times: pd.Series) -
     """Write the measured tables between the page's two marks."""
     text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    names = [name for name in names if any(result_path(runs, name, dataset).exists() for dataset in DATASETS)]
     blocks = [*overview(runs, names, times), *point_table(runs, names)]
     for dataset in DATASETS:
         blocks += group_table(runs, names, dataset)
