@@ -46,8 +46,12 @@ def main() -> None:
     parser.add_argument("--whole", nargs="*", default=["yunet"], help="detectors that see every image")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "detectors")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--report", action="store_true", help="measure nothing; write what has been measured")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
+    if arguments.report:
+        write_page(arguments.page, arguments.runs, arguments.detectors, known_times(arguments.runs))
+        return
     use_one_thread()
     usable = [name for name in arguments.detectors if is_usable(name)]
     catalog = load_catalog([]).datasets
@@ -61,8 +65,8 @@ def main() -> None:
             limit = len(dataset.frame) if name in arguments.whole else arguments.limit
             measure(name, dataset, limit).to_csv(path, index=False)
             print(f"{path}: {len(pd.read_csv(path)):,} images", flush=True)
-    times = measure_times(arguments.runs, usable, catalog.get("fgnet").name)
-    write_page(arguments.page, arguments.runs, [name for name in arguments.detectors if name in usable], times)
+    measure_times(arguments.runs, usable, catalog.get("fgnet").name)
+    write_page(arguments.page, arguments.runs, usable, known_times(arguments.runs))
 
 
 def is_usable(name: str) -> bool:
@@ -128,17 +132,21 @@ def point_errors(face: Detection, points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(face.landmarks - points, axis=1) / np.linalg.norm(points[0] - points[1])
 
 
-def measure_times(runs: Path, names: Sequence[str], dataset_name: str) -> pd.Series:
-    """Return detector -> median milliseconds of processor time for one FG-NET photograph of 640 px."""
+def known_times(runs: Path) -> pd.Series:
+    """Return detector and version -> median milliseconds of processor time for one FG-NET photograph of 640 px."""
     path = runs / "times.csv"
-    known = pd.read_csv(path, index_col=0)["ms"] if path.exists() else pd.Series(dtype=float)
+    return pd.read_csv(path, index_col=0)["ms"] if path.exists() else pd.Series(dtype=float)
+
+
+def measure_times(runs: Path, names: Sequence[str], dataset_name: str) -> None:
+    """Time the detectors whose times are not known."""
+    known = known_times(runs)
     missing = [name for name in names if key_of(name) not in known.index]
     if missing:
         images = timed_images(dataset_name)
         for name in missing:
             known.loc[key_of(name)] = median_ms(name, images)
-        known.rename("ms").to_csv(path)
-    return pd.Series({name: known[key_of(name)] for name in names})
+        known.rename("ms").to_csv(runs / "times.csv")
 
 
 def key_of(name: str) -> str:
@@ -191,6 +199,7 @@ def write_page(page: Path, runs: Path, names: Sequence[str], times: pd.Series) -
     """Write the measured tables between the page's two marks."""
     text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    names = [name for name in names if any(result_path(runs, name, dataset).exists() for dataset in DATASETS)]
     blocks = [*overview(runs, names, times), *point_table(runs, names)]
     for dataset in DATASETS:
         blocks += group_table(runs, names, dataset)
@@ -219,7 +228,7 @@ def overview(runs: Path, names: Sequence[str], times: pd.Series) -> list[str]:
             table = load(runs, name, dataset)
             failures = 0 if table is None else int((table["faces"] == 0).sum())
             cells.append("" if table is None else f"{percent(failures, len(table))} of {len(table):,}")
-        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {times[name]:.1f} |")
+        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {times.get(key_of(name), np.nan):.1f} |")
     return [*lines, ""]
 
 
