@@ -45,10 +45,11 @@ def estimate_openvino(faces: np.ndarray) -> dict[str, np.ndarray]:
 @cache
 def _dex_network() -> Any:
     try:
-        from cv2 import dnn
+        import cv2
+
+        read_caffe = getattr(cv2.dnn, "readNetFromCaffe", None)  # OpenCV 5 reads no Caffe models
     except ImportError:
-        dnn = None
-    read_caffe = getattr(dnn, "readNetFromCaffe", None)  # OpenCV 5 reads no Caffe models
+        read_caffe = None
     if read_caffe is None:
         raise UserError(f"{DEX_WEIGHTS} is a Caffe model and needs OpenCV 4: pip install 'opencv-python-headless<5'")
     folder = Path(os.environ[FOLDER_VARIABLE])
