@@ -149,7 +149,7 @@ def _bias_gap(entry: TestResult) -> list[str]:
     ]
     if not tested:
         return []
-    name, bias = min(tested, key=lambda item: (item[1].p_holm, -(item[1].difference.value or 0.0)))
+    name, bias = min(tested, key=lambda item: (item[1].p_holm or 0.0, -(item[1].difference.value or 0.0)))
     pair = " against ".join(escape_markdown(group_name(name, group)) for group in (bias.highest, bias.lowest))
     where = " at equal ages" if bias.at_equal_ages else ""
     return [
