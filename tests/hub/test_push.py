@@ -187,10 +187,10 @@ def test_it_promises_what_the_run_promised(run: Path, server: tuple[Path, list[s
 
 
 def test_without_a_commit_it_says_which_one_it_took(
-    server: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+    server: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     answers("hf://me/ages")
-    assert f"hf://me/ages@{COMMIT}" in capsys.readouterr().err
+    assert f"hf://me/ages@{COMMIT}" in caplog.text
 
 
 @pytest.mark.parametrize("url", ["hf://me/ages@main", "hf://../x@" + COMMIT, "hf://ages", "hf://me/ages@abc", "hf://"])

@@ -116,7 +116,9 @@ def test_stored_rankings_are_computed_again(
     check = check_rankings(results, rows, LocalDatasets(catalog))
     assert check is not None
     assert (check.path, check.problems) == (path, ())
-    assert check.computed == check.entries == 3  # a ranking, and the gate rates of two runs
+    assert (
+        check.computed == check.entries == 6
+    )  # a ranking, the gate rates of two runs, and the scatters of three systems
 
     def problems(datasets: LocalDatasets | None, **changes: object) -> tuple[str, ...]:
         content = json.loads(original)

@@ -186,6 +186,6 @@ def test_best_of_another_epoch_is_refused(run: Path, cards: Path, capsys: pytest
 def test_config_that_is_no_text(run: Path, cards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.toml").write_bytes(b"\xff\xfe")
     assert main(command(cards, run)) == 2
-    assert "holds a run with other settings" in one_line(capsys)
+    assert "config.toml: not the file that the run wrote" in one_line(capsys)
     assert main(["run", "--config", str(run / "config.toml"), "--out", str(run.parent / "other")]) == 2
     assert "not a readable TOML file" in one_line(capsys)
