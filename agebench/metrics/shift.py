@@ -47,9 +47,12 @@ def explain_shift(
         seed: seed of the resampling.
 
     Returns:
-        The parts of the difference and the effect of a recalibration; None if the sets share no ages.
+        The parts of the difference and the effect of a recalibration; None if the sets share no ages, or if labels are ranges
+        of ages, whose errors are no errors of single years.
     """
     tables = (source, target)
+    if any(map(_has_ranges, tables)):
+        return None
     codes, ages = _strata(tables)
     if not ages:
         return None
@@ -82,6 +85,10 @@ def _clusters(table: pd.DataFrame) -> Ints:
     return encode_clusters(None if subjects is None else subjects.to_numpy(object), len(table))
 
 
+def _has_ranges(table: pd.DataFrame) -> bool:
+    return {"age_low", "age_high"} <= set(table.columns) and bool((table["age_low"] != table["age_high"]).any())
+
+
 def _is_known(table: pd.DataFrame, column: str) -> bool:
     return column in table and bool(table[column].notna().any())
 
@@ -104,7 +111,8 @@ def _cells(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple[list
     sizes = [len(table) for table in tables]
     groups = pd.concat([table[list(columns)] for table in tables], ignore_index=True)
     known = groups.notna().all(axis=1).to_numpy()
-    codes = np.where(known, groups.groupby(list(columns), observed=True).ngroup().to_numpy(), -1)
+    numbers = groups.groupby(list(columns), observed=True).ngroup().fillna(-1)  # NaN where a group is unknown
+    codes = np.where(known, numbers.to_numpy(), -1).astype(np.int64)
     count = int(codes.max(initial=-1)) + 1
     halves = [half[half >= 0] for half in np.split(codes, [sizes[0]])]
     enough = np.flatnonzero(np.minimum(*(np.bincount(half, minlength=count) for half in halves)) >= MIN_GROUP)

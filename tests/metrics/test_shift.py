@@ -105,6 +105,23 @@ def test_sets_without_common_ages_have_no_parts() -> None:
     assert explain_shift(predictions((0, 20), seed=0), predictions((50, 60), seed=1), name="s") is None
 
 
+def test_ages_known_as_ranges_have_no_parts() -> None:
+    target = predictions((0, 60), seed=1)
+    ranges = target.assign(age_low=target["age"] - 2, age_high=target["age"] + 2)
+    assert explain_shift(HOME, ranges, name="source", resamples=0) is None
+    assert explain_shift(ranges, HOME, name="source", resamples=0) is None
+
+
+def test_an_image_of_unknown_group_is_in_no_cell() -> None:
+    groups = np.resize(np.array(["a", "b"], dtype=object), len(HOME))
+    target = predictions((0, 60), seed=1).assign(race=groups)
+    groups = groups.copy()
+    groups[0] = np.nan
+    parts = shift(HOME.assign(race=groups), target).with_groups
+    assert parts is not None
+    assert parts.groups == ["race"]
+
+
 def test_intervals_hold_the_true_parts() -> None:
     """40 simulated pairs of sets: with 95 % coverage, fewer than 34 of 40 hold in 2 of 100 cases."""
     held = 0
