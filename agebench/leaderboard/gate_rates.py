@@ -3,8 +3,6 @@
 They are computed where the datasets are present and stored beside the records, as rankings are.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +12,8 @@ import pandas as pd
 from pydantic import Field
 
 from agebench.leaderboard.published_estimates import LocalDatasets
-from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
+from agebench.leaderboard.stored_results import StoredResult, inputs_digest, labeled_estimates, reuse_or_compute
 from agebench.leaderboard.systems import System, pool_seeds
 from agebench.metrics.age_gates import LEGAL_AGES
 from agebench.metrics.clustered_rates import group_rates, subject_codes
@@ -73,12 +71,9 @@ class GateRatesByAge(ResultModel):
     stages: list[StageError] = Field(default=[], description="errors of children and adults apart")
 
 
-class StoredGates(ResultModel):
+class StoredGates(StoredResult):
     """The rates of one record on one test set."""
 
-    inputs: str
-    record: str
-    test: str
     rates: GateRatesByAge
 
 
@@ -93,33 +88,21 @@ def build_gates(
         datasets: the datasets of this machine.
         stored: rates computed before.
     """
-    known = {(gates.record, gates.test, gates.inputs): gates for gates in stored}
-    results = []
-    for row in rows:
-        for record in row.records:
-            for test in record.metrics.tests:
-                inputs = _inputs(record, test)
-                found = known.get((record.id, test, inputs)) or _compute(record, test, inputs, files, datasets)
-                results += [found] if found is not None else []
-    return results
 
+    def compute(record: Record, test: str, inputs: str) -> StoredGates | None:
+        table, samples = labeled_estimates(record, test, files, datasets), datasets.samples(test)
+        if table is None or samples is None:
+            return None
+        columns = [name for name in samples.groups if table[name].notna().any()]
+        return StoredGates(inputs=inputs, record=record.id, test=test, rates=gate_rates_by_age(table, columns))
 
-def _inputs(record: Record, test: str) -> str:
-    estimates = record.predictions[test].estimates_sha256 if test in record.predictions else None
-    fingerprint = record.samples[test].fingerprint if test in record.samples else None
-    return hashlib.sha256(json.dumps([VERSION, record.id, test, estimates, fingerprint]).encode()).hexdigest()
-
-
-def _compute(
-    record: Record, test: str, inputs: str, files: Mapping[str, Path], datasets: LocalDatasets
-) -> StoredGates | None:
-    fingerprint = record.samples[test].fingerprint if test in record.samples else None
-    table = datasets.labeled_estimates(estimates_file(files[record.id], test), test, fingerprint)
-    samples = datasets.samples(test)
-    if table is None or samples is None:
-        return None
-    columns = [name for name in samples.groups if table[name].notna().any()]
-    return StoredGates(inputs=inputs, record=record.id, test=test, rates=gate_rates_by_age(table, columns))
+    tests = (
+        (record, test, inputs_digest(record, test, VERSION))
+        for row in rows
+        for record in row.records
+        for test in record.metrics.tests
+    )
+    return reuse_or_compute(tests, stored, compute)
 
 
 def gate_rates_by_age(table: pd.DataFrame, groups: Sequence[str] = ()) -> GateRatesByAge:

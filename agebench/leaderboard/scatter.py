@@ -4,8 +4,6 @@ Single points would state the label of an image beside its estimate, and estimat
 where the datasets are present and stored beside the records, as rankings are.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +13,9 @@ import pandas as pd
 from pydantic import Field
 
 from agebench.leaderboard.published_estimates import LocalDatasets
-from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
+from agebench.leaderboard.stored_results import StoredResult, inputs_digest, labeled_estimates, reuse_or_compute
 from agebench.leaderboard.systems import System
-from agebench.metrics.schema import ResultModel
 
 # Of the method: raise it when counts of the same estimates change.
 VERSION = 1
@@ -26,12 +23,9 @@ CELL_YEARS = 3
 _OLDEST = 120  # estimates outside of 0 to this age are counted at its ends
 
 
-class StoredScatter(ResultModel):
+class StoredScatter(StoredResult):
     """Counts of one record on one test set."""
 
-    inputs: str
-    record: str
-    test: str
     cells: list[Annotated[list[int], Field(min_length=3, max_length=3)]] = Field(
         description="true age and estimate as numbers of their cells, and images in the cell"
     )
@@ -48,31 +42,16 @@ def build_scatters(
         datasets: the datasets of this machine.
         stored: counts computed before.
     """
-    known = {(scatter.record, scatter.test, scatter.inputs): scatter for scatter in stored}
-    results = []
-    for row in rows:
-        for test in row.tests:
-            record = row.records_on(test)[0]
-            inputs = _inputs(record, test)
-            found = known.get((record.id, test, inputs)) or _compute(record, test, inputs, files, datasets)
-            results += [found] if found is not None else []
-    return results
 
+    def compute(record: Record, test: str, inputs: str) -> StoredScatter | None:
+        table = labeled_estimates(record, test, files, datasets)
+        if table is None:
+            return None
+        return StoredScatter(inputs=inputs, record=record.id, test=test, cells=count_cells(table))
 
-def _inputs(record: Record, test: str) -> str:
-    estimates = record.predictions[test].estimates_sha256 if test in record.predictions else None
-    fingerprint = record.samples[test].fingerprint if test in record.samples else None
-    return hashlib.sha256(json.dumps([VERSION, record.id, test, estimates, fingerprint]).encode()).hexdigest()
-
-
-def _compute(
-    record: Record, test: str, inputs: str, files: Mapping[str, Path], datasets: LocalDatasets
-) -> StoredScatter | None:
-    fingerprint = record.samples[test].fingerprint if test in record.samples else None
-    table = datasets.labeled_estimates(estimates_file(files[record.id], test), test, fingerprint)
-    return (
-        None if table is None else StoredScatter(inputs=inputs, record=record.id, test=test, cells=count_cells(table))
-    )
+    firsts = ((row.records_on(test)[0], test) for row in rows for test in row.tests)
+    tests = ((record, test, inputs_digest(record, test, VERSION)) for record, test in firsts)
+    return reuse_or_compute(tests, stored, compute)
 
 
 def count_cells(table: pd.DataFrame) -> list[list[int]]:

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from agebench.leaderboard.published_estimates import LocalDatasets
-from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
+from agebench.leaderboard.stored_results import StoredResult, labeled_estimates, reuse_or_compute
 from agebench.leaderboard.systems import System, pool_seeds
-from agebench.metrics.schema import MetricValue, ResultModel, ShiftResult
+from agebench.metrics.schema import MetricValue, ShiftResult
 from agebench.metrics.shift import explain_shift
 
 # Of the method: raise it when shifts of the same estimates change.
@@ -21,12 +19,9 @@ VERSION = 1
 LABELED = 100
 
 
-class StoredShift(ResultModel):
+class StoredShift(StoredResult):
     """The shift of one record on one test set."""
 
-    inputs: str
-    record: str
-    test: str
     shift: ShiftResult
 
 
@@ -52,20 +47,24 @@ def build_shifts(
         datasets: the datasets of this machine.
         stored: shifts computed before.
     """
-    known = {(shift.record, shift.test, shift.inputs): shift for shift in stored}
-    shifts = []
-    for row in rows:
-        for record in row.records:
-            home = record.metrics.train
-            if home is None or home not in record.metrics.tests:
-                continue
-            for test, result in record.metrics.tests.items():
-                if test == home or result.shift is not None:
-                    continue
-                inputs = _inputs(record, home, test)
-                shift = known.get((record.id, test, inputs)) or _compute(record, home, test, inputs, files, datasets)
-                shifts += [shift] if shift is not None else []
-    return shifts
+
+    def compute(record: Record, test: str, inputs: str) -> StoredShift | None:
+        home = str(record.metrics.train)
+        source, target = (labeled_estimates(record, name, files, datasets) for name in (home, test))
+        if source is None or target is None:
+            return None
+        shift = explain_shift(source, target, name=home)
+        return None if shift is None else StoredShift(inputs=inputs, record=record.id, test=test, shift=shift)
+
+    tests = (
+        (record, test, _inputs(record, record.metrics.train, test))
+        for row in rows
+        for record in row.records
+        if record.metrics.train is not None and record.metrics.train in record.metrics.tests
+        for test, result in record.metrics.tests.items()
+        if test != record.metrics.train and result.shift is None
+    )
+    return reuse_or_compute(tests, stored, compute)
 
 
 def _inputs(record: Record, home: str, test: str) -> str:
@@ -75,23 +74,6 @@ def _inputs(record: Record, home: str, test: str) -> str:
         if name in record.predictions and name in record.samples
     ]
     return hashlib.sha256(json.dumps([VERSION, record.id, digests]).encode()).hexdigest()
-
-
-def _compute(
-    record: Record, home: str, test: str, inputs: str, files: Mapping[str, Path], datasets: LocalDatasets
-) -> StoredShift | None:
-    tables = [_predictions(record, name, files, datasets) for name in (home, test)]
-    source, target = tables
-    if source is None or target is None:
-        return None
-    shift = explain_shift(source, target, name=home)
-    return None if shift is None else StoredShift(inputs=inputs, record=record.id, test=test, shift=shift)
-
-
-def _predictions(record: Record, name: str, files: Mapping[str, Path], datasets: LocalDatasets) -> pd.DataFrame | None:
-    """A record's estimates with labels; None where either is missing, or the data differ."""
-    fingerprint = record.samples[name].fingerprint if name in record.samples else None
-    return datasets.labeled_estimates(estimates_file(files[record.id], name), name, fingerprint)
 
 
 def system_shift(row: System, test: str, stored: Mapping[tuple[str, str], ShiftResult]) -> SystemShift | None:
