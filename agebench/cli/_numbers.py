@@ -23,10 +23,9 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
         stripped = text.strip()
         if not stripped.removeprefix("-").removeprefix("+").isdecimal() or len(stripped) > 18:
             raise UserError(f"{_shortened(text)}: give an integer, {_range(low, high)}")
-        value = int(stripped)
-        if value < low or (high is not None and value > high):
+        if not _is_in_range(int(stripped), low, high):
             raise UserError(f"{_shortened(text)}: give {_range(low, high)}")
-        return value
+        return int(stripped)
 
     return parse
 
@@ -47,7 +46,7 @@ def number(low: float, high: float | None = None) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < low or (high is not None and value > high):
+        if not math.isfinite(value) or not _is_in_range(value, low, high):
             raise UserError(f"{_shortened(text)}: give a number, {_range(low, high)}")
         return value
 
@@ -74,6 +73,10 @@ age = number(0, OLDEST)
 legal_age = integer(1, OLDEST)
 count = integer(1)
 seed = integer(0)
+
+
+def _is_in_range(value: float, low: float, high: float | None) -> bool:
+    return value >= low and (high is None or value <= high)
 
 
 def _range(low: float, high: float | None) -> str:
