@@ -54,6 +54,7 @@ def test_slow_step_prints_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, terminal=False)
     with progress.progress(total=3, label="slow", unit="img"):
         until(lambda: lines.getvalue().count("slow: 0 of 3 img") >= 2)
+    assert all(line.startswith("slow: ") for line in lines.getvalue().splitlines())
 
 
 def test_innermost_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +111,7 @@ def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         with above_progress(), console_log(), step("x"):
             logging.getLogger("agebench").warning("lost")
             time.sleep(0.03)
+        assert sys.stderr is stream
 
 
 def test_every_command_shows_progress(monkeypatch: pytest.MonkeyPatch) -> None:
