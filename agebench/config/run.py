@@ -76,6 +76,13 @@ class FacesConfig(ConfigTable):
         exclude_if=is_unset,
         description="share of the side by which the face lies lower than in UTKFace's crops; negative: higher",
     )
+    visible: float = Field(
+        default=0.0,
+        ge=0,
+        le=4,
+        exclude_if=is_unset,
+        description="side of the region that is shown, 1 for that of UTKFace's crops; outside it, its edge is repeated. 0: all",
+    )
     mode: Literal["", "none", "landmarks", "detect", "boxes"] = Field(
         default="", exclude_if=is_unset, description="of every dataset; empty: each card's own"
     )

@@ -35,6 +35,7 @@ class InputSpec:
         planes: channels of the network, 3, or 6 if a body crop follows the face; an absent body is black.
         detector: name of the face detector; empty: the default one.
         offset: share of the side by which the face lies lower than in UTKFace's framing; negative: higher.
+        visible: side of the region that is shown, 1 for that of UTKFace's crops; 0: all is shown.
         margin: of kind `box`, added on each side, as a share of the longer side.
         fit: of kind `box`, how the box becomes a square.
     """
@@ -45,6 +46,7 @@ class InputSpec:
     planes: int = 3
     detector: str = ""
     offset: float = 0.0
+    visible: float = 0.0
     margin: float = 0.0
     fit: Literal["", "square", "letterbox", "stretch"] = ""
 

@@ -39,6 +39,7 @@ class TrainedEstimator(BaseEstimator):
         precision: numeric precision, as in training.
         crop_scale: framing of its images; 1 is that of UTKFace's crops.
         offset: vertical offset of the faces in its images, as `InputSpec.offset`.
+        visible: the visible region of its images, as `InputSpec.visible`.
     """
 
     model: AgeModel
@@ -47,11 +48,14 @@ class TrainedEstimator(BaseEstimator):
     precision: str = "auto"
     crop_scale: float = 1.0
     offset: float = 0.0
+    visible: float = 0.0
 
     @cached_property
     def input_spec(self) -> InputSpec:
         """The images that `estimate` expects."""
-        return InputSpec(self.card.size, self.crop_scale, planes=self.card.channels, offset=self.offset)
+        return InputSpec(
+            self.card.size, self.crop_scale, planes=self.card.channels, offset=self.offset, visible=self.visible
+        )
 
     @cached_property
     def info(self) -> EstimatorInfo:

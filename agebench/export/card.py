@@ -89,9 +89,10 @@ def verify_card(source: Path, claimed: dict[str, Any], model: AgeModel, card: Ar
 
 def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
     coverage = faces.get("coverage", 1.0)
-    offset = faces.get("offset", 0.0)
+    offset, visible = faces.get("offset", 0.0), faces.get("visible", 0.0)
     points = template_positions(coverage, offset).round(4).tolist()
     eyes = " and ".join(f"({100 * x:.4g} %, {100 * y:.4g} %)" for x, y in points[:2])
+    hidden = f"; outside {visible:g} times the region of UTKFace's crops, its edge is repeated" if visible else ""
     nose = f"({100 * points[2][0]:.4g} %, {100 * points[2][1]:.4g} %)"
     return {
         "name": "images",
@@ -103,13 +104,14 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "size": card.size,
         "coverage": coverage,
         **({"offset": offset} if offset else {}),
+        **({"visible": visible} if visible else {}),
         "points": points,
         "prepared": faces.get("datasets", {}),
         "detectors": faces.get("detectors", {}),
         "text": (
             f"uint8 RGB faces (N, 3, H, W), H and W from {INPUT_SIDE_RANGE[0]} to {INPUT_SIDE_RANGE[1]}, best "
             f"{card.size} x {card.size}, framed like the "
-            f"training faces: eye centers at {eyes} of width and height, nose base at {nose}. Nothing else is to be done to them."
+            f"training faces: eye centers at {eyes} of width and height, nose base at {nose}{hidden}. Nothing else is to be done to them."
             f"{BODIES * card.bodies}"
         ),
     }

@@ -194,7 +194,9 @@ class Predictor:
                 f"'{self.estimator.info.name}' takes no aligned faces (input.kind: {spec.kind}); only `agebench test` can call it"
             )
         name = detector or spec.detector or default_detector()
-        alignment = AlignmentSpec(faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset)
+        alignment = AlignmentSpec(
+            faces, spec.size, spec.crop_scale, detector=name, offset=spec.offset, visible=spec.visible
+        )
         return FaceExtractor(alignment, search, every)
 
     def interval(self, level: float = DEFAULT_COVERAGE) -> CalibratedInterval:

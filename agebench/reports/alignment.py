@@ -90,6 +90,7 @@ def _describe_method(summary: Mapping[str, Any]) -> Paragraph:
     else:
         method = "Faces used as they are, because the dataset already frames them like the template"
     shift = f", offset {summary['offset']:g}" if summary.get("offset") else ""
+    shift += f", visible {summary['visible']:g}" if summary.get("visible") else ""
     return Paragraph(
         f"{method}; {summary['size']} × {summary['size']} pixels, coverage {summary['coverage']:g} (1: UTKFace's crops){shift}."
     )

@@ -199,6 +199,8 @@ def faces_metadata(
     )
     if config.offset:
         record.offset = config.offset
+    if config.visible:
+        record.visible = config.visible
     if model.bodies:
         record.bodies = {name: count_bodies(cache) for name, cache in faces.items()}
     if detectors:

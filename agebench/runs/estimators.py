@@ -76,7 +76,12 @@ class RunEstimator(BaseEstimator):
         self._intervals: dict[float, CalibratedInterval] = {}
         spec = self.network.input_spec
         self.input_spec = InputSpec(
-            spec.size, spec.crop_scale, planes=spec.planes, detector=self._config.faces.detector, offset=spec.offset
+            spec.size,
+            spec.crop_scale,
+            planes=spec.planes,
+            detector=self._config.faces.detector,
+            offset=spec.offset,
+            visible=spec.visible,
         )
         self.info = self._describe(manifest)
 
@@ -341,6 +346,7 @@ class AnalysisSubject:
             card.landmark_points,
             detector,
             offset=spec.offset,
+            visible=spec.visible,
             fit=spec.fit,
             margin=spec.margin,
         )

@@ -96,6 +96,7 @@ def estimator_card(estimator: AgeEstimator) -> ExternalCard:
             size=spec.size,
             coverage=spec.crop_scale,
             offset=spec.offset,
+            visible=spec.visible,
             margin=spec.margin,
             fit=spec.fit,
         ),

@@ -109,7 +109,7 @@ class FramingSweep:
         if key not in self.errors:
             framed = self.card.input.model_copy(update=dict(settings))
             card = self.card.model_copy(update={"input": framed})
-            faces = FacesConfig(coverage=framed.coverage, offset=framed.offset)
+            faces = FacesConfig(coverage=framed.coverage, offset=framed.offset, visible=framed.visible)
             spec = model_alignment_spec(faces, self.dataset.card, card)
             cache = load_or_build_face_cache(self.dataset.reader, self.samples, spec, name=self.dataset.name)
             self.kept = cache.drop_rejected(self.samples)

@@ -65,7 +65,7 @@ def load_run(folder: RunDir, device: str, *, trusted: bool = True) -> tuple[RunC
     model = model.to(torch_device).eval()
     faces = config.faces
     return config, TrainedEstimator(
-        model, config.model, torch_device, config.train.precision, faces.coverage, faces.offset
+        model, config.model, torch_device, config.train.precision, faces.coverage, faces.offset, faces.visible
     )
 
 

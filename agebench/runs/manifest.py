@@ -47,6 +47,7 @@ class FacesRecord(_ManifestTable):
     size: int = Field(description="side of a crop, pixels")
     coverage: float
     offset: float = Field(default=0.0, description="vertical offset of the faces, shares of the side")
+    visible: float = Field(default=0.0, description="side of the region shown, 1 for that of UTKFace's crops; 0: all")
     datasets: dict[str, str] = Field(description="dataset -> mode of alignment")
     sha256: dict[str, str] = Field(description="dataset -> digest of the prepared pixels")
     bodies: dict[str, dict[str, int]] = Field(default_factory=dict, description="dataset -> counts of body crops")

@@ -27,7 +27,7 @@ from agebench.types import WeightsKind, WeightsSource
 from agebench.utils.io import file_digest
 
 # Settings of the alignment that earlier versions did not have: they count only where they are set.
-_LATER_SETTINGS = frozenset({"letterbox", "mask_bodies", "offset", "fit", "margin"})
+_LATER_SETTINGS = frozenset({"letterbox", "mask_bodies", "offset", "visible", "fit", "margin"})
 # Kind of input -> its name in messages; the dataset or file replaces the braces.
 _INPUT_NAMES = {
     "exclude": "the --exclude list {}",

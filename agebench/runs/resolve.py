@@ -39,7 +39,7 @@ def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
         "pretrained": "auto" if card.pretrained else "",
         "model": card.architecture.model_dump(mode="json"),
         "train": card.train.model_dump(mode="json"),
-        "faces": {"coverage": card.crop_scale, "offset": card.offset},
+        "faces": {"coverage": card.crop_scale, "offset": card.offset, "visible": card.visible},
     }
     config = validate_model(RunConfig, deep_merge(base, settings), source="run settings")
     for name in config.datasets():
@@ -85,7 +85,8 @@ def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalCo
             )
         base = {"model": card.model_dump(mode="json")}
     card_input = deep_merge(base, settings).get("model", {}).get("input", {})
-    framing = {"coverage": card_input.get("coverage", 1.0), "offset": card_input.get("offset", 0.0)}
+    framing = {"coverage": card_input.get("coverage", 1.0)}
+    framing |= {key: card_input.get(key, 0.0) for key in ("offset", "visible")}
     return _validated(ExternalConfig, catalog, deep_merge({"faces": framing}, base), settings)
 
 
@@ -127,7 +128,9 @@ def alignment_spec(faces: FacesConfig, card: DatasetCard, size: int) -> Alignmen
             f"faces.mode = landmarks: the card of '{card.name}' names no landmark_points; take detect or none"
         )
     detectors.get(detector)
-    return AlignmentSpec(mode, size, faces.coverage, card.landmark_points, detector, offset=faces.offset)
+    return AlignmentSpec(
+        mode, size, faces.coverage, card.landmark_points, detector, offset=faces.offset, visible=faces.visible
+    )
 
 
 def model_alignment_spec(faces: FacesConfig, card: DatasetCard, model: Architecture | ExternalCard) -> AlignmentSpec:

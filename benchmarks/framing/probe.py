@@ -94,7 +94,7 @@ def read_crops(folder: Path, count: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 def read_photographs(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
     """Return FG-NET's faces by their annotated points, twice as wide as a crop of UTKFace, and their ages."""
-    spec = AlignmentSpec("landmarks", 2 * CROP, crop_scale=2.0, landmark_points=(31, 36, 67))
+    spec = AlignmentSpec("landmarks", 2 * CROP, crop_scale=2.0, landmark_points=(31, 36, 41))
     points = {path.stem.lower(): path for path in folder.rglob("*.pts")}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".jpg")
     images = [

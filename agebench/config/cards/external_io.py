@@ -32,6 +32,13 @@ class ExternalInput(Card):
         exclude_if=is_unset,
         description="share of the side by which the face lies lower than in UTKFace's crops; negative: higher",
     )
+    visible: float = Field(
+        default=0.0,
+        ge=0,
+        le=4,
+        exclude_if=is_unset,
+        description="side of the region that is shown, 1 for that of UTKFace's crops; outside it, its edge is repeated. 0: all",
+    )
     margin: float = Field(
         default=0.0,
         ge=-0.4,
@@ -87,8 +94,8 @@ class ExternalInput(Card):
     def _framing_of_kind(self) -> Self:
         if self.kind != "box" and (self.margin or self.fit):
             raise ValueError('margin and fit are for kind = "box"; aligned faces are framed by coverage and offset')
-        if self.kind != "aligned" and (self.coverage != 1 or self.offset):
-            raise ValueError('coverage and offset are for kind = "aligned"; a box is framed by margin and fit')
+        if self.kind != "aligned" and (self.coverage != 1 or self.offset or self.visible):
+            raise ValueError('coverage, offset and visible are for kind = "aligned"; a box is framed by margin and fit')
         return self
 
     @property

@@ -216,6 +216,7 @@ class ModelCard(Architecture):
     offset: float = Field(
         default=0.0, ge=-0.5, le=0.5, description="vertical offset of the faces where faces.offset is not set"
     )
+    visible: float = Field(default=0.0, ge=0, le=4, description="visible region where faces.visible is not set")
     train: Recipe = Recipe()
     published: Training = Training()
 

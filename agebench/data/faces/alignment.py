@@ -34,6 +34,7 @@ class AlignmentSummary(TypedDict):
         coverage: as `AlignmentSpec.crop_scale`.
         detector: name, class and versions of the detector; None if no detector is used.
         offset: as `AlignmentSpec.offset`; absent where it is 0.
+        visible: as `AlignmentSpec.visible`; absent where it is 0.
     """
 
     mode: str
@@ -41,6 +42,7 @@ class AlignmentSummary(TypedDict):
     coverage: float
     detector: dict[str, object] | None
     offset: NotRequired[float]
+    visible: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class AlignmentSpec:
         letterbox: whether annotated face boxes are cropped without alignment and letterboxed with black.
         mask_bodies: whether faces and other people are blackened in a body; mostly blackened bodies count as missing.
         offset: share of the side by which the face lies lower than in UTKFace's framing; negative: higher.
+        visible: side of the region that is shown, 1 for that of UTKFace's crops; its edge is repeated outside it, so that faces of
+            photographs show no more than those of crops. 0: all is shown.
         fit: how a face box becomes a square (`agebench.data.faces.box_faces`); empty: faces are aligned as `mode` states.
         margin: of a face box, added on each side, as a share of its longer side.
     """
@@ -71,6 +75,7 @@ class AlignmentSpec:
     letterbox: bool = False
     mask_bodies: bool = False
     offset: float = 0.0
+    visible: float = 0.0
     fit: Literal["", "square", "letterbox", "stretch"] = ""
     margin: float = 0.0
 
@@ -97,6 +102,8 @@ class AlignmentSpec:
             key |= {"letterbox": body_crops.VERSION, "mode": "letterbox"}
         if self.offset:  # keys of earlier versions have no offset
             key["offset"] = self.offset
+        if self.visible:
+            key["visible"] = self.visible
         if self.fit:
             key |= {"box": 1, "fit": self.fit, "margin": self.margin, "detector": self._detector_key()}
         return key
@@ -115,6 +122,8 @@ class AlignmentSpec:
         }
         if self.offset:
             summary["offset"] = self.offset
+        if self.visible:
+            summary["visible"] = self.visible
         return summary
 
     def template(self) -> np.ndarray:
@@ -163,7 +172,7 @@ def align_or_crop(
         scale = side * spec.crop_scale / spec.size
         origin = [corner[axis] + side * (1 - spec.crop_scale) / 2 for axis in (0, 1)]
         top = origin[1] - spec.offset * spec.size * scale
-        return warp(image, np.array([[scale, 0.0, origin[0]], [0.0, scale, top]]), spec.size)
+        return _hide_surroundings(warp(image, np.array([[scale, 0.0, origin[0]], [0.0, scale, top]]), spec.size), spec)
     if spec.mode == "boxes":
         return warp(image, estimate_similarity(_output_corners(spec), _annotated_corners(landmarks)), spec.size)
     if spec.mode == "detect":
@@ -187,7 +196,24 @@ def align_face(image: Image.Image, spec: AlignmentSpec, points: np.ndarray) -> n
     Raises:
         ImageRejectedError: the points define no similarity transform.
     """
-    return warp(image, estimate_similarity(spec.template(), points), spec.size)
+    return _hide_surroundings(warp(image, estimate_similarity(spec.template(), points), spec.size), spec)
+
+
+def _hide_surroundings(face: np.ndarray, spec: AlignmentSpec) -> np.ndarray:
+    """Repeat the edge of the visible region outside it.
+
+    Args:
+        face: (size, size, 3), aligned as `spec` states.
+        spec: the alignment.
+    """
+    if not spec.visible:
+        return face
+    reach = spec.visible / spec.crop_scale / 2
+    columns, rows = (
+        np.arange(spec.size).clip(*np.round(np.array([center - reach, center + reach]) * spec.size - [0, 1]).astype(int))
+        for center in (0.5, 0.5 + spec.offset)
+    )
+    return face[rows.clip(0, spec.size - 1)][:, columns.clip(0, spec.size - 1)]
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -134,7 +134,11 @@ class ExportedEstimator(CardGuarantees, BaseEstimator):
         card = validate_card(file.path, file.card)
         spec = file.card["input"]
         self.input_spec = InputSpec(
-            int(spec["size"]), card.input.coverage, planes=int(spec["planes"]), offset=card.input.offset
+            int(spec["size"]),
+            card.input.coverage,
+            planes=int(spec["planes"]),
+            offset=card.input.offset,
+            visible=card.input.visible,
         )
         self.info = card_info(file.card)
 

@@ -44,6 +44,7 @@ def describe_faces(manifest: Mapping[str, Any]) -> str:
     text += f", {size} × {size} pixels" if size else ""
     text += f", coverage {coverage:g} (1 is the framing of UTKFace's crops)" if coverage is not None else ""
     text += f", offset {faces['offset']:g} of the side" if faces.get("offset") else ""
+    text += f", nothing shown outside {faces['visible']:g} times UTKFace's crop" if faces.get("visible") else ""
     found = (faces.get("detectors") or {}).items()
     by = "".join(f" Detector of {escape_markdown(name)}: {escape_markdown(each['name'])}." for name, each in found)
     return (f"{text}: {'; '.join(ways)}.{by}" if ways else f"{text}.{by}") + _bodies_in_words(faces)
