@@ -91,7 +91,7 @@ class _Model(_Table):
 class _Input(_Table):
     coverage: FiniteFloat = Field(gt=0.2, le=4)  # as in a run's config
     offset: FiniteFloat = Field(default=0.0, ge=-0.5, le=0.5)  # absent in older files and where it is 0
-    visible: FiniteFloat = Field(default=0.0, ge=0, le=4)  # likewise
+    visible: FiniteFloat = Field(default=0.0, ge=0, le=4)  # absent in older files and where it is 0
 
 
 class UntrustedCard(_Table):
