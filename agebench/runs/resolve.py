@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.external import ExternalCard
-from agebench.config.cards.model import Architecture
+from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.config.evaluate import EvalConfig, ExternalConfig, PublishedConfig
 from agebench.config.run import DEFAULT_MODEL, EvaluateConfig, FacesConfig, RunConfig
 from agebench.config.toml_io import Settings, deep_merge, validate_model
@@ -30,7 +32,7 @@ def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
     Raises:
         UserError: an unknown model, dataset or protocol, or a wrong key or value; the message names the valid ones.
     """
-    settings = _merge(layers)
+    settings = _merge(map(_with_defaults, layers))
     table = settings.get("model", {})
     card = catalog.models.get(table.get("name", DEFAULT_MODEL) if isinstance(table, dict) else DEFAULT_MODEL)
     if isinstance(card, ExternalCard):
@@ -166,6 +168,26 @@ def _box_settings(model: Architecture | ExternalCard) -> Settings:
     if model.input.kind == "photo":
         return {"mode": "none"}
     return {"fit": model.input.box_fit, "margin": model.input.margin}
+
+
+def _with_defaults(layer: Settings) -> Settings:
+    """Return a complete config with the settings that it leaves out because they are off.
+
+    Otherwise a card that turns them on would change a run that is repeated from its config.toml.
+
+    Args:
+        layer: the content of a config file, flags, or values of --set; only a whole recipe is completed.
+    """
+    train = layer.get("train")
+    required = {name for name, field in Recipe.model_fields.items() if field.exclude_if is None}
+    if not isinstance(train, dict) or not required <= train.keys():
+        return layer
+    defaults = {"train": {**_defaults(Recipe), "augment": _defaults(Augment)}, "faces": _defaults(FacesConfig)}
+    return deep_merge(defaults, layer)
+
+
+def _defaults(table: type[BaseModel]) -> Settings:
+    return {name: field.default for name, field in table.model_fields.items() if field.exclude_if is not None}
 
 
 def _merge(layers: Iterable[Settings]) -> Settings:

@@ -39,6 +39,21 @@ def test_the_written_config_repeats_the_run(tmp_path: Path) -> None:
     assert resolve_config(CARDS, [read_settings(path)]) == config
 
 
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [("train", "layer_decay", 1.0), ("train", "head_epochs", 0), ("faces", "offset", 0.0), ("faces", "visible", 0.0)],
+)
+def test_written_config_keeps_what_the_card_would_turn_on(table: str, key: str, value: float, tmp_path: Path) -> None:
+    """A setting that is off is not written; the card, which has it on, does not return when the run is repeated."""
+    model = DATA | {"model": {"name": "mobilefacenet"}}
+    config = resolve_config(CARDS, [model, {table: {key: value}}])
+    assert getattr(getattr(config, table), key) == value
+    assert getattr(getattr(resolve_config(CARDS, [model]), table), key) != value
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert resolve_config(CARDS, [read_settings(path)]) == config
+
+
 def test_another_head_does_not_inherit_options() -> None:
     base = {"head": "regression", "head_options": {"loss": "l2"}}
     assert deep_merge(base, {"head": "coral"}) == {"head": "coral"}

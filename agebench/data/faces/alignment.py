@@ -210,7 +210,9 @@ def _hide_surroundings(face: np.ndarray, spec: AlignmentSpec) -> np.ndarray:
         return face
     reach = spec.visible / spec.crop_scale / 2
     columns, rows = (
-        np.arange(spec.size).clip(*np.round(np.array([center - reach, center + reach]) * spec.size - [0, 1]).astype(int))
+        np.arange(spec.size).clip(
+            *np.round(np.array([center - reach, center + reach]) * spec.size - [0, 1]).astype(int)
+        )
         for center in (0.5, 0.5 + spec.offset)
     )
     return face[rows.clip(0, spec.size - 1)][:, columns.clip(0, spec.size - 1)]

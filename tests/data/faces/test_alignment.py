@@ -174,7 +174,9 @@ def test_visible_repeats_the_edge_of_the_crop_outside_it(mode: str) -> None:
         photograph = rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)
         photograph[100:300, 100:300] = inside
         image = Image.fromarray(photograph if mode == "landmarks" else inside)
-        faces.append((align_or_crop(image, spec, landmarks), align_or_crop(image, replace(spec, visible=0.0), landmarks)))
+        faces.append(
+            (align_or_crop(image, spec, landmarks), align_or_crop(image, replace(spec, visible=0.0), landmarks))
+        )
     (first, first_all), (second, _) = faces
     np.testing.assert_array_equal(first[21:99, 11:89], first_all[21:99, 11:89])
     if mode == "landmarks":  # one pixel beside the border is interpolated with what lies outside
