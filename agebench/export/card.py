@@ -111,7 +111,8 @@ def _input(card: Architecture, faces: dict[str, Any]) -> dict[str, Any]:
         "text": (
             f"uint8 RGB faces (N, 3, H, W), H and W from {INPUT_SIDE_RANGE[0]} to {INPUT_SIDE_RANGE[1]}, best "
             f"{card.size} x {card.size}, framed like the "
-            f"training faces: eye centers at {eyes} of width and height, nose base at {nose}{hidden}. Nothing else is to be done to them."
+            f"training faces: eye centers at {eyes} of width and height, nose base at {nose}{hidden}. Nothing else is to be done "
+            "to them."
             f"{BODIES * card.bodies}"
         ),
     }
