@@ -146,7 +146,7 @@ def test_open_trackers_reports_a_service_that_cannot_be_reached(
 
 
 def test_wandb_writes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     with open_trackers([TrackerName.WANDB], TrackedRun(tmp_path, {"train.lr": 0.01, "data.train": "few"})) as run:
@@ -154,6 +154,7 @@ def test_wandb_writes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
             tracker.log_scalars({"train/loss": 0.5}, 5)
             tracker.log_image("val/predictions", IMAGE, 5)
         run.log_results({"test/few/mae": 4.25})
+    wandb.teardown()  # its process writes the file until it ends, as it does at the end of Python
     (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     content = record.read_bytes()
     for text in (b"train.lr", b"train/loss", b"test/few/mae", b"4.25"):
