@@ -70,8 +70,7 @@ def add_trackers(parser: argparse.ArgumentParser) -> None:
         "--tracker",
         metavar="NAME",
         dest="trackers",
-        type=TrackerName,
-        choices=list(TrackerName),
+        choices=[str(name) for name in TrackerName],
         action="append",
         help="where the curves and results go: tensorboard (files in the run's folder), wandb, mlflow (repeatable; default: "
         "tensorboard). Changes no result",
@@ -80,7 +79,7 @@ def add_trackers(parser: argparse.ArgumentParser) -> None:
 
 def trackers(arguments: argparse.Namespace) -> tuple[TrackerName, ...]:
     """Return the trackers that were chosen, or the default."""
-    return tuple(arguments.trackers or (TrackerName.TENSORBOARD,))
+    return tuple(map(TrackerName, arguments.trackers or (TrackerName.TENSORBOARD,)))
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -78,3 +78,8 @@ def test_figure_that_is_missing_leaves_its_caption() -> None:
     page = to_html(Document("t", parse_markdown("![one](figures/one.png)\n\n*A caption.*\n\nText.")))
     assert "A caption." in page
     assert "<img" not in page
+
+
+def test_table_without_headers_has_no_empty_row_in_html() -> None:
+    assert "<thead>" not in to_html(Document("t", [TableBlock(["", ""], [["measured", "x"]])]))
+    assert "<thead>" in to_html(Document("t", [TableBlock(["", "x"], [["measured", "x"]])]))
