@@ -130,10 +130,10 @@ class RobustnessReport:
         return frame
 
     def to_markdown(self) -> str:
-        """Return the table that `agebench stress` prints."""
-        from agebench.analysis.robustness.report import robustness_text
+        """Return the summary and the table by corruption that `agebench stress` prints, as Markdown."""
+        from agebench.analysis.robustness.report import robustness_markdown
 
-        return robustness_text(self.metrics)
+        return robustness_markdown(self.metrics)
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html()
