@@ -58,8 +58,7 @@ def measure_figure(
         return score(y_true, y_pred, **options).overall[figure.metric].value
     key = (figure.gate.legal, figure.gate.challenge)
     gates = score(y_true, y_pred, legal_ages=[key[0]], challenge_ages=[key[1]], **options).gates
-    rates: dict[tuple[int, float], float] = gates[figure.metric].to_dict() if len(gates) else {}
-    return rates.get(key, float("nan"))
+    return float(gates[figure.metric].to_dict()[key]) if key in gates.index else float("nan")
 
 
 def _parse_figure(text: str) -> Requirement:
