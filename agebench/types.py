@@ -24,6 +24,14 @@ class Split(IntEnum):
         return self.name.lower()
 
 
+class TrackerName(StrEnum):
+    """A tracker of experiments that receives the curves of a run."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
 class RejectReason(StrEnum):
     """Why a row or an image of a dataset was rejected; a detail message accompanies the code.
 

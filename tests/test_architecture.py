@@ -24,7 +24,7 @@ LAYERS = (
     ("suites",),
     ("inference", "hub"),
     ("api", "plugins"),
-    ("cli",),
+    ("cli", "integrations"),
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 # Entry points stand above the layers and may import any of them lazily.

@@ -180,6 +180,7 @@ def test_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -
 
 def test_examples_for_own_training_code_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     text = (DOCS / "how-to" / "integrate.md").read_text(encoding="utf-8")
@@ -194,5 +195,8 @@ def test_examples_for_own_training_code_run(tmp_path: Path, monkeypatch: pytest.
     model = torch.nn.Flatten(0)
     figures = names["validate"](model, [(torch.tensor([21.0, 33.0]), torch.tensor([20.0, 30.0]))])
     assert figures == {"mae": 2.0, "bias": 2.0, "cs5": 1.0}
-    assert names["minors_passing"]([16, 17, 30], [20, 26, 31]) == 0.5
+    assert {name: value.item() for name, value in names["values"].items()} == pytest.approx(
+        {"val/mae": 16 / 3, "val/cs5": 1 / 3, "val/fpr_18_at_25": 0.5, "val/fnr_18_at_25": 1.0}
+    )
+    assert callable(names["scorer"])
     assert list((tmp_path / "report").iterdir())

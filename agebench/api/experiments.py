@@ -23,6 +23,7 @@ from agebench.registry.catalog import load_catalog
 from agebench.runs.execute import Execution, execute_run, execute_test
 from agebench.runs.resolve import resolve_config, resolve_external
 from agebench.runs.run_dir import RunDir
+from agebench.types import TrackerName
 from agebench.utils.integrity import read_table
 
 if TYPE_CHECKING:
@@ -129,10 +130,10 @@ class RobustnessReport:
         return frame
 
     def to_markdown(self) -> str:
-        """Return the table that `agebench stress` prints."""
-        from agebench.analysis.robustness.report import robustness_text
+        """Return the summary and the table by corruption that `agebench stress` prints, as Markdown."""
+        from agebench.analysis.robustness.report import robustness_markdown
 
-        return robustness_text(self.metrics)
+        return robustness_markdown(self.metrics)
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html()
@@ -211,6 +212,7 @@ def run(
     settings: Settings | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    trackers: Sequence[str] = ("tensorboard",),
     registry: Iterable[str | Path] = (),
 ) -> RunResult:
     """Train a model on one dataset and test it on others; the same as `agebench run`.
@@ -234,6 +236,7 @@ def run(
         settings: any further settings, nested as in config.toml or with dotted keys: {"train.lr": 0.001}.
         out: folder of the run; None: runs/<train>-<model>-<head>-s<seed>.
         resume: whether to continue a run that was interrupted.
+        trackers: where the curves and results go: `tensorboard` (files in the run's folder), `wandb`, `mlflow`.
         registry: further folders of cards.
 
     Returns:
@@ -268,7 +271,8 @@ def run(
     catalog = load_catalog(map(Path, registry))
     resolved = resolve_config(catalog, options.layers())
     folder = Path("runs") / resolved.name() if out is None else out
-    return RunResult(execute_run(resolved, catalog, folder, Execution(resume, quiet=True)).path)
+    execution = Execution(resume, quiet=True, trackers=_trackers(trackers))
+    return RunResult(execute_run(resolved, catalog, folder, execution).path)
 
 
 def evaluate(
@@ -447,6 +451,14 @@ def _nested(settings: Settings | None) -> list[SettingsTable]:
 
 def _names(names: Sequence[str] | str | None) -> list[str] | None:
     return [names] if isinstance(names, str) else None if names is None else list(names)
+
+
+def _trackers(names: Sequence[str]) -> tuple[TrackerName, ...]:
+    known = [str(name) for name in TrackerName]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"trackers = {list(names)}: '{unknown[0]}' is none of {', '.join(known)}")
+    return tuple(map(TrackerName, names))
 
 
 def _weights(tasks: Sequence[str] | Mapping[str, float]) -> dict[str, float]:

@@ -18,7 +18,17 @@ GROUPS = {
         *("--half-width", "--gap", "--fpr", "--power", "--images-per-person", "--pairs"),
         *("--coverage", "--p-first-age", "--preset", "--resamples", "--interval"),
     ),
-    "output": ("--out", "--json", "--annotate-dir", "--format", "--site", "--name", "--dry-run", "--results"),
+    "output": (
+        "--out",
+        "--json",
+        "--annotate-dir",
+        "--format",
+        "--site",
+        "--name",
+        "--dry-run",
+        "--results",
+        "--tracker",
+    ),
 }
 # Options for other programs, not for people.
 HIDDEN = frozenset({"--end-with-stdin"})

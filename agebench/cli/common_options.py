@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agebench.cli._help import add_renamed
 from agebench.cli._numbers import integer, number
+from agebench.types import TrackerName
 
 if TYPE_CHECKING:
     from agebench.registry.catalog import Catalog
@@ -61,6 +62,24 @@ def add_experiment_options(parser: argparse.ArgumentParser, *, grid: bool = True
         parser.add_argument(
             "--dry-run", action="store_true", help="print the settings, the datasets and the folder, and run nothing"
         )
+
+
+def add_trackers(parser: argparse.ArgumentParser) -> None:
+    """Add --tracker NAME, repeatable."""
+    parser.add_argument(
+        "--tracker",
+        metavar="NAME",
+        dest="trackers",
+        choices=[str(name) for name in TrackerName],
+        action="append",
+        help="where the curves and results go: tensorboard (files in the run's folder), wandb, mlflow (repeatable; default: "
+        "tensorboard). Changes no result",
+    )
+
+
+def trackers(arguments: argparse.Namespace) -> tuple[TrackerName, ...]:
+    """Return the trackers that were chosen, or the default."""
+    return tuple(map(TrackerName, arguments.trackers or (TrackerName.TENSORBOARD,)))
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

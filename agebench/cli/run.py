@@ -14,8 +14,10 @@ from agebench.cli.common_options import (
     add_experiment_options,
     add_json,
     add_registry,
+    add_trackers,
     load_cards,
     path_or_url,
+    trackers,
 )
 from agebench.cli.score import add_gate_options
 
@@ -53,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
     )
     if not is_search:
         add_gate_options(parser)
+        add_trackers(parser)
     add_experiment_options(parser, grid=not is_search, dry_run=not is_search)
     add_registry(parser)
     add_json(parser)
@@ -108,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         return print_dry_run(arguments, plans, catalog)
     from agebench.runs import execute
 
-    execution = execute.Execution(arguments.resume, arguments.json, "--resume")
+    execution = execute.Execution(arguments.resume, arguments.json, "--resume", trackers(arguments))
     try:
         if not arguments.grid:
             (plan,) = plans

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.cli._numbers import number
-from agebench.cli.common_options import add_experiment_options, add_json, add_registry, load_cards, path_or_url
+from agebench.cli.common_options import (
+    add_experiment_options,
+    add_json,
+    add_registry,
+    add_trackers,
+    load_cards,
+    path_or_url,
+    trackers,
+)
 
 if TYPE_CHECKING:
     from agebench.config.cards.suite import SuiteCard
     from agebench.suites.local_executor import LocalExecutor
     from agebench.suites.matrix import Job
     from agebench.suites.ray_executor import RayExecutor
+    from agebench.suites.slurm_executor import SlurmExecutor
     from agebench.types import RunState
 
 _MANY = 1000
@@ -55,18 +64,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="replace the suite's budget: no run is started beyond it",
         )
     work.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster"
+        "--executor",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="this machine, a Ray cluster, or jobs of SLURM (default: local)",
     )
     work.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at once (default: 1; on Ray: the capacity of the cluster)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at once (default: 1; Ray: all that fit; SLURM: 100 jobs in the queue)",
     )
-    work.add_argument("--cpus", type=int, metavar="N", help="cores for each run (default: those of a host / --jobs)")
-    work.add_argument("--gpus", type=number(0), default=0, metavar="N", help="GPUs for each run, on Ray (default: 0)")
+    work.add_argument(
+        "--cpus", type=int, metavar="N", help="cores of each run (default: those of a host / --jobs; SLURM: 4)"
+    )
+    work.add_argument(
+        "--gpus", type=number(0), default=0, metavar="N", help="GPUs for each run, on Ray or SLURM (default: 0)"
+    )
     work.add_argument(
         "--ray-address",
         metavar="ADDRESS",
         help="address of a Ray cluster: host:port, ray://host:port, auto (default: a temporary local cluster)",
     )
+    work.add_argument(
+        "--slurm",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an option of sbatch for --executor slurm, e.g. partition=gpu, account=lab, time=600 (minutes; repeatable)",
+    )
+    add_trackers(work)
     work.add_argument("--yes", action="store_true", help=f"allow more than {_MANY:,} runs")
 
 
@@ -164,6 +191,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 jobs,
                 executor,
                 registry=arguments.registry,
+                trackers=trackers(arguments),
                 on_finish=on_finish,
                 budget_s=None if hours is None else hours * 3600,
             )
@@ -186,15 +214,25 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if n_unstarted or "failed" in states.values() else 0
 
 
-def _executor(arguments: argparse.Namespace) -> "LocalExecutor | RayExecutor":
+def _executor(arguments: argparse.Namespace) -> "LocalExecutor | RayExecutor | SlurmExecutor":
     from agebench.errors import UserError
 
-    if arguments.executor == "ray":
+    executor = arguments.executor
+    if arguments.ray_address and executor != "ray":
+        raise UserError("--ray-address is for --executor ray")
+    if arguments.slurm and executor != "slurm":
+        raise UserError("--slurm is for --executor slurm")
+    if arguments.gpus and executor == "local":
+        raise UserError("--gpus is for --executor ray and --executor slurm")
+    if executor == "ray":
         from agebench.suites.ray_executor import RayExecutor
 
         return RayExecutor(arguments.ray_address, arguments.jobs, arguments.cpus, arguments.gpus)
-    if arguments.ray_address or arguments.gpus:
-        raise UserError("--ray-address and --gpus are for --executor ray")
+    if executor == "slurm":
+        from agebench.suites.slurm_executor import SlurmExecutor, parse_options
+
+        options = parse_options(arguments.slurm)
+        return SlurmExecutor(arguments.runs, arguments.jobs, arguments.cpus, arguments.gpus, options=options)
     from agebench.suites.local_executor import LocalExecutor
 
     return LocalExecutor(arguments.jobs, arguments.cpus)

@@ -11,7 +11,7 @@ from agebench.metrics.bootstrap import Flags, Floats, Ints
 
 CS_LEVELS = tuple(range(11))
 # Ages read from text carry rounding errors: an error of 5 years is within 5 years although 0.1 and 5.1 are 4.999… apart.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 # The columns of n, abs and detrended: they come first, and are all that age-standardized errors and biases need.
 ERROR_COLUMNS = (0, 1, 2)
 _KNOTS = 10.0  # years between the knots of the trend of errors over age
@@ -56,7 +56,7 @@ def signed_error(table: pd.DataFrame) -> Floats:
 
 def is_within(error: Floats, years: Floats | float) -> Flags:
     """Return whether the absolute error is at most `years`."""
-    inside: Flags = np.abs(error) <= years + _ROUNDING
+    inside: Flags = np.abs(error) <= years + ROUNDING
     return inside
 
 

@@ -18,7 +18,7 @@ from agebench.reports.document import (
     FigureBlock,
     Paragraph,
     TableBlock,
-    blocks_to_markdown,
+    blocks_to_text,
     image_block,
     write_document,
 )
@@ -33,7 +33,7 @@ _FAILED_TILE_PIXELS = 112
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
-    """Return the failures by group as Markdown, which the command line prints.
+    """Return the failures by group as text for a terminal.
 
     Args:
         summary: the content of faces.json.
@@ -41,7 +41,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     Returns:
         A paragraph on the method, a paragraph on the failures, and one table per grouping with failures.
     """
-    return blocks_to_markdown(_summary_blocks(summary))
+    return blocks_to_text(_summary_blocks(summary))
 
 
 def write_alignment_report(

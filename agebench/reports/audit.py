@@ -18,7 +18,7 @@ from agebench.reports.document import (
     Heading,
     Paragraph,
     TableBlock,
-    blocks_to_markdown,
+    blocks_to_text,
     code,
     image_block,
     write_document,
@@ -131,7 +131,7 @@ def _audit_document(
 
 
 def counts_text(findings: AuditResult) -> str:
-    """Return the number of findings by kind as a Markdown table, which the command line prints.
+    """Return the number of findings by kind as a table for a terminal.
 
     Args:
         findings: the result of the audit.
@@ -139,7 +139,7 @@ def counts_text(findings: AuditResult) -> str:
     Returns:
         The table.
     """
-    return blocks_to_markdown([_counts_table(findings)])
+    return blocks_to_text([_counts_table(findings)])
 
 
 def _counts_table(findings: AuditResult) -> TableBlock:

@@ -177,7 +177,7 @@ def to_markdown(document: Document) -> str:
 
 
 def blocks_to_markdown(blocks: Iterable[Block | None]) -> str:
-    """Render blocks as Markdown without a title, for example for a terminal.
+    """Render blocks as Markdown without a title.
 
     Args:
         blocks: the blocks to render; None is skipped.
@@ -186,6 +186,18 @@ def blocks_to_markdown(blocks: Iterable[Block | None]) -> str:
         The Markdown text without a final newline.
     """
     return _render_markdown([block for block in blocks if block is not None], None).rstrip("\n")
+
+
+def blocks_to_text(blocks: Iterable[Block | None]) -> str:
+    """Render blocks for a terminal: like Markdown, but no character is escaped.
+
+    Args:
+        blocks: the blocks to render; None is skipped.
+
+    Returns:
+        The text without a final newline.
+    """
+    return _render_markdown([block for block in blocks if block is not None], None, is_plain=True).rstrip("\n")
 
 
 def to_html(document: Document) -> str:
@@ -199,12 +211,15 @@ def to_html(document: Document) -> str:
     return template.render(title=document.title, blocks=document.blocks, contents=contents)
 
 
-def _render_markdown(blocks: Sequence[Block], title: str | None) -> str:
-    return _environment(html=False).get_template("document.md.jinja").render(title=title, blocks=blocks)
+def _render_markdown(blocks: Sequence[Block], title: str | None, *, is_plain: bool = False) -> str:
+    return (
+        _environment(html=False, is_plain=is_plain).get_template("document.md.jinja").render(title=title, blocks=blocks)
+    )
 
 
 @cache
-def _environment(*, html: bool) -> Environment:
+def _environment(*, html: bool, is_plain: bool = False) -> Environment:
+    escape = sanitize if is_plain else escape_markdown
     environment = Environment(
         loader=PackageLoader("agebench.reports"),
         autoescape=html,
@@ -217,7 +232,7 @@ def _environment(*, html: bool) -> Environment:
         "alignment": _alignment,
         "base64": lambda data: base64.b64encode(data).decode(),
         "code": lambda text: _printable_lines(text).replace("`", ""),
-        "escape_markdown": lambda text: _keep_outer_spaces(text, escape_markdown(text)),
+        "escape_markdown": lambda text: _keep_outer_spaces(text, escape(text)),
         "kind": lambda block: type(block).__name__,
         "markdown_table": _markdown_table,
         "one_line": lambda text: _keep_outer_spaces(text, sanitize(text)),

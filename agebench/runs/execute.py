@@ -17,6 +17,7 @@ from agebench.runs.gates import renew_gates
 from agebench.runs.provenance import InputTracker
 from agebench.runs.remote_dir import run_folder
 from agebench.runs.run_dir import RunDir
+from agebench.types import TrackerName
 
 logger = logging.getLogger(__name__)
 # Returns the decision of the first of several processes.
@@ -62,11 +63,13 @@ class Execution:
         resume: whether to continue a run that was interrupted.
         quiet: whether progress of training is hidden.
         resume_option: what the caller is to add in order to resume, for messages.
+        trackers: where the curves go. They decide nothing about the result: they are no settings of the run.
     """
 
     resume: bool = False
     quiet: bool = False
     resume_option: str = "resume=True"
+    trackers: tuple[TrackerName, ...] = (TrackerName.TENSORBOARD,)
 
 
 def execute_run(config: RunConfig, catalog: Catalog, out: Path | str, execution: Execution) -> FinishedRun:
@@ -114,7 +117,7 @@ def execute_run_in_all_processes(
             from agebench.runs.run import run
 
             with tempfile.TemporaryDirectory() as scratch:  # the first process writes the results
-                run(config, catalog, RunDir(Path(scratch) / config.name()), quiet=True)
+                run(config, catalog, RunDir(Path(scratch) / config.name()), quiet=True, trackers=())
     return None
 
 
@@ -191,7 +194,7 @@ def _execute(
                 if broadcast(lambda: not folder.finished(config)):
                     from agebench.runs.run import run  # imports torch: now that the settings are known to be valid
 
-                    run(config, catalog, folder, quiet=execution.quiet)
+                    run(config, catalog, folder, quiet=execution.quiet, trackers=execution.trackers)
         except KeyboardInterrupt:
             raise RunInterrupted(_interruption(folder, out)) from None
         except DiskFull as error:

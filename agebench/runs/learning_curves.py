@@ -1,12 +1,14 @@
 """Plot learning curves while a run trains."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agebench.reports.plots.run import learning_curves, save
 from agebench.reports.plots.style import COLORS
 from agebench.training.callbacks import ConsoleCallback
+from agebench.training.trackers import Tracker
 
 # Plotting takes about 1 s: short runs are not prolonged, and no run by more than a few per cent.
 REFRESH_INTERVAL_S = 30.0
@@ -18,11 +20,14 @@ class LearningCurveCallback(ConsoleCallback):
     Args:
         folder: the run's folder.
         history: the epochs; grows while the run trains.
-        options: those of `ConsoleCallback`.
+        trackers: get the scalars and images.
+        options: further ones of `ConsoleCallback`.
     """
 
-    def __init__(self, folder: Path, history: list[dict[str, float]], **options: Any) -> None:
-        super().__init__(folder / "tensorboard", **options)
+    def __init__(
+        self, folder: Path, history: list[dict[str, float]], trackers: Sequence[Tracker], **options: Any
+    ) -> None:
+        super().__init__(trackers, **options)
         self._figure_path, self._history = folder / "figures" / "learning-curves.png", history
         self._plotted_at = time.perf_counter()
 

@@ -230,7 +230,7 @@ class _Sync:
                 for name, state in sorted(files.items(), key=lambda file: file[0].startswith("checkpoints/")):
                     if self.sent.get(name) == state:
                         continue
-                    if name == "config.toml" or name.startswith("checkpoints/"):
+                    if name in ("config.toml", "trackers.json") or name.startswith("checkpoints/"):
                         self._remote.send(self._folder, [name])
                         self.sent[name] = state
                     elif name == "manifest.json" and self._send_unfinished_manifest():

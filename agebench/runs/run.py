@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,18 +42,27 @@ from agebench.runs.provenance import input_digests, require_unchanged
 from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits, RunSplits, task_classes
+from agebench.runs.tracking import flatten_settings, tracked_results
 from agebench.training import distributed
 from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
 from agebench.training.frozen_features import frozen_features
 from agebench.training.prediction import predict
+from agebench.training.trackers import RunTrackers, TrackedRun, open_trackers, require_installed
 from agebench.training.trainer import History, Trainer, configure_model
-from agebench.types import WeightsKind, WeightsSource
+from agebench.types import TrackerName, WeightsKind, WeightsSource
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = False) -> RunResult:
+def run(
+    config: RunConfig,
+    catalog: Catalog,
+    folder: RunDir,
+    *,
+    quiet: bool = False,
+    trackers: Sequence[TrackerName] = (TrackerName.TENSORBOARD,),
+) -> RunResult:
     """Execute a run in its folder, or what remains of it.
 
     Args:
@@ -60,11 +70,13 @@ def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = Fa
         catalog: the cards of its datasets.
         folder: the run's folder.
         quiet: whether progress of training is hidden.
+        trackers: where the curves go.
 
     Raises:
-        UserError: the run was started with other data or weights than there are now.
+        UserError: the run was started with other data or weights than there are now, or a tracker cannot be used.
         AgebenchError: a step failed; finished steps are kept, and the same call continues.
     """
+    require_installed(trackers)
     experiment = Experiment(config, folder, quiet=quiet)
     experiment.build_model()
     experiment.read_datasets(catalog)
@@ -74,10 +86,14 @@ def run(config: RunConfig, catalog: Catalog, folder: RunDir, *, quiet: bool = Fa
     experiment.compute_model_inputs()
     experiment.write_samples()
     experiment.write_manifest()
-    experiment.train_and_predict()
-    if distributed.get_rank():  # only the first of several processes evaluates and writes
-        return RunResult(folder.path, MetricsFile(), experiment.manifest)
-    return experiment.evaluate_and_report()
+    settings = flatten_settings(config.model_dump(mode="json"))
+    with open_trackers(trackers, TrackedRun(folder.path, settings, folder.started())) as experiment.trackers:
+        experiment.train_and_predict()
+        if distributed.get_rank():  # only the first of several processes evaluates and writes
+            return RunResult(folder.path, MetricsFile(), experiment.manifest)
+        result = experiment.evaluate_and_report()
+        experiment.trackers.log_results(tracked_results(result.metrics))
+    return result
 
 
 @dataclass
@@ -88,6 +104,7 @@ class Experiment:
         config: the run's settings.
         folder: the run's folder.
         quiet: whether progress of training is hidden.
+        trackers: get the curves.
         device: where the model computes.
         model: the initial model; after a run of one fold, the best one.
         weights: the origin of the initial weights.
@@ -104,6 +121,7 @@ class Experiment:
     config: RunConfig
     folder: RunDir
     quiet: bool = False
+    trackers: RunTrackers = field(default_factory=RunTrackers)
     device: torch.device = field(init=False)
     model: AgeModel = field(init=False)
     weights: WeightsSource = field(init=False)
@@ -183,7 +201,14 @@ class Experiment:
     def train_and_predict(self) -> None:
         """Train each fold and predict its test sets."""
         self.history = cross_validate(
-            self.config, self.folder, self.model, self.splits, self.model_inputs, self.device, quiet=self.quiet
+            self.config,
+            self.folder,
+            self.model,
+            self.splits,
+            self.model_inputs,
+            self.device,
+            quiet=self.quiet,
+            trackers=self.trackers,
         )
 
     def evaluate_and_report(self) -> RunResult:
@@ -292,6 +317,7 @@ def cross_validate(
     device: torch.device,
     *,
     quiet: bool,
+    trackers: RunTrackers,
 ) -> History:
     """Train and predict fold by fold; finished folds are skipped. Return the epochs of all folds.
 
@@ -306,9 +332,10 @@ def cross_validate(
         faces: dataset -> inputs of the model.
         device: where the model computes.
         quiet: whether progress of training is hidden.
+        trackers: get the curves.
     """
     if len(splits) == 1:
-        return _fit_fold(config, folder, model, splits[0], faces, device, quiet=quiet)
+        return _fit_fold(config, folder, model, splits[0], faces, device, quiet=quiet, trackers=trackers)
     if distributed.get_world_size() > 1:
         raise UserError(
             f"the protocol '{config.data.protocol}' has {len(splits)} folds, and these run in one process each: "
@@ -319,7 +346,18 @@ def cross_validate(
         fold_dir = folder.fold(fold, len(splits))
         history = History(fold_dir.fold_history())
         if not history.epochs:
-            history = _fit_fold(config, fold_dir, copy.deepcopy(model), split, faces, device, quiet=True)
+            fold_model = copy.deepcopy(model)
+            history = _fit_fold(
+                config,
+                fold_dir,
+                fold_model,
+                split,
+                faces,
+                device,
+                quiet=True,
+                trackers=trackers,
+                fold=f"fold-{fold + 1}",
+            )
             fold_dir.mark_fold_done(splits.folds.names[fold], history.epochs)
             if not quiet:
                 best_mae = history.epochs[history.best_epoch - 1]["val_mae"]
@@ -337,6 +375,8 @@ def _fit_fold(
     device: torch.device,
     *,
     quiet: bool,
+    trackers: RunTrackers,
+    fold: str = "",
 ) -> History:
     """Train on one fold, then predict its test sets (predictions/<test>.parquet) and its validation split.
 
@@ -350,10 +390,12 @@ def _fit_fold(
         faces: dataset -> inputs of the model.
         device: where the model computes.
         quiet: whether progress of training is hidden.
+        trackers: get the curves.
+        fold: the fold's name in the trackers; "": the run has one fold.
     """
     train_faces = faces[split.train_dataset]
     with folder.timed("train_s"):
-        history = fit(config, folder, model, split, train_faces, device, quiet=quiet)
+        history = fit(config, folder, model, split, train_faces, device, quiet=quiet, trackers=trackers, fold=fold)
     with folder.timed("predict_s"):
         for name, test in split.tests.items():
             table, estimates = _predict_samples(config, model, test, faces[name], device)
@@ -401,6 +443,8 @@ def fit(
     device: torch.device,
     *,
     quiet: bool,
+    trackers: RunTrackers | None = None,
+    fold: str = "",
 ) -> History:
     """Train, or resume training. Leaves the best epoch's weights in `model` and history.json in the folder.
 
@@ -412,6 +456,8 @@ def fit(
         faces: the model's inputs of the training set.
         device: where the model computes.
         quiet: whether progress of training is hidden.
+        trackers: get the curves; None: TensorBoard files in the folder.
+        fold: the fold's name in the trackers; "": the run has one fold.
     """
     train_set = make_face_dataset(faces, split.train, model.classes)
     val_set = make_face_dataset(faces, split.val)
@@ -419,7 +465,12 @@ def fit(
     trainer = Trainer(model, config.model, config.train, seed=config.seed, device=device, folder=folder.checkpoints)
     trainer.resume()
     first_step = trainer.steps_done(train_set)
-    with LearningCurveCallback(folder.path, trainer.history.epochs, first_step=first_step, quiet=quiet) as callback:
+    opened = (trackers or RunTrackers()).training(folder.path / "tensorboard", fold=fold, first_step=first_step)
+    epochs = trainer.history.epochs
+    with (
+        opened as destinations,
+        LearningCurveCallback(folder.path, epochs, destinations, first_step=first_step, quiet=quiet) as callback,
+    ):
         history = trainer.fit(train_set, val_set, callback)
     folder.write_json("history.json", history.epochs)
     trainer.load_best()

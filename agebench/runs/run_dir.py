@@ -44,6 +44,7 @@ _UNTRAINED_FILES = (
         "manifest.json",
         "metrics.json",
         "history.json",
+        "trackers.json",
         "validation.parquet",
         "report.md",
         "report.html",

@@ -19,7 +19,7 @@ from agebench.runs.remote_dir import RemoteDir, RemoteMirror
 from agebench.runs.resolve import resolve_config
 from agebench.runs.run_dir import RunDir
 from agebench.suites.worker import RunRequest
-from agebench.types import RunState
+from agebench.types import RunState, TrackerName
 from agebench.utils.io import write_text
 
 LOGS = ".logs"
@@ -68,18 +68,23 @@ class Job:
             return RunState.FAILED
         return RunState.INCOMPLETE if run_dir.started() else RunState.PENDING
 
-    def request(self, threads: int, registry: Iterable[Path]) -> RunRequest:
+    def request(
+        self, threads: int, registry: Iterable[Path], trackers: Iterable[str] = (TrackerName.TENSORBOARD,)
+    ) -> RunRequest:
         """Return what a host needs to execute the run.
 
         Args:
             threads: CPU threads of the run.
             registry: extra folders of cards.
+            trackers: where the run's curves go.
         """
         name, folders = self.folder.name, tuple(str(folder) for folder in registry)
+        names = tuple(str(tracker) for tracker in trackers)
         if self.runs_url:
-            return RunRequest(name, self.config.to_toml(), f"{self.runs_url}/{name}", folders, threads, log="")
-        out, log = str(self.folder.absolute()), str(self.log.absolute())
-        return RunRequest(name, self.config.to_toml(), out, folders, threads, log)
+            out, log = f"{self.runs_url}/{name}", ""
+        else:
+            out, log = str(self.folder.absolute()), str(self.log.absolute())
+        return RunRequest(name, self.config.to_toml(), out, folders, threads, log, names)
 
     def record_attempt(self, log_tail: str, failure: str = "") -> None:
         """Write the log and the outcome of an attempt, locally and at the URL of the runs.

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agebench.suites.matrix import Job, spent_seconds
 from agebench.suites.worker import RunOutcome, RunRequest
-from agebench.types import ExitReason, RunState
+from agebench.types import ExitReason, RunState, TrackerName
 from agebench.utils.progress import progress
 
 OnFinish = Callable[[Job, RunState], None]
@@ -33,6 +33,7 @@ def run_jobs(
     executor: Executor,
     *,
     registry: Sequence[Path],
+    trackers: Sequence[TrackerName] = (TrackerName.TENSORBOARD,),
     on_finish: OnFinish,
     budget_s: float | None = None,
 ) -> dict[str, RunState]:
@@ -42,6 +43,7 @@ def run_jobs(
         jobs: the runs of a suite.
         executor: executes them.
         registry: extra folders of cards, as for `agebench run`.
+        trackers: where the curves of the runs go.
         on_finish: called in this thread with each run and its state when it has ended.
         budget_s: no run is started after the suite's runs have taken this long together; started runs are completed.
 
@@ -70,7 +72,7 @@ def run_jobs(
                 if budget_s is not None and spent_s + running_s >= budget_s:
                     pending.clear()
                     break
-                running[executor.submit(job.request(executor.threads, registry))] = (job, time.monotonic())
+                running[executor.submit(job.request(executor.threads, registry, trackers))] = (job, time.monotonic())
             bar.note = f"at work: {', '.join(job.folder.name for job, _ in running.values())}"
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job, _ = running.pop(future)

@@ -31,6 +31,7 @@ class RunRequest:
         registry: extra folders of cards, at the same path on every host.
         threads: CPU threads of the run; results are bit-identical only for the same number.
         log: a file for the run's output; "": the output is returned with the outcome only.
+        trackers: where the run's curves go; empty: the default.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RunRequest:
     registry: tuple[str, ...]
     threads: int
     log: str
+    trackers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def execute_run(
         command = [sys.executable, "-m", "agebench", "run", "--config", str(config), "--out", request.out, "--resume"]
         for folder in request.registry:
             command += ["--registry", folder]
+        for tracker in request.trackers:
+            command += ["--tracker", tracker]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, "--end-with-stdin"],

@@ -1,22 +1,22 @@
-"""Training callbacks: progress bar, log lines, TensorBoard."""
+"""Training callbacks: progress bar, log lines, curves and images for trackers."""
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from agebench.data.image_grid import make_contact_sheet
 from agebench.training.dataloader import FaceDataset
+from agebench.training.trackers import Tracker
 from agebench.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-N_LOGGED_FACES = 24  # validation faces on TensorBoard
+N_LOGGED_FACES = 24  # validation faces that trackers get
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,18 @@ class NullCallback:
 
 
 class ConsoleCallback:
-    """Progress on standard error, and TensorBoard scalars and images.
+    """Progress on standard error; scalars and images for trackers.
 
     Progress is a bar on a terminal, and one line per epoch elsewhere.
 
     Args:
-        folder: the folder of the TensorBoard files.
-        first_step: optimizer steps done before a resume. TensorBoard files of later steps are superseded.
+        trackers: get the scalars and images; the caller closes them.
+        first_step: optimizer steps done before a resume.
         quiet: whether to print no lines.
     """
 
-    def __init__(self, folder: Path, *, first_step: int = 0, quiet: bool = False) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+    def __init__(self, trackers: Sequence[Tracker], *, first_step: int = 0, quiet: bool = False) -> None:
+        self._trackers = trackers
         self._bar = progress(unit="step", label="training", initial=first_step)
         self._quiet = quiet
         self._val_mae = ""
@@ -111,7 +111,6 @@ class ConsoleCallback:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        self._writer.close()
 
     def on_step(self, state: TrainState) -> None:
         """Update the progress bar and write the scalars of the step.
@@ -128,8 +127,13 @@ class ConsoleCallback:
         if state.step > start_step:
             seconds_per_step = (now - started) / (state.step - start_step)
             self._remaining = f", {_duration(seconds_per_step * (state.total_steps - state.step))} left"
-        for name, value in (("loss", state.loss), ("learning_rate", state.lr), ("images_per_s", state.images_per_s)):
-            self._writer.add_scalar(f"train/{name}", value, state.step)
+        scalars = {
+            "train/loss": state.loss,
+            "train/learning_rate": state.lr,
+            "train/images_per_s": state.images_per_s,
+        }
+        for tracker in self._trackers:
+            tracker.log_scalars(scalars, state.step)
 
     def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
         """Write some validation faces with true and predicted age.
@@ -142,8 +146,9 @@ class ConsoleCallback:
         """
         selected = np.linspace(0, len(data) - 1, min(N_LOGGED_FACES, len(data))).round().astype(int)
         captions = [f"{data.ages[row]:.0f}, predicted {ages[row]:.0f}" for row in selected]
-        sheet = make_contact_sheet(data.pixels[data.rows[selected]], captions, columns=8)
-        self._writer.add_image("val/predictions", np.asarray(sheet), self._step, dataformats="HWC")
+        sheet = np.asarray(make_contact_sheet(data.pixels[data.rows[selected]], captions, columns=8))
+        for tracker in self._trackers:
+            tracker.log_image("val/predictions", sheet, self._step)
 
     def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
         """Log a line and write the scalars of the epoch.
@@ -153,10 +158,12 @@ class ConsoleCallback:
             epochs: the number of epochs of the whole training, if it does not stop early.
         """
         self._val_mae = f", validation MAE {entry['val_mae']:.2f}"
-        self._writer.add_scalar("val/mae", entry["val_mae"], self._step)
+        scalars = {"val/mae": entry["val_mae"]}
         if "train_mae" in entry:
-            self._writer.add_scalar("train/mae", entry["train_mae"], self._step)
-        self._writer.flush()
+            scalars["train/mae"] = entry["train_mae"]
+        for tracker in self._trackers:
+            tracker.log_scalars(scalars, self._step)
+            tracker.flush()
         if not self._quiet:
             line = f"epoch {entry['epoch']:.0f}/{epochs}: loss {entry['loss']:.3f}{self._val_mae}"
             throughput = f", {entry['images_per_s']:.0f} images/s"

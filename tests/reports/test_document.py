@@ -19,6 +19,7 @@ from agebench.reports.document import (
     Paragraph,
     TableBlock,
     blocks_to_markdown,
+    blocks_to_text,
     code,
     image_block,
     strong,
@@ -78,3 +79,17 @@ def test_figure_that_is_missing_leaves_its_caption() -> None:
     page = to_html(Document("t", parse_markdown("![one](figures/one.png)\n\n*A caption.*\n\nText.")))
     assert "A caption." in page
     assert "<img" not in page
+
+
+def test_table_without_headers_has_no_empty_row_in_html() -> None:
+    assert "<thead>" not in to_html(Document("t", [TableBlock(["", ""], [["measured", "x"]])]))
+    assert "<thead>" in to_html(Document("t", [TableBlock(["", "x"], [["measured", "x"]])]))
+
+
+def test_text_for_a_terminal_escapes_nothing() -> None:
+    blocks = [Paragraph(["n < 30, MAE ", strong("4.52 [4.40, 4.63]")]), TableBlock(["a_b"], [["x [1]"]])]
+    text = blocks_to_text(blocks)
+    assert text.startswith("n < 30, MAE **4.52 [4.40, 4.63]**")
+    assert "| a_b" in text
+    assert "\\" in blocks_to_markdown(blocks)
+    assert "\x1b" not in blocks_to_text([Paragraph("a\x1b[31mb")])

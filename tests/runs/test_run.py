@@ -218,3 +218,47 @@ def test_a_mistake_is_one_clear_line(
     assert message in error
     assert len(error.strip().splitlines()) <= 2
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_tracker_gets_the_curves_and_the_results(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agebench.runs import run as run_module
+    from agebench.training import trackers
+    from agebench.types import TrackerName
+
+    logged: dict[str, float] = {}
+    settings: dict[str, object] = {}
+
+    class Recorder:
+        identifier, location = "r1", "in memory"
+
+        def __init__(self, run: trackers.TrackedRun, identifier: str) -> None:
+            settings.update(run.settings)
+
+        def log_scalars(self, scalars: dict[str, float], step: int) -> None:
+            logged.update(scalars)
+
+        def log_image(self, name: str, image: np.ndarray, step: int) -> None:
+            logged[name] = step
+
+        def flush(self) -> None: ...
+
+        def log_results(self, results: dict[str, float]) -> None:
+            logged.update(results)
+
+        def close(self, *, is_finished: bool) -> None:
+            logged["finished"] = is_finished
+
+    monkeypatch.setitem(trackers._SERVICES, TrackerName.WANDB, Recorder)
+    for module in (trackers, run_module):
+        monkeypatch.setattr(module, "require_installed", lambda names: None)
+    assert main(command(registry, tmp_path / "run", "--tracker", "wandb")) == 0
+    overall = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["few"]["overall"]
+    assert settings["train.epochs"] == 2
+    assert {"train/loss", "val/mae", "val/predictions"} <= logged.keys()
+    assert logged["test/few/mae"] == overall["mae"]["value"]
+    assert logged["test/few/mae_ci_low"] == overall["mae"]["ci_low"]
+    assert "test/other/fpr_18_at_25" in logged
+    assert logged["finished"] is True
+    assert not (tmp_path / "run" / "tensorboard").exists()

@@ -72,7 +72,9 @@ def test_a_budget_begins_no_more_and_a_larger_one_goes_on(tmp_path: Path) -> Non
     [
         (["--jobs", "0"], "--jobs 0: give 1 or more"),
         (["--budget", "-1"], "--budget -1: give a number, 0.001 or more"),
-        (["--gpus", "1"], "--ray-address and --gpus are for --executor ray"),
+        (["--gpus", "1"], "--gpus is for --executor ray and --executor slurm"),
+        (["--ray-address", "host:1"], "--ray-address is for --executor ray"),
+        (["--slurm", "partition=gpu"], "--slurm is for --executor slurm"),
         (["--executor", "ray", "--ray-address", "nonsense"], "write host:port"),
         (["--executor", "ray", "--ray-address", "127.0.0.1:1"], "cannot connect"),
         (["--runs", "nofs://here/runs"], "Protocol not known: nofs"),

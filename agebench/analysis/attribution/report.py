@@ -13,7 +13,7 @@ from agebench.reports.document import (
     Document,
     Paragraph,
     TableBlock,
-    blocks_to_markdown,
+    blocks_to_text,
     figure_block,
     strong,
     write_document,
@@ -52,15 +52,15 @@ def write_attribution_report(folder: Path, result: AttributionResult) -> Path:
 
 
 def attribution_text(summary: AttributionFile) -> str:
-    """Return the region shares and the sanity checks as Markdown, which the command line prints.
+    """Return the region shares and the sanity checks as text for a terminal.
 
     Args:
         summary: the content of `<test>.json`.
 
     Returns:
-        The Markdown text.
+        The text.
     """
-    return blocks_to_markdown(_blocks(summary))
+    return blocks_to_text(_blocks(summary))
 
 
 def _blocks(summary: AttributionFile) -> list[Block]:

@@ -131,7 +131,9 @@ def _describe_ages(summary: DatasetSummary) -> str:
     )
     per_subject = summary.images_of_a_subject
     if summary.subjects and per_subject:
-        text += f" They show {summary.subjects:,} people with {per_subject.min} to {per_subject.max} images each."
+        is_constant = per_subject.min == per_subject.max
+        counts = f"{per_subject.max}" if is_constant else f"{per_subject.min} to {per_subject.max}"
+        text += f" They show {summary.subjects:,} people with {counts} {'image' if counts == '1' else 'images'} each."
     if ages["in_tens_share"] > _ROUNDED_AGES_SHARE:
         text += (
             f" {100 * ages['in_tens_share']:.0f} % of the ages are multiples of ten, compared with 10 % for uniform ages. Such "

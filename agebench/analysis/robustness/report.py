@@ -22,6 +22,7 @@ from agebench.reports.document import (
     Paragraph,
     TableBlock,
     blocks_to_markdown,
+    blocks_to_text,
     figure_block,
     strong,
     write_document,
@@ -105,13 +106,19 @@ def pick_example_face(data: FaceDataset) -> int:
 
 
 def robustness_text(metrics: RobustnessFile) -> str:
-    """Return the summary and the table by corruption as Markdown, which the command line prints.
+    """Return the summary and the table by corruption as text for a terminal.
 
     Args:
         metrics: the result of `robustness_metrics`.
+    """
+    return blocks_to_text(_blocks(metrics))
 
-    Returns:
-        The Markdown text.
+
+def robustness_markdown(metrics: RobustnessFile) -> str:
+    """Return the summary and the table by corruption as Markdown.
+
+    Args:
+        metrics: the result of `robustness_metrics`.
     """
     return blocks_to_markdown(_blocks(metrics))
 

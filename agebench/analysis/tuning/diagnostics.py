@@ -19,6 +19,7 @@ from agebench.training.dataloader import FaceDataset, derive_seed, epoch_order, 
 from agebench.training.device import autocast
 from agebench.training.optim import create_optimizer, set_learning_rate
 from agebench.training.prediction import predict
+from agebench.training.trackers import RunTrackers
 from agebench.training.trainer import Trainer
 
 N_PROBE_BATCHES = 6  # batches for the initial loss
@@ -125,7 +126,10 @@ def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> Overfit
     model, card = context.build_model(), context.config.model
     trainer = Trainer(model, card, recipe, seed=context.config.seed, device=context.device, folder=folder)
     curve = []
-    with ConsoleCallback(folder / "tensorboard", quiet=True) as events:
+    with (
+        RunTrackers().training(folder / "tensorboard") as trackers,
+        ConsoleCallback(trackers, quiet=True) as events,
+    ):
         for epoch in range(1, epochs + 1):
             entry = trainer.train_epoch(subset, epoch, events)
             curve.append(OverfitEpoch(epoch=epoch, loss=entry["loss"], mae=entry["train_mae"]))

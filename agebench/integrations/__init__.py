@@ -1,0 +1,1 @@
+"""Metrics in the forms of other libraries: torchmetrics and scikit-learn."""
