@@ -37,8 +37,8 @@ _CHALLENGE = "25"
 _GATE_AGES = range(13, 31)
 _TERMS = (
     "- MAE: mean absolute error, years. Acc(x): share of images whose estimate is within x years of the age.",
-    "- FPR of Challenge 25: share of people under 18 whose estimate is 25 or more. FNR: share of people of 18 or more whose estimate "
-    "is below 25; they are asked for a document.",
+    "- FPR of Challenge 25: share of people under 18 whose estimate is 25 or more. FNR: share of people of 18 or more whose "
+    "estimate is below 25; they are asked for a document.",
     "- Failure to process: share of images without an estimate. No error rate counts these images.",
     "- In brackets: 95 % confidence intervals, by person where people are known.",
 )
