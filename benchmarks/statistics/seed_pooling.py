@@ -3,9 +3,9 @@
     python benchmarks/statistics/seed_pooling.py [--results reports/results] [--train utk --test fgnet]
 
 Reads committed records with their estimates; the test set must be on this machine (`agebench data add`). `moderated`: the
-leaderboard's rankings. `pooled`: one variance for all systems of a training set. `images`: the trained models as they are, without a
-variance between seeds. `sd`: smallest and largest standard deviation between the seeds of a system, without the effect that a seed
-has on all of them. `Bartlett`: p of the test that all systems have one variance.
+leaderboard's rankings. `pooled`: one variance for all systems of a training set. `images`: the trained models as they are, without
+a variance between seeds. `sd`: smallest and largest standard deviation between the seeds of a system, without the effect that a
+seed has on all of them. `Bartlett`: p of the test that all systems have one variance.
 """
 
 import argparse
