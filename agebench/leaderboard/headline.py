@@ -265,7 +265,7 @@ def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None
 def short_table(headline: Headline) -> str:
     """Return a narrow table of at most six rows as Markdown, for a README.
 
-    Systems have the names of their cards. The number of images stands in the header, and in a cell only where it differs; `of` and
+    Systems have the names of their cards. The number of images is in the header, and in a cell only where it differs; `of` and
     the number of all images follow where not all were tested.
 
     Args:
