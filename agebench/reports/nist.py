@@ -85,24 +85,25 @@ def nist_page(metrics: MetricsFile) -> str:
 
 
 def _summary(entries: Mapping[str, TestResult]) -> str:
-    rows = []
+    """Two tables, one row a dataset: errors with the failure rate, and the shares within some years."""
+    errors, shares = [], []
     for name, entry in entries.items():
-        nist = entry.nist
+        nist, failures = entry.nist, entry.failure_to_process
         assert nist is not None
-        failures = entry.failure_to_process
-        rows.append(
+        errors.append(
             [
                 escape_markdown(name),
                 format_count(entry.n),
                 DASH if entry.subjects is None else format_count(entry.subjects),
+                DASH if failures is None or not failures.n else share(failures.rate),
                 format_ci(entry.metric("mae")),
                 format_ci(nist.mae),
-                *(share(nist.all_ages.accuracy.get(x)) for x in _ACCURACIES),
-                DASH if failures is None or not failures.n else share(failures.rate),
             ]
         )
-    headers = ["dataset", "images", "people", "MAE", "MAE, 18-30, mean over ages and sexes"]
-    return markdown_table([*headers, *(f"Acc({x})" for x in _ACCURACIES), "failure to process"], rows)
+        shares.append([escape_markdown(name), *(share(nist.all_ages.accuracy.get(x)) for x in _ACCURACIES)])
+    headers = ["dataset", "images", "people", "failure to process", "MAE", "MAE, ages 18-30 (mean over ages and sexes)"]
+    tables = [markdown_table(headers, errors), markdown_table(["dataset", *(f"Acc({x})" for x in _ACCURACIES)], shares)]
+    return "\n\n".join(tables)
 
 
 def _dataset_sections(name: str, entry: TestResult, *, several: bool) -> list[str]:
