@@ -84,7 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=["nist"],
         default="",
-        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies",
+        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies; with --out also nist.html, a page in the "
+        "layout of its report cards",
     )
     add_resampling_options(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")

@@ -10,6 +10,8 @@ from agebench.errors import ImageRejectedError
 from agebench.types import RejectReason
 
 MAX_PIXELS = 64_000_000
+# The longest side of a JPEG. Pillow keeps a pointer for each row: 60 million rows of one pixel would take 1.2 GB.
+MAX_SIDE = 65_535
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # Images of 10-bit and 12-bit cameras are stored with 16 bits; an image that uses no more bits than these is scaled by them.
 # 14 bits cannot be distinguished from a dark photograph of 16.
@@ -28,7 +30,7 @@ def open_image(encoded: bytes) -> Image.Image:
 
     Raises:
         ImageRejectedError: the content is not an image, is damaged, has floating-point pixels, or has more than `MAX_PIXELS`
-            pixels (rejected before they are decoded).
+            pixels or a side of more than `MAX_SIDE` (rejected before they are decoded).
     """
     try:
         with warnings.catch_warnings():
@@ -54,12 +56,17 @@ def upright(image: Image.Image, *, is_deep: bool = False) -> Image.Image:
         is_deep: whether the file has 16 bits per channel, of which Pillow keeps the upper 8 in color images.
 
     Raises:
-        ImageRejectedError: the image has more than `MAX_PIXELS` pixels, or pixels without a defined brightness.
+        ImageRejectedError: the image has more than `MAX_PIXELS` pixels, a side of more than `MAX_SIDE`, or pixels without a
+            defined brightness.
     """
     if image.width * image.height > MAX_PIXELS:
         raise ImageRejectedError(
             f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed",
             RejectReason.IMAGE_TOO_LARGE,
+        )
+    if max(image.size) > MAX_SIDE:
+        raise ImageRejectedError(
+            f"{image.width} x {image.height} pixels: a side has at most {MAX_SIDE:,}", RejectReason.IMAGE_TOO_LARGE
         )
     if image.mode == "F":
         raise ImageRejectedError(

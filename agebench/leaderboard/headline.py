@@ -262,6 +262,67 @@ def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None
     return markdown_table(headers, table, align=align)
 
 
+def short_table(headline: Headline) -> str:
+    """Return a narrow table of at most six rows as Markdown, for a README.
+
+    Systems have the names of their cards. The number of images is in the header, and in a cell only where it differs; `of` and
+    the number of all images follow where not all were tested.
+
+    Args:
+        headline: the table.
+    """
+    rows = short_rows(headline)
+    headers, columns = ["system"], [[_short_name(row) for row in rows]]
+    for test in headline.tests:
+        cells = [row.cells.get(test) for row in rows]
+        counts = Counter(cell.tested for cell in cells if cell is not None)
+        usual = next(iter(counts.most_common(1)), ("", 0))[0]
+        if not usual:
+            continue
+        measure = "distance" if test in headline.ranges else "MAE"
+        headers.append(f"{escape_markdown(test)} {measure} ({_short_count(usual)})")
+        columns.append([_short_cell(cell, usual) for cell in cells])
+    for test in headline.gate_tests[:1]:
+        cells = [row.cells.get(test) for row in rows]
+        counts = Counter(str(cell.n_minors) for cell in cells if cell is not None and cell.n_minors)
+        usual = next(iter(counts.most_common(1)), ("", 0))[0]
+        headers.append(f"minors passing at T = {CHALLENGE}, {escape_markdown(test)} ({usual})")
+        columns.append([_short_minors(cell, usual) for cell in cells])
+    return markdown_table(headers, list(zip(*columns, strict=True)), align=["left", *["right"] * (len(headers) - 1)])
+
+
+def _short_name(row: HeadlineRow) -> str:
+    model, train = row.system.records[0].model, row.system.train
+    parts = [model.name, *([model.head] if model.head else [])]
+    return escape_markdown(", ".join(parts) + (f" (trained on {train})" if train is not None else ""))
+
+
+def _short_cell(cell: HeadlineCell | None, usual: str) -> str:
+    if cell is None:
+        return DASH
+    return _short_value(format_ci(cell.error), cell.mark, "" if cell.tested == usual else _short_count(cell.tested))
+
+
+def _short_count(tested: str) -> str:
+    """`1,002` for `1,002 of 1,002`."""
+    count, _, total = tested.partition(" of ")
+    return count if count == total else tested
+
+
+def _short_minors(cell: HeadlineCell | None, usual: str) -> str:
+    if cell is None or not cell.n_minors:
+        return DASH
+    n = str(cell.n_minors)
+    return _short_value(format_ci(cell.minors, percent=True, digits=1), cell.mark, "" if n == usual else n)
+
+
+def _short_value(value: str, mark: str, tested: str) -> str:
+    """Mark a value and keep its interval in one line: `3.86? [3.47, 4.31] (967 of 1,002)`."""
+    point, bracket, interval = value.partition(" [")
+    kept = f"{bracket}{interval}".replace(", ", ",\N{NO-BREAK SPACE}")
+    return f"{point}{mark}{kept}" + (f" ({tested})" if tested else "")
+
+
 def _header(headline: Headline, test: str) -> str:
     measure = "distance to the range" if test in headline.ranges else "MAE"
     return f"{escape_markdown(test)}, {measure}"

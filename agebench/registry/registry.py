@@ -102,6 +102,11 @@ class Registry(Generic[T]):
             return self._items[name]
         if name in self._broken:
             raise UserError(f"{self.kind} '{name}' is broken: {self._broken[name]}")
+        if name.endswith(".toml"):
+            raise UserError(
+                f"no {self.kind} called '{name}'. A card is asked for by the name in it, not by its file: put the file into "
+                f"{self.kind}s/ of a folder, and name that folder with --registry DIR or in AGEBENCH_REGISTRY"
+            )
         raise UserError(f"no {self.kind} called '{name}'{did_you_mean(name, self.names())}")
 
     def names(self) -> list[str]:

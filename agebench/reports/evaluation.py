@@ -8,6 +8,7 @@ import pandas as pd
 from agebench.metrics.schema import ComparisonFile, MetricsFile
 from agebench.reports.formatting import picture
 from agebench.reports.markdown import write_markdown
+from agebench.reports.nist import write_nist_page
 from agebench.reports.plots import run
 from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures, score_figures
 from agebench.reports.sections.evaluation import compare_text, score_text
@@ -21,7 +22,7 @@ from agebench.utils.io import write_json
 
 
 def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write metrics.json, figures/, report.md and report.html of scored predictions.
+    """Write metrics.json, figures/, report.md and report.html of scored predictions; with NIST's figures, nist.md and nist.html.
 
     Args:
         folder: made where it is not there.
@@ -34,6 +35,7 @@ def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.Data
     opening = [*measurement_sections(metrics.measurement, metrics), *verdicts, *decision_sections(metrics)]
     text = "\n\n".join([*opening, score_text(_without_verdicts(metrics), full=True)])
     _write(folder, "report", "# Evaluation of age estimates", text, drawn)
+    write_nist_page(folder, metrics)
 
 
 def _without_verdicts(metrics: MetricsFile) -> MetricsFile:

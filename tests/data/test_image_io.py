@@ -60,6 +60,57 @@ def test_exif_orientation_is_obeyed() -> None:
     assert image.getpixel((5, 16))[0] < 60
 
 
+def png(width: int, height: int, content: bytes, extra: bytes = b"") -> bytes:
+    """An 8-bit gray PNG; `extra` are further chunks."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(content, 1))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + data + chunk(b"IEND", b"")
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+@pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1), (1, 60_000_000)])
+def test_a_side_that_is_too_long_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+    encoded = png(*size, b"\0" * 1000)
+    tracemalloc.start()
+    with pytest.raises(ImageRejectedError, match="a side has at most 65,535") as caught:
+        open_image(encoded)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.reason is RejectReason.IMAGE_TOO_LARGE
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iCCP"])
+def test_compressed_metadata_is_not_expanded_without_limit(name: bytes) -> None:
+    bomb = chunk(name, b"x\0\0" + zlib.compress(b"\0" * 50_000_000))
+    tracemalloc.start()
+    with pytest.raises(ImageRejectedError, match="Decompressed data too large"):
+        open_image(png(8, 8, b"\0" * 72, bomb))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_an_animation_is_read(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), (red, 0, 0)) for red in (200, 0, 0)]
+    buffer = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], **options)
+    assert open_image(buffer.getvalue()).getpixel((0, 0)) == (200, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_an_unknown_orientation_turns_nothing(orientation: int) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    Image.new("RGB", (8, 4)).save(buffer, "JPEG", exif=exif)
+    assert open_image(buffer.getvalue()).size == (8, 4)
+
+
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

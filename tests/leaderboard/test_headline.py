@@ -8,7 +8,7 @@ import pytest
 
 from agebench.leaderboard.gate_figure import gate_figure
 from agebench.leaderboard.gate_rates import GateRatesByAge, gate_rate, gate_rates_by_age
-from agebench.leaderboard.headline import Headline, Kind, headline_table, short_rows
+from agebench.leaderboard.headline import Headline, Kind, headline_table, short_rows, short_table
 from agebench.leaderboard.headline_systems import MOST_ROWS, headline_systems
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.markdown import leaderboard
@@ -112,6 +112,18 @@ def test_installed_systems_come_first_and_contaminated_ones_apart() -> None:
     assert "licence of better" in table
     assert headline_table(headline, short_rows(headline)) == table
     assert headline.trust.endswith("That was not measured.")
+
+
+def test_short_table_has_one_number_of_images_a_column_and_names_of_cards() -> None:
+    headline = Headline.from_systems(_systems(), ImageRankings())
+    lines = short_table(headline).splitlines()
+    assert len(lines) == 2 + len(short_rows(headline))
+    header = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert header[0] == "system"
+    assert all(" MAE (" in cell for cell in header[1:])
+    assert "license" not in lines[0]
+    assert "1.00§" in "".join(lines)
+    assert "(trained on many)" in lines[-1]
 
 
 def test_the_first_table_never_has_more_than_twelve_rows() -> None:

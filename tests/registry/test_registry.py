@@ -140,3 +140,10 @@ def test_a_name_that_is_no_text_is_refused(name: object) -> None:
     registry: Registry[int] = Registry("model")
     with pytest.raises(UserError, match=r"^model = .*: a name is required, as text"):
         registry.get(name)  # type: ignore[arg-type]
+
+
+def test_file_of_a_card_is_answered_with_where_it_goes() -> None:
+    cards: Registry[str] = Registry("model")
+    cards.register("theirs", "card")
+    with pytest.raises(UserError, match=r"by its file: put the file into models/ of a folder, .* --registry DIR"):
+        cards.get("theirs.toml")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from agebench.leaderboard.gate_figure import gate_figure
-from agebench.leaderboard.headline import Headline, headline_table, short_rows
+from agebench.leaderboard.headline import Headline, short_table
 from agebench.leaderboard.image_ranking import ImageRankings, build_rankings
 from agebench.leaderboard.markdown import group_into_systems, leaderboard
 from agebench.leaderboard.published_estimates import LocalDatasets, estimates_digest, read_estimates
@@ -103,7 +103,7 @@ def test_the_heads_page_shows_what_the_records_say() -> None:
 def test_the_readme_opens_with_what_the_records_say() -> None:
     """Prints the table and the sentence that belong there."""
     headline = Headline.from_systems(group_into_systems(map(parse_record, RECORDS.values())), stored_rankings())
-    opening = f"{escape_markdown(headline.trust)}\n\n{headline_table(headline, short_rows(headline))}"
+    opening = f"{escape_markdown(headline.trust)}\n\n{short_table(headline)}"
     print(opening)
     assert opening in (REPORTS.parent / "README.md").read_text(encoding="utf-8")
 

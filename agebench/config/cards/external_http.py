@@ -28,6 +28,18 @@ _KEY_SHAPE = re.compile(
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
+class AwsSignature(Card):
+    """The service and region that a request is signed for (AWS Signature Version 4)."""
+
+    service: str = Field(min_length=1, description="as in the address, e.g. rekognition")
+    region: str = Field(min_length=1, description="as in the address, e.g. us-east-1")
+
+
+# The variables of AWS's own tools; a session token belongs to temporary keys only.
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+AWS_SESSION = "AWS_SESSION_TOKEN"
+
+
 class HttpRequest(Card):
     """The request that asks an endpoint for the age in one image, and the place of the age in its JSON answer."""
 
@@ -55,6 +67,26 @@ class HttpRequest(Card):
         exclude_if=is_unset,
         description="of kind json: place of the age in the answer, e.g. faces.0.attributes.age",
     )
+    age_high: str = Field(
+        default="",
+        exclude_if=is_unset,
+        description="of kind json: place of the upper end of a range of ages, whose lower end is `age`; the middle counts",
+    )
+    aws: AwsSignature | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="signs the request with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if set, AWS_SESSION_TOKEN",
+    )
+    busy_codes: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=is_unset,
+        description="error codes in answers with a status from 400 on that mean: try again later, as 429 does",
+    )
+    refusal_codes: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=is_unset,
+        description="error codes in answers with a status from 400 on that end the test, as 401 does",
+    )
     rate: float = Field(default=1.0, gt=0, description="largest number of calls per second")
     attempts: int = Field(default=6, ge=1, le=20, description="calls per image where the endpoint is busy or fails")
     pause: float = Field(
@@ -64,11 +96,14 @@ class HttpRequest(Card):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.kind == "openai":
-            if not self.model or self.body or self.age or self.encoding != "json":
-                raise ValueError('kind = "openai" takes `model`, and no body, age or encoding')
+            if not self.model or self.body or self.age or self.age_high or self.aws or self.encoding != "json":
+                raise ValueError('kind = "openai" takes `model`, and no body, age, age_high, aws or encoding')
             return self
-        if not self.age or any(not part for part in self.age.split(".")):
-            raise ValueError("age: write the place of the age in the answer, e.g. faces.0.attributes.age")
+        for key, place in (("age", self.age), ("age_high", self.age_high or self.age)):
+            if not place or any(not part for part in place.split(".")):
+                raise ValueError(f"{key}: write the place of the age in the answer, e.g. faces.0.attributes.age")
+        if self.aws is not None and self.encoding != "json":
+            raise ValueError('aws: signed requests are of encoding = "json"')
         texts = list(_texts(self.body))
         if self.encoding == "binary" and texts:
             raise ValueError('encoding = "binary" sends the image alone, without body')
@@ -88,7 +123,8 @@ class HttpRequest(Card):
     def variables(self) -> list[str]:
         """Return the names of the environment variables that the request needs."""
         texts = [*self.headers.values(), *_texts(self.body)]
-        return sorted({name for text in texts for name in PLACEHOLDER.findall(text)} - {IMAGE})
+        names = {name for text in texts for name in PLACEHOLDER.findall(text)} - {IMAGE}
+        return sorted(names | set(AWS_KEYS if self.aws is not None else ()))
 
 
 def check_url(url: str, *, has_keys: bool) -> None:

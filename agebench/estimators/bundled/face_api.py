@@ -58,7 +58,7 @@ def _weights_file(manifest: Path, name: str) -> Path:
 
 
 class TinyXception(nn.Module):
-    """Depthwise separable convolutions with residual connections, and a linear layer that gives the age in years.
+    """Depthwise separable convolutions with residual connections, and two linear layers: the age in years, and the gender.
 
     Args:
         weights: the arrays of the manifest, by name; convolutions are (height, width, in, out).
@@ -72,14 +72,14 @@ class TinyXception(nn.Module):
             self.register_buffer(key, torch.from_numpy(_to_torch(name, values)))
             self._keys[name] = key
 
-    def forward(self, faces: torch.Tensor) -> torch.Tensor:
-        """Estimate ages.
+    def forward(self, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Estimate ages and genders.
 
         Args:
             faces: (B, 3, 112, 112), normalized.
 
         Returns:
-            (B,) ages, years.
+            (B,) ages, years, and (B, 2) probabilities of male and female.
         """
         x = functional.relu(self._convolve(faces, "entry_flow/conv_in", stride=2))
         x = self._reduce(x, "entry_flow/reduction_block_0", activate=False)
@@ -93,7 +93,10 @@ class TinyXception(nn.Module):
         x = self._reduce(x, "exit_flow/reduction_block")
         x = functional.relu(self._separable(x, "exit_flow/separable_conv"))
         pooled = functional.avg_pool2d(x, 7, 2).flatten(1)
-        return (pooled @ self._weight("fc/age/weights") + self._weight("fc/age/bias"))[:, 0]
+        age, gender = (
+            pooled @ self._weight(f"fc/{name}/weights") + self._weight(f"fc/{name}/bias") for name in ("age", "gender")
+        )
+        return age[:, 0], gender.softmax(1)
 
     def _weight(self, name: str) -> torch.Tensor:
         weight: torch.Tensor = getattr(self, self._keys[name])
@@ -137,15 +140,15 @@ def _network() -> TinyXception:
     return TinyXception(read_weights(Path(os.environ[FOLDER_VARIABLE]) / MANIFEST)).eval()
 
 
-def estimate(faces: np.ndarray) -> np.ndarray:
-    """Estimate ages with the weights of the fetched package; a callable for the model's card.
+def estimate(faces: np.ndarray) -> dict[str, np.ndarray]:
+    """Estimate ages and genders with the weights of the fetched package; a callable for the model's card.
 
     Args:
         faces: (B, 3, 112, 112) float32: (RGB byte - channel mean) / 255.
 
     Returns:
-        (B,) ages, years.
+        `age`: (B,) years; `gender`: (B, 2) probabilities of male and female.
     """
     with torch.inference_mode():
-        ages: np.ndarray = _network()(torch.from_numpy(faces)).numpy()
-    return ages
+        ages, genders = _network()(torch.from_numpy(faces))
+    return {"age": ages.numpy(), "gender": genders.numpy()}

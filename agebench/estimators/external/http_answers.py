@@ -43,7 +43,10 @@ def parse_answer(stored: Mapping[str, Any], card: ExternalCard) -> ApiAnswer:
         age = fields.get("age") if fields is not None else text
         return ApiAnswer(_number(age), str((fields or {}).get("gender") or "").lower())
     gender = _at(answer, card.output.gender.name) if card.output.gender is not None else None
-    return ApiAnswer(_number(_at(answer, card.http.age)), str(gender or "").lower())
+    age = _number(_at(answer, card.http.age))
+    if card.http.age_high:
+        age = (age + _number(_at(answer, card.http.age_high))) / 2
+    return ApiAnswer(age, str(gender or "").lower())
 
 
 def _at(value: Any, path: str) -> Any:

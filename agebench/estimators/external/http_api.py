@@ -8,8 +8,9 @@ import base64
 import hashlib
 import json
 import math
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.external_http import IMAGE
 from agebench.errors import UserError
 from agebench.estimators.external.http_answers import ApiAnswer, parse_answer
-from agebench.estimators.external.http_request import chat_request, fill, request_digest, secrets_of
+from agebench.estimators.external.http_request import chat_request, fill, request_digest, secrets_of, sign_for_aws
 from agebench.estimators.external.io_spec import ExternalModelError
 from agebench.utils.io import write_json, write_text
 from agebench.utils.locks import held
@@ -146,9 +147,13 @@ class HttpModel:
             raise _BusyError(f"did not answer within {self.card.timeout:g} s") from None
         except (self._httpx.TransportError, self._httpx.DecodingError) as error:  # its text may contain the request
             raise _BusyError(f"cannot be reached ({type(error).__name__})") from None
-        if status in _BUSY:
+        if status in _BUSY or (status >= 400 and _has_code(answer, self.request.busy_codes)):
             raise _BusyError(f"answered with status {status}", _retry_after(headers))
-        if status in _REFUSED or 300 <= status < 400:
+        if (
+            status in _REFUSED
+            or 300 <= status < 400
+            or (status >= 400 and _has_code(answer, self.request.refusal_codes))
+        ):
             raise ExternalModelError(
                 f"model '{self.card.name}': {self.card.source} refused with status {status}: {self._scrub(answer)[:300]}"
             )
@@ -200,6 +205,10 @@ class HttpModel:
         if self.request.encoding == "binary":
             return {"headers": {"Content-Type": "application/octet-stream", **headers}, "content": content}
         body = fill(self.request.body, {**self._secrets, IMAGE: image})
+        if self.request.aws is not None:
+            signed = json.dumps(body).encode()
+            headers = sign_for_aws(self.card.source, headers, signed, self.request.aws, self._secrets)
+            return {"headers": headers, "content": signed}
         return {"headers": headers, "data" if self.request.encoding == "form" else "json": body}
 
     def _scrub(self, text: str) -> str:
@@ -218,6 +227,11 @@ def _read_stored(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) and "status" in stored else None
+
+
+def _has_code(answer: str, codes: Sequence[str]) -> bool:
+    """Return whether an error answer has one of the codes, as a whole word."""
+    return any(re.search(rf"(?<!\w){re.escape(code)}(?!\w)", answer) for code in codes)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -13,7 +13,8 @@ html/frvt_age_estimation.html in github.com/usnistgov/frvt), which states for ea
 
 The page does not state the ages of its MAE by sex and region of birth; here they are 18 to 30, as of its other MAEs. A test set
 need not have images of every cell: each figure states its number of cells, and only a full one compares with NIST's.
-The same figures over all ages of a test set, which are not among NIST's, are in `all_ages`.
+The same figures over all ages of a test set, which are not among NIST's, are in `all_ages`. `by_age` has MAE by age and sex, as
+the report's tables do, in bands whose limits are the ages above.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from agebench.metrics import point
 from agebench.metrics.age_gates import age_gates
 from agebench.metrics.analytic_intervals import Spread, cell_mean_spread, log_replicates, with_rows
 from agebench.metrics.bootstrap import ClusterBootstrap, Flags, Floats, Ints, Replicates
-from agebench.metrics.clustered_rates import clustered_rate, design_effect, row_clusters, subject_codes
+from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import (
     IntervalKind,
     clopper_pearson,
@@ -40,6 +41,7 @@ from agebench.metrics.prediction_format import canonical
 from agebench.metrics.schema import (
     CellAverage,
     MetricValue,
+    NistAgeErrors,
     NistAllAges,
     NistChallenge,
     NistChildSafety,
@@ -56,6 +58,9 @@ SEXES = ("female", "male")
 ADULT_AGES, MINOR_AGES = (18, 30), (17, 17)
 CHILD_AGES, BELOW_AGES, ABOVE_AGES = (13, 16), (8, 12), (17, 22)
 REGIONS = 6
+# First completed years of the bands by age: the limits of the ages above, then decades.
+AGE_BANDS = (0, 8, 13, 17, 18, 23, 31, 41, 51, 61)
+BAND_ACCURACIES = (1, 3, 5, 10)
 
 
 def nist(
@@ -96,6 +101,7 @@ def nist(
         challenge_25=_challenge(table, sexes, origins[0] if origins else None),
         child_online_safety=_children(table, resamples=resamples, seed=seed, interval=interval),
         all_ages=_all_ages(table, sexes, origins, resamples=resamples, seed=seed, interval=interval),
+        by_age=_by_age(table, sexes, resamples=resamples, seed=seed, interval=interval),
     )
 
 
@@ -314,3 +320,46 @@ def _all_ages(
         accuracy={str(x): exact_at_edges(accuracy[f"cs{x}",], found.clusters) for x in ACCURACIES},
         challenge_25=gates.get(str(LEGAL_AGE)),
     )
+
+
+def _by_age(
+    table: pd.DataFrame, sexes: Grouping, *, resamples: int, seed: int, interval: IntervalKind
+) -> list[NistAgeErrors]:
+    """Compute MAE by age band and sex, and accuracy by age band, of the bands with images."""
+    features, age = point.make_features(table), table["age"].to_numpy(float)
+    bands, n_sexes = np.searchsorted(AGE_BANDS, age, side="right") - 1, len(sexes.names)
+    crossed = np.where(sexes.codes >= 0, bands * n_sexes + sexes.codes, -1)
+    counts = np.bincount(bands, minlength=len(AGE_BANDS)), np.bincount(crossed + 1, minlength=1)[1:]
+
+    def statistic(sums: Sequence[Floats]) -> Floats:
+        return np.concatenate([point.per_group_metrics(features, group, ["mae"])[:, 0] for group in sums])
+
+    resampler = ClusterBootstrap(features.values, [bands, crossed], row_clusters(table))
+    replicates = resampler.replicates(statistic, resamples=resamples, seed=seed)
+    n_bands, n_cells = int(bands.max()) + 1, int(crossed.max()) + 1
+    keys: list[FigureKey] = [("band", str(band), "mae") for band in range(n_bands)]
+    keys += [("cell", str(cell), "mae") for cell in range(n_cells)]
+    mae = metric_values(keys, replicates, interval)
+    everyone, clusters = np.ones(len(table), dtype=bool), subject_codes(table)
+    accuracy = {
+        x: group_rates(features.column(f"cs{x}") > 0, everyone, bands, n_bands, clusters) for x in BAND_ACCURACIES
+    }
+    last = [start - 1 for start in AGE_BANDS[1:]] + [max(int(age.max()), AGE_BANDS[-1])]
+
+    def counted(kind: str, code: int, n: int) -> MetricValue:
+        return mae[kind, str(code), "mae"].model_copy(update={"n": n})
+
+    def errors(band: int) -> NistAgeErrors:
+        cells = {sex: band * n_sexes + code for code, sex in enumerate(sexes.names)}
+        return NistAgeErrors(
+            ages=[AGE_BANDS[band], last[band]],
+            mae=counted("band", band, int(counts[0][band])),
+            by_sex={
+                sex: counted("cell", cell, int(counts[1][cell]))
+                for sex, cell in cells.items()
+                if cell < n_cells and counts[1][cell]
+            },
+            accuracy={str(x): accuracy[x][band] for x in BAND_ACCURACIES},
+        )
+
+    return [errors(band) for band in range(n_bands) if counts[0][band]]

@@ -51,6 +51,7 @@ from agebench.metrics.schema.guarantees import (
 )
 from agebench.metrics.schema.nist_fate import (
     CellAverage,
+    NistAgeErrors,
     NistAllAges,
     NistChallenge,
     NistChildSafety,
@@ -149,6 +150,7 @@ __all__ = [
     "Name",
     "NemenyiPair",
     "NewDatasetClaim",
+    "NistAgeErrors",
     "NistAllAges",
     "NistChallenge",
     "NistChildSafety",

@@ -69,9 +69,19 @@ class NistAllAges(NistErrors):
     challenge_25: GateResult | None
 
 
+class NistAgeErrors(ResultModel):
+    """Errors of the people of some completed years, as means over images."""
+
+    ages: list[int] = Field(description="first and last completed year")
+    mae: MetricValue
+    by_sex: dict[str, MetricValue] = Field(description="MAE of each sex")
+    accuracy: dict[str, MetricValue] = Field(description="years -> share of images within them")
+
+
 class NistFateResult(NistErrors):
     """The metrics of NIST FATE AEV."""
 
     challenge_25: NistChallenge
     child_online_safety: NistChildSafety
     all_ages: NistAllAges
+    by_age: list[NistAgeErrors] = Field(default=[], description="ages with images, in bands")

@@ -155,7 +155,7 @@ def _minors_table(legal: int, gate: GateResult, *, full: bool) -> str:
             if group.n_under:
                 rates = [gate.by_group[key][grouping][name].fpr for key in challenges]
                 rows.append(
-                    [_label(grouping, name), format_count(group.n_under), *_cells(group.n_under, MIN_CELL, rates)]
+                    [group_label(grouping, name), format_count(group.n_under), *_cells(group.n_under, MIN_CELL, rates)]
                 )
     return markdown_table([f"under {legal}", "n", *(f"pass at T = {key}" for key in challenges)], rows)
 
@@ -173,7 +173,7 @@ def _adults_table(legal: int, gate: GateResult, *, full: bool) -> str:
             if group.n_over:
                 rates = [gate.by_group[key][grouping][name].fnr for key in challenges]
                 rows.append(
-                    [_label(grouping, name), format_count(group.n_over), *_cells(group.n_over, MIN_CELL, rates)]
+                    [group_label(grouping, name), format_count(group.n_over), *_cells(group.n_over, MIN_CELL, rates)]
                 )
     return markdown_table([f"{legal} and over", "n", *(f"refused at T = {key}" for key in challenges)], rows)
 
@@ -188,7 +188,8 @@ def _groups(gate: GateResult, *, full: bool) -> Sequence[tuple[str, Mapping[str,
     return [(grouping, groups) for grouping, groups in groupings.items() if full or "*" not in grouping]
 
 
-def _label(grouping: str, group: str) -> str:
+def group_label(grouping: str, group: str) -> str:
+    """Return `grouping: group` as Markdown; a crossing `a*b` is written `a × b`."""
     crossed = "*" in grouping
     names = [text.replace("*", " × ") if crossed else text for text in (grouping, group)]
     return f"{escape_markdown(names[0])}: {escape_markdown(names[1])}"

@@ -74,18 +74,20 @@ def write_manifest(folder: Path, weights: dict[str, np.ndarray], *, cut: int = 0
     return manifest
 
 
-def test_face_api_reads_quantized_weights_and_gives_an_age_per_face(tmp_path: Path) -> None:
+def test_face_api_reads_quantized_weights_and_gives_age_and_gender(tmp_path: Path) -> None:
     weights = random_face_api_weights()
     restored = face_api.read_weights(write_manifest(tmp_path, weights))
     for name, values in weights.items():
         np.testing.assert_allclose(restored[name], values, atol=np.ptp(values) / 255)
     faces = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 3, 112, 112)).astype(np.float32))
     with torch.inference_mode():
-        ages = face_api.TinyXception(restored)(faces)
-        alone = face_api.TinyXception(restored)(faces[1:2])
+        ages, genders = face_api.TinyXception(restored)(faces)
+        alone, _ = face_api.TinyXception(restored)(faces[1:2])
     assert ages.shape == (3,)
     assert len(set(ages.tolist())) == 3
     np.testing.assert_allclose(ages[1:2].numpy(), alone.numpy(), rtol=1e-4)
+    assert genders.shape == (3, 2)
+    np.testing.assert_allclose(genders.sum(1).numpy(), 1, rtol=1e-5)
 
 
 def test_a_short_weights_file_is_named(tmp_path: Path) -> None:
