@@ -80,6 +80,20 @@ def reindex(codes: Ints) -> Ints:
     return renumbered
 
 
+def distinct_values(codes: Ints) -> Ints:
+    """Return the distinct integers in `codes`, ascending.
+
+    Sorting takes a few hundredths of a second for a million integers; the hash table of `numpy.unique` takes almost a second.
+
+    Args:
+        codes: (n,) integers.
+    """
+    ordered = np.sort(codes)
+    is_first = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered[is_first]
+
+
 class _Level:
     """Sums of ordered rows over cells, contiguous runs of rows, and from cells over sets."""
 

@@ -8,7 +8,7 @@ asymptotically robust permutation tests", Annals of Statistics 41, theorem 3.1 f
 import numpy as np
 from scipy import stats
 
-from agebench.metrics.bootstrap import Flags, Floats, Ints
+from agebench.metrics.bootstrap import Flags, Floats, Ints, distinct_values
 from agebench.metrics.permutation import LabelPermutations
 
 # The full covariance of group means is inverted for at most so many groups; above, its diagonal is used.
@@ -48,7 +48,7 @@ class GroupDistance:
         self._unit_index = np.repeat(np.arange(len(self._first_item)), np.diff(self._first_item, append=single))
         _, self._mixed_index = np.unique(items.units[single:kept], return_inverse=True)
         # A shuffle within a unit keeps its labels, so the number of several-label units in each cell never changes.
-        mixed_cells = np.unique(self._mixed_index * self._size + observed[single:]) % self._size
+        mixed_cells = distinct_values(self._mixed_index * self._size + observed[single:]) % self._size
         self._mixed_units = np.bincount(mixed_cells, minlength=self._size)
 
     def __call__(self, cells: Ints) -> float:
@@ -66,7 +66,7 @@ class GroupDistance:
         single = self._single
         units = np.bincount(groups[self._first_item], minlength=self._groups)
         units += np.bincount(
-            np.unique(self._mixed_index * self._groups + groups[single:]) % self._groups, minlength=self._groups
+            distinct_values(self._mixed_index * self._groups + groups[single:]) % self._groups, minlength=self._groups
         )
         freedom = np.maximum(units - len(self._weights), 1)
         share = np.sum((1 - precision / precision.sum()) ** 2 / freedom)
