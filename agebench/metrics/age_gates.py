@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from agebench.errors import UserError
-from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates, distinct_values
+from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates, distinct_values, reindex
 from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, subject_codes
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, bootstrap_interval, clopper_pearson, metric_value
 from agebench.metrics.groups import Grouping, groupings
@@ -212,7 +212,8 @@ def _gate(rows: _GateRows, under: Flags, over: Flags, legal: int, challenges: Se
 
 def _rates_by_year(rows: _GateRows, hits: Flags, among: Flags) -> list[tuple[str, int, MetricValue]]:
     """Completed year, images and rate of `hits`, for each year that has rows in `among`."""
-    years, codes = np.unique(rows.years[among], return_inverse=True)
+    row_years = rows.years[among]
+    years, codes = distinct_values(row_years), reindex(row_years - row_years.min(initial=0))
     rates = group_rates(hits[among], np.ones(len(codes), dtype=bool), codes, len(years), rows.people(among))
     counts = np.bincount(codes, minlength=len(years))
     return [(str(year), int(n), rate) for year, n, rate in zip(years, counts, rates, strict=True)]
@@ -362,10 +363,11 @@ def _detection(
     f2 = _f2(np.array([flagged_minors]), np.array([passed]), np.array([flagged_adults]))
     resampled = np.empty((1, 0))
     people = rows.people(among)
-    people = np.arange(len(predicted)) if people is None else people
+    n_people = len(predicted) if people is None else len(distinct_values(people))
     if resamples:
+        people = np.arange(len(predicted)) if people is None else people
         resampled = _resampled_f2(predicted, is_minor, _people_groups(people), resamples, seed)[None]
-    ends = bootstrap_interval(Replicates(f2, resampled, resampled[:, :0], len(distinct_values(people))), "percentile")
+    ends = bootstrap_interval(Replicates(f2, resampled, resampled[:, :0], n_people), "percentile")
     low, high = (
         _implied_f2(predicted, is_minor, end, default)
         for end, default in ((required.ci_high, np.inf), (required.ci_low, -np.inf))

@@ -105,7 +105,9 @@ def make_permutations(rows: PermutationData, strata: int) -> LabelPermutations:
     home = np.round(np.bincount(units, stratum) / np.bincount(units)).astype(np.int64)
     pairs, pair = np.unique(units[inside] * strata + stratum[inside], return_inverse=True)
     whole = np.flatnonzero(~mixed)
-    order = whole[np.argsort(home[whole], kind="stable")]
+    # In two bytes, where strata fit, numpy sorts by their digits: ten times as fast.
+    sorted_by = home[whole].astype(np.int16 if strata < np.iinfo(np.int16).max else np.int64)
+    order = whole[np.argsort(sorted_by, kind="stable")]
     blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
     mixed_rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
     moved, fixed = mixed_rows[moving], mixed_rows[~moving]
