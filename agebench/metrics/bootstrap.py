@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 # Aliases that name the type that is meant; numpy's own types of mixed expressions are wider.
 Floats = NDArray[Any]
@@ -209,9 +209,15 @@ class ClusterBootstrap:
             return Replicates(value, empty, empty, self.count)
         weights = [*bootstrap_weights(self.count, resamples, seed), *_leave_out(self.count, seed)]
         # Many small products: threads within each of them cost more than they bring, above all on a busy machine.
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(2) as pool:
+        with _thread_pools().limit(limits=1, user_api="blas"), ThreadPoolExecutor(2) as pool:
             every = np.concatenate(list(pool.map(lambda make: figures(self.weighted(make())), weights)), axis=1)
         return Replicates(value, every[:, :resamples], every[:, resamples:], self.count)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> ThreadpoolController:
+    """Find the thread pools of the loaded libraries; searching them takes longer than a small bootstrap, so it is done once."""
+    return ThreadpoolController()
 
 
 def pool_seeds(found: Replicates, seeds: int, seed: int) -> Replicates:
