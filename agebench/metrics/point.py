@@ -194,7 +194,7 @@ class _SortedRows:
 
     @property
     def ranks(self) -> Floats:
-        """Ranks of the rows (n,) from 1; equal values share the mean of theirs."""
+        """Ranks of the rows (n,) from 1; equal values have their mean rank."""
         last = np.append(self.first[1:], len(self.order))
         return self._by_row((self.first + 1 + last) / 2)
 
