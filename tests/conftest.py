@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -16,10 +17,21 @@ hypothesis.settings.register_profile("agebench", deadline=None, derandomize=True
 hypothesis.settings.load_profile("agebench")
 
 
+_HOME_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all tests' homes."""
+    return tmp_path_factory.mktemp("homes")
+
+
 @pytest.fixture(autouse=True)
-def own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_homes(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own datasets, caches or registry."""
-    home = tmp_path_factory.mktemp("home")
+    # Numbered here: `mktemp` lists all earlier folders to number the next one.
+    home = homes / str(next(_HOME_NUMBERS))
+    home.mkdir()
     monkeypatch.setenv("AGEBENCH_DATA", str(home / "data"))
     monkeypatch.setenv("AGEBENCH_CACHE", str(home / "cache"))
     monkeypatch.delenv("AGEBENCH_REGISTRY", raising=False)

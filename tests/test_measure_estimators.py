@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from factories import few_card
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "estimators" / "measure.py"
 CARD = """\
@@ -25,6 +26,8 @@ def test_measure_continues_after_a_failure(
 ) -> None:
     models = tmp_path / "registry" / "models"
     models.mkdir(parents=True)
+    (models.parent / "datasets").mkdir()
+    (models.parent / "datasets" / "few.toml").write_text(few_card(60, size=64))
     (models / "good.toml").write_text(CARD.format(age=30, function="thirty"))
     (models / "bad.toml").write_text(CARD.format(age=40, function="missing"))
     (models / "code.py").write_text("def thirty(faces):\n    return [30.0] * len(faces)\n")
@@ -34,17 +37,17 @@ def test_measure_continues_after_a_failure(
     assert spec.loader is not None
     measure = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(measure)
-    words = ["--models", "always-40", "always-30", "--datasets", "synth", "--runs", str(tmp_path / "runs")]
+    words = ["--models", "always-40", "always-30", "--datasets", "few", "--runs", str(tmp_path / "runs")]
     monkeypatch.setattr(sys, "argv", ["measure.py", *words, "--results", str(tmp_path / "records")])
     with pytest.raises(SystemExit) as end:
         measure.main()
     assert end.value.code == 1
     printed = capsys.readouterr().out
-    assert "always-40-on-synth: FAILED" in printed
-    assert "always-30-on-synth: MAE" in printed
-    assert "1 pairs failed: always-40 on synth" in printed
+    assert "always-40-on-few: FAILED" in printed
+    assert "always-30-on-few: MAE" in printed
+    assert "1 pairs failed: always-40 on few" in printed
     assert len(list((tmp_path / "records").glob("*.json"))) == 1
     (models / "code.py").write_text("def thirty(faces):\n    raise SystemExit\n\n\nmissing = thirty\n")
     with pytest.raises(SystemExit):
         measure.main()
-    assert "always-30-on-synth: recorded before, MAE" in capsys.readouterr().out
+    assert "always-30-on-few: recorded before, MAE" in capsys.readouterr().out

@@ -7,13 +7,14 @@ false positive is a person below the legal age who passes, a false negative one 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from agebench.errors import UserError
-from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates
+from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates, distinct_values, reindex
 from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, subject_codes
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, bootstrap_interval, clopper_pearson, metric_value
 from agebench.metrics.groups import Grouping, groupings
@@ -166,6 +167,11 @@ class _GateRows:
         predicted = table["age_pred"].to_numpy(float)
         return cls(age, np.floor(age).astype(np.int64), predicted, subject_codes(table), groupings)
 
+    @cached_property
+    def order(self) -> Ints:
+        """The rows by ascending estimate (n,)."""
+        return np.argsort(self.predicted, kind="stable")
+
     def people(self, rows: Flags) -> Ints | None:
         """People of the selected rows."""
         return None if self.clusters is None else self.clusters[rows]
@@ -206,7 +212,8 @@ def _gate(rows: _GateRows, under: Flags, over: Flags, legal: int, challenges: Se
 
 def _rates_by_year(rows: _GateRows, hits: Flags, among: Flags) -> list[tuple[str, int, MetricValue]]:
     """Completed year, images and rate of `hits`, for each year that has rows in `among`."""
-    years, codes = np.unique(rows.years[among], return_inverse=True)
+    row_years = rows.years[among]
+    years, codes = distinct_values(row_years), reindex(row_years - row_years.min(initial=0))
     rates = group_rates(hits[among], np.ones(len(codes), dtype=bool), codes, len(years), rows.people(among))
     counts = np.bincount(codes, minlength=len(years))
     return [(str(year), int(n), rate) for year, n, rate in zip(years, counts, rates, strict=True)]
@@ -226,9 +233,8 @@ def _rates_by_group(
 
 
 def _required(rows: _GateRows, among: Flags) -> dict[str, RequiredChallengeAge]:
-    order = np.argsort(rows.predicted[among], kind="stable")
-    estimates, people = rows.predicted[among][order], rows.people(among)
-    people = None if people is None else people[order]
+    order = rows.order[among[rows.order]]
+    estimates, people = rows.predicted[order], None if rows.clusters is None else rows.clusters[order]
     return {f"{target:g}": required_challenge_age(estimates, target, clusters=people) for target in TARGET_FPRS}
 
 
@@ -269,7 +275,7 @@ def required_challenge_age(
         found = RequiredChallengeAge(value=age.value, ci_low=age.ci_low, ci_high=age.ci_high, n=n, n_needed=required)
         if clusters is None:
             return found
-        return found.model_copy(update={"people": len(np.unique(clusters)), "n_effective": effective})
+        return found.model_copy(update={"people": len(distinct_values(clusters)), "n_effective": effective})
 
     if effective < required:
         return counted(metric_value(np.nan))
@@ -305,7 +311,7 @@ def _passing_rates(predicted: Floats, challenges: Floats, people: Ints | None) -
     counts = _counts_above(predicted, challenges, None)[0]
     shares = counts / n
     designs = np.ones(len(challenges))
-    persons = n if people is None else len(np.unique(people))
+    persons = n if people is None else len(distinct_values(people))
     if people is not None and persons < n:
         groups = _people_groups(people)
         by_group = _counts_above(predicted, challenges, groups)
@@ -357,10 +363,11 @@ def _detection(
     f2 = _f2(np.array([flagged_minors]), np.array([passed]), np.array([flagged_adults]))
     resampled = np.empty((1, 0))
     people = rows.people(among)
-    people = np.arange(len(predicted)) if people is None else people
+    n_people = len(predicted) if people is None else len(distinct_values(people))
     if resamples:
+        people = np.arange(len(predicted)) if people is None else people
         resampled = _resampled_f2(predicted, is_minor, _people_groups(people), resamples, seed)[None]
-    ends = bootstrap_interval(Replicates(f2, resampled, resampled[:, :0], len(np.unique(people))), "percentile")
+    ends = bootstrap_interval(Replicates(f2, resampled, resampled[:, :0], n_people), "percentile")
     low, high = (
         _implied_f2(predicted, is_minor, end, default)
         for end, default in ((required.ci_high, np.inf), (required.ci_low, -np.inf))
@@ -391,6 +398,13 @@ def _f2(detected: Floats, missed: Floats, false_alarms: Floats) -> Floats:
     return score
 
 
+@lru_cache(maxsize=1)
+def _group_weights(n_groups: int, resamples: int, seed: int) -> Floats:
+    """Draw how often each group of people counts in each resample (resamples, n_groups); the same for every legal age."""
+    weights = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
+    return weights.astype(np.float32)
+
+
 def _resampled_f2(predicted: Floats, is_minor: Flags, groups: Ints, resamples: int, seed: int) -> Floats:
     """F2 (resamples,) where groups of people are resampled, and the challenge age is chosen in each resample."""
     minors = np.sort(predicted[is_minor])
@@ -405,8 +419,7 @@ def _resampled_f2(predicted: Floats, is_minor: Flags, groups: Ints, resamples: i
         counts = _counts_above(predicted[side], challenges, groups[side])
         above[: len(counts)] = counts
         sides.append((sizes.astype(np.float32), above.astype(np.float32)))
-    weights = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
-    weights = weights.astype(np.float32)
+    weights = _group_weights(n_groups, resamples, seed)
     (n_minors, minors_above), (n_adults, adults_above) = sides
     total, passing = weights @ n_minors, weights @ minors_above
     place = (passing <= TARGET_FPRS[0] * total[:, None] + 1e-9).argmax(axis=1)

@@ -17,7 +17,7 @@ from agebench.metrics.analytic_intervals import (
     tail_index,
     with_rows,
 )
-from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, pool_seeds
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, distinct_values, pool_seeds
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import IntervalKind, exact_at_edges, metric_value, metric_values
 from agebench.metrics.gaps import GroupComparison, SignedErrors, compare_groups, gap_results
@@ -294,7 +294,7 @@ def _overall(plan: _Plan, every: Mapping[FigureKey, MetricValue], clusters: Ints
     overall = {name: every["overall", name] for name in plan.overall_names}
     features = plan.several[0]
     people = int(clusters.max()) + 1
-    with_range = len(np.unique(clusters[features.column("n_range") > 0])) if "range_hit" in overall else 0
+    with_range = len(distinct_values(clusters[features.column("n_range") > 0])) if "range_hit" in overall else 0
     for name in overall:
         if SPECS[name].unit is Unit.SHARE:
             overall[name] = exact_at_edges(overall[name], with_range if name == "range_hit" else people)

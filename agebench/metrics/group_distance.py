@@ -8,13 +8,15 @@ asymptotically robust permutation tests", Annals of Statistics 41, theorem 3.1 f
 import numpy as np
 from scipy import stats
 
-from agebench.metrics.bootstrap import Flags, Floats, Ints
+from agebench.metrics.bootstrap import Flags, Floats, Ints, distinct_values
 from agebench.metrics.permutation import LabelPermutations
 
 # The full covariance of group means is inverted for at most so many groups; above, its diagonal is used.
 _FULL_COVARIANCE = 50
 # Variances below this share of the mean variance are raised to it, so that a constant group divides by a number above 0.
 _SMALLEST_SHARE = 1e-9
+# Items of all shuffles that are computed at once: what the fast caches of a core hold.
+_BLOCK = 16_000
 
 
 class GroupDistance:
@@ -48,13 +50,62 @@ class GroupDistance:
         self._unit_index = np.repeat(np.arange(len(self._first_item)), np.diff(self._first_item, append=single))
         _, self._mixed_index = np.unique(items.units[single:kept], return_inverse=True)
         # A shuffle within a unit keeps its labels, so the number of several-label units in each cell never changes.
-        mixed_cells = np.unique(self._mixed_index * self._size + observed[single:]) % self._size
+        mixed_cells = distinct_values(self._mixed_index * self._size + observed[single:]) % self._size
         self._mixed_units = np.bincount(mixed_cells, minlength=self._size)
 
     def __call__(self, cells: Ints) -> float:
         """Compute the statistic under one assignment of the items to cells (I,)."""
         means, single_variance, mixed = self._moments(cells[: self._kept])
         return _distance(means, single_variance, mixed)
+
+    def shuffled(self, items: LabelPermutations, rng: np.random.Generator, count: int) -> Floats:
+        """Compute the statistic under `count` shuffles of the items' labels (count,).
+
+        Args:
+            items: the items that the statistic was made of.
+            rng: source of the shuffles.
+            count: the number of shuffles.
+        """
+        if self._kept > self._single:  # units of several labels need their covariances, one shuffle at a time
+            return np.array([self(items.cells(rng)) for _ in range(count)])
+        block = max(1, _BLOCK // max(self._kept, self._size, 1))
+        sizes = [min(block, count - start) for start in range(0, count, block)]
+        return np.concatenate([self._of_whole_units(items.whole_cells(rng, size)) for size in sizes])
+
+    def _of_whole_units(self, cells: Ints) -> Floats:
+        """The statistic of many assignments of items to cells (P, I), where every unit has one label; see `_moments`."""
+        n_shuffles, groups, strata = len(cells), self._groups, len(self._weights)
+        shape = (n_shuffles, groups, strata)
+        places = cells + self._size * np.arange(n_shuffles)[:, None]
+        flat = places.ravel()
+
+        def summed(values: Floats) -> Floats:
+            return np.bincount(flat, np.tile(values, n_shuffles), minlength=n_shuffles * self._size).reshape(shape)
+
+        total, n = summed(self._sums), summed(self._counts)
+        units = np.bincount(flat, minlength=n_shuffles * self._size).reshape(shape) + self._mixed_units.reshape(
+            shape[1:]
+        )
+        pooled = total.sum(axis=1) / np.maximum(n.sum(axis=1), 1)
+        mean = np.where(n > 0, total / np.maximum(n, 1), pooled[:, None])
+        alone = units < 2
+        center = np.where(alone, pooled[:, None], mean)
+        scale = self._weights / np.maximum(n, 1) * np.where(alone, 1.0, np.sqrt(units / np.maximum(units - 1, 1)))
+        influence = (self._sums - self._counts * center.ravel()[places]) * scale.ravel()[places]
+        rows, n_units = np.arange(n_shuffles)[:, None], len(self._first_item)
+        by_unit = np.bincount(
+            (self._unit_index + n_units * rows).ravel(), influence.ravel(), minlength=n_shuffles * n_units
+        )
+        labels = cells[:, self._first_item] // strata + groups * rows
+        variance = np.bincount(labels.ravel(), by_unit**2, minlength=n_shuffles * groups).reshape(n_shuffles, groups)
+        means = mean @ self._weights
+        if not self._signed:
+            positive = np.maximum(means, _SMALLEST_SHARE * means.max(axis=1, keepdims=True) + 1e-300)
+            means, variance = np.log(positive), variance / positive**2
+        precision = 1 / np.maximum(variance, np.maximum(_SMALLEST_SHARE * variance.mean(axis=1, keepdims=True), 1e-300))
+        overall = (precision * means).sum(axis=1, keepdims=True) / precision.sum(axis=1, keepdims=True)
+        distances: Floats = (precision * (means - overall) ** 2).sum(axis=1)
+        return distances
 
     def limit_p(self, cells: Ints) -> float:
         """Compute the p value of the items as they are from the F limit of the statistic (Welch 1951, Biometrika 38)."""
@@ -66,7 +117,7 @@ class GroupDistance:
         single = self._single
         units = np.bincount(groups[self._first_item], minlength=self._groups)
         units += np.bincount(
-            np.unique(self._mixed_index * self._groups + groups[single:]) % self._groups, minlength=self._groups
+            distinct_values(self._mixed_index * self._groups + groups[single:]) % self._groups, minlength=self._groups
         )
         freedom = np.maximum(units - len(self._weights), 1)
         share = np.sum((1 - precision / precision.sum()) ** 2 / freedom)

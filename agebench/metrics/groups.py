@@ -10,7 +10,7 @@ import pandas as pd
 
 from agebench.config.cards.dataset import AGE_BAND_COLUMN
 from agebench.errors import UserError
-from agebench.metrics.bootstrap import Floats, Ints, reindex
+from agebench.metrics.bootstrap import Floats, Ints, distinct_values, reindex
 from agebench.metrics.prediction_format import is_group_candidate
 from agebench.utils.text import did_you_mean
 
@@ -44,9 +44,11 @@ class Grouping:
 
     def cluster_counts(self, clusters: Ints) -> Ints:
         """Count the distinct clusters (n,) in each group (len(names),)."""
+        if np.array_equal(clusters, np.arange(len(clusters))):  # every row is its own
+            return self.counts
         known = self.codes >= 0
         width = int(clusters.max(initial=0)) + 1
-        pairs = np.unique(self.codes[known] * width + clusters[known])
+        pairs = distinct_values(self.codes[known] * width + clusters[known])
         return np.bincount(pairs // width, minlength=len(self.names))
 
     @property
@@ -64,7 +66,7 @@ def age_bands(age: Floats, edges: Sequence[int] = AGE_BANDS) -> Grouping:
     """Bands of the true age that have rows: '0-12', …, '65+'."""
     names = band_names(edges)
     codes = np.clip(np.searchsorted(np.asarray(edges), np.floor(age), side="right") - 1, 0, None)
-    return Grouping(AGE_BAND_COLUMN, tuple(names[code] for code in np.unique(codes)), reindex(codes))
+    return Grouping(AGE_BAND_COLUMN, tuple(names[code] for code in distinct_values(codes)), reindex(codes))
 
 
 def grouping(table: pd.DataFrame, name: str) -> Grouping:
@@ -99,7 +101,7 @@ def grouping(table: pd.DataFrame, name: str) -> Grouping:
         codes = codes * max(len(values), 1) + column_codes
         names = [f"{before}*{value}" if before else str(value) for before in names for value in values]
     codes[unknown] = -1
-    present = np.unique(codes[~unknown])
+    present = distinct_values(codes[~unknown])
     codes = np.where(unknown, -1, np.searchsorted(present, codes))
     groups = tuple(names[code] for code in present)
     if len(set(groups)) < len(groups):

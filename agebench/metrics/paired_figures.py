@@ -22,6 +22,7 @@ from agebench.metrics.bootstrap import (
     Floats,
     Ints,
     Replicates,
+    distinct_values,
     encode_clusters,
     t_quantile_draws,
 )
@@ -322,7 +323,9 @@ class _Plan:
     def system_value(self, figure: _Figure, place: int, index: int, means: Replicates, seeds: int) -> MetricValue:
         """Value of one system's figure; shares of one seed have exact intervals."""
         if figure.kind.is_share and seeds == 1:
-            whose = None if len(np.unique(self.images.clusters)) == len(self.images.table) else self.images.clusters
+            whose = (
+                None if len(distinct_values(self.images.clusters)) == len(self.images.table) else self.images.clusters
+            )
             return clustered_rate(figure.values[index][0] > 0, figure.among, whose)
         row = np.array([index * len(self.figures) + place])
         kind: IntervalKind = self.options.interval if figure.kind is not FigureKind.GAP else "percentile"

@@ -1,6 +1,7 @@
 """Shuffles of group labels for permutation tests, where several rows may be of one unit (images of one person)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -82,17 +83,38 @@ class LabelPermutations:
 
     def cells(self, rng: np.random.Generator) -> Ints:
         """One shuffle: the cell, label * strata + stratum, of each item (I,)."""
-        label = self._label.copy()
-        for block in self._blocks:
-            label[block] = rng.permutation(self._label[block])
-        unit, stratum = self._parts
-        whole = label[unit] * self._strata + stratum
+        whole = self.whole_cells(rng, 1)[0]
         row_label, row_stratum, place = self._rows
         if not len(place) + len(self._still):
             return whole
         # Sorted by place and, within one, by chance.
         order = np.argsort(place + rng.random(len(place)))
         return np.concatenate([whole, row_label[order] * self._strata + row_stratum, self._still])
+
+    def whole_cells(self, rng: np.random.Generator, count: int) -> Ints:
+        """Draw several shuffles of the units of one label: the cells of their parts (count, `single`).
+
+        Args:
+            rng: source of the shuffles; one draw of several takes the same numbers as several draws.
+            count: the number of shuffles.
+        """
+        order, bounds = self._block_order
+        shuffled = np.tile(self._label[order], (count, 1))
+        for row in shuffled:
+            for start, stop in bounds:
+                rng.shuffle(row[start:stop])
+        labels = np.tile(self._label, (count, 1))
+        labels[:, order] = shuffled
+        unit, stratum = self._parts
+        cells: Ints = labels[:, unit] * self._strata + stratum
+        return cells
+
+    @cached_property
+    def _block_order(self) -> tuple[Ints, list[tuple[int, int]]]:
+        """The units of all blocks, one block after another, and the ends of each block."""
+        stops = np.cumsum([len(block) for block in self._blocks]).tolist()
+        order = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.int64)
+        return order, list(zip([0, *stops[:-1]], stops, strict=True))
 
 
 def make_permutations(rows: PermutationData, strata: int) -> LabelPermutations:
@@ -105,7 +127,9 @@ def make_permutations(rows: PermutationData, strata: int) -> LabelPermutations:
     home = np.round(np.bincount(units, stratum) / np.bincount(units)).astype(np.int64)
     pairs, pair = np.unique(units[inside] * strata + stratum[inside], return_inverse=True)
     whole = np.flatnonzero(~mixed)
-    order = whole[np.argsort(home[whole], kind="stable")]
+    # In two bytes, where strata fit, numpy sorts by their digits: ten times as fast.
+    sorted_by = home[whole].astype(np.int16 if strata < np.iinfo(np.int16).max else np.int64)
+    order = whole[np.argsort(sorted_by, kind="stable")]
     blocks = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
     mixed_rows, place, moving = _within(values, labels, units * strata + stratum, np.flatnonzero(~inside))
     moved, fixed = mixed_rows[moving], mixed_rows[~moving]

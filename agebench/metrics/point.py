@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from agebench.metrics.bootstrap import Flags, Floats, Ints
 
@@ -135,7 +134,10 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     if {"age_low", "age_high"} <= set(table.columns):
         distance = _interval_error(table)
         made |= _where_known("range", np.abs(distance)) | {"range_hit": distance == 0}
-    values = np.column_stack([np.asarray(column, float) for column in made.values()])
+    # Columns one after another: they are written, and read again, one by one.
+    values = np.empty((len(table), len(made)), order="F")
+    for place, column in enumerate(made.values()):
+        values[:, place] = column
     shares = {name: float(np.mean(made[name])) for name in QUANTILES}
     return MetricFeatures(values, {name: place for place, name in enumerate(made)}, ordered, shares, spearman)
 
@@ -153,28 +155,59 @@ def _spearman(age: Floats, predicted: Floats) -> tuple[float, Floats]:
     the row's own product of ranks, and its part in everyone else's ranks).
     """
     n = len(age)
-    a, b = (stats.rankdata(values) / n for values in (age, predicted))
+    by_age, by_estimate = _SortedRows.of(age), _SortedRows.of(predicted)
+    a, b = by_age.ranks / n, by_estimate.ranks / n
     spread = a.std() * b.std()
     # Rounding leaves a hair of spread in constant ranks; estimates that vary only by rounding are constant too.
     if min(age.var(), predicted.var()) <= _CONSTANT:
         return np.nan, np.zeros(n)
     rho = float(np.mean((a - a.mean()) * (b - b.mean())) / spread)
     own = (a - a.mean()) * (b - b.mean())
-    others = _mean_at_or_above(age, b - b.mean()) + _mean_at_or_above(predicted, a - a.mean())
+    others = by_age.mean_at_or_above(b - b.mean()) + by_estimate.mean_at_or_above(a - a.mean())
     influence = (own + others) / spread
     # The denominator, a sum of squared ranks, is a constant but for ties.
     return rho, influence - influence.mean()
 
 
-def _mean_at_or_above(values: Floats, weights: Floats) -> Floats:
-    """For each row i: the mean over rows j of weights[j] [values[j] > values[i]], equals counting half."""
-    order = np.argsort(values, kind="stable")
-    _, first, inverse = np.unique(values[order], return_index=True, return_inverse=True)
-    sums = np.add.reduceat(weights[order], first)
-    above = np.cumsum(sums[::-1])[::-1] - sums / 2
-    result = np.empty(len(values))
-    result[order] = above[inverse] / len(values)
-    return result
+@dataclass(frozen=True)
+class _SortedRows:
+    """Rows sorted by a value.
+
+    Attributes:
+        order: (n,) the rows by ascending value.
+        first: (V,) where each distinct value begins in this order.
+        value_codes: (n,) which distinct value each row has, in this order.
+    """
+
+    order: Ints
+    first: Ints
+    value_codes: Ints
+
+    @classmethod
+    def of(cls, values: Floats) -> "_SortedRows":
+        """Sort values (n,)."""
+        order = np.argsort(values, kind="stable")
+        ordered = values[order]
+        is_first = np.ones(len(values), dtype=bool)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        return cls(order, np.flatnonzero(is_first), np.cumsum(is_first) - 1)
+
+    @property
+    def ranks(self) -> Floats:
+        """Ranks of the rows (n,) from 1; equal values have their mean rank."""
+        last = np.append(self.first[1:], len(self.order))
+        return self._by_row((self.first + 1 + last) / 2)
+
+    def mean_at_or_above(self, weights: Floats) -> Floats:
+        """Compute for each row i the mean over rows j of weights[j] [value[j] > value[i]], equals counting half."""
+        sums = np.add.reduceat(weights[self.order], self.first)
+        above = np.cumsum(sums[::-1])[::-1] - sums / 2
+        return self._by_row(above / len(self.order))
+
+    def _by_row(self, by_value: Floats) -> Floats:
+        result = np.empty(len(self.order))
+        result[self.order] = by_value[self.value_codes]
+        return result
 
 
 PER_GROUP_METRICS = ("mae", "bias", "rmse", *(f"cs{completed_years}" for completed_years in CS_LEVELS))

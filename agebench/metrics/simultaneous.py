@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from agebench.metrics.bootstrap import Flags, Floats, Ints
+from agebench.metrics.bootstrap import Flags, Floats, Ints, distinct_values
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL
 
 # Above so many groups the pairs are not listed: their largest difference is bounded by the groups' own deviations.
@@ -145,7 +145,7 @@ def clusters_in_groups(codes: Ints, clusters: Ints, groups: int) -> Ints:
     count = int(clusters.max()) + 1
     if count == len(clusters):
         return np.bincount(codes[known], minlength=groups)
-    pairs = np.unique(codes[known] * count + clusters[known])
+    pairs = distinct_values(codes[known] * count + clusters[known])
     return np.bincount(pairs // count, minlength=groups)
 
 

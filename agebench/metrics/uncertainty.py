@@ -160,6 +160,8 @@ def uncertainty(
     Raises:
         UserError: `p` is no distribution, or its mean is far from `age_pred`: it starts at another age.
     """
+    if not {"p", "age_std"} & set(table):
+        return None
     table = canonical(table)
     age = table["age"].to_numpy(float)
     probs = probabilities(table)
@@ -321,9 +323,13 @@ def conformal(
 
 def _reach(scores: Floats, clusters: Ints, level: float) -> float:
     """The score at which the people's (K + 1) level-th begins, each person's one evenly shared by his images."""
+    n_people = int(clusters.max()) + 1
+    rank = level * (n_people + 1) - _ROUNDING
+    if n_people == len(scores):  # one image a person: a rank among all scores, which takes no sorting
+        place = min(max(int(np.ceil(rank)) - 1, 0), len(scores) - 1)
+        return float(np.partition(scores, place)[place])
     share = 1 / np.bincount(clusters)[clusters]
     order = np.argsort(scores, kind="stable")
-    rank = level * (int(clusters.max()) + 2) - _ROUNDING
     place = int(np.searchsorted(np.cumsum(share[order]), rank))
     return float(scores[order][min(place, len(scores) - 1)])
 

@@ -19,7 +19,8 @@ from agebench.metrics.evaluate import evaluate
 from agebench.utils.io import write_json
 
 
-def main(count: int) -> None:
+def write_records(folder: Path, count: int) -> None:
+    """Write `count` records into `folder`."""
     rng = np.random.default_rng(0)
     age = rng.integers(0, 90, 2000).astype(float)
     groups = {"gender": ["female", "male"], "race": ["Asian", "Black", "Indian", "Others", "White"]}
@@ -28,18 +29,22 @@ def main(count: int) -> None:
     )
     table = table.assign(**{name: rng.choice(values, 2000) for name, values in groups.items()})
     tests = {name: evaluate(table, groups=list(groups), resamples=200).to_json() for name in ("utk", "fgnet")}
+    for number in range(count):
+        record = {
+            "schema": 1,
+            "id": f"utk-model-{number}",
+            "config": {"seed": number % 3, "data": {"train": "utk"}, "lr": number // 3},
+            "model": {"name": "model", "title": f"Model {number // 3}", "head": "coral", "size": 64},
+            "timings": {"predict_s": 10.0 + number},
+            "metrics": {"schema": 1, "train": "utk", "tests": copy.deepcopy(tests)},
+            "predictions": {},
+        }
+        write_json(folder / f"{record['id']}.json", record | {"sha256": content_hash(record)})
+
+
+def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(count):
-            record = {
-                "schema": 1,
-                "id": f"utk-model-{number}",
-                "config": {"seed": number % 3, "data": {"train": "utk"}, "lr": number // 3},
-                "model": {"name": "model", "title": f"Model {number // 3}", "head": "coral", "size": 64},
-                "timings": {"predict_s": 10.0 + number},
-                "metrics": {"schema": 1, "train": "utk", "tests": copy.deepcopy(tests)},
-                "predictions": {},
-            }
-            write_json(Path(folder) / "results" / f"{record['id']}.json", record | {"sha256": content_hash(record)})
+        write_records(Path(folder) / "results", count)
         command = [sys.executable, "-m", "agebench", "leaderboard", "--results", f"{folder}/results"]
         start = time.perf_counter()
         subprocess.run(

@@ -43,21 +43,35 @@ LINES = {
     "evaluate": "ab.evaluate(lambda x: [40.0] * len(x), datasets='few', device='cpu', out=folder / 'test')",
 }
 QUICK = ["list", "create_model", "score", "compare"]
-ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LINES]
-
-
-@pytest.fixture(autouse=True)
-def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("registry")
-    (folder / "datasets").mkdir()
-    (folder / "datasets" / "few.toml").write_text(CARD)
-    monkeypatch.setenv("AGEBENCH_REGISTRY", str(folder))
+# The lines of one script share a process: starting one takes longer than most lines.
+SCRIPTS = [
+    pytest.param(QUICK, id="quick"),
+    pytest.param([name for name in LINES if name not in QUICK], id="all-others", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def homes_of_examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A registry, and a cache that the examples share: the generated faces are drawn once."""
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "registry" / "datasets").mkdir(parents=True)
+    (folder / "registry" / "datasets" / "few.toml").write_text(CARD)
+    return {"AGEBENCH_REGISTRY": str(folder / "registry"), "AGEBENCH_CACHE": str(folder / "cache")}
+
+
+@pytest.fixture(autouse=True)
+def examples_home(own_homes: None, homes_of_examples: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, folder in homes_of_examples.items():
+        monkeypatch.setenv(name, folder)
+
+
+@pytest.fixture(scope="module")
+def run_folder(homes_of_examples: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("api") / "run"
-    ab.run(train="synth", model="tiny", epochs=1, device="cpu", out=path)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, folder in homes_of_examples.items():
+            patch.setenv(name, folder)
+        ab.run(train="synth", model="tiny", epochs=1, device="cpu", out=path)
     return path
 
 
@@ -85,15 +99,15 @@ def test_docstring_describes_every_argument(name: str) -> None:
     assert "Returns:" in text
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_script_in_a_plain_file(name: str, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(_script(name, tmp_path))
+@pytest.mark.parametrize("names", SCRIPTS)
+def test_script_in_a_plain_file(names: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_script(names, tmp_path))
     _check(subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True), tmp_path)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_script_from_standard_input(name: str, tmp_path: Path) -> None:
-    script = _script(name, tmp_path)
+@pytest.mark.parametrize("names", SCRIPTS)
+def test_script_from_standard_input(names: list[str], tmp_path: Path) -> None:
+    script = _script(names, tmp_path)
     _check(subprocess.run([sys.executable, "-"], input=script, cwd=tmp_path, capture_output=True, text=True), tmp_path)
 
 
@@ -115,8 +129,9 @@ def _function(name: str) -> Any:
     return getattr(importlib.import_module(ab._LAZY[name]), name)
 
 
-def _script(name: str, folder: Path) -> str:
-    return f"from pathlib import Path\nimport agebench as ab\nfolder = Path({str(folder)!r})\n{LINES[name]}\n"
+def _script(names: list[str], folder: Path) -> str:
+    lines = "".join(f"{LINES[name]}\n" for name in names)
+    return f"from pathlib import Path\nimport agebench as ab\nfolder = Path({str(folder)!r})\n{lines}"
 
 
 def _check(done: subprocess.CompletedProcess[str], folder: Path) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agebench.metrics.fairness import age_strata, group_permutation_test
+from agebench.metrics.group_distance import GroupDistance
 from agebench.metrics.groups import Grouping
 from agebench.metrics.permutation import PermutationData, make_permutations
 
@@ -75,6 +76,19 @@ def test_images_of_nobody_and_people_with_one_label_are_shuffled_as_wholes(label
     made = make_permutations(PermutationData(np.ones(len(labels)), labels, zeros, each), 1)
     assert made.moved == len(labels)
     assert made.cells(np.random.default_rng(seed)).tolist() == np.random.default_rng(seed).permutation(labels).tolist()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("n", "people"), [(40, 15), (300, 300), (40_000, 40_000)])
+def test_shuffles_computed_together_give_the_same_statistics(n: int, people: int, signed: bool) -> None:
+    rng = np.random.default_rng(n)
+    units = np.unique(rng.integers(0, people, n), return_inverse=True)[1]
+    labels, stratum = rng.integers(0, 3, people)[units], rng.integers(0, 4, n)
+    items = make_permutations(PermutationData(rng.gamma(2, 3, n), labels, stratum, units), 4)
+    distance = GroupDistance(items, 3, np.array([0.1, 0.2, 0.3, 0.4]), signed=signed)
+    together = distance.shuffled(items, np.random.default_rng(1), 7)
+    draws = np.random.default_rng(1)
+    assert together.tolist() == [distance(items.cells(draws)) for _ in range(7)]
 
 
 @pytest.mark.parametrize("groups", [2, 3])

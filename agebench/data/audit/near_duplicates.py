@@ -1,8 +1,9 @@
-"""Near duplicates among many images: candidates by a perceptual hash of all pairs, then registration of each candidate pair.
+"""Near duplicates among many images: candidates by a perceptual hash, then registration of each candidate pair.
 
 The hash is the low spatial frequencies of a small gray image, whitened over the collection: whitening removes what all
 aligned faces have in common, so that two people are about as far apart as chance has it. Hashes are real-valued rather than
-binary, because one matrix product then compares all pairs, mirrored and cropped ones too.
+binary, because one matrix product then compares all pairs, mirrored and cropped ones too. Collections of more than
+`MAX_EXHAUSTIVE` images are compared through an index, whose cost grows more slowly than the number of pairs.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from scipy.fft import dct
 from threadpoolctl import threadpool_limits
 
+from agebench.data.audit.hash_index import HashIndex
 from agebench.data.audit.registration import AffineTransform, register_pairs
 from agebench.data.audit.thumbnails import THUMBNAIL_SIDE
 from agebench.utils.parallel import available_cores
@@ -25,6 +27,8 @@ N_FREQUENCIES = 10
 MIN_COSINE = 0.62
 # Number of images whose weight a general spectrum has in the whitening: a small collection does not determine its own.
 SPECTRUM_PRIOR_WEIGHT = 200
+# More images than this are compared through an index, which misses a few of the least similar pairs.
+MAX_EXHAUSTIVE = 60_000
 # Gray levels (standard deviation) below which a thumbnail has too little contrast to be compared.
 _MIN_CONTRAST = 2.0
 _BLOCK = 1024
@@ -96,13 +100,17 @@ def _find_candidates(thumbnails: np.ndarray, query_rows: int) -> dict[tuple[int,
     reference_hashes = _hash(uncropped, mean, whitening, is_flat)
     mirror_sign = np.where(is_odd_frequency, -1, 1).astype(np.float32)
     candidates: dict[tuple[int, int], _Candidate] = {}
-    with progress(total=2 * len(_CROPS), label="comparing all pairs", unit="pass") as bar:
+    index = HashIndex(reference_hashes) if len(thumbnails) > MAX_EXHAUSTIVE else None
+    with progress(total=2 * len(_CROPS), label="comparing images", unit="pass") as bar:
         for crop in _CROPS:
             is_uncropped = crop == _CROPS[0]
             cropped = uncropped if is_uncropped else _coefficients(thumbnails, basis, is_used, crop)
             for mirrored in (False, True):
                 query_hashes = _hash(cropped * mirror_sign if mirrored else cropped, mean, whitening, is_flat)
-                matches = _similar_hashes(query_hashes, reference_hashes, query_rows, symmetric=is_uncropped)
+                if index is None:
+                    matches = _similar_hashes(query_hashes, reference_hashes, query_rows, symmetric=is_uncropped)
+                else:
+                    matches = _indexed_hashes(query_hashes, index, query_rows)
                 for row, column, cosine in matches:
                     # `row` was cropped to match, so it shows more: it is the moving image, mapped onto `column`.
                     pair = (min(row, column), max(row, column))
@@ -133,6 +141,16 @@ def _similar_hashes(
             is_pair &= np.minimum(rows, columns) < query_rows
             cosines = scores[indices[is_pair]]
             matches += zip(rows[is_pair].tolist(), columns[is_pair].tolist(), cosines.tolist(), strict=True)
+    return matches
+
+
+def _indexed_hashes(query_hashes: Floats, index: HashIndex, query_rows: int) -> list[tuple[int, int, float]]:
+    """List pairs as `_similar_hashes` does, those that the index finds."""
+    matches: list[tuple[int, int, float]] = []
+    with threadpool_limits(available_cores()):
+        for rows, columns, cosines in index.matches(query_hashes, MIN_COSINE):
+            is_pair = (rows != columns) & (np.minimum(rows, columns) < query_rows)
+            matches += zip(rows[is_pair].tolist(), columns[is_pair].tolist(), cosines[is_pair].tolist(), strict=True)
     return matches
 
 

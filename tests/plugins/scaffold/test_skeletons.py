@@ -12,16 +12,30 @@ from agebench.cli import main
 from agebench.errors import UserError
 from agebench.plugins.scaffold import KINDS, write_skeleton
 
+# The tests of all skeletons, each in its own folder, in a process that imports torch once.
+RUN_TESTS = """
+import os, sys
+import pytest
+
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    code = pytest.main(["-q", "-p", "no:cacheprovider"])
+    if code:
+        sys.exit(f"{folder}: {code!r}")
+"""
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_skeletons_own_tests_pass(kind: str, tmp_path: Path) -> None:
-    assert main(["new", kind, "my-own.2", "--into", str(tmp_path)]) == 0
-    folder = tmp_path / "agebench-my-own.2"
+def test_the_skeletons_own_tests_pass(tmp_path: Path) -> None:
+    folders = []
+    for kind in KINDS:
+        assert main(["new", kind, f"my-{kind}.2", "--into", str(tmp_path)]) == 0
+        folders.append(str(tmp_path / f"agebench-my-{kind}.2"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    words = [sys.executable, "-c", RUN_TESTS, *folders]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" passed") == len(folders)
 
 
 @pytest.mark.parametrize("kind", KINDS)

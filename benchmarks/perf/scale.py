@@ -1,0 +1,219 @@
+"""Time and memory against size, of every command that reads many rows, images, records, cards or runs.
+
+    OMP_NUM_THREADS=1 python benchmarks/perf/scale.py [--only score] [--sizes 10000 100000] [--timeout 180] [--page FILE]
+
+Each command runs in a process of its own, on generated data. The table gives the processor time, less that of the same command
+on almost nothing (starting and importing), and the peak memory. The last column is the exponent of the time between the two largest
+sizes: 1 is linear. A command that takes longer than the timeout ends its row. The table replaces the one between the markers
+of the page.
+"""
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import leaderboard
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
+SMALLEST = 50  # rows, images, records, cards or runs of a command on almost nothing
+CARD = """name = "{name}"
+title = "Generated"
+reader = "csv"
+licence = "CC0-1.0"
+faces = "none"
+groups = ["gender"]
+[options]
+images = "images"
+"""
+SUITE = """name = "wide"
+title = "Wide"
+train = ["synth"]
+test = ["synth"]
+models = ["tiny"]
+seeds = [{seeds}]
+settings = {{ train = {{ epochs = 1 }} }}
+"""
+# Starts a command as the console script does, and prints its processor seconds and its peak memory in MB. Children count.
+MEASURED = """
+import resource, sys
+from agebench.cli import main
+code = main(sys.argv[1:])
+parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(part.ru_utime + part.ru_stime for part in parts), max(part.ru_maxrss for part in parts) / 1024, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command at several sizes.
+
+    Attributes:
+        title: the command, in words.
+        unit: what is counted.
+        sizes: numbers of them.
+        prepare: writes the data into a folder; returns the commands in order, the last of which is measured.
+    """
+
+    title: str
+    unit: str
+    sizes: tuple[int, ...]
+    prepare: Callable[[Path, int], list[list[str]]]
+
+
+def predictions(path: Path, count: int, seed: int = 0) -> str:
+    """Write predictions with labels, gender and race; return the path."""
+    rng = np.random.default_rng(seed)
+    age = np.random.default_rng(99).integers(1, 90, count)
+    columns = {
+        "sample_id": [f"img_{row:08d}" for row in range(count)],
+        "age": age,
+        "age_pred": np.round(age + rng.normal(0, 6, count), 3),
+        "gender": np.array(["female", "male"])[np.arange(count) % 2],
+        "race": np.array(["a", "b", "c", "d", "e"])[np.arange(count) % 5],
+    }
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return str(path)
+
+
+def score(folder: Path, count: int) -> list[list[str]]:
+    file = predictions(folder / "p.csv", count)
+    return [["score", file, "--group", "gender", "--group", "race"]]
+
+
+def compare(folder: Path, count: int) -> list[list[str]]:
+    files = [predictions(folder / f"{name}.csv", count, seed) for seed, name in enumerate("ab")]
+    return [["compare", f"a={files[0]}", f"b={files[1]}"]]
+
+
+def dataset(folder: Path, count: int) -> list[str]:
+    """Write a card and `count` small images, no two alike; return the command that imports them."""
+    (folder / "cards" / "datasets").mkdir(parents=True)
+    (folder / "cards" / "datasets" / "many.toml").write_text(CARD.format(name="many"))
+    images = folder / "source" / "images"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for row in range(count):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(images / f"{row}.jpg", quality=70)
+    table = pd.DataFrame({"path": [f"{row}.jpg" for row in range(count)], "age": rng.integers(1, 90, count)})
+    table = table.assign(gender=np.array(["female", "male"])[np.arange(count) % 2], subject=np.arange(count) // 3)
+    table.to_csv(folder / "source" / "labels.csv", index=False)
+    return ["data", "import", "many", str(folder / "source"), "--registry", str(folder / "cards")]
+
+
+def data_import(folder: Path, count: int) -> list[list[str]]:
+    return [dataset(folder, count)]
+
+
+def data_verify(folder: Path, count: int) -> list[list[str]]:
+    return [dataset(folder, count), ["data", "verify", "many", "--registry", str(folder / "cards")]]
+
+
+def data_audit(folder: Path, count: int) -> list[list[str]]:
+    out = ["--out", str(folder / "audit"), "--registry", str(folder / "cards")]
+    return [dataset(folder, count), ["data", "audit", "many", *out]]
+
+
+def records(folder: Path, count: int) -> list[list[str]]:
+    leaderboard.write_records(folder / "results", count)
+    out = ["--out", str(folder / "page.md"), "--site", str(folder / "site")]
+    return [["leaderboard", "--results", str(folder / "results"), *out]]
+
+
+def cards(folder: Path, count: int) -> list[list[str]]:
+    (folder / "models").mkdir(parents=True)
+    for number in range(count):
+        (folder / "models" / f"m{number}.toml").write_text(
+            f'name = "m{number}"\ntitle = "Model {number}"\nextends = "tiny"\nhead = "coral"\n'
+        )
+    return [["list", "models", "--registry", str(folder)]]
+
+
+def suite(folder: Path, count: int) -> list[list[str]]:
+    (folder / "suites").mkdir(parents=True)
+    (folder / "suites" / "wide.toml").write_text(SUITE.format(seeds=", ".join(map(str, range(count)))))
+    return [["suite", "plan", "wide", "--registry", str(folder), "--runs", str(folder / "runs")]]
+
+
+ROWS, IMAGES = (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000)
+STEPS = {
+    "score": Step("`score`, two groupings", "rows", ROWS, score),
+    "compare": Step("`compare`, two systems", "rows", ROWS, compare),
+    "import": Step("`data import`", "images", IMAGES, data_import),
+    "verify": Step("`data verify`", "images", IMAGES, data_verify),
+    "audit": Step("`data audit`", "images", IMAGES, data_audit),
+    "leaderboard": Step("`leaderboard`, page and site", "records", (100, 1_000, 10_000), records),
+    "cards": Step("`list models`", "cards", (200, 2_000), cards),
+    "suite": Step("`suite plan`", "runs", (1_000, 10_000), suite),
+}
+
+
+def measure(step: Step, count: int, timeout: float) -> tuple[float, float] | None:
+    """Processor seconds and peak memory, MB, of the last command; None where it takes longer than the timeout."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        homes = {"AGEBENCH_DATA": str(folder / "data"), "AGEBENCH_CACHE": str(folder / "cache")}
+        for words in step.prepare(folder, count):
+            command = [sys.executable, "-c", MEASURED, *words]
+            try:
+                done = subprocess.run(
+                    command, env=os.environ | homes, check=True, capture_output=True, text=True, timeout=timeout
+                )
+            except subprocess.TimeoutExpired:
+                return None
+            except subprocess.CalledProcessError as error:
+                raise SystemExit(f"{' '.join(words)}:\n{error.stderr}") from error
+    seconds, peak = map(float, done.stderr.splitlines()[-1].split())
+    return seconds, peak
+
+
+def row(step: Step, sizes: tuple[int, ...], timeout: float) -> str:
+    """One step as a row of the table."""
+    start = measure(step, SMALLEST, timeout)
+    overhead = start[0] if start else 0.0
+    cells, times = [], []
+    for size in sizes:
+        result = measure(step, size, timeout)
+        if result is None:
+            cells.append(f"{size:,}: over {timeout:.0f} s")
+            break
+        times.append((size, max(result[0] - overhead, 1e-3)))
+        cells.append(f"{size:,}: {times[-1][1]:.1f} s, {result[1]:,.0f} MB")
+        print(f"{step.title} {cells[-1]}", file=sys.stderr, flush=True)
+    exponent = "–"
+    if len(times) > 1:
+        (small, fast), (large, slow) = times[-2:]
+        exponent = f"{math.log(slow / fast) / math.log(large / small):.2f}"
+    return f"| {step.title} | {step.unit} | {'; '.join(cells)} | {overhead:.1f} s | {exponent} |"
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--only", choices=[*STEPS], action="append", help="a step (repeatable)")
+    parser.add_argument("--sizes", type=int, nargs="+", help="instead of each step's own")
+    parser.add_argument("--timeout", type=float, default=180, help="seconds of one command")
+    parser.add_argument("--page", type=Path, help="the page whose table is replaced")
+    arguments = parser.parse_args()
+    lines = ["| command | of | size: processor time, peak memory | to start | exponent |", "|---|---|---|---:|---:|"]
+    for name in arguments.only or STEPS:
+        step = STEPS[name]
+        lines.append(row(step, tuple(arguments.sizes or step.sizes), arguments.timeout))
+        print(lines[-1], flush=True)
+    if arguments.page:
+        before, _, rest = arguments.page.read_text(encoding="utf-8").partition(BEGIN)
+        table = "\n".join(lines)
+        arguments.page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
