@@ -46,7 +46,7 @@ seed = {seed}
 def test_the_main_job_is_shown() -> None:
     assert (
         "README.md",
-        "agebench run --train utk --test utk --test fgnet --model efficientnet_lite0 --pretrained --epochs 4",
+        "agebench run --train utk --test utk --test fgnet --model mobilefacenet",
     ) in commands()
 
 
