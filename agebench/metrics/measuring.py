@@ -1,7 +1,6 @@
 """Record when, with which version and command, and from which files metrics are computed."""
 
 import hashlib
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,17 +9,17 @@ from agebench._version import __version__
 from agebench.metrics.schema import MeasuredFile, Measurement
 
 
-def measure_files(files: Sequence[tuple[str, Path]], argv: Sequence[str]) -> Measurement:
+def measure_files(files: Sequence[tuple[str, Path]], command: str) -> Measurement:
     """Describe a computation from files.
 
     Args:
         files: role and path of each file.
-        argv: words of the command line after `agebench`.
+        command: the command line or the function that computes the metrics.
     """
     return Measurement(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
-        command=shlex.join(["agebench", *argv]),
+        command=command,
         files=[MeasuredFile(role=role, name=path.name, sha256=_sha256(path)) for role, path in files],
     )
 
