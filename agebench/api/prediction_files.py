@@ -1,20 +1,23 @@
 """Metrics of prediction files: `score_files` for one system, `compare_files` for several systems on the same images."""
 
+import hashlib
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from agebench._version import __version__
 from agebench.api.scoring import ComparisonReport, IntervalMethod, ScoreReport, check_options
 from agebench.errors import UserError
 from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
 from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
 from agebench.metrics.groups import MIN_GROUP
-from agebench.metrics.measuring import measure_files
 from agebench.metrics.paired_figures import FigureOptions, parse_margins
 from agebench.metrics.prediction_io import JoinedPredictions, Match, MismatchKind, read_predictions
 from agebench.metrics.requirements import parse_requirement
+from agebench.metrics.schema import MeasuredFile, Measurement
 from agebench.metrics.scoring import ScoreOptions, score_predictions
 
 PathLike = str | Path
@@ -81,8 +84,9 @@ def score_files(
 
     Examples:
         >>> import agebench as ab
-        >>> _ = open("predictions.csv", "w").write("sample_id,age,age_pred\na.jpg,20,22\nb.jpg,30,29\n")
-        >>> ab.score_files("predictions.csv", resamples=0).overall["mae"].value
+        >>> folder.mkdir()
+        >>> _ = (folder / "a.csv").write_text("sample_id,age,age_pred\n1.jpg,20,22\n2.jpg,30,29\n")
+        >>> ab.score_files(folder / "a.csv", resamples=0).overall["mae"].value
         1.5
     """
     options = ScoreOptions(
@@ -113,7 +117,7 @@ def score_files(
     files = [("predictions", path) for path in paths]
     files += [("labels", label_path)] if label_path else []
     files += [("calibration", Path(calibration))] if calibration is not None else []
-    measurement = measure_files(files, _command(command, "score_files"))
+    measurement = _measurement(files, command, "score_files")
     return ScoreReport(name, metrics.model_copy(update={"measurement": measurement}), table)
 
 
@@ -161,9 +165,10 @@ def compare_files(
 
     Examples:
         >>> import agebench as ab
-        >>> _ = open("a.csv", "w").write("sample_id,age,age_pred\na.jpg,20,22\nb.jpg,30,29\n")
-        >>> _ = open("b.csv", "w").write("sample_id,age,age_pred\na.jpg,20,25\nb.jpg,30,28\n")
-        >>> ab.compare_files({"a": "a.csv", "b": "b.csv"}, resamples=0).systems["mae"].to_dict()
+        >>> folder.mkdir()
+        >>> _ = (folder / "a.csv").write_text("sample_id,age,age_pred\n1.jpg,20,22\n2.jpg,30,29\n")
+        >>> _ = (folder / "b.csv").write_text("sample_id,age,age_pred\n1.jpg,20,25\n2.jpg,30,28\n")
+        >>> ab.compare_files({"a": folder / "a.csv", "b": folder / "b.csv"}, resamples=0).systems["mae"].to_dict()
         {'a': 1.5, 'b': 3.5}
     """
     if len(systems) < 2:
@@ -189,7 +194,7 @@ def compare_files(
         for file in (_files_by_test(path).values() if path.is_dir() else [path])
     ]
     files += [("labels", label_path)] if label_path else []
-    measurement = measure_files(files, _command(command, "compare_files"))
+    measurement = _measurement(files, command, "compare_files")
     return ComparisonReport(next(iter(result.tests)), result.model_copy(update={"measurement": measurement}))
 
 
@@ -225,5 +230,22 @@ def _paths(files: PathLike | Sequence[PathLike]) -> list[Path]:
     return paths
 
 
-def _command(words: Sequence[str], function: str) -> str:
-    return shlex.join(["agebench", *words]) if words else f"agebench.{function}(...)"
+def _measurement(files: Sequence[tuple[str, Path]], command: Sequence[str], function: str) -> Measurement:
+    """Record when, with which version and command, and from which files metrics are computed.
+
+    Args:
+        files: role and path of each file.
+        command: words of the command line after `agebench`; empty: `function` was called.
+        function: name of the called function.
+    """
+    return Measurement(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        command=shlex.join(["agebench", *command]) if command else f"agebench.{function}(...)",
+        files=[MeasuredFile(role=role, name=path.name, sha256=_sha256(path)) for role, path in files],
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -361,13 +361,13 @@ def _group_columns(groups: Groups) -> dict[str, ArrayLike]:
     if groups is None:
         return {}
     if isinstance(groups, pd.DataFrame | Mapping):
-        return {str(column): groups[column] for column in groups}
+        return {str(column): groups[column] for column in groups}  # type: ignore[index]  # a column of a frame is hashable
     return {str(getattr(groups, "name", None) or "group"): groups}
 
 
 def _table(columns: Mapping[str, ArrayLike | None], probs: Sequence[ArrayLike] | None = None) -> pd.DataFrame:
     """Build a table of predictions from columns of equal length; those that are None are left out."""
-    values: dict[str, pd.Series | list[ArrayLike]] = {  # type: ignore[type-arg]
+    values: dict[str, pd.Series[Any] | list[ArrayLike]] = {
         name: _column(name, column) for name, column in columns.items() if column is not None
     }
     if probs is not None:
@@ -380,7 +380,7 @@ def _table(columns: Mapping[str, ArrayLike | None], probs: Sequence[ArrayLike] |
 
 def _column(name: str, values: ArrayLike) -> "pd.Series[Any]":
     """Return a column without its index, so that rows are matched by position."""
-    column = pd.Series(values).reset_index(drop=True)  # type: ignore[call-overload,arg-type]
+    column = pd.Series(values).reset_index(drop=True)
     if name in ("age", "age_pred", "age_std") and np.ndim(values) != 1:
         raise UserError(f"{name}: an array of {np.ndim(values)} dimensions. Pass one number for each image.")
     return column
