@@ -30,6 +30,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV or Parquet: sample_id, age_pred, and age unless --labels has it; several files: seeds of one system",
     )
     add_input_options(parser)
+    _add_figure_options(parser)
+    add_gate_options(parser)
+    add_require(parser)
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
+    )
+    add_renamed(
+        parser,
+        "--p-first-age",
+        "--first-age",
+        type=integer(0, OLDEST),
+        default=0,
+        metavar="AGE",
+        help="age of the first entry of column p, in years (default: 0)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=["nist"],
+        default="",
+        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies",
+    )
+    add_resampling_options(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
+    parser.add_argument("--full", action="store_true", help="print the whole report, not only its first part")
+    add_json(parser)
+
+
+def _add_figure_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of groups, training ages and age gates."""
     parser.add_argument("--name", metavar="NAME", help="name of the test set (default: the file's name)")
     parser.add_argument(
         "--group",
@@ -65,30 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="estimate from which a person passes (repeatable; default: the legal age, and 7 years more)",
     )
-    add_gate_options(parser)
-    add_require(parser)
-    parser.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
-    )
-    add_renamed(
-        parser,
-        "--p-first-age",
-        "--first-age",
-        type=integer(0, OLDEST),
-        default=0,
-        metavar="AGE",
-        help="age of the first entry of column p, in years (default: 0)",
-    )
-    parser.add_argument(
-        "--preset",
-        choices=["nist"],
-        default="",
-        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies",
-    )
-    add_resampling_options(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
-    parser.add_argument("--full", action="store_true", help="print the whole report, not only its first part")
-    add_json(parser)
 
 
 def add_gate_options(parser: argparse.ArgumentParser) -> None:
