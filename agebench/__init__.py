@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agebench.api.data import Dataset, audit, explore, list_datasets, load_dataset
     from agebench.api.experiments import EvalResult, RunResult, evaluate, leaderboard, run, stress
     from agebench.api.models import create_model, list_heads, list_models, load, load_estimator
+    from agebench.api.prediction_files import compare_files, score_files
     from agebench.api.scoring import ComparisonReport, ScoreReport, compare, score
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "audit",
     "compare",
+    "compare_files",
     "create_model",
     "evaluate",
     "explore",
@@ -42,6 +44,7 @@ __all__ = [
     "load_estimator",
     "run",
     "score",
+    "score_files",
     "stress",
 ]
 
@@ -49,6 +52,7 @@ _MODULES = {
     "data": ("Dataset", "audit", "explore", "list_datasets", "load_dataset"),
     "experiments": ("EvalResult", "RunResult", "evaluate", "leaderboard", "run", "stress"),
     "models": ("create_model", "list_heads", "list_models", "load", "load_estimator"),
+    "prediction_files": ("compare_files", "score_files"),
     "scoring": ("ComparisonReport", "ScoreReport", "compare", "score"),
 }
 _LAZY = {name: f"agebench.api.{module}" for module, names in _MODULES.items() for name in names}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, Self
+from typing import Self
 
 
 class Split(IntEnum):
@@ -137,7 +137,7 @@ class WeightsSource:
         return {"kind": str(self.kind), "identifier": self.identifier}
 
     @classmethod
-    def of_model(cls, model: Mapping[str, Any]) -> Self:
+    def of_model(cls, model: Mapping[str, object]) -> Self:
         """Read the origin from the table `model` of a manifest or record, also of one from before codes existed.
 
         Args:

@@ -71,7 +71,8 @@ class EvalResult:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a test set: the overall MAE in years, its interval and the number of images."""
-        rows = {name: views.overall_metrics(entry)["mae"]._asdict() for name, entry in self.metrics["tests"].items()}
+        tests = MetricsFile.from_json(self.metrics).tests
+        rows = {name: views.overall_metrics(entry)["mae"]._asdict() for name, entry in tests.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
 
     def to_markdown(self) -> str:
@@ -121,7 +122,7 @@ class RobustnessReport:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a pair (corruption, severity): the MAE in years with its interval."""
         rows = {
-            (name, severity): views.metric_row(metric.model_dump())
+            (name, severity): views.metric_row(metric)
             for name, entry in self.metrics.corruptions.items()
             for severity, metric in zip(entry.strengths, entry.mae, strict=True)
         }
@@ -167,7 +168,7 @@ class Leaderboard:
                 "system": system.name,
                 "train": system.train,
                 "test": test,
-                **views.metric_row(system.metric(test).model_dump()),
+                **views.metric_row(system.metric(test)),
                 "ranked": not system.has_no_rank,
                 **dict(
                     zip(("rank_low", "rank_high"), ranks.get((system.records[0].id, test), (pd.NA, pd.NA)), strict=True)

@@ -19,12 +19,14 @@ from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureKind, FigureOptions, parse_margins
 from agebench.metrics.prediction_io import JoinedPredictions, validate_file
 from agebench.metrics.requirements import Verdict, parse_requirement, worst_verdict
-from agebench.metrics.schema import ComparisonFile, MetricsFile
+from agebench.metrics.schema import ComparisonFile, ComparisonResult, MetricsFile, TestResult
 from agebench.metrics.scoring import ScoreOptions, score_predictions
 from agebench.reports.evaluation import write_comparison, write_score
 from agebench.reports.sections.evaluation import compare_text, score_text
+from agebench.reports.sections.summary import score_summary
 
 IntervalMethod = Literal["bca", "percentile"]
+Groups = pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike | Sequence[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +74,28 @@ class ScoreReport:
         return worst_verdict(self.metrics)
 
     @property
-    def _entry(self) -> views.TestMetrics:
-        return views.test_entry(self.metrics, self.name)
+    def _entry(self) -> TestResult:
+        return self.metrics.tests[self.name]
 
     def to_frame(self) -> pd.DataFrame:
         """Return the overall metrics, one row a metric: value, ci_low, ci_high, n."""
         return views.overall_frame(self._entry)
 
-    def to_markdown(self) -> str:
-        """Return the report that `agebench score` prints."""
-        return score_text(self.metrics)
+    def to_markdown(self, *, full: bool = False) -> str:
+        """Return the report as Markdown.
+
+        Args:
+            full: whether it has every table, as `agebench score --full` prints it.
+        """
+        return score_text(self.metrics, full=full)
+
+    def summary(self, rest: str) -> str:
+        """Return the first part of the report, as `agebench score` prints it.
+
+        Args:
+            rest: the sentence that names the place of everything else.
+        """
+        return score_summary(self.metrics, rest=rest)
 
     def save(self, folder: str | Path) -> Path:
         """Write metrics.json, report.md and figures/ into `folder`, and return the report's path."""
@@ -97,12 +111,17 @@ class ComparisonReport:
     """Several systems compared on the same images.
 
     Attributes:
-        name: name of the test set.
+        name: name of the test set that `systems`, `pairs` and `figures` describe.
         result: content of comparison.json.
     """
 
     name: str
     result: ComparisonFile
+
+    @property
+    def tests(self) -> "dict[str, ComparisonReport]":
+        """The comparison on each test set, by its name."""
+        return {name: ComparisonReport(name, self.result) for name in self.result.tests}
 
     @cached_property
     def systems(self) -> pd.DataFrame:
@@ -120,8 +139,8 @@ class ComparisonReport:
         return views.figure_frame(self._entry)
 
     @property
-    def _entry(self) -> views.TestMetrics:
-        return views.test_entry(self.result, self.name)
+    def _entry(self) -> ComparisonResult:
+        return self.result.tests[self.name]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `pairs`."""
@@ -144,7 +163,7 @@ def score(
     y_true: ArrayLike | pd.DataFrame,
     y_pred: ArrayLike | None = None,
     *,
-    groups: pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike | Sequence[str] | None = None,
+    groups: Groups = None,
     subjects: ArrayLike | None = None,
     sample_ids: ArrayLike | None = None,
     std: ArrayLike | None = None,
@@ -153,8 +172,10 @@ def score(
     train_ages: tuple[float, float] | None = None,
     legal_ages: Sequence[int] = LEGAL_AGES,
     challenge_ages: Sequence[float] = (),
+    gates: Sequence[str] = (),
     gate_ages: tuple[int, int] | None = None,
     require: Sequence[str] = (),
+    preset: Literal["", "nist"] = "",
     calibration: pd.DataFrame | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -178,9 +199,11 @@ def score(
         train_ages: lowest and highest age in the training set, for the MAE within this range.
         legal_ages: ages of the age gates, in years.
         challenge_ages: estimates from which a person passes; empty: each legal age, and 7 years more.
+        gates: further age gates such as `18@25`: legal age and challenge age.
         gate_ages: first and last completed year of the minors that count at the gates; None: all below the legal age.
         require: limits such as `mae<=4.5`, `fpr(18@25)<=0.01` or `mae(every race)<=6`; see `requirements` and `verdict` of the
             report.
+        preset: `nist` adds the metrics of NIST's FATE AEV.
         calibration: a table of predictions on the validation part, for conformal intervals.
         resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
         seed: seed of the bootstrap and of the permutation tests.
@@ -202,29 +225,8 @@ def score(
         >>> report.by_group.loc[("gender", "m"), "mae"]
         np.float64(1.5)
     """
-    _check_resampling(resamples, seed, min_group)
-    if isinstance(y_true, pd.DataFrame):
-        if y_pred is not None:
-            raise UserError("y_pred is given beside a table of predictions. Pass two arrays, or the table alone.")
-        table, names = _with_ids(y_true), None if groups is None else tuple(str(column) for column in groups)  # type: ignore[union-attr]
-    else:
-        if y_pred is None:
-            raise UserError("y_pred is missing. Pass true and estimated ages, or one table with `age` and `age_pred`.")
-        labels = _group_columns(groups)
-        columns: dict[str, Any] = {
-            "age": y_true,
-            "age_pred": y_pred,
-            "sample_id": sample_ids,
-            "subject": subjects,
-            "age_std": std,
-        }
-        columns["p"] = None if probs is None else list(probs)
-        table, names = _table(columns | labels), tuple(labels) if labels else None
-    table = validate_file(table, Path(name))
-    if len(table) < 2:
-        raise UserError(f"{name}: only one row. Metrics of a test set need at least two.")
     options = ScoreOptions(
-        groups=names,
+        groups=_group_names(y_true, groups),
         train_ages=train_ages,
         resamples=resamples,
         seed=seed,
@@ -232,10 +234,25 @@ def score(
         minimum=min_group,
         legal_ages=tuple(legal_ages),
         challenges=tuple(challenge_ages),
+        gates=tuple(parse_gate(text) for text in gates),
         minor_ages=gate_ages,
         requirements=tuple(parse_requirement(text) for text in require),
+        preset=preset,
         first_age=first_age,
     )
+    check_options(options)
+    if isinstance(y_true, pd.DataFrame):
+        if y_pred is not None:
+            raise UserError("y_pred is given beside a table of predictions. Pass two arrays, or the table alone.")
+        table = _with_ids(y_true)
+    else:
+        if y_pred is None:
+            raise UserError("y_pred is missing. Pass true and estimated ages, or one table with `age` and `age_pred`.")
+        columns = {"age": y_true, "age_pred": y_pred, "sample_id": sample_ids, "subject": subjects, "age_std": std}
+        table = _table(columns | _group_columns(groups), probs)
+    table = validate_file(table, Path(name))
+    if len(table) < 2:
+        raise UserError(f"{name}: only one row. Metrics of a test set need at least two.")
     calibrated = None if calibration is None else validate_file(_with_ids(calibration), Path("calibration"))
     return ScoreReport(name, score_predictions(name, [JoinedPredictions(table)], options, calibrated), table)
 
@@ -246,7 +263,7 @@ def compare(
     *,
     subjects: ArrayLike | None = None,
     sample_ids: ArrayLike | None = None,
-    groups: pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike | None = None,
+    groups: Groups = None,
     gates: Sequence[str] = (),
     gate_ages: tuple[int, int] | None = None,
     margins: Mapping[str, float] | None = None,
@@ -284,17 +301,9 @@ def compare(
         >>> report.systems["mae"].round(2).to_dict()
         {'a': 1.0, 'b': 2.67}
     """
-    _check_resampling(resamples, seed)
     if len(predictions) < 2:
         raise UserError("compare: a comparison needs at least two systems, as {'a': ages_a, 'b': ages_b}.")
     labels = _group_columns(groups)
-    systems = {}
-    for system, ages in predictions.items():
-        shared = {"age": y_true, "sample_id": sample_ids, "subject": subjects} | labels
-        seeds = np.atleast_2d(np.asarray(ages))
-        systems[system] = [
-            JoinedPredictions(validate_file(_table(shared | {"age_pred": row}), Path(system))) for row in seeds
-        ]
     options = FigureOptions(
         gates=tuple(parse_gate(text) for text in gates) or DEFAULT_GATES,
         minor_ages=gate_ages,
@@ -304,6 +313,14 @@ def compare(
         seed=seed,
         interval=interval,
     )
+    check_options(options)
+    systems = {}
+    for system, ages in predictions.items():
+        shared = {"age": y_true, "sample_id": sample_ids, "subject": subjects} | labels
+        seeds = np.atleast_2d(np.asarray(ages))
+        systems[system] = [
+            JoinedPredictions(validate_file(_table(shared | {"age_pred": row}), Path(system))) for row in seeds
+        ]
     return ComparisonReport(name, compare_on_test_sets({name: systems}, options))
 
 
@@ -311,37 +328,58 @@ def _margins(margins: Mapping[str, float]) -> dict[FigureKind, float]:
     return parse_margins([f"{figure}={margin!r}" for figure, margin in margins.items()])
 
 
-def _check_resampling(resamples: int, seed: int, min_group: int = 1) -> None:
-    if resamples < 0 or 0 < resamples < 100:
-        raise UserError(f"resamples = {resamples}: must be 100 or more, or 0 for no intervals.")
-    if seed < 0:
-        raise UserError(f"seed = {seed}: must be 0 or more.")
-    if min_group < 1:
-        raise UserError(f"min_group = {min_group}: must be 1 or more.")
+def check_options(options: ScoreOptions | FigureOptions) -> None:
+    """Check the numbers among the options of `score` and `compare`.
+
+    Args:
+        options: what to compute.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    if options.resamples < 0 or 0 < options.resamples < 100:
+        raise UserError(f"resamples = {options.resamples}: must be 100 or more, or 0 for no intervals.")
+    if options.seed < 0:
+        raise UserError(f"seed = {options.seed}: must be 0 or more.")
+    if options.minimum < 1:
+        raise UserError(f"min_group = {options.minimum}: must be 1 or more.")
+    if isinstance(options, ScoreOptions) and options.train_ages is not None:
+        low, high = options.train_ages
+        if low > high:
+            raise UserError(f"train ages ({low:g}, {high:g}): give the lower age first.")
 
 
-def _group_columns(groups: Any) -> dict[str, Any]:
+def _group_names(y_true: ArrayLike | pd.DataFrame, groups: Groups) -> tuple[str, ...] | None:
+    """Return the columns to group by; None: all that are known."""
+    if not isinstance(y_true, pd.DataFrame):
+        return tuple(_group_columns(groups)) or None
+    return None if groups is None else tuple(str(column) for column in groups)  # type: ignore[union-attr]
+
+
+def _group_columns(groups: Groups) -> dict[str, ArrayLike]:
     """Return group labels as named columns; an unnamed column is called `group`."""
     if groups is None:
         return {}
     if isinstance(groups, pd.DataFrame | Mapping):
-        return {str(column): groups[column] for column in groups}
+        return {str(column): groups[column] for column in groups}  # type: ignore[index]  # a column of a frame is hashable
     return {str(getattr(groups, "name", None) or "group"): groups}
 
 
-def _table(columns: Mapping[str, Any]) -> pd.DataFrame:
+def _table(columns: Mapping[str, ArrayLike | None], probs: Sequence[ArrayLike] | None = None) -> pd.DataFrame:
     """Build a table of predictions from columns of equal length; those that are None are left out."""
-    values = {name: _column(name, column) for name, column in columns.items() if column is not None}
+    values: dict[str, pd.Series[Any] | list[ArrayLike]] = {
+        name: _column(name, column) for name, column in columns.items() if column is not None
+    }
+    if probs is not None:
+        values["p"] = list(probs)
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}.")
     return _with_ids(pd.DataFrame(values))
 
 
-def _column(name: str, values: Any) -> Any:
+def _column(name: str, values: ArrayLike) -> "pd.Series[Any]":
     """Return a column without its index, so that rows are matched by position."""
-    if name == "p":
-        return values
     column = pd.Series(values).reset_index(drop=True)
     if name in ("age", "age_pred", "age_std") and np.ndim(values) != 1:
         raise UserError(f"{name}: an array of {np.ndim(values)} dimensions. Pass one number for each image.")

@@ -1,11 +1,14 @@
-"""Data frames and values of one test set's metrics. The only module of the API that knows the layout of metrics.json."""
+"""Data frames and values of one test set's metrics."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-TestMetrics = Mapping[str, Any]  # one entry of `tests` in metrics.json
+from agebench.metrics import schema
+
+Cell = str | float | bool | None
 
 
 class MetricValue(NamedTuple):
@@ -24,142 +27,151 @@ class MetricValue(NamedTuple):
     n: int
 
 
-def test_entry(metrics: Any, name: str) -> TestMetrics:
-    """Return the entry of one test set, as stored in metrics.json.
-
-    Args:
-        metrics: content of metrics.json or comparison.json: a mapping, or a model with `to_json`.
-        name: name of the test set.
-    """
-    content: Mapping[str, Any] = metrics.to_json() if hasattr(metrics, "to_json") else metrics
-    entry: TestMetrics = content["tests"][name]
-    return entry
-
-
-def overall_metrics(entry: TestMetrics) -> dict[str, MetricValue]:
+def overall_metrics(entry: schema.TestResult) -> dict[str, MetricValue]:
     """Return the metrics of all images, by name."""
-    return {name: _metric_value(raw, entry["n"]) for name, raw in entry["overall"].items()}
+    return {name: _metric_value(metric, entry.n) for name, metric in entry.overall.items()}
 
 
-def overall_frame(entry: TestMetrics) -> pd.DataFrame:
+def overall_frame(entry: schema.TestResult) -> pd.DataFrame:
     """Return one row a metric: value, ci_low, ci_high, n."""
     return pd.DataFrame.from_dict(
         {name: value._asdict() for name, value in overall_metrics(entry).items()}, orient="index"
     ).rename_axis("metric")
 
 
-def group_frame(entry: TestMetrics) -> pd.DataFrame:
+def group_frame(entry: schema.TestResult) -> pd.DataFrame:
     """Return one row a subgroup, indexed by (grouping, group): n, eligible, and each metric with its interval.
 
     `eligible` is False where a subgroup has too few images to be compared.
     """
-    rows = {}
-    for grouping, groups in entry["groups"].items():
-        for group, raw in groups.items():
-            row: dict[str, Any] = {"n": raw["n"], "eligible": raw.get("eligible", raw.get("ranked"))}
-            for name, value in raw.items():
-                if _is_metric(value):
-                    row |= _columns(name, _metric_value(value, raw["n"]))
-            rows[grouping, group] = row
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    if rows:
-        frame.index = pd.MultiIndex.from_tuples(rows, names=["grouping", "group"])
-    return frame
+    rows = {
+        (grouping, group): {"n": metrics.n, "eligible": metrics.eligible} | _metric_cells(metrics)
+        for grouping, groups in entry.groups.items()
+        for group, metrics in groups.items()
+    }
+    return _indexed(rows, ["grouping", "group"])
 
 
-def gap_frame(entry: TestMetrics) -> pd.DataFrame:
+def gap_frame(entry: schema.TestResult) -> pd.DataFrame:
     """Return one row a grouping: the worst and the best subgroup, and their difference and ratio of MAE."""
-    rows: dict[str, dict[str, Any]] = {}
-    for grouping, raw in entry["gaps"].items():
-        row = {name: value for name, value in raw.items() if isinstance(value, str | bool | int | float)}
-        for name, value in raw.items():
-            if _is_metric(value):
-                row |= _columns(name, _metric_value(value, entry["n"]))
-        rows[grouping] = row
+    rows = {
+        grouping: {
+            **{name: value for name, value in _set_fields(gap) if isinstance(value, str | bool | int | float)},
+            **_metric_cells(gap),
+        }
+        for grouping, gap in entry.gaps.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("grouping")
 
 
-def gate_frame(entry: TestMetrics) -> pd.DataFrame:
+def gate_frame(entry: schema.TestResult) -> pd.DataFrame:
     """Return one row an age gate, indexed by (legal_age, challenge_age): counts, and false positive and negative rates."""
-    rows = {}
-    for legal_age, gate in entry["age_gates"].items():
-        for challenge_age, rates in gate.get("challenge", {}).items():
-            row: dict[str, Any] = {"n_under": gate["n_under"], "n_over": gate["n_over"]}
-            for name, n in (("fpr", gate["n_under"]), ("fnr", gate["n_over"])):
-                if _is_metric(rates.get(name)):
-                    row |= _columns(name, _metric_value(rates[name], n))
-            rows[int(legal_age), float(challenge_age)] = row
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    if rows:
-        frame.index = pd.MultiIndex.from_tuples(rows, names=["legal_age", "challenge_age"])
-    return frame
+    rows: dict[tuple[int, float], dict[str, float]] = {}
+    for legal_age, gate in entry.age_gates.items():
+        for challenge_age, rates in gate.challenge.items():
+            rows[int(legal_age), float(challenge_age)] = {
+                "n_under": gate.n_under,
+                "n_over": gate.n_over,
+                **_metric_columns("fpr", rates.fpr),
+                **_metric_columns("fnr", rates.fnr),
+            }
+    return _indexed(rows, ["legal_age", "challenge_age"])
 
 
-def system_frame(comparison: TestMetrics) -> pd.DataFrame:
+def system_frame(comparison: schema.ComparisonResult) -> pd.DataFrame:
     """Return one row a compared system: number of seeds, MAE with its interval, number of images."""
     rows = {
-        name: {"seeds": raw["seeds"], **_columns("mae", _metric_value(raw["mae"], comparison["n"]))}
-        for name, raw in comparison["systems"].items()
+        name: {"seeds": system.seeds, **_metric_columns("mae", system.mae)}
+        for name, system in comparison.systems.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
 
 
-def pair_frame(comparison: TestMetrics) -> pd.DataFrame:
+def pair_frame(comparison: schema.ComparisonResult) -> pd.DataFrame:
     """Return one row a pair of systems, indexed by (a, b): the paired difference of MAE, its interval and p values."""
-    rows = {}
-    for raw in comparison["pairs"]:
-        row = {key: value for key, value in raw.items() if key not in ("a", "b") and not isinstance(value, Mapping)}
-        rows[raw["a"], raw["b"]] = row | _columns("difference", _metric_value(raw["difference"], comparison["n"]))
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index = pd.MultiIndex.from_tuples(rows, names=["a", "b"])
-    return frame
+    rows = {
+        (pair.a, pair.b): {
+            name: value
+            for name, value in _set_fields(pair)
+            if name not in ("a", "b") and not isinstance(value, schema.ResultModel)
+        }
+        | _metric_columns("difference", pair.difference)
+        for pair in comparison.pairs
+    }
+    return _indexed(rows, ["a", "b"])
 
 
-def figure_frame(comparison: TestMetrics) -> pd.DataFrame:
+def figure_frame(comparison: schema.ComparisonResult) -> pd.DataFrame:
     """Return one row a pair of systems and a figure, indexed by (a, b, figure): the paired difference, p values, the margin."""
-    figures = comparison["figures"]
-    rows = {}
-    for (a, b), differences in zip(figures["pairs"], figures["differences"], strict=True):
-        for figure, raw in differences.items():
-            row = {key: raw.get(key) for key in ("p", "p_holm", "shown")}
-            margin = raw.get("margin") or {}
-            row |= {key: margin.get(key) for key in ("margin", "a_not_inferior", "b_not_inferior", "equivalent")}
-            rows[a, b, figure] = _columns("difference", _metric_value(raw["difference"], figures["n"])) | row
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index = pd.MultiIndex.from_tuples(rows, names=["a", "b", "figure"])
-    return frame
+    rows: dict[tuple[str, str, str], dict[str, Cell]] = {}
+    figures = comparison.figures
+    for (a, b), differences in zip(figures.pairs, figures.differences, strict=True) if figures else ():
+        for name, figure in differences.items():
+            margin = figure.margin
+            rows[a, b, name] = {
+                **_metric_columns("difference", figure.difference),
+                "p": figure.p,
+                "p_holm": figure.p_holm,
+                "shown": figure.shown,
+                "margin": None if margin is None else margin.margin,
+                "a_not_inferior": None if margin is None else margin.a_not_inferior,
+                "b_not_inferior": None if margin is None else margin.b_not_inferior,
+                "equivalent": None if margin is None else margin.equivalent,
+            }
+    return _indexed(rows, ["a", "b", "figure"])
 
 
-def requirement_frame(entry: TestMetrics) -> pd.DataFrame:
+def requirement_frame(entry: schema.TestResult) -> pd.DataFrame:
     """Return one row a requirement: its verdict, limit, and the measured value with its interval."""
     rows = {
-        raw["requirement"]: {
-            "verdict": raw["verdict"],
-            "limit": raw["limit"],
-            **_columns("value", _metric_value(raw["value"], entry["n"])),
-            "group": raw.get("group"),
+        result.requirement: {
+            "verdict": result.verdict,
+            "limit": result.limit,
+            **_metric_columns("value", result.value),
+            "group": result.group,
         }
-        for raw in entry.get("requirements", ())
+        for result in entry.requirements
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("requirement")
 
 
-def metric_row(raw: Mapping[str, Any], n: int = 0) -> dict[str, float]:
-    """Return a stored metric value as a row of a table: value, ci_low, ci_high."""
-    return {key: value for key, value in _metric_value(raw, n)._asdict().items() if key != "n"}
+def metric_row(metric: schema.MetricValue) -> dict[str, float]:
+    """Return a metric value as a row of a table: value, ci_low, ci_high."""
+    value = _metric_value(metric, 0)
+    return {"value": value.value, "ci_low": value.ci_low, "ci_high": value.ci_high}
 
 
-def _is_metric(raw: object) -> bool:
-    return isinstance(raw, Mapping) and ("value" in raw or "ci_low" in raw)
+def _indexed(rows: dict[Any, Any], names: list[str]) -> pd.DataFrame:
+    """Return rows as a table whose index has one level for each name."""
+    frame: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index")
+    if rows:
+        frame.index = pd.MultiIndex.from_tuples(list(rows), names=names)
+    return frame
 
 
-def _metric_value(raw: Mapping[str, Any], n: int) -> MetricValue:
-    ends = {**{"ci_low": raw.get("low"), "ci_high": raw.get("high")}, **raw}  # schema 1 has low and high
-    value, low, high = (
-        float("nan") if ends.get(key) is None else float(ends[key]) for key in ("value", "ci_low", "ci_high")
-    )
-    return MetricValue(value, low, high, int(raw.get("n") or n))
+def _set_fields(model: schema.ResultModel) -> Iterator[tuple[str, object]]:
+    """Yield the fields that were set with their values, in the order of the model's definition."""
+    for name in type(model).model_fields:
+        if name in model.model_fields_set:
+            yield name, getattr(model, name)
 
 
-def _columns(name: str, value: MetricValue) -> dict[str, float]:
+def _metric_cells(model: schema.ResultModel) -> dict[str, float]:
+    """Return the columns of every metric that a model has."""
+    cells: dict[str, float] = {}
+    for name, value in _set_fields(model):
+        if isinstance(value, schema.MetricValue):
+            cells |= _metric_columns(name, value)
+    return cells
+
+
+def _metric_columns(name: str, metric: schema.MetricValue) -> dict[str, float]:
+    value = _metric_value(metric, 0)
     return {name: value.value, f"{name}_ci_low": value.ci_low, f"{name}_ci_high": value.ci_high}
+
+
+def _metric_value(metric: schema.MetricValue, n: int) -> MetricValue:
+    value, low, high = (
+        math.nan if end is None else float(end) for end in (metric.value, metric.ci_low, metric.ci_high)
+    )
+    return MetricValue(value, low, high, metric.n or n)

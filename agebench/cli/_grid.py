@@ -4,12 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from agebench.config.grid import GridPoint
+    from agebench.metrics.schema import MetricsFile
     from agebench.runs.execute import FinishedRun
 
 ConfigT = TypeVar("ConfigT")
@@ -22,6 +23,16 @@ class PlannedRun(Generic[ConfigT]):
     point: "GridPoint"
     config: ConfigT
     out: Path | str
+
+
+@dataclass(frozen=True)
+class _GridRow:
+    """The outcome of one combination; `metrics` is None where it failed."""
+
+    run: str
+    values: dict[str, object]
+    metrics: "MetricsFile | None" = None
+    error: str = ""
 
 
 def plan_grid(
@@ -83,38 +94,44 @@ def run_grid(
     """
     from agebench.errors import AgebenchError
 
-    rows, has_failed = [], False
+    rows: list[_GridRow] = []
     for number, plan in enumerate(plans, 1):
         print(f"[{number}/{len(plans)}] {plan.point.label}: {plan.out}", file=sys.stderr)
-        row: dict[str, Any] = {"run": str(plan.out), "values": dict(plan.point.values)}
+        row = _GridRow(str(plan.out), dict(plan.point.values))
         try:
             finished = execute(plan.config, plan.out)
         except AgebenchError as error:
             print(f"agebench: {error}", file=sys.stderr)
-            rows.append(row | {"metrics": None, "error": str(error)})
-            has_failed = True
+            rows.append(replace(row, error=str(error)))
             continue
-        rows.append(row | {"metrics": finished.metrics.to_json(), "error": ""})
-    print(json.dumps({"runs": rows}, indent=2) if arguments.json else _summary_table(rows))
-    return 1 if has_failed else 0
+        rows.append(replace(row, metrics=finished.metrics))
+    content = [
+        {
+            "run": row.run,
+            "values": row.values,
+            "metrics": row.metrics and row.metrics.to_json(),
+            "error": row.error,
+        }
+        for row in rows
+    ]
+    print(json.dumps({"runs": content}, indent=2) if arguments.json else _summary_table(rows))
+    return 1 if any(row.metrics is None for row in rows) else 0
 
 
-def _summary_table(rows: Sequence[dict[str, Any]]) -> str:
+def _summary_table(rows: "Sequence[_GridRow]") -> str:
     from tabulate import tabulate
 
     from agebench.reports.formatting import format_ci
 
-    tests = dict.fromkeys(name for row in rows if row["metrics"] for name in row["metrics"]["tests"])
+    tests = dict.fromkeys(name for row in rows if row.metrics for name in row.metrics.tests)
     table = [
         {
-            **row["values"],
+            **row.values,
             **{
-                f"MAE on {name}": format_ci(row["metrics"]["tests"][name]["overall"]["mae"])
-                if row["metrics"]
-                else "failed"
+                f"MAE on {name}": format_ci(row.metrics.tests[name].metric("mae")) if row.metrics else "failed"
                 for name in tests
             },
-            "run": row["run"],
+            "run": row.run,
         }
         for row in rows
     ]

@@ -91,7 +91,7 @@ def _get(arguments: argparse.Namespace) -> int:
     errors: list[AgebenchError] = []
     for name in arguments.names:
         try:
-            card = external_card(catalog, name)
+            card = _external_card(catalog, name)
             if not arguments.json:
                 _print_terms(card)
             origin = Path(catalog.models.origin(card.name))
@@ -136,7 +136,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from agebench.estimators.packages import PackageState, package_problems, package_state
 
     if arguments.names:
-        chosen = [external_card(catalog, name) for name in arguments.names]
+        chosen = [_external_card(catalog, name) for name in arguments.names]
     else:
         chosen = [card for card in external_cards(catalog) if package_state(card) is PackageState.HERE]
     problems = {card.name: package_problems(card.package) for card in chosen if card.package is not None}
@@ -166,7 +166,7 @@ def external_cards(catalog: "Catalog") -> "list[ExternalCard]":
     return [card for card in cards if isinstance(card, ExternalCard)]
 
 
-def external_card(catalog: "Catalog", name: str) -> "ExternalCard":
+def _external_card(catalog: "Catalog", name: str) -> "ExternalCard":
     """Return the card of an external model.
 
     Args:

@@ -77,13 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out or folder.path.is_dir():
         check_folder(out)
     result = export_run(folder, load_cards(arguments), plan, out)
-    print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else export_text(result))
-    for entry in result["impossible"]:
-        print(f"not written: {entry['file']}: {entry['reason']}", file=sys.stderr)
-    for entry in result["refused"]:
-        print(f"refused: {entry['file']}: {entry['reason']}", file=sys.stderr)
+    print(json.dumps(result.to_json(), indent=2, allow_nan=False) if arguments.json else export_text(result))
+    for entry in result.impossible:
+        print(f"not written: {entry.file}: {entry.reason}", file=sys.stderr)
+    for entry in result.refused:
+        print(f"refused: {entry.file}: {entry.reason}", file=sys.stderr)
     print(f"files: {out}", file=sys.stderr)
-    return 1 if result["refused"] else 0
+    return 1 if result.refused else 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:

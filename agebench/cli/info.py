@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from typing import Any
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
@@ -30,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"no dataset, model or suite called '{arguments.name}'{did_you_mean(arguments.name, sorted(registries))}"
         )
     registry = registries[arguments.name]
-    card: dict[str, Any] = registry.get(arguments.name).model_dump(mode="json", exclude_none=True)
+    card: dict[str, object] = registry.get(arguments.name).model_dump(mode="json", exclude_none=True)
     if "protocols" in card and registry is catalog.datasets:
         card["protocols"] = [protocol.to_text() for protocol in catalog.datasets.get(arguments.name).protocols]
     if arguments.json:

@@ -2,12 +2,14 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from agebench.cli._help import add_renamed
 from agebench.cli.common_options import add_json, add_registry, load_cards
+
+if TYPE_CHECKING:
+    from agebench.leaderboard.reproduce import Reproduction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,65 +30,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare inputs, run, compare metrics; return 1 if a metric differs by more than chance."""
-    from agebench.config.run import RunConfig
-    from agebench.errors import AgebenchError
-    from agebench.leaderboard import reproduce
-    from agebench.leaderboard.records import REPRODUCTION_PREFIX, read_record, read_records
-    from agebench.leaderboard.verify import check_record
-    from agebench.runs.execute import Execution, execute_run, execute_test
-    from agebench.runs.run_dir import RunDir
+    from agebench.leaderboard.reproduce import reproduce
 
-    record = read_record(arguments.record)
-    catalog = load_cards(arguments)
-    config = reproduce.config_of(record, catalog, device=arguments.device, source=str(arguments.record))
-    folder = RunDir(arguments.out or Path("runs") / f"{REPRODUCTION_PREFIX}{record['id']}")
-    folder.finished(config)  # refuses a folder with something else before the datasets are read
-    differing = list(reproduce.input_differences(record, config, catalog))
-    for difference in differing:
-        print(f"differs: {difference}", file=sys.stderr)
-    if differing and not arguments.force:
-        raise AgebenchError(
-            f"{arguments.record}: the inputs differ from those of the record, so other metrics are expected; "
-            "--force runs it all the same"
-        )
-    if isinstance(config, RunConfig):
-        execute_run(config, catalog, folder.path, Execution(resume=True, quiet=arguments.json))
-    else:
-        execute_test(config, catalog, folder)
-    others = [
-        entry for path, entry in read_records(arguments.record.parent).items() if not next(check_record(entry), None)
-    ]
-    verdicts = reproduce.reproduction_verdicts(record, folder.path, others)
-    verdict = reproduce.worst_verdict(verdicts)
-    summary = {
-        "verdict": verdict,
-        "tests": verdicts,
-        "differences": differing,
-        "circumstances": reproduce.environment_differences(record, folder.manifest()),
-        "run": str(folder.path),
-    }
-    print(json.dumps(summary, indent=2) if arguments.json else _to_text(summary))
-    return 1 if verdict in reproduce.FAILURES else 0
+    result = reproduce(
+        arguments.record,
+        load_cards(arguments),
+        out=arguments.out,
+        device=arguments.device,
+        force=arguments.force,
+        quiet=arguments.json,
+    )
+    print(json.dumps(result.to_json(), indent=2) if arguments.json else _to_text(result))
+    return 1 if result.verdict.is_failure else 0
 
 
-def _to_text(summary: dict[str, Any]) -> str:
+def _to_text(result: "Reproduction") -> str:
+    from agebench.leaderboard.reproduce import Verdict
     from agebench.reports.formatting import format_ci, markdown_table
 
-    rows = [
-        [name, format_ci(test["there"]), format_ci(test["mae"]), test["verdict"]]
-        for name, test in summary["tests"].items()
-    ]
+    rows = [[name, format_ci(test.there), format_ci(test.mae), test.verdict] for name, test in result.tests.items()]
     lines = [markdown_table(["test set", "MAE in the record", "MAE now", "verdict"], rows), ""]
-    for name, test in summary["tests"].items():
-        if noise := test.get("noise"):
+    for name, test in result.tests.items():
+        if noise := test.noise:
             lines.append(
-                f"{name}: two trainings differ by up to {noise['limit']:.2f} years (95 %; standard deviation {noise['std']:.2f}, "
-                f"{noise['source']}: {noise['systems']} system(s), {noise['freedom']} degrees of freedom)"
+                f"{name}: two trainings differ by up to {noise.limit:.2f} years (95 %; standard deviation {noise.std:.2f}, "
+                f"{noise.source}: {noise.systems} system(s), {noise.freedom} degrees of freedom)"
             )
-        elif test["verdict"] != "identical":
+        elif test.verdict is not Verdict.IDENTICAL:
             lines.append(
                 f"{name}: no records for an estimate of the training noise; judged by the record's interval, that of the images"
             )
-    if summary["circumstances"]:
-        lines.append("other circumstances: " + "; ".join(summary["circumstances"]))
-    return "\n".join([*lines, f"verdict: {summary['verdict']} ({summary['run']})"])
+    if result.circumstances:
+        lines.append("other circumstances: " + "; ".join(result.circumstances))
+    return "\n".join([*lines, f"verdict: {result.verdict} ({result.run})"])

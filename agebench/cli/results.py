@@ -3,12 +3,15 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agebench.cli.common_options import add_json, add_registry, load_cards
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from agebench.config.cards.dataset import DatasetCard
     from agebench.leaderboard.published_estimates import LocalDatasets
     from agebench.leaderboard.ranking_check import RankingCheck
@@ -141,6 +144,7 @@ def _cards_of(folder: Path, catalog: "Catalog") -> "dict[str, DatasetCard]":
 def _check(arguments: argparse.Namespace) -> int:
     from agebench.leaderboard.published_estimates import LocalDatasets
     from agebench.leaderboard.records import read_records, runs_by_config
+    from agebench.leaderboard.schema import parse_record
     from agebench.leaderboard.verify import check_estimates, check_record
 
     records = read_records(arguments.results)
@@ -153,7 +157,8 @@ def _check(arguments: argparse.Namespace) -> int:
         if not found and path.stem != record["id"]:
             found.append(f"its id is {record['id']}, which its file should be called")
         if not found:
-            found += present.unknown(record)
+            metrics = parse_record(record).metrics
+            found += present.unknown([*filter(None, [metrics.train]), *metrics.tests])
         if not found and _digest(record) in there:
             again.add(path)
         elif not found and not arguments.quick:
@@ -181,7 +186,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _check_rankings(
-    arguments: argparse.Namespace, records: "dict[Path, dict[str, Any]]", present: "LocalDatasets"
+    arguments: argparse.Namespace, records: "Mapping[Path, Mapping[str, JsonValue]]", present: "LocalDatasets"
 ) -> "RankingCheck | None":
     """Verify the rankings that are stored beside the records; None without any."""
     from agebench.leaderboard.ranking_check import check_rankings

@@ -11,8 +11,7 @@ from agebench.cli._numbers import OLDEST, age, count, integer, legal_age, resamp
 from agebench.cli.common_options import add_json
 
 if TYPE_CHECKING:
-    from agebench.metrics.schema import Measurement, MetricsFile
-    from agebench.metrics.scoring import ScoreOptions
+    from agebench.api.scoring import ScoreReport
 
 
 _NO_REPORT = (
@@ -31,6 +30,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV or Parquet: sample_id, age_pred, and age unless --labels has it; several files: seeds of one system",
     )
     add_input_options(parser)
+    _add_figure_options(parser)
+    add_gate_options(parser)
+    add_require(parser)
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
+    )
+    add_renamed(
+        parser,
+        "--p-first-age",
+        "--first-age",
+        type=integer(0, OLDEST),
+        default=0,
+        metavar="AGE",
+        help="age of the first entry of column p, in years (default: 0)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=["nist"],
+        default="",
+        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies; with --out also nist.html, a page in the "
+        "layout of its report cards",
+    )
+    add_resampling_options(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
+    parser.add_argument("--full", action="store_true", help="print the whole report, not only its first part")
+    add_json(parser)
+
+
+def _add_figure_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of groups, training ages and age gates."""
     parser.add_argument("--name", metavar="NAME", help="name of the test set (default: the file's name)")
     parser.add_argument(
         "--group",
@@ -66,31 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="estimate from which a person passes (repeatable; default: the legal age, and 7 years more)",
     )
-    add_gate_options(parser)
-    add_require(parser)
-    parser.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="predictions on the validation part, for conformal intervals"
-    )
-    add_renamed(
-        parser,
-        "--p-first-age",
-        "--first-age",
-        type=integer(0, OLDEST),
-        default=0,
-        metavar="AGE",
-        help="age of the first entry of column p, in years (default: 0)",
-    )
-    parser.add_argument(
-        "--preset",
-        choices=["nist"],
-        default="",
-        help="nist: also the metrics of NIST's FATE AEV, at the ages that NIST specifies; with --out also nist.html, a page in the "
-        "layout of its report cards",
-    )
-    add_resampling_options(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json, report.md and figures/ here")
-    parser.add_argument("--full", action="store_true", help="print the whole report, not only its first part")
-    add_json(parser)
 
 
 def add_gate_options(parser: argparse.ArgumentParser) -> None:
@@ -171,81 +175,50 @@ def add_resampling_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read predictions, compute metrics and print them; with --out, write a report."""
-    from agebench.errors import UserError
-    from agebench.metrics.prediction_io import column_map, read_predictions
-    from agebench.metrics.requirements import worst_verdict
-    from agebench.metrics.scoring import score_predictions
+    from agebench.api.prediction_files import score_files
+    from agebench.metrics.age_gates import LEGAL_AGES, parse_ages
+    from agebench.metrics.prediction_io import column_map
     from agebench.utils.io import check_folder
 
     if arguments.out:
         check_folder(arguments.out)
-    columns, options = column_map(arguments.col), _options(arguments)
-    seeds = [
-        read_predictions(path, arguments.labels, columns=columns, allow=arguments.allow, match=arguments.match)
-        for path in arguments.predictions
-    ]
-    if len(seeds[0].table) < 2:
-        raise UserError(f"{arguments.predictions[0]}: only one row; metrics of a test set need at least two")
-    calibration = None
-    if arguments.calibration:
-        calibration = read_predictions(arguments.calibration, columns=columns).table
-    name = arguments.name or arguments.predictions[0].stem
-    metrics = score_predictions(name, seeds, options, calibration)
-    metrics = metrics.model_copy(update={"measurement": _measurement(arguments)})
-    if arguments.out:
-        from agebench.reports.evaluation import write_score
-
-        write_score(arguments.out, metrics, {name: seeds[0].table})
-    print_metrics(metrics, arguments)
-    return worst_verdict(metrics).exit_code
-
-
-def print_metrics(metrics: "MetricsFile", arguments: argparse.Namespace) -> None:
-    """Print the metrics, and the path of the report."""
-    from agebench.reports.sections.evaluation import score_text
-    from agebench.reports.sections.summary import score_summary
-
-    if arguments.json:
-        print(json.dumps(metrics.to_json(), indent=2, allow_nan=False))
-    elif arguments.full:
-        print(score_text(metrics, full=True))
-    else:
-        report = f"The whole report: {arguments.out / 'report.html'}" if arguments.out else _NO_REPORT
-        print(score_summary(metrics, rest=report), end="")
-    if arguments.out:
-        print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)
-
-
-def _measurement(arguments: argparse.Namespace) -> "Measurement":
-    from agebench.metrics.measuring import measure_files
-
-    files = [("predictions", path) for path in arguments.predictions]
-    files += [("labels", arguments.labels)] if arguments.labels else []
-    files += [("calibration", arguments.calibration)] if arguments.calibration else []
-    return measure_files(files, getattr(arguments, "argv", []))
-
-
-def _options(arguments: argparse.Namespace) -> "ScoreOptions":
-    from agebench.errors import UserError
-    from agebench.metrics.age_gates import LEGAL_AGES, parse_ages, parse_gate
-    from agebench.metrics.requirements import parse_requirement
-    from agebench.metrics.scoring import ScoreOptions
-
-    if arguments.train_ages is not None and arguments.train_ages[0] > arguments.train_ages[1]:
-        low, high = arguments.train_ages
-        raise UserError(f"--train-ages {low:g} {high:g}: give the lower age first")
-    return ScoreOptions(
-        groups=None if arguments.group is None else tuple(arguments.group),
-        train_ages=None if arguments.train_ages is None else (arguments.train_ages[0], arguments.train_ages[1]),
+    report = score_files(
+        arguments.predictions,
+        labels=arguments.labels,
+        columns=column_map(arguments.col),
+        allow=arguments.allow,
+        match=arguments.match,
+        calibration=arguments.calibration,
+        groups=arguments.group,
+        first_age=arguments.p_first_age,
+        train_ages=None if arguments.train_ages is None else tuple(arguments.train_ages),
+        legal_ages=arguments.legal_age or LEGAL_AGES,
+        challenge_ages=arguments.challenge or (),
+        gates=arguments.gate,
+        gate_ages=None if arguments.gate_ages is None else parse_ages(arguments.gate_ages),
+        require=arguments.require,
+        preset=arguments.preset,
         resamples=arguments.resamples,
         seed=arguments.seed,
         interval=arguments.interval,
-        minimum=arguments.min_group,
-        legal_ages=tuple(arguments.legal_age or LEGAL_AGES),
-        challenges=tuple(arguments.challenge or ()),
-        gates=tuple(parse_gate(text) for text in arguments.gate),
-        minor_ages=None if arguments.gate_ages is None else parse_ages(arguments.gate_ages),
-        requirements=tuple(parse_requirement(text) for text in arguments.require),
-        preset=arguments.preset,
-        first_age=arguments.p_first_age,
+        min_group=arguments.min_group,
+        name=arguments.name or "",
+        command=arguments.argv,
     )
+    if arguments.out:
+        report.save(arguments.out)
+    _print_report(report, arguments)
+    return report.verdict.exit_code
+
+
+def _print_report(report: "ScoreReport", arguments: argparse.Namespace) -> None:
+    """Print the metrics, and the path of the report."""
+    if arguments.json:
+        print(json.dumps(report.metrics.to_json(), indent=2, allow_nan=False))
+    elif arguments.full:
+        print(report.to_markdown(full=True))
+    else:
+        rest = f"The whole report: {arguments.out / 'report.html'}" if arguments.out else _NO_REPORT
+        print(report.summary(rest), end="")
+    if arguments.out:
+        print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)

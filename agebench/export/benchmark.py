@@ -1,11 +1,11 @@
 """Speed of exported files, for one face at a time and for batches."""
 
 import time
-from typing import Any
 
 import numpy as np
 
 from agebench.estimators.exported.base import BATCH_SIZE, ExportedFile
+from agebench.export.schema import SpeedSummary
 
 # TorchScript profiles its first calls with each shape, and recompiles after them.
 _WARM_UP = 3
@@ -14,7 +14,7 @@ _MIN_CALLS, _MAX_CALLS = 5, 200
 
 def measure_speed(
     file: ExportedFile, faces: np.ndarray, *, seconds: float = 1.0, batch: int = BATCH_SIZE
-) -> dict[str, Any]:
+) -> dict[str, SpeedSummary]:
     """Measure estimation alone, from uint8 pixels in memory to ages in memory, after a warm-up.
 
     Args:
@@ -24,13 +24,13 @@ def measure_speed(
         batch: batch size.
 
     Returns:
-        batch_1: {median_ms, images_per_s, p95_ms}, batch_<batch>: {median_ms, images_per_s}.
+        `batch_1`, with the 95th percentile, and `batch_<batch>`.
     """
     planar = np.ascontiguousarray(np.resize(faces, (batch, *faces.shape[1:])).transpose(0, 3, 1, 2))
     single, batched = _time_calls(file, planar[:1], seconds), _time_calls(file, planar, seconds)
     return {
-        "batch_1": _summary(single, 1) | {"p95_ms": _ms(float(np.percentile(single, 95)))},
-        f"batch_{batch}": _summary(batched, batch),
+        "batch_1": SpeedSummary(**_summary(single, 1), p95_ms=_ms(float(np.percentile(single, 95)))),
+        f"batch_{batch}": SpeedSummary(**_summary(batched, batch)),
     }
 
 

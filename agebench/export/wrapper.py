@@ -1,8 +1,7 @@
 """The module inside an exported file of any format: resizing, normalization, network and decoding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from agebench.config.cards.model import Architecture
 from agebench.models.heads import AgeEstimate, Head, average_estimates
 
 # Writes a built model with this card to this path.
-SaveFn = Callable[[Path, dict[str, Any]], None]
+SaveFn = Callable[[Path, Mapping[str, object]], None]
 
 
 class ExportWrapper(nn.Module):

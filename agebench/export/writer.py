@@ -15,6 +15,7 @@ from agebench.errors import AgebenchError
 from agebench.estimators.exported.base import INPUT_SIDE_RANGE, ExportedFile
 from agebench.estimators.exported.loading import open_exported
 from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison
+from agebench.export.schema import AgreementCheck
 from agebench.export.wrapper import ExportWrapper, SaveFn
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
@@ -48,6 +49,19 @@ class ExportVariant:
         return f"model{'' if self.precision == 'fp32' else '.' + self.precision}{SUFFIXES[self.kind]}"
 
 
+@dataclass(frozen=True)
+class WrittenExport:
+    """The checks of a written file.
+
+    Attributes:
+        checked: its agreement with the model.
+        accuracy: test set -> change of the MAE; empty where only the agreement is checked.
+    """
+
+    checked: AgreementCheck
+    accuracy: dict[str, AccuracyComparison]
+
+
 # Checks a file before it is kept and returns its comparisons by test set for the card; raises to reject it.
 AccuracyCheck = Callable[[ExportedFile], dict[str, AccuracyComparison]]
 
@@ -61,8 +75,8 @@ def write_export(
     examples: np.ndarray,
     variant: ExportVariant,
     calibration: np.ndarray | None = None,
-    judge: AccuracyCheck = lambda file: {},
-) -> dict[str, Any]:
+    judge: AccuracyCheck | None = None,
+) -> WrittenExport:
     """Write a file and compare it with the model; a rejected file is not kept.
 
     Args:
@@ -73,10 +87,10 @@ def write_export(
         examples: (n, S, S, 3) uint8 real faces to compare on. float32 files must agree with the model to `TOLERANCE`.
         variant: format and precision.
         calibration: (m, S, S, 3) uint8 training faces; required for int8.
-        judge: a further check of the file.
+        judge: a further check of the file; None: only the agreement is checked.
 
     Returns:
-        The card inside the file.
+        The results of the checks, which the card inside the file has, too.
 
     Raises:
         AgebenchError: the file's estimates differ from the model's, or `judge` rejects it.
@@ -89,11 +103,13 @@ def write_export(
     with atomic_write(path) as temporary:
         save(temporary, card)
         file = open_exported(temporary, trusted=True)
-        card |= {"checked": compare(plain, architecture, examples, file, exact=variant.precision == "fp32")}
-        if accuracy := judge(file):
+        checked = compare(plain, architecture, examples, file, exact=variant.precision == "fp32")
+        card |= {"checked": checked.to_json()}
+        accuracy = judge(file) if judge else {}
+        if accuracy:
             card |= {"accuracy": {name: comparison.to_json() for name, comparison in accuracy.items()}}
         save(temporary, card)
-    return card
+    return WrittenExport(checked, accuracy)
 
 
 def _build(
@@ -120,7 +136,7 @@ def _build(
 
 def compare(
     model: AgeModel, architecture: Architecture, examples: np.ndarray, file: ExportedFile, *, exact: bool
-) -> dict[str, Any]:
+) -> AgreementCheck:
     """Compare a file's ages with the model's, on faces of the network's size and on some that the file must resize.
 
     Args:
@@ -144,12 +160,12 @@ def compare(
     with torch.inference_mode():
         expected = model.predict(normalize(torch.from_numpy(examples), architecture.mean, architecture.std)).age
         resized = module(_planar(larger))[0]
-    differences = {
-        "faces": len(examples),
-        "max_difference_years": _largest(file.estimate(examples).age - expected.numpy()),
-        "max_difference_resized_years": _largest(file.estimate(larger).age - resized.numpy()),
-    }
-    worst = max(differences["max_difference_years"], differences["max_difference_resized_years"])
+    check = AgreementCheck(
+        faces=len(examples),
+        max_difference_years=_largest(file.estimate(examples).age - expected.numpy()),
+        max_difference_resized_years=_largest(file.estimate(larger).age - resized.numpy()),
+    )
+    worst = check.largest
     if not np.isfinite(worst):
         raise (AgebenchError if exact else AccuracyCheckFailed)("it returns ages that are no numbers")
     if exact and worst > TOLERANCE:
@@ -157,7 +173,7 @@ def compare(
             f"the exported model differs from the trained one by up to {worst:.3g} years on {len(examples)} faces "
             f"(allowed: {TOLERANCE}); the checkpoint in the run folder is valid, the export was not kept"
         )
-    return differences
+    return check
 
 
 def _largest(differences: np.ndarray) -> float:

@@ -159,5 +159,5 @@ def _intervals(intervals: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _citation(training: dict[str, Any]) -> str:
+def _citation(training: Mapping[str, object]) -> str:
     return f"\n\nTraining data: {escape_markdown(training['citation'])}" if training.get("citation") else ""

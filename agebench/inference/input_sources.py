@@ -57,7 +57,7 @@ def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]
             items.append(InputItem("images", _paths_of(lines), None))
             continue
         for path in _expand(word):
-            if is_video(path):
+            if _is_video(path):
                 close()
                 items.append(InputItem("video", (path,), 1))
             else:
@@ -66,7 +66,7 @@ def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]
     return items
 
 
-def is_video(path: str) -> bool:
+def _is_video(path: str) -> bool:
     """Return whether a path is a video or a camera, by its suffix.
 
     Args:

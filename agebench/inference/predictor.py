@@ -274,7 +274,7 @@ class Predictor:
         estimates = self.estimator.estimate(np.concatenate([image.faces for image in extracted]))
         seconds_per_image = (time.process_time() - start) / len(extracted)
         std = estimates.std if estimates.std is not None else np.full(len(estimates.age), np.nan)
-        columns = np.column_stack([estimates.age, std, *interval_bounds(estimates, interval)]).astype(float)
+        columns = np.column_stack([estimates.age, std, *_interval_bounds(estimates, interval)]).astype(float)
         failed = estimates.failed if estimates.failed is not None else np.zeros(len(estimates), bool)
         errors = ["the model returned no estimate" if fails else "" for fails in failed]
         offset = 0
@@ -293,7 +293,7 @@ class Predictor:
             yield ImageResult(rows, image.seconds | {"estimate": seconds_per_image})
 
 
-def interval_bounds(estimates: AgeEstimates, interval: CalibratedInterval | None) -> tuple[np.ndarray, np.ndarray]:
+def _interval_bounds(estimates: AgeEstimates, interval: CalibratedInterval | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower and upper ends of conformal intervals, in years.
 
     Args:

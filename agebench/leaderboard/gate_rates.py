@@ -220,10 +220,10 @@ def _pool_groups(seeds: Sequence[LegalAgeRates]) -> list[GroupGateRates]:
 
 
 def _pool_rates(seeds: Sequence[Sequence[Rate]]) -> list[Rate]:
-    return [_rate(pool_seeds([rate_metric(rate) for rate in rates])) for rates in zip(*seeds, strict=True)]
+    return [_rate(pool_seeds([_rate_metric(rate) for rate in rates])) for rates in zip(*seeds, strict=True)]
 
 
-def rate_metric(rate: Rate) -> MetricValue:
+def _rate_metric(rate: Rate) -> MetricValue:
     """Return a rate as a metric."""
     value, low, high = rate
     return MetricValue(value=value, ci_low=low, ci_high=high)
@@ -249,5 +249,5 @@ def gate_rate(rates: GateRatesByAge | None, legal: int, challenge: int) -> tuple
     for gates in rates.gates if rates else ():
         if gates.legal == legal and challenge in gates.challenge:
             group = gates.groups[0]
-            return rate_metric(group.passing[gates.challenge.index(challenge)]), group.n_minors
+            return _rate_metric(group.passing[gates.challenge.index(challenge)]), group.n_minors
     return MetricValue(), 0

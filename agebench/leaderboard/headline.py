@@ -132,7 +132,7 @@ class Headline:
         rows = tuple(_row(row, ranked) for row in chosen)
         ranges = frozenset(test for test in tests if any(_is_range(row, test) for row in chosen if test in row.tests))
         gate_tests = tuple(test for test in tests if any(row.cells[test].n_minors for row in rows if test in row.cells))
-        return cls(rows, tests, ranges, gate_tests, describe_trust(rows))
+        return cls(rows, tests, ranges, gate_tests, _describe_trust(rows))
 
 
 def _row(row: System, ranked: ImageRankings) -> HeadlineRow:
@@ -186,7 +186,7 @@ def _licence(row: System) -> str:
     return next((sanitize(licence) for licence in stated if licence), DASH)
 
 
-def describe_trust(rows: Sequence[HeadlineRow]) -> str:
+def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
     """Describe which systems may be trusted with the question whether a person is over 18.
 
     A system may be trusted if on each test set that it was not trained on the upper end of the interval of the share of minors

@@ -21,7 +21,7 @@ def headline_systems(rows: Sequence[System]) -> list[System]:
     """
     rows = [row for row in rows if not row.flatters_everywhere]
     external = [row for row in rows if row.train is None]
-    shared = shared_test(external or rows)
+    shared = _shared_test(external or rows)
     best = _best_trained(rows)[:MOST_ROWS]
     external.sort(key=lambda row: (has_contamination(row), shared not in row.tests, _mae(row, shared), row.name))
     return [*external[: MOST_ROWS - len(best)], *best]
@@ -32,7 +32,7 @@ def has_contamination(row: System) -> bool:
     return any(is_contaminated(row, test) for test in row.tests)
 
 
-def shared_test(rows: Sequence[System]) -> str:
+def _shared_test(rows: Sequence[System]) -> str:
     """Return the test set that most of the systems share; "" without systems."""
     counts = Counter(test for row in rows for test in row.tests)
     return max(counts, key=lambda test: counts[test], default="")
@@ -45,7 +45,7 @@ def _best_trained(rows: Sequence[System]) -> list[System]:
         peers = [row for row in rows if row.train == train]
         away = _shared_test_but(peers, train)  # their own held-out part is a weaker test
         best.append(min(peers, key=lambda row: (away not in row.tests, _mae(row, away), row.name)))
-    shared = shared_test(rows)
+    shared = _shared_test(rows)
     return sorted(best, key=lambda row: (row.train == shared, shared not in row.tests, _mae(row, shared), row.name))
 
 

@@ -107,7 +107,7 @@ def read_rankings(path: Path) -> RankingsFile:
     return content if content.version == VERSION else RankingsFile()
 
 
-def write_rankings(path: Path, content: RankingsFile) -> None:
+def _write_rankings(path: Path, content: RankingsFile) -> None:
     """Store rankings and shifts."""
     whole = {"version": VERSION, **content.to_json()}
     write_text(path, json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n")
@@ -133,7 +133,7 @@ def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog, *, s
     content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates, scatters=scatters)
     is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
     if store and not ranked.missing and is_new and (ranked.rankings or shifts or gates or scatters or path.exists()):
-        write_rankings(path, content)
+        _write_rankings(path, content)
     by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
     rates = {(found.record, found.test): found.rates for found in gates}
     cells = {(found.record, found.test): found.cells for found in scatters}

@@ -63,7 +63,7 @@ def leaderboard(
         *headline_markdown(Headline.from_systems(rows, ranked)),
         "# Appendix: all systems",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
-        "training set, not crowned: where intervals overlap, `agebench compare` says whether a difference is shown. "
+        "training set, not crowned: where intervals overlap, `agebench compare` tests whether a difference is shown. "
         f"{LEGEND} `agebench reproduce RECORD` runs any row again.",
         _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
@@ -154,7 +154,7 @@ def _cell(row: System, test: str) -> str:
     return f"{format_ci(row.metric(test))}{caveat_symbol(row, test)} ({tested_of(row, test)})"
 
 
-def system_label(row: System) -> str:
+def _system_label(row: System) -> str:
     """A system and its training set, for tables that do not have a column for it."""
     return f"{escape_markdown(row.name)} ({escape_markdown(row.train or 'not trained here')})"
 
@@ -174,7 +174,7 @@ NEW_DATASETS = (
 
 def describe_ranks(found: RankingResult, ranked: ImageRankings = NO_RANKINGS) -> list[str]:
     """Describe the rankings: a sentence or two for each, and what they do not cover."""
-    parts = [describe_ranking(ranking, number) for number, ranking in enumerate(ranked.rankings, 1)]
+    parts = [_describe_ranking(ranking, number) for number, ranking in enumerate(ranked.rankings, 1)]
     parts += ranked.missing
     parts += [_ranking_in_words(ranking, number) for number, ranking in enumerate(found.rankings, 1)]
     if not found.rankings:
@@ -183,7 +183,7 @@ def describe_ranks(found: RankingResult, ranked: ImageRankings = NO_RANKINGS) ->
     left = [row for row in found.left_out if row.records[0].id not in ranked_runs]
     if left:
         more = len(left) - _NAMED
-        named = [*map(system_label, left[:_NAMED]), *[f"{more} more"] * (more > 0)]
+        named = [*map(_system_label, left[:_NAMED]), *[f"{more} more"] * (more > 0)]
         parts.append(
             "Without a rank, as their estimates are not beside their records, as no other system was tested on all the same "
             f"images, or as their figures flatter: {join_words(named)}."
@@ -191,7 +191,7 @@ def describe_ranks(found: RankingResult, ranked: ImageRankings = NO_RANKINGS) ->
     return parts
 
 
-def describe_ranking(ranking: SystemRanking, number: int) -> str:
+def _describe_ranking(ranking: SystemRanking, number: int) -> str:
     """Describe one ranking in a paragraph."""
     tests = [
         f"{escape_markdown(test)}{HOME if home else ''} ({format_count(images)} images"
@@ -210,7 +210,7 @@ def describe_ranking(ranking: SystemRanking, number: int) -> str:
             " On a new dataset: the interval of the mean over such datasets (random effect, Hartung and Knapp), and the prediction "
             "interval for one of them."
         )
-    unusual = [ranked_label(system) for system in ranking.systems if system.unusual_seeds]
+    unusual = [_ranked_label(system) for system in ranking.systems if system.unusual_seeds]
     if unusual:
         text += f" The seeds of {join_words(unusual)} differ more than those of the other systems (F test, 1 %)."
     if ranking.single_runs:
@@ -218,7 +218,7 @@ def describe_ranking(ranking: SystemRanking, number: int) -> str:
     return text
 
 
-def ranked_label(system: RankedSystem) -> str:
+def _ranked_label(system: RankedSystem) -> str:
     """Return a ranked system with its training set."""
     return f"{escape_markdown(system.name)} ({escape_markdown(system.train or 'not trained here')})"
 
@@ -230,7 +230,7 @@ def _ranking_in_words(ranking: Ranking, number: int) -> str:
         f"Mean ranks {number}: {len(ranking.entries)} systems on "
         f"{join_words([_tested(best, test) for test in ranking.tests])}. "
         f"Mean ranks closer than {ranking.critical:.2f} are not distinguishable (Nemenyi, 5 %). By that, "
-        f"{_all_or(len(first) - 1, len(ranking.entries) - 1)} share the first place with {system_label(best)}."
+        f"{_all_or(len(first) - 1, len(ranking.entries) - 1)} share the first place with {_system_label(best)}."
     )
 
 
@@ -257,14 +257,14 @@ def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
             row = next((by_run[run] for run in system.runs if run in by_run), None)
             return system.value if row is None or len(ranking.tests) > 1 else row.metric(ranking.tests[0])
 
-        return ranking_table(ranking, ranked_label, cell_value)
+        return ranking_table(ranking, _ranked_label, cell_value)
 
     tables = [table_of(ranking) for ranking in ranked.rankings]
     tables += [""] * len(ranked.missing)  # sentences without a table
     tables += [
         markdown_table(
             ["place", "system", "mean rank"],
-            [[str(place), system_label(row), f"{rank:.2f}"] for row, rank, place in ranking.entries],
+            [[str(place), _system_label(row), f"{rank:.2f}"] for row, rank, place in ranking.entries],
             align=["right", "left", "right"],
         )
         for ranking in found.rankings
@@ -288,7 +288,7 @@ def _shifts(rows: Sequence[System], ranked: ImageRankings) -> list[str]:
             if shift is not None:
                 parts = (shift.difference, shift.mix, shift.same, shift.outside, shift.recalibrated)
                 table.append(
-                    [system_label(row), escape_markdown(test), *(format_ci(part, sign=True) for part in parts)]
+                    [_system_label(row), escape_markdown(test), *(format_ci(part, sign=True) for part in parts)]
                 )
     headers = ["system", "test set", "difference", "mix of ages", "same ages", "ages outside", "mended by a linear map"]
     align = ["left", "left", *["right"] * 5]
@@ -309,7 +309,7 @@ def _fairness(rows: Sequence[System]) -> str:
                 ends += f"; any of {len(gap.worst_groups)} may be worst"
             table.append(
                 [
-                    system_label(row),
+                    _system_label(row),
                     escape_markdown(test),
                     f"{escape_markdown(group_name(grouping, group))} {format_ci(mae)}",
                     f"{format_ci(gap.difference)} ({ends})",
@@ -328,7 +328,7 @@ def _conditions(rows: Sequence[System]) -> str:
         lost, read = failure_to_process_counts(row)
         table.append(
             [
-                system_label(row),
+                _system_label(row),
                 DASH if not model.parameters else f"{model.parameters / 1e6:.1f} million",
                 DASH if speed is None else f"{speed:,.0f}",
                 escape_markdown(model.weights or DASH),
@@ -342,7 +342,13 @@ def _conditions(rows: Sequence[System]) -> str:
 
 def _stress(rows: Sequence[System]) -> str:
     table = [
-        [system_label(row), escape_markdown(test), format_ci(of.relative_error), str(of.corruptions), str(of.strengths)]
+        [
+            _system_label(row),
+            escape_markdown(test),
+            format_ci(of.relative_error),
+            str(of.corruptions),
+            str(of.strengths),
+        ]
         for row in rows
         for test, of in robustness_summary(row).items()
     ]

@@ -1,13 +1,14 @@
-"""Estimates beside a record: who was taken to be how old, without a label and without a name that tells one."""
+"""Estimates beside a record, by a pseudonym of each image: neither labels nor names that contain one are published."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from agebench.config.cards.dataset import DatasetCard
 from agebench.data.digests import add_digests
@@ -23,9 +24,12 @@ from agebench.utils.text import did_you_mean
 
 
 def pseudonym_keys(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    """(n,) a number for each row of audited samples, that only who has the image can work out.
+    """Return (n,) pseudonyms of audited samples, which only the owner of an image can compute.
 
-    File names will not do: those of UTKFace and FG-NET tell the age, and a hash of so few names is soon guessed.
+    File names are unsuitable: those of UTKFace and FG-NET contain the age, and a hash of so few names is soon guessed.
+
+    Args:
+        table: audited samples, with `sample_id` and `bytes_digest`.
     """
     words = zip(table["sample_id"], table["bytes_digest"], strict=True)
     digests = (hashlib.sha256(f"{name}\n{image}".encode()).digest()[:8] for name, image in words)
@@ -33,11 +37,16 @@ def pseudonym_keys(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def estimates_of(run: Path, test: str) -> pd.DataFrame | None:
-    """key, age_pred and, where there are any, age_std and which fold's model answered; by key.
+    """Return a run's estimates without labels: key, age_pred and, where known, age_std and the fold, sorted by key.
 
-    None for a run that did not keep its samples' digests.
+    Args:
+        run: the run's folder.
+        test: name of the test set.
+
+    Returns:
+        The table; None for a run that did not keep its samples' digests.
     """
-    # Of several folds, all samples stand in one file.
+    # A run of several folds keeps all samples in one file.
     names = [f"samples/{test}-{part}.parquet" for part in ("test", "folds")]
     samples = next((read_table(run, name) for name in names if (run / name).exists()), None)
     if samples is None or "bytes_digest" not in samples:
@@ -47,7 +56,12 @@ def estimates_of(run: Path, test: str) -> pd.DataFrame | None:
 
 
 def pseudonymize(predictions: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """Predictions without labels, their names made keys; `samples` are audited ones."""
+    """Replace the names of predictions by pseudonyms, and drop their labels.
+
+    Args:
+        predictions: predictions of a test set.
+        samples: its audited samples.
+    """
     kept = ["sample_id", *(name for name in ("age_pred", "age_std", FOLD) if name in predictions)]
     table = predictions[kept].merge(samples[["sample_id", "bytes_digest"]], on="sample_id", validate="many_to_one")
     table.insert(0, "key", pseudonym_keys(table))
@@ -70,13 +84,13 @@ def estimates_digest(table: pd.DataFrame) -> str:
 
 
 def write_estimates(path: Path, table: pd.DataFrame) -> None:
-    """One Parquet file, as small as it gets."""
+    """Write estimates as a compressed Parquet file."""
     with atomic_write(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
 
 
 def read_estimates(path: Path) -> pd.DataFrame:
-    """What `write_estimates` wrote.
+    """Read the estimates that `write_estimates` wrote.
 
     Raises:
         UserError: it is damaged, or something else.
@@ -88,21 +102,21 @@ def read_estimates(path: Path) -> pd.DataFrame:
     if not {"key", "age_pred"} <= set(table) or table["key"].dtype != np.uint64:
         raise UserError(f"{path}: holds no estimates: a column 'key' of uint64 and a column 'age_pred' are expected")
     if table.duplicated(["key", FOLD] if FOLD in table else ["key"]).any():
-        raise UserError(f"{path}: an image stands twice in it")
+        raise UserError(f"{path}: an image is in it twice")
     if not np.isfinite(pd.to_numeric(table["age_pred"], errors="coerce")).all():
         raise UserError(f"{path}: an estimate is not a finite number")
     return table
 
 
 class LocalDatasets:
-    """The datasets that stand on this machine, each read and audited once, when it is first asked for."""
+    """The datasets of this machine, each read and audited once, on first use."""
 
     def __init__(self, catalogue: Catalog) -> None:
         self._cards = catalogue.datasets
         self._read: dict[str, Samples | None] = {}
 
     def samples(self, name: str) -> Samples | None:
-        """The audited samples; None where there is no card of that name, or no data."""
+        """Return the audited samples of a dataset; None without a card of that name or without data."""
         if name not in self._read:
             self._read[name] = None
             if name in self._cards.names():
@@ -116,7 +130,7 @@ class LocalDatasets:
         return self._read[name]
 
     def fingerprint(self, name: str) -> str | None:
-        """Of the samples, None where there are none."""
+        """Return the fingerprint of a dataset's samples; None without samples."""
         samples = self.samples(name)
         return None if samples is None else dataset_fingerprint(samples)
 
@@ -136,19 +150,25 @@ class LocalDatasets:
             return None
         return join_labels(read_estimates(file), samples)
 
-    def unknown(self, record: Mapping[str, Any]) -> Iterator[str]:
-        """A sentence for each dataset of a record that has no card here."""
-        tests = record.get("metrics", {}).get("tests", {})
-        for name in dict.fromkeys([*filter(None, [record.get("metrics", {}).get("train")]), *tests]):
+    def unknown(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield a sentence for each dataset that has no card here.
+
+        Args:
+            names: names of datasets.
+        """
+        for name in dict.fromkeys(names):
             if name not in self._cards.names():
                 close = did_you_mean(name, self._cards.names())
                 yield f"there is no dataset called '{name}'{close}; --registry DIR names a folder that has its card"
 
 
 def join_labels(estimates: pd.DataFrame, samples: Samples) -> pd.DataFrame | None:
-    """Predictions as a run has them, labels and groups and all: fold by fold, in the dataset's order.
+    """Join estimates with labels and groups, as a run has them: fold by fold, in the dataset's order.
 
-    The order matters: resamples are drawn by row. None where an image is missing.
+    The order matters: resamples are drawn by row.
+
+    Returns:
+        The predictions; None where an image is missing.
     """
     table = samples.table.assign(key=pseudonym_keys(samples.table))
     given = [name for name in ("age_low", "age_high", "subject", *samples.groups) if name in table]
@@ -163,15 +183,15 @@ def join_labels(estimates: pd.DataFrame, samples: Samples) -> pd.DataFrame | Non
     return kept.drop(columns="key").astype({"age_pred": np.float64})
 
 
-def describe_dataset(card: DatasetCard) -> dict[str, Any]:
-    """For a record: what of a card decides a figure, under what terms, and whether others can get the data."""
+def describe_dataset(card: DatasetCard) -> dict[str, JsonValue]:
+    """Describe a dataset for a record: what decides a metric, its terms, and whether others can get the data."""
     kept = {"title", "reader", "options", "faces", "landmark_points", "count", "licence", "citation"}
     reachable = bool(card.url or card.homepage or card.how_to_get) or not needs_files(card)
     return card.model_dump(mode="json", include=kept) | {"public": reachable}
 
 
-def plugins_of(head: str | None, described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """For a record: where the head and the readers come from that are not agebench's own, with their package's version."""
+def plugins_of(head: str | None, described: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, str]:
+    """Describe third-party heads and readers for a record: their origin and their package's version."""
     asked = [(heads, head), *((readers, str(of["reader"])) for of in described.values())]
     found = {}
     for registry, name in asked:

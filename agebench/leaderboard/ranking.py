@@ -39,7 +39,7 @@ class RankingResult:
     """All that can be ranked.
 
     Attributes:
-        rankings: every system stands in one at most; the largest first.
+        rankings: every system is in one at most; the largest first.
         left_out: systems that share their tests with too few others, or whose figures are none of unseen faces.
     """
 

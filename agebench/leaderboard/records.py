@@ -6,12 +6,14 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pandas as pd
+from pydantic import JsonValue
 
 from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import DEFAULT
+from agebench.config.toml_io import validate_model
 from agebench.errors import UserError
 from agebench.leaderboard.published_estimates import (
     describe_dataset,
@@ -20,6 +22,7 @@ from agebench.leaderboard.published_estimates import (
     plugins_of,
     write_estimates,
 )
+from agebench.leaderboard.schema import RecordModel
 from agebench.metrics.schema import MetricsFile
 from agebench.utils.integrity import checked, read_table
 from agebench.utils.io import is_temporary, write_json
@@ -48,8 +51,8 @@ _MANIFEST = (
 
 def make_record(
     run: Path, cards: Mapping[str, DatasetCard] | None = None, initial: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The record of a finished run.
+) -> dict[str, JsonValue]:
+    """Make the record of a finished run.
 
     Args:
         run: its folder.
@@ -57,39 +60,41 @@ def make_record(
         initial: digests of the weights that it started from, for a run whose manifest has none.
 
     Raises:
-        UserError: no finished run stands there, or one of its files cannot be read.
+        UserError: the folder has no finished run, or one of its files cannot be read.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such folder; `agebench results add` takes the folder of a finished run")
     manifest, metrics_file = _json(run / "manifest.json"), checked(run, "metrics.json")
     metrics = MetricsFile.from_json(_json(metrics_file), metrics_file)
     if not manifest.get("finished"):
-        raise UserError(f"{run}: the run is not finished; go on with it by `agebench run … --out {run} --resume`")
+        raise UserError(f"{run}: the run is not finished; continue it by `agebench run … --out {run} --resume`")
+    model = validate_model(RecordModel, _table(manifest, "model"), source=f"{run / 'manifest.json'}: model")
     settings = _settings(checked(run, "config.toml"))
     digest = hashlib.sha256(settings.encode()).hexdigest()
     datasets = {name: describe_dataset(card) for name, card in (cards or {}).items()}
-    predictions = {}
+    predictions: dict[str, JsonValue] = {}
     for name in metrics.tests:
         estimates = estimates_of(run, name)
-        predictions[name] = {"sha256": predictions_digest(read_predictions(run, name))}
+        digests = {"sha256": predictions_digest(read_predictions(run, name))}
         if estimates is not None:
-            predictions[name]["estimates_sha256"] = estimates_digest(estimates)
+            digests["estimates_sha256"] = estimates_digest(estimates)
+        predictions[name] = {**digests}
     # The same settings on another machine give other figures: what came out is part of the name, so that both are kept.
     outcome = hashlib.sha256(json.dumps(predictions, sort_keys=True).encode()).hexdigest()
-    record = {
+    record: dict[str, JsonValue] = {
         "schema": SCHEMA,
-        "id": f"{_stem(metrics, manifest)}-{digest[:8]}-{outcome[:8]}",
+        "id": f"{_stem(metrics, model, manifest)}-{digest[:8]}-{outcome[:8]}",
         "config": tomllib.loads(settings),
         "config_sha256": digest,
         **{key: manifest[key] for key in _MANIFEST if key in manifest},
-        "datasets": datasets,
-        "plugins": plugins_of(manifest["model"].get("head"), datasets),
+        "datasets": {**datasets},
+        "plugins": {**plugins_of(model.head, datasets)},
         "metrics": metrics.to_json(),
         "predictions": predictions,
         **({"stress": stress} if (stress := _stress_of(run)) else {}),
     }
-    if initial and "initial" not in record["model"]:
-        record["model"] = {**record["model"], "initial": dict(initial)}
+    if initial and "initial" not in model.model_fields_set:
+        record["model"] = {**_table(manifest, "model"), "initial": {**initial}}
     return record | {"sha256": content_hash(record)}
 
 
@@ -105,7 +110,7 @@ def write_record(
     """
     record = make_record(run, cards, initial)
     path = folder / f"{record['id']}.json"
-    for name in record["metrics"]["tests"]:
+    for name in _table(_table(record, "metrics"), "tests"):
         estimates = estimates_of(run, name)
         if estimates is not None and cards and name in cards and cards[name].estimates_public:
             write_estimates(estimates_file(path, name), estimates)
@@ -114,12 +119,12 @@ def write_record(
 
 
 def estimates_file(record: Path, test: str) -> Path:
-    """Where a record's estimates for a test set lie: reports/predictions/<id>/<test>.parquet beside reports/results/<id>.json."""
+    """Return the file of a record's estimates: reports/predictions/<id>/<test>.parquet beside reports/results/<id>.json."""
     return record.parent.parent / "predictions" / record.stem / f"{test}.parquet"
 
 
-def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
-    """All records of a folder, by file.
+def read_records(folder: Path) -> dict[Path, dict[str, JsonValue]]:
+    """Read all records of a folder, by file.
 
     Raises:
         UserError: no such folder, or a file is no JSON.
@@ -136,8 +141,8 @@ def read_records(folder: Path) -> dict[Path, dict[str, Any]]:
             gc.enable()
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """One record, unchecked.
+def read_record(path: Path) -> dict[str, JsonValue]:
+    """Read one record, unchecked.
 
     Raises:
         UserError: no such file, or it is no JSON.
@@ -146,7 +151,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def runs_by_config(folder: Path) -> dict[str, Path]:
-    """`config_sha256` -> run, of all runs in a folder, less those that only repeat what a record says."""
+    """Return `config_sha256` -> run for all runs in a folder, except reproductions of records."""
     return {
         hashlib.sha256(config.read_bytes()).hexdigest(): config.parent
         for config in sorted(folder.glob("*/config.toml"))
@@ -154,10 +159,10 @@ def runs_by_config(folder: Path) -> dict[str, Path]:
     }
 
 
-def _stress_of(run: Path) -> dict[str, Any]:
-    """Test set -> what `agebench stress` found of this run, without its groups and curves."""
+def _stress_of(run: Path) -> dict[str, JsonValue]:
+    """Return test set -> result of `agebench stress` for this run, without groups and curves."""
     found = [_json(path) for path in sorted((run / "stress").glob("*.json")) if not is_temporary(path)]
-    return {of["test"]: {key: of[key] for key in ("n", "summary", "clean", "method")} for of in found}
+    return {str(of["test"]): {key: of[key] for key in ("n", "summary", "clean", "method")} for of in found}
 
 
 def predictions_digest(table: pd.DataFrame) -> str:
@@ -166,19 +171,18 @@ def predictions_digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(rows.to_csv(index=False, float_format="%.4f").encode()).hexdigest()
 
 
-def content_hash(record: Mapping[str, Any]) -> str:
-    """SHA-256 of everything in a record but the seal itself."""
+def content_hash(record: Mapping[str, object]) -> str:
+    """Compute the SHA-256 of a record without its seal."""
     content = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _stem(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
-    model = manifest["model"]
+def _stem(metrics: MetricsFile, model: RecordModel, manifest: Mapping[str, JsonValue]) -> str:
     if metrics.train is None:
-        return f"{model['name']}-on-{'-'.join(metrics.tests)}"
+        return f"{model.name}-on-{'-'.join(metrics.tests)}"
     protocol = metrics.protocol.name if metrics.protocol else DEFAULT
     home = metrics.train if protocol == DEFAULT else f"{metrics.train}-{protocol}"
-    return f"{home}-{model['name']}-{model['head']}-s{manifest['seed']}"
+    return f"{home}-{model.name}-{model.head}-s{manifest['seed']}"
 
 
 def read_predictions(run: Path, test: str) -> pd.DataFrame:
@@ -194,11 +198,17 @@ def read_predictions(run: Path, test: str) -> pd.DataFrame:
 
 
 def predictions_file(run: Path, test: str) -> Path:
-    """Where a run keeps what it predicted for a test set."""
+    """Return the file of a run's predictions for a test set."""
     return run / "predictions" / f"{test}.parquet"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _table(content: Mapping[str, JsonValue], key: str) -> dict[str, JsonValue]:
+    """Return the table of a key; an empty one where it is missing or no table."""
+    table = content.get(key)
+    return table if isinstance(table, dict) else {}
+
+
+def _json(path: Path) -> dict[str, JsonValue]:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)  # type: ignore[no-any-return]
     except FileNotFoundError:
@@ -223,4 +233,4 @@ def _settings(path: Path) -> str:
 
 
 def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} stands in it, which is no number; where there is none, JSON has null")
+    raise ValueError(f"it contains {constant}, which is no number; an unknown number is null in JSON")

@@ -4,8 +4,9 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, ValidationError
 
+from agebench.config.toml_io import Settings
 from agebench.errors import UserError
 from agebench.metrics.schema import (
     MAX_MAGNITUDE,
@@ -51,9 +52,9 @@ class RecordConfig(ResultModel):
     """A record's config, as far as it is used by name; `Record.settings` has all of it."""
 
     seed: int | None = None
-    data: dict[str, Any] = Field(default={}, description="data sets and splits")
+    data: dict[str, JsonValue] = Field(default={}, description="data sets and splits")
     model: RecordConfigModel = RecordConfigModel()
-    train: dict[str, Any] | None = None
+    train: dict[str, JsonValue] | None = None
 
 
 class RecordModel(ResultModel):
@@ -68,7 +69,7 @@ class RecordModel(ResultModel):
     weights: str | None = None
     parameters: Count | None = None
     citation: str | None = None
-    initial: dict[str, Any] | None = None
+    initial: dict[str, JsonValue] | None = None
     pretraining_data: str = ""
     file_sha256: Any = None
     source: Any = None
@@ -105,9 +106,9 @@ class RecordFaces(ResultModel):
 
     size: Any = None
     coverage: Any = None
-    datasets: dict[str, Any] | None = None
-    sha256: dict[str, Any] | None = None
-    detectors: dict[str, dict[str, Any]] | None = None
+    datasets: dict[str, JsonValue] | None = None
+    sha256: dict[str, JsonValue] | None = None
+    detectors: dict[str, dict[str, JsonValue]] | None = None
 
 
 class RecordTimings(ResultModel):
@@ -141,11 +142,15 @@ class RecordStress(ResultModel):
 
 
 class RecordDataset(ResultModel):
-    """What a record holds of a data set's card."""
+    """Facts of a data set's card in a record."""
 
     count: Any = None
     public: Any = None
     licence: Any = None
+    reader: Any = None
+    options: Any = None
+    faces: Any = None
+    landmark_points: Any = None
 
 
 class RecordPredictions(ResultModel):
@@ -155,7 +160,17 @@ class RecordPredictions(ResultModel):
     estimates_sha256: Any = None
 
 
-class Record(ResultModel):
+class Circumstances(ResultModel):
+    """Facts in records and manifests that may move metrics a little: versions, the machine, the prepared faces."""
+
+    faces: RecordFaces = RecordFaces()
+    hardware: dict[str, JsonValue] | None = None
+    versions: dict[str, JsonValue] | None = None
+    agebench: Any = None
+    git: Any = None
+
+
+class Record(Circumstances):
     """A result record: one run with everything that its metrics depend on."""
 
     id: Name
@@ -167,34 +182,36 @@ class Record(ResultModel):
     config_sha256: str | None = None
     excluded: dict[str, RecordExcluded] | None = None
     samples: dict[str, RecordSamples] = Field(default={}, description="data set -> numbers of images")
-    faces: RecordFaces = RecordFaces()
     timings: RecordTimings | None = None
     protocol: ProtocolSummary | None = None
     leaks: Leaks | None = None
     datasets: dict[str, RecordDataset] = Field(default={}, description="data set -> its card")
     stress: dict[str, RecordStress] | None = None
-    hardware: dict[str, Any] | None = None
-    versions: dict[str, Any] | None = None
-    plugins: dict[str, Any] | None = None
+    plugins: dict[str, JsonValue] | None = None
     epochs: Any = None
-    agebench: Any = None
-    git: Any = None
-    _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _settings: Settings = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
+    def from_json(cls, content: Mapping[str, JsonValue]) -> Self:
         """Parse a record that `schema_error` accepts."""
         record = cls.model_validate(content)
-        record._settings = dict(content["config"])
+        settings = content["config"]
+        record._settings = dict(settings) if isinstance(settings, dict) else {}
         return record
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """All of the config, as it was written."""
         return self._settings
 
+    @property
+    def split_scheme(self) -> int | None:
+        """Version of the random split; 1 in a record from before versions were written down, None where nothing is drawn."""
+        protocol = self.protocol or self.metrics.protocol
+        return protocol.split_scheme if protocol and "split_scheme" in protocol.model_fields_set else 1
 
-def parse_record(content: Mapping[str, Any], source: object = "the record") -> Record:
+
+def parse_record(content: Mapping[str, JsonValue], source: object = "the record") -> Record:
     """Parse a record of schema 1 or 2.
 
     Args:
@@ -210,7 +227,7 @@ def parse_record(content: Mapping[str, Any], source: object = "the record") -> R
     return Record.from_json(content)
 
 
-def schema_error(content: Mapping[str, Any]) -> str | None:
+def schema_error(content: Mapping[str, JsonValue]) -> str | None:
     """Return the first violation of the schema as a sentence; None for a valid record."""
     deep = next((key for key, value in content.items() if key != "metrics" and not _shallow(value, _MAX_LEVELS)), None)
     if deep is not None:

@@ -89,7 +89,7 @@ def page(rows: Sequence[System], published: Iterable[PublishedResult] = (), rank
 
 def site_data(
     rows: Sequence[System], published: Iterable[PublishedResult], ranked: ImageRankings = NO_RANKINGS
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the page's content; a metric value is [value, low, high], with None for an unknown end."""
     found = rank_systems(rows)
     return {
@@ -105,7 +105,7 @@ def site_data(
     }
 
 
-def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, Any]:
+def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, object]:
     """The first table and the gate view; a rate is [value, low, high]."""
     headline = Headline.from_systems(rows, ranked)
     place = {row.records[0].id: number for number, row in enumerate(rows)}
@@ -121,7 +121,7 @@ def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, Any]:
     }
 
 
-def _headline_row(row: HeadlineRow, place: int) -> dict[str, Any]:
+def _headline_row(row: HeadlineRow, place: int) -> dict[str, object]:
     gap = row.widest_gap
     return {
         "place": place,
@@ -148,7 +148,7 @@ def _headline_row(row: HeadlineRow, place: int) -> dict[str, Any]:
     }
 
 
-def _gates(rates: GateRatesByAge) -> dict[str, Any]:
+def _gates(rates: GateRatesByAge) -> dict[str, object]:
     """Legal age -> the minors that count, the first challenge age and the rates of each group, by challenge age."""
     return {
         str(gates.legal): {
@@ -171,7 +171,7 @@ def _gates(rates: GateRatesByAge) -> dict[str, Any]:
     }
 
 
-def _system(row: System, ranked: ImageRankings) -> dict[str, Any]:
+def _system(row: System, ranked: ImageRankings) -> dict[str, object]:
     first = row.records[0]
     model = first.model
     lost, read = failure_to_process_counts(row)
@@ -225,7 +225,7 @@ def _shifts(row: System, ranked: ImageRankings) -> dict[str, list[list[float | N
     }
 
 
-def _test(row: System, test: str) -> dict[str, Any]:
+def _test(row: System, test: str) -> dict[str, object]:
     entries = row.test_entries(test)
     worst, gap = worst_group(row, test), largest_gap(row, test)
     return {
@@ -265,7 +265,7 @@ def _group(grouping: str, name: str, by_seed: Sequence[GroupMetrics]) -> list[An
     ]
 
 
-def _run(record: Record) -> dict[str, Any]:
+def _run(record: Record) -> dict[str, object]:
     return {
         "id": sanitize(record.id),
         "seed": record.config.seed,
@@ -274,7 +274,7 @@ def _run(record: Record) -> dict[str, Any]:
 
 
 def _facts(record: Record) -> list[list[str]]:
-    """What a figure depends on, as (name, value) in words."""
+    """Describe the inputs of a metric as (name, value) in words."""
     model, hardware, faces = record.model.to_json(), record.hardware or {}, record.faces
     initial = record.model.initial or {}
     facts: list[tuple[str, object]] = [

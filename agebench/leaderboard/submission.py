@@ -54,10 +54,10 @@ def write_submission(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is a file or holds files; choose an empty folder with --out")
     path = write_record(run, out / RESULTS, known, initial)
-    record = read_record(path)
-    written = [path, *filter(Path.exists, (estimates_file(path, name) for name in record["metrics"]["tests"]))]
+    record = parse_record(read_record(path), path)
+    written = [path, *filter(Path.exists, (estimates_file(path, name) for name in record.metrics.tests))]
     written += _copy_cards(out / "registry" / "datasets", catalog.datasets, known)
-    written += _copy_cards(out / "registry" / "models", catalog.models, [record["model"]["name"]])
+    written += _copy_cards(out / "registry" / "models", catalog.models, [record.model.name])
     names = [file.relative_to(out).as_posix() for file in written]
     write_text(out / REQUEST, _request(record_rows([path]), names))
     return [*names, REQUEST]
@@ -82,7 +82,7 @@ def record_rows(paths: Iterable[Path]) -> str:
     every = {
         path: record for folder in {path.parent for path in named} for path, record in read_records(folder).items()
     }
-    ids = {record["id"] for record in named.values()}
+    ids = {parse_record(record, path).id for path, record in named.items()}
     grouped = group_into_systems(parse_record(record, path) for path, record in (every | named).items())
     systems = [system for system in grouped if ids & {record.id for record in system.records}]
     headers, rows = result_matrix(systems, test_sets(systems))

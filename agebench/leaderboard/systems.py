@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
-from typing import Any
 
 import numpy as np
 from scipy import special
@@ -25,8 +24,8 @@ _OVERLAPS = frozenset({"known", "validated"})
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 _GATES = ("gates", "gate_ages")  # of the settings `evaluate`
-# So many settings that differ are told in a system's name.
-_TOLD = 2
+# Largest number of differing settings that a system's name lists.
+_MAX_NAMED_SETTINGS = 2
 _NORMAL = 1.96  # the normal distribution's 97.5 % point
 _SHORTEST = 0.01  # seconds: timings are kept to the hundredth
 
@@ -76,7 +75,7 @@ class System:
         name: model, head and input size.
         train: the training set; None for a model that was not trained here.
         records: its runs, by id.
-        usual: test set -> the copy of it that most systems were tested on, where any record tells it.
+        usual: test set -> the copy of it that most systems were tested on, where any record contains it.
         peers: the systems of the same training set, itself included; they share what is known of the variance between seeds.
     """
 
@@ -124,12 +123,12 @@ class System:
 
     @property
     def has_no_rank(self) -> bool:
-        """Whether a caveat excludes the system from every ranking."""
+        """True if a caveat excludes the system from every ranking."""
         return self.flatters_everywhere or not any(self.has_rank_on(test) for test in self.tests)
 
     @property
     def flatters_everywhere(self) -> bool:
-        """Whether all its figures are, or may be, too good: its protocol leaks, or images were left out."""
+        """True if all its figures are, or may be, too good: its protocol leaks, or images were left out."""
         return not _UNRANKED_EVERYWHERE.isdisjoint(note.caveat for note in self.caveats)
 
     def has_rank_on(self, test: str) -> bool:
@@ -137,7 +136,7 @@ class System:
         return not is_subset(self, test) and not is_contaminated(self, test)
 
     def tested(self, test: str) -> list["Tested"]:
-        """How many images of a test set it was tested on, one entry a seed."""
+        """Return the numbers of tested images of a test set, one entry a seed."""
         return [_tested(record, test) for record in self._by_test[test].values()]
 
     def copies(self, test: str) -> list["Copy"]:
@@ -182,12 +181,12 @@ def _samples(record: Record, test: str) -> RecordSamples:
 
 @dataclass(frozen=True)
 class Tested:
-    """How many images of a test set one run was tested on.
+    """Numbers of images of one test set in one run.
 
     Attributes:
         n: images tested.
         of: images it could have been tested on: all of the dataset, less those it was trained or validated on. None where
-            the record does not tell.
+            the record does not contain it.
     """
 
     n: int
@@ -206,7 +205,7 @@ def _tested(record: Record, test: str) -> Tested:
 
 
 def _images(record: Record, test: str) -> Hashable:
-    """What a record has to tell the images of a test by: the dataset's fingerprint, and how many of each group were tested.
+    """Return an identity of the images of a test: the dataset's fingerprint, and the number of tested images by group.
 
     A held-out part of the same dataset by another seed has the same n at times, but not so many people and images of
     every age band, gender, race and their crossing.
@@ -470,7 +469,7 @@ def images_per_second(row: System) -> float | None:
 
 @dataclass(frozen=True)
 class RobustnessSummary:
-    """How a system holds on corrupted faces of a test set.
+    """Error of a system on corrupted faces of a test set.
 
     Attributes:
         relative_error: error on them divided by that on the faces as they are, over the seeds.
@@ -538,13 +537,13 @@ def _picked(row: System) -> str:
 
 
 def has_other_images(row: System, test: str) -> bool:
-    """Whether images or labels of a test set differ from those that most systems were tested on."""
+    """Return whether images or labels of a test set differ from those that most systems were tested on."""
     usual = row.usual.get(test)
     return usual is not None and any(copy.fingerprint != usual.fingerprint for copy in row.copies(test))
 
 
 def is_subset(row: System, test: str) -> bool:
-    """Whether a test set was read from a copy that lacks images: fewer than most systems read, or than its card announces."""
+    """Return whether a test set was read from a copy with fewer images than most systems read, or than its card announces."""
     usual = row.usual.get(test)
     least = 0 if usual is None else usual.read
     counts = [record.datasets[test].count for record in row.records if test in record.datasets]
@@ -586,18 +585,18 @@ def _run(record: Record) -> str:
 
 
 def _marks(records: Sequence[Record]) -> list[str]:
-    """What tells systems apart that are called alike: the few settings that differ, or else a hash of all of them."""
+    """Return suffixes for systems of the same name: the few settings that differ, or else a hash of all settings."""
     if len(records) == 1:
         return [""]
     settings = [_flat(record.settings) for record in records]
     keys = sorted({key for of in settings for key in of if len({repr(other.get(key)) for other in settings}) > 1})
-    if len(keys) <= _TOLD:
+    if len(keys) <= _MAX_NAMED_SETTINGS:
         return ["".join(f", {key} {of.get(key, 'default')}" for key in keys) for of in settings]
     return [f" #{(record.config_sha256 or record.id.rpartition('-')[2])[:8]}" for record in records]
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes the system, as `section.key` -> value."""
+def _flat(config: Mapping[str, object]) -> dict[str, object]:
+    """Return the settings that define a system, as `section.key` -> value."""
     sections = {key: value if isinstance(value, Mapping) else {"": value} for key, value in config.items()}
     flat = {f"{name}.{key}".rstrip("."): value for name, section in sections.items() for key, value in section.items()}
     ignored = {*_NOT_THE_SYSTEM, "data.test", *(f"evaluate.{name}" for name in _GATES)}

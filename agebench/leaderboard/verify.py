@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from agebench._version import __version__
 from agebench.errors import UserError
@@ -43,7 +44,7 @@ _END_TOLERANCE = 1e-4  # years: resampled sums are single precision, and differ 
 
 
 def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
-    """What is wrong with a record, in sentences; nothing where it is right.
+    """Yield the faults of a record, in sentences; nothing for a valid record.
 
     Args:
         record: as `make_record` gives it.
@@ -93,8 +94,10 @@ def _check_figures(record: Record, run: Path | None) -> Iterator[str]:
             yield from (f"{name}: {problem}" for problem in problems or _recomputed(table, test))
 
 
-def check_estimates(content: Mapping[str, Any], path: Path, present: LocalDatasets) -> Iterator[tuple[str, str | None]]:
-    """What is wrong with the estimates beside a record: (test set, problem), the problem None where all its figures follow.
+def check_estimates(
+    content: Mapping[str, JsonValue], path: Path, present: LocalDatasets
+) -> Iterator[tuple[str, str | None]]:
+    """Check the estimates beside a record: yield (test set, problem), with problem None where all its figures follow.
 
     A test set is passed over where it has no estimates there, or its data are not on this machine or other ones.
 
@@ -137,7 +140,7 @@ def check_estimates(content: Mapping[str, Any], path: Path, present: LocalDatase
 
 def _contradictions(test: TestResult) -> Iterator[str]:
     """Yield contradictions within the metrics, independent of the predictions."""
-    overall = [("all images", test.overall)]
+    overall: list[tuple[str, Mapping[str, object]]] = [("all images", test.overall)]
     groups = [(where, _set_fields(group)) for where, group in _each_group(test)]
     for where, metrics in [*overall, *groups]:
         values = {key: metric for key, metric in metrics.items() if isinstance(metric, MetricValue)}
@@ -248,7 +251,7 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
         version=version,
     )
     groups, gaps = dict(_each_group(test)), dict(_each_gap(test))
-    compared: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = [
+    compared: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
         ("all images", made.overall, test.overall),
         *((name, _set_fields(group), _set_fields(groups.get(name))) for name, group in _each_group(made)),
         *((name, _set_fields(gap), _set_fields(gaps.get(name))) for name, gap in _each_gap(made)),
@@ -267,7 +270,7 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
             yield f"{key} is {theirs_n} there, and {ours_n} by the predictions"
 
 
-def _set_fields(result: ResultModel | None) -> dict[str, Any]:
+def _set_fields(result: ResultModel | None) -> dict[str, object]:
     return {} if result is None else {key: getattr(result, key) for key in result.model_fields_set}
 
 

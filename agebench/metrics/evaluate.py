@@ -126,14 +126,10 @@ def evaluate_seeds(
     if len(tables) > 1:
         interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
     every = metric_values(plan.keys(), found, interval)
-    overall = _overall(plan, every, clusters)
-    if train_ages is not None:
-        inside = int(several[0].column("n_inside").sum())
-        overall["mae_within_train_ages"] = overall["mae_within_train_ages"].model_copy(update={"n": inside})
     entry = TestResult(
         n=len(table),
         subjects=None if whose is None else int(table["subject"].nunique()),
-        overall=overall,
+        overall=_overall(plan, every, clusters),
         cs=[every["overall", f"cs{level}"].value for level in CS_LEVELS],
         groups={grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
         gaps=gap_results(
@@ -298,6 +294,8 @@ def _overall(plan: _Plan, every: Mapping[FigureKey, MetricValue], clusters: Ints
     for name in overall:
         if SPECS[name].unit is Unit.SHARE:
             overall[name] = exact_at_edges(overall[name], with_range if name == "range_hit" else people)
+    if within := overall.get("mae_within_train_ages"):
+        overall["mae_within_train_ages"] = within.model_copy(update={"n": int(features.column("n_inside").sum())})
     return overall
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -362,7 +361,7 @@ def _with_holm(gaps: Mapping[str, Gap]) -> dict[str, Gap]:
     for name, gap in gaps.items():
         even = gap.age_standardized
         p = raw_p.get(name) if even is None else even_p.get(name)
-        changes: dict[str, Any] = {"flagged": p is not None and p < SIGNIFICANT}
+        changes: dict[str, object] = {"flagged": p is not None and p < SIGNIFICANT}
         if name in raw_p:
             changes["p_holm"] = raw_p[name]
         if even is not None and name in even_p:

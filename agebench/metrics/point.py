@@ -67,7 +67,7 @@ def _interval_error(table: pd.DataFrame) -> Floats:
     return distance
 
 
-def without_age_trend(error: Floats, age: Floats) -> Floats:
+def _without_age_trend(error: Floats, age: Floats) -> Floats:
     """Subtract from signed errors (n,) their common trend over age: a linear spline with a knot every ten years.
 
     Args:
@@ -118,7 +118,7 @@ def make_features(table: pd.DataFrame, train_ages: tuple[float, float] | None = 
     error = signed_error(table)
     ordered = np.sort(np.abs(error))
     made: dict[str, Floats] = {"n": np.ones(len(table)), "abs": np.abs(error)}  # FIRST
-    made |= {"detrended": without_age_trend(error, age), "error": error, "square": error**2}
+    made |= {"detrended": _without_age_trend(error, age), "error": error, "square": error**2}
     made |= {f"cs{years}": is_within(error, years) for years in CS_LEVELS}
     # Centered, so that variances in single precision do not cancel.
     y, p = age - age.mean(), predicted - predicted.mean()

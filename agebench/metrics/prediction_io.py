@@ -19,7 +19,6 @@ from agebench.utils.table_cells import UNKNOWN, UNKNOWN_WORD_OF_R, as_numbers, n
 from agebench.utils.text import did_you_mean
 
 MismatchKind = Literal["missing", "extra", "duplicates"]
-FAULTS: tuple[MismatchKind, ...] = ("missing", "extra", "duplicates")
 Match = Literal["id", "name", "stem"]
 MATCHES: tuple[Match, ...] = ("id", "name", "stem")
 _TEXT = ("sample_id", "subject")

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def score_predictions(
         interval=options.interval,
         minimum=options.minimum,
     )
-    changes: dict[str, Any] = {
+    changes: dict[str, object] = {
         "not_scored": NotScored(
             missing=max(joined.missing for joined in seeds),
             extra=max(joined.extra for joined in seeds),

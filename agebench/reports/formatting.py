@@ -11,7 +11,7 @@ from agebench.metrics.schema import GroupMetrics, MetricValue
 
 DASH = "–"
 MIN_GROUP = 30  # images; smaller groups are listed but not ranked
-MIN_CELL = 5  # images; figures of fewer say nothing of a group, and are not printed
+MIN_CELL = 5  # images; figures of fewer are meaningless for a group, and are not printed
 OPEN_END = "∞"
 
 # Markdown markup; an underscore inside a word is plain text.
@@ -155,7 +155,7 @@ def join_words(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def settings(values: Mapping[str, Any]) -> str:
+def settings(values: Mapping[str, object]) -> str:
     """Format settings as `lr 0.001, schedule one-cycle`; settings that are None are omitted."""
     return ", ".join(
         f"{escape_markdown(key)} {escape_markdown(value)}" for key, value in values.items() if value is not None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agebench.config.toml_io import validate_model
 from agebench.errors import UserError
 from agebench.metrics.metric_specs import SPECS, Better, Unit
 from agebench.metrics.schema import GroupMetrics, MetricsFile, MetricValue, TestResult
@@ -19,6 +20,7 @@ from agebench.reports.formatting import (
     markdown_table,
     picture,
 )
+from agebench.reports.manifest import RunManifest
 from agebench.reports.markdown import write_markdown
 from agebench.reports.plots.errors import error_curves
 from agebench.reports.plots.evaluation import CAPTIONS, gate_figures
@@ -62,13 +64,13 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: there is no run, or one of its files cannot be read.
     """
-    metrics, manifest = _read_metrics(folder), _read(folder, "manifest.json", {})
+    metrics, manifest = _read_metrics(folder), _read_manifest(folder)
     history, config = _read(folder, "history.json", []), _read(folder, "config.toml", {})
     external = metrics.train is None
     captions = plot_run(folder, metrics, history) | _plot_gates(folder, metrics)
     drawn = {name: picture(name, caption) for name, caption in captions.items()}
     parts = [
-        f"# {escape_markdown(manifest.get('name') or folder.name)}",
+        f"# {escape_markdown(manifest.name or folder.name)}",
         *run_measurement_sections(manifest, metrics),
         *decision_sections(metrics),
         "## Summary",
@@ -118,6 +120,15 @@ def _read_metrics(folder: Path) -> MetricsFile:
     return MetricsFile.from_json(content, folder / "metrics.json")
 
 
+def _read_manifest(folder: Path) -> RunManifest:
+    """Read the manifest.json of a run's folder; an empty one where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return validate_model(RunManifest, _read(folder, "manifest.json", {}), source=str(folder / "manifest.json"))
+
+
 def summary(run: Path | MetricsFile) -> str:
     """Summarize a run for the command line, with one row per test set.
 
@@ -127,7 +138,7 @@ def summary(run: Path | MetricsFile) -> str:
     metrics = _read_metrics(run) if isinstance(run, Path) else run
     origin = "" if metrics.train is None else f"trained on {escape_markdown(metrics.train)}\n\n"
     table = f"{origin}{_cross_dataset_table(metrics)}"
-    subset = describe_limit(_read(run, "manifest.json", {})) if isinstance(run, Path) else ""
+    subset = describe_limit(_read_manifest(run)) if isinstance(run, Path) else ""
     overlap = training_overlap(metrics)
     shifts = shift_overview(metrics)
     parts = [subset, overlap, table, describe_protocol(metrics), cautions(metrics), shifts, gate_overview(metrics)]
@@ -172,15 +183,15 @@ def _format(test: TestResult, name: str) -> str:
     return format_ci(test.metric(name), sign=spec.better is Better.ZERO, **_FORMATS.get(spec.unit, {}))
 
 
-def _in_words(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
-    model, home, tests = manifest.get("model") or {}, metrics.train, metrics.tests
-    title = (manifest.get("train") or {}).get("title") or home
-    head = f" ({escape_markdown(model['head'])} head)" if model.get("head") else ""
+def _in_words(metrics: MetricsFile, manifest: RunManifest) -> str:
+    model, home, tests = manifest.model, metrics.train, metrics.tests
+    title = manifest.train.title if manifest.train and manifest.train.title else home
+    head = f" ({escape_markdown(model.head)} head)" if model.head else ""
     where = join_words(
         ["held-out faces of the same dataset" if name == home else escape_markdown(name) for name in tests]
     )
     sentences = [
-        f"**{escape_markdown(model.get('title') or model.get('name') or 'A model')}**{head}, trained on "
+        f"**{escape_markdown(model.title or model.name or 'A model')}**{head}, trained on "
         f"**{escape_markdown(title)}**, "
         f"tested on {where}."
     ]

@@ -1,7 +1,6 @@
 """Comparison of any estimator with a run's model, on the images that the run was tested on."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class EstimatorCheck:
         """True if on every test set the change in MAE is smaller than the uncertainty of the run's MAE."""
         return all(comparison.is_within for comparison in self.tests.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the comparison as plain values."""
         tests = {
             name: comparison.to_json() | {"passed": comparison.is_within} for name, comparison in self.tests.items()

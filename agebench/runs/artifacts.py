@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +91,7 @@ def predictions_table(
     """
     table = samples.table
     label_columns = [column for column in ("age_low", "age_high", "subject", *samples.groups) if column in table]
-    columns: dict[str, Any] = {"sample_id": table["sample_id"], "age": table["age"]}
+    columns: dict[str, object] = {"sample_id": table["sample_id"], "age": table["age"]}
     columns["age_pred"] = estimates.age.astype(np.float64)
     if estimates.std is not None:
         columns["age_std"] = estimates.std.astype(np.float64)

@@ -1,7 +1,5 @@
 """Combine the predictions of a run's folds, and compute their metrics."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -29,7 +27,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
         divisions: the division of each fold.
     """
     trained = [division.train.table["age"] for division in divisions]
-    protocol, found = divisions.protocol(), {}
+    protocol, found = ProtocolSummary.model_validate(divisions.protocol()), {}
     gate_options = configured_gates(config.evaluate)
     home = divisions.train_dataset
     held_out = concat_fold_predictions(folder, divisions, home) if home in divisions.tests else None
@@ -54,7 +52,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
         own = (
             medians[0] if FOLD not in table else table[FOLD].map(dict(zip(divisions.folds.names, medians, strict=True)))
         )
-        changes: dict[str, Any] = {
+        changes: dict[str, object] = {
             "baseline_mae": float((table["age"] - own).abs().mean()),
             "age_gates": age_gates_of_folds(
                 table,
@@ -70,10 +68,10 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
             shift = explain_shift(held_out, table, name=home, resamples=config.evaluate.resamples, seed=config.seed)
             if shift is not None:
                 changes["shift"] = shift
-        if name == home and any(protocol["leaks"].values()):
-            changes["leaks"] = protocol["leaks"]
+        if name == home and isinstance(protocol.leaks, dict) and any(protocol.leaks.values()):
+            changes["leaks"] = protocol.leaks
         found[name] = figures.model_copy(update=changes)
-    metrics = MetricsFile(train=home, protocol=ProtocolSummary.model_validate(protocol), tests=found)
+    metrics = MetricsFile(train=home, protocol=protocol, tests=found)
     folder.write_json("metrics.json", metrics.to_json())
     return metrics
 

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from agebench.config.run import RunConfig
 from agebench.data.storage.locate import open_dataset_reader
@@ -48,7 +47,7 @@ class DryRun:
     datasets: tuple[PlannedDataset, ...]
     config: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the plan as plain values for JSON."""
         return asdict(self)
 

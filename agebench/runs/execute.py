@@ -140,7 +140,7 @@ def execute_test(config: ExternalConfig | PublishedConfig, catalog: Catalog, fol
         AgebenchError: the model failed.
     """
     renew_gates(folder, config)
-    if is_finished(folder, config, catalog):
+    if _is_finished(folder, config, catalog):
         return FinishedRun.read(folder)
     with folder.locked():
         # Checked again: another process may have finished the test while this one was starting.
@@ -157,7 +157,7 @@ def execute_test(config: ExternalConfig | PublishedConfig, catalog: Catalog, fol
     return FinishedRun.read(folder)
 
 
-def is_finished(folder: RunDir, config: AnyConfig, catalog: Catalog) -> bool:
+def _is_finished(folder: RunDir, config: AnyConfig, catalog: Catalog) -> bool:
     """Return whether a folder holds this run, finished, and log that it is not repeated.
 
     Args:
@@ -181,7 +181,7 @@ def _execute(
 ) -> FinishedRun:
     with run_folder(out) as folder:
         renew_gates(folder, config)
-        if is_finished(folder, config, catalog):
+        if _is_finished(folder, config, catalog):
             broadcast(lambda: False)
             return FinishedRun.read(folder)
         if folder.started() and not execution.resume and not folder.continues():

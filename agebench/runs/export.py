@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparis
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
 from agebench.export.formats.onnx import require_onnx
-from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, write_export
+from agebench.export.schema import ExportResult, FileDescription, Hardware, UnwrittenFile
+from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, WrittenExport, write_export
 from agebench.registry.catalog import Catalog
 from agebench.runs.accuracy import check_subset
 from agebench.runs.datasets import open_dataset
@@ -93,7 +93,7 @@ def plan_exports(
     return ExportPlan(possible, impossible, images, resamples, seed)
 
 
-def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) -> dict[str, Any]:
+def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) -> ExportResult:
     """Write the files to `out`, and beside each a JSON file that describes it.
 
     Args:
@@ -103,7 +103,7 @@ def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) ->
         out: the folder of the files.
 
     Returns:
-        `files`: the descriptions; `refused` and `impossible`: [{file, reason}]; `hardware`.
+        Descriptions of the files, and those that were not written.
 
     Raises:
         UserError: the run is not finished, has several models, or a dataset is missing.
@@ -124,7 +124,8 @@ def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) ->
     if any(variant.precision == "int8" for variant in plan.variants):
         calibration = _pixels(_calibrating(config, folder, catalog))
     machine = hardware_info(trained.device)
-    files, refused = [], []
+    files: list[FileDescription] = []
+    refused: list[UnwrittenFile] = []
 
     def judge(file: ExportedFile) -> dict[str, AccuracyComparison]:
         return check_accuracy(file, tests, resamples=plan.resamples, seed=plan.seed)
@@ -132,19 +133,26 @@ def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) ->
     for variant in progress(plan.variants, label="export", unit="file"):
         path = out / variant.file
         _beside(path).unlink(missing_ok=True)  # of an earlier file: an interruption would leave it beside the new one
-        options: dict[str, Any] = {} if variant.precision == "fp32" else {"calibration": calibration, "judge": judge}
+        is_exact = variant.precision == "fp32"
         try:
-            inside = write_export(
-                trained.model, trained.card, card, path, examples=examples, variant=variant, **options
+            written = write_export(
+                trained.model,
+                trained.card,
+                card,
+                path,
+                examples=examples,
+                variant=variant,
+                calibration=None if is_exact else calibration,
+                judge=None if is_exact else judge,
             )
         except AccuracyCheckFailed as reason:
             _remove(path)
-            refused.append({"file": variant.file, "reason": str(reason)})
+            refused.append(UnwrittenFile(file=variant.file, reason=str(reason)))
             continue
-        files.append(_describe(path, inside, examples, machine))
-        write_json(_beside(path), files[-1])
-    impossible = [{"file": file, "reason": why} for file, why in plan.impossible]
-    return {"files": files, "refused": refused, "impossible": impossible, "hardware": machine}
+        files.append(_describe(path, variant, written, examples, machine))
+        write_json(_beside(path), files[-1].to_json())
+    impossible = [UnwrittenFile(file=file, reason=why) for file, why in plan.impossible]
+    return ExportResult(files=files, refused=refused, impossible=impossible, hardware=machine)
 
 
 def load_finished_run(folder: RunDir) -> tuple[RunConfig, TrainedEstimator]:
@@ -185,15 +193,20 @@ def _pixels(data: FaceDataset, count: int | None = None) -> np.ndarray:
     return np.asarray(data.pixels[data.rows[:count]])
 
 
-def _describe(path: Path, card: dict[str, Any], examples: np.ndarray, machine: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": file_digest(path),
-        **{key: card[key] for key in ("format", "precision", "checked", "accuracy") if key in card},
-        "speed": measure_speed(open_exported(path, trusted=True), examples),
-        "hardware": machine,
-    }
+def _describe(
+    path: Path, variant: ExportVariant, written: WrittenExport, examples: np.ndarray, machine: Hardware
+) -> FileDescription:
+    description = FileDescription(
+        file=path.name,
+        bytes=path.stat().st_size,
+        sha256=file_digest(path),
+        format=variant.kind,
+        precision=variant.precision,
+        checked=written.checked,
+        speed=measure_speed(open_exported(path, trusted=True), examples),
+        hardware=machine,
+    )
+    return description.model_copy(update={"accuracy": written.accuracy}) if written.accuracy else description
 
 
 def _beside(path: Path) -> Path:

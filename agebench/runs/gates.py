@@ -36,7 +36,7 @@ def configured_gates(settings: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def stored_predictions(folder: Path, name: str, entry: TestResult) -> pd.DataFrame:
+def _stored_predictions(folder: Path, name: str, entry: TestResult) -> pd.DataFrame:
     """Read the columns that age gates need from the stored predictions.
 
     Args:
@@ -60,7 +60,7 @@ def stored_gates(folder: Path, name: str, entry: TestResult, **options: Any) -> 
         options: further arguments of `age_gates`.
     """
     groups = [grouping for grouping in entry.groups if grouping != "age_band"]
-    return age_gates_of_folds(stored_predictions(folder, name, entry), groups=groups, **options)
+    return age_gates_of_folds(_stored_predictions(folder, name, entry), groups=groups, **options)
 
 
 def renew_gates(folder: RunDir, config: Config) -> bool:

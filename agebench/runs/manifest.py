@@ -67,7 +67,7 @@ class ModelRecord(_ManifestTable):
     # of networks
     backbone: str = ""
     head: str = ""
-    head_options: dict[str, Any] = Field(default_factory=dict)
+    head_options: dict[str, object] = Field(default_factory=dict)
     tasks: dict[str, float] = Field(default_factory=dict, description="auxiliary target -> weight in the loss")
     classes: dict[str, list[str]] = Field(default_factory=dict, description="auxiliary target -> classes")
     parameters: int = 0
@@ -96,11 +96,11 @@ class Manifest(_ManifestTable):
     """Everything that manifest.json states about one run. Only fields that were set are written."""
 
     seed: int = 0
-    hardware: dict[str, Any] = Field(default_factory=dict)
+    hardware: dict[str, str | int] = Field(default_factory=dict)
     train: TrainingSet | None = None
     model: ModelRecord | None = None
     faces: FacesRecord | None = None
-    protocol: dict[str, Any] = Field(default_factory=dict)
+    protocol: dict[str, object] = Field(default_factory=dict)
     limit: int = Field(default=0, description="images of each dataset that --limit kept; 0: all")
     excluded: dict[str, ExclusionList] = Field(default_factory=dict, description="file of --exclude -> its effect")
     samples: dict[str, SampleCounts] = Field(default_factory=dict)

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -61,7 +60,7 @@ def input_digests(config: AnyConfig, data: RunData, splits: FoldSplits | None = 
     }
 
 
-def changed_inputs(manifest: Mapping[str, Any], inputs: Inputs) -> list[str]:
+def changed_inputs(manifest: Mapping[str, object], inputs: Inputs) -> list[str]:
     """Return the names of inputs that differ from the manifest; unknown ones count as equal.
 
     Consequences of another change are not listed: other images are in other splits.
@@ -176,13 +175,13 @@ def model_digest(config: ExternalConfig | PublishedConfig) -> str:
     return external_digest(config.model)
 
 
-def _recorded_inputs(manifest: Mapping[str, Any]) -> Inputs:
+def _recorded_inputs(manifest: Mapping[str, object]) -> Inputs:
     """Return the inputs of a manifest; of one without `inputs`, those that its other keys contain."""
     model, recorded = _table(manifest.get("model")), _table(manifest.get("inputs"))
     exclusions, samples = _table(manifest.get("excluded")), _table(manifest.get("samples"))
     is_random = WeightsSource.of_model(model).kind is WeightsKind.RANDOM
     initial = {} if is_random else _table(model.get("initial"))
-    legacy: dict[str, Mapping[str, Any]] = {
+    legacy: dict[str, Mapping[str, object]] = {
         "exclude": {file: _table(exclusion).get("sha256") for file, exclusion in exclusions.items()},
         "images": {name: _table(counts).get("fingerprint") for name, counts in samples.items()},
         "split": _first_scheme(manifest),
@@ -195,7 +194,7 @@ def _recorded_inputs(manifest: Mapping[str, Any]) -> Inputs:
     }
 
 
-def _table(value: object) -> Mapping[str, Any]:
+def _table(value: object) -> Mapping[str, object]:
     """Return a table of an untrusted manifest; an empty one where the value is no table."""
     return value if isinstance(value, dict) else {}
 
@@ -205,7 +204,7 @@ def _split_scheme(splits: FoldSplits) -> dict[str, str]:
     return {} if scheme is None else {splits.train_dataset: str(scheme)}
 
 
-def _first_scheme(manifest: Mapping[str, Any]) -> dict[str, str]:
+def _first_scheme(manifest: Mapping[str, object]) -> dict[str, str]:
     """Return the split scheme of a run that trained before schemes were numbered."""
     train_dataset = _table(manifest.get("train")).get("name")
     if train_dataset is None or "split_scheme" in _table(manifest.get("protocol")):
@@ -225,7 +224,7 @@ def _assignment_digests(splits: FoldSplits) -> dict[str, str]:
     return {name: digest.hexdigest()[:16] for name, digest in digests.items()}
 
 
-def _alignment_digest(spec: Mapping[str, Any], samples: Samples) -> str:
+def _alignment_digest(spec: Mapping[str, object], samples: Samples) -> str:
     """Return a digest of the alignment and its points and boxes; without the detector's version, which hosts differ in."""
     # Later additions count only where they are used, so that digests of earlier runs stay the same.
     unused = {"face_bbox"} if not (spec["letterbox"] or spec.get("fit")) else set()

@@ -66,10 +66,10 @@ def _smallest_loss(folder: RunDir, catalog: Catalog, out: Path) -> tuple[Path, s
     sizes, refused = [], []
     for precision in ("fp32", "fp16"):
         result = export_run(folder, catalog, plan_exports(["torchscript"], [precision]), out)
-        refused += [entry["reason"] for entry in result["refused"]]
-        for entry in result["files"]:
-            if entry["bytes"] <= MAX_BYTES:
-                return out / entry["file"], precision
-            sizes.append(f"{precision} {entry['bytes']:,} bytes")
+        refused += [entry.reason for entry in result.refused]
+        for entry in result.files:
+            if entry.bytes <= MAX_BYTES:
+                return out / entry.file, precision
+            sizes.append(f"{precision} {entry.bytes:,} bytes")
     reasons = "; ".join([*sizes, *refused])
     raise UserError(f"{folder.path}: the model is too large to ship ({reasons}; at most {MAX_BYTES:,} bytes)")

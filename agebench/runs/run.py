@@ -240,7 +240,7 @@ class Experiment:
             path, examples = self.folder.path / "export" / variant.file, _example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)
         self.manifest.best_epoch = self.history.best_epoch
-        self.manifest.export = ExportRecord(max_difference_years=written["checked"]["max_difference_years"])
+        self.manifest.export = ExportRecord(max_difference_years=written.checked.max_difference_years)
 
 
 def initial_model(config: RunConfig) -> tuple[AgeModel, WeightsSource]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from agebench.config.cards.protocol import Protocol
 from agebench.config.run import DataConfig
@@ -114,7 +113,7 @@ class FoldSplits:
         """Return dataset -> the samples with the rejections that followed the audit."""
         return {self.train_dataset: self.folds.samples, **self.external_tests}
 
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, object]:
         """Return protocol, number of folds, leaks and split scheme, for metrics.json and the manifest."""
         return {
             "name": self.folds.protocol,

@@ -19,7 +19,7 @@ from agebench.utils.io import atomic_write
 MAX_WEIGHTS_BYTES = 8 * 1024**3
 
 
-def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, object]) -> None:
     """Write the weights of a model.
 
     Args:
@@ -89,7 +89,7 @@ def save_state(
     path: Path,
     model: nn.Module,
     optimizer: Optimizer,
-    metadata: dict[str, Any],
+    metadata: Mapping[str, object],
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write all that a resume needs into one file.
@@ -156,7 +156,7 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def _save(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, object]) -> None:
     with atomic_write(path) as temporary:
         try:
             text = json.dumps(metadata)

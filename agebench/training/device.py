@@ -57,13 +57,13 @@ def set_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def hardware_info(device: torch.device) -> dict[str, Any]:
+def hardware_info(device: torch.device) -> dict[str, str | int]:
     """Return the hardware entry of the manifest.
 
     Args:
         device: the device of the run.
     """
-    hardware = {
+    hardware: dict[str, str | int] = {
         "cpu": _cpu_name(),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),

@@ -205,7 +205,7 @@ class ConsoleHandler(logging.Handler):
             record: the record; without a standard error it is dropped.
         """
         prefix = "agebench: " if record.levelno >= logging.WARNING else ""
-        with cleared(), contextlib.suppress(OSError, ValueError):  # the terminal was closed
+        with _cleared(), contextlib.suppress(OSError, ValueError):  # the terminal was closed
             if sys.stderr is not None:
                 sys.stderr.write(f"{prefix}{record.getMessage()}\n")
                 sys.stderr.flush()
@@ -226,7 +226,7 @@ def console_log() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cleared() -> Iterator[None]:
+def _cleared() -> Iterator[None]:
     """Remove the bar while the block prints; it reappears afterwards."""
     with _lock:
         for work in _stack:
@@ -277,7 +277,7 @@ class AboveProgress:
 
     def write(self, text: str) -> int:
         """Remove the bar, and write text."""
-        with cleared():
+        with _cleared():
             return self.raw_stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

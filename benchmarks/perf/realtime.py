@@ -67,8 +67,8 @@ def main() -> None:
         print(f"estimation alone, {options.model}, {threads}: faces/s")
         for kind, file in files.items():
             speed = measure_speed(open_exported(file, trusted=True), generated_faces(32), seconds=3, batch=32)
-            print(f"  {kind:<12} one by one {speed['batch_1']['images_per_s']:7.1f}, 32 at once ", end="")
-            print(f"{speed['batch_32']['images_per_s']:7.1f}", flush=True)
+            print(f"  {kind:<12} one by one {speed['batch_1'].images_per_s:7.1f}, 32 at once ", end="")
+            print(f"{speed['batch_32'].images_per_s:7.1f}", flush=True)
 
 
 def export(name: str, folder: Path) -> dict[str, Path]:

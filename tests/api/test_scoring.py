@@ -10,6 +10,7 @@ import pytest
 import agebench as ab
 from agebench.cli import main
 from agebench.errors import UserError
+from agebench.metrics.schema import MetricsFile
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,36 @@ def test_arrays_table_and_command_line_agree(table: pd.DataFrame, tmp_path: Path
     written_mae = written["tests"]["test"]["overall"]["mae"]
     assert tuple(of_table.overall["mae"])[:3] == pytest.approx(tuple(written_mae.values())[:3])
     assert written["tests"]["test"]["groups"].keys() == of_table.metrics.tests["test"].groups.keys()
+
+
+def test_score_files_equals_the_command_line(table: pd.DataFrame, tmp_path: Path) -> None:
+    predictions, labels = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    table[["sample_id", "age_pred"]].to_csv(predictions, index=False)
+    table.drop(columns="age_pred").to_csv(labels, index=False)
+    words = ["score", str(predictions), "--labels", str(labels), "--resamples", "100", "--gate", "18@22"]
+    assert main([*words, "--require", "mae<=4.3", "--out", str(tmp_path / "out")]) == 3
+    report = ab.score_files(predictions, labels=labels, resamples=100, gates=["18@22"], require=["mae<=4.3"])
+    written = MetricsFile.from_json(json.loads((tmp_path / "out" / "metrics.json").read_text()))
+    assert report.metrics.tests == written.tests
+    assert report.verdict == "not shown"
+    assert [file.role for file in report.metrics.measurement.files] == ["predictions", "labels"]
+    assert "score_files" in report.metrics.measurement.command
+    assert written.measurement.command.startswith("agebench score")
+
+
+def test_compare_files_of_run_folders_has_all_tests(table: pd.DataFrame, tmp_path: Path) -> None:
+    for run, shift in (("a", 0.0), ("b", 1.0)):
+        (tmp_path / run / "predictions").mkdir(parents=True)
+        for test in ("fgnet", "utk"):
+            shifted = table.assign(age_pred=table["age_pred"] + shift)
+            shifted.to_parquet(tmp_path / run / "predictions" / f"{test}.parquet")
+    report = ab.compare_files({"a": tmp_path / "a", "b": [tmp_path / "b"]}, resamples=100, margins=["mae=0.5"])
+    assert report.name == "fgnet"
+    assert list(report.tests) == ["fgnet", "utk"]
+    assert report.tests["utk"].pairs.loc[("a", "b"), "difference"] == report.pairs.loc[("a", "b"), "difference"]
+    assert report.figures.loc[("a", "b", "mae"), "margin"] == 0.5
+    with pytest.raises(UserError, match="give files only, or run folders only"):
+        ab.compare_files({"a": tmp_path / "a", "b": tmp_path / "b" / "predictions" / "utk.parquet"})
 
 
 def test_report_views(table: pd.DataFrame, tmp_path: Path) -> None:
@@ -93,6 +124,7 @@ def test_compare_arrays_and_seeds(table: pd.DataFrame, tmp_path: Path) -> None:
         (([1, 2], [1, 2]), {"resamples": 3}, "resamples = 3"),
         (([1, 2], [1, 2]), {"groups": {"g": ["a"]}}, "different lengths"),
         (([1], [1]), {}, "at least two"),
+        (([1, 2], [1, 2]), {"train_ages": (60, 10)}, "lower age first"),
     ],
 )
 def test_score_rejects(arguments: tuple[object, ...], options: dict[str, object], message: str) -> None:

@@ -14,6 +14,7 @@ from agebench.estimators.exported.adapter import ExportedEstimator
 from agebench.estimators.exported.loading import open_exported
 from agebench.export import accuracy_check
 from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison, CheckSubset, check_accuracy
+from agebench.export.schema import SpeedSummary
 from agebench.metrics.schema import MetricValue
 from agebench.runs import export as exports
 from agebench.runs.export import plan_exports
@@ -53,7 +54,7 @@ def export(done: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda *words, run=done: main(["export", str(run), "--registry", str(done.parent / "cards"), *words])
 
 
-_SPEED = {"median_ms": 2.0, "images_per_s": 500.0}
+_SPEED = SpeedSummary(median_ms=2.0, images_per_s=500.0)
 
 
 def test_a_run_leaves_a_card_in_its_own_export(done: Path) -> None:
@@ -72,7 +73,7 @@ def test_the_command_end_to_end(export: Any, tmp_path: Path, capfd: pytest.Captu
     assert "not written: model.int8.ts" in shown.err
     assert "arning" not in shown.err
     beside = json.loads((tmp_path / "model.ts.json").read_text())
-    assert beside["speed"]["batch_1"] == _SPEED
+    assert beside["speed"]["batch_1"] == _SPEED.to_json()
     assert beside["checked"]["faces"] > 10
     assert beside["bytes"] == (tmp_path / "model.ts").stat().st_size
 

@@ -109,7 +109,7 @@ def test_the_nist_layout_needs_gender(predictions, capsys):
         ("a,20,21\nb,20,21\n", ["--challenge", "nan"], "--challenge nan: give a number, from 0 to 120"),
         ("a,20,21\nb,20,21\n", ["--challenge", "inf"], "--challenge inf: give a number"),
         ("a,20,21\nb,20,21\n", ["--train-ages", "nan", "30"], "--train-ages nan: give a number"),
-        ("a,20,21\nb,20,21\n", ["--train-ages", "40", "20"], "--train-ages 40 20: give the lower age first"),
+        ("a,20,21\nb,20,21\n", ["--train-ages", "40", "20"], "train ages (40, 20): give the lower age first"),
         ("a,20,21\nb,20,21\n", ["--legal-age", "-5"], "--legal-age -5: give from 1 to 120"),
         ("a,20,21\nb,20,21\n", ["--legal-age", "18.5"], "--legal-age 18.5: give an integer"),
         ("a,20,21\nb,20,21\n", ["--p-first-age", "-7"], "--p-first-age -7: give from 0 to 120"),

@@ -302,9 +302,9 @@ def test_lower_precisions_of_onnx(precision: str, tmp_path: Path, capfd: pytest.
 
 def test_speed_is_measured(files: dict[str, Path]) -> None:
     found = measure_speed(open_exported(files["onnx"]), FACES, seconds=0.01)
-    assert found["batch_1"]["median_ms"] > 0
-    assert found["batch_64"]["images_per_s"] > 0
-    assert json.loads(json.dumps(found)) == found
+    assert found["batch_1"].median_ms > 0
+    assert found["batch_1"].p95_ms >= found["batch_1"].median_ms
+    assert found["batch_64"].images_per_s > 0
 
 
 @pytest.mark.parametrize(("exact", "kind"), [(True, AgebenchError), (False, AccuracyCheckFailed)])

@@ -13,6 +13,7 @@ from agebench.cli import main
 from agebench.errors import UserError
 from agebench.leaderboard.records import content_hash, make_record, runs_by_config, write_record
 from agebench.leaderboard.reproduce import environment_differences
+from agebench.leaderboard.schema import Circumstances
 from agebench.leaderboard.verify import check_record
 from agebench.metrics.evaluate import evaluate
 
@@ -301,8 +302,8 @@ def test_keys_that_are_not_known_are_let_in_and_tables_without_end_are_not(run: 
     ("content", "said"),
     [
         ("[" * 200_000, "nested too deeply"),
-        ('{"schema": 1, "epochs": NaN}', "NaN stands in it"),
-        ('{"schema": 1, "epochs": -Infinity}', "-Infinity stands in it"),
+        ('{"schema": 1, "epochs": NaN}', "it contains NaN"),
+        ('{"schema": 1, "epochs": -Infinity}', "it contains -Infinity"),
     ],
 )
 @pytest.mark.parametrize(
@@ -331,7 +332,9 @@ def test_a_reproduction_is_no_evidence_against_its_record(run: Path) -> None:
 
 def test_another_detector_is_named_when_a_record_is_reproduced() -> None:
     record, manifest = (
-        {"faces": {"detectors": {"few": {"name": name, "version": 1}}}, "agebench": "1", "git": "a"}
+        Circumstances.model_validate(
+            {"faces": {"detectors": {"few": {"name": name, "version": 1}}}, "agebench": "1", "git": "a"}
+        )
         for name in ("dlib", "yunet")
     )
     assert environment_differences(record, record) == []

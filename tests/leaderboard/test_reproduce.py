@@ -14,6 +14,7 @@ from agebench.errors import UserError
 from agebench.leaderboard import reproduce
 from agebench.leaderboard.published_estimates import estimates_digest
 from agebench.leaderboard.records import content_hash
+from agebench.leaderboard.schema import Record
 from agebench.registry.catalog import load_catalog
 
 pytestmark = pytest.mark.slow  # each asks a run that is trained for it
@@ -213,7 +214,7 @@ def test_other_data_are_told_before_hours_of_training(
     words = ["reproduce", str(record_in(home / "reports")), "--out", str(tmp_path / "again")]
     assert main([*words, "--registry", str(tmp_path)]) == 1
     told = capsys.readouterr().err
-    assert "the card of few says options" in told
+    assert "the card of few has options" in told
     assert "few: its images or labels here are others" in told
     assert not (tmp_path / "again").exists()
 
@@ -225,9 +226,12 @@ def test_a_figure_outside_the_interval_is_a_verdict(home: Path) -> None:
         other["predictions"]["few"]["sha256"] = "others"
         mae = other["metrics"]["tests"]["few"]["overall"]["mae"]
         mae.update({end: mae[end] + step for end in ("value", "ci_low", "ci_high")})
-    found = [reproduce.reproduction_verdicts(of, home / "runs" / "mine") for of in (record, near, far)]
+    found = [
+        reproduce.reproduction_verdicts(Record.from_json(content), home / "runs" / "mine")
+        for content in (record, near, far)
+    ]
     assert [reproduce.worst_verdict(of) for of in found] == ["identical", "inside the interval", "outside the interval"]
-    assert found[2]["other"]["verdict"] == "identical"
+    assert found[2]["other"].verdict == "identical"
 
 
 def test_a_strangers_record_brings_no_code_of_the_strangers(tmp_path: Path) -> None:
@@ -248,7 +252,7 @@ def test_a_strangers_record_brings_no_code_of_the_strangers(tmp_path: Path) -> N
     config = reproduce.config_of(content | {"sha256": content_hash(content)}, found)
     assert config.model.source == "true {input} {output}"
     content["config"]["model"]["output"]["scale"] = 3.0
-    with pytest.raises(UserError, match="says another output than the record"):
+    with pytest.raises(UserError, match="has another output than the record"):
         reproduce.config_of(content | {"sha256": content_hash(content)}, found)
 
 

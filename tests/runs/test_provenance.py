@@ -15,6 +15,7 @@ from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.leaderboard import reproduce
+from agebench.leaderboard.schema import Record
 from agebench.registry.catalog import load_catalog
 from agebench.runs import provenance
 from agebench.runs import run as pipeline
@@ -191,16 +192,24 @@ def test_changed_names_the_split_scheme_of_an_old_run(here: Path) -> None:
     assert changed_inputs({**manifest, "protocol": drawn, "inputs": now}, now) == []
 
 
+def record_of(protocol: dict[str, object]) -> Record:
+    """Return a record of a run that began with random weights."""
+    content = {"id": "a", "config": {}, "protocol": protocol, "predictions": {}, "sha256": ""}
+    return Record.from_json(
+        {**content, "metrics": {"train": "mine", "tests": {}}, "model": {"name": "tiny", "weights": "random"}}
+    )
+
+
 @pytest.mark.parametrize(("protocol", "scheme"), [({"name": "default"}, 1), ({"split_scheme": 99}, 99)])
 def test_reproduce_names_the_split_scheme_of_a_record(here: Path, protocol: dict[str, object], scheme: int) -> None:
     cards = load_catalog([here / "cards"])
     config = resolve_config(cards, [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}])
-    record = {"protocol": protocol, "metrics": {}, "model": {"weights": "random"}}
+    record = record_of(protocol)
     told = list(reproduce.input_differences(record, config, cards))
     expected = f"the split scheme has changed: this agebench divides mine by scheme 2, the record was made with scheme {scheme}"
     assert any(line.startswith(expected) for line in told)
-    record["protocol"] = {"split_scheme": 2}
-    assert not any("split scheme" in line for line in reproduce.input_differences(record, config, cards))
+    of_scheme_2 = record_of({"split_scheme": 2})
+    assert not any("split scheme" in line for line in reproduce.input_differences(of_scheme_2, config, cards))
 
 
 def test_reproduce_asks_no_split_scheme_where_nothing_is_drawn(here: Path) -> None:
@@ -210,5 +219,5 @@ def test_reproduce_asks_no_split_scheme_where_nothing_is_drawn(here: Path) -> No
     (here / "data" / "mine" / "labels.csv").write_text("\n".join(lines))
     cards = load_catalog([here / "cards"])
     config = resolve_config(cards, [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}])
-    record = {"protocol": {"name": "default"}, "metrics": {}, "model": {"weights": "random"}}
+    record = record_of({"name": "default"})
     assert not any("split scheme" in line for line in reproduce.input_differences(record, config, cards))

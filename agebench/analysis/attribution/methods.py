@@ -32,8 +32,6 @@ IG_STEPS = 24  # steps of the path of integrated gradients
 MIN_MAP_SIZE = 4  # cells per side; Grad-CAM uses the last layer whose map is at least this large
 _N_PROBES = 8  # faces
 
-AgeFn = Callable[[Tensor], Tensor]
-
 
 # Mean color and standard deviation of ImageNet, 0 to 1: they replace the normalization of an estimator that does not state one.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -107,6 +107,6 @@ class Protocol(BaseModel):
         """Return whether copies and subjects are kept in one split."""
         return self.kind == "holdout" or bool(self.k) if self.strict is None else self.strict
 
-    def to_text(self) -> dict[str, Any]:
+    def to_text(self) -> dict[str, object]:
         """Return the protocol as a table without its defaults."""
         return self.model_dump(mode="json", exclude_defaults=True)

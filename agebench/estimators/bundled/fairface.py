@@ -16,7 +16,7 @@ N_OUTPUTS = 18
 GENDER, AGES = slice(7, 9), slice(9, 18)
 
 
-def load_network(file: Path) -> nn.Module:
+def _load_network(file: Path) -> nn.Module:
     """Open the authors' checkpoint, a state dict, without running code in it.
 
     Args:
@@ -31,7 +31,7 @@ def load_network(file: Path) -> nn.Module:
 
 @cache
 def _network() -> nn.Module:
-    return load_network(Path(os.environ[FOLDER_VARIABLE]) / WEIGHTS)
+    return _load_network(Path(os.environ[FOLDER_VARIABLE]) / WEIGHTS)
 
 
 def estimate(faces: np.ndarray) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ class ExportedFile(ABC):
         Raises:
             UserError: the array has another type or shape, or sides outside of 32 to 1,024 pixels.
         """
-        check_faces(faces, self.card["input"]["planes"])
+        _check_faces(faces, self.card["input"]["planes"])
         parts = [self.run(_planar(faces[start : start + BATCH_SIZE])) for start in range(0, len(faces), BATCH_SIZE)]
         if not parts:
             return self._empty()
@@ -133,7 +133,7 @@ def foreign_model_message(path: Path, reason: str) -> str:
     )
 
 
-def check_faces(faces: np.ndarray, planes: int = 3) -> None:
+def _check_faces(faces: np.ndarray, planes: int = 3) -> None:
     """Check that an array can be given to an exported file.
 
     Args:

@@ -49,7 +49,7 @@ class OnnxContent:
 
     @property
     def external(self) -> bool:
-        """Whether weights are stored in other files."""
+        """True if weights are stored in other files."""
         return bool(self.weight_files)
 
     def weight_paths(self, path: Path) -> list[Path]:

@@ -125,7 +125,7 @@ class CallableProcess:
         return _receive(self._process.stdout)
 
 
-def load_callable(reference: str) -> Callable[..., Any]:
+def _load_callable(reference: str) -> Callable[..., Any]:
     """Import a function.
 
     Args:
@@ -156,7 +156,7 @@ def _serve(reference: str, model: str, mode: str, *names: str) -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the callable's prints must not mix with the messages
     try:
-        function = load_callable(reference)
+        function = _load_callable(reference)
         _send(replies, [])
         while True:
             arrays = _receive(sys.stdin.buffer)

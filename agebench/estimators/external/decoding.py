@@ -203,11 +203,11 @@ def _from_distribution(
     if decode is not None:
         age = _finite_rows(decode(values), len(values), card.name).reshape(len(values), -1)[:, 0]
     else:
-        age = decode_distribution(values, grid, card.output.decode)
+        age = _decode_distribution(values, grid, card.output.decode)
     return AgeEstimates(age, std, _whole_years(values, grid))
 
 
-def decode_distribution(values: np.ndarray, grid: np.ndarray, how: str) -> np.ndarray:
+def _decode_distribution(values: np.ndarray, grid: np.ndarray, how: str) -> np.ndarray:
     """Return (B,) years from probabilities of classes.
 
     Args:

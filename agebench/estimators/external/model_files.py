@@ -161,7 +161,7 @@ def open_torchscript(card: ExternalCard, path: Path, device: str) -> ModelCall:
     """
     with readable(card, path, "a TorchScript model"):
         module = load_torchscript(path, device).eval()
-    return torch_call(card, module, device)
+    return _torch_call(card, module, device)
 
 
 def load_torchscript(path: Path, device: str) -> Any:
@@ -197,7 +197,7 @@ def open_export(card: ExternalCard, path: Path, device: str) -> ModelCall:
     # torch.export.load falls back to full unpickling by itself; this forbids it.
     with readable(card, path, "a torch.export model"), temporary_env("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
         module = torch.export.load(path).module().to(device)
-    return torch_call(card, module, device)
+    return _torch_call(card, module, device)
 
 
 def _refuse_code(path: Path) -> None:
@@ -224,7 +224,7 @@ def _refuse_code(path: Path) -> None:
                     raise ValueError(f"{name} contains an expression that could run code: {text[:80]!r}")
 
 
-def torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
+def _torch_call(card: ExternalCard, module: Any, device: str) -> ModelCall:
     """Return the function that calls a torch module.
 
     Args:

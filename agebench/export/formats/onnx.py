@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def onnx_writer(model: Any) -> SaveFn:
         model: the ModelProto.
     """
 
-    def save(path: Path, card: dict[str, Any]) -> None:
+    def save(path: Path, card: Mapping[str, object]) -> None:
         del model.metadata_props[:]
         model.metadata_props.add(key=CARD_KEY, value=json.dumps(card))
         path.write_bytes(model.SerializeToString())

@@ -2,8 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -38,7 +38,7 @@ def build_pt2(module: ExportWrapper) -> SaveFn:
     """
     program = exported_program(module)
 
-    def save(path: Path, card: dict[str, Any]) -> None:
+    def save(path: Path, card: Mapping[str, object]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.export.save(program, path, extra_files={"card.json": json.dumps(card)})

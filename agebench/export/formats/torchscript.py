@@ -1,8 +1,8 @@
 """Export to TorchScript: deprecated upstream, but most programs can load it, C++ included."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ def build_torchscript(module: ExportWrapper, faces: torch.Tensor) -> SaveFn:
         module.backbone = torch.jit.trace(module.backbone, module.normalized(faces[:2]))  # type: ignore[no-untyped-call]
         scripted = torch.jit.script(module)
 
-    def save(path: Path, card: dict[str, Any]) -> None:
+    def save(path: Path, card: Mapping[str, object]) -> None:
         with ignore_warnings():
             torch.jit.save(scripted, str(path), _extra_files={"card.json": json.dumps(card)})
 

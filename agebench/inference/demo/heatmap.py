@@ -36,13 +36,13 @@ def occlusion_heatmap(estimator: AgeEstimator, faces: np.ndarray) -> tuple[Image
     maps = [blur_for_display(attribution) for attribution in compute_attributions(target, data, [METHOD])[METHOD]]
     reach = max(float(np.abs(attribution).max()) for attribution in maps) or 1.0
     rows = [
-        np.hstack([_enlarge(face), _enlarge(overlay(face, attribution / reach))])
+        np.hstack([_enlarge(face), _enlarge(_overlay(face, attribution / reach))])
         for face, attribution in zip(faces, maps, strict=True)
     ]
     return Image.fromarray(np.vstack(rows)), WORDS.format(reach=reach)
 
 
-def overlay(face: np.ndarray, attribution: np.ndarray) -> np.ndarray:
+def _overlay(face: np.ndarray, attribution: np.ndarray) -> np.ndarray:
     """Draw a map over a face in gray.
 
     Args:

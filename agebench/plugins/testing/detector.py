@@ -41,7 +41,7 @@ def check_detector(detector: str | type[Detector]) -> str:
     for problem in _made(kind):
         raise violation("detector", name, problem)
     instance, n_detections = kind(), 0
-    for image, blank in blank_images():
+    for image, blank in _blank_images():
         for problem in _check_detections(instance, image, blank):
             if problem:
                 raise violation("detector", name, problem)
@@ -53,7 +53,7 @@ def check_detector(detector: str | type[Detector]) -> str:
     return f"{len(BLANK)} images without a face and {DRAWN} drawn faces, of which it found {n_detections}"
 
 
-def blank_images() -> Iterator[tuple[Image.Image, bool]]:
+def _blank_images() -> Iterator[tuple[Image.Image, bool]]:
     """Yield test images, and whether an image contains no face."""
     for width, height in BLANK:
         yield Image.new("RGB", (width, height), (90, 110, 100)), True

@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from agebench.metrics.schema import GroupMetrics, MetricsFile, MetricValue, TestResult
-from agebench.reports.formatting import MIN_GROUP, format_number, group_name, is_below_min_n, sanitize
-from agebench.reports.plots.splits import ages_of_parts
-from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, styled
+from agebench.reports.formatting import MIN_GROUP, format_count, format_number, group_name, is_below_min_n, sanitize
+from agebench.reports.plots.style import COLORS, FIGURE_WIDTH, GRAY, SPLIT_COLORS, styled
 from agebench.utils.integrity import read_table
 from agebench.utils.io import atomic_write
 
@@ -95,7 +94,7 @@ def plot_run(folder: Path, metrics: MetricsFile, history: Sequence[Mapping[str, 
     }
     blue = next(iter(dataset_colors(metrics.train or "", ["-"]).values()))
     learning = learning_curves(history, blue) if history else None
-    more = {"learning-curves": learning, "ages-of-parts": ages_of_parts(folder)}
+    more = {"learning-curves": learning, "ages-of-parts": _ages_of_splits(folder)}
     return plot_tests(folder, figures_of_tests(metrics, predictions) | more, CAPTIONS)
 
 
@@ -358,3 +357,34 @@ def _legend(figure: Figure, tests: Mapping[str, TestResult], palette: Mapping[st
     marks = [Line2D([], [], color=palette[name], marker="o", lw=1.5) for name in tests]
     columns = 3 if max(map(len, names)) <= 30 else 2
     figure.legend(marks, names, loc="outside upper center", ncols=columns)
+
+
+# Names of files in `lists/` -> colors of their splits.
+_LIST_COLORS = {"train": SPLIT_COLORS["train"], "valid": SPLIT_COLORS["val"], "test": SPLIT_COLORS["test"]}
+
+
+@styled
+def _ages_of_splits(folder: Path) -> Figure | None:
+    """Plot age histograms of the splits that the run of a protocol saves in `lists/`.
+
+    Args:
+        folder: the folder of the run.
+
+    Returns:
+        The figure, or None if the run has no such files.
+    """
+    files = {split: folder / "lists" / f"{split}.csv" for split in _LIST_COLORS}
+    if not all(file.exists() for file in files.values()):
+        return None
+    ages = {split: pd.read_csv(file, usecols=["age"])["age"].to_numpy(float) for split, file in files.items()}
+    all_ages = np.concatenate(list(ages.values()))
+    bins = np.arange(np.floor(all_ages.min()), np.floor(all_ages.max()) + 2)
+    figure = Figure(figsize=(FIGURE_WIDTH, 3.0), layout="constrained")
+    for axes, (split, values) in zip(figure.subplots(1, 3, sharex=True), ages.items(), strict=True):
+        axes.hist(values, bins=list(bins), color=_LIST_COLORS[split])
+        axes.set_title(
+            f"{split}: {format_count(len(values))} images, median {format_number(float(np.median(values)), digits=0)}",
+        )
+        axes.set(xlabel="age (years)", ylabel="images" if split == "train" else "")
+        axes.grid(axis="y")
+    return figure

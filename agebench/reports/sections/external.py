@@ -1,8 +1,5 @@
 """Report sections for external models."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from agebench.metrics.schema import MetricsFile, TestResult
 from agebench.reports.formatting import (
     DASH,
@@ -14,17 +11,18 @@ from agebench.reports.formatting import (
     join_words,
     markdown_table,
 )
+from agebench.reports.manifest import RunManifest
 
 # Below this correlation with age an estimate follows something else, or the model is fed something else than in its training.
 HARDLY = 0.3
 
 
-def describe_external(metrics: MetricsFile, manifest: Mapping[str, Any]) -> str:
-    """The first paragraphs: what was tested on what, and whether it can have seen these faces before."""
-    model, tests = manifest.get("model") or {}, metrics.tests
+def describe_external(metrics: MetricsFile, manifest: RunManifest) -> str:
+    """Render the first paragraphs: the model, its test sets, and whether it can have been trained on these faces."""
+    model, tests = manifest.model, metrics.tests
     errors = [f"{format_ci(test.metric('mae'))} years on {escape_markdown(name)}" for name, test in tests.items()]
     images = [f"{format_count(test.n)} images of {escape_markdown(name)}" for name, test in tests.items()]
-    title = escape_markdown(model.get("title") or model.get("name") or "A model")
+    title = escape_markdown(model.title or model.name or "A model")
     opening = (
         f"**{title}**, as it is: nothing was trained here. It was tested on {join_words(images)}. "
         f"Its MAE is **{join_words(errors)}**."
@@ -112,24 +110,22 @@ def training_overlap(metrics: MetricsFile) -> str:
     return " ".join(words)
 
 
-def external_table(manifest: Mapping[str, Any]) -> str:
+def external_table(manifest: RunManifest) -> str:
     """Describe the called model, its terms and the machine."""
-    model, hardware, times = (manifest.get(key) or {} for key in ("model", "hardware", "timings"))
-    machine = hardware.get("gpu") or f"{hardware.get('cpu') or 'a CPU'}, {hardware.get('cores') or DASH} cores"
+    model, times = manifest.model, manifest.timings
     stages = [f"{key.removesuffix('_s')} {format_duration(value)}" for key, value in times.items() if key != "total_s"]
-    versions = {"agebench": manifest.get("agebench"), **(manifest.get("versions") or {})}
-    digest = model.get("file_sha256")
+    digest = model.file_sha256
     facts = {
-        "form": escape_markdown(model.get("format") or DASH),
-        "source": escape_markdown(model.get("source") or DASH) + (f" (SHA-256 {digest}…)" if digest else ""),
-        "trained on": escape_markdown(model.get("training_data") or DASH),
-        "licence": escape_markdown(model.get("licence") or DASH),
-        "citation": escape_markdown(model.get("citation") or DASH),
-        "machine": escape_markdown(machine),
+        "form": escape_markdown(model.format or DASH),
+        "source": escape_markdown(model.source or DASH) + (f" (SHA-256 {digest}…)" if digest else ""),
+        "trained on": escape_markdown(model.training_data or DASH),
+        "licence": escape_markdown(model.licence or DASH),
+        "citation": escape_markdown(model.citation or DASH),
+        "machine": escape_markdown(manifest.machine),
         "time": f"{format_duration(times.get('total_s'))}: " + ", ".join(stages),
         "versions": ", ".join(
-            f"{escape_markdown(name)} {escape_markdown(version)}" for name, version in versions.items() if version
+            f"{escape_markdown(name)} {escape_markdown(version)}" for name, version in manifest.all_versions.items()
         ),
-        "commit": escape_markdown(manifest.get("git") or DASH),
+        "commit": escape_markdown(manifest.git or DASH),
     }
     return markdown_table(["", ""], [[key, value] for key, value in facts.items()], align=("left", "left"))

@@ -1,8 +1,5 @@
 """The beginning of a report: what was measured, when, by which version and command, on which data; then the figures that decide."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from agebench.metrics.gaps import worst_group
 from agebench.metrics.schema import FailureToProcess, Measurement, MetricsFile, TestResult
 from agebench.reports.formatting import (
@@ -14,6 +11,7 @@ from agebench.reports.formatting import (
     group_name,
     markdown_table,
 )
+from agebench.reports.manifest import RunManifest
 from agebench.reports.sections.age_gates import share
 
 _LEFT = ("left", "left")
@@ -60,26 +58,25 @@ def _measurement_rows(measurement: Measurement, subject: str) -> list[list[str]]
     return [*rows, ["license of the data", "not recorded: the files do not state one"]]
 
 
-def run_measurement_sections(manifest: Mapping[str, Any], metrics: MetricsFile) -> list[str]:
+def run_measurement_sections(manifest: RunManifest, metrics: MetricsFile) -> list[str]:
     """Render what a run's or a test's figures are of as Markdown parts.
 
     Args:
         manifest: the content of the run's manifest.json.
         metrics: its test sets.
     """
-    model = manifest.get("model") or {}
+    model = manifest.model
     command = "run" if metrics.train is not None else "test"
     rows = [
-        ["measured", escape_markdown(model.get("title") or model.get("name") or "a model")],
-        ["on", escape_markdown(manifest.get("measured") or DASH)],
-        ["with", f"agebench {escape_markdown(manifest.get('agebench') or DASH)}"],
+        ["measured", escape_markdown(model.title or model.name or "a model")],
+        ["on", escape_markdown(manifest.measured or DASH)],
+        ["with", f"agebench {escape_markdown(manifest.agebench or DASH)}"],
         ["command", f"agebench {command} --config config.toml"],
     ]
-    samples, licences = manifest.get("samples") or {}, manifest.get("licences") or {}
     for name in metrics.tests:
-        fingerprint = (samples.get(name) or {}).get("fingerprint") or ""
+        fingerprint = manifest.samples[name].fingerprint if name in manifest.samples else ""
         digest = f", digest of images and labels {escape_markdown(fingerprint[:_DIGEST_LENGTH])}" if fingerprint else ""
-        licence = escape_markdown(licences.get(name) or "not recorded")
+        licence = escape_markdown(manifest.licences.get(name) or "not recorded")
         rows.append([f"data: {escape_markdown(name)}", f"license {licence}{digest}"])
     return ["## Measurement", markdown_table(["", ""], [*rows, *_image_rows(metrics)], align=_LEFT)]
 

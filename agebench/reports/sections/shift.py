@@ -13,12 +13,12 @@ def shift_parts(metrics: MetricsFile) -> list[str]:
         if test.shift is not None:
             parts += [
                 f"### {escape_markdown(name)} against {escape_markdown(test.shift.source)}",
-                *shift_text(test.shift, held_out=test.shift.source == metrics.train),
+                *_shift_text(test.shift, held_out=test.shift.source == metrics.train),
             ]
     return ["## Why the error differs between datasets", *parts] if parts else []
 
 
-def shift_text(shift: ShiftResult, *, held_out: bool = True) -> list[str]:
+def _shift_text(shift: ShiftResult, *, held_out: bool = True) -> list[str]:
     """Describe one shift: a sentence, the table of its parts, and what a recalibration mends.
 
     Args:
@@ -29,7 +29,7 @@ def shift_text(shift: ShiftResult, *, held_out: bool = True) -> list[str]:
     if shift.with_groups is not None:
         rows += _rows(shift.with_groups)
     table = markdown_table(["part of the difference", "images", "years"], rows)
-    parts = [describe_shift(shift, held_out=held_out), table]
+    parts = [_describe_shift(shift, held_out=held_out), table]
     if shift.recalibration:
         parts += [_RECALIBRATED, _recalibration_table(shift.recalibration)]
     return parts
@@ -41,7 +41,7 @@ _RECALIBRATED = (
 )
 
 
-def describe_shift(shift: ShiftResult, *, held_out: bool = True) -> str:
+def _describe_shift(shift: ShiftResult, *, held_out: bool = True) -> str:
     """Describe in one or two sentences which parts of a difference are shown.
 
     Args:
@@ -75,7 +75,7 @@ def shift_overview(metrics: MetricsFile) -> str:
         metrics: the metrics of a run or a test.
     """
     return "\n".join(
-        f"- {escape_markdown(name)}: {describe_shift(test.shift, held_out=test.shift.source == metrics.train)}"
+        f"- {escape_markdown(name)}: {_describe_shift(test.shift, held_out=test.shift.source == metrics.train)}"
         for name, test in metrics.tests.items()
         if test.shift is not None
     )

@@ -73,7 +73,7 @@ def test_the_torchscript_file_says_what_the_model_says(name: str, tmp_path: Path
     path = tmp_path / "model.ts"
     about = build_card(model, card, load_catalog().datasets.get("synth"), {}, {})
     written = write_export(model, card, about, path, examples=faces, variant=ExportVariant("torchscript"))
-    assert written["checked"]["max_difference_years"] < 1e-3
+    assert written.checked.max_difference_years < 1e-3
     script = torch.jit.load(str(path))
     assert script(torch.zeros(1, card.channels, 300, 200, dtype=torch.uint8))[0].shape == (1,)
     with pytest.raises(torch.jit.Error, match="uint8 RGB"):

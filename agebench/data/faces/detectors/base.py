@@ -255,6 +255,6 @@ def _short(numbers: Sequence[float]) -> str:
 
 def _broken(name: str, problem: str) -> AgebenchError:
     return AgebenchError(
-        f"detector '{name}' broke its contract: {problem}. `agebench check {name}` tells more; "
+        f"detector '{name}' broke its contract: {problem}. `agebench check {name}` shows more; "
         "--set faces.detector=NAME takes another one"
     )

@@ -73,7 +73,7 @@ def search_faces(image: Image.Image, searches: Sequence[Search], function: Searc
     """
     searched: set[tuple[tuple[int, int], int]] = set()
     for search in searches:
-        reduced, scale = reduce_image(image, search.side)
+        reduced, scale = _reduce_image(image, search.side)
         border = round(search.border * max(reduced.size))
         if (reduced.size, border) in searched:
             continue
@@ -88,7 +88,7 @@ def search_faces(image: Image.Image, searches: Sequence[Search], function: Searc
     return []
 
 
-def reduce_image(image: Image.Image, side: int) -> tuple[Image.Image, np.ndarray]:
+def _reduce_image(image: Image.Image, side: int) -> tuple[Image.Image, np.ndarray]:
     """Reduce an image whose longest side is larger than `side`.
 
     Args:

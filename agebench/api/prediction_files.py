@@ -1,0 +1,251 @@
+"""Metrics of prediction files: `score_files` for one system, `compare_files` for several systems on the same images."""
+
+import hashlib
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from agebench._version import __version__
+from agebench.api.scoring import ComparisonReport, IntervalMethod, ScoreReport, check_options
+from agebench.errors import UserError
+from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
+from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
+from agebench.metrics.groups import MIN_GROUP
+from agebench.metrics.paired_figures import FigureOptions, parse_margins
+from agebench.metrics.prediction_io import JoinedPredictions, Match, MismatchKind, read_predictions
+from agebench.metrics.requirements import parse_requirement
+from agebench.metrics.schema import MeasuredFile, Measurement
+from agebench.metrics.scoring import ScoreOptions, score_predictions
+
+PathLike = str | Path
+_Read = Callable[[Path, Path | None], JoinedPredictions]
+
+
+def score_files(
+    predictions: PathLike | Sequence[PathLike],
+    *,
+    labels: PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    allow: Collection[MismatchKind] = (),
+    match: Match = "id",
+    calibration: PathLike | None = None,
+    groups: Sequence[str] | None = None,
+    first_age: int = 0,
+    train_ages: tuple[float, float] | None = None,
+    legal_ages: Sequence[int] = LEGAL_AGES,
+    challenge_ages: Sequence[float] = (),
+    gates: Sequence[str] = (),
+    gate_ages: tuple[int, int] | None = None,
+    require: Sequence[str] = (),
+    preset: Literal["", "nist"] = "",
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalMethod = "bca",
+    min_group: int = MIN_GROUP,
+    name: str = "",
+    command: Sequence[str] = (),
+) -> ScoreReport:
+    r"""Compute all metrics of predictions in files; the same as `agebench score`.
+
+    Args:
+        predictions: CSV or Parquet file with the columns `sample_id`, `age_pred` and, without `labels`, `age`; optional
+            `age_low`, `age_high`, `age_std`, `p`, `subject` and group columns. Several files: seeds of one system.
+        labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions.
+        columns: agebench's name of a column -> its name in the files.
+        allow: mismatches that are counted and excluded instead of refused: `missing`, `extra`, `duplicates`.
+        match: how predictions and labels are joined: by the whole `sample_id` (`id`), by the file's name in it (`name`), or by
+            that name without its extension (`stem`).
+        calibration: predictions on the validation part, for conformal intervals.
+        groups: columns to group by, or crossings such as `gender*race`; None: every column with 2 to 20 values.
+        first_age: the age of the first entry of the column `p`, in years.
+        train_ages: lowest and highest age in the training set, for the MAE within this range.
+        legal_ages: ages of the age gates, in years.
+        challenge_ages: estimates from which a person passes; empty: each legal age, and 7 years more.
+        gates: further age gates such as `18@25`: legal age and challenge age.
+        gate_ages: first and last completed year of the minors that count at the gates; None: all below the legal age.
+        require: limits such as `mae<=4.5`, `fpr(18@25)<=0.01` or `mae(every race)<=6`; see `requirements` and `verdict` of the
+            report.
+        preset: `nist` adds the metrics of NIST's FATE AEV.
+        resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
+        seed: seed of the bootstrap and of the permutation tests.
+        interval: bootstrap method of the intervals.
+        min_group: smallest number of images of a subgroup that is compared with others.
+        name: name of the test set in the report; empty: the first file's name.
+        command: words of the command line that computes the metrics, for the report; empty: this function.
+
+    Returns:
+        The report: `overall`, `by_group`, `gaps`, `gates`, `to_frame()`, `to_markdown()`, `save(folder)`.
+
+    Raises:
+        UserError: a file cannot be read, a column is missing, images do not match, or an option is out of range.
+
+    Examples:
+        >>> import agebench as ab
+        >>> folder.mkdir()
+        >>> _ = (folder / "a.csv").write_text("sample_id,age,age_pred\n1.jpg,20,22\n2.jpg,30,29\n")
+        >>> ab.score_files(folder / "a.csv", resamples=0).overall["mae"].value
+        1.5
+    """
+    options = ScoreOptions(
+        groups=None if groups is None else tuple(groups),
+        train_ages=train_ages,
+        resamples=resamples,
+        seed=seed,
+        interval=interval,
+        minimum=min_group,
+        legal_ages=tuple(legal_ages),
+        challenges=tuple(challenge_ages),
+        gates=tuple(parse_gate(text) for text in gates),
+        minor_ages=gate_ages,
+        requirements=tuple(parse_requirement(text) for text in require),
+        preset=preset,
+        first_age=first_age,
+    )
+    check_options(options)
+    paths = _paths(predictions)
+    label_path = None if labels is None else Path(labels)
+    seeds = [read_predictions(path, label_path, columns=columns, allow=allow, match=match) for path in paths]
+    table = seeds[0].table
+    if len(table) < 2:
+        raise UserError(f"{paths[0]}: only one row; metrics of a test set need at least two")
+    calibrated = None if calibration is None else read_predictions(Path(calibration), columns=columns).table
+    name = name or paths[0].stem
+    metrics = score_predictions(name, seeds, options, calibrated)
+    files = [("predictions", path) for path in paths]
+    files += [("labels", label_path)] if label_path else []
+    files += [("calibration", Path(calibration))] if calibration is not None else []
+    measurement = _measurement(files, command, "score_files")
+    return ScoreReport(name, metrics.model_copy(update={"measurement": measurement}), table)
+
+
+def compare_files(
+    systems: Mapping[str, PathLike | Sequence[PathLike]],
+    *,
+    labels: PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    allow: Collection[MismatchKind] = (),
+    match: Match = "id",
+    groups: Sequence[str] | None = None,
+    gates: Sequence[str] = (),
+    gate_ages: tuple[int, int] | None = None,
+    margins: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalMethod = "bca",
+    command: Sequence[str] = (),
+) -> ComparisonReport:
+    r"""Compare systems by their prediction files or run folders; the same as `agebench compare`.
+
+    Args:
+        systems: name of a system -> its prediction file or run folder; several: its seeds. Run folders are compared on every
+            test set that all of them have.
+        labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions in files.
+        columns: agebench's name of a column -> its name in the files.
+        allow: mismatches that are counted and excluded instead of refused: `missing`, `extra`, `duplicates`.
+        match: how predictions and labels are joined: by the whole `sample_id` (`id`), by the file's name in it (`name`), or by
+            that name without its extension (`stem`).
+        groups: columns whose largest gaps in MAE are compared, or crossings; None: every column with 2 to 20 values.
+        gates: age gates such as `18@25`: legal age and challenge age; empty: `18@25`.
+        gate_ages: first and last completed year of the minors that count at the gates; None: all below the legal age.
+        margins: differences that do not matter, such as `mae=0.25` or `fpr=0.02`: tests of non-inferiority and equivalence.
+        resamples: number of bootstrap resamples, 100 or more; 0: no intervals.
+        seed: seed of the bootstrap and of the permutation tests.
+        interval: bootstrap method of the intervals.
+        command: words of the command line that compares the systems, for the report; empty: this function.
+
+    Returns:
+        The report of the first test set: `systems`, `pairs`, `figures`, `to_frame()`, `to_markdown()`, `save(folder)`; `tests`
+        has those of all test sets.
+
+    Raises:
+        UserError: fewer than two systems, a file that cannot be read, or systems without common images.
+
+    Examples:
+        >>> import agebench as ab
+        >>> folder.mkdir()
+        >>> _ = (folder / "a.csv").write_text("sample_id,age,age_pred\n1.jpg,20,22\n2.jpg,30,29\n")
+        >>> _ = (folder / "b.csv").write_text("sample_id,age,age_pred\n1.jpg,20,25\n2.jpg,30,28\n")
+        >>> ab.compare_files({"a": folder / "a.csv", "b": folder / "b.csv"}, resamples=0).systems["mae"].to_dict()
+        {'a': 1.5, 'b': 3.5}
+    """
+    if len(systems) < 2:
+        raise UserError("a comparison needs two systems at least: agebench compare A=a.csv B=b.csv")
+    options = FigureOptions(
+        gates=tuple(parse_gate(text) for text in gates) or DEFAULT_GATES,
+        minor_ages=gate_ages,
+        groups=None if groups is None else tuple(groups),
+        margins=parse_margins(margins),
+        resamples=resamples,
+        seed=seed,
+        interval=interval,
+    )
+    check_options(options)
+    paths = {name: _paths(several) for name, several in systems.items()}
+    label_path = None if labels is None else Path(labels)
+    read = partial(read_predictions, columns=columns, allow=allow, match=match)
+    result = compare_on_test_sets(_read_tests(paths, label_path, read), options, allow_missing="missing" in allow)
+    files = [
+        (f"predictions of {name}", file)
+        for name, several in paths.items()
+        for path in several
+        for file in (_files_by_test(path).values() if path.is_dir() else [path])
+    ]
+    files += [("labels", label_path)] if label_path else []
+    measurement = _measurement(files, command, "compare_files")
+    return ComparisonReport(next(iter(result.tests)), result.model_copy(update={"measurement": measurement}))
+
+
+def _read_tests(
+    systems: Mapping[str, Sequence[Path]], labels: Path | None, read: _Read
+) -> dict[str, dict[str, list[JoinedPredictions]]]:
+    """Return test set -> system -> predictions, one table for each seed."""
+    folders = [path for paths in systems.values() for path in paths if path.is_dir()]
+    if not folders:
+        return {"predictions": {name: [read(path, labels) for path in paths] for name, paths in systems.items()}}
+    if len(folders) < sum(len(paths) for paths in systems.values()):
+        raise UserError("give files only, or run folders only: they hold their test sets by name")
+    files = {folder: _files_by_test(folder) for folder in folders}
+    common = [test for test in files[folders[0]] if all(test in tests for tests in files.values())]
+    if not common:
+        held = "; ".join(f"{folder}: {', '.join(tests) or 'none'}" for folder, tests in files.items())
+        raise UserError(f"the run folders have no test set in common ({held})")
+    return {
+        test: {name: [read(files[path][test], None) for path in paths] for name, paths in systems.items()}
+        for test in common
+    }
+
+
+def _files_by_test(folder: Path) -> dict[str, Path]:
+    """Return test set -> file of predictions in a run folder."""
+    return {file.stem: file for file in sorted(folder.glob("predictions/[!.]*.parquet"))}
+
+
+def _paths(files: PathLike | Sequence[PathLike]) -> list[Path]:
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    if not paths:
+        raise UserError("no prediction file is named. Pass the path of a CSV or Parquet file.")
+    return paths
+
+
+def _measurement(files: Sequence[tuple[str, Path]], command: Sequence[str], function: str) -> Measurement:
+    """Record when, with which version and command, and from which files metrics are computed.
+
+    Args:
+        files: role and path of each file.
+        command: words of the command line after `agebench`; empty: `function` was called.
+        function: name of the called function.
+    """
+    return Measurement(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        command=shlex.join(["agebench", *command]) if command else f"agebench.{function}(...)",
+        files=[MeasuredFile(role=role, name=path.name, sha256=_sha256(path)) for role, path in files],
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
