@@ -83,7 +83,7 @@ class LabelPermutations:
 
     def cells(self, rng: np.random.Generator) -> Ints:
         """One shuffle: the cell, label * strata + stratum, of each item (I,)."""
-        whole = self.whole_cells(rng, 1)[0]
+        whole: Ints = self.whole_cells(rng, 1)[0]
         row_label, row_stratum, place = self._rows
         if not len(place) + len(self._still):
             return whole

@@ -215,7 +215,8 @@ def _hide_surroundings(face: np.ndarray, spec: AlignmentSpec) -> np.ndarray:
         )
         for center in (0.5, 0.5 + spec.offset)
     )
-    return face[rows.clip(0, spec.size - 1)][:, columns.clip(0, spec.size - 1)]
+    shown: np.ndarray = face[rows.clip(0, spec.size - 1)][:, columns.clip(0, spec.size - 1)]
+    return shown
 
 
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
