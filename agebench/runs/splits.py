@@ -8,7 +8,8 @@ from agebench.config.cards.protocol import Protocol
 from agebench.config.run import DataConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
-from agebench.data.splits.protocols import Folds, make_folds
+from agebench.data.splits.folds import Folds
+from agebench.data.splits.protocols import make_folds
 from agebench.data.splits.splits import SPLIT_SCHEME, drop_overlapping
 from agebench.errors import UserError
 

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,11 @@ from agebench.config.cards.protocol import Protocol
 from agebench.data.readers.base import is_within
 from agebench.data.readers.table_io import TABLES, read_label_table
 from agebench.data.samples import Samples
+from agebench.data.splits.folds import Folds
 from agebench.data.splits.splits import ASSIGNED
 from agebench.errors import UserError
 from agebench.types import Split
 from agebench.utils.io import csv_origin, write_csv
-
-if TYPE_CHECKING:
-    from agebench.data.splits.protocols import Folds
 
 # Common names of the column that names the images, the most reliable first.
 _COLUMNS = (
@@ -91,7 +88,7 @@ def _add_rows_of_same_image(rows: np.ndarray, names: "pd.Series[str]", samples: 
     return np.union1d(rows, same_image_rows)
 
 
-def write_split_files(folder: Path, folds: "Folds") -> None:
+def write_split_files(folder: Path, folds: Folds) -> None:
     """Write the splits as CSV files.
 
     One fold gives train.csv, valid.csv and test.csv; several folds give one folds.csv with a column per fold.

@@ -14,7 +14,8 @@ from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.protocol import Protocol
 from agebench.config.toml_io import validate_model
 from agebench.data.samples import Samples, validate_samples
-from agebench.data.splits.protocols import Folds, make_folds
+from agebench.data.splits.folds import Folds
+from agebench.data.splits.protocols import make_folds
 from agebench.data.splits.split_files import write_split_files
 from agebench.data.splits.splits import make_split
 from agebench.errors import UserError
