@@ -24,6 +24,8 @@ _OVERLAPS = frozenset({"known", "validated"})
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 _GATES = ("gates", "gate_ages")  # of the settings `evaluate`
+# Of the settings `model`: texts that say what the model is and change none of its estimates.
+_DESCRIPTIONS = ("about", "citation", "homepage", "licence", "training_data")
 # Largest number of differing settings that a system's name lists.
 _MAX_NAMED_SETTINGS = 2
 _NORMAL = 1.96  # the normal distribution's 97.5 % point
@@ -321,8 +323,9 @@ def group_into_systems(records: Iterable[Record]) -> list[System]:
     for record in sorted(records, key=lambda record: record.id):
         config = {key: value for key, value in record.settings.items() if key not in _NOT_THE_SYSTEM}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
-        if isinstance(config.get("evaluate"), Mapping):
-            config["evaluate"] = {name: value for name, value in config["evaluate"].items() if name not in _GATES}
+        for table, ignored in (("evaluate", _GATES), ("model", _DESCRIPTIONS)):
+            if isinstance(config.get(table), Mapping):
+                config[table] = {name: value for name, value in config[table].items() if name not in ignored}
         systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
     by_label: dict[tuple[str | None, str], list[list[Record]]] = {}
     for runs in systems.values():
@@ -599,7 +602,12 @@ def _flat(config: Mapping[str, object]) -> dict[str, object]:
     """Return the settings that define a system, as `section.key` -> value."""
     sections = {key: value if isinstance(value, Mapping) else {"": value} for key, value in config.items()}
     flat = {f"{name}.{key}".rstrip("."): value for name, section in sections.items() for key, value in section.items()}
-    ignored = {*_NOT_THE_SYSTEM, "data.test", *(f"evaluate.{name}" for name in _GATES)}
+    ignored = {
+        *_NOT_THE_SYSTEM,
+        "data.test",
+        *(f"evaluate.{name}" for name in _GATES),
+        *(f"model.{name}" for name in _DESCRIPTIONS),
+    }
     return {key: value for key, value in flat.items() if key not in ignored}
 
 

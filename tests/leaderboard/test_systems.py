@@ -47,6 +47,18 @@ def record(head: str, mae: float, seed: int = 0, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def test_texts_of_a_card_define_no_system() -> None:
+    """A better description of a model, between two of its tests, makes no second system of it; another input does."""
+
+    def tested(seed: int, **model: Any) -> dict[str, Any]:
+        return record("a", 3, seed, config={"seed": seed, "model": {"name": "m", "input": {"size": 112}} | model})
+
+    described = tested(1, about="As its authors feed it.", licence="MIT", citation="A paper", homepage="elsewhere")
+    (system,) = group_into_systems([tested(0), described])
+    assert system.seeds == [0, 1]
+    assert len(group_into_systems([tested(0), tested(1, input={"size": 64})])) == 2
+
+
 def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
     # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
     (found,) = rank_systems(
