@@ -324,8 +324,9 @@ def group_into_systems(records: Iterable[Record]) -> list[System]:
         config = {key: value for key, value in record.settings.items() if key not in _NOT_THE_SYSTEM}
         config["data"] = {key: value for key, value in config.get("data", {}).items() if key != "test"}
         for table, ignored in (("evaluate", _GATES), ("model", _DESCRIPTIONS)):
-            if isinstance(config.get(table), Mapping):
-                config[table] = {name: value for name, value in config[table].items() if name not in ignored}
+            settings = config.get(table)
+            if isinstance(settings, Mapping):
+                config[table] = {name: value for name, value in settings.items() if name not in ignored}
         systems.setdefault(json.dumps(config, sort_keys=True), []).append(record)
     by_label: dict[tuple[str | None, str], list[list[Record]]] = {}
     for runs in systems.values():
