@@ -30,4 +30,6 @@ def test_every_model_keeps_the_contract(name: str) -> None:
     card = load_catalog().models.get(name)
     if isinstance(card, ExternalCard) and (card.package is not None or card.format == "transformers"):
         pytest.skip("its files are of another package or of the hub; tests/estimators checks the code that reads them")
+    if isinstance(card, ExternalCard) and card.format == "http":
+        pytest.skip("a service answers it, with the user's key; tests/estimators asks a local server by every card")
     assert check_model(name)
