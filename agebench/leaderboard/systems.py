@@ -24,7 +24,7 @@ _OVERLAPS = frozenset({"known", "validated"})
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 _GATES = ("gates", "gate_ages")  # of the settings `evaluate`
-# Of the settings `model`: texts that say what the model is and change none of its estimates.
+# Of the settings `model`: texts that describe the model and change none of its estimates.
 _DESCRIPTIONS = ("about", "citation", "homepage", "licence", "training_data")
 # Largest number of differing settings that a system's name lists.
 _MAX_NAMED_SETTINGS = 2
