@@ -81,10 +81,10 @@ def test_submit_refuses_a_limited_run(small_run: Path, tmp_path: Path, capsys: p
 
 
 def test_row_covers_all_seeds_of_the_system(capsys: pytest.CaptureFixture[str]) -> None:
-    record = next((Path(__file__).parents[2] / "reports" / "results").glob("fgnet-efficientnet_lite0-coral-s1-*.json"))
+    record = next((Path(__file__).parents[2] / "reports" / "results").glob("utk-mobilefacenet-coral-s1-*.json"))
     assert main(["results", "row", str(record)]) == 0
     system, baseline = capsys.readouterr().out.split("\n\n")[0].splitlines()[2:]
     cells = [cell.strip() for cell in system.split("|")[1:-1]]
-    assert cells[0] == "fgnet"
+    assert cells[0] == "utk"
     assert cells[2] == "3"
     assert "median" in baseline
