@@ -32,7 +32,7 @@ def resolve_config(catalog: Catalog, layers: Iterable[Settings]) -> RunConfig:
     Raises:
         UserError: an unknown model, dataset or protocol, or a wrong key or value; the message names the valid ones.
     """
-    settings = _merge(map(_with_defaults, layers))
+    settings = _merge(layers)
     table = settings.get("model", {})
     card = catalog.models.get(table.get("name", DEFAULT_MODEL) if isinstance(table, dict) else DEFAULT_MODEL)
     if isinstance(card, ExternalCard):
@@ -61,9 +61,9 @@ def resolve_evaluation(catalog: Catalog, layers: Iterable[Settings]) -> External
     Raises:
         UserError: no model is named, a model of another kind is named, an unknown dataset, or a wrong key or value.
     """
-    settings = _merge(layers)
-    resolve = _resolve_published if "pretrained" in settings else resolve_external
-    return resolve(catalog, [settings])
+    layers = list(layers)
+    resolve = _resolve_published if "pretrained" in _merge(layers) else resolve_external
+    return resolve(catalog, layers)
 
 
 def resolve_external(catalog: Catalog, layers: Iterable[Settings]) -> ExternalConfig:
@@ -173,17 +173,23 @@ def _box_settings(model: Architecture | ExternalCard) -> Settings:
 def _with_defaults(layer: Settings) -> Settings:
     """Return a complete config with the settings that it leaves out because they are off.
 
-    Otherwise a card that turns them on would change a run that is repeated from its config.toml.
+    Otherwise a card that turns them on would change a run or test that is repeated from its config.toml.
 
     Args:
-        layer: the content of a config file, flags, or values of --set; only a whole recipe is completed.
+        layer: the content of a config file, flags, or values of --set; only a whole recipe, or the card of an external model
+            beside settings of faces, is completed.
     """
-    train = layer.get("train")
-    required = {name for name, field in Recipe.model_fields.items() if field.exclude_if is None}
-    if not isinstance(train, dict) or not required <= train.keys():
-        return layer
-    defaults = {"train": {**_defaults(Recipe), "augment": _defaults(Augment)}, "faces": _defaults(FacesConfig)}
-    return deep_merge(defaults, layer)
+    train, model, faces = (layer.get(table) for table in ("train", "model", "faces"))
+    if isinstance(train, dict) and _required(Recipe) <= train.keys():
+        defaults = {"train": {**_defaults(Recipe), "augment": _defaults(Augment)}, "faces": _defaults(FacesConfig)}
+        return deep_merge(defaults, layer)
+    if isinstance(model, dict) and "source" in model and isinstance(faces, dict):
+        return deep_merge({"faces": _defaults(FacesConfig)}, layer) if _required(FacesConfig) <= faces.keys() else layer
+    return layer
+
+
+def _required(table: type[BaseModel]) -> set[str]:
+    return {name for name, field in table.model_fields.items() if field.exclude_if is None}
 
 
 def _defaults(table: type[BaseModel]) -> Settings:
@@ -193,7 +199,7 @@ def _defaults(table: type[BaseModel]) -> Settings:
 def _merge(layers: Iterable[Settings]) -> Settings:
     settings: Settings = {}
     for layer in layers:
-        settings = deep_merge(settings, layer)
+        settings = deep_merge(settings, _with_defaults(layer))
     return settings
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agebench.config.toml_io import deep_merge, parse_setting, read_settings
 from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
-from agebench.runs.resolve import resolve_config
+from agebench.runs.resolve import resolve_config, resolve_external
 
 CARDS = load_catalog()
 DATA = {"data": {"train": "utk", "test": ["fgnet"]}}
@@ -52,6 +52,19 @@ def test_written_config_keeps_what_the_card_would_turn_on(table: str, key: str, 
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
     assert resolve_config(CARDS, [read_settings(path)]) == config
+
+
+def test_written_config_of_a_test_keeps_an_offset_that_is_off(tmp_path: Path) -> None:
+    card = CARDS.models.get("wide-resnet")
+    framed = card.model_copy(update={"input": card.input.model_copy(update={"offset": 0.1, "visible": 1.0})})
+    layers = [{"data": {"test": ["fgnet"]}, "model": framed.model_dump(mode="json")}]
+    assert resolve_external(CARDS, layers).faces.offset == 0.1
+    config = resolve_external(CARDS, [*layers, {"faces": {"offset": 0.0, "visible": 0.0}}])
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    again = resolve_external(CARDS, [read_settings(path)])
+    assert (again.faces.offset, again.faces.visible) == (0.0, 0.0)
+    assert resolve_external(CARDS, [read_settings(path), {"faces": {"offset": 0.2}}]).faces.offset == 0.2
 
 
 def test_another_head_does_not_inherit_options() -> None:
