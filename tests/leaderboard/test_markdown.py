@@ -86,6 +86,13 @@ def test_a_frozen_backbone_is_named_and_its_head_alone_has_no_speed() -> None:
     assert images_per_second(whole) == pytest.approx(4000)
 
 
+def test_speed_is_that_of_the_fastest_run() -> None:
+    """The first run shared its machine with others."""
+    slow, fast = (record("b", 5, seed) | {"timings": {"predict_s": seconds}} for seed, seconds in ((0, 9.0), (1, 0.1)))
+    (row,) = group_into_systems([slow, fast])
+    assert images_per_second(row) == pytest.approx(4000)
+
+
 def test_what_stress_does_is_shown_over_the_seeds_that_met_the_same() -> None:
     def stressed(seed: int, error: float, corruptions: list[str]) -> dict[str, Any]:
         summary = {"relative_error": {"value": error}, "corruptions": corruptions, "strengths": 5}
