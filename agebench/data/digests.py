@@ -1,9 +1,6 @@
 """Digests of images: which images are readable, and which have the same bytes or the same pixels."""
 
 import hashlib
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +9,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from agebench.data.image_io import open_image
+from agebench.data.image_values import load_or_compute
 from agebench.data.readers import Reader
 from agebench.data.samples import PHOTOGRAPH, Samples
 from agebench.errors import AgebenchError, ImageRejectedError
 from agebench.types import RejectReason
-from agebench.utils.io import atomic_write
-from agebench.utils.parallel import parallel_map
 from agebench.utils.paths import cache_home
-from agebench.utils.progress import progress
 
 # Largest share of unreadable images; above it the copy of the dataset is damaged rather than single images.
 UNREADABLE_LIMIT = 0.10
@@ -102,33 +97,9 @@ def _load_or_compute(reader: Reader, paths: list[str], name: str, workers: int |
     """Return stamp, bytes_digest, pixels_digest, code and problem ("" for a readable image) by path."""
     source = hashlib.sha256(f"{type(reader).__name__} {reader.root}".encode()).hexdigest()[:12]
     file = cache_home() / "digests" / f"{name}-{source}-{DECODER}.parquet"
-    stamps = pd.DataFrame({"stamp": [reader.version_token(path) for path in paths]}, index=pd.Index(paths, name="path"))
-    digests = _read_cache(file)
-    digests = digests[digests["stamp"] == stamps["stamp"].reindex(digests.index)]
-    missing = stamps.index.difference(digests.index, sort=False)
-    if len(missing):
-        rows: list[_ImageDigests] = []
-        with progress(total=len(missing), label=f"{name}: reading images", unit="img") as bar:
-            for chunk in parallel_map(partial(_digest_images, reader), list(missing), workers=workers):
-                rows += chunk
-                bar.update(len(chunk))
-        computed = pd.DataFrame(rows, columns=_STORED, index=missing)
-        digests = pd.concat([digests, stamps.loc[missing].join(computed)])
-        with atomic_write(file) as temporary:
-            digests.to_parquet(temporary)
-    return digests
-
-
-def _read_cache(file: Path) -> pd.DataFrame:
-    columns = ["stamp", *_STORED]
-    try:
-        return pd.read_parquet(file)[columns]
-    except (OSError, ValueError, KeyError):  # no file yet, a damaged one, or one of another version
-        return pd.DataFrame(columns=columns, index=pd.Index([], name="path")).astype("str")
-
-
-def _digest_images(reader: Reader, paths: Sequence[str]) -> list[_ImageDigests]:
-    return [_digest_image(reader, path) for path in paths]
+    return load_or_compute(
+        reader, paths, file, _STORED, _digest_image, label=f"{name}: reading images", workers=workers
+    )
 
 
 def _digest_image(reader: Reader, path: str) -> _ImageDigests:

@@ -11,13 +11,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates, distinct_values, reindex
 from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, subject_codes
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, bootstrap_interval, clopper_pearson, metric_value
 from agebench.metrics.groups import Grouping, groupings
+from agebench.metrics.quantiles import binomial_quantile
 from agebench.metrics.schema import (
     AgeGateRate,
     AgeRefusalRate,
@@ -280,7 +280,7 @@ def required_challenge_age(
     if effective < required:
         return counted(metric_value(np.nan))
     # Ranks of the (1 - target) quantile that a binomial count may reach, each of so many images.
-    low, high = stats.binom.ppf([(1 - level) / 2, (1 + level) / 2], effective, 1 - target)
+    low, high = (binomial_quantile(share, effective, 1 - target) for share in ((1 - level) / 2, (1 + level) / 2))
     each = n / effective
     first, last = int((low - 1) * each + 1e-9), int(np.ceil((high + 1) * each - 1e-9)) - 1
     upper = above(last) if high < effective else np.nan  # Beyond the largest estimate nothing is known.
@@ -327,7 +327,7 @@ def _passing_rates(predicted: Floats, challenges: Floats, people: Ints | None) -
 
 def _people_groups(people: Ints) -> Ints:
     """Codes (n,) of at most `_PEOPLE_GROUPS` random groups of people: independent, so that resampling them is valid."""
-    codes = np.unique(people, return_inverse=True)[1]
+    codes = reindex(people)
     count = int(codes.max()) + 1
     if count <= _PEOPLE_GROUPS:
         return codes

@@ -14,6 +14,7 @@ from scipy import special
 
 from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates
 from agebench.metrics.clustered_rates import design_effect
+from agebench.metrics.quantiles import t_quantile
 from agebench.metrics.simultaneous import clusters_in_groups
 
 # A cell with fewer rows is centered on the mean of its nearest cells, until they hold so many.
@@ -170,7 +171,7 @@ def quantile_replicates(errors: Floats, ordered: Floats, level: float, clusters:
         below: Flags = errors <= ordered[int(np.ceil(level * n)) - 1]
         effective /= design_effect(below, clusters)
         # The design effect is estimated from the clusters: Student's quantile instead of the normal's.
-        effective *= float((special.ndtri(0.975) / special.stdtrit(max(units - 1, 1), 0.975)) ** 2)
+        effective *= float((special.ndtri(0.975) / t_quantile(0.975, max(units - 1, 1))) ** 2)
     levels = _levels(resampled[None])[0]
     ranks = _ranks(effective, level, levels)
     beyond = ranks > effective

@@ -6,13 +6,22 @@ import numpy as np
 import pandas as pd
 
 from agebench.metrics.age_gates import Gate
-from agebench.metrics.comparison import PairedErrors, align_systems, compare_systems, friedman_nemenyi
-from agebench.metrics.consistent_figures import with_figures
+from agebench.metrics.comparison import PairedErrors, align_systems, compare_systems, friedman_nemenyi, with_verdict
+from agebench.metrics.evaluate import evaluate_seeds
+from agebench.metrics.groups import scanned_groups
 from agebench.metrics.new_datasets import FEWEST_DATASETS
 from agebench.metrics.paired_figures import FigureOptions, compare_figures
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.ranking import SystemErrors
-from agebench.metrics.schema import ComparisonFile, ComparisonResult, RankComparison, SystemRanking
+from agebench.metrics.schema import (
+    ComparisonFile,
+    ComparisonResult,
+    FigureDifferences,
+    MetricValue,
+    RankComparison,
+    SystemMae,
+    SystemRanking,
+)
 from agebench.metrics.test_set_ranking import RankedTestSet, rank_on_test_sets
 
 DEFAULT_GATES = (Gate(18, 25.0),)
@@ -20,6 +29,9 @@ DEFAULT_GATES = (Gate(18, 25.0),)
 _FEWEST_RANKED = 3
 # Systems of several seeds share what is known of the variance between trainings.
 _TRAINED = "several seeds"
+# Figures of a comparison that are overall metrics of a test set as well. CS@5 counts images without an estimate as misses, so it
+# is one only where every system answered every image.
+_OVERALL, _OF_ALL_IMAGES = ("mae", "bias"), "cs5"
 
 
 def compare_on_test_sets(
@@ -66,7 +78,66 @@ def _compare(
         if any(joined.unanswered is not None for joined in several)
     }
     tables = _tables(systems)
-    return with_figures(result, compare_figures(tables, unanswered, options), tables, options)
+    return _with_figures(result, compare_figures(tables, unanswered, options), tables, options)
+
+
+def _with_figures(
+    result: ComparisonResult,
+    figures: FigureDifferences,
+    systems: Mapping[str, Sequence[pd.DataFrame]],
+    options: FigureOptions,
+) -> ComparisonResult:
+    """Return a comparison with all figures, each with one interval only.
+
+    MAE, bias, CS@5 and gaps of each system have the intervals of `evaluate_seeds` on the images that every system answered, so
+    that they equal those of `agebench score` for the same images, groups and seed. The difference in MAE is that of `figures`.
+
+    Args:
+        result: the comparison by MAE.
+        figures: all figures and their differences.
+        systems: name -> predictions, one table a seed.
+        options: groups and resampling.
+    """
+    tables = [table for several in systems.values() for table in several]
+    common = set(tables[0]["sample_id"]).intersection(*(table["sample_id"] for table in tables[1:]))
+    updated: dict[str, dict[str, MetricValue]] = {}
+    for name, several in systems.items():
+        parts = [table[table["sample_id"].isin(common)] for table in several]
+        updated[name] = figures.systems[name] | _scored(parts, figures, figures.systems[name], options)
+    figures = figures.model_copy(update={"systems": updated})
+    maes = {name: SystemMae(seeds=row.seeds, mae=updated[name]["mae"]) for name, row in result.systems.items()}
+    pairs = []
+    for pair, differences in zip(result.pairs, figures.differences, strict=True):
+        mae = differences["mae"]
+        changes = {"difference": mae.difference, "p": mae.p, "shown": mae.shown}
+        pairs.append(with_verdict(pair.model_copy(update=changes), mae.p_holm, result.n))
+    return result.model_copy(update={"systems": maes, "pairs": pairs, "figures": figures})
+
+
+def _scored(
+    tables: Sequence[pd.DataFrame],
+    figures: FigureDifferences,
+    values: Mapping[str, MetricValue],
+    options: FigureOptions,
+) -> dict[str, MetricValue]:
+    """MAE, bias and gaps of one system, keyed as in `values`."""
+    entry = evaluate_seeds(
+        tables,
+        groups=scanned_groups(tables[0]) if options.groups is None else options.groups,
+        resamples=options.resamples,
+        seed=options.seed,
+        interval=options.interval,
+        minimum=options.minimum,
+        tests=False,
+    )
+    keys = (*_OVERALL, _OF_ALL_IMAGES) if figures.n == figures.n_common else _OVERALL
+    scored = {key: entry.overall[key] for key in keys}
+    for name, at_equal_ages in figures.groups_at_equal_ages.items():
+        gap = entry.gaps.get(name)
+        part = None if gap is None else gap.age_standardized if at_equal_ages else gap
+        if part is not None and f"gap({name})" in values:
+            scored[f"gap({name})"] = part.difference
+    return scored
 
 
 def _rank(paired: Mapping[str, PairedErrors], options: FigureOptions) -> list[SystemRanking]:

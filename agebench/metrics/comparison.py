@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, encode_clusters, t_quantile_draws
@@ -243,7 +243,7 @@ def _images_needed(spread: float, n: int) -> int | None:
     """
     if json_number(spread) is None:
         return None
-    reach = stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2) + stats.norm.ppf(POWER)
+    reach = special.ndtri((1 + CONFIDENCE_LEVEL) / 2) + special.ndtri(POWER)
     # With fewer images the standard error is not normal, and the formula does not hold.
     return max(_FEWEST, int(np.ceil(n * (reach * spread / RELEVANT) ** 2)))
 
@@ -323,6 +323,8 @@ def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = 
         )
     if table.isna().to_numpy().any():
         raise UserError("Friedman's test needs every system on every dataset")
+    from scipy import stats  # takes half a second, and few comparisons have the datasets for it
+
     ranks = table.rank(axis=1).mean().sort_values()
     statistic, p = stats.friedmanchisquare(*(table[column] for column in table))
     unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
@@ -349,7 +351,9 @@ def friedman_nemenyi(maes: Mapping[str, Mapping[str, float]], *, level: float = 
 def critical_difference(systems: int, datasets: int, *, level: float = CONFIDENCE_LEVEL) -> float:
     """Compute Nemenyi's critical difference of mean ranks (Demšar 2006, section 3.2.2)."""
     unit = np.sqrt(systems * (systems + 1) / (6 * datasets))
-    return float(stats.studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(level, systems, np.inf) / np.sqrt(2) * unit)
 
 
 def _cliques(ranks: "pd.Series[float]", critical: float) -> list[list[str]]:

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
-from agebench.metrics.bootstrap import Floats, Replicates
+from agebench.metrics.bootstrap import Floats, Ints, Replicates
 from agebench.metrics.metric_specs import FigureKey, metric_of
+from agebench.metrics.quantiles import beta_quantile, t_quantile
 from agebench.metrics.schema import IntervalKind, MetricValue
 
 __all__ = [
     "CONFIDENCE_LEVEL",
+    "NEAR",
     "IntervalKind",
     "bootstrap_interval",
     "clopper_pearson",
@@ -22,11 +24,16 @@ __all__ = [
 __all__ += ["json_number", "metric_values", "wilson"]
 
 CONFIDENCE_LEVEL = 0.95
-_TIED = 2e-6
+# Replicates are sums in single precision: one this close to the value, relative to it, may lie on either side of it.
+_ROUNDING = 2e-6
+# A replicate within this share of the replicates' standard deviation from the value counts in part as below it. Counted as a
+# whole or not at all, rounding would decide, and the ends would differ between machines.
+NEAR = 0.01
+_QUARTILE_RANGE = 1.349  # of the normal distribution, in standard deviations
 
 
 def bootstrap_interval(
-    found: Replicates, kind: IntervalKind = "bca", level: float = CONFIDENCE_LEVEL
+    found: Replicates, kind: IntervalKind = "bca", level: float = CONFIDENCE_LEVEL, near: float = NEAR
 ) -> tuple[Floats, Floats]:
     """Lower and upper ends, each (K,), NaN where there are no replicates; each interval contains its point value.
 
@@ -34,18 +41,26 @@ def bootstrap_interval(
     for skewness, the acceleration coming from the jackknife (Efron 1987, "Better bootstrap confidence intervals").
     Both reach a little further with few clusters
     (Hesterberg 2015, "What teachers should know about the bootstrap": the expanded percentile interval).
+
+    Args:
+        found: the figures and their replicates.
+        kind: `bca` or `percentile`.
+        level: of the interval.
+        near: for `bca`, see `NEAR`; 0 for records made before version 3 of the intervals.
     """
     value, resampled = found.value, found.resampled
     low, high = np.full(len(value), np.nan), np.full(len(value), np.nan)
     if not resampled.shape[1]:
         return low, high
     # The bootstrap's spread is that of n, not n - 1, and its quantiles the normal's, not Student's.
-    reach = stats.t.ppf((1 + level) / 2, found.clusters - 1) * (found.clusters / (found.clusters - 1)) ** 0.5
+    reach = t_quantile((1 + level) / 2, found.clusters - 1) * (found.clusters / (found.clusters - 1)) ** 0.5
     # Of two clusters the upper tail is 1 but for rounding, and its quantile would be infinite.
     tails = np.minimum(special.ndtr(np.array([-reach, reach])), np.nextafter(1, 0))
-    levels = np.broadcast_to(tails, (len(value), 2)) if kind == "percentile" else _bca_levels(found, tails)
     ordered = np.sort(resampled, axis=1)  # NaN goes to the end.
     count = (~np.isnan(ordered)).sum(axis=1)  # Infinite replicates are an open end.
+    levels = np.broadcast_to(tails, (len(value), 2))
+    if kind == "bca":
+        levels = _bca_levels(found, ordered, count, tails, near)
     known = np.isfinite(value) & (count > 0)
     for side, ends in enumerate((low, high)):
         place = np.clip(levels[known, side] * (count[known] - 1), 0, count[known] - 1)
@@ -60,15 +75,9 @@ def bootstrap_interval(
     return np.fmin(low, np.where(known, value, np.nan)), np.fmax(high, np.where(known, value, np.nan))
 
 
-def _bca_levels(found: Replicates, tails: Floats) -> Floats:
-    value = found.value[:, None]
-    finite = ~np.isnan(found.resampled)
-    # Ties count half: with whole-year predictions many replicates equal the point value. Replicates are summed in single
-    # precision, so a tie is equal to its precision only.
-    tied = np.abs(found.resampled - value) <= _TIED * np.abs(value)
-    below = ((found.resampled < value) & finite & ~tied).sum(axis=1) + 0.5 * (tied & finite).sum(axis=1)
-    count = np.maximum(finite.sum(axis=1), 1)
-    shift = special.ndtri(np.clip(below / count, 0.5 / count, 1 - 0.5 / count))[:, None]
+def _bca_levels(found: Replicates, ordered: Floats, count: Ints, tails: Floats, near: float) -> Floats:
+    below, n = _below_value(found.value, ordered, count, near), np.maximum(count, 1)
+    shift = special.ndtri(np.clip(below / n, 0.5 / n, 1 - 0.5 / n))[:, None]
     known = np.isfinite(found.jackknife)
     left_out = np.where(known, found.jackknife, 0.0)
     mean = left_out.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
@@ -78,6 +87,31 @@ def _bca_levels(found: Replicates, tails: Floats) -> Floats:
     moved = shift + special.ndtri(tails)[None, :]
     levels: Floats = special.ndtr(shift + moved / (1 - acceleration[:, None] * moved))
     return levels
+
+
+def _below_value(value: Floats, ordered: Floats, count: Ints, near: float) -> Floats:
+    """Return how many replicates lie below the value; one equal to it but for rounding counts half, one near it in part.
+
+    With whole-year predictions many replicates equal the value.
+
+    Args:
+        value: (K,).
+        ordered: (K, B) replicates in ascending order, NaN last.
+        count: (K,) replicates that are not NaN.
+        near: in standard deviations, see `NEAR`.
+    """
+    rows, last = np.arange(len(value)), np.maximum(count - 1, 0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        quartiles = ordered[rows, last // 4], ordered[rows, last * 3 // 4]
+        spread = (quartiles[1] - quartiles[0]) / _QUARTILE_RANGE
+        reach = np.maximum(near * np.where(np.isfinite(spread), spread, 0.0), np.finfo(float).tiny)
+        equal = _ROUNDING * np.abs(value)[:, None]
+        share = value[:, None] - ordered
+        share -= np.clip(share, -equal, equal)
+        share /= 2 * reach[:, None]
+        share += 0.5
+        below: Floats = np.nansum(np.clip(share, 0, 1, out=share), axis=1)
+    return below
 
 
 def metric_value(value: float, low: float = np.nan, high: float = np.nan) -> MetricValue:
@@ -91,10 +125,10 @@ def json_number(value: float) -> float | None:
 
 
 def metric_values(
-    keys: Sequence[FigureKey], found: Replicates, kind: IntervalKind = "bca"
+    keys: Sequence[FigureKey], found: Replicates, kind: IntervalKind = "bca", near: float = NEAR
 ) -> dict[FigureKey, MetricValue]:
-    """Return each metric with its 95 % interval, clipped to the values that its metric can have."""
-    low, high = bootstrap_interval(found, kind)
+    """Return each metric with its 95 % interval (see `bootstrap_interval`), clipped to the values that its metric can have."""
+    low, high = bootstrap_interval(found, kind, near=near)
     metrics = [metric_of(key) for key in keys]
     limits = [metric.lower for metric in metrics], [metric.upper for metric in metrics]
     with np.errstate(invalid="ignore"):
@@ -117,8 +151,8 @@ def clopper_pearson(hits: NDArray[Any], n: NDArray[Any], level: float = CONFIDEN
     hits, n = np.asarray(hits, float), np.asarray(n, float)
     tail = (1 - level) / 2
     with np.errstate(all="ignore"):
-        low = np.where(hits > 0, stats.beta.ppf(tail, hits, n - hits + 1), 0.0)
-        high = np.where(hits < n, stats.beta.ppf(1 - tail, hits + 1, n - hits), 1.0)
+        low = np.where(hits > 0, beta_quantile(tail, hits, n - hits + 1), 0.0)
+        high = np.where(hits < n, beta_quantile(1 - tail, hits + 1, n - hits), 1.0)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 

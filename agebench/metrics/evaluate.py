@@ -19,7 +19,7 @@ from agebench.metrics.analytic_intervals import (
 )
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, distinct_values, pool_seeds
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
-from agebench.metrics.confidence_intervals import IntervalKind, exact_at_edges, metric_value, metric_values
+from agebench.metrics.confidence_intervals import NEAR, IntervalKind, exact_at_edges, metric_value, metric_values
 from agebench.metrics.gaps import GroupComparison, SignedErrors, compare_groups, gap_results
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings, year_codes
 from agebench.metrics.metric_specs import SPECS, FigureKey, Unit
@@ -28,8 +28,9 @@ from agebench.metrics.prediction_format import canonical_order
 from agebench.metrics.schema import BootstrapMethod, GroupMetrics, MetricValue, SeedMetric, SeedSummary, TestResult
 
 # How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
-# numbers rows by their ids. Records state which they have; those without a number have 1.
-VERSION = 2
+# numbers rows by their ids; in 3 a replicate near the value counts in part as below it, so that rounding decides nothing.
+# Records state which they have; those without a number have 1.
+VERSION = 3
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
 
 
@@ -57,7 +58,7 @@ def evaluate(
         seed: of both.
         interval: `bca` or `percentile`.
         minimum: groups with fewer rows are shown but neither ranked nor compared.
-        version: of the order of resampling; 1 numbers the rows as they come, for records made before `VERSION` 2.
+        version: an earlier `VERSION`, to compute the intervals of a record again as it has them.
 
     Raises:
         UserError: a group column is not there.
@@ -125,7 +126,7 @@ def evaluate_seeds(
     found = pool_seeds(apart, len(tables), seed)
     if len(tables) > 1:
         interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
-    every = metric_values(plan.keys(), found, interval)
+    every = metric_values(plan.keys(), found, interval, NEAR if version > 2 else 0.0)
     entry = TestResult(
         n=len(table),
         subjects=None if whose is None else int(table["subject"].nunique()),

@@ -1,6 +1,7 @@
 """Gaps between groups: raw and at equal ages, with intervals and a test each."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +32,8 @@ from agebench.metrics.simultaneous import (
     difference_critical,
     excess_intervals,
 )
+
+_MANY_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -193,16 +196,22 @@ def gap_results(
             strict=True,
         )
     )
+    raw_p = _p_values([_GapTest(one.grouping, one.groups, errors) for one in compared], clusters, permutations, seed)
+    even_p = _p_values(
+        [_GapTest(one.grouping, one.age_standardized_groups, errors, one.strata) for one in comparable_ages],
+        clusters,
+        permutations,
+        seed,
+    )
     gaps: dict[str, Gap] = {}
     for one, part in zip(compared, raw_parts, strict=True):
         name = one.grouping.name
-        raw_p = _p(one.grouping, one.groups, errors, clusters, None, permutations, seed)
         even, explained = None, False
         if name in even_parts:
             groups = [one.grouping.names[place] for place in one.age_standardized_groups]
             even = AgeStandardizedGap(
                 **even_parts[name].set_fields(),
-                p=_p(one.grouping, one.age_standardized_groups, errors, clusters, one.strata, permutations, seed),
+                p=even_p[name],
                 groups=groups,
                 coverage=float(one.strata.coverage),
                 ages=[[int(year) for year in ages] for ages in one.strata.ranges],
@@ -210,7 +219,7 @@ def gap_results(
             raw = [value for group in groups if (value := figures[name, group, "mae"].value) is not None]
             # Among the same groups, more than a tenth of the raw gap is gone at equal ages.
             explained = (even.difference.value or 0.0) < 0.9 * (max(raw) - min(raw))
-        gaps[name] = Gap(**part.set_fields(), p=raw_p, age_standardized=even, explained_by_age=explained)
+        gaps[name] = Gap(**part.set_fields(), p=raw_p[name], age_standardized=even, explained_by_age=explained)
     if signed_errors is not None:
         biases = _bias_gaps(compared, figures, replicates, signed_errors, clusters, permutations, seed)
         gaps = {name: gap.model_copy(update={"bias": biases[name]}) for name, gap in gaps.items()}
@@ -238,28 +247,22 @@ def _bias_gaps(
         places = one.age_standardized_groups if even else one.groups
         keys = _keys(one, places, "age_standardized_bias" if even else "bias")
         families.append(_family(one, places, keys, figures, replicates, clusters, even=even))
-        tested.append((one, places, one.strata if even else None))
+        error = signed_errors.without_trend if even else signed_errors.raw
+        tested.append(_GapTest(one.grouping, places, error, one.strata if even else None, signed=True))
     critical = difference_critical(families)
+    p_values = _p_values(tested, clusters, permutations, seed)
     gaps = {}
-    for family, (one, places, strata) in zip(families, tested, strict=True):
+    for family, test in zip(families, tested, strict=True):
         highest, lowest = argmax_argmin(family.values)
         half = family.half_widths(critical, slice(highest, highest + 1))[0, lowest]
         difference = family.values[highest] - family.values[lowest]
-        gaps[one.grouping.name] = BiasGap(
+        names = test.grouping.names
+        gaps[test.grouping.name] = BiasGap(
             difference=metric_value(difference, difference - half, difference + half),
-            highest=one.grouping.names[places[highest]],
-            lowest=one.grouping.names[places[lowest]],
-            at_equal_ages=strata is not None,
-            p=_p(
-                one.grouping,
-                places,
-                signed_errors.raw if strata is None else signed_errors.without_trend,
-                clusters,
-                strata,
-                permutations,
-                seed,
-                signed=True,
-            ),
+            highest=names[test.groups[highest]],
+            lowest=names[test.groups[lowest]],
+            at_equal_ages=test.strata is not None,
+            p=p_values[test.grouping.name],
         )
     return gaps
 
@@ -331,22 +334,37 @@ def _parts(
     return parts
 
 
-def _p(
-    grouping: Grouping,
-    groups: Ints,
-    errors: Floats,
-    clusters: Ints,
-    strata: AgeStrata | None,
-    permutations: int,
-    seed: int,
-    *,
-    signed: bool = False,
-) -> float | None:
+@dataclass(frozen=True)
+class _GapTest:
+    """A test of equal errors in some groups; see `group_permutation_test`."""
+
+    grouping: Grouping
+    groups: Ints
+    errors: Floats
+    strata: AgeStrata | None = None
+    signed: bool = False
+
+
+def _p_values(tests: Sequence[_GapTest], clusters: Ints, permutations: int, seed: int) -> dict[str, float | None]:
+    """Return the p value of each grouping's test; None for all without permutations."""
     if not permutations:
-        return None
-    return group_permutation_test(
-        errors, grouping, groups, clusters, strata, signed=signed, permutations=permutations, seed=seed
-    )
+        return {test.grouping.name: None for test in tests}
+
+    def p_value(test: _GapTest) -> float:
+        return group_permutation_test(
+            test.errors,
+            test.grouping,
+            test.groups,
+            clusters,
+            test.strata,
+            signed=test.signed,
+            permutations=permutations,
+            seed=seed,
+        )
+
+    # Few rows are shuffled in Python, where two threads would only wait for each other.
+    with ThreadPoolExecutor(2 if len(clusters) > _MANY_ROWS else 1) as pool:
+        return dict(zip((test.grouping.name for test in tests), pool.map(p_value, tests), strict=True))
 
 
 def _with_holm(gaps: Mapping[str, Gap]) -> dict[str, Gap]:

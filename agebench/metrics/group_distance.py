@@ -6,7 +6,7 @@ asymptotically robust permutation tests", Annals of Statistics 41, theorem 3.1 f
 """
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from agebench.metrics.bootstrap import Flags, Floats, Ints, distinct_values
 from agebench.metrics.permutation import LabelPermutations
@@ -123,7 +123,7 @@ class GroupDistance:
         share = np.sum((1 - precision / precision.sum()) ** 2 / freedom)
         k = self._groups
         scale = (k - 1) * (1 + 2 * (k - 2) / (k**2 - 1) * share)
-        return float(stats.f.sf(statistic / scale, k - 1, max((k**2 - 1) / (3 * share), 1)))
+        return float(special.fdtrc(k - 1, max((k**2 - 1) / (3 * share), 1), statistic / scale))
 
     def _moments(self, cells: Ints) -> tuple[Floats, Floats, Floats]:
         """Standardized means (G,), their variances from one-label units (G,), and influences of other units (U, G)."""

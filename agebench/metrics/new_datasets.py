@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, stats
 
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import Floats
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL
+from agebench.metrics.quantiles import t_quantile
 from agebench.metrics.schema import NewDatasetClaim
 
 # Fewer datasets do not show how much datasets differ.
@@ -44,8 +44,8 @@ def claim_about_new_datasets(
     # Never narrower than the fixed-effect interval (Röver, Knapp and Friede 2015).
     scale = max(1.0, float(np.sum(weights * (values - mean) ** 2) / (count - 1)))
     error = np.sqrt(scale / weights.sum())
-    half = stats.t.ppf((1 + level) / 2, count - 1) * error
-    reach = stats.t.ppf((1 + level) / 2, count - 2) * np.sqrt(tau_squared + error**2)
+    half = t_quantile((1 + level) / 2, count - 1) * error
+    reach = t_quantile((1 + level) / 2, count - 2) * np.sqrt(tau_squared + error**2)
     ends = np.exp([mean, mean - half, mean + half, mean - reach, mean + reach])
     return NewDatasetClaim(
         datasets=count,
@@ -73,4 +73,6 @@ def _paule_mandel(values: Floats, variances: Floats) -> float:
     upper = float(np.var(values, ddof=1)) * 4 + 1e-9
     while excess(upper) > 0:
         upper *= 2
+    from scipy import optimize  # takes 0.2 s, and few comparisons have five datasets
+
     return float(optimize.brentq(excess, 0.0, upper))

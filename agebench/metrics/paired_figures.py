@@ -12,7 +12,6 @@ from enum import StrEnum
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from agebench.errors import UserError
 from agebench.metrics.age_gates import Gate
@@ -32,6 +31,7 @@ from agebench.metrics.fairness import SIGNIFICANT, holm
 from agebench.metrics.gaps import GroupComparison, compare_groups
 from agebench.metrics.groups import MIN_GROUP, group_columns, groupings
 from agebench.metrics.point import is_within
+from agebench.metrics.quantiles import t_quantile
 from agebench.metrics.schema import FigureDifference, FigureDifferences, MarginTest, MetricValue
 
 # Both one-sided tests of a margin have this level; their bounds are the ends of an interval of 1 - 2 * MARGIN_LEVEL.
@@ -432,7 +432,7 @@ def _student_half_width(replicates: Replicates, level: float) -> float:
     """Half width from the bootstrap's standard error and Student's distribution with one degree of freedom less than people."""
     people = replicates.clusters
     spread = float(np.std(replicates.resampled) * np.sqrt(people / (people - 1)))
-    return float(stats.t.ppf((1 + level) / 2, people - 1)) * spread
+    return t_quantile((1 + level) / 2, people - 1) * spread
 
 
 def _paired_share_interval(plan: _Plan, figure: _Figure, pair: tuple[int, int], level: float) -> tuple[float, float]:
@@ -454,7 +454,7 @@ def _paired_share_interval(plan: _Plan, figure: _Figure, pair: tuple[int, int], 
     worth = n / effect
     centre = mean * worth / (worth + 2)
     spread = np.sqrt(square * worth + 1 - (mean * worth) ** 2 / (worth + 2)) / (worth + 2)
-    half = float(stats.t.ppf((1 + level) / 2, max(people - 1, 1)) * spread)
+    half = t_quantile((1 + level) / 2, max(people - 1, 1)) * spread
     return max(centre - half, -1.0), min(centre + half, 1.0)
 
 

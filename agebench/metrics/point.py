@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from agebench.metrics.bootstrap import Flags, Floats, Ints
+from agebench.metrics.bootstrap import Flags, Floats, Ints, reindex
 
 CS_LEVELS = tuple(range(11))
 # Ages read from text carry rounding errors: an error of 5 years is within 5 years although 0.1 and 5.1 are 4.999… apart.
@@ -75,7 +75,7 @@ def _without_age_trend(error: Floats, age: Floats) -> Floats:
         age: label, years.
     """
     years = np.floor(age).astype(np.int64)
-    _, codes = np.unique(years, return_inverse=True)
+    codes = reindex(years - years.min())
     counts = np.bincount(codes).astype(float)
     centers, means = np.bincount(codes, age) / counts, np.bincount(codes, error) / counts
     knots = np.arange(np.floor(centers.min() / _KNOTS) * _KNOTS, centers.max() + _KNOTS, _KNOTS)

@@ -23,11 +23,16 @@ def is_group_candidate(column: str) -> bool:
     return column not in _NO_GROUPS and not column.endswith((PRED, PROB))
 
 
-def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd.DataFrame:
+def check_predictions(table: pd.DataFrame, *, source: str = "predictions", ids_distinct: bool = False) -> pd.DataFrame:
     """`table` with `sample_id` as text and `age`, `age_pred` (and `age_std`) as float64.
 
     Columns: sample_id, age (years), age_pred (years), optional age_std (years) and p (list, one probability an age), then
     group columns, and `subject` where there are identities.
+
+    Args:
+        table: the predictions.
+        source: what they are called in messages.
+        ids_distinct: whether the ids have been compared already.
 
     Raises:
         UserError: a column is missing, an id occurs twice, or a value is no finite number; the message names the row.
@@ -38,7 +43,7 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions") -> pd
     if not len(table):
         raise UserError(f"{source}: no rows")
     table = table.assign(sample_id=table["sample_id"].astype("str"))
-    if not ids_unique(table["sample_id"]):
+    if not ids_distinct and not ids_unique(table["sample_id"]):
         twice = table.loc[table["sample_id"].duplicated(), "sample_id"]
         raise UserError(f"{source}: sample_id '{twice.iloc[0]}' occurs twice")
     for column in ("age", "age_pred", "age_std"):

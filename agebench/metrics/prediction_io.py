@@ -202,7 +202,7 @@ def read_predictions(
         table, n_empty = _answered(table, allow)
         table, duplicates = _unique(table, predictions, allow)
         return JoinedPredictions(
-            validate_file(table, predictions),
+            validate_file(table, predictions, ids_distinct=True),
             missing=n_empty,
             duplicates=duplicates,
             unanswered=_unanswered(lost) if n_empty else None,
@@ -231,7 +231,9 @@ def read_predictions(
     joined = truth[places >= 0].reset_index(drop=True)
     joined = pd.concat([joined, table[own].iloc[places[places >= 0]].reset_index(drop=True)], axis=1)
     unanswered = _unanswered(truth[places < 0]) if missing else None
-    return JoinedPredictions(validate_file(joined, predictions), missing, extra, twice + twice_labelled, unanswered)
+    return JoinedPredictions(
+        validate_file(joined, predictions, ids_distinct=True), missing, extra, twice + twice_labelled, unanswered
+    )
 
 
 def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
@@ -283,13 +285,18 @@ def _way_out(table: pd.DataFrame, truth: pd.DataFrame, match: Match) -> str:
     return ". Name the column of ids that both files have with --col sample_id=COLUMN"
 
 
-def validate_file(table: pd.DataFrame, source: Path) -> pd.DataFrame:
+def validate_file(table: pd.DataFrame, source: Path, *, ids_distinct: bool = False) -> pd.DataFrame:
     """`check_predictions`, and what can only be wrong in a file of unknown origin.
+
+    Args:
+        table: predictions with their labels.
+        source: the file, for messages.
+        ids_distinct: whether the ids have been compared already.
 
     Raises:
         UserError: an age that none can have, a range upside down, text where numbers belong, or no lists where lists do.
     """
-    table = check_predictions(table, source=str(source))
+    table = check_predictions(table, source=str(source), ids_distinct=ids_distinct)
     for column in ("age_low", "age_high", "label_std"):
         if column in table:
             table[column] = _numbers(table, column, source)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,23 +82,10 @@ def score_predictions(
             "ignored columns, which have too many values to be groups: %s. If one identifies people, name it: --col subject=COLUMN",
             ", ".join(f"{name} ({count:,} values)" for name, count in ignored.items()),
         )
-    entry = evaluate_seeds(
-        tables,
-        groups=groups,
-        train_ages=options.train_ages,
-        resamples=options.resamples,
-        seed=options.seed,
-        interval=options.interval,
-        minimum=options.minimum,
-    )
-    changes: dict[str, object] = {
-        "not_scored": NotScored(
-            missing=max(joined.missing for joined in seeds),
-            extra=max(joined.extra for joined in seeds),
-            duplicates=max(joined.duplicates for joined in seeds),
-        ),
-        "failure_to_process": _failures(seeds, groups),
-        "age_gates": age_gates(
+    # The gates are computed beside the other metrics: most of either is work of numpy, which threads share.
+    with ThreadPoolExecutor(1) as pool:
+        gates = pool.submit(
+            age_gates,
             table,
             legal_ages=options.legal_ages,
             challenges=options.challenges,
@@ -106,7 +94,24 @@ def score_predictions(
             minor_ages=options.minor_ages,
             resamples=options.resamples,
             seed=options.seed,
+        )
+        entry = evaluate_seeds(
+            tables,
+            groups=groups,
+            train_ages=options.train_ages,
+            resamples=options.resamples,
+            seed=options.seed,
+            interval=options.interval,
+            minimum=options.minimum,
+        )
+    changes: dict[str, object] = {
+        "not_scored": NotScored(
+            missing=max(joined.missing for joined in seeds),
+            extra=max(joined.extra for joined in seeds),
+            duplicates=max(joined.duplicates for joined in seeds),
         ),
+        "failure_to_process": _failures(seeds, groups),
+        "age_gates": gates.result(),
     }
     doubt = uncertainty(
         table, first_age=options.first_age, resamples=options.resamples, seed=options.seed, interval=options.interval

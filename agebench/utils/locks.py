@@ -43,7 +43,9 @@ def held(path: Path, purpose: str) -> Iterator[None]:
     owner_file = _owner_file(path)
     try:
         with contextlib.suppress(OSError):
-            owner_file.write_text(_describe_process(), encoding="utf-8")
+            owner_file.unlink(missing_ok=True)  # it may be a link to a file of someone else
+            with owner_file.open("x", encoding="utf-8") as file:
+                file.write(_describe_process())
         yield
     finally:
         with contextlib.suppress(OSError):

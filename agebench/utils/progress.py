@@ -195,7 +195,7 @@ def step(label: str) -> Progress[Any]:
     return Progress(label=label, unit="")
 
 
-class ConsoleHandler(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     """Writes log records to standard error, above a displayed bar: warnings with the program's name, notes as they are."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -214,7 +214,7 @@ class ConsoleHandler(logging.Handler):
 @contextlib.contextmanager
 def console_log() -> Iterator[None]:
     """Write the package's log to standard error while the block runs, notes (INFO) included: for programs, not libraries."""
-    logger, handler = logging.getLogger("agebench"), ConsoleHandler()
+    logger, handler = logging.getLogger("agebench"), _ConsoleHandler()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -239,7 +239,7 @@ def above_progress() -> Iterator[None]:
     """Remove the bar before each output of the block on a terminal."""
     streams = sys.stdout, sys.stderr
     if _is_terminal(sys.stderr):
-        wrapped = [AboveProgress(stream) if _is_terminal(stream) else stream for stream in streams]
+        wrapped = [_AboveProgress(stream) if _is_terminal(stream) else stream for stream in streams]
         sys.stdout, sys.stderr = cast("list[TextIO]", wrapped)
     try:
         yield
@@ -263,7 +263,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-class AboveProgress:
+class _AboveProgress:
     """A stream that removes the bar from the terminal before it writes.
 
     Other attributes are those of the wrapped stream.

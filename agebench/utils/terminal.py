@@ -18,7 +18,7 @@ def escape_controls(text: str) -> str:
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-class PrintableStream:
+class _PrintableStream:
     """A text stream that escapes control characters.
 
     A carriage return at the start of a write stays, because progress bars of other packages begin with it.
@@ -47,7 +47,7 @@ class PrintableStream:
 
 
 def raw_stream(stream: TextIO) -> TextIO:
-    """Return the stream wrapped by a `PrintableStream`, or the stream itself."""
+    """Return the stream wrapped by a `_PrintableStream`, or the stream itself."""
     return cast(TextIO, getattr(stream, "raw_stream", stream))
 
 
@@ -55,8 +55,8 @@ def wrap_streams() -> None:
     """Escape all further output of this process on stdout and stderr."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, PrintableStream):
-            setattr(sys, name, PrintableStream(stream))
+        if stream is not None and not isinstance(stream, _PrintableStream):
+            setattr(sys, name, _PrintableStream(stream))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def paired(seeds: int, spread: float, n: int, rng: np.random.Generator) -> Paire
     """Simulate two systems of the same kind on the same images."""
     images = rng.normal(20, 2, n)
     errors = tuple(np.abs(images + rng.normal(0, 1, (seeds, n)) + rng.normal(0, spread, (seeds, 1))) for _ in range(2))
-    return PairedErrors(("a", "b"), errors, np.arange(n), False, 0)
+    return PairedErrors(("a", "b"), errors, np.arange(n), False, 0, np.full(n, 30.0))
 
 
 def main() -> None:
@@ -32,9 +32,8 @@ def main() -> None:
             shown = 0
             for repeat in range(arguments.repeats):
                 systems = paired(seeds, spread if seeds > 1 else 0.0, n, np.random.default_rng(repeat))
-                shown += compare_systems(systems, resamples=arguments.resamples, seed=repeat + 10**6)["pairs"][0][
-                    "shown"
-                ]
+                result = compare_systems(systems, resamples=arguments.resamples, seed=repeat + 10**6)
+                shown += result.pairs[0].shown
             rates.append(100 * shown / arguments.repeats)
         print(f"| {seeds} | {n:,} | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |", flush=True)
 

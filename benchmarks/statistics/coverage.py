@@ -44,9 +44,11 @@ DESIGNS = {
 def noise(shape: str, rng: np.random.Generator, n: int) -> Floats:
     """Draw errors of one shape, to be multiplied by the spread of the age."""
     if shape == "t3":
-        return rng.standard_t(3, n)
+        heavy: Floats = rng.standard_t(3, n)
+        return heavy
     if shape == "skewed":
-        return rng.gamma(1.5, 1, n) ** 1.5 * rng.choice([-1, 1], n)
+        skewed: Floats = rng.gamma(1.5, 1, n) ** 1.5 * rng.choice([-1, 1], n)
+        return skewed
     return rng.normal(size=n)
 
 

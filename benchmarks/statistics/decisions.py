@@ -8,6 +8,7 @@ requirement exactly at the truth (at most 2.5 % each). `covers`: intervals that 
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from agebench.metrics.evaluate import evaluate
 from agebench.metrics.gaps import worst_group
 from agebench.metrics.paired_figures import FigureKind, FigureOptions, compare_figures
 from agebench.metrics.requirements import Verdict, check_requirements, parse_requirement
+from agebench.metrics.schema import FigureDifference, TestResult
 
 GATE = Gate(18, 20.0)
 SHIFT = 1.2
@@ -41,7 +43,7 @@ class Rates:
         self.of[name] = self.of.get(name, 0) + 1
 
 
-def systems(n: int, people: int, seed: int, shift: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def systems(n: int, people: int, seed: int, shift: float) -> list[pd.DataFrame]:
     """Simulate two systems on the same images; the second is biased by `shift` years."""
     rng = np.random.default_rng(seed)
     subject = rng.integers(0, people, n) if people else np.arange(n)
@@ -49,20 +51,27 @@ def systems(n: int, people: int, seed: int, shift: float) -> tuple[pd.DataFrame,
     shared = rng.normal(0, 2, people or n)[subject] + rng.normal(0, 2, n)
     labels = pd.DataFrame({"sample_id": np.arange(n).astype(str), "age": age, "subject": subject.astype(str)})
     labels["group"] = rng.choice(list("abcd"), people or n)[subject]
-    return tuple(labels.assign(age_pred=age + shared + rng.normal(0, 2, n) + bias) for bias in (0.0, shift))
+    return [labels.assign(age_pred=age + shared + rng.normal(0, 2, n) + bias) for bias in (0.0, shift)]
 
 
-def differences(tables: tuple[pd.DataFrame, pd.DataFrame], resamples: int, seed: int, margins: dict) -> dict:
+def differences(
+    tables: Sequence[pd.DataFrame], resamples: int, seed: int, margins: Mapping[FigureKind, float]
+) -> dict[str, FigureDifference]:
     """Compare the two systems."""
     options = FigureOptions(gates=(GATE,), groups=("group",), resamples=resamples, seed=seed, margins=margins)
     return compare_figures({"a": [tables[0]], "b": [tables[1]]}, {}, options).differences[0]
 
 
-def evaluated(table: pd.DataFrame, resamples: int, seed: int):
+def evaluated(table: pd.DataFrame, resamples: int, seed: int) -> TestResult:
     """Metrics and gates of one system."""
     entry = evaluate(table, groups=["group"], resamples=resamples, seed=seed)
     gates = age_gates(table, legal_ages=(18,), gates=[GATE], groups=["group"], resamples=resamples, seed=seed)
     return entry.model_copy(update={"age_gates": gates})
+
+
+def number(value: float | None) -> float:
+    """Return a number; NaN for a missing one."""
+    return float("nan") if value is None else value
 
 
 def truths() -> tuple[dict[str, float], dict[str, float], float]:
@@ -72,9 +81,12 @@ def truths() -> tuple[dict[str, float], dict[str, float], float]:
     entry = evaluated(large[0], 0, 0)
     figures = {"mae": entry.overall["mae"].value, "cs5": entry.overall["cs5"].value, "gap(group)": 0.0}
     gate = entry.age_gates["18"]
+    assert gate.detection is not None  # of so many images
     figures |= {"fpr(18@20)": gate.challenge["20"].fpr.value, "fpr(18@20, age 17)": gate.by_age["20"]["17"].fpr.value}
     figures["mae(every group)"] = figures["mae"]
-    return {key: abs(found[key].difference.value) for key in found}, figures, gate.detection.f2.value
+    values = {key: float(value) for key, value in figures.items() if value is not None}
+    differs = {key: abs(number(one.difference.value)) for key, one in found.items()}
+    return differs, values, number(gate.detection.f2.value)
 
 
 def simulate(
@@ -97,19 +109,26 @@ def simulate(
         if "margins" in parts:
             for key, difference in differences(systems(*design, repeat, SHIFT), resamples, repeat, margins).items():
                 if key in EQUIVALENCE:
-                    rates.add(f"{key}: equivalent, at the margin", difference.margin.equivalent)
+                    rates.add(
+                        f"{key}: equivalent, at the margin",
+                        difference.margin is not None and difference.margin.equivalent,
+                    )
         if "requirements" not in parts:
             continue
         entry = evaluated(equal[0], resamples, repeat)
         for key in LIMITS:
             (result,) = check_requirements(entry, [parse_requirement(f"{key}<={float(figures[key])!r}")])
             if key != "gap(group)":
-                rates.add(f"{key}: false shown", result.verdict == Verdict.SHOWN)
-            rates.add(f"{key}: false refuted", result.verdict == Verdict.REFUTED)
-        rates.add("worst group of four: shown, equal groups", worst_group(entry.gaps).shown)
+                rates.add(f"{key}: false shown", result.verdict == Verdict.SHOWN.value)
+            rates.add(f"{key}: false refuted", result.verdict == Verdict.REFUTED.value)
+        rates.add(
+            "worst group of four: shown, equal groups", (worst := worst_group(entry.gaps)) is not None and worst.shown
+        )
         detection = entry.age_gates["18"].detection
         if detection is not None:
-            rates.add("F2 at 1 % false adults: covers", detection.f2.ci_low <= f2 <= detection.f2.ci_high)
+            rates.add(
+                "F2 at 1 % false adults: covers", number(detection.f2.ci_low) <= f2 <= number(detection.f2.ci_high)
+            )
     return rates
 
 

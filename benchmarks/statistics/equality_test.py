@@ -23,13 +23,15 @@ def normal(rng: np.random.Generator, n: int) -> Floats:
 
 def t3(rng: np.random.Generator, n: int) -> Floats:
     """Draw errors of Student's t with 3 degrees of freedom, E|e| = 1."""
-    return rng.standard_t(3, n) / (2 * np.sqrt(3) / np.pi)
+    errors: Floats = rng.standard_t(3, n) / (2 * np.sqrt(3) / np.pi)
+    return errors
 
 
 def gross(rng: np.random.Generator, n: int) -> Floats:
     """Draw 95 % small and 5 % gross errors, E|e| = 1."""
     spread = np.where(rng.random(n) < 0.05, 10, 1)
-    return rng.normal(0, 1, n) * spread / (np.sqrt(2 / np.pi) * 1.45)
+    errors: Floats = rng.normal(0, 1, n) * spread / (np.sqrt(2 / np.pi) * 1.45)
+    return errors
 
 
 def narrow(rng: np.random.Generator, n: int) -> Floats:

@@ -193,6 +193,17 @@ def test_a_table_whose_name_fits_none(tmp_path: Path) -> None:
         TableReader(files(tmp_path, "a.jpg"), table="fold_{fold}.txt").read()
 
 
+@pytest.mark.parametrize("top", ["", "A Dataset/"])
+@pytest.mark.parametrize("others", [[], ["aligned/03A30.jpg"]])
+def test_names_of_images_do_not_depend_on_other_folders_of_a_copy(tmp_path: Path, top: str, others: list[str]) -> None:
+    for name in ("original/img/01A10.jpg", "original/img/02A20.jpg", *others):
+        file = tmp_path / top / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    samples = FolderReader(tmp_path, pattern=r"{:\d+}A{age:\d+}.jpg", images="original/img").read()
+    assert samples.table["sample_id"].tolist() == ["original/img/01A10.jpg", "original/img/02A20.jpg"]
+
+
 def test_images_of_one_folder_are_read_and_others_ignored(root: Path) -> None:
     files(root, "set/copies/1A20.jpg", "set/img/more/9A90.jpg")
     samples = FolderReader(root, pattern=PATTERN, images="img").read()

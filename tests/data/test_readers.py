@@ -1,4 +1,5 @@
 import os
+import posixpath
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agebench.data.readers import Reader, open_reader
-from agebench.data.readers.base import list_images, top_folder, walk_files
+from agebench.data.readers.base import check_paths, list_images, normalize_path, top_folder, walk_files
 from agebench.data.readers.fgnet import FGNetReader, read_points
 from agebench.data.readers.folder import FolderReader, compile_pattern
 from agebench.data.readers.patterns import to_text
@@ -262,6 +263,47 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
         "e.jpg": "its age is missing",
         "f.jpg": "a row of the same image with the same labels precedes it",
     }
+
+
+@given(st.lists(st.sampled_from(["a", ".", "..", "", "b.jpg", "...", ".c", "C:", "d..", "x\\\\y"]), max_size=5))
+def test_normalize_path_equals_normpath(parts: list[str]) -> None:
+    path = "/".join(parts)
+    assert normalize_path(path) == posixpath.normpath(path)
+
+
+def test_check_paths_accepts_only_files_within_the_folder(tmp_path: Path) -> None:
+    root = files(tmp_path / "set", "a.jpg", "in/b.jpg", "in/c d.jpg")
+    files(tmp_path, "elsewhere/e.jpg")
+    (root / "out").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "again").symlink_to(root / "in", target_is_directory=True)
+    (root / "in" / "link.jpg").symlink_to(root / "a.jpg")
+    (root / "in" / "outward.jpg").symlink_to(tmp_path / "elsewhere" / "e.jpg")
+    usable = {
+        "a.jpg": "a.jpg",
+        "./in//b.jpg": "in/b.jpg",
+        "in\\c d.jpg": "in/c d.jpg",
+        "in/../a.jpg": "a.jpg",
+        "again/b.jpg": "again/b.jpg",
+        "in/link.jpg": "in/link.jpg",
+    }
+    outside = [
+        "/a.jpg",
+        "../set/a.jpg",
+        "../elsewhere/e.jpg",
+        str(tmp_path / "set" / "a.jpg"),
+        "out/e.jpg",
+        "in/outward.jpg",
+    ]
+    missing = ["in", "A.jpg.gone", "gone/a.jpg", "a.jpg/b.jpg", "nul\0/a.jpg", "a\0.jpg"]
+    faults, paths = check_paths(root, "", [*usable, *outside, *missing, ""])
+    codes = [fault and str(fault.code) for fault in faults]
+    assert codes == [None] * len(usable) + ["outside-folder"] * len(outside) + ["missing-file"] * len(missing) + [
+        "no-image"
+    ]
+    assert paths[: len(usable)] == list(usable.values())
+    faults, paths = check_paths(root, "in", ["b.jpg", "../a.jpg", "a.jpg"])
+    assert [fault is None for fault in faults] == [True, True, False]
+    assert paths[:2] == ["in/b.jpg", "a.jpg"]
 
 
 def test_csv_that_ends_in_a_web_page(tmp_path: Path) -> None:

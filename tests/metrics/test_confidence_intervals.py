@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from agebench.metrics.bootstrap import ClusterBootstrap, pool_seeds
-from agebench.metrics.confidence_intervals import bootstrap_interval, clopper_pearson, wilson
+from agebench.metrics.bootstrap import ClusterBootstrap, Replicates, pool_seeds
+from agebench.metrics.confidence_intervals import NEAR, bootstrap_interval, clopper_pearson, wilson
 
 REPEATS, CLUSTERS = 400, 300
 
@@ -87,3 +89,25 @@ def test_two_clusters_have_an_interval_too():
     found = ClusterBootstrap(features, [np.zeros(2, int)], np.arange(2)).replicates(mean, resamples=100, seed=0)
     low, high = bootstrap_interval(found, "bca")
     assert (low[0], high[0]) == (1, 5)
+
+
+@pytest.mark.parametrize("centre", [0.0, 5.0])
+def test_rounding_of_replicates_does_not_move_an_interval(centre):
+    rng = np.random.default_rng(0)
+    replicates = centre + rng.normal(0, 0.05, (200, 1000))
+    left_out = centre + rng.normal(0, 0.001, (200, 50))
+    # Each figure's value is one of its replicates, so that rounding puts that one on either side of it.
+    found = Replicates(replicates[:, 0].copy(), replicates, left_out, 300)
+    rounded = replace(found, resampled=replicates + rng.choice([-1e-6, 1e-6], replicates.shape))
+    ends, moved = bootstrap_interval(found, "bca"), bootstrap_interval(rounded, "bca")
+    np.testing.assert_allclose(moved, ends, atol=1e-5)
+
+
+@pytest.mark.parametrize("near", [0.0, NEAR])
+@pytest.mark.parametrize("rounding", [-1e-6, 0.0, 1e-6])
+def test_replicates_equal_to_the_value_count_half(near, rounding):
+    # As many replicates below as above, and no skew: BCa has nothing to shift, however the equal ones are rounded.
+    resampled = np.concatenate([np.linspace(1, 2, 50), np.full(100, 3.0 + rounding), np.linspace(4, 5, 50)])[None]
+    found = Replicates(np.array([3.0]), resampled, np.full((1, 10), 3.0), 1000)
+    ends = bootstrap_interval(found, "bca", near=near)
+    np.testing.assert_allclose(ends, bootstrap_interval(found, "percentile"), atol=1e-9)

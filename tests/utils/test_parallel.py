@@ -116,7 +116,7 @@ with folder.locked():
     result = run(resolve_config(cards, [settings]), cards, folder, quiet=True)
 print("images", result.metrics.tests["few"].n)
 """
-CARD = few_card(640, title="Generated faces, enough for several processes", seed=11)
+CARD = few_card(640, title="Generated faces, enough for several processes", seed=11, size=64)
 
 
 @pytest.mark.slow

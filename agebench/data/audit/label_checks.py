@@ -62,10 +62,10 @@ def find_implausible_ages(table: pd.DataFrame) -> pd.DataFrame:
         sample_id, age (years), subject and reason of each implausible age.
     """
     rows: list[tuple[object, float, object, str]] = []
-    for subject, images in table[table["subject"].notna()].groupby("subject", sort=True, observed=True):
+    known = table[table["subject"].notna()]
+    known = known[known.groupby("subject", observed=True)["age"].transform("size") > MIN_PICTURES]
+    for subject, images in known.groupby("subject", sort=True, observed=True):
         ages = images["age"].to_numpy()
-        if len(ages) <= MIN_PICTURES:
-            continue
         for i, age in enumerate(ages):
             others = np.delete(ages, i)
             spread = np.abs(others - np.median(others)).max()
@@ -98,10 +98,10 @@ def find_contradictory_subjects(table: pd.DataFrame) -> pd.DataFrame:
     known = table[table["subject"].notna()]
     for label, problem in _SUBJECT_PROBLEMS.items():
         if label in known:
-            values = known[known[label].notna()].groupby("subject", sort=True, observed=True)[label].unique()
+            values = known.loc[known[label].notna(), ["subject", label]].drop_duplicates()
+            contradictions = values[values["subject"].duplicated(keep=False)]
             rows += [
                 (subject, problem, ", ".join(sorted(map(str, labels))))
-                for subject, labels in values.items()
-                if len(labels) > 1
+                for subject, labels in contradictions.groupby("subject", sort=True, observed=True)[label]
             ]
     return pd.DataFrame(rows, columns=["subject", "problem", "values"])

@@ -76,8 +76,10 @@ def _find_exact_copies(table: pd.DataFrame, n_own: int) -> pd.DataFrame:
     """Pair each image with the first image of the same bytes or, failing that, the same pixels: first, second, same."""
     tables = []
     for same in ("bytes", "pixels"):
-        first = table.groupby(f"{same}_digest", sort=False)["sample_id"].transform(lambda group: group.index[0])
-        tables.append(pd.DataFrame({"first": first.astype("int64"), "second": table.index, "same": same}))
+        digests = table[f"{same}_digest"]
+        codes, _ = pd.factorize(digests)  # codes are numbered in the order of first occurrence
+        first = np.flatnonzero(~digests.duplicated())[codes]
+        tables.append(pd.DataFrame({"first": first, "second": table.index, "same": same}))
     pairs = pd.concat(tables)
     pairs = pairs[(pairs["first"] != pairs["second"]) & (pairs["first"] < n_own)]
     return pairs.drop_duplicates(["first", "second"]).reset_index(drop=True)

@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,12 +10,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from agebench.data.image_io import open_image
+from agebench.data.image_values import load_or_compute
 from agebench.data.readers import Reader
 from agebench.errors import ImageRejectedError
-from agebench.utils.io import atomic_write
-from agebench.utils.parallel import parallel_map
 from agebench.utils.paths import cache_home
-from agebench.utils.progress import progress
 
 THUMBNAIL_SIDE = 64
 # Version of the stored thumbnails. Raise it when the same image gives other values than before.
@@ -55,20 +51,15 @@ def compute_thumbnails(reader: Reader, paths: Sequence[str], *, name: str, worke
     """
     source = hashlib.sha256(f"{type(reader).__name__} {reader.root} {VERSION}".encode()).hexdigest()[:12]
     file = cache_home() / "signatures" / f"{name}-{source}.parquet"
-    stamps = pd.DataFrame({"stamp": [reader.version_token(path) for path in paths]}, index=pd.Index(paths, name="path"))
-    signatures = _read_cache(file)
-    signatures = signatures[signatures["stamp"] == stamps["stamp"].reindex(signatures.index)]
-    missing = stamps.index.difference(signatures.index, sort=False)
-    if len(missing):
-        rows: list[_Signature] = []
-        with progress(total=len(missing), label=f"{name}: looking at images", unit="img") as bar:
-            for chunk in parallel_map(partial(_compute_signatures, reader), list(missing), workers=workers):
-                rows += chunk
-                bar.update(len(chunk))
-        computed = stamps.loc[missing].join(pd.DataFrame(rows, columns=["small", *_MEASURES], index=missing))
-        signatures = pd.concat([signatures, computed]) if len(signatures) else computed
-        with atomic_write(file) as temporary:
-            signatures.to_parquet(temporary)
+    signatures = load_or_compute(
+        reader,
+        list(dict.fromkeys(paths)),
+        file,
+        ["small", *_MEASURES],
+        _compute_signature,
+        label=f"{name}: looking at images",
+        workers=workers,
+    )
     signatures = signatures.loc[list(paths)]
     pixels = np.frombuffer(b"".join(signatures["small"]), dtype=np.uint8)
     quality = signatures[list(_MEASURES)].astype("float64").reset_index(drop=True)
@@ -90,10 +81,6 @@ def to_gray_square(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.convert("L").resize((side, side), resampling))
 
 
-def _compute_signatures(reader: Reader, paths: Sequence[str]) -> list[_Signature]:
-    return [_compute_signature(reader, path) for path in paths]
-
-
 def _compute_signature(reader: Reader, path: str) -> _Signature:
     try:
         image = open_image(reader.image_bytes(path))
@@ -108,11 +95,3 @@ def _compute_signature(reader: Reader, path: str) -> _Signature:
     sharpness = float((luminance - fine).std() / ((fine - coarse).std() + 1e-3))
     chroma = float(max((pixels[..., 0] - pixels[..., 1]).std(), (pixels[..., 1] - pixels[..., 2]).std()))
     return thumbnail.tobytes(), float(width), float(height), float(thumbnail.std()), sharpness, chroma
-
-
-def _read_cache(file: Path) -> pd.DataFrame:
-    columns = ["stamp", "small", *_MEASURES]
-    try:
-        return pd.read_parquet(file)[columns]
-    except (OSError, ValueError, KeyError):  # no file yet, a damaged one, or one of another version
-        return pd.DataFrame(columns=columns, index=pd.Index([], name="path"))

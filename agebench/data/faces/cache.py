@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,12 +34,17 @@ from agebench.utils.locks import held
 from agebench.utils.parallel import parallel_map
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
+from agebench.utils.ray_cluster import RayCluster
 
 logger = logging.getLogger(__name__)
 
 # Number of faces that are prepared, synced to disk and checked together.
 BLOCK = 64
+# Blocks of one task on a cluster: some seconds of work.
+_BLOCKS_PER_TASK = 8
 
+# Faces of samples, and for each sample why there is none (else an empty text).
+_Prepared = tuple[np.ndarray, list[str]]
 # Path, landmarks, body, face box and, for crops by a box, the annotated face of a sample.
 _Task = tuple[str, Sequence[float] | None, Body | None, Box | None, AnnotatedFace | None]
 
@@ -85,7 +90,13 @@ class FaceCache:
 
 
 def load_or_build_face_cache(
-    reader: Reader, samples: Samples, spec: AlignmentSpec, *, name: str, workers: int | None = None
+    reader: Reader,
+    samples: Samples,
+    spec: AlignmentSpec,
+    *,
+    name: str,
+    workers: int | None = None,
+    cluster: RayCluster | None = None,
 ) -> FaceCache:
     """Load prepared faces from the cache, and prepare the missing ones.
 
@@ -99,6 +110,7 @@ def load_or_build_face_cache(
         spec: the face preparation.
         name: name of the dataset, for the cache and error messages.
         workers: processes; None for one per core.
+        cluster: a Ray cluster that prepares the faces, with the dataset at the same path on each host; None: this machine.
 
     Raises:
         AgebenchError: the cache cannot be written (full disk), or the detector fails. Finished blocks are kept.
@@ -109,7 +121,7 @@ def load_or_build_face_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / "lock", f"{name}: preparing faces"):
-            rejections = _build_missing(folder, reader, samples, spec, name, workers)
+            rejections = _build_missing(folder, reader, samples, spec, name, workers, cluster)
     except OSError as error:
         raise write_error(folder, error) from error
     ids = samples.table["sample_id"].tolist()
@@ -125,7 +137,13 @@ def load_or_build_face_cache(
 
 
 def _build_missing(
-    folder: Path, reader: Reader, samples: Samples, spec: AlignmentSpec, name: str, workers: int | None
+    folder: Path,
+    reader: Reader,
+    samples: Samples,
+    spec: AlignmentSpec,
+    name: str,
+    workers: int | None,
+    cluster: RayCluster | None,
 ) -> dict[int, str]:
     """Prepare the blocks that are missing or damaged; return row -> `code: reason` of the samples without a face."""
     count = len(samples)
@@ -152,7 +170,7 @@ def _build_missing(
         prepare = partial(_prepare_faces, reader, spec, detector)
         with progress(total=len(rows), label=f"{name}: preparing faces", unit="img") as bar:
             # Only the last block may be shorter, so each chunk of the results is one block.
-            results = parallel_map(prepare, [tasks[row] for row in rows], workers=workers, chunk=BLOCK)
+            results = _prepared_blocks(prepare, [tasks[row] for row in rows], workers, cluster)
             for block, (faces, reasons) in zip(checked.pending, results, strict=True):
                 added = {row: reason for row, reason in zip(blocks.rows(block), reasons, strict=True) if reason}
                 if added:  # written before the digest that covers them
@@ -164,6 +182,23 @@ def _build_missing(
         _write_rejections(rejections_file, rejections)
     (folder / "state.u8").unlink(missing_ok=True)  # written by earlier versions, which had no digests
     return rejections
+
+
+def _prepared_blocks(
+    prepare: Callable[[Sequence[_Task]], _Prepared],
+    tasks: Sequence[_Task],
+    workers: int | None,
+    cluster: RayCluster | None,
+) -> Iterator[_Prepared]:
+    """Yield faces and rejections block by block, in order, prepared by processes of this machine or by a cluster."""
+    if cluster is None:
+        yield from parallel_map(prepare, tasks, workers=workers, chunk=BLOCK)
+        return
+    size = BLOCK * _BLOCKS_PER_TASK
+    groups = (tasks[start : start + size] for start in range(0, len(tasks), size))
+    for _, (faces, reasons) in cluster.map(prepare, groups):
+        for start in range(0, len(faces), BLOCK):
+            yield faces[start : start + BLOCK], reasons[start : start + BLOCK]
 
 
 def _make_tasks(samples: Samples, spec: AlignmentSpec) -> list[_Task]:
@@ -198,9 +233,7 @@ def _digest_suffix(rejections: dict[int, str], rows: Iterable[int]) -> bytes:
     return json.dumps(reasons).encode() if reasons else b""
 
 
-def _prepare_faces(
-    reader: Reader, spec: AlignmentSpec, detector: Detector | None, tasks: Sequence[_Task]
-) -> tuple[np.ndarray, list[str]]:
+def _prepare_faces(reader: Reader, spec: AlignmentSpec, detector: Detector | None, tasks: Sequence[_Task]) -> _Prepared:
     """Prepare faces, and bodies if the spec has them.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -78,7 +79,8 @@ class Reader(ABC):
             OSError: the image cannot be read.
         """
         assert self.root is not None
-        return (self.root / path).read_bytes()
+        with open(os.path.join(self.root, path), "rb") as file:
+            return file.read()
 
     def whole_image(self, path: str) -> str:
         """Return the path of the whole image.
@@ -95,7 +97,7 @@ class Reader(ABC):
         """Return a text that changes with the image at `path`: the file's size and modification time."""
         assert self.root is not None
         try:
-            status = (self.root / path).stat()
+            status = os.stat(os.path.join(self.root, path))
         except OSError:
             return "missing"
         return f"{status.st_size} {status.st_mtime_ns}"

@@ -1,7 +1,10 @@
 """Helpers for readers: safe listing of a folder, and conversion of a table of labels to Samples."""
 
 import os
+import posixpath
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +16,8 @@ from agebench.errors import UserError
 from agebench.types import RejectReason
 from agebench.utils.table_cells import UNKNOWN, as_numbers
 
+# Paths that `posixpath.normpath` may change, which takes ten times as long as this search; a colon may be a drive of Windows.
+_UNNORMALIZED = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[:\\]")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -123,6 +128,31 @@ class PathFault(NamedTuple):
     reason: str
 
 
+class _Folder(NamedTuple):
+    """A folder that paths of a table lead to.
+
+    Attributes:
+        is_within: whether it is within the dataset's folder after its links are resolved.
+        files: names of its files, without links.
+    """
+
+    is_within: bool
+    files: frozenset[str]
+
+
+def is_normalized(path: str) -> bool:
+    """Return whether `posixpath.normpath` would leave a relative path as it is.
+
+    False for some that it would leave, such as those with a colon.
+    """
+    return _UNNORMALIZED.search(path) is None
+
+
+def normalize_path(path: str) -> str:
+    """Return `posixpath.normpath` of a path, faster for normalized ones."""
+    return path if is_normalized(path) else posixpath.normpath(path)
+
+
 def check_paths(
     root: Path, base: str, paths: list[str], originals: list[str] | None = None
 ) -> tuple[list[PathFault | None], list[str]]:
@@ -138,14 +168,24 @@ def check_paths(
         For each path, why it cannot be used (or None), and the path relative to `root`.
     """
     home = os.path.realpath(root)
-    is_folder_within: dict[str, bool] = {}  # links are resolved once per folder rather than once per file
+    folders: dict[str, _Folder] = {}  # folders are listed, and their links resolved, once rather than for every file
     faults: list[PathFault | None] = []
     checked_paths = []
     for path, original in zip(paths, originals or paths, strict=True):
         text = path.replace("\\", "/")
-        relative = os.path.normpath(os.path.join(base, text)).replace(os.sep, "/")
+        relative = text
+        if base or not is_normalized(text):
+            relative = os.path.normpath(os.path.join(base, text)).replace(os.sep, "/")
+        name_start = relative.rfind("/") + 1
+        folder_name, name = relative[:name_start], relative[name_start:]
+        if folder_name not in folders:
+            folders[folder_name] = _list_folder(home, folder_name)
+        folder = folders[folder_name]
+        if text and name in folder.files:
+            faults.append(None)
+            checked_paths.append(relative)
+            continue
         full = os.path.join(home, relative)
-        folder = os.path.dirname(full)
         fault = None
         if not text:
             fault = PathFault(RejectReason.NO_IMAGE, "its path is empty")
@@ -153,15 +193,31 @@ def check_paths(
             fault = PathFault(RejectReason.OUTSIDE_FOLDER, f"its path '{original}' leads out of the dataset's folder")
         elif not os.path.isfile(full):
             fault = PathFault(RejectReason.MISSING_FILE, f"no file '{relative}'")
-        else:
-            if folder not in is_folder_within:
-                is_folder_within[folder] = is_within(home, folder)
-            if not is_folder_within[folder] or (os.path.islink(full) and not is_within(home, full)):
-                reason = f"its path '{original}' is a link that leads out of the dataset's folder"
-                fault = PathFault(RejectReason.OUTSIDE_FOLDER, reason)
+        elif not folder.is_within or (os.path.islink(full) and not is_within(home, full)):
+            reason = f"its path '{original}' is a link that leads out of the dataset's folder"
+            fault = PathFault(RejectReason.OUTSIDE_FOLDER, reason)
         faults.append(fault)
         checked_paths.append(relative if fault is None else original.replace("\\", "/"))
     return faults, checked_paths
+
+
+def _list_folder(home: str, name: str) -> _Folder:
+    """List a folder of the dataset.
+
+    Args:
+        home: absolute path of the dataset's folder, without links.
+        name: the folder, relative to `home`, with a trailing slash unless it is empty. An absolute one, or one that starts
+            with `..`, is none of the dataset's even if it leads there.
+    """
+    if os.path.isabs(name) or name.startswith("../"):
+        return _Folder(False, frozenset())
+    path, is_inside, files = os.path.join(home, name), False, frozenset[str]()
+    with suppress(OSError, ValueError):  # no folder, one that may not be listed, or a name that no folder can have
+        is_inside = is_within(home, path)
+        if is_inside:
+            with os.scandir(path) as entries:
+                files = frozenset(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+    return _Folder(is_inside, files)
 
 
 def top_folder(files: Sequence[str]) -> str:

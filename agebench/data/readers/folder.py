@@ -21,7 +21,7 @@ _NUMBER = r"-?\d+(?:\.\d+)?"
 class FolderReader(LabelledReader):
     r"""Reader for images with labels in their paths; further labels may be in `tables`.
 
-    A sample_id is the path from the folder that contains all images.
+    A sample_id is the path from the folder that contains all images or, with `images`, from the one that contains this folder.
 
     Args:
         root: the folder.
@@ -53,6 +53,9 @@ class FolderReader(LabelledReader):
         prefix_length = len(top_folder(images))
         if self.images:
             images = self._select(images)
+            # Names must not depend on which other folders a copy of the dataset has.
+            parents = {path.rpartition("/")[0].removesuffix(self.images) for path in images}
+            prefix_length = len(parents.pop()) if len(parents) == 1 else prefix_length
         # First with a numeric age, so that {age} in a_b_25.jpg is 25; then with any text, to reject the image for its age.
         needs = () if self.tables else ("age",)
         grammars = [compile_pattern(self.pattern, age=age, needs=needs) for age in (_NUMBER, "") if self.pattern]

@@ -1,7 +1,6 @@
 """A table of labels (CSV, TSV, Parquet or MATLAB) beside a folder of images."""
 
 import io
-import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ import pandas as pd
 from agebench.config.toml_io import validate_model
 from agebench.data.faces.body_crops import FACE, MIN_BODY, NO_FACE, read_boxes
 from agebench.data.image_io import open_image
-from agebench.data.readers.base import PathFault, check_paths, top_folder, walk_files
+from agebench.data.readers.base import PathFault, check_paths, normalize_path, top_folder, walk_files
 from agebench.data.readers.labelled import LabelledReader, RejectedRows
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import (
@@ -94,15 +93,14 @@ class TableReader(LabelledReader):
             UserError: the table or a column is missing, the table is damaged, or no row is usable.
         """
         assert self.root is not None
-        table = self.table if self.table.file else self.table.model_copy(update={"file": self._only_table()})
-        files = find_label_tables(self.root, table)
+        table, files = self._find_table()
         rows = self.derive_columns(self._rows(files, table))
         source = str(self.root / next(iter(files))) if len(files) == 1 else str(self.root)
         own_ids = "sample_id" in rows
         if not own_ids:
             written = rows["given"].str.replace("\\", "/")
             rows["sample_id"] = (
-                [posixpath.normpath(path) if path else "" for path in written] if len(files) == 1 else rows["path"]
+                [normalize_path(path) if path else "" for path in written] if len(files) == 1 else rows["path"]
             )
         rows["sample_id"] = to_text(rows["sample_id"])
         faults, paths = check_paths(self.root, "", rows["path"].tolist(), rows["given"].tolist())
@@ -202,8 +200,15 @@ class TableReader(LabelledReader):
         required = (*(name for name in required if name not in self.lists), *self.box)
         return read_labels(self.root, files, table, (*STANDARD_COLUMNS, *self.groups, *self.box), required)
 
-    def _only_table(self) -> str:
-        """Return the path of the only table in the root.
+    def _find_table(self) -> tuple[Table, dict[str, dict[str, str]]]:
+        """Return the description of the table, and the labels in the name of each of its files."""
+        assert self.root is not None
+        files, _ = walk_files(self.root)
+        table = self.table if self.table.file else self.table.model_copy(update={"file": self._only_table(files)})
+        return table, find_label_tables(self.root, table, files)
+
+    def _only_table(self, files: Sequence[str]) -> str:
+        """Return the path of the only table among the files of the root.
 
         Raises:
             UserError: there is no table, or several.
@@ -212,7 +217,6 @@ class TableReader(LabelledReader):
         label_files = {table.file for table in self.tables} | {
             entry.file for files in self.lists.values() for entry in files.values()
         }
-        files, _ = walk_files(self.root)
         top = top_folder(files)
         tables = [path for path in files if path.lower().endswith(TABLES) and path.removeprefix(top) not in label_files]
         if len(tables) != 1:

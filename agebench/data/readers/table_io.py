@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agebench.config.patterns import bounded_matching
 from agebench.data.faces.body_crops import COLUMNS as BODY
 from agebench.data.faces.body_crops import FACE
-from agebench.data.readers.base import top_folder, walk_files
+from agebench.data.readers.base import is_normalized, normalize_path, top_folder, walk_files
 from agebench.data.readers.patterns import PLACE, compile_pattern, format_template, to_text
 from agebench.errors import UserError
 from agebench.utils.table_cells import as_numbers, not_utf8
@@ -51,12 +52,13 @@ class ListFile(BaseModel):
     images: str = Field(default="", description="the folder that its lines start from; empty: any folder")
 
 
-def find_label_tables(root: Path, table: Table) -> dict[str, dict[str, str]]:
+def find_label_tables(root: Path, table: Table, files: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
     """Find the files of a label table.
 
     Args:
         root: the dataset's folder.
         table: description of the table.
+        files: the files in the folder, from `walk_files`; None to list them.
 
     Returns:
         Path of each file -> the labels in its name.
@@ -64,11 +66,11 @@ def find_label_tables(root: Path, table: Table) -> dict[str, dict[str, str]]:
     Raises:
         UserError: there is no such file.
     """
-    files, _ = walk_files(root)
+    files = walk_files(root)[0] if files is None else files
     if "{" not in table.file:
-        for path in (table.file, top_folder(files) + table.file):
-            if path in files:
-                return {path: {}}
+        path = table.file if table.file in files else top_folder(files) + table.file
+        if path in files:
+            return {path: {}}
         raise UserError(f"{root}: no table '{table.file}' in it")
     grammar = compile_pattern(table.file, needs=(), option="table")
     with bounded_matching("tables.file") as match:
@@ -108,17 +110,24 @@ def read_labels(
         base = posixpath.dirname(path) + "/" + table.images
         if "path" in rows:
             written = to_text(rows["path"]).fillna("")
-            rows = rows.assign(given=written, path=[_join_path(base, image) for image in written])
+            rows = rows.assign(given=written, path=_join_paths(base, written.tolist()))
         if "body_path" in rows:
             body_paths = to_text(rows["body_path"]).fillna("")
-            rows = rows.assign(body_path=[_join_path(base, image) for image in body_paths])
+            rows = rows.assign(body_path=_join_paths(base, body_paths.tolist()))
         tables.append(rows.assign(file=file_index, row=range(len(rows)), rows=len(rows)))
     return pd.concat(tables, ignore_index=True)
 
 
+def _join_paths(base: str, paths: Sequence[str]) -> list[str]:
+    """Return paths from a table, relative to its dataset's folder; empty ones stay empty."""
+    folder = posixpath.normpath("./" + base)
+    prefix = "" if folder == "." else folder + "/"
+    return [prefix + path if is_normalized(path) else _join_path(base, path) for path in paths]
+
+
 def _join_path(base: str, path: str) -> str:
     path = path.replace("\\", "/")
-    return posixpath.normpath(posixpath.join("./" + base, path)) if path else ""
+    return normalize_path(posixpath.join("./" + base, path)) if path else ""
 
 
 def rename_columns(

@@ -1,5 +1,6 @@
 """Import of datasets: from archives, folders and public sources into the folder where agebench finds them."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from agebench.errors import UserError
 from agebench.utils.locks import held
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
+
+# Bytes that are copied at once.
+_COPY_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -183,10 +187,15 @@ def _copy_folder(source: Path, target: Path) -> None:
             f"{source}: {outward_links[0]} is a link that leads out of the folder; put the file itself there, "
             "or add the folder that it leads to"
         )
+    for folder in {os.path.dirname(path) for path in files}:
+        os.makedirs(os.path.join(target, folder), exist_ok=True)
     for path in progress(files, label=f"copying {source.name}", unit="file"):
-        file = target / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, file)
+        # shutil.copyfile examines both files five times, which takes a third of the time of a small image
+        with (
+            open(os.path.join(source, path), "rb", buffering=0) as original,
+            open(os.path.join(target, path), "wb") as copy,
+        ):
+            shutil.copyfileobj(original, copy, _COPY_BUFFER)
 
 
 def _require_same_content(card: DatasetCard, source: Path, home: Path) -> None:

@@ -48,7 +48,7 @@ class DomainShift:
 
 
 @dataclass
-class Canvas:
+class _Canvas:
     """An image that is being rendered.
 
     `near` returns a region that shares the memory, so that a wrinkle costs no more than its surroundings.
@@ -65,14 +65,14 @@ class Canvas:
     v: Pixels
     face: Pixels
 
-    def near(self, x: float, y: float, radius: float) -> "Canvas":
+    def near(self, x: float, y: float, radius: float) -> "_Canvas":
         """Return the region within `radius` of (x, y), with a margin for the pose."""
         columns = np.flatnonzero(np.abs(self.u[len(self.u) // 2] - x) < radius + 12)
         rows = np.flatnonzero(np.abs(self.v[:, self.v.shape[1] // 2] - y) < radius + 12)
         if not len(rows) or not len(columns):
-            return Canvas(self.pixels[:0, :0], self.u[:0, :0], self.v[:0, :0], self.face[:0, :0])
+            return _Canvas(self.pixels[:0, :0], self.u[:0, :0], self.v[:0, :0], self.face[:0, :0])
         region = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return Canvas(self.pixels[region], self.u[region], self.v[region], self.face[region])
+        return _Canvas(self.pixels[region], self.u[region], self.v[region], self.face[region])
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, sharp: float = 8) -> Pixels:
         """Return a soft mask, 0 to 1, of an ellipse with center (x, y) and radii `rx` and `ry`."""
@@ -120,7 +120,7 @@ def draw_face(person: Person, age: float, conditions: DomainShift, rng: np.rando
     u, v = _frame(rng, size)
     x, y = 98.0, 92.0 + 4 * young
     rx, ry = (66 + 5 * young) * person.width, 88 - 14 * young
-    canvas = Canvas(_background(rng, u, v), u, v, np.zeros_like(u))
+    canvas = _Canvas(_background(rng, u, v), u, v, np.zeros_like(u))
     jaw = canvas.ellipse(x, y + 38, rx * (0.69 if person.gender == "female" else 0.74), ry * 0.62, 12)
     canvas.face = np.maximum(canvas.ellipse(x, y, rx, ry, 12), jaw)
     hair = _hair_color(person, age)
@@ -162,7 +162,7 @@ def _hair_color(person: Person, age: float) -> Pixels:
     return color
 
 
-def _hair_behind(canvas: Canvas, person: Person, hair: Pixels, age: float, head: Head) -> None:
+def _hair_behind(canvas: _Canvas, person: Person, hair: Pixels, age: float, head: Head) -> None:
     x, y, rx, ry = head
     if age < 2 or (person.bald and age > 45):
         return
@@ -173,7 +173,7 @@ def _hair_behind(canvas: Canvas, person: Person, hair: Pixels, age: float, head:
     canvas.paint(hair, mask, strands * (0.8 + 0.2 * canvas.v / 200))
 
 
-def _hair_in_front(canvas: Canvas, person: Person, hair: Pixels, age: float, head: Head) -> None:
+def _hair_in_front(canvas: _Canvas, person: Person, hair: Pixels, age: float, head: Head) -> None:
     """Draw the hair above the hairline, which is low in children and recedes in men."""
     x, y, rx, ry = head
     if age < 1.5:
@@ -186,7 +186,7 @@ def _hair_in_front(canvas: Canvas, person: Person, hair: Pixels, age: float, hea
     canvas.paint(hair, mask * canvas.ellipse(x, y - 8, rx * 1.13, ry * 1.05, 10), strands)
 
 
-def _skin(canvas: Canvas, color: Pixels, young: float, head: Head) -> None:
+def _skin(canvas: _Canvas, color: Pixels, young: float, head: Head) -> None:
     """Paint the skin with a shade that rounds the face, and the color of the cheeks."""
     x, y, rx, ry = head
     shade = 1 - 0.20 * np.clip(((canvas.u - x) / rx) ** 2 + ((canvas.v - y) / ry) ** 2, 0, 1.4) ** 2
@@ -197,7 +197,7 @@ def _skin(canvas: Canvas, color: Pixels, young: float, head: Head) -> None:
         region.pixels += (mask * (0.02 + 0.10 * young))[..., None] * np.array([1.0, -0.3, -0.2], dtype=np.float32)
 
 
-def _skin_texture(canvas: Canvas, old: float, rng: np.random.Generator) -> None:
+def _skin_texture(canvas: _Canvas, old: float, rng: np.random.Generator) -> None:
     """Add skin texture: smooth in children, uneven and with spots in old people."""
     rough = rng.standard_normal(canvas.u.shape, dtype=np.float32)
     canvas.pixels *= (1 + np.float32(0.01 + 0.07 * old) * rough * canvas.face)[..., None]
@@ -207,7 +207,7 @@ def _skin_texture(canvas: Canvas, old: float, rng: np.random.Generator) -> None:
         region.darken(region.ellipse(x, y, rx, ry, 3) * region.face, strength)
 
 
-def _eyes(canvas: Canvas, person: Person, hair: Pixels, young: float, old: float) -> None:
+def _eyes(canvas: _Canvas, person: Person, hair: Pixels, young: float, old: float) -> None:
     """Draw the eyes: large in children, smaller under heavier lids in old people."""
     female = person.gender == "female"
     scale = 1 + 0.28 * young
@@ -229,7 +229,7 @@ def _eyes(canvas: Canvas, person: Person, hair: Pixels, young: float, old: float
         region.paint(hair * 0.75, brow * (0.85 - 0.45 * young))
 
 
-def _nose_and_mouth(canvas: Canvas, person: Person, young: float, old: float) -> None:
+def _nose_and_mouth(canvas: _Canvas, person: Person, young: float, old: float) -> None:
     """Draw nose and mouth; lips become thinner and their corners sink with age."""
     female = person.gender == "female"
     x, y = NOSE
@@ -244,7 +244,7 @@ def _nose_and_mouth(canvas: Canvas, person: Person, young: float, old: float) ->
     region.darken(region.stroke(x, mouth, half + 1, -2.5 + 5 * old, 1.4), 0.6)
 
 
-def _wrinkles(canvas: Canvas, old: float, rng: np.random.Generator) -> None:
+def _wrinkles(canvas: _Canvas, old: float, rng: np.random.Generator) -> None:
     """Draw wrinkles; with age: forehead, nasolabial folds, crow's feet, bags under the eyes, jowls."""
     for i in range(4):
         strength = float(np.clip(old * 5 - i, 0, 1)) * (0.10 + 0.28 * old)
@@ -258,7 +258,7 @@ def _wrinkles(canvas: Canvas, old: float, rng: np.random.Generator) -> None:
         canvas.line(98 + side * 44, 166, 20, side * 4, 3, side * 1.3, 0.30 * max(0.0, old - 0.4))
 
 
-def _beard(canvas: Canvas, hair: Pixels, strength: float) -> None:
+def _beard(canvas: _Canvas, hair: Pixels, strength: float) -> None:
     region = canvas.near(98, 160, 75)
     lower = np.clip((region.v - 122 - 0.003 * (region.u - 98) ** 2) / 14, 0, 1) * region.face
     region.paint(hair * 0.8, lower * (1 - region.ellipse(98, 148, 28, 7, 3)) * strength)

@@ -45,6 +45,7 @@ from agebench.metrics.schema.groups import AgeStandardizedGap, BiasGap, Gap, Gro
 from agebench.metrics.schema.guarantees import (
     CalibratedInterval,
     ConformalInterval,
+    DeploymentGuarantees,
     EstimateError,
     EstimateErrors,
     GateGuarantee,
@@ -117,6 +118,7 @@ __all__ = [
     "ConformalResult",
     "Count",
     "CountedGateRates",
+    "DeploymentGuarantees",
     "DetCurve",
     "EstimateError",
     "EstimateErrors",

@@ -48,3 +48,15 @@ class EstimateError(ResultModel):
 
 # Test set -> band of estimated ages -> errors.
 EstimateErrors = dict[str, dict[str, EstimateError]]
+
+
+class DeploymentGuarantees(ResultModel):
+    """Guarantees about the predictions of one model, as the card of an exported file states them."""
+
+    gates: dict[str, dict[str, GateGuarantee]] = Field(
+        default={}, description="legal age -> challenge age -> error rates"
+    )
+    errors: EstimateErrors = Field(default={}, description="test set -> band of estimated ages -> errors")
+    intervals: dict[str, CalibratedInterval] | None = Field(
+        default=None, description="level -> interval; None without validation predictions"
+    )

@@ -180,6 +180,18 @@ def test_a_folder_with_links_that_lead_out_is_not_copied(folder: Path, tmp_path:
         import_dataset(card(), folder)
 
 
+def test_import_copies_files_of_any_size_and_depth(folder: Path) -> None:
+    contents = {"notes/empty.txt": b"", "notes/deep/er/large.bin": bytes(range(256)) * 9000}
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    import_dataset(card(), folder)
+    copied = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert contents.items() < copied.items()
+    home = dataset_dir(card())
+    assert {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()} == copied
+
+
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         import_dataset(card(), tmp_path / "nowhere.zip")
