@@ -1,11 +1,18 @@
 """What several tests share."""
 
+import gc
 import itertools
 import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
+
+from agebench.cli import GC_THRESHOLDS
+
+# As in every command: the modules that all tests import would be searched for garbage again and again.
+gc.set_threshold(*GC_THRESHOLDS)
 
 # One thread a worker: two workers with two threads each wait for one another and take five times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -15,6 +22,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A busy machine is no bug, and a test that failed once fails again.
 hypothesis.settings.register_profile("agebench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("agebench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first what shares a costly fixture: pytest-xdist moves the last tests of a worker to others, not the first."""
+    items.sort(key=lambda item: item.get_closest_marker("costly_setup") is None)
 
 
 _HOME_NUMBERS = itertools.count()
@@ -60,18 +72,21 @@ options = { count = 180, seed = 1, size = 64 }
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the small model; tests do not write into it."""
+    """A finished run of the small model, which all workers share; tests do not write into it."""
     from agebench.cli import main
 
-    home = tmp_path_factory.mktemp("small")
-    (home / "registry" / "datasets").mkdir(parents=True)
-    (home / "registry" / "datasets" / "synth.toml").write_text(FEW_CARD)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGEBENCH_CACHE", str(home / "cache"))
-        patch.setenv("AGEBENCH_DATA", str(home / "data"))
-        words = ["run", "--train", "few", "--test", "few", "--model", "tiny", "--epochs", "1"]
-        words += ["--registry", str(home / "registry"), "--set", "evaluate.resamples=100"]
-        assert main([*words, "--out", str(home / "run")]) == 0
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small"
+    with FileLock(f"{home}.lock"):
+        if not (home / "run").exists():
+            (home / "registry" / "datasets").mkdir(parents=True)
+            (home / "registry" / "datasets" / "synth.toml").write_text(FEW_CARD)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("AGEBENCH_CACHE", str(home / "cache"))
+                patch.setenv("AGEBENCH_DATA", str(home / "data"))
+                words = ["run", "--train", "few", "--test", "few", "--model", "tiny", "--epochs", "1"]
+                words += ["--registry", str(home / "registry"), "--set", "evaluate.resamples=100"]
+                assert main([*words, "--out", str(home / "run")]) == 0
     return home / "run"
 
 

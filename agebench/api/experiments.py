@@ -223,7 +223,7 @@ def run(
     Args:
         train: name of the dataset to train and validate on.
         test: names of the datasets to test on; the training dataset's name stands for its held-out part. None: `train`.
-        model: name of the model's card; None: efficientnet_lite0.
+        model: name of the model's card; None: mobilefacenet.
         head: name of another head than the card's.
         protocol: name of the training dataset's split protocol; None: its default.
         tasks: further labels to learn, such as gender, or a mapping of labels to their weights in the loss.
@@ -406,20 +406,12 @@ def leaderboard(
         ['system', 'train', 'test', 'value']
     """
     from agebench.leaderboard.image_ranking import build_rankings
-    from agebench.leaderboard.records import read_records
-    from agebench.leaderboard.schema import parse_record
     from agebench.leaderboard.systems import group_into_systems
-    from agebench.leaderboard.verify import check_record
+    from agebench.leaderboard.verify import read_valid_records
 
-    records = read_records(Path(results))
-    for path, record in records.items():
-        problem = next(iter(check_record(record)), None)
-        if problem is not None:
-            raise UserError(f"{path}: {problem}. `agebench results check` lists all problems.")
-    if not records:
-        raise UserError(f"{results}: contains no record. `agebench results add RUN` makes one.")
+    records = read_valid_records(Path(results))
     catalog = load_catalog(map(Path, registry))
-    systems = group_into_systems(parse_record(record, path) for path, record in records.items())
+    systems = group_into_systems(records.values())
     ranked = build_rankings(Path(results), systems, catalog, store=False)
     for sentence in ranked.missing:
         logger.warning("%s", sentence)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from agebench.config.cards.external import ExternalCard
-from agebench.errors import UserError
 from agebench.estimators.function import FunctionEstimator
 from agebench.estimators.released import NAME as RELEASED_MODEL
 from agebench.inference.predictor import Predictor
@@ -80,10 +78,7 @@ def create_model(
         >>> type(network.head).__name__
         'CORALHead'
     """
-    card = load_catalog(map(Path, registry)).models.get(name)
-    if isinstance(card, ExternalCard):
-        raise UserError(f"model '{name}' is external and has no network here. Use agebench.load_estimator('{name}').")
-    architecture = card.architecture
+    architecture = load_catalog(map(Path, registry)).network(name).architecture
     if head is not None:
         architecture = architecture.model_copy(update={"head": head, "head_options": {}})
     model = create_age_model(architecture)

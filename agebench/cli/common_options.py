@@ -10,7 +10,10 @@ from agebench.cli._numbers import integer, number
 from agebench.types import TrackerName
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from agebench.registry.catalog import Catalog
+    from agebench.utils.ray_cluster import RayCluster
 
 
 def add_registry(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +159,50 @@ def add_code_execution(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="open an exported file whose code runs when it is opened",
     )
+
+
+def add_cluster_options(parser: argparse.ArgumentParser, task: str) -> None:
+    """Add --executor, --ray-address, --cpus and --gpus, which `predict` and `data align` share.
+
+    Args:
+        parser: the command's parser.
+        task: what runs as one task, in the plural.
+    """
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help=f"this machine, or a Ray cluster, where {task} are tasks (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="address of a Ray cluster: host:port, ray://host:port, auto (default: a temporary local cluster)",
+    )
+    parser.add_argument("--cpus", type=integer(1), metavar="N", help="cores of each task on Ray (default: 1)")
+    parser.add_argument(
+        "--gpus", type=number(0), metavar="N", help="GPUs of each task on Ray; 0.5: two share a GPU (default: 0)"
+    )
+
+
+def open_cluster(arguments: argparse.Namespace) -> "AbstractContextManager[RayCluster | None]":
+    """Connect to the cluster that the options of `add_cluster_options` select; None for this machine.
+
+    Raises:
+        UserError: an option is for another executor, or the cluster cannot be used.
+    """
+    from contextlib import nullcontext
+
+    from agebench.errors import UserError
+
+    if arguments.executor == "ray":
+        from agebench.utils.ray_cluster import RayCluster
+
+        return RayCluster(arguments.ray_address, cpus=arguments.cpus or 1, gpus=arguments.gpus or 0)
+    for option in ("ray_address", "cpus", "gpus"):
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option.replace('_', '-')} is for --executor ray")
+    return nullcontext()
 
 
 def load_cards(arguments: argparse.Namespace) -> "Catalog":

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.common_options import load_cards
+from agebench.cli.common_options import add_cluster_options, load_cards, open_cluster
 
 
 def add_action(actions: Any) -> argparse.ArgumentParser:
@@ -26,6 +26,7 @@ def add_action(actions: Any) -> argparse.ArgumentParser:
         help="as in `agebench run`: faces.mode, faces.detector, faces.coverage (repeatable)",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: faces/<name>)")
+    add_cluster_options(parser, "groups of images")
     parser.set_defaults(act=run)
     return parser
 
@@ -60,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     spec = alignment_spec(config, card, arguments.size)
     source = open_dataset(card)
     samples = evenly_spaced(source.samples, arguments.limit)
-    faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name)
+    with open_cluster(arguments) as cluster:
+        faces = load_or_build_face_cache(source.reader, samples, spec, name=card.name, cluster=cluster)
     figures = failures_to_process(samples.table, samples.table["sample_id"].isin(faces.rejected), samples.groups)
     about = {"dataset": card.name, **spec.summary(), "failure_to_process": figures.to_json()}
     report = write_alignment_report(out, about, source.reader, samples, faces)

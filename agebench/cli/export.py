@@ -11,7 +11,12 @@ from agebench.cli.common_options import add_code_execution, add_json, add_regist
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `agebench export`."""
-    parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "folder",
+        metavar="RUN",
+        type=Path,
+        help="the folder of a finished run; for --web also agebench-base, or an exported .onnx or .ts file",
+    )
     parser.add_argument(
         "--format",
         metavar="NAMES",
@@ -49,6 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the run's model as the one that ships with agebench (at most 8 MB), into the package or --out",
     )
+    parser.add_argument(
+        "--web",
+        metavar="DIR",
+        type=Path,
+        help="write a static page on which the model runs in the visitor's browser, with onnxruntime-web from npm",
+    )
+    parser.add_argument(
+        "--web-runtime",
+        metavar="FILE",
+        type=Path,
+        help="the archive that `npm pack` of onnxruntime-web wrote, for machines without npm (default: npm fetches it)",
+    )
     add_registry(parser)
     add_json(parser)
 
@@ -59,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.release:
         return _release(arguments)
+    if arguments.web:
+        return _web(arguments)
     if arguments.resamples < 100:
         raise UserError(f"--resamples {arguments.resamples}: give 100 or more: the accuracy check needs intervals")
     if arguments.images is not None and arguments.images < 2:
@@ -110,6 +129,29 @@ def _release(arguments: argparse.Namespace) -> int:
         print(described.model_dump_json(indent=2))
     else:
         print(f"{described.summary()}\n{out / described.file}: {described.size_bytes:,} bytes, {described.precision}")
+    return 0
+
+
+def _web(arguments: argparse.Namespace) -> int:
+    from agebench.runs.web_page import export_web_page
+    from agebench.utils.io import check_folder
+
+    check_folder(arguments.web, "--web")
+    settings = export_web_page(
+        str(arguments.folder),
+        load_cards(arguments),
+        arguments.web,
+        trusted=arguments.allow_code_execution,
+        archive=arguments.web_runtime,
+    )
+    if arguments.json:
+        print(settings.model_dump_json(indent=2, by_alias=True))
+    else:
+        print(f"{settings.model.name}: {settings.model.title}; visitors load {settings.download_bytes / 1e6:.0f} MB")
+    print(
+        f"page: {arguments.web}; to open it: python -m http.server --bind 127.0.0.1 --directory {arguments.web} 8000",
+        file=sys.stderr,
+    )
     return 0
 
 

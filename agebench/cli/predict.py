@@ -1,20 +1,29 @@
-"""`agebench predict`: ages for images, videos and cameras."""
+"""`agebench predict`: ages for images, shards, videos and cameras."""
 
 import argparse
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agebench.cli._help import add_renamed
 from agebench.cli._numbers import age, count, legal_age
-from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
+from agebench.cli.common_options import (
+    add_cluster_options,
+    add_json,
+    add_model_option,
+    add_registry,
+    load_cards,
+    open_cluster,
+    print_default_model,
+)
 
 if TYPE_CHECKING:
-    from agebench.inference.batch_predict import PredictSummary
+    from agebench.inference.batch_predict import PredictOptions, PredictSummary
+    from agebench.inference.input_sources import InputItem
     from agebench.inference.predictor import Predictor
     from agebench.inference.writers import PredictionSettings
     from agebench.metrics.schema import CalibratedInterval
+    from agebench.utils.ray_cluster import RayCluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="*",
-        help="an image, a folder, a pattern ('photos/*.jpg'), a video, camera:0, or - for paths on standard input",
+        help="an image, a folder, a pattern ('photos/*.jpg'), a shard (.tar, .parquet), a video, camera:0, or - for paths on "
+        "standard input",
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help=".csv, .json or .parquet (default: CSV on standard output)"
+        "--out",
+        metavar="FILE",
+        help=".csv, .json or .parquet, or FOLDER/ for a file of each shard, where the same command continues (default: CSV on "
+        "standard output)",
     )
     add_renamed(
         parser,
@@ -59,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=count, metavar="N", help="processes that detect faces (default: one for each core)"
     )
+    add_cluster_options(parser, "shards and groups of images")
     parser.rest = "inputs"  # type: ignore[attr-defined]
     add_registry(parser)
     add_json(parser)
@@ -68,28 +82,30 @@ def run(arguments: argparse.Namespace) -> int:
     """Estimate ages in all inputs and write the rows; print intervals and error rates to standard error."""
     _check(arguments)
     from agebench.data.faces.detectors.base import open_detector
-    from agebench.inference.input_sources import expand_inputs
-    from agebench.utils.io import check_file, check_folder
+    from agebench.inference.input_sources import expand_inputs, refuse_videos
+    from agebench.inference.part_files import check_inputs, check_output
+    from agebench.utils.io import check_folder
 
-    if arguments.out is not None:
-        from agebench.inference.writers import check_suffix
-
-        check_suffix(arguments.out)
-        check_file(arguments.out)
+    check_output(arguments.out)
     if arguments.annotate_dir is not None:
         check_folder(arguments.annotate_dir, "--annotate-dir")
     model = _take_model(arguments)
     parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
+    check_inputs(arguments.out, parts, annotated=arguments.annotate_dir is not None)
+    if arguments.executor == "ray":
+        refuse_videos(parts)
     if arguments.detector:
         open_detector(arguments.detector)
-    from agebench.inference.batch_predict import PredictOptions, predict_all
+    from agebench.inference.batch_predict import PredictOptions
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
     from agebench.inference.writers import PredictionSettings, output_columns
 
-    with load(
-        model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
-    ) as predictor:
+    cards = load_cards(arguments)
+    with (
+        load(model, trusted=arguments.allow_code_execution, device=arguments.device, cards=cards) as predictor,
+        open_cluster(arguments) as cluster,
+    ):
         level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
         interval = _interval(predictor, level, asked=arguments.coverage is not None)
         gate = predictor.gate(arguments.threshold, arguments.challenge) if arguments.threshold is not None else None
@@ -108,13 +124,40 @@ def run(arguments: argparse.Namespace) -> int:
             every=arguments.detect_every,
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
-        about = PredictionSettings(model, interval, gate)
-        with ExitStack() as stack:
-            tally = predict_all(predictor, parts, options, stack.enter_context(_output(arguments, names, about)))
+        settings = PredictionSettings(model, interval, gate)
+        tally = _predict(arguments, predictor, parts, options, names, settings, cluster)
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)
     return _code(tally)
+
+
+def _predict(
+    arguments: argparse.Namespace,
+    predictor: "Predictor",
+    parts: "list[InputItem]",
+    options: "PredictOptions",
+    names: list[str],
+    settings: "PredictionSettings",
+    cluster: "RayCluster | None",
+) -> "PredictSummary":
+    """Predict on this machine or the cluster, into a file, a folder of files, or standard output."""
+    from agebench.inference.batch_predict import Compute, LocalCompute, predict_all
+    from agebench.inference.part_files import PartFolder, is_folder, predict_parts
+    from agebench.runs.estimators import content_digest
+
+    compute: Compute = LocalCompute(predictor, options)
+    if cluster is not None:
+        from agebench.inference.cluster_predict import ClusterCompute, PredictTask
+        from agebench.registry.catalog import user_folders
+
+        registry, trusted = tuple(user_folders(arguments.registry)), arguments.allow_code_execution
+        compute = ClusterCompute(cluster, PredictTask(settings.model, options, registry, trusted, arguments.device))
+    if is_folder(arguments.out):
+        folder = PartFolder(Path(arguments.out), names, settings, options, content_digest(settings.model))
+        return predict_parts(folder, parts, compute)
+    with _output(arguments, names, settings) as write:
+        return predict_all(predictor, parts, options, write, compute)
 
 
 def _take_model(arguments: argparse.Namespace) -> str:
@@ -138,6 +181,12 @@ def _take_model(arguments: argparse.Namespace) -> str:
 def _check(arguments: argparse.Namespace) -> None:
     from agebench.errors import UserError
 
+    if arguments.executor == "ray":
+        from agebench.utils.ray_cluster import require_ray
+
+        require_ray()
+        if arguments.workers is not None:
+            raise UserError("--workers is for --executor local; on Ray, --cpus is the number of processes of each task")
     if arguments.challenge is not None and arguments.threshold is None:
         raise UserError("--challenge needs an age to decide on. Give --threshold, e.g. --threshold 18")
 
@@ -159,10 +208,10 @@ def _output(arguments: argparse.Namespace, names: list[str], about: "PredictionS
     from agebench.inference.writers import open_writer, text_output
 
     if arguments.out is not None:
-        return open_writer(arguments.out, names, about)
+        return open_writer(Path(arguments.out), names, about)
     return text_output(sys.stdout, names, about if arguments.json else None)
 
 
 def _code(tally: "PredictSummary") -> int:
-    """Return 1 if no age was estimated."""
-    return 0 if tally.faces else 1
+    """Return 1 if no age was estimated, now or by an earlier call."""
+    return 0 if tally.faces or tally.finished_before else 1

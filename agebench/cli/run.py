@@ -75,7 +75,7 @@ def _add_data_and_model(parser: argparse.ArgumentParser) -> None:
         help="the split protocol of the training set, see `agebench info DATASET` (default: default)",
     )
     add_exclude(parser)
-    parser.add_argument("--model", metavar="NAME", help="a model card (default: efficientnet_lite0)")
+    parser.add_argument("--model", metavar="NAME", help="a model card (default: mobilefacenet)")
     parser.add_argument("--head", metavar="NAME", help="replace the head of the model card")
     parser.add_argument(
         "--task",

@@ -10,7 +10,7 @@ from agebench.config.cards.base import is_unset
 from agebench.config.cards.model import Architecture, Recipe
 from agebench.config.cards.protocol import DEFAULT
 
-DEFAULT_MODEL = "efficientnet_lite0"
+DEFAULT_MODEL = "mobilefacenet"
 
 # Fields with `exclude_if` are left out of config.toml while unset: earlier runs keep their config, hash and folder.
 ExcludedFiles = Annotated[

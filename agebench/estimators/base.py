@@ -1,12 +1,12 @@
 """The interface of everything that estimates ages: trained runs, exported files, external models, functions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from agebench.errors import UserError
+from agebench.estimators.exported.card import ExportCard
 from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee
 from agebench.models.estimates import AgeEstimates, concat_estimates
 
@@ -62,7 +62,7 @@ class EstimatorInfo:
         licence: terms of use.
         training_data: the data that it was trained on, in words.
         trained_on: names of registered datasets that were in its training set.
-        card: the full card of the model, for display.
+        card: the full card of a model that agebench trained; None for others.
     """
 
     name: str
@@ -71,7 +71,7 @@ class EstimatorInfo:
     licence: str = "unknown"
     training_data: str = "unknown"
     trained_on: tuple[str, ...] = ()
-    card: Mapping[str, Any] = field(default_factory=dict)
+    card: ExportCard | None = None
 
     def contamination(self, dataset: str) -> str:
         """Return whether the estimator may have seen `dataset` in training: `known`, `unknown` or `none stated`.

@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from agebench.errors import AgebenchError
 from agebench.estimators.base import AgeEstimates
+from agebench.estimators.exported.card import AccuracyComparison
 from agebench.metrics.comparison import align_systems, compare_systems
-from agebench.metrics.schema import Count, MetricValue, Number, ResultModel
+from agebench.metrics.schema import MetricValue
 
 
 class AccuracyCheckFailed(AgebenchError):
@@ -42,28 +42,6 @@ class CheckSubset:
     faces: np.ndarray
     predictions: pd.DataFrame
     mae: MetricValue
-
-
-class AccuracyComparison(ResultModel):
-    """The errors of an estimator and of a run's model on the same images of one test set."""
-
-    n: Count = Field(description="images")
-    subjects: Count | None = Field(description="people, where they are known")
-    model: MetricValue = Field(description="MAE of the run's model, years")
-    file: MetricValue = Field(description="MAE of the estimator, years")
-    change: MetricValue = Field(
-        description="MAE of the estimator minus MAE of the model, years; the interval is paired"
-    )
-    allowed: list[Number] = Field(description="lowest and highest change: the ends of the run's interval minus its MAE")
-    max_difference: Number | None = Field(
-        default=None, description="largest difference of an age from the model's, years"
-    )
-
-    @property
-    def is_within(self) -> bool:
-        """True if the interval of the change lies within the allowed changes."""
-        low, high = self.change.ci_low, self.change.ci_high
-        return low is not None and high is not None and self.allowed[0] <= low and high <= self.allowed[1]
 
 
 def check_accuracy(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from agebench.export.formats.onnx import build_onnx, onnx_writer, silence_exporter
+from agebench.export.formats.onnx import onnx_writer, silence_exporter, to_onnx
 from agebench.export.wrapper import ExportWrapper, SaveFn
 
 # Operators of layers. The first layer stays float32: the range of its input, pixels, is the widest.
@@ -31,7 +31,7 @@ def build_int8(module: ExportWrapper, calibration: np.ndarray) -> SaveFn:
 
     with tempfile.TemporaryDirectory(prefix="agebench-") as name:
         plain, quantized = Path(name) / "plain.onnx", Path(name) / "int8.onnx"
-        build_onnx(module)(plain, {})
+        plain.write_bytes(to_onnx(module).SerializeToString())
         with silence_exporter():
             _quantize(plain, quantized, calibration)
         return onnx_writer(onnx.load(quantized))

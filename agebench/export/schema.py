@@ -2,24 +2,10 @@
 
 from pydantic import Field
 
-from agebench.export.accuracy_check import AccuracyComparison
+from agebench.estimators.exported.card import AccuracyComparison, AgreementCheck
 from agebench.metrics.schema import Count, Number, ResultModel
 
 Hardware = dict[str, str | int]
-
-
-class AgreementCheck(ResultModel):
-    """The largest differences of a file's ages from the model's."""
-
-    faces: Count = Field(description="faces that were compared")
-    max_difference_years: float = Field(description="at the network's own size")
-    max_difference_resized_years: float = Field(description="on faces that the file must resize")
-
-    @property
-    def largest(self) -> float:
-        """The larger difference, years; NaN where one is."""
-        differences = (self.max_difference_years, self.max_difference_resized_years)
-        return next((value for value in differences if value != value), max(differences))
 
 
 class SpeedSummary(ResultModel):

@@ -1,6 +1,6 @@
 """The module inside an exported file of any format: resizing, normalization, network and decoding."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agebench.config.cards.model import Architecture
+from agebench.estimators.exported.card import ExportCard
 from agebench.models.heads import AgeEstimate, Head, average_estimates
 
 # Writes a built model with this card to this path.
-SaveFn = Callable[[Path, Mapping[str, object]], None]
+SaveFn = Callable[[Path, ExportCard], None]
 
 
 class ExportWrapper(nn.Module):

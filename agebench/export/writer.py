@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError
-from agebench.estimators.exported.base import INPUT_SIDE_RANGE, ExportedFile
+from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.card import INPUT_SIDE_RANGE, AccuracyComparison, AgreementCheck, ExportCard
 from agebench.estimators.exported.loading import open_exported
-from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison
-from agebench.export.schema import AgreementCheck
+from agebench.export.accuracy_check import AccuracyCheckFailed
 from agebench.export.wrapper import ExportWrapper, SaveFn
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import normalize
@@ -69,7 +68,7 @@ AccuracyCheck = Callable[[ExportedFile], dict[str, AccuracyComparison]]
 def write_export(
     model: AgeModel,
     architecture: Architecture,
-    card: dict[str, Any],
+    card: ExportCard,
     path: Path,
     *,
     examples: np.ndarray,
@@ -99,16 +98,13 @@ def write_export(
     backbone = copy.deepcopy(plain.backbone).to(TYPES[variant.precision]).to(memory_format=torch.channels_last)
     module = ExportWrapper(backbone, plain.head, architecture, TYPES[variant.precision], flip=model.flip_tta).eval()
     save = _build(module, variant, examples, calibration)
-    card = card | {"format": variant.kind, "precision": variant.precision}
+    card = card.model_copy(update={"format": variant.kind, "precision": variant.precision})
     with atomic_write(path) as temporary:
         save(temporary, card)
         file = open_exported(temporary, trusted=True)
         checked = compare(plain, architecture, examples, file, exact=variant.precision == "fp32")
-        card |= {"checked": checked.to_json()}
         accuracy = judge(file) if judge else {}
-        if accuracy:
-            card |= {"accuracy": {name: comparison.to_json() for name, comparison in accuracy.items()}}
-        save(temporary, card)
+        save(temporary, card.model_copy(update={"checked": checked} | ({"accuracy": accuracy} if accuracy else {})))
     return WrittenExport(checked, accuracy)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.metrics.schema import CalibratedInterval, MetricsFile, TestResult
+from agebench.estimators.exported.card import ExportCard, TrainingFacts
+from agebench.metrics.schema import CalibratedInterval, TestResult
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import (
     escape_markdown,
@@ -17,13 +18,13 @@ from agebench.reports.sections.card_tables import MODEL_INDEX_METRICS, group_tab
 from agebench.utils.io import write_text
 
 
-def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
+def model_card(card: ExportCard, repo: str, cards: Catalog) -> str:
     """Return the text of README.md, whose header huggingface_hub writes and reads back.
 
     Further checks run on the hub during an upload.
 
     Args:
-        card: content of card.json, see `agebench.export.card.build_card`.
+        card: the card of the run.
         repo: OWNER/NAME.
         cards: the registered cards, for the titles of datasets.
 
@@ -32,7 +33,7 @@ def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    results = _results(MetricsFile.from_json(card["figures"]).tests, cards)
+    results = _results(card.figures.tests, cards)
     data = ModelCardData(
         model_name=repo.split("/")[1],
         eval_results=results,
@@ -41,7 +42,7 @@ def model_card(card: dict[str, Any], repo: str, cards: Catalog) -> str:
         library_name="agebench",
         tags=["age-estimation", "face", "agebench"],
     )
-    text = f"---\n{data.to_yaml()}\n---\n\n{_body(card, repo, cards)}"
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(card, repo)}"
     check_card(text, sorted(_key(result) for result in results))
     return text
 
@@ -115,23 +116,21 @@ def _title(name: str, cards: Catalog) -> str:
     return cards.datasets.get(name).title if name in cards.datasets.names() else name
 
 
-def _body(card: dict[str, Any], repo: str, cards: Catalog) -> str:
-    model, training = card["model"], card["training"]
-    tests = MetricsFile.from_json(card["figures"]).tests
+def _body(card: ExportCard, repo: str) -> str:
+    model, training, tests = card.model, card.training, card.figures.tests
     parts = [
         f"# {repo.split('/')[1]}",
-        f"Estimates ages from faces: {escape_markdown(model.get('title') or model['name'])} with the head "
-        f"`{escape_markdown(model['head'])}`, "
-        f"{model['size']} pixels, trained by agebench on {escape_markdown(training['title'])}.",
+        f"Estimates ages from faces: {escape_markdown(model.title or model.name)} with the head `{escape_markdown(model.head)}`, "
+        f"{model.size} pixels, trained by agebench on {escape_markdown(training.title)}.",
         _use(repo),
         "## Evaluation\n\nOn images that were used neither in training nor in model selection. In brackets: 95 % "
         "bootstrap intervals.",
-        overall_table(tests, training["dataset"]),
-        *group_tables(tests, training["dataset"]),
-        *_intervals(card.get("promises", {}).get("intervals") or {}),
-        "## Intended use\n\n" + escape_markdown(card["intended_use"]),
-        "## Training data and licence\n\n" + escape_markdown(card["licence"]) + _citation(training),
-        "## Input\n\n" + escape_markdown(card["input"]["text"]),
+        overall_table(tests, training.dataset),
+        *group_tables(tests, training.dataset),
+        *_intervals(card.promises.intervals or {}),
+        "## Intended use\n\n" + escape_markdown(card.intended_use),
+        "## Training data and licence\n\n" + escape_markdown(card.licence) + _citation(training),
+        "## Input\n\n" + escape_markdown(card.input.text),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -143,10 +142,10 @@ def _use(repo: str) -> str:
     )
 
 
-def _intervals(intervals: Mapping[str, object]) -> list[str]:
+def _intervals(intervals: Mapping[str, CalibratedInterval]) -> list[str]:
     if "0.9" not in intervals:
         return []
-    interval = CalibratedInterval.model_validate(intervals["0.9"])
+    interval = intervals["0.9"]
     unit = "of the model's own standard deviations" if interval.scaled else "years"
     held = "; ".join(
         f"{format_ci(share, digits=1, percent=True)} of {format_count(share.n)} in {escape_markdown(name)}"
@@ -159,5 +158,5 @@ def _intervals(intervals: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _citation(training: Mapping[str, object]) -> str:
-    return f"\n\nTraining data: {escape_markdown(training['citation'])}" if training.get("citation") else ""
+def _citation(training: TrainingFacts) -> str:
+    return f"\n\nTraining data: {escape_markdown(training.citation)}" if training.citation else ""

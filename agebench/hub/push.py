@@ -43,9 +43,9 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     estimator = RunEstimator(run, cards, "cpu")
     with suppress(CalibrationError):
         estimator.interval(0.9)  # predicts the validation part if the run did not keep its predictions
-    home = estimator.info.card["training"]["dataset"]
+    home = estimator.card.training.dataset
     guarantees = deployment_guarantees(folder, home, folder.metrics_file().tests)
-    card = dict(estimator.info.card) | {"promises": guarantees.to_json()}
+    card = estimator.card.model_copy(update={"promises": guarantees})
     text = model_card(card, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
     copied = [
@@ -68,7 +68,7 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     for stale in (out / "export").glob("*"):  # written by an earlier call, when the run had other exports
         if f"export/{stale.name}" not in copied:
             stale.unlink()
-    write_json(out / CARD, card)
+    write_json(out / CARD, card.to_json())
     return sorted([*copied, "config.toml", "manifest.json", CARD, README])
 
 

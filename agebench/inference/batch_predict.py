@@ -1,4 +1,4 @@
-"""Predict ages for images and videos in bulk: rows, and annotated copies on request."""
+"""Predict ages for images, shards and videos in bulk: rows, and annotated copies on request."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
@@ -15,7 +15,8 @@ from agebench.errors import ImageRejectedError
 from agebench.inference.annotate import annotate, save_image
 from agebench.inference.face_extraction import AlignMode, load_image
 from agebench.inference.input_sources import InputItem, camera_number
-from agebench.inference.predictor import DEFAULT_COVERAGE, ImageResult, Predictor
+from agebench.inference.predictor import CHUNK_SIZES, DEFAULT_COVERAGE, FacePrediction, ImageResult, Predictor
+from agebench.inference.shards import ImageChunk, file_chunks, shard_chunks
 from agebench.inference.video import Frame, VideoWriter, open_video
 from agebench.inference.writers import Write, printable_path, to_row
 from agebench.utils.io import atomic_write
@@ -48,6 +49,11 @@ class PredictOptions:
     frames: int | None = None
     every: int = 1
 
+    @property
+    def chunk_size(self) -> int:
+        """Return the number of images of one forward pass."""
+        return CHUNK_SIZES[self.faces]
+
     def stream(self, predictor: Predictor, images: Iterable[Any], *, every: int = 1) -> Iterator[ImageResult]:
         """Predict images with these options.
 
@@ -65,6 +71,96 @@ class PredictOptions:
             search=self.search,
             every=every,
         )
+
+    def stream_chunks(
+        self, predictor: Predictor, chunks: Iterable[ImageChunk]
+    ) -> Iterator[tuple[ImageChunk, list[ImageResult]]]:
+        """Predict chunks of images with these options.
+
+        Args:
+            predictor: the model.
+            chunks: the chunks.
+        """
+        return predictor.stream_chunks(
+            chunks,
+            faces=self.faces,
+            level=self.level,
+            workers=self.workers,
+            detector=self.detector,
+            search=self.search,
+        )
+
+
+class PredictedImages(NamedTuple):
+    """The predictions for successive images.
+
+    Attributes:
+        source: path of their shard; empty for image files.
+        images: the faces of each image, see `FacePrediction`.
+    """
+
+    source: str
+    images: list[list[FacePrediction]]
+
+
+class Compute(Protocol):
+    """Predicts successive images or shards: on this machine, or on a cluster."""
+
+    def __call__(self, item: InputItem, *, ordered: bool = True) -> Iterator[PredictedImages]:
+        """Predict all images of an item.
+
+        Args:
+            item: images or shards.
+            ordered: whether the predictions have the order of the input; otherwise only the images of one shard are
+                together and in order.
+
+        Yields:
+            Predictions for successive images.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalCompute:
+    """Predicts in processes of this machine.
+
+    Attributes:
+        predictor: the model.
+        options: options of prediction.
+    """
+
+    predictor: Predictor
+    options: PredictOptions
+
+    def __call__(self, item: InputItem, *, ordered: bool = True) -> Iterator[PredictedImages]:
+        """Predict all images of an item, in order.
+
+        Args:
+            item: images or shards.
+            ordered: without effect: the order is always that of the input.
+
+        Yields:
+            Predictions for the images of one chunk.
+        """
+        for chunk, results in self.options.stream_chunks(self.predictor, item_chunks(item, self.options.chunk_size)):
+            yield PredictedImages(chunk.source, [result.faces for result in results])
+
+
+def item_chunks(item: InputItem, size: int) -> Iterator[ImageChunk]:
+    """Divide the images of an item into chunks, lazily.
+
+    Args:
+        item: images or shards.
+        size: images of a chunk.
+
+    Yields:
+        The chunks, in order. No chunk has images of two shards.
+    """
+    if item.kind == "images":
+        yield from file_chunks(item.paths, size)
+    else:
+        for path in item.paths:
+            yield from shard_chunks(path, size)
 
 
 @dataclass
@@ -117,6 +213,7 @@ class PredictSummary:
         faces: number of faces with an age.
         without: number of images without an age.
         reason: the first such image, with the reason.
+        finished_before: number of shards whose predictions an earlier call wrote.
         videos: timing of each video.
     """
 
@@ -124,43 +221,50 @@ class PredictSummary:
     faces: int = 0
     without: int = 0
     reason: str = ""
+    finished_before: int = 0
     videos: list[VideoTiming] = field(default_factory=list)
 
-    def add(self, result: ImageResult, name: str) -> None:
+    def add(self, faces: list[FacePrediction], name: str) -> None:
         """Count one image.
 
         Args:
-            result: the predictions for it.
+            faces: the predictions for it.
             name: its name, for messages.
         """
         self.images += 1
-        error = result.faces[0].error
-        self.faces += 0 if error else len(result.faces)
+        error = faces[0].error
+        self.faces += 0 if error else len(faces)
         self.without += bool(error)
         self.reason = self.reason or (f"{printable_path(name)}: {error}" if error else "")
 
 
 def predict_all(
-    predictor: Predictor, inputs: Iterable[InputItem], options: PredictOptions, write: Write
+    predictor: Predictor,
+    inputs: Iterable[InputItem],
+    options: PredictOptions,
+    write: Write,
+    compute: Compute | None = None,
 ) -> PredictSummary:
     """Process all inputs in order.
 
     Args:
         predictor: the model.
-        inputs: images and videos.
+        inputs: images, shards and videos.
         options: options of prediction and drawing.
         write: called with each image's rows as soon as they are available.
+        compute: where images and shards are predicted; None: on this machine. Videos always are.
 
     Raises:
         AgebenchError: a video cannot be opened, the detector fails, an image cannot be written.
     """
     summary, names = PredictSummary(), _FreeNames()
+    compute = compute or LocalCompute(predictor, options)
     for item in inputs:
         if item.kind == "video":
             for path in item.paths:
                 _video(predictor, path, options, write, summary, names)
         else:
-            _images(predictor, item, options, write, summary, names)
+            _images(compute, item, options, write, summary, names)
     return summary
 
 
@@ -181,24 +285,24 @@ class _FreeNames:
 
 
 def _images(
-    predictor: Predictor,
+    compute: Compute,
     item: InputItem,
     options: PredictOptions,
     write: Write,
     summary: PredictSummary,
     names: _FreeNames,
 ) -> None:
-    results = options.stream(predictor, item.paths)
-    for result in progress(results, total=item.count, label="ages", unit="img"):
-        name = result.faces[0].input
-        summary.add(result, name)
-        write([to_row(face, options.challenge) for face in result.faces])
+    images = (faces for predicted in compute(item) for faces in predicted.images)
+    for faces in progress(images, total=item.count, label="ages", unit="img"):
+        name = faces[0].input
+        summary.add(faces, name)
+        write([to_row(face, options.challenge) for face in faces])
         if options.draw is not None:
             # The image is read again, because keeping all images until their predictions arrive would fill memory.
             with suppress(ImageRejectedError, OSError):
                 image = load_image(name)
                 with atomic_write(names.free(options.draw, name, ".jpg")) as file:
-                    save_image(annotate(image, result.faces, options.challenge), file)
+                    save_image(annotate(image, faces, options.challenge), file)
 
 
 def _video(
@@ -220,7 +324,7 @@ def _video(
         with suppress(*[KeyboardInterrupt] if camera_number(name) is not None else []):
             for result in options.stream(predictor, frames, every=options.every):
                 frame = pending.popleft()
-                summary.add(result, f"{name}, frame {frame.number}")
+                summary.add(result.faces, f"{name}, frame {frame.number}")
                 write(
                     [
                         to_row(face._replace(input=name), options.challenge, frame.number, frame.time)

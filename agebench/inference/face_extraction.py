@@ -126,10 +126,11 @@ def load_image(source: Any) -> Image.Image:
     """Open an image as upright RGB.
 
     Args:
-        source: a path, bytes of an image file, a PIL image, or a (H, W, 3) RGB or (H, W) gray uint8 array.
+        source: a path, bytes of an image file, a PIL image, a (H, W, 3) RGB or (H, W) gray uint8 array, or the reason for
+            which the image could not be read from its shard.
 
     Raises:
-        ImageRejectedError: it is not an image, damaged, or too large.
+        ImageRejectedError: it is not an image, damaged, or too large, or the source is the reason.
         OSError: the file cannot be read.
     """
     if isinstance(source, str | Path):
@@ -147,6 +148,8 @@ def load_image(source: Any) -> Image.Image:
         return open_image(path.read_bytes())
     if isinstance(source, bytes):
         return open_image(source)
+    if isinstance(source, ImageRejectedError):
+        raise source
     if isinstance(source, Image.Image):
         try:
             return upright(source)  # a lazily opened image is decoded only now

@@ -50,10 +50,12 @@ def format_summary(summary: PredictSummary) -> str:
     Args:
         summary: the counts.
     """
-    text = f"{format_count(summary.faces)} faces in {format_count(summary.images)} images"
-    return text + (
-        f"; {format_count(summary.without)} without an age, the first {summary.reason}" if summary.without else ""
-    )
+    text = f"{format_count(summary.faces, 'face')} in {format_count(summary.images, 'image')}"
+    if summary.without:
+        text += f"; {format_count(summary.without)} without an age, the first {summary.reason}"
+    if summary.finished_before:
+        text += f"; finished before: {format_count(summary.finished_before, 'shard')}"
+    return text
 
 
 def format_timing(timing: VideoTiming) -> str:

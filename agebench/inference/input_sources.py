@@ -1,4 +1,4 @@
-"""Expand the inputs of `agebench predict`: images, folders, globs, videos, cameras, paths on standard input."""
+"""Expand the inputs of `agebench predict`: images, folders, globs, shards, videos, cameras, paths on standard input."""
 
 import glob
 import os
@@ -14,27 +14,29 @@ IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".
 VIDEOS = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ogv"}
 )
+PARQUET = ".parquet"
+SHARDS = (PARQUET, ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 STDIN = "-"
 _CAMERA = re.compile(r"camera:(\d+)")
 
 
 @dataclass(frozen=True)
 class InputItem:
-    """Successive images of the input, or one video or camera.
+    """Successive images or shards of the input, or one video or camera.
 
     Attributes:
-        kind: `images` or `video`.
-        paths: paths of the images, or of the one video; `camera:0` for a camera.
-        count: number of paths; None if it is not known before they are read.
+        kind: `images`, `shards` or `video`.
+        paths: paths of the images or shards, or of the one video; `camera:0` for a camera.
+        count: number of images; None if it is not known before they are read.
     """
 
-    kind: Literal["images", "video"]
+    kind: Literal["images", "shards", "video"]
     paths: Iterable[str]
     count: int | None
 
 
 def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]:
-    """Expand inputs in their order. Folders are searched recursively, in alphabetical order.
+    """Expand inputs in their order. Folders are searched for images recursively, in alphabetical order.
 
     Args:
         words: paths, globs, `camera:N`, or `-` for `lines`.
@@ -44,12 +46,13 @@ def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]
         UserError: a path does not exist, a folder holds no image, or no file matches a glob.
     """
     items: list[InputItem] = []
-    image_paths: list[str] = []
+    paths: list[str] = []
+    kind: Literal["images", "shards"] = "images"
 
     def close() -> None:
-        if image_paths:
-            items.append(InputItem("images", tuple(image_paths), len(image_paths)))
-            image_paths.clear()
+        if paths:
+            items.append(InputItem(kind, tuple(paths), len(paths) if kind == "images" else None))
+            paths.clear()
 
     for word in words:
         if word == STDIN:
@@ -60,10 +63,38 @@ def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]
             if _is_video(path):
                 close()
                 items.append(InputItem("video", (path,), 1))
-            else:
-                image_paths.append(path)
+                continue
+            if is_shard(path) != (kind == "shards"):
+                close()
+                kind = "shards" if is_shard(path) else "images"
+            paths.append(path)
     close()
     return items
+
+
+def refuse_videos(items: Iterable[InputItem]) -> None:
+    """Check that no input is a video or a camera, which a cluster does not predict.
+
+    Args:
+        items: the inputs.
+
+    Raises:
+        UserError: an input is.
+    """
+    for item in items:
+        if item.kind == "video":
+            raise UserError(
+                f"{next(iter(item.paths))}: a video is one sequence of frames; predict videos with --executor local"
+            )
+
+
+def is_shard(path: str) -> bool:
+    """Return whether a path is a tar or Parquet file of images, by its suffix.
+
+    Args:
+        path: the path.
+    """
+    return path.lower().endswith(SHARDS)
 
 
 def _is_video(path: str) -> bool:
@@ -91,7 +122,10 @@ def _expand(word: str) -> list[str]:
     if os.path.isdir(word):
         images = list(_images_in(word))
         if not images:
-            raise UserError(f"{word}: this folder holds no image, nor do those in it ({', '.join(sorted(IMAGES))})")
+            hint = f"; shards are inputs of their own: '{os.path.join(word, '*.tar')}'" if _holds_shard(word) else ""
+            raise UserError(
+                f"{word}: this folder holds no image, nor do those in it ({', '.join(sorted(IMAGES))}){hint}"
+            )
         return images
     if os.path.exists(word):
         return [word]
@@ -110,6 +144,10 @@ def _images_in(folder: str) -> Iterator[str]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
                 yield os.path.join(directory, name)
+
+
+def _holds_shard(folder: str) -> bool:
+    return any(is_shard(name) for name in os.listdir(folder))
 
 
 def _paths_of(lines: Iterable[str]) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Predict ages on photographs: face detection, alignment, estimation and intervals."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,6 +17,7 @@ from agebench.data.faces.detectors.base import default_detector
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
 from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_image
+from agebench.inference.shards import ImageChunk
 from agebench.metrics.guarantees import CalibrationError
 from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee
 from agebench.registry.catalog import Catalog
@@ -23,8 +26,8 @@ from agebench.utils.parallel import available_cores, parallel_map
 
 DEFAULT_COVERAGE = 0.9
 # Images per task, and the smallest number of images for which worker processes pay off; detection is slow.
-_CHUNK = {"detect": 16, "none": 64}
-_MIN_PARALLEL = {"detect": 64, "none": 600}
+CHUNK_SIZES: dict[str, int] = {"detect": 16, "none": 64}
+_MIN_PARALLEL: dict[str, int] = {"detect": 64, "none": 600}
 # Images held in memory at a time; 200 MB for a video of 1920 x 1080.
 _MAX_IN_MEMORY = 32
 
@@ -87,12 +90,12 @@ class Predictor:
 
     Attributes:
         estimator: the estimator.
-        card: the full card of the model.
+        card: the full card of a model that agebench trained; None for others.
     """
 
     def __init__(self, estimator: AgeEstimator) -> None:
         self.estimator = estimator
-        self.card: Mapping[str, Any] = estimator.info.card
+        self.card = estimator.info.card
 
     def estimate(self, faces: np.ndarray) -> AgeEstimates:
         """Estimate the ages of prepared faces.
@@ -166,16 +169,51 @@ class Predictor:
             UserError: an item is not an image, or there is no interval of this level.
             AgebenchError: the detector is missing or fails.
         """
-        interval = None
-        if level is not None:
-            try:
-                interval = self.interval(level)
-            except CalibrationError:
-                if level != DEFAULT_COVERAGE:
-                    raise
+        interval = self._usable_interval(level)
         extractor = self.finder(faces, detector=detector, search=search, every=every)
         for names, extracted in self._extract(images, extractor, workers):
             yield from self._predict_chunk(names, extracted, interval)
+
+    def stream_chunks(
+        self,
+        chunks: Iterable[ImageChunk],
+        *,
+        faces: AlignMode = "detect",
+        level: float | None = DEFAULT_COVERAGE,
+        workers: int | None = 1,
+        detector: str = "",
+        search: int = 0,
+    ) -> Iterator[tuple[ImageChunk, list[ImageResult]]]:
+        """Predict the ages of all faces chunk by chunk; the images of a chunk share one forward pass.
+
+        Args:
+            chunks: the chunks, read lazily.
+            faces: `detect` finds and aligns every face; `none`: each image is one face, framed as in training.
+            level: see `stream`.
+            workers: number of processes that decode and detect; None: one per core.
+            detector: name of a detector; empty: the model's.
+            search: longest side, pixels, at which faces are searched; larger images are reduced to it. 0: as they are.
+
+        Yields:
+            Each chunk, and the faces of each of its images.
+
+        Raises:
+            UserError: there is no interval of this level, or a shard cannot be opened.
+            AgebenchError: the detector is missing or fails.
+        """
+        interval = self._usable_interval(level)
+        extractor = self.finder(faces, detector=detector, search=search)
+        pending: deque[ImageChunk] = deque()
+        results = parallel_map(
+            _ChunkExtractor(extractor),
+            _collect_chunks(chunks, pending),
+            workers=workers,
+            chunk=1,
+            min_items=-(-_MIN_PARALLEL[faces] // CHUNK_SIZES[faces]),
+        )
+        for extracted in results:
+            chunk = pending.popleft()
+            yield chunk, list(self._predict_chunk(chunk.names, extracted, interval))
 
     def finder(
         self, faces: AlignMode = "detect", *, detector: str = "", search: int = 0, every: int = 1
@@ -256,6 +294,17 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _usable_interval(self, level: float | None) -> CalibratedInterval | None:
+        """Return the interval of this level; None without a level, or if the default level cannot be calibrated."""
+        if level is None:
+            return None
+        try:
+            return self.interval(level)
+        except CalibrationError:
+            if level != DEFAULT_COVERAGE:
+                raise
+            return None
+
     def _extract(
         self, images: Iterable[Any], extractor: FaceExtractor, workers: int | None
     ) -> Iterator[tuple[list[str], list[ExtractedFaces]]]:
@@ -268,7 +317,7 @@ class Predictor:
                 del names[: len(extracted)]
 
     def _predict_chunk(
-        self, names: list[str], extracted: list[ExtractedFaces], interval: CalibratedInterval | None
+        self, names: Sequence[str], extracted: list[ExtractedFaces], interval: CalibratedInterval | None
     ) -> Iterator[ImageResult]:
         start = time.process_time()  # of all threads
         estimates = self.estimator.estimate(np.concatenate([image.faces for image in extracted]))
@@ -338,11 +387,30 @@ def _division(kind: str, extractor: FaceExtractor, workers: int | None) -> dict[
     mode = extractor.spec.mode
     workers = 1 if kind == "image" else workers or available_cores()
     if kind == "path":
-        chunk = _CHUNK[mode] if extractor.every == 1 else extractor.every
+        chunk = CHUNK_SIZES[mode] if extractor.every == 1 else extractor.every
         return {"workers": workers, "chunk": chunk, "min_items": _MIN_PARALLEL[mode]}
     ahead = 2 if extractor.every == 1 else 1
     workers = max(1, min(workers, _MAX_IN_MEMORY // (ahead * extractor.every)))
     return {"workers": workers, "chunk": extractor.every, "min_items": 2, "prefetch": ahead}
+
+
+@dataclass(frozen=True)
+class _ChunkExtractor:
+    """Extracts the faces of one chunk; can be pickled."""
+
+    extractor: FaceExtractor
+
+    def __call__(self, chunks: Sequence[tuple[Any, ...]]) -> list[ExtractedFaces]:
+        """Extract the faces of the images of the only chunk."""
+        (images,) = chunks
+        return self.extractor(images)
+
+
+def _collect_chunks(chunks: Iterable[ImageChunk], pending: deque[ImageChunk]) -> Iterator[tuple[Any, ...]]:
+    """Yield the images of chunks, and append the chunks, without their images, to `pending`."""
+    for chunk in chunks:
+        pending.append(replace(chunk, images=()))
+        yield chunk.images
 
 
 def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:

@@ -4,10 +4,11 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -129,7 +130,7 @@ def open_writer(path: Path, names: Sequence[str], about: PredictionSettings) -> 
     check_suffix(path)
     with atomic_write(path) as temporary:
         if path.suffix.lower() == ".parquet":
-            with _parquet(temporary, names, about) as write:
+            with parquet_output(temporary, names, about) as write:
                 yield write
             return
         with (
@@ -181,9 +182,23 @@ def text_output(file: TextIO, names: Sequence[str], about: PredictionSettings | 
 
 
 @contextmanager
-def _parquet(path: Path, names: Sequence[str], about: PredictionSettings) -> Iterator[Write]:
+def parquet_output(
+    path: Path, names: Sequence[str], about: PredictionSettings, notes: Mapping[bytes, bytes] = MappingProxyType({})
+) -> Iterator[Write]:
+    """Write rows to a Parquet file.
+
+    Args:
+        path: the file; it is replaced, and incomplete until the block ends.
+        names: the columns.
+        about: how the ages were predicted.
+        notes: further metadata of the file.
+
+    Yields:
+        The function that writes rows.
+    """
     schema = pa.schema(
-        [(name, _TYPES.get(name, pa.float64())) for name in names], metadata={"agebench": json.dumps(about.to_json())}
+        [(name, _TYPES.get(name, pa.float64())) for name in names],
+        metadata={b"agebench": json.dumps(about.to_json()).encode(), **notes},
     )
     pending: list[Row] = []
     with pq.ParquetWriter(path, schema) as file:
@@ -198,4 +213,5 @@ def _parquet(path: Path, names: Sequence[str], about: PredictionSettings) -> Ite
                 flush()
 
         yield write
-        flush()
+        if pending:
+            flush()

@@ -27,6 +27,22 @@ class Catalog:
     models: Registry[ModelCard | ExternalCard]
     suites: Registry[SuiteCard]
 
+    def network(self, name: str) -> ModelCard:
+        """Return the card of a model whose network is built and trained here.
+
+        Args:
+            name: the model's name.
+
+        Raises:
+            UserError: no such model, or an external one.
+        """
+        card = self.models.get(name)
+        if isinstance(card, ExternalCard):
+            raise UserError(
+                f"model '{name}' is external and has no network here. Use agebench.load_estimator('{name}')."
+            )
+        return card
+
 
 def load_catalog(extra: Iterable[Path] = ()) -> Catalog:
     """Load the shipped cards, those of plugins, of `AGEBENCH_REGISTRY` (folders, separated as in PATH) and of `extra`.
@@ -40,8 +56,7 @@ def load_catalog(extra: Iterable[Path] = ()) -> Catalog:
     Raises:
         UserError: two cards have the same name (the message names both files), or a folder does not exist.
     """
-    from_environment = [Path(folder) for folder in os.environ.get("AGEBENCH_REGISTRY", "").split(os.pathsep) if folder]
-    folders = list(dict.fromkeys(folder.resolve() for folder in (shipped("registry"), *from_environment, *extra)))
+    folders = list(dict.fromkeys((shipped("registry").resolve(), *user_folders(extra))))
     catalog = Catalog(
         Registry("dataset", group="agebench.datasets", check=partial(_check_card, (DatasetCard,))),
         Registry("model", group="agebench.models", check=partial(_check_card, (ModelCard, ExternalCard))),
@@ -55,6 +70,16 @@ def load_catalog(extra: Iterable[Path] = ()) -> Catalog:
     _read_cards([folder / "datasets" for folder in folders], DatasetCard, catalog.datasets)
     _read_cards([folder / "models" for folder in folders], ModelCard, catalog.models)
     return catalog
+
+
+def user_folders(extra: Iterable[Path] = ()) -> list[Path]:
+    """Return the absolute folders of the user's cards: those of `AGEBENCH_REGISTRY`, and `extra`.
+
+    Args:
+        extra: more folders.
+    """
+    from_environment = [Path(folder) for folder in os.environ.get("AGEBENCH_REGISTRY", "").split(os.pathsep) if folder]
+    return list(dict.fromkeys(folder.resolve() for folder in (*from_environment, *extra)))
 
 
 def _check_card(kinds: tuple[type[Any], ...], name: str, item: Any) -> str:

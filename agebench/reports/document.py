@@ -9,17 +9,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from agebench.reports.formatting import escape_markdown, markdown_table, sanitize
 from agebench.reports.plots.style import styled
 from agebench.utils.io import atomic_write, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 110
 Alignment = Literal["left", "center", "right"]
@@ -115,7 +116,7 @@ def code(text: str) -> Span:
 
 
 @styled
-def figure_block(name: str, figure: Figure | None, caption: str) -> FigureBlock | None:
+def figure_block(name: str, figure: "Figure | None", caption: str) -> FigureBlock | None:
     """Render a matplotlib figure as a PNG block.
 
     Args:
@@ -128,6 +129,8 @@ def figure_block(name: str, figure: Figure | None, caption: str) -> FigureBlock 
     """
     if figure is None:
         return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure.set_dpi(_DPI)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()  # `savefig` would draw a figure with a constrained layout twice

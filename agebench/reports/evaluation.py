@@ -9,8 +9,6 @@ from agebench.metrics.schema import ComparisonFile, MetricsFile
 from agebench.reports.formatting import picture
 from agebench.reports.markdown import write_markdown
 from agebench.reports.nist import write_nist_page
-from agebench.reports.plots import run
-from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures, score_figures
 from agebench.reports.sections.evaluation import compare_text, score_text
 from agebench.reports.sections.measurement import (
     comparison_measurement_sections,
@@ -29,6 +27,9 @@ def write_score(folder: Path, metrics: MetricsFile, tables: Mapping[str, pd.Data
         metrics: the content of metrics.json.
         tables: test set -> its predictions, for the figures.
     """
+    from agebench.reports.plots import run
+    from agebench.reports.plots.evaluation import CAPTIONS, score_figures
+
     write_json(folder / "metrics.json", metrics.to_json())
     drawn = run.plot_tests(folder, score_figures(metrics, tables), run.CAPTIONS | CAPTIONS)
     verdicts = [part for entry in metrics.tests.values() for part in requirement_sections(entry.requirements, level=2)]
@@ -51,6 +52,9 @@ def write_comparison(folder: Path, result: ComparisonFile) -> None:
         folder: made where it is not there.
         result: the content of comparison.json.
     """
+    from agebench.reports.plots import run
+    from agebench.reports.plots.evaluation import CAPTIONS, comparison_figures
+
     write_json(folder / "comparison.json", result.to_json())
     drawn = run.plot_tests(folder, comparison_figures(result), CAPTIONS)
     text = "\n\n".join([*comparison_measurement_sections(result.measurement), compare_text(result)])

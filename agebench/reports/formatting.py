@@ -71,9 +71,10 @@ def format_number(value: float | None, *, digits: int = 2, percent: bool = False
     return f"{value * (100 if percent else 1):{'+' if sign else '-'}z.{digits}f}"
 
 
-def format_count(value: int | None) -> str:
-    """Format a count, such as `23,707`; None becomes a dash."""
-    return DASH if value is None else f"{value:,}"
+def format_count(value: int | None, noun: str = "") -> str:
+    """Format a count, such as `23,707` or, of a noun, `1 face` and `2 faces`; None becomes a dash."""
+    number = DASH if value is None else f"{value:,}"
+    return f"{number} {noun}{'' if value == 1 else 's'}" if noun else number
 
 
 def format_p_value(p: float) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.export.accuracy_check import AccuracyComparison, CheckSubset, compare_accuracy
+from agebench.estimators.exported.card import AccuracyComparison
+from agebench.export.accuracy_check import CheckSubset, compare_accuracy
 from agebench.reports.formatting import format_ci, format_count, format_number, markdown_table, sanitize
 from agebench.runs.estimators import AnalysisSubject
 from agebench.runs.run_dir import RunDir

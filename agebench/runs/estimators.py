@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,10 @@ from agebench.data.faces.detectors.base import default_detector
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators import released
-from agebench.estimators.base import AgeEstimates, AgeEstimator, BaseEstimator, EstimatorInfo, InputSpec
+from agebench.estimators.base import AgeEstimates, AgeEstimator, BaseEstimator, InputSpec
 from agebench.estimators.exported.adapter import CardGuarantees, ExportedEstimator, card_info
-from agebench.estimators.exported.base import SUFFIXES, read_card
-from agebench.estimators.exported.card_schema import validate_card
+from agebench.estimators.exported.base import SUFFIXES
+from agebench.estimators.exported.card import ExportCard, read_card
 from agebench.estimators.exported.loading import open_exported
 from agebench.estimators.external.base import ExternalEstimator
 from agebench.estimators.hub import CARD, fetch
@@ -34,13 +34,14 @@ from agebench.metrics.guarantees import CalibrationError, conformal_interval, er
 from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee, ResultModel
 from agebench.registry.catalog import Catalog, load_catalog
 from agebench.runs.datasets import open_dataset
-from agebench.runs.guarantees import calibrated_interval, tables_of_tests
+from agebench.runs.guarantees import calibrated_interval, run_facts, tables_of_tests
 from agebench.runs.loading import load_run, load_test_set
 from agebench.runs.run_dir import RunDir
 from agebench.runs.validation import validation_predictions
 from agebench.training.dataloader import FaceDataset, make_face_dataset
 from agebench.training.device import resolve_device
 from agebench.utils.integrity import read_json_table
+from agebench.utils.io import file_digest
 
 
 class RunEstimator(BaseEstimator):
@@ -54,6 +55,7 @@ class RunEstimator(BaseEstimator):
 
     Attributes:
         network: the trained network.
+        card: the card that its exported file would have, without guarantees.
 
     Raises:
         UserError: the run is not finished, has one model per fold, or its checkpoint is missing or damaged.
@@ -68,11 +70,11 @@ class RunEstimator(BaseEstimator):
                 f"{path}: this run is not finished, so nothing is known of its errors; continue with "
                 f"`agebench run --config {path / 'config.toml'} --out {path} --resume`"
             )
-        folds = folder.metrics().get("protocol", {}).get("folds", 1)
+        self._metrics = folder.metrics_file()
+        folds = (self._metrics.protocol and self._metrics.protocol.folds) or 1
         if folds > 1:
             raise UserError(f"{path}: this run has {folds} models, one a fold, and none of them is the run's")
         self._config, self.network = load_run(folder, device, trusted=trusted)
-        self._metrics = folder.metrics()
         self._intervals: dict[float, CalibratedInterval] = {}
         spec = self.network.input_spec
         self.input_spec = InputSpec(
@@ -83,11 +85,12 @@ class RunEstimator(BaseEstimator):
             offset=spec.offset,
             visible=spec.visible,
         )
-        self.info = self._describe(manifest)
+        self.card = self._load_card()
+        self.info = card_info(self.card)
 
-    def _describe(self, manifest: dict[str, Any]) -> EstimatorInfo:
-        dataset = self._catalog.datasets.get(self._config.data.train)
-        return card_info(build_card(self.network.model, self._config.model, dataset, manifest, self._metrics))
+    def _load_card(self) -> ExportCard:
+        facts, dataset = run_facts(self._folder), self._catalog.datasets.get(self._config.data.train)
+        return build_card(self.network.model, self._config.model, dataset, facts, self._metrics)
 
     def estimate(self, images: np.ndarray) -> AgeEstimates:
         """Estimate the ages of N faces.
@@ -137,7 +140,7 @@ class RunEstimator(BaseEstimator):
 
     @cached_property
     def _tests(self) -> Mapping[str, pd.DataFrame]:
-        return tables_of_tests(self._folder, self._config.data.train, self._metrics["tests"])
+        return tables_of_tests(self._folder, self._config.data.train, self._metrics.tests)
 
 
 class _Table(BaseModel):
@@ -179,13 +182,12 @@ class PushedEstimator(CardGuarantees, RunEstimator):
         validate_model(_Metrics, read_json_table(path / "metrics.json"), source=str(path / "metrics.json"))
         self._source = source
         RunEstimator.__init__(self, path, catalog, device, trusted=False)
-        CardGuarantees.__init__(self, source, self.info.card)
+        CardGuarantees.__init__(self, source, self.card)
 
-    def _describe(self, manifest: dict[str, Any]) -> EstimatorInfo:
+    def _load_card(self) -> ExportCard:
         card = read_card(self._source, self._source.read_bytes())
-        validate_card(self._source, card)
         verify_card(self._source, card, self.network.model, self._config.model)
-        return card_info(card)
+        return card
 
 
 def load_estimator(
@@ -259,6 +261,21 @@ def is_model(word: str, catalog: Catalog) -> bool:
     if path.is_dir():
         return (path / "manifest.json").exists() or (path / "config.toml").exists()
     return path.suffix.lower() in SUFFIXES
+
+
+def content_digest(model: str) -> str:
+    """Return a digest that changes when another model is put in the place of a file or of a run's folder; empty for a name.
+
+    Args:
+        model: as for `load_estimator`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():  # a run's manifest holds the times and digests of its training
+        path = path / "manifest.json"
+    return file_digest(path) if path.is_file() else ""
 
 
 def network_of(estimator: AgeEstimator) -> TrainedEstimator | None:

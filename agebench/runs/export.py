@@ -10,10 +10,11 @@ import numpy as np
 from agebench.config.run import RunConfig
 from agebench.errors import UserError
 from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.card import AccuracyComparison
 from agebench.estimators.exported.loading import open_exported
 from agebench.estimators.external.model_files import require_onnxruntime
 from agebench.estimators.trained import TrainedEstimator
-from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison, check_accuracy
+from agebench.export.accuracy_check import AccuracyCheckFailed, check_accuracy
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import build_card
 from agebench.export.formats.onnx import require_onnx
@@ -22,7 +23,7 @@ from agebench.export.writer import SUFFIXES, TYPES, UNSUPPORTED, ExportVariant, 
 from agebench.registry.catalog import Catalog
 from agebench.runs.accuracy import check_subset
 from agebench.runs.datasets import open_dataset
-from agebench.runs.guarantees import deployment_guarantees
+from agebench.runs.guarantees import deployment_guarantees, run_facts
 from agebench.runs.loading import load_run, load_test_set
 from agebench.runs.run import prepare_faces
 from agebench.runs.run_dir import RunDir
@@ -117,9 +118,10 @@ def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) ->
     if lower:
         tests = {name: check_subset(folder, name, *faces, images=plan.images) for name, faces in opened.items()}
     examples = _pixels(opened[names[0]][1], EXAMPLES)
-    about, home = folder.manifest(), catalog.datasets.get(config.data.train)
-    card = build_card(trained.model, trained.card, home, about, folder.metrics())
-    card |= {"promises": deployment_guarantees(folder, config.data.train, config.data.test).to_json()}
+    facts, home = run_facts(folder), catalog.datasets.get(config.data.train)
+    card = build_card(trained.model, trained.card, home, facts, folder.metrics_file())
+    guarantees = deployment_guarantees(folder, config.data.train, config.data.test)
+    card = card.model_copy(update={"promises": guarantees})
     calibration = None
     if any(variant.precision == "int8" for variant in plan.variants):
         calibration = _pixels(_calibrating(config, folder, catalog))

@@ -87,13 +87,13 @@ class FramingSweep:
         card: the model's card.
         dataset: the labelled faces.
         samples: the samples that are estimated.
-        device: device of models that torch runs.
+        estimator: the open model, which is given the card of each setting.
     """
 
     card: ExternalCard
     dataset: Dataset
     samples: Samples
-    device: str
+    estimator: ExternalEstimator
 
     def __post_init__(self) -> None:
         self.errors: dict[tuple[tuple[str, float | str], ...], np.ndarray] = {}
@@ -108,7 +108,7 @@ class FramingSweep:
         key = tuple(sorted(settings.items()))
         if key not in self.errors:
             framed = self.card.input.model_copy(update=dict(settings))
-            card = self.card.model_copy(update={"input": framed})
+            card = self.estimator.card = self.card.model_copy(update={"input": framed})
             faces = FacesConfig(coverage=framed.coverage, offset=framed.offset, visible=framed.visible)
             spec = model_alignment_spec(faces, self.dataset.card, card)
             cache = load_or_build_face_cache(self.dataset.reader, self.samples, spec, name=self.dataset.name)
@@ -116,9 +116,7 @@ class FramingSweep:
             if not len(self.kept):
                 raise UserError(f"--test {self.dataset.name}: no face could be prepared in any of its images")
             images = np.asarray(cache.pixels[cache.rows(self.kept)])
-            with ExternalEstimator(card, self.device) as estimator:
-                ages = estimator.estimate(images).age
-            self.errors[key] = ages - self.kept.table["age"].to_numpy(float)
+            self.errors[key] = self.estimator.estimate(images).age - self.kept.table["age"].to_numpy(float)
         return self.errors[key]
 
     def best_of(
@@ -174,7 +172,12 @@ def sweep_framing(card: ExternalCard, dataset: Dataset, *, count: int = N_FACES,
         raise UserError(
             f"model '{card.name}': --sweep is for models that take prepared faces and cost nothing per call"
         )
-    sweep = FramingSweep(card, dataset, evenly_spaced(dataset.samples, count), device)
+    with ExternalEstimator(card, device) as estimator:
+        return _sweep(FramingSweep(card, dataset, evenly_spaced(dataset.samples, count), estimator))
+
+
+def _sweep(sweep: FramingSweep) -> SweepResult:
+    card = sweep.card
     is_box = card.input.kind == "box"
     size_key = "margin" if is_box else "coverage"
     own: dict[str, float | str] = {size_key: getattr(card.input, size_key), "channels": card.input.channels}
@@ -190,7 +193,7 @@ def sweep_framing(card: ExternalCard, dataset: Dataset, *, count: int = N_FACES,
     difference, low, high = _paired_difference(sweep, own, best)
     return SweepResult(
         model=card.name,
-        dataset=dataset.name,
+        dataset=sweep.dataset.name,
         n=len(sweep.kept),
         rows=[_row(dict(key), errors, sweep.kept, dict(key) == own) for key, errors in sweep.errors.items()],
         best=best,

@@ -1,28 +1,31 @@
-"""Guarantees about a model's single predictions, for the card of an exported file, which ships without data."""
+"""Entries of the card of an exported file, which ships without data: facts of the run, guarantees for single predictions."""
 
 from collections.abc import Iterable
 
 import pandas as pd
-from pydantic import Field
 
+from agebench.config.toml_io import validate_model
 from agebench.errors import UserError
+from agebench.export.card import RunFacts
 from agebench.metrics.age_gates import LEGAL_AGES
 from agebench.metrics.guarantees import conformal_interval, error_by_estimated_age, gate_error_rate_grid
-from agebench.metrics.schema import CalibratedInterval, ConformalInterval, EstimateErrors, GateGuarantee, ResultModel
+from agebench.metrics.schema import CalibratedInterval, ConformalInterval, DeploymentGuarantees
 from agebench.metrics.uncertainty import LEVELS, calibration_units, min_calibration_size
 from agebench.runs.artifacts import VALIDATION
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import read_table
 
 
-class DeploymentGuarantees(ResultModel):
-    """Guarantees about the predictions of one model, as its card states them."""
+def run_facts(folder: RunDir) -> RunFacts:
+    """Return the entries of a run's manifest.json that its card repeats.
 
-    gates: dict[str, dict[str, GateGuarantee]] = Field(description="legal age -> challenge age -> error rates")
-    errors: EstimateErrors = Field(description="test set -> band of estimated ages -> errors")
-    intervals: dict[str, CalibratedInterval] | None = Field(
-        default=None, description="level -> interval; None without validation predictions"
-    )
+    Args:
+        folder: the run's folder.
+
+    Raises:
+        UserError: an entry has another type.
+    """
+    return validate_model(RunFacts, folder.manifest(), source=str(folder.path / "manifest.json"))
 
 
 def tables_of_tests(folder: RunDir, home: str, tests: Iterable[str]) -> dict[str, pd.DataFrame]:

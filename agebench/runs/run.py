@@ -15,7 +15,8 @@ from agebench.data.dataset import Dataset
 from agebench.data.faces.cache import FaceCache, load_or_build_face_cache
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.export.card import build_card
+from agebench.export.card import RunFacts, build_card
+from agebench.export.formats.torchscript import require_source
 from agebench.export.writer import ExportVariant, write_export
 from agebench.metrics.schema import MetricsFile
 from agebench.models import architectures
@@ -36,13 +37,12 @@ from agebench.runs.cross_validation import concat_fold_predictions, evaluate_run
 from agebench.runs.datasets import AnyConfig, RunData, open_run_data, split_train_dataset
 from agebench.runs.evaluation import RunResult, evaluate_and_report
 from agebench.runs.guarantees import deployment_guarantees
-from agebench.runs.learning_curves import LearningCurveCallback
 from agebench.runs.manifest import ExportRecord, Inputs, Manifest, ModelRecord, TrainingSet
 from agebench.runs.provenance import input_digests, require_unchanged
 from agebench.runs.resolve import model_alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits, RunSplits, task_classes
-from agebench.runs.tracking import flatten_settings, tracked_results
+from agebench.runs.tracking import LearningCurveCallback, flatten_settings, tracked_results
 from agebench.training import distributed
 from agebench.training.dataloader import derive_seed, make_face_dataset
 from agebench.training.device import hardware_info, resolve_device
@@ -234,9 +234,10 @@ class Experiment:
         variant, card = ExportVariant("torchscript"), self.config.model
         with self.folder.timed("export_s"):
             train_card = self.data.cards[self.config.data.train]
-            content = build_card(self.model, card, train_card, self.manifest.to_json(), metrics.to_json())
+            facts = RunFacts.model_validate(self.manifest.to_json())
             guarantees = deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)
-            content |= {"promises": guarantees.to_json()}
+            content = build_card(self.model, card, train_card, facts, metrics)
+            content = content.model_copy(update={"promises": guarantees})
             path, examples = self.folder.path / "export" / variant.file, _example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)
         self.manifest.best_epoch = self.history.best_epoch
@@ -250,10 +251,12 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, WeightsSource]:
         config: the run's settings.
 
     Raises:
-        UserError: the weights do not exist or do not fit, or a frozen backbone would never learn its targets.
+        UserError: the weights do not exist or do not fit, a frozen backbone would never learn its targets, or the model could
+            not be exported.
     """
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = create_model(config.model)
+    require_source(model.head)
     _refuse_frozen_outputs(config, model)
     configure_model(model, config.train)
     if not config.pretrained:

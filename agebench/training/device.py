@@ -9,11 +9,12 @@ import torch
 
 from agebench.errors import UserError
 from agebench.training import distributed
+from agebench.utils.allocator import keep_freed_memory
 from agebench.utils.parallel import available_cores
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return a device by name.
+    """Return a device by name. For the CPU, see `keep_freed_memory`.
 
     Args:
         name: a torch device (`cpu`, `cuda`, `cuda:1`, `mps`), or `auto` for a CUDA GPU, else Apple's GPU, else the CPU.
@@ -29,6 +30,8 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not available on this machine: {str(error).splitlines()[0]}") from error
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
 
 

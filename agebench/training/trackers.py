@@ -125,7 +125,7 @@ class TrackingService(Tracker, Protocol):
         """
 
 
-class WandbService:
+class _WandbService:
     """A run of Weights & Biases, configured by the environment variables of wandb, such as WANDB_PROJECT and WANDB_MODE.
 
     Args:
@@ -175,7 +175,7 @@ class WandbService:
         self._run.finish(exit_code=0 if is_finished else 1)
 
 
-class MlflowService:
+class _MlflowService:
     """A run of MLflow, configured by its environment variables, such as MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
 
     Args:
@@ -224,8 +224,8 @@ class MlflowService:
 
 
 _SERVICES: dict[TrackerName, Callable[[TrackedRun, str], TrackingService]] = {
-    TrackerName.WANDB: WandbService,
-    TrackerName.MLFLOW: MlflowService,
+    TrackerName.WANDB: _WandbService,
+    TrackerName.MLFLOW: _MlflowService,
 }
 
 

@@ -17,7 +17,7 @@ from agebench.registry.catalog import load_catalog
 from agebench.runs.estimators import AnalysisSubject, load_estimator
 from agebench.training.dataloader import FaceDataset
 
-pytestmark = pytest.mark.usefixtures("with_few")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_few")]
 CARD = """
 kind = "external"
 name = "brightness"

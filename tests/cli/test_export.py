@@ -11,9 +11,10 @@ import pytest
 from agebench.cli import main
 from agebench.errors import UserError
 from agebench.estimators.exported.adapter import ExportedEstimator
+from agebench.estimators.exported.card import AccuracyComparison
 from agebench.estimators.exported.loading import open_exported
 from agebench.export import accuracy_check
-from agebench.export.accuracy_check import AccuracyCheckFailed, AccuracyComparison, CheckSubset, check_accuracy
+from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, check_accuracy
 from agebench.export.schema import SpeedSummary
 from agebench.metrics.schema import MetricValue
 from agebench.runs import export as exports
@@ -59,10 +60,10 @@ _SPEED = SpeedSummary(median_ms=2.0, images_per_s=500.0)
 
 def test_a_run_leaves_a_card_in_its_own_export(done: Path) -> None:
     card = open_exported(done / "export" / "model.ts", trusted=True).card
-    assert card["training"] | {"dataset": "few", "licence": "made up"} == card["training"]
-    assert card["training"]["train"] > 50
-    assert card["figures"] == json.loads((done / "metrics.json").read_text())
-    assert "made up" in card["licence"]
+    assert (card.training.dataset, card.training.licence) == ("few", "made up")
+    assert (card.training.train or 0) > 50
+    assert card.to_json()["figures"] == json.loads((done / "metrics.json").read_text())
+    assert "made up" in card.licence
 
 
 def test_the_command_end_to_end(export: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -96,8 +97,8 @@ def test_the_manuals_commands(options: str, export: Any, tmp_path: Path, capfd: 
     assert files
     for file in files:
         card = open_exported(file, trusted=True).card
-        assert (card["precision"] == "fp32") == ("accuracy" not in card)
-        assert json.loads((tmp_path / f"{file.name}.json").read_text())["checked"] == card["checked"]
+        assert (card.precision == "fp32") == (not card.accuracy)
+        assert json.loads((tmp_path / f"{file.name}.json").read_text())["checked"] == card.to_json()["checked"]
 
 
 def test_a_file_that_answers_too_differently_is_refused(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from factories import few_card
 
 from agebench.cli import main
 from agebench.config.toml_io import read_settings
@@ -81,9 +82,14 @@ def test_config_that_is_no_config(source: str, capsys: pytest.CaptureFixture[str
     assert source in line
 
 
-def test_endless_exclude_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_endless_exclude_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("agebench.data.exclusions._MAX_BYTES", 1 << 20)
-    assert main(["run", "--train", "synth", "--model", "tiny", "--exclude", "/dev/zero"]) == 2
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "few.toml").write_text(few_card(20, size=64))
+    words = ["run", "--train", "few", "--model", "tiny", "--registry", str(tmp_path)]
+    assert main([*words, "--exclude", "/dev/zero"]) == 2
     assert "/dev/zero: has more than 1,048,576 bytes" in capsys.readouterr().err
 
 

@@ -13,13 +13,15 @@ from agebench.config.cards.model import Architecture
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.base import AgeEstimates
 from agebench.estimators.exported import loading
-from agebench.estimators.exported.base import ExportedFile, read_card
+from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.card import read_card
 from agebench.estimators.exported.loading import open_exported
 from agebench.export import writer
 from agebench.export.accuracy_check import AccuracyCheckFailed
 from agebench.export.benchmark import measure_speed
-from agebench.export.card import build_card
+from agebench.export.card import RunFacts, build_card
 from agebench.export.writer import ExportVariant, write_export
+from agebench.metrics.schema import MetricsFile
 from agebench.models import heads
 from agebench.models.age_model import AgeModel, create_model
 from agebench.registry.catalog import load_catalog
@@ -29,11 +31,9 @@ pytestmark = pytest.mark.slow  # three exporters, some of which take seconds a f
 
 SIZE = 32
 FACES = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), dtype=np.uint8)
-METRICS = {
-    "schema": 1,
-    "train": "synth",
-    "tests": {"synth": {"overall": {"mae": {"value": 5.0, "low": 4.0, "high": 6.0}}}},
-}
+METRICS = MetricsFile.from_json(
+    {"train": "synth", "tests": {"synth": {"n": 9, "overall": {"mae": {"value": 5.0, "low": 4.0, "high": 6.0}}}}}
+)
 FORMATS = ("torchscript", "onnx", "pt2")
 
 
@@ -47,7 +47,7 @@ def model_of(head: str) -> tuple[AgeModel, Architecture]:
 
 def write_file(folder: Path, kind: str, head: str = "regression", precision: str = "fp32", **options: Any) -> Path:
     model, architecture = model_of(head)
-    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), {"seed": 0}, METRICS)
+    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), RunFacts(seed=0), METRICS)
     variant = ExportVariant(kind, precision)
     path = folder / variant.file
     write_export(model, architecture, card, path, examples=FACES, variant=variant, **options)
@@ -93,7 +93,7 @@ def test_files_average_the_mirror_image(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         model.head.linear.weight.mul_(30)
     model.flip_tta = True
-    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), {"seed": 0}, METRICS)
+    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), RunFacts(seed=0), METRICS)
     variant = ExportVariant(kind, "fp32")
     write_export(model, architecture, card, tmp_path / variant.file, examples=FACES, variant=variant)
     estimates = open_exported(tmp_path / variant.file, trusted=True).estimate(FACES)
@@ -136,15 +136,16 @@ def test_all_formats_resize_alike(files: dict[str, Path]) -> None:
 
 def test_the_card_travels_inside(path: Path) -> None:
     card = open_exported(path, trusted=True).card
-    assert card["model"]["backbone"] == "agebench.tiny"
-    assert card["training"]["dataset"] == "synth"
-    assert card["figures"] == METRICS
-    assert card["checked"]["max_difference_years"] <= writer.TOLERANCE
-    assert card["format"] == {".ts": "torchscript", ".onnx": "onnx", ".pt2": "pt2"}[path.suffix]
-    assert "uint8 RGB" in card["input"]["text"]
-    assert card["output"]["ages"] == [0, 100]
-    assert card["licence"]
-    assert card["intended_use"]
+    assert card.model.backbone == "agebench.tiny"
+    assert card.training.dataset == "synth"
+    assert card.figures == METRICS
+    assert card.checked is not None
+    assert card.checked.max_difference_years <= writer.TOLERANCE
+    assert card.format == {".ts": "torchscript", ".onnx": "onnx", ".pt2": "pt2"}[path.suffix]
+    assert "uint8 RGB" in card.input.text
+    assert card.output.ages == [0, 100]
+    assert card.licence
+    assert card.intended_use
 
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
@@ -254,20 +255,34 @@ def test_torchscript_of_others_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"kind": "else"}, {"input": {}}, {"input": []}, {"output": {"ages": [0, 1e9]}}, {"output": None}]
+    ("changed", "message"),
+    [
+        ({"kind": "else"}, "not one of agebench's"),
+        ({"input": {}}, r"'input\.planes' is missing.*'input\.size' is missing"),
+        ({"input": []}, r"input = \[\]"),
+        ({"output": {"ages": [0, 1e9], "std": False, "probs": False}}, r"output\.ages\.1 = 1000000000\.0"),
+        ({"output": {"ages": [0, 200], "std": False, "probs": False}}, r"must be two ages from 0 to 199"),
+        ({"output": None}, "output = None"),
+    ],
 )
-def test_a_card_that_is_none_is_refused(changed: dict[str, Any], files: dict[str, Path]) -> None:
-    card = open_exported(files["onnx"]).card | changed
-    with pytest.raises(UserError, match="not one of agebench's"):
+def test_a_card_that_is_none_is_refused(changed: dict[str, Any], message: str, files: dict[str, Path]) -> None:
+    card = open_exported(files["onnx"]).card.to_json() | changed
+    with pytest.raises(UserError, match=message):
         read_card(files["onnx"], json.dumps(card))
+
+
+def test_a_card_is_read_as_it_was_written(files: dict[str, Path]) -> None:
+    card = open_exported(files["onnx"]).card
+    assert read_card(files["onnx"], json.dumps(card.to_json())) == card
+    assert card.figures.tests["synth"].overall["mae"].ci_low == 4.0  # `low` in schema 1
 
 
 def test_a_card_that_does_not_fit_is_refused_with_the_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, architecture = model_of("regression")
-    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), {}, METRICS)
-    card["output"] |= {"probs": True}
+    card = build_card(model, architecture, load_catalog([]).datasets.get("synth"), RunFacts(), METRICS)
+    card = card.model_copy(update={"output": card.output.model_copy(update={"probs": True})})
     with pytest.raises(UserError, match=r"does not fit its card.*\(1, 101\).*\(0, 0\)"):
         write_export(
             model, architecture, card, tmp_path / "model.ts", examples=FACES, variant=ExportVariant("torchscript")
@@ -290,7 +305,7 @@ def test_lower_precisions(kind: str, precision: str, tmp_path: Path) -> None:
     said = open_exported(file, trusted=True).estimate(FACES)
     assert said.age.dtype == np.float32
     np.testing.assert_allclose(said.age, expected("regression").age.numpy(), atol=1.0)
-    assert open_exported(file, trusted=True).card["precision"] == precision
+    assert open_exported(file, trusted=True).card.precision == precision
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -1,6 +1,8 @@
 """Metrics of torchmetrics agree with `ab.score`, whatever the batches."""
 
+import importlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,13 @@ import torch
 import agebench as ab
 from agebench.errors import UserError
 
-pytest.importorskip("torchmetrics")
-from agebench.integrations.torchmetrics import GateErrorRate, age_metrics
+
+@pytest.fixture(scope="module")
+def integration() -> Any:
+    """The module that needs torchmetrics, whose import takes seconds: only the process that runs these tests imports it."""
+    pytest.importorskip("torchmetrics")
+    return importlib.import_module("agebench.integrations.torchmetrics")
+
 
 RNG = np.random.default_rng(3)
 AGES = RNG.uniform(8, 60, 400).round(1)
@@ -18,8 +25,8 @@ ESTIMATES = (AGES + RNG.normal(1.0, 5.0, 400)).round(1)  # errors of exactly 5.0
 
 
 @pytest.mark.parametrize("batch", [7, 400])
-def test_age_metrics_agree_with_score(batch: int) -> None:
-    metrics = age_metrics(["18@25", "16@18"], prefix="val/")
+def test_age_metrics_agree_with_score(integration: Any, batch: int) -> None:
+    metrics = integration.age_metrics(["18@25", "16@18"], prefix="val/")
     for start in range(0, len(AGES), batch):
         part = slice(start, start + batch)
         metrics.update(torch.tensor(ESTIMATES[part])[:, None], torch.tensor(AGES[part]))
@@ -36,21 +43,21 @@ def test_age_metrics_agree_with_score(batch: int) -> None:
     assert values == pytest.approx(expected, abs=1e-12)
 
 
-def test_gate_error_rate_counts_the_minors_of_a_range() -> None:
-    metric = GateErrorRate("18@25", minor_ages=(16, 17))
+def test_gate_error_rate_counts_the_minors_of_a_range(integration: Any) -> None:
+    metric = integration.GateErrorRate("18@25", minor_ages=(16, 17))
     metric.update(torch.tensor(ESTIMATES), torch.tensor(AGES))
     report = ab.score(AGES, ESTIMATES, legal_ages=[18], challenge_ages=[25], gate_ages=(16, 17), resamples=0)
     assert metric.compute().item() == pytest.approx(report.gates.loc[(18, 25.0), "fpr"], abs=1e-12)
 
 
-def test_gate_error_rate_is_nan_without_minors() -> None:
-    metric = GateErrorRate("18@25")
+def test_gate_error_rate_is_nan_without_minors(integration: Any) -> None:
+    metric = integration.GateErrorRate("18@25")
     metric.update(torch.tensor([30.0]), torch.tensor([40.0]))
     assert math.isnan(metric.compute().item())
 
 
-def test_metrics_reset_and_merge_like_others_of_torchmetrics() -> None:
-    first, second = age_metrics(), age_metrics()
+def test_metrics_reset_and_merge_like_others_of_torchmetrics(integration: Any) -> None:
+    first, second = integration.age_metrics(), integration.age_metrics()
     first.update(torch.tensor([20.0]), torch.tensor([22.0]))
     second.update(torch.tensor([30.0]), torch.tensor([34.0]))
     first["mae"].merge_state(second["mae"])
@@ -60,13 +67,13 @@ def test_metrics_reset_and_merge_like_others_of_torchmetrics() -> None:
     assert first["mae"].compute().item() == 1.0
 
 
-def test_metrics_refuse_estimates_that_are_no_numbers() -> None:
-    metrics = age_metrics()
+def test_metrics_refuse_estimates_that_are_no_numbers(integration: Any) -> None:
+    metrics = integration.age_metrics()
     metrics.update(torch.tensor([float("nan"), 20.0]), torch.tensor([20.0, 20.0]))
     with pytest.raises(UserError, match="1 estimates or ages are not finite"):
         metrics.compute()
 
 
-def test_metrics_refuse_batches_of_two_lengths() -> None:
+def test_metrics_refuse_batches_of_two_lengths(integration: Any) -> None:
     with pytest.raises(UserError, match="3 estimates for 2 ages"):
-        age_metrics().update(torch.zeros(3), torch.zeros(2))
+        integration.age_metrics().update(torch.zeros(3), torch.zeros(2))

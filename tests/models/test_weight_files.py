@@ -39,6 +39,7 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WeightFiles:
     )
     monkeypatch.setitem(WEIGHT_FILES, "mobilefacenet", changed)
     monkeypatch.setattr(store, "_converter", lambda entry: convert)
+    monkeypatch.setattr(store, "_SHIPPED", tmp_path / "none")
     return changed
 
 
@@ -105,6 +106,14 @@ def test_training_without_the_weights_names_the_command(entry: WeightFiles) -> N
     backbone = create_backbone(CARD.backbone, size=112)[0]
     with pytest.raises(UserError, match="run `agebench weights get mobilefacenet`"):
         load_pretrained(backbone, CARD, "auto")
+
+
+def test_the_default_models_weights_ship_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGEBENCH_CACHE", str(tmp_path))
+    entry = store.find(CARD.weights)
+    assert store.verify(entry) is store.WeightsState.GOOD
+    assert not store.local_path(entry).is_relative_to(tmp_path)
+    assert str(load_pretrained(create_backbone(CARD.backbone, size=112)[0], CARD, "auto")).endswith(entry.version)
 
 
 def test_without_npm_the_file_option_is_named(entry: WeightFiles, monkeypatch: pytest.MonkeyPatch) -> None:

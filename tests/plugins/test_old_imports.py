@@ -9,6 +9,7 @@ import pytest
 from agebench import _deprecated
 
 # The imports of version 0.1's example plugin and of its templates.
+pytestmark = pytest.mark.slow
 OLD_IMPORTS = [
     "from agebench.registry.cards import DatasetCard, read_table, validated",
     "from agebench.registry.external import ExternalCard",

@@ -18,6 +18,7 @@ from agebench.training import trainer
 from agebench.training.callbacks import ConsoleCallback
 from agebench.utils.io import atomic_write, is_temporary
 
+pytestmark = pytest.mark.slow
 CARD = few_card(60, seed=11, size=64)
 
 

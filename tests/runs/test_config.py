@@ -15,7 +15,7 @@ DATA = {"data": {"train": "utk", "test": ["fgnet"]}}
 
 def test_the_models_card_gives_the_rest() -> None:
     config = resolve_config(CARDS, [DATA])
-    card = CARDS.models.get("efficientnet_lite0")
+    card = CARDS.models.get("mobilefacenet")
     assert config.model == card.architecture
     assert config.train == card.train
     assert config.pretrained == "auto"
@@ -138,4 +138,4 @@ def test_a_models_card_frames_its_faces_unless_the_run_does() -> None:
     assert (card.faces.coverage, card.faces.offset) == (1.03, 0.0)
     run = resolve_config(CARDS, [DATA, {"model": {"name": "dlib_resnet"}, "faces": {"coverage": 1.2, "offset": 0.1}}])
     assert (run.faces.coverage, run.faces.offset) == (1.2, 0.1)
-    assert resolve_config(CARDS, [DATA]).faces.coverage == 1.0
+    assert resolve_config(CARDS, [DATA, {"model": {"name": "resnet50"}}]).faces.coverage == 1.0

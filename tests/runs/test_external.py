@@ -15,6 +15,7 @@ from agebench.plugins.testing.model import synthetic_faces
 from agebench.registry.catalog import load_catalog
 from agebench.runs.published import contamination
 
+pytestmark = pytest.mark.slow
 DATASET = few_card(60, groups=["gender"], seed=11)
 MODEL = """
 name = "theirs"
@@ -148,7 +149,6 @@ def test_excluded_images_are_not_prepared_and_marked(
     assert "(60 of 60)" in (tmp_path / "page.md").read_text()
 
 
-@pytest.mark.slow
 def test_its_own_config_repeats_it_without_the_card(registry: Path, tmp_path: Path) -> None:
     assert main(command(registry, tmp_path / "one")) == 0
     (registry / "models" / "theirs.toml").unlink()
@@ -242,7 +242,6 @@ def test_the_shipped_example_says_what_its_package_says() -> None:
     assert ours.probs.shape == (12, 81)
 
 
-@pytest.mark.slow
 def test_the_shipped_example_on_all_of_fgnet(test_data: Path, tmp_path: Path) -> None:
     """4.04 years is what docs/how-to/estimators.md says."""
     pytest.importorskip("onnxruntime")

@@ -17,6 +17,7 @@ from agebench.runs.manifest import Manifest
 from agebench.runs.run_dir import RunDir
 from agebench.utils.integrity import checked, kept_digests, read_table
 
+pytestmark = pytest.mark.slow
 CARD = few_card(120, groups=["gender"], seed=11, size=64)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError, safe_open
 
+from agebench.cli import main
+
 CARD = """
 name = "few"
 title = "Generated faces"
@@ -76,7 +78,7 @@ def test_sigkill_in_the_cache_and_in_training_changes_no_figure(
     cards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(words(cards, whole), check=True, capture_output=True)
+    assert main(words(cards, whole)[3:]) == 0
     cache = tmp_path / "other-cache"
     monkeypatch.setenv("AGEBENCH_CACHE", str(cache))
     kill_when(words(cards, cut), lambda: faces_done(cache) > 0)
@@ -84,7 +86,7 @@ def test_sigkill_in_the_cache_and_in_training_changes_no_figure(
     kill_when(
         words(cards, cut, "--resume"), lambda: epochs_done(cut) >= 1
     )  # the end is seconds away: figures come after
-    subprocess.run(words(cards, cut, "--resume"), check=True, capture_output=True)
+    assert main(words(cards, cut, "--resume")[3:]) == 0
     assert json.loads((cut / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
 
 
@@ -111,7 +113,7 @@ def test_a_full_disk_during_the_cache_build(
     kept = faces_done(small_disk)
     assert kept > 0
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
-    subprocess.run(words(cards, tmp_path / "run"), check=True, capture_output=True)
+    assert main(words(cards, tmp_path / "run")[3:]) == 0
     assert faces_done(small_disk) == 700
 
 
@@ -126,5 +128,5 @@ def test_a_full_disk_during_a_checkpoint(tmp_path: Path, small_disk: Path) -> No
     assert not list(run.rglob("*.tmp*"))
     (small_disk / "ballast").unlink()
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
-    subprocess.run(words(cards, run, "--resume"), check=True, capture_output=True)
+    assert main(words(cards, run, "--resume")[3:]) == 0
     assert json.loads((run / "manifest.json").read_text())["finished"] is True

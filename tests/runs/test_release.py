@@ -11,6 +11,7 @@ import agebench as ab
 from agebench.cli import main
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators import released
+from agebench.export.schema import SpeedSummary
 from agebench.runs import release
 
 RUN = [
@@ -37,6 +38,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = ["--set", "evaluate.resamples=100", "--set", "model.size=32", "--out", str(home / "run")]
         assert main([*RUN, *words]) == 0
     return home / "run"
+
+
+@pytest.fixture(autouse=True)
+def fast_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speed of an export, which takes seconds to measure, is held in tests/export."""
+    speed = SpeedSummary(median_ms=2.0, images_per_s=500.0)
+    monkeypatch.setattr("agebench.runs.export.measure_speed", lambda *_: {"batch_1": speed, "batch_64": speed})
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 
 from agebench.cli import main
 
+pytestmark = pytest.mark.slow
 CARD = """
 name = "{name}"
 title = "A few generated faces"
@@ -147,7 +148,6 @@ def test_other_settings_do_not_overwrite(done: Path, registry: Path, capsys: pyt
     assert "another folder with --out" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_config_repeats_the_run(done: Path, registry: Path, tmp_path: Path) -> None:
     words = [
         "run",
@@ -164,7 +164,6 @@ def test_the_config_repeats_the_run(done: Path, registry: Path, tmp_path: Path) 
     assert (first["age_pred"] == second["age_pred"]).all()
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_to_resume(
     registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, done: Path
 ) -> None:
@@ -184,7 +183,6 @@ def test_ctrl_c_leaves_a_run_to_resume(
     assert (cut / "metrics.json").read_text() == (done / "metrics.json").read_text()
 
 
-@pytest.mark.slow
 def test_images_that_training_saw_are_dropped_from_another_test_set(registry: Path, tmp_path: Path) -> None:
     words = command(registry, tmp_path / "run")
     words[words.index("other")] = "same"  # the first of the same images under another name
@@ -262,3 +260,17 @@ def test_a_tracker_gets_the_curves_and_the_results(
     assert "test/other/fpr_18_at_25" in logged
     assert logged["finished"] is True
     assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_a_head_without_source_code_is_refused_before_training(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TorchScript, which every run writes at its end, compiles a head's source code."""
+
+    def refuse(_: object) -> str:
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr("inspect.getsource", refuse)
+    assert main(command(registry, tmp_path / "run")) == 2
+    assert "run a script or a notebook" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "samples").exists()

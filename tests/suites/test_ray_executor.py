@@ -11,6 +11,8 @@ import psutil
 import pytest
 from factories import few_card
 
+from agebench.cli import main
+
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
@@ -33,10 +35,10 @@ def test_a_killed_worker_costs_no_figure(tmp_path: Path) -> None:
     for kind, name, text in (("datasets", "few", DATASET), ("suites", "one", SUITE)):
         (tmp_path / "cards" / kind).mkdir(parents=True)
         (tmp_path / "cards" / kind / f"{name}.toml").write_text(text)
-    words = [sys.executable, "-m", "agebench", "suite", "run", "one", "--registry", str(tmp_path / "cards")]
-    words += ["--cpus", "1", "--jobs", "1", "--runs"]
-    subprocess.run([*words, str(tmp_path / "local")], check=True, capture_output=True)
-    suite = subprocess.Popen([*words, str(tmp_path / "ray"), "--executor", "ray"], env=os.environ)
+    words = ["suite", "run", "one", "--registry", str(tmp_path / "cards"), "--cpus", "1", "--jobs", "1", "--runs"]
+    assert main([*words, str(tmp_path / "local")]) == 0
+    command = [sys.executable, "-m", "agebench", *words, str(tmp_path / "ray"), "--executor", "ray"]
+    suite = subprocess.Popen(command, env=os.environ)
     while not epochs_done(tmp_path / "ray"):
         assert suite.poll() is None, "it ended before a worker could be killed"
         time.sleep(0.01)

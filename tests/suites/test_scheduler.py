@@ -9,10 +9,10 @@ import pytest
 from agebench.cli import main
 from agebench.config.cards.suite import SuiteCard
 from agebench.registry.catalog import load_catalog
-from agebench.suites import ray_executor
 from agebench.suites.matrix import Job, plan_jobs
 from agebench.suites.scheduler import run_jobs
 from agebench.suites.worker import RunOutcome, RunRequest
+from agebench.utils import ray_cluster
 
 
 class Pretender:
@@ -86,7 +86,7 @@ def test_what_cannot_be_meant_is_said(words: list[str], message: str, capsys: py
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(ray_executor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     assert main(["suite", "run", "smoke", "--executor", "ray"]) == 2
     assert "pip install 'agebench[ray]'" in capsys.readouterr().err
 

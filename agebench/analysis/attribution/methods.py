@@ -99,7 +99,7 @@ class NetworkTarget(AttributionTarget):
         return predict(self.model, data, self.estimator.card, self.device, precision=self.estimator.precision).age
 
 
-class BlackBoxTarget(AttributionTarget):
+class _BlackBoxTarget(AttributionTarget):
     """Any estimator, which is only called: for methods without gradients.
 
     Args:
@@ -169,7 +169,7 @@ def select_methods(
     reasons: dict[str, str] = {}
     target: AttributionTarget
     if not isinstance(estimator, TrainedEstimator):
-        target = BlackBoxTarget(estimator)
+        target = _BlackBoxTarget(estimator)
         reasons |= dict.fromkeys(
             GRADIENT_METHODS, "it needs the network of a run, and this estimator returns ages without gradients"
         )

@@ -121,8 +121,8 @@ class Recipe(Card):
     def _head_epochs_leave_some(self) -> "Recipe":
         if self.head_epochs and self.head_epochs >= self.epochs:
             raise ValueError(
-                f"head_epochs = {self.head_epochs} leaves none of the {self.epochs} epochs for the backbone; to train the head "
-                'alone, set freeze = "backbone"'
+                f"head_epochs = {self.head_epochs} leaves none of the {self.epochs} epochs for the backbone: train "
+                f'{self.head_epochs + 1} epochs or more, set head_epochs = 0, or, for the head alone, freeze = "backbone"'
             )
         return self
 

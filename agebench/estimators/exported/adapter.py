@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-from agebench.config.toml_io import ModelT, Settings, validate_model
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, BaseEstimator, EstimatorInfo, InputSpec, pad_planes
 from agebench.estimators.exported.base import ExportedFile
-from agebench.estimators.exported.card_schema import validate_card
+from agebench.estimators.exported.card import ExportCard
 from agebench.metrics.age_gates import DEFAULT_CHALLENGE_MARGIN
 from agebench.metrics.guarantees import CalibrationError
-from agebench.metrics.schema import CalibratedInterval, EstimateError, EstimateErrors, GateGuarantee
+from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee
+
+_Entry = TypeVar("_Entry")
 
 
 class CardGuarantees:
@@ -21,11 +22,11 @@ class CardGuarantees:
 
     Args:
         source: the file that holds the card, for messages.
-        card: the card, validated.
+        card: the card.
     """
 
-    def __init__(self, source: Path, card: Mapping[str, Any]) -> None:
-        self._source, self._card = source, card
+    def __init__(self, source: Path, card: ExportCard) -> None:
+        self._source, self._output, self._promises = source, card.output, card.promises
 
     def interval(self, level: float) -> CalibratedInterval:
         """Return the conformal interval of this level; see `agebench.estimators.base.Guarantees`.
@@ -37,10 +38,9 @@ class CardGuarantees:
             CalibrationError: the card has no interval of this level.
             UserError: the card contradicts itself.
         """
-        entry = self._entry("coverage", level, self._table("intervals", CalibrationError), CalibrationError)
-        interval = self._validated(CalibratedInterval, entry)
+        interval = self._entry("coverage", level, self._promises.intervals, "intervals", CalibrationError)
         self._check("level", level, interval.level)
-        if interval.scaled and not self._card["output"]["std"]:
+        if interval.scaled and not self._output.std:
             raise UserError(
                 f"{self._source}: its card is wrong: it counts the interval in standard deviations, and the model predicts none"
             )
@@ -56,9 +56,9 @@ class CardGuarantees:
         Raises:
             UserError: the card has no such gate, or contradicts itself.
         """
-        gates = self._entry("threshold", threshold, self._table("gates", UserError), UserError)
+        gates = self._entry("threshold", threshold, self._promises.gates, "gates")
         challenge = threshold + DEFAULT_CHALLENGE_MARGIN if challenge is None else challenge
-        gate = self._validated(GateGuarantee, self._entry("challenge", challenge, gates, UserError))
+        gate = self._entry("challenge", challenge, gates, "gates")
         self._check("threshold", threshold, gate.threshold)
         self._check("challenge", challenge, gate.challenge)
         return gate
@@ -69,21 +69,29 @@ class CardGuarantees:
         Raises:
             UserError: the card has none.
         """
-        return {
-            test: {band: self._validated(EstimateError, entry) for band, entry in bands.items()}
-            for test, bands in self._table("errors", UserError).items()
-        }
+        if not self._promises.errors:
+            raise self._missing("errors")
+        return self._promises.errors
 
-    def _validated(self, kind: type[ModelT], entry: Settings) -> ModelT:
-        return validate_model(kind, entry, source=f"{self._source}: its card")
-
-    def _entry(self, option: str, value: float, table: Settings, error: type[UserError]) -> Any:
+    def _entry(
+        self,
+        option: str,
+        value: float,
+        table: Mapping[str, _Entry] | None,
+        kind: str,
+        error: type[UserError] = UserError,
+    ) -> _Entry:
+        if not table:
+            raise self._missing(kind, error)
         key = f"{value:g}"
         if key not in table or float(key) != value:
             raise error(
                 f"--{option} {value}: the card of {self._source} knows only {', '.join(table)}; a run's folder knows any"
             )
         return table[key]
+
+    def _missing(self, kind: str, error: type[UserError] = UserError) -> UserError:
+        return error(f"{self._source}: its card has no {kind}; export it again from the run")
 
     def _check(self, option: str, requested: float, stated: float) -> None:
         """Refuse an entry of an untrusted card whose numbers contradict the keys under which it is stored."""
@@ -92,28 +100,21 @@ class CardGuarantees:
                 f"{self._source}: its card is wrong: under {option} {requested:g} it states {option} {stated:g}"
             )
 
-    def _table(self, kind: str, error: type[UserError]) -> Settings:
-        table = self._card.get("promises", {}).get(kind)
-        if not table:
-            raise error(f"{self._source}: its card has no {kind}; export it again from the run")
-        return dict(table)
 
-
-def card_info(card: Mapping[str, Any]) -> EstimatorInfo:
+def card_info(card: ExportCard) -> EstimatorInfo:
     """Return the identity on a card that `agebench export` or `agebench push` wrote.
 
     Args:
-        card: the card, validated.
+        card: the card.
     """
-    model, training = card["model"], card.get("training", {})
-    dataset = training.get("dataset", "")
+    training = card.training
     return EstimatorInfo(
-        model.get("name", "") or "exported",
-        model.get("title", ""),
-        version=str(card.get("agebench", "")),
-        licence=str(card.get("licence", "unknown")),
-        training_data=training.get("title", "") or dataset or "unknown",
-        trained_on=(dataset,) if dataset else (),
+        card.model.name or "exported",
+        card.model.title,
+        version=card.agebench,
+        licence=card.licence,
+        training_data=training.title or training.dataset or "unknown",
+        trained_on=(training.dataset,) if training.dataset else (),
         card=card,
     )
 
@@ -123,22 +124,14 @@ class ExportedEstimator(CardGuarantees, BaseEstimator):
 
     Args:
         file: the opened file.
-
-    Raises:
-        UserError: the card is not valid.
     """
 
     def __init__(self, file: ExportedFile) -> None:
         super().__init__(file.path, file.card)
         self._file = file
-        card = validate_card(file.path, file.card)
-        spec = file.card["input"]
+        spec = file.card.input
         self.input_spec = InputSpec(
-            int(spec["size"]),
-            card.input.coverage,
-            planes=int(spec["planes"]),
-            offset=card.input.offset,
-            visible=card.input.visible,
+            spec.size, spec.coverage, planes=spec.planes, offset=spec.offset, visible=spec.visible
         )
         self.info = card_info(file.card)
 

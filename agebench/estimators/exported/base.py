@@ -1,22 +1,19 @@
 """Opened exported files of any format: the card inside, and checks of both."""
 
-import json
 import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates
+from agebench.estimators.exported.card import INPUT_SIDE_RANGE, ExportCard, foreign_model_message, read_card
 
 # Largest sizes in bytes: of a file, and of the card inside.
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_CARD_BYTES = 4 * 1024**2
 SUFFIXES = {".ts": "torchscript", ".pt": "torchscript", ".onnx": "onnx", ".pt2": "pt2"}
-# Height and width of an input image, pixels.
-INPUT_SIDE_RANGE = (32, 1024)
 BATCH_SIZE = 64
 
 
@@ -28,7 +25,7 @@ class ExportedFile(ABC):
         card: the card inside: model, training data, metrics, license, intended use, input and output.
     """
 
-    def __init__(self, path: Path, card: dict[str, Any]) -> None:
+    def __init__(self, path: Path, card: ExportCard) -> None:
         self.path = path
         self.card = card
 
@@ -42,13 +39,13 @@ class ExportedFile(ABC):
         Raises:
             UserError: the array has another type or shape, or sides outside of 32 to 1,024 pixels.
         """
-        _check_faces(faces, self.card["input"]["planes"])
+        _check_faces(faces, self.card.input.planes)
         parts = [self.run(_planar(faces[start : start + BATCH_SIZE])) for start in range(0, len(faces), BATCH_SIZE)]
         if not parts:
             return self._empty()
         age, std, probs = (np.concatenate(part) for part in zip(*parts, strict=True))
-        output = self.card["output"]
-        return AgeEstimates(age, std if output["std"] else None, probs if output["probs"] else None, output["ages"][0])
+        output = self.card.output
+        return AgeEstimates(age, std if output.std else None, probs if output.probs else None, output.ages[0])
 
     @abstractmethod
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -62,13 +59,12 @@ class ExportedFile(ABC):
         """
 
     def _empty(self) -> AgeEstimates:
-        empty, output = np.zeros(0, np.float32), self.card["output"]
-        low, high = output["ages"]
-        probs = np.zeros((0, high - low + 1), np.float32) if output["probs"] else None
-        return AgeEstimates(empty, empty if output["std"] else None, probs, low)
+        empty, output = np.zeros(0, np.float32), self.card.output
+        probs = np.zeros((0, output.n_ages), np.float32) if output.probs else None
+        return AgeEstimates(empty, empty if output.std else None, probs, output.ages[0])
 
 
-def read_archive_card(path: Path) -> dict[str, Any]:
+def read_archive_card(path: Path) -> ExportCard:
     """Read the card in an archive of torch without opening the model.
 
     Args:
@@ -90,47 +86,6 @@ def read_archive_card(path: Path) -> dict[str, Any]:
             return read_card(path, archive.read(cards[0]))
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path}: not a readable model file: {error}") from error
-
-
-def read_card(path: Path, text: bytes | str) -> dict[str, Any]:
-    """Parse a card.
-
-    Args:
-        path: the file that holds the card, for messages.
-        text: the card as JSON.
-
-    Raises:
-        UserError: it is not a card that agebench wrote.
-    """
-    try:
-        card = json.loads(text)
-        size, planes, (low, high) = card["input"]["size"], card["input"]["planes"], card["output"]["ages"]
-        are_integers = all(type(value) is int for value in (size, planes, low, high))
-        if (
-            card["kind"] == "agebench-export"
-            and are_integers
-            and 0 < size <= INPUT_SIDE_RANGE[1]
-            and planes in (3, 6)
-            and 0 <= low < high < 200
-        ):
-            card["model"], card["output"]["std"], card["output"]["probs"]
-            return dict(card)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise UserError(foreign_model_message(path, "its card is not one of agebench's"))
-
-
-def foreign_model_message(path: Path, reason: str) -> str:
-    """Return the message for a file that `agebench export` did not write.
-
-    Args:
-        path: the file.
-        reason: how that was detected.
-    """
-    return (
-        f"{path}: not a model that `agebench export` wrote: {reason}. A third-party model is described by a card of the kind "
-        "`external`, see docs/how-to/estimators.md"
-    )
 
 
 def _check_faces(faces: np.ndarray, planes: int = 3) -> None:

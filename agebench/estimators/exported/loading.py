@@ -57,10 +57,8 @@ def _check_fit(opened: ExportedFile) -> None:
     Raises:
         UserError: they differ, or the file refuses an input that its card allows.
     """
-    side, planes = opened.card["input"]["size"], opened.card["input"]["planes"]
-    output = opened.card["output"]
-    ages = output["ages"][1] - output["ages"][0] + 1
-    announced = [(1,), (1,) if output["std"] else (0,), (1, ages) if output["probs"] else (0, 0)]
+    side, planes, output = opened.card.input.size, opened.card.input.planes, opened.card.output
+    announced = [(1,), (1,) if output.std else (0,), (1, output.n_ages) if output.probs else (0, 0)]
     try:
         shapes = [output.shape for output in opened.run(np.full((1, planes, side, side), 128, np.uint8))]
     except Exception as error:  # each runtime raises exceptions of its own

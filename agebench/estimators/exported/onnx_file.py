@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from agebench.errors import UserError
-from agebench.estimators.exported.base import ExportedFile, foreign_model_message, read_card
+from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.card import foreign_model_message, read_card
 from agebench.estimators.exported.onnx_inspect import scan_onnx
 from agebench.estimators.external.model_files import first_line, onnx_session
 

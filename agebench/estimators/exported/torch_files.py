@@ -5,7 +5,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.export.passes import move_to_device_pass
 
 from agebench.errors import UserError
 from agebench.estimators.exported.base import ExportedFile
+from agebench.estimators.exported.card import ExportCard
 from agebench.estimators.external.model_files import first_line, load_torchscript, temporary_env
 
 
@@ -37,7 +37,7 @@ class _TorchFile(ExportedFile):
         UserError: the file cannot be read.
     """
 
-    def __init__(self, path: Path, card: dict[str, Any], device: str) -> None:
+    def __init__(self, path: Path, card: ExportCard, device: str) -> None:
         super().__init__(path, card)
         self.device = torch.device(device)
         with ignore_warnings():

@@ -58,7 +58,6 @@ class ExternalEstimator(BaseEstimator):
             licence=card.licence,
             training_data=card.training_data,
             trained_on=card.trained_on,
-            card=card.model_dump(mode="json"),
         )
         self._model: OpenModel | None = None
         self._process: CallableProcess | None = None

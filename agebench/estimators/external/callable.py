@@ -27,6 +27,7 @@ from agebench.config.cards.external import ExternalCard
 from agebench.estimators.external.io_spec import ExternalModelError, select_output
 from agebench.estimators.external.photos import photo_arguments, photo_reply
 from agebench.estimators.packages import package_environment, require_package
+from agebench.utils.allocator import keep_freed_memory
 
 _ARRAYS, _TEXT = b"a", b"t"
 _HEADER, _LENGTH = struct.Struct("<cQ"), struct.Struct("<Q")
@@ -204,4 +205,5 @@ def _read(pipe: BinaryIO | Any, length: int) -> bytes:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     _serve(*sys.argv[1:])

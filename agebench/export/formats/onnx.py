@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agebench.errors import UserError
+from agebench.estimators.exported.card import ExportCard
 from agebench.estimators.exported.onnx_file import CARD_KEY, OUTPUTS
 from agebench.export.formats.torch_export import exported_program
 from agebench.export.wrapper import ExportWrapper, SaveFn
@@ -29,6 +30,18 @@ def build_onnx(module: ExportWrapper) -> SaveFn:
     Raises:
         UserError: onnx or onnxscript is not installed.
     """
+    return onnx_writer(to_onnx(module))
+
+
+def to_onnx(module: ExportWrapper) -> Any:
+    """Translate the module's graph to an onnx.ModelProto.
+
+    Args:
+        module: the module, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed.
+    """
     require_onnx()
     with silence_exporter(), torch.no_grad():
         program = exported_program(module).run_decompositions(_DECOMPOSITIONS)
@@ -36,7 +49,7 @@ def build_onnx(module: ExportWrapper) -> SaveFn:
             program, dynamo=True, input_names=["images"], output_names=OUTPUTS, verbose=False
         )
     assert translated is not None
-    return onnx_writer(_name_axes(translated.model_proto))
+    return _name_axes(translated.model_proto)
 
 
 def _cumulative_product(values: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -72,9 +85,9 @@ def onnx_writer(model: Any) -> SaveFn:
         model: the ModelProto.
     """
 
-    def save(path: Path, card: Mapping[str, object]) -> None:
+    def save(path: Path, card: ExportCard) -> None:
         del model.metadata_props[:]
-        model.metadata_props.add(key=CARD_KEY, value=json.dumps(card))
+        model.metadata_props.add(key=CARD_KEY, value=json.dumps(card.to_json()))
         path.write_bytes(model.SerializeToString())
 
     return save

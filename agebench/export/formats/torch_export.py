@@ -2,13 +2,12 @@
 
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from agebench.estimators.exported.base import INPUT_SIDE_RANGE
+from agebench.estimators.exported.card import INPUT_SIDE_RANGE, ExportCard
 from agebench.export.wrapper import ExportWrapper, SaveFn
 
 MAX_BATCH_SIZE = 65535
@@ -38,9 +37,9 @@ def build_pt2(module: ExportWrapper) -> SaveFn:
     """
     program = exported_program(module)
 
-    def save(path: Path, card: Mapping[str, object]) -> None:
+    def save(path: Path, card: ExportCard) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.save(program, path, extra_files={"card.json": json.dumps(card)})
+            torch.export.save(program, path, extra_files={"card.json": json.dumps(card.to_json())})
 
     return save

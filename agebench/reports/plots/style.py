@@ -1,8 +1,8 @@
 """The style of all figures: matplotlib parameters, and one color for each group and split in every figure."""
 
-from collections.abc import Iterable
-
-import matplotlib as mpl
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from agebench.metrics.groups import band_names
 
@@ -13,8 +13,9 @@ UNKNOWN = "#BBBBBB"
 SPLIT_COLORS = {"train": COLORS[0], "val": COLORS[4], "test": COLORS[2]}
 
 FIGURE_WIDTH = 9.0  # inches: the width of a page, at which 10 pt text is easy to read
-# Decorator of functions that build or draw a figure. Ticks and grid lines are created when a figure is drawn.
-styled = mpl.rc_context({"axes.titlesize": 11, "figure.titlesize": 11, "grid.alpha": 0.3, "legend.frameon": False})
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_STYLE: dict[Any, Any] = {"axes.titlesize": 11, "figure.titlesize": 11, "grid.alpha": 0.3, "legend.frameon": False}
 
 # Groups that many datasets share keep their color in every figure. The colors are not meant to depict people.
 _FIXED_COLORS = {
@@ -29,6 +30,25 @@ _FIXED_COLORS = {
 # Colors of groups without a fixed color. There are as many age bands, so that each band has a fixed color.
 _FREE_COLORS = (COLORS[2], COLORS[3], COLORS[4], COLORS[5], COLORS[6], COLORS[7], COLORS[0], COLORS[1])
 _FIXED_COLORS |= dict(zip(band_names(), _FREE_COLORS, strict=True))
+
+
+def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorate a function that builds or draws a figure: ticks and grid lines are created when a figure is drawn.
+
+    Matplotlib is imported by the first call: reports without figures do without it.
+
+    Args:
+        draw: the function.
+    """
+
+    @wraps(draw)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        from matplotlib import rc_context
+
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return call
 
 
 def group_colors(groups: Iterable[str]) -> dict[str, str]:

@@ -145,28 +145,40 @@ def test_tflite_file_that_ends_the_runtime_leaves_this_process_alive(
         ExternalEstimator(card("tflite", path))
 
 
-def keras_file(path: Path, code: str) -> Path:
-    """Run Keras in a process of its own, as agebench does."""
-    start = "import keras\nfrom keras import layers\nkeras.utils.set_random_seed(0)\n"
-    program = f"{start}{code}\nmodel.save({str(path)!r})\n"
-    env = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(path.parent / "home")}
-    subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, timeout=120)
-    return path
+KERAS = """
+import sys
+from pathlib import Path
+import keras
+from keras import layers
+
+folder = Path(sys.argv[1])
+keras.utils.set_random_seed(0)
+x = layers.Input((16, 16, 3))
+mean = layers.GlobalAveragePooling2D()(x)
+age = layers.Dense(1, name="age", kernel_initializer="ones")(mean)
+gender = layers.Dense(2, activation="softmax", name="gender")(mean)
+run = layers.Lambda(lambda x: (open(folder / "ran", "w").close(), x)[1], output_shape=(16, 16, 3))
+for name, model in (("plain", keras.Model(x, [age, gender])), ("code", keras.Model(x, run(x)))):
+    for suffix in (".keras", ".h5"):
+        model.save(folder / f"{name}{suffix}")
+"""
+
+
+@pytest.fixture(scope="module")
+def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and one with code in it, in both formats; Keras runs in a process of its own, as in agebench."""
+    folder = tmp_path_factory.mktemp("keras")
+    env = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder / "home")}
+    subprocess.run([sys.executable, "-c", KERAS, str(folder)], env=env, check=True, capture_output=True, timeout=120)
+    return folder
 
 
 @needs("keras")
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_keras_model_gives_age_and_gender(tmp_path: Path, suffix: str) -> None:
-    code = (
-        "x = layers.Input((16, 16, 3))\n"
-        "mean = layers.GlobalAveragePooling2D()(x)\n"
-        "age = layers.Dense(1, name='age', kernel_initializer='ones')(mean)\n"
-        "gender = layers.Dense(2, activation='softmax', name='gender')(mean)\n"
-        "model = keras.Model(x, [age, gender])"
-    )
+def test_keras_model_gives_age_and_gender(keras_files: Path, suffix: str) -> None:
     output = {"name": "age", "gender": {"name": "gender"}, "scale": 10.0}
-    model = card("keras", keras_file(tmp_path / f"it{suffix}", code), output=output)
+    model = card("keras", keras_files / f"plain{suffix}", output=output)
     images = faces(3)
     with ExternalEstimator(model) as estimator:
         estimates = estimator.estimate(images)
@@ -179,16 +191,11 @@ def test_keras_model_gives_age_and_gender(tmp_path: Path, suffix: str) -> None:
 @needs("keras")
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_keras_file_with_code_in_it_is_refused(tmp_path: Path, suffix: str) -> None:
-    flag = tmp_path / "ran"
-    code = (
-        "x = layers.Input((16, 16, 3))\n"
-        f"model = keras.Model(x, layers.Lambda(lambda x: (open({str(flag)!r}, 'w').close(), x)[1], output_shape=(16, 16, 3))(x))"
-    )
-    path = keras_file(tmp_path / f"it{suffix}", code)
+def test_keras_file_with_code_in_it_is_refused(keras_files: Path, suffix: str) -> None:
+    flag = keras_files / "ran"
     flag.unlink(missing_ok=True)  # building the model ran the layer
     with pytest.raises(UserError, match="without code of its own"):
-        ExternalEstimator(card("keras", path))
+        ExternalEstimator(card("keras", keras_files / f"code{suffix}"))
     assert not flag.exists()
 
 

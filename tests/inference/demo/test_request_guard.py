@@ -15,6 +15,7 @@ from agebench.errors import UserError
 from agebench.inference.demo import gradio_app
 from agebench.inference.demo.request_guard import MAX_IMAGE_BYTES, Uploads, is_own_host
 
+pytestmark = pytest.mark.slow
 FRAMING = next(iter(gradio_app.ALIGN_MODES))
 META = {"meta": {"_type": "gradio.FileData"}}
 

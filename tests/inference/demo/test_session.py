@@ -5,16 +5,17 @@ import json
 import math
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from browser import chromium_browser
 from PIL import Image
 
 import agebench
@@ -131,7 +132,7 @@ def test_figures_say_for_whom_it_is_worse_and_names_do_no_harm(
     demo: DemoSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert all(word in demo.words.figures() for word in ("| gender", "| race", "| age_band", "The interval."))
-    monkeypatch.setitem(demo.words._card["figures"]["tests"], "<script>x", demo.words._card["figures"]["tests"]["few"])
+    monkeypatch.setitem(demo.words._tests, "<script>x", demo.words._tests["few"])
     assert "<script>" not in demo.words.figures()
 
 
@@ -255,16 +256,10 @@ class Visitor:
     """A browser with that camera, and all that its page asked of other machines."""
 
     def __init__(self, film: Path) -> None:
-        api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        if program is None:
-            pytest.skip("no Chromium on this machine: apt-get install chromium")
-        root = getattr(os, "geteuid", lambda: 1)() == 0  # its sandbox does not work for root
         fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        fake += [f"--use-file-for-fake-video-capture={film}", *["--no-sandbox"] * root]
-        self._playwright = api.sync_playwright().start()
-        self.browser = self._playwright.chromium.launch(executable_path=program, args=fake)
-        self.page = self.browser.new_context(permissions=["camera"]).new_page()
+        self._stack = ExitStack()
+        browser = self._stack.enter_context(chromium_browser([*fake, f"--use-file-for-fake-video-capture={film}"]))
+        self.page = browser.new_context(permissions=["camera"]).new_page()
         self.page.set_default_timeout(20_000)
         self.abroad: list[str] = []
         self.counted = ""
@@ -281,8 +276,7 @@ class Visitor:
         return str(found.inner_text())
 
     def close(self) -> None:
-        self.browser.close()
-        self._playwright.stop()
+        self._stack.close()
 
 
 @pytest.mark.slow

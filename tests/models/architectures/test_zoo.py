@@ -9,8 +9,9 @@ import torch
 
 from agebench.cli import main
 from agebench.errors import UserError
-from agebench.export.card import build_card
+from agebench.export.card import RunFacts, build_card
 from agebench.export.writer import ExportVariant, write_export
+from agebench.metrics.schema import MetricsFile
 from agebench.models.age_model import create_model
 from agebench.models.architectures import mivolo, swinface
 from agebench.registry.catalog import load_catalog
@@ -71,7 +72,7 @@ def test_the_torchscript_file_says_what_the_model_says(name: str, tmp_path: Path
     model.add_task("gender", ("female", "male"))
     faces = np.random.default_rng(0).integers(0, 256, (2, card.size, card.size, card.channels), dtype=np.uint8)
     path = tmp_path / "model.ts"
-    about = build_card(model, card, load_catalog().datasets.get("synth"), {}, {})
+    about = build_card(model, card, load_catalog().datasets.get("synth"), RunFacts(), MetricsFile())
     written = write_export(model, card, about, path, examples=faces, variant=ExportVariant("torchscript"))
     assert written.checked.max_difference_years < 1e-3
     script = torch.jit.load(str(path))

@@ -43,7 +43,12 @@ def test_a_head_learns_64_faces_by_heart(name: str, faces: FaceDataset, tmp_path
     model = create_model(card)
     model.head.init_from_ages(torch.from_numpy(faces.ages))
     trainer = Trainer(model, card, recipe, seed=0, device=torch.device("cpu"), folder=tmp_path)
+    error = np.inf
     for epoch in range(1, recipe.epochs + 1):
         trainer.train_epoch(faces, epoch, NullCallback())
-    ages = predict(model, faces, card, torch.device("cpu")).age
-    assert np.abs(ages - faces.ages).mean() < 1
+        if epoch % 10 == 0:
+            ages = predict(model, faces, card, torch.device("cpu")).age
+            error = np.abs(ages - faces.ages).mean()
+        if error < 1:
+            break
+    assert error < 1
