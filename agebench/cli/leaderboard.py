@@ -53,9 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.leaderboard.gate_figure import gate_figure
     from agebench.leaderboard.headline import Headline
     from agebench.leaderboard.markdown import group_into_systems, leaderboard, matrix_csv, matrix_latex
-    from agebench.leaderboard.records import read_records
-    from agebench.leaderboard.schema import parse_record
-    from agebench.leaderboard.verify import check_record
+    from agebench.leaderboard.records import garbage_collection_paused
+    from agebench.leaderboard.verify import read_valid_records
     from agebench.utils.io import check_file, check_folder, write_text
 
     if arguments.json and arguments.format != "markdown" and not arguments.out:
@@ -66,15 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.site, "--site")
     if arguments.out or arguments.format == "markdown":
         check_file(arguments.out or Path("reports/LEADERBOARD.md"))
-    records, catalog = read_records(arguments.results), load_cards(arguments)
-    gc.freeze()  # the records stay in memory: exclude their million values from garbage collection
-    for path, record in records.items():
-        problem = next(iter(check_record(record)), None)
-        if problem is not None:
-            raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
-    if not records:
-        raise UserError(f"{arguments.results}: contains no record; `agebench results add RUN` makes one")
-    rows = group_into_systems(parse_record(record, path) for path, record in records.items())
+    with garbage_collection_paused():
+        records, catalog = read_valid_records(arguments.results), load_cards(arguments)
+        gc.freeze()  # the records stay in memory: exclude their million values from garbage collection
+    rows = group_into_systems(records.values())
     published = catalog.suites.get(arguments.published).published
     ranked = _rank(arguments, rows, catalog)
     if arguments.site:

@@ -178,7 +178,8 @@ def _check(arguments: argparse.Namespace) -> int:
                 print(f"{file}: {problem}")
         wrong = sum(map(bool, problems.values())) - bool(rankings and rankings.problems)
         print(f"{len(records)} records, {wrong} wrong; figures of {len(again)} computed again from their predictions")
-        if (left := len(records) - wrong - len(again)) and not arguments.quick:
+        left = sum(path not in again and not problems[str(path)] for path in records)
+        if left and not arguments.quick:
             print(f"{left} not computed again: their predictions or estimates are missing, or the data differ")
         if rankings is not None:
             print(f"{rankings.path}: {rankings.computed} of {rankings.entries} entries computed again")

@@ -6,6 +6,7 @@ from itertools import zip_longest
 import pandas as pd
 
 from agebench.config.cards.suite import PublishedResult
+from agebench.leaderboard.attributes import attribute_accuracies
 from agebench.leaderboard.headline import Headline, headline_markdown
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.marks import HOME, LEGEND, caveat_symbol, tested_of
@@ -73,6 +74,7 @@ def leaderboard(
         "The group with the largest MAE among those with enough images, and the largest gap between groups at equal ages. "
         "A difference is shown where the test of every seed finds it more than chance.",
         _fairness(rows),
+        *_attributes(rows),
         "## Cost and caveats",
         "Images/s are those of the first run's machine, prediction alone (none where a head used the cached features of a "
         "frozen backbone); an image without an estimate is one that could not be read, or of which no face could be prepared.",
@@ -273,6 +275,10 @@ def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
     return "\n\n".join([RANKS, *(part for block in blocks for part in block if part)])
 
 
+ATTRIBUTES = (
+    "The share of labeled images whose class a system predicts, of all and of each class; the last column is the accuracy of "
+    "always predicting the most frequent class. Labels of gender are the datasets' own, often guessed from the photograph."
+)
 SHIFTS = (
     "MAE on another dataset less MAE on the held-out part of the training set, years, divided into what the other ages alone "
     "explain, what faces of the same ages add, and ages that the training set lacks. Last column: what a linear map that is "
@@ -319,6 +325,30 @@ def _fairness(rows: Sequence[System]) -> str:
     return markdown_table(
         ["system", "test set", "worst group", "largest gap at equal ages", "difference"], table, align=_LEFT[:5]
     )
+
+
+def _attributes(rows: Sequence[System]) -> list[str]:
+    table = [
+        [
+            _system_label(row),
+            escape_markdown(test),
+            escape_markdown(found.target),
+            format_count(found.n),
+            _share(found.accuracy),
+            "; ".join(f"{escape_markdown(name)} {_share(recall)}" for name, recall in found.recalls.items()),
+            _share(MetricValue(value=found.majority)),
+        ]
+        for row in rows
+        for test in row.tests
+        for found in attribute_accuracies(row, test)
+    ]
+    headers = ["system", "test set", "target", "labeled images", "accuracy", "right, by class", "most frequent class"]
+    align = ["left", "left", "left", "right", "right", "left", "right"]
+    return ["## Other predicted attributes", ATTRIBUTES, markdown_table(headers, table, align=align)] if table else []
+
+
+def _share(metric: MetricValue) -> str:
+    return format_ci(metric, digits=1, percent=True)
 
 
 def _conditions(rows: Sequence[System]) -> str:

@@ -4,7 +4,8 @@ import gc
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -123,21 +124,36 @@ def estimates_file(record: Path, test: str) -> Path:
     return record.parent.parent / "predictions" / record.stem / f"{test}.parquet"
 
 
+def record_files(folder: Path) -> list[Path]:
+    """List the files of a folder's records.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of records; `agebench results add RUN` makes the first")
+    return sorted(path for path in folder.glob("*.json") if not is_temporary(path))
+
+
 def read_records(folder: Path) -> dict[Path, dict[str, JsonValue]]:
     """Read all records of a folder, by file.
 
     Raises:
         UserError: no such folder, or a file is no JSON.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of records; `agebench results add RUN` makes the first")
-    # A thousand records are ten million values that all stay: looking for garbage among them is time lost.
-    collecting = gc.isenabled()
+    with garbage_collection_paused():
+        return {path: _json(path) for path in record_files(folder)}
+
+
+@contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause garbage collection: a thousand records are ten million values that all stay, and are searched again and again."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return {path: _json(path) for path in sorted(folder.glob("*.json")) if not is_temporary(path)}
+        yield
     finally:
-        if collecting:
+        if was_enabled:
             gc.enable()
 
 

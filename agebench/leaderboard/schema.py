@@ -193,7 +193,14 @@ class Record(Circumstances):
 
     @classmethod
     def from_json(cls, content: Mapping[str, JsonValue]) -> Self:
-        """Parse a record that `schema_error` accepts."""
+        """Parse a record.
+
+        Args:
+            content: the parsed JSON.
+
+        Raises:
+            ValidationError: the content does not have the schema.
+        """
         record = cls.model_validate(content)
         settings = content["config"]
         record._settings = dict(settings) if isinstance(settings, dict) else {}
@@ -221,28 +228,32 @@ def parse_record(content: Mapping[str, JsonValue], source: object = "the record"
     Raises:
         UserError: the content does not have the schema.
     """
-    problem = schema_error(content)
-    if problem is not None:
-        raise UserError(f"{source}: {problem}")
-    return Record.from_json(content)
+    record = record_or_problem(content)
+    if isinstance(record, str):
+        raise UserError(f"{source}: {record}")
+    return record
 
 
-def schema_error(content: Mapping[str, JsonValue]) -> str | None:
-    """Return the first violation of the schema as a sentence; None for a valid record."""
+def record_or_problem(content: Mapping[str, JsonValue]) -> Record | str:
+    """Parse a record of schema 1 or 2; return the first violation of the schema as a sentence instead, if there is one.
+
+    Args:
+        content: the parsed JSON.
+    """
     deep = next((key for key, value in content.items() if key != "metrics" and not _shallow(value, _MAX_LEVELS)), None)
     if deep is not None:
         return f"{_its(deep)}: it is nested more than {_MAX_LEVELS} levels deep"
     try:
-        tests = Record.model_validate(content).metrics.tests
+        record = Record.from_json(content)
     except ValidationError as error:
         return _sentence(error.errors(include_url=False, include_context=False)[0])
-    for name, test in tests.items():
+    for name, test in record.metrics.tests.items():
         if test.metric("mae").value is None:
             return f"{_its(f'metrics.tests.{name}.overall')}: it has no 'mae' with a value"
         large = next((key for key, metric in _used_metrics(test) if not _is_drawable(metric)), None)
         if large is not None:
             return f"{_its(f'metrics.tests.{name}.{large}')}: it has a number beyond {MAX_MAGNITUDE:g}"
-    return None
+    return record
 
 
 def _used_metrics(test: TestResult) -> Iterator[tuple[str, MetricValue]]:

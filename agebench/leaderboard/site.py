@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from agebench._version import __version__
 from agebench.config.cards.suite import PublishedResult
+from agebench.leaderboard.attributes import attribute_accuracies
 from agebench.leaderboard.gate_rates import GateRatesByAge
 from agebench.leaderboard.headline import CHALLENGE, LEGAL, NOTE, Headline, HeadlineRow, describe_largest_gap
 from agebench.leaderboard.image_ranking import ImageRankings
@@ -242,6 +243,16 @@ def _test(row: System, test: str) -> dict[str, object]:
             *_numbers(gap.difference),
         ],
         "gapShown": gap and gap.shown,
+        "attributes": [
+            [
+                sanitize(found.target),
+                found.n,
+                _numbers(found.accuracy),
+                [[sanitize(name), _numbers(recall)] for name, recall in found.recalls.items()],
+                found.majority,
+            ]
+            for found in attribute_accuracies(row, test)
+        ],
         "groups": {
             sanitize(group_name(grouping, grouping)): [
                 _group(grouping, name, [entry.groups.get(grouping, {}).get(name, GroupMetrics()) for entry in entries])
@@ -293,7 +304,11 @@ def _facts(record: Record) -> list[list[str]]:
         ("commit", record.git),
         ("versions", ", ".join(f"{key} {value}" for key, value in (record.versions or {}).items())),
     ]
-    return [[sanitize(name), sanitize(value)] for name, value in facts if value not in (None, "", {}, [])]
+    return [[sanitize(name), sanitize(_in_words(value))] for name, value in facts if value not in (None, "", {}, [])]
+
+
+def _in_words(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _config(record: Record) -> str:

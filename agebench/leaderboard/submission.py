@@ -11,7 +11,7 @@ from agebench.leaderboard.markdown import group_into_systems, result_matrix, tes
 from agebench.leaderboard.marks import LEGEND
 from agebench.leaderboard.records import estimates_file, read_record, read_records, write_record
 from agebench.leaderboard.schema import parse_record
-from agebench.leaderboard.verify import check_record
+from agebench.leaderboard.verify import require_valid
 from agebench.registry.catalog import Catalog
 from agebench.registry.registry import Registry
 from agebench.reports.formatting import escape_markdown, markdown_table
@@ -75,14 +75,10 @@ def record_rows(paths: Iterable[Path]) -> str:
         UserError: a record cannot be read or is invalid.
     """
     named = {path: read_record(path) for path in paths}
-    for path, record in named.items():
-        problem = next(iter(check_record(record)), None)
-        if problem is not None:
-            raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
+    ids = {require_valid(record, path).id for path, record in named.items()}
     every = {
         path: record for folder in {path.parent for path in named} for path, record in read_records(folder).items()
     }
-    ids = {parse_record(record, path).id for path, record in named.items()}
     grouped = group_into_systems(parse_record(record, path) for path, record in (every | named).items())
     systems = [system for system in grouped if ids & {record.id for record in system.records}]
     headers, rows = result_matrix(systems, test_sets(systems))

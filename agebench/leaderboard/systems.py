@@ -9,11 +9,11 @@ from enum import StrEnum
 from functools import cache, cached_property
 
 import numpy as np
-from scipy import special
 
 from agebench.data import reject_reasons
 from agebench.leaderboard.schema import Record, RecordSamples, RobustnessMetrics
 from agebench.metrics.fairness import SIGNIFICANT
+from agebench.metrics.quantiles import t_quantile
 from agebench.metrics.schema import AgeStandardizedGap, GroupMetrics, Leaks, MetricValue, TestResult
 from agebench.metrics.seed_variance import seed_variances
 from agebench.reports.formatting import join_words
@@ -116,7 +116,14 @@ class System:
 
     def images(self, test: str) -> frozenset[Hashable]:
         """On which images it was tested by all its seeds: equal for two systems where these are the same."""
-        return frozenset(_images(record, test) for record in self._by_test[test].values())
+        return self._images_by_test[test]
+
+    @cached_property
+    def _images_by_test(self) -> dict[str, frozenset[Hashable]]:
+        return {
+            test: frozenset(_images(record, test) for record in records.values())
+            for test, records in self._by_test.items()
+        }
 
     @cached_property
     def caveats(self) -> list[CaveatNote]:
@@ -257,7 +264,7 @@ def _pool_moderated(metrics: Sequence[MetricValue], variance: float, freedom: fl
     above = sum((metric.ci_high or 0.0) - (metric.value or 0.0) for metric in metrics) / count
     sampled = ((below + above) / 2 / _NORMAL) ** 2
     between = max(variance - (1 - overlap) * sampled, 0.0)
-    spread = float(special.stdtrit(freedom, 0.975)) * math.sqrt(between / count)
+    spread = t_quantile(0.975, freedom) * math.sqrt(between / count)
     share = math.sqrt((1 + (count - 1) * overlap) / count)
     low, high = plain.value - math.hypot(share * below, spread), plain.value + math.hypot(share * above, spread)
     return MetricValue.model_construct({"value", "ci_low", "ci_high"}, value=plain.value, ci_low=low, ci_high=high)
@@ -314,7 +321,7 @@ def _seed_spreads(peers: tuple[System, ...], test: str, key: str) -> dict[System
 @cache
 def _student(freedom: int) -> float:
     """The 97.5 % point; remembered, because scipy takes longer for it than all the rest of a row."""
-    return float(special.stdtrit(freedom, 0.975))
+    return t_quantile(0.975, freedom)
 
 
 def group_into_systems(records: Iterable[Record]) -> list[System]:

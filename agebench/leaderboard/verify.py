@@ -16,11 +16,14 @@ from agebench.leaderboard.records import (
     SCHEMAS,
     content_hash,
     estimates_file,
+    garbage_collection_paused,
     predictions_digest,
     predictions_file,
     read_predictions,
+    read_record,
+    record_files,
 )
-from agebench.leaderboard.schema import Record, RecordSamples, parse_record, schema_error
+from agebench.leaderboard.schema import Record, RecordSamples, parse_record, record_or_problem
 from agebench.metrics.cross_validation import evaluate_folds
 from agebench.metrics.evaluate import VERSION
 from agebench.metrics.prediction_format import FOLD
@@ -32,9 +35,10 @@ _MISFITS = (AttributeError, KeyError, TypeError, OverflowError, UserError)
 _STRESS_TOLERANCE = 0.05  # years: a stress test may be made on another device, in another precision
 _MOST_RESAMPLES = 100_000
 _COUNTS = ("n", "eligible", "worst", "best")  # of a group or a gap: no figures, and compared as they are
-# Version 1 compared replicates with the value to the last bit, which rounding on another machine decides otherwise: in
-# groups of few images its ends moved by up to 3 % of the interval's width.
-_VERSION_1_SHARE = 0.05
+# Until version 3, a replicate lay below the value or not, which rounding on another machine may decide otherwise. Of the
+# interval's width, ends moved by up to 3 % in groups of few images (version 1 compared to the last bit) and by up to
+# 0.3 % (version 2, whose ties do not catch the rounding of a figure near zero).
+_END_SHARES = {1: 0.05, 2: 0.005}
 # Figures whose intervals version 1 computed otherwise: of its records only their values are computed again.
 _OTHER_INTERVALS = frozenset(
     ["rmse", "median_ae", "p95_ae", "balanced_mae", "balanced_mae_bands", "range_hit", "difference", "ratio"]
@@ -51,21 +55,59 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
         run: the run's folder, where it is there: its predictions must have the record's digest, and every figure must
             follow from them.
     """
+    parsed = _parse(record)
+    if isinstance(parsed, str):
+        yield parsed
+    else:
+        yield from _problems(parsed, record, run)
+
+
+def read_valid_records(folder: Path) -> dict[Path, Record]:
+    """Read, check and parse all records of a folder, by file; the JSON of one record at a time is in memory.
+
+    Raises:
+        UserError: no such folder, no record in it, a file is no JSON, or a record is not valid.
+    """
+    with garbage_collection_paused():
+        records = {path: require_valid(read_record(path), path) for path in record_files(folder)}
+    if not records:
+        raise UserError(f"{folder}: contains no record; `agebench results add RUN` makes one")
+    return records
+
+
+def require_valid(content: object, path: Path) -> Record:
+    """Parse a record, and require that it is valid.
+
+    Args:
+        content: the parsed JSON.
+        path: its file, for the error message.
+
+    Raises:
+        UserError: `check_record` would yield a problem; the message has the first one.
+    """
+    parsed = _parse(content)
+    problem = parsed if isinstance(parsed, str) else next(_problems(parsed, content, None), None)
+    if isinstance(parsed, str) or problem is not None:
+        raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
+    return parsed
+
+
+def _parse(record: Any) -> Record | str:
+    """Parse the JSON of a record; return why it cannot be parsed, as a sentence, if it cannot."""
     if not isinstance(record, Mapping):
-        yield "it is no table of keys and values"
-        return
+        return "it is no table of keys and values"
     if record.get("schema", 1) not in SCHEMAS:
         known = " and ".join(map(str, SCHEMAS))
-        yield f"its schema is {reprlib.repr(record['schema'])}; this agebench ({__version__}) knows {known}"
-        return
-    problem = schema_error(record)
-    if problem is not None:
-        yield problem
-        return
+        return f"its schema is {reprlib.repr(record['schema'])}; this agebench ({__version__}) knows {known}"
+    return record_or_problem(record)
+
+
+def _problems(parsed: Record, record: Any, run: Path | None) -> Iterator[str]:
+    """Yield the faults of a record that has the schema, in sentences."""
     try:
         if record["sha256"] != content_hash(record):
             yield "its seal is broken: it was changed after it was made"
-        yield from _check_figures(parse_record(record), run)
+        yield from _check_figures(parsed, run)
     except RecursionError:
         yield "its 'metrics' are nested too deeply to be figures"
     except _MISFITS as error:
@@ -239,7 +281,7 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
         yield f"its intervals are of version {version}; this agebench ({__version__}) knows 1 to {VERSION}"
         return
     values_only = _OTHER_INTERVALS if version == 1 else frozenset()
-    share = _VERSION_1_SHARE if version == 1 else 0.0
+    share = _END_SHARES.get(version, 0.0)
     single = [name for name in test.groups if name != "age_band" and "*" not in name]
     made = evaluate_folds(
         table,
@@ -289,7 +331,8 @@ def _each_gap(test: TestResult) -> list[tuple[str, GroupDifference]]:
 
 def _same(ours: MetricValue, theirs: MetricValue, *, value_only: bool, share: float) -> bool:
     """Return whether two metrics agree; the ends may differ by `share` of the interval's width."""
-    width = ours.ci_high - ours.ci_low if ours.ci_high is not None and ours.ci_low is not None else 0.0
+    sides = [abs(end - ours.value) for end in (ours.ci_low, ours.ci_high) if end is not None and ours.value is not None]
+    width = 2 * sum(sides) / len(sides) if sides else 0.0  # of an interval that is open on one side: twice the other
     pairs = [(ours.value, theirs.value, _TOLERANCE)]
     if not value_only:
         tolerance = _END_TOLERANCE + share * width

@@ -1,5 +1,6 @@
 """Records: made from a run, and found out where they lie."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from agebench.errors import UserError
 from agebench.leaderboard.records import content_hash, make_record, runs_by_config, write_record
 from agebench.leaderboard.reproduce import environment_differences
 from agebench.leaderboard.schema import Circumstances
-from agebench.leaderboard.verify import check_record
+from agebench.leaderboard.verify import check_record, read_valid_records
 from agebench.metrics.evaluate import evaluate
 
 
@@ -50,6 +51,27 @@ def test_a_record_follows_from_its_predictions(run: Path) -> None:
     assert list(check_record(json.loads(json.dumps(record)))) == []
 
 
+def test_read_valid_records_stops_at_the_first_invalid_record(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    with pytest.raises(UserError, match="contains no record"):
+        read_valid_records(folder)
+    content = make_record(run)
+    (folder / "a.json").write_text(json.dumps(content))
+    (parsed,) = read_valid_records(folder).values()
+    assert parsed.id == content["id"]
+    assert parsed.metrics.tests["fgnet"].n == 300
+    for name, change in {"b": {"sha256": "0"}, "c": {"schema": 9}, "d": {"config": 3}}.items():
+        faulty = folder / f"{name}.json"
+        faulty.write_text(json.dumps(content | change))
+        first = next(check_record(content | change))
+        with pytest.raises(UserError) as raised:
+            read_valid_records(folder)
+        assert str(raised.value) == f"{faulty}: {first}; `agebench results check` lists all problems"
+        faulty.unlink()
+    assert gc.isenabled()
+
+
 def test_a_figure_changed_by_hand_is_found_three_times(run: Path) -> None:
     record = make_record(run)
     mae = record["metrics"]["tests"]["fgnet"]["overall"]["mae"]
@@ -68,11 +90,15 @@ def test_a_new_seal_hides_nothing_from_the_predictions(run: Path) -> None:
     assert any("gender male: cs5 is" in problem for problem in check_record(make_record(run), run))
 
 
-@pytest.mark.parametrize(("version", "moved", "right"), [(2, 0.02, False), (1, 0.02, True), (1, 0.2, False)])
+@pytest.mark.parametrize(
+    ("version", "moved", "right"),
+    [(3, 0.004, False), (2, 0.004, True), (2, 0.02, False), (1, 0.02, True), (1, 0.2, False)],
+)
 def test_ends_of_older_records_are_checked_within_rounding(run: Path, version: int, moved: float, right: bool) -> None:
     table = pd.read_parquet(run / "predictions" / "fgnet.parquet")
     metrics = json.loads((run / "metrics.json").read_text())
     entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3, version=version).to_json()
+    entry["method"]["version"] = version
     if version == 1:
         del entry["method"]["version"]
     mae = entry["overall"]["mae"]

@@ -1,8 +1,6 @@
 """The leaderboard's page: what a stranger's record can do to it, and that it works in a real browser."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from browser import chromium_browser
 
 from agebench.cli import main
 from agebench.config.cards.suite import PublishedResult
@@ -99,16 +98,8 @@ def test_the_command_writes_the_page(
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser of this machine's own; `make test` installs Debian's where it may."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    root = getattr(os, "geteuid", lambda: 1)() == 0  # its sandbox does not work for root
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if root else [])
+    with chromium_browser() as browser:
         yield browser
-        browser.close()
 
 
 class Visit:
@@ -174,7 +165,9 @@ def test_in_a_browser_it_sorts_filters_and_opens_a_run(chromium: Any, site: Path
 
     assert page.locator("#table tbody tr", has_text="<script>").count() == 1
     page.locator("#table tbody a", has_text="<script>").click()
-    assert "javascript:alert(1)" in page.locator("#run").inner_text()
+    page.locator(
+        "#run", has_text="javascript:alert(1)"
+    ).wait_for()  # the page of the run follows the address, an event later
     assert page.evaluate("window.harmed") is None
     addresses = page.eval_on_selector_all("a", "all => all.map(one => one.getAttribute('href'))")
     assert [address for address in addresses if not address.startswith("#")] == ["https://example.org/a?b=1&c=2"]

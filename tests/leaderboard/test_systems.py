@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agebench.leaderboard import systems
-from agebench.leaderboard.markdown import describe_ranks
+from agebench.leaderboard.attributes import attribute_accuracies
+from agebench.leaderboard.markdown import describe_ranks, leaderboard
 from agebench.leaderboard.ranking import rank_systems
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.systems import (
@@ -232,3 +233,28 @@ def test_pretraining_on_faces_is_a_caveat_that_names_the_data() -> None:
     assert "pre-trained on faces: MS-Celeb-1M" in caveats(row)
     (plain,) = group_into_systems([record("a", 3)])
     assert not any("pre-trained" in text for text in caveats(plain))
+
+
+def test_predicted_attributes_are_shown_where_every_seed_predicts_them() -> None:
+    def gender(accuracy: float) -> dict[str, Any]:
+        interval = {"value": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02}
+        classes = {"female": {"n": 40, "recall": {"value": accuracy - 0.1}}, "male": {"n": 50, "recall": interval}}
+        return {"n": 90, "majority": 0.55, "accuracy": interval, "balanced_accuracy": interval, "classes": classes}
+
+    records = [record("a", 3), record("a", 3, seed=1), record("b", 3), record("b", 3, seed=1)]
+    for one, accuracy in zip(records, (0.90, 0.94, 0.8, None), strict=True):
+        tests = {name: dict(test) for name, test in one["metrics"]["tests"].items()}
+        tests["utk"] |= {"tasks": {} if accuracy is None else {"gender": gender(accuracy)}}
+        tests["fgnet"] |= {"tasks": {"gender": {"n": 0, "n_unknown": 100}}}  # no image has a label
+        one["metrics"] = one["metrics"] | {"tests": tests}
+    both, one_seed_only = group_into_systems(records)
+    (found,) = attribute_accuracies(both, "utk")
+    assert (found.target, found.n, found.majority) == ("gender", 90, 0.55)
+    assert found.accuracy.value == pytest.approx(0.92)
+    assert {name: recall.value for name, recall in found.recalls.items()} == pytest.approx(
+        {"female": 0.82, "male": 0.92}
+    )
+    assert attribute_accuracies(both, "fgnet") == attribute_accuracies(one_seed_only, "utk") == []
+    page = leaderboard([both, one_seed_only])
+    assert page.count("| gender ") == 1
+    assert "female 82.0 %; male 92.0 % [" in page

@@ -250,6 +250,10 @@ function drawRun(system) {
     for (const [grouping, groups] of Object.entries(test.groups))
       parts.push(el("h3", {}, `${name}, by ${grouping.replace("_", " ")}`), table([grouping.replace("_", " "), "n", "MAE (years)", "Bias (years)"],
         groups.map(([group, n, ranked, mae, bias]) => [group + (ranked ? "" : " (n < 30)"), grouped(n), figure(mae), figure(bias, { sign: true })])));
+  const attributes = Object.entries(system.tests).flatMap(([name, test]) => test.attributes.map((found) => [name, ...found]));
+  if (attributes.length) parts.push(el("h3", {}, "Other predicted attributes"), table(["Test set", "Target", "Labeled images", "Accuracy", "Right, by class", "Most frequent class"],
+    attributes.map(([name, target, n, accuracy, recalls, majority]) => [name, target, grouped(n), figure(accuracy, { percent: true }),
+      el("span", {}, ...recalls.flatMap(([kind, recall], index) => [`${index ? "; " : ""}${kind} `, figure(recall, { percent: true })])), figure([majority, null, null], { percent: true })])));
   parts.push(el("h3", {}, "Provenance"), el("dl", {}, ...system.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, linked(value))])));
   parts.push(el("h3", {}, "Reproducing these runs"), el("p", {}, "The command needs the same datasets. It lists the differences from the record first, and reports at the end whether each value is identical, inside the interval or outside."),
     el("pre", { tabindex: "0" }, system.runs.map((run) => `agebench reproduce reports/results/${run.id}.json`).join("\n")));
