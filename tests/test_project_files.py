@@ -31,8 +31,18 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding=
 PROGRAMS = {"cp", "echo", "gh", "git", "grep", "head", "mkdir", "tail", "tee", "test", "tr", "xargs"}
 
 
+class OneValueLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, as GitHub does; PyYAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"{node.start_mark}: {twice} twice"
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.load(path.read_text(encoding="utf-8"), OneValueLoader)
     assert isinstance(content, dict), path
     return content
 
