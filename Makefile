@@ -5,6 +5,12 @@ INSTALLED = .venv/installed
 # Unless the user sets AGEBENCH_CACHE, caches stay in this repository.
 export AGEBENCH_CACHE ?= $(CURDIR)/.cache
 
+# One more than the two cores that tests need at least: a fifth of their time is spent waiting for servers, browsers and other processes.
+WORKERS ?= 3
+PYTEST = -m pytest -n $(WORKERS) --dist worksteal
+# Tests start many processes: without files of bytecode, each would compile all modules of agebench.
+export PYTHONDONTWRITEBYTECODE =
+
 # The versions that are installed: pinned (constraints.txt), newest, or lowest (the lowest that pyproject.toml allows, resolved by uv).
 # `make clean` before a change of DEPENDENCIES.
 DEPENDENCIES ?= pinned
@@ -14,7 +20,7 @@ INSTALL_newest = $(PIP) --upgrade
 INSTALL_lowest = $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct
 INSTALL = $(or $(INSTALL_$(DEPENDENCIES)),$(error DEPENDENCIES is pinned, newest or lowest))
 
-.PHONY: install demo test test-fast coverage browser lint docs records wheel wheel-check clean
+.PHONY: install demo test test-fast coverage browser lint docs records leaderboard wheel wheel-check clean
 
 install: $(INSTALLED)
 
@@ -22,16 +28,16 @@ demo: $(INSTALLED)
 	$(BIN)/agebench run --train synth --test synth --test synth-shift --model tiny --out runs/demo
 
 test: $(INSTALLED) browser
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python $(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 # Not by pytest-cov: agebench's own pytest plugin is imported before it starts, and those lines would not count.
 # Fails below the share of covered lines that pyproject.toml requires (`fail_under`); lists the files that are not covered completely.
 coverage: $(INSTALLED) browser
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m coverage run $(PYTEST)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --show-missing
 
@@ -44,6 +50,11 @@ docs: $(INSTALLED)
 # The seals of all records, and all figures whose estimates and datasets are here.
 records: $(INSTALLED)
 	$(BIN)/agebench results check
+
+# The leaderboard's pages, and the tables of the manual that are made of the records.
+leaderboard: $(INSTALLED)
+	$(BIN)/agebench leaderboard --site reports/site
+	$(BIN)/python docs/tables.py
 
 wheel: $(INSTALLED)
 	rm -rf dist

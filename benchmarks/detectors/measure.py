@@ -10,7 +10,7 @@ except for those that `--whole` names.
 import argparse
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from agebench.errors import AgebenchError
 from agebench.metrics.confidence_intervals import clopper_pearson
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, grouping
 from agebench.registry.catalog import load_catalog
+from agebench.utils.marked_text import write_marked
 
 DETECTORS = ("yunet", "libfacedetection", "blazeface", "mtcnn", "dlib")
 DATASETS = ("utk", "fgnet", "fairface-val", "all-age-faces")
@@ -34,7 +35,6 @@ FGNET_POINTS = [31, 36, 41]
 # A face whose eyes lie further than this share of the eye distance from the annotated ones counts as another face.
 WRONG_FACE = 0.5
 TIMED_SIDE, N_TIMED = 640, 40
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def measure(name: str, dataset: Dataset, limit: int) -> pd.DataFrame:
     return pd.concat([table[columns].reset_index(drop=True), pd.DataFrame(rows)], axis=1)
 
 
-def describe(detector: Detector, name: str, dataset: Dataset, row: dict[str, object]) -> dict[str, float]:
+def describe(detector: Detector, name: str, dataset: Dataset, row: Mapping[Hashable, object]) -> dict[str, float]:
     """Return the number of faces in an image, and the errors of the largest face's points in eye distances."""
     image = open_image(dataset.reader.image_bytes(str(row["path"])))
     faces = detect_faces(detector, image, name=name)
@@ -118,7 +118,7 @@ def describe(detector: Detector, name: str, dataset: Dataset, row: dict[str, obj
     return result
 
 
-def annotated_points(dataset: Dataset, row: dict[str, object]) -> np.ndarray | None:
+def annotated_points(dataset: Dataset, row: Mapping[Hashable, object]) -> np.ndarray | None:
     """Return (3, 2) annotated eyes and nose base; None where each image has none of its own."""
     landmarks = row.get("landmarks")
     if landmarks is None or dataset.name not in ("fgnet", "all-age-faces"):
@@ -129,7 +129,8 @@ def annotated_points(dataset: Dataset, row: dict[str, object]) -> np.ndarray | N
 
 def point_errors(face: Detection, points: np.ndarray) -> np.ndarray:
     """Return (3,) distances of the landmarks from the annotated ones, as shares of the distance of the eyes."""
-    return np.linalg.norm(face.landmarks - points, axis=1) / np.linalg.norm(points[0] - points[1])
+    errors: np.ndarray = np.linalg.norm(face.landmarks - points, axis=1) / np.linalg.norm(points[0] - points[1])
+    return errors
 
 
 def known_times(runs: Path) -> pd.Series:
@@ -196,14 +197,12 @@ def percent(failures: int, n: int) -> str:
 
 
 def write_page(page: Path, runs: Path, names: Sequence[str], times: pd.Series) -> None:
-    """Write the measured tables between the page's two marks."""
-    text = page.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    """Write the measured tables between the page's two comments."""
     names = [name for name in names if any(result_path(runs, name, dataset).exists() for dataset in DATASETS)]
     blocks = [*overview(runs, names, times), *point_table(runs, names)]
     for dataset in DATASETS:
         blocks += group_table(runs, names, dataset)
-    page.write_text("\n".join([before, "", *blocks, after]), encoding="utf-8")
+    write_marked(page, "measured", "\n".join(blocks))
     print(f"{page} is written")
 
 

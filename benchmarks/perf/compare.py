@@ -16,10 +16,13 @@ import os
 import platform
 import statistics
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from agebench.utils.marked_text import write_marked
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 LEVEL = 0.9
 
 
@@ -104,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
             print(lines[-1], flush=True)
         notes += [f"- {work.title}: {work.notes}"] if work.notes else []
     if not arguments.quick and set(arguments.only) == set(WORKS):
-        write_page(arguments.page, [environment(), "", *lines, "", *notes])
+        write_marked(arguments.page, "measured", "\n".join([environment(), "", *lines, "", *notes]))
+        print(f"{arguments.page} is written")
     return ratios
 
 
@@ -158,14 +163,6 @@ def version_of(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def write_page(page: Path, lines: Sequence[str]) -> None:
-    """Replace the measured part of the page."""
-    text = page.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    page.write_text("\n".join([before, "", *lines, "", after]), encoding="utf-8")
-    print(f"{page} is written")
 
 
 def predictions(rows: int, groups: int = 12, seed: int = 0) -> pd.DataFrame:
@@ -329,7 +326,7 @@ def conformal_work(quick: bool) -> Work:
         from mapie.regression import SplitConformalRegressor
         from sklearn.dummy import DummyRegressor
 
-        class Identity(DummyRegressor):
+        class Identity(DummyRegressor):  # type: ignore[misc]
             """A fitted model whose prediction is its only feature."""
 
             def predict(self, features: Any) -> Any:
@@ -389,42 +386,64 @@ def calibration_work(quick: bool) -> Work:
 
 
 def duplicate_work(quick: bool) -> Work:
-    """Find planted copies: encoded again, reduced, mirrored and cropped."""
+    """Find planted copies of faces: encoded again, reduced, mirrored and cropped."""
     from agebench.data.audit.near_duplicates import near_duplicates
     from agebench.data.audit.thumbnails import THUMBNAIL_SIDE, to_gray_square
 
-    originals = [Image.fromarray(face) for face in drawn_faces(60 if quick else 400, 128)]
+    originals, source = faces_of_people(60 if quick else 1_000)
     images = [*originals, *(copy for image in originals[: len(originals) // 4] for copy in copies_of(image))]
     arrays = [np.asarray(image) for image in images]
-    recalls: dict[str, float] = {}
+    found: dict[str, str] = {}
+
+    def note(name: str, pairs: set[tuple[int, int]]) -> None:
+        found[name] = f"{name} {100 * recall(pairs, len(originals)):.0f} % ({len(pairs):,} pairs)"
 
     def own() -> float:
         pairs, _ = near_duplicates(np.stack([to_gray_square(image, THUMBNAIL_SIDE) for image in images]))
         matches = pairs.similarity >= 0.88
-        recalls["agebench"] = recall(set(zip(pairs.first[matches], pairs.second[matches], strict=True)), len(originals))
+        note("agebench", set(zip(pairs.first[matches].tolist(), pairs.second[matches].tolist(), strict=True)))
         return 1.0
 
-    def imagededup() -> float:
+    def imagededup(distance: int) -> float:
         from imagededup.methods import PHash
 
         hasher = PHash(verbose=False)
         codes = {str(row): hasher.encode_image(image_array=array) for row, array in enumerate(arrays)}
-        found = hasher.find_duplicates(encoding_map=codes, num_dist_workers=0)
-        pairs = {(int(row), int(other)) for row, others in found.items() for other in others}
-        recalls["imagededup"] = recall(pairs, len(originals))
+        others = hasher.find_duplicates(encoding_map=codes, max_distance_threshold=distance, num_dist_workers=0)
+        pairs = {(int(row), int(other)) for row, names in others.items() for other in names if int(row) < int(other)}
+        note(f"PHash up to {distance} bits", pairs)
         return 1.0
 
-    peers = (Peer("imagededup PHash", {"imagededup": "imagededup.methods"}, imagededup),)
+    peers = [
+        Peer(
+            f"imagededup PHash, up to {distance} bits",
+            {"imagededup": "imagededup.methods"},
+            partial(imagededup, distance),
+        )
+        for distance in (10, 28)
+    ]
     own()
-    imagededup_recall = ""
-    try:
-        imagededup()
-        imagededup_recall = f", by PHash {100 * recalls['imagededup']:.0f} %"
-    except ImportError:
-        pass
-    note = f"of the planted copies, agebench finds {100 * recalls['agebench']:.0f} %{imagededup_recall}."
-    title = f"near duplicates of {len(images):,} images, a quarter of them copied in four ways"
-    return Work("duplicates", title, own, peers, note)
+    with suppress(ImportError):
+        for peer in peers:
+            peer.run()
+    title = f"near duplicates of {len(images):,} {source}, a quarter of them copied in four ways"
+    return Work("duplicates", title, own, peers, f"of the planted copies are found by {', '.join(found.values())}.")
+
+
+def faces_of_people(count: int) -> tuple[list[Image.Image], str]:
+    """Return faces of UTKFace where AGEBENCH_TEST_DATA holds it, else generated ones, which look more alike; and their name."""
+    archive = Path(os.environ.get("AGEBENCH_TEST_DATA", ""), "UTKFace.tar.gz")
+    if not archive.is_file():
+        return [Image.fromarray(face) for face in drawn_faces(count, 128)], "generated faces"
+    faces: list[Image.Image] = []
+    with tarfile.open(archive) as members:
+        for member in members:
+            file = members.extractfile(member) if member.name.endswith(".jpg") else None
+            if file is not None:
+                faces.append(Image.open(io.BytesIO(file.read())).convert("RGB"))
+            if len(faces) == count:
+                break
+    return faces, "faces of UTKFace"
 
 
 def copies_of(image: Image.Image) -> Iterator[Image.Image]:
@@ -451,9 +470,10 @@ def training_work(quick: bool) -> Work:
     from agebench.registry.catalog import load_catalog
     from agebench.training.callbacks import ConsoleCallback
     from agebench.training.dataloader import FaceDataset
+    from agebench.training.trackers import TensorBoardTracker
     from agebench.training.trainer import Trainer
 
-    card = load_catalog().models.get("tiny" if quick else "efficientnet_lite0")
+    card = load_catalog().network("tiny" if quick else "efficientnet_lite0")
     batch = card.train.batch_size
     count, device = batch * 2, torch.device("cpu")
     folder = Path(tempfile.mkdtemp(prefix="agebench-compare-"))
@@ -467,7 +487,10 @@ def training_work(quick: bool) -> Work:
     trainer = Trainer(new_model(card), card, card.train, seed=0, device=device, folder=folder)
 
     def own() -> float:
-        with ConsoleCallback(folder / "tensorboard", quiet=True) as events:
+        with (
+            closing(TensorBoardTracker(folder / "tensorboard")) as tracker,
+            ConsoleCallback([tracker], quiet=True) as events,
+        ):
             trainer.train_epoch(data, 1, events)
         return 1.0
 

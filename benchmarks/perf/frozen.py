@@ -20,24 +20,25 @@ from agebench.config.cards.model import ModelCard, Recipe
 from agebench.data.faces.cache import FaceCache
 from agebench.models.age_model import create_model
 from agebench.registry.catalog import load_catalog
+from agebench.training.augmentation import normalize
 from agebench.training.callbacks import NullCallback
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import autocast, resolve_device
-from agebench.training.frozen_features import frozen_features, model_input
+from agebench.training.frozen_features import frozen_features
 from agebench.training.optim import create_optimizer
 from agebench.training.trainer import Trainer
 
 
 def every_time(card: ModelCard, recipe: Recipe, faces: FaceDataset, device: torch.device) -> float:
     """Seconds of an epoch through the frozen backbone."""
-    model = create_model(card).to(device, memory_format=torch.channels_last).eval()
+    model = create_model(card).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     model.backbone.requires_grad_(False)
     optimiser = create_optimizer(model, recipe)
     started = time.perf_counter()
     for pixels, ages in iter_batches(faces, np.arange(len(faces)), recipe.batch_size, device):
         with autocast(device, recipe.precision):
             with torch.no_grad():
-                features = model.backbone(model_input(pixels, card))
+                features = model.backbone(normalize(pixels, card.mean, card.std))
             logits = model.head(features)
         loss = model.head.loss(logits.float(), ages)
         optimiser.zero_grad(set_to_none=True)
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    card, device = load_catalog().models.get(options.model), resolve_device(options.device)
+    card, device = load_catalog().network(options.model), resolve_device(options.device)
     recipe = Recipe.model_validate({**card.train.model_dump(mode="json"), "freeze": "backbone"})
     count = options.images // recipe.batch_size * recipe.batch_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, card.size, card.size, 3), dtype=np.uint8)

@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-import agebench
 from agebench.data.readers.synth import SynthReader
 from agebench.estimators.exported.loading import open_exported
 from agebench.export.benchmark import measure_speed
-from agebench.export.card import build_card
+from agebench.export.card import RunFacts, build_card
 from agebench.export.writer import ExportVariant, write_export
 from agebench.inference.batch_predict import PredictOptions, predict_all
 from agebench.inference.formatting import format_timing
 from agebench.inference.input_sources import InputItem
-from agebench.inference.predictor import Predictor
+from agebench.inference.predictor import Predictor, load
 from agebench.inference.video import VideoWriter, open_video
+from agebench.metrics.schema import MetricsFile
 from agebench.models.age_model import create_model
 from agebench.registry.catalog import load_catalog
 
@@ -40,7 +40,6 @@ RATE = 30
 FORMATS = ("torchscript", "onnx", "pt2")
 # (search, every), as the options of these names
 WAYS = ((0, 1), (640, 1), (0, 5), (640, 5))
-NOTHING_MEASURED = {"schema": 1, "train": "synth", "tests": {}}
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = export(options.model, Path(folder))
         film = options.video or str(make_film(Path(folder, "film.mp4"), options.frames))
-        with agebench.load(files[options.format], trusted=True) as predictor:
+        with load(files[options.format], trusted=True) as predictor:
             for search, every in WAYS:
                 job = PredictOptions(
                     search=search, every=every, frames=options.frames, draw=Path(folder, "drawn"), level=None
@@ -73,14 +72,14 @@ def main() -> None:
 
 def export(name: str, folder: Path) -> dict[str, Path]:
     """Format -> file."""
-    card = load_catalog().models.get(name).architecture
+    card = load_catalog().network(name).architecture
     model = create_model(card).eval()
     model.head.init_from_ages(torch.tensor([10.0, 30.0, 80.0]))
     files = {}
     for kind in FORMATS:
         variant = ExportVariant(kind, "fp32")
         files[kind] = folder / variant.file
-        about = build_card(model, card, load_catalog().datasets.get("synth"), {"seed": 0}, NOTHING_MEASURED)
+        about = build_card(model, card, load_catalog().datasets.get("synth"), RunFacts(seed=0), MetricsFile())
         write_export(model, card, about, files[kind], examples=generated_faces(8), variant=variant)
     return files
 
@@ -105,7 +104,7 @@ def camera_in_words(predictor: Predictor, job: PredictOptions, film: str, second
             taken.append(time.perf_counter())
             yield frames[number % len(frames)]
 
-    for _ in job.seen(predictor, camera(), every=job.every):
+    for _ in job.stream(predictor, camera(), every=job.every):
         answered.append(time.perf_counter())  # noqa: PERF401 - the camera reads it meanwhile
     late = [done - came for came, done in zip(taken, answered, strict=True) if came > answered[0]]
     rate = (len(answered) - 1) / (answered[-1] - answered[0])

@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
+from agebench.utils.marked_text import write_marked
+
 SMALLEST = 50  # rows, images, records, cards or runs of a command on almost nothing
 CARD = """name = "{name}"
 title = "Generated"
@@ -42,14 +43,28 @@ models = ["tiny"]
 seeds = [{seeds}]
 settings = {{ train = {{ epochs = 1 }} }}
 """
-# Starts a command as the console script does, and prints its processor seconds and its peak memory in MB. Children count.
+# Runs a program in a process of its own, and prints its processor seconds and its peak memory in MB. This process in between is
+# small, because a process begins with the peak of the one that starts it, and it waits until the program's workers have ended.
 MEASURED = """
-import resource, sys
-from agebench.cli import main
-code = main(sys.argv[1:])
-parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(sum(part.ru_utime + part.ru_stime for part in parts), max(part.ru_maxrss for part in parts) / 1024, file=sys.stderr)
+import resource, subprocess, sys
+try:
+    code = subprocess.run([sys.executable, "-c", *sys.argv[2:]], stdout=subprocess.DEVNULL, timeout=float(sys.argv[1])).returncode
+except subprocess.TimeoutExpired:
+    sys.exit({timed_out})
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 sys.exit(code)
+"""
+TIMED_OUT = 124
+COMMAND = "import sys; from agebench.cli import main; sys.exit(main(sys.argv[1:]))"
+SPLIT = """
+import sys
+from pathlib import Path
+from agebench.data.dataset import open_dataset
+from agebench.data.splits.splits import make_split
+from agebench.registry.catalog import load_catalog
+samples = open_dataset(load_catalog([Path(sys.argv[1])]).datasets.get("many")).samples
+sys.exit(0 if len(make_split(samples, test=0.2, val=0.15, seed=0).train) else 1)
 """
 
 
@@ -62,12 +77,14 @@ class Step:
         unit: what is counted.
         sizes: numbers of them.
         prepare: writes the data into a folder; returns the commands in order, the last of which is measured.
+        work: the program that the last command's words are given to.
     """
 
     title: str
     unit: str
     sizes: tuple[int, ...]
     prepare: Callable[[Path, int], list[list[str]]]
+    work: str = COMMAND
 
 
 def predictions(path: Path, count: int, seed: int = 0) -> str:
@@ -114,6 +131,10 @@ def data_import(folder: Path, count: int) -> list[list[str]]:
     return [dataset(folder, count)]
 
 
+def data_link(folder: Path, count: int) -> list[list[str]]:
+    return [[*dataset(folder, count), "--link"]]
+
+
 def data_verify(folder: Path, count: int) -> list[list[str]]:
     return [dataset(folder, count), ["data", "verify", "many", "--registry", str(folder / "cards")]]
 
@@ -121,6 +142,15 @@ def data_verify(folder: Path, count: int) -> list[list[str]]:
 def data_audit(folder: Path, count: int) -> list[list[str]]:
     out = ["--out", str(folder / "audit"), "--registry", str(folder / "cards")]
     return [dataset(folder, count), ["data", "audit", "many", *out]]
+
+
+def data_align(folder: Path, count: int) -> list[list[str]]:
+    out = ["--out", str(folder / "aligned"), "--registry", str(folder / "cards")]
+    return [dataset(folder, count), ["data", "align", "many", "--size", "64", *out]]
+
+
+def split(folder: Path, count: int) -> list[list[str]]:
+    return [dataset(folder, count), [str(folder / "cards")]]
 
 
 def records(folder: Path, count: int) -> list[list[str]]:
@@ -149,8 +179,11 @@ STEPS = {
     "score": Step("`score`, two groupings", "rows", ROWS, score),
     "compare": Step("`compare`, two systems", "rows", ROWS, compare),
     "import": Step("`data import`", "images", IMAGES, data_import),
+    "link": Step("`data import --link`", "images", IMAGES, data_link),
     "verify": Step("`data verify`", "images", IMAGES, data_verify),
     "audit": Step("`data audit`", "images", IMAGES, data_audit),
+    "align": Step("`data align`, no detection", "images", IMAGES, data_align),
+    "split": Step("open a dataset and split it by person", "images", IMAGES, split, SPLIT),
     "leaderboard": Step("`leaderboard`, page and site", "records", (100, 1_000, 10_000), records),
     "cards": Step("`list models`", "cards", (200, 2_000), cards),
     "suite": Step("`suite plan`", "runs", (1_000, 10_000), suite),
@@ -162,17 +195,16 @@ def measure(step: Step, count: int, timeout: float) -> tuple[float, float] | Non
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         homes = {"AGEBENCH_DATA": str(folder / "data"), "AGEBENCH_CACHE": str(folder / "cache")}
-        for words in step.prepare(folder, count):
-            command = [sys.executable, "-c", MEASURED, *words]
-            try:
-                done = subprocess.run(
-                    command, env=os.environ | homes, check=True, capture_output=True, text=True, timeout=timeout
-                )
-            except subprocess.TimeoutExpired:
+        commands = step.prepare(folder, count)
+        for words in commands:
+            program = step.work if words is commands[-1] else COMMAND
+            command = [sys.executable, "-c", MEASURED.format(timed_out=TIMED_OUT), str(timeout), program, *words]
+            done = subprocess.run(command, env=os.environ | homes, capture_output=True, text=True)
+            if done.returncode == TIMED_OUT:
                 return None
-            except subprocess.CalledProcessError as error:
-                raise SystemExit(f"{' '.join(words)}:\n{error.stderr}") from error
-    seconds, peak = map(float, done.stderr.splitlines()[-1].split())
+            if done.returncode:
+                raise SystemExit(f"{' '.join(words)}:\n{done.stderr}")
+    seconds, peak = map(float, done.stdout.split())
     return seconds, peak
 
 
@@ -210,9 +242,7 @@ def main() -> None:
         lines.append(row(step, tuple(arguments.sizes or step.sizes), arguments.timeout))
         print(lines[-1], flush=True)
     if arguments.page:
-        before, _, rest = arguments.page.read_text(encoding="utf-8").partition(BEGIN)
-        table = "\n".join(lines)
-        arguments.page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        write_marked(arguments.page, "scale", "\n".join(lines))
 
 
 if __name__ == "__main__":

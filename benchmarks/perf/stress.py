@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--corruptions", type=int, default=14)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    card = load_catalog().models.get(options.model).architecture.model_copy(update={"size": options.size})
+    card = load_catalog().network(options.model).architecture.model_copy(update={"size": options.size})
     device = resolve_device(options.device)
     trained = TrainedEstimator(create_model(card).to(device).eval(), card, device)
     shape = (options.images, card.size, card.size, 3)

@@ -10,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ from agebench.training.callbacks import ConsoleCallback
 from agebench.training.dataloader import FaceDataset
 from agebench.training.device import autocast, resolve_device
 from agebench.training.optim import create_optimizer
+from agebench.training.trackers import TensorBoardTracker
 from agebench.training.trainer import Trainer
 
 
 def bare(card: ModelCard, device: torch.device, batches: int) -> float:
     """Images a second of the bare model."""
-    model = create_model(card).to(device, memory_format=torch.channels_last).train()
+    model = create_model(card).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = create_optimizer(model, card.train)
     size = card.train.batch_size
     images = torch.randn(size, 3, card.size, card.size, device=device).contiguous(memory_format=torch.channels_last)
@@ -61,7 +63,10 @@ def through_the_engine(card: ModelCard, device: torch.device, batches: int, fold
     )
     warm = FaceDataset(data.pixels, data.rows[: 3 * card.train.batch_size], data.ages[: 3 * card.train.batch_size])
     trainer = Trainer(create_model(card), card, card.train, seed=0, device=device, folder=folder)
-    with ConsoleCallback(folder / "tensorboard", quiet=True) as events:
+    with (
+        closing(TensorBoardTracker(folder / "tensorboard")) as tracker,
+        ConsoleCallback([tracker], quiet=True) as events,
+    ):
         trainer.train_epoch(warm, 1, events)
         return trainer.train_epoch(data, 2, events)["images_per_s"]
 
@@ -74,7 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    card, device = load_catalog().models.get(options.model), resolve_device(options.device)
+    card, device = load_catalog().network(options.model), resolve_device(options.device)
     pairs = []
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -149,7 +149,7 @@ def content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return {name: _digest(value.numpy().tobytes()) for name, value in load_file(path).items()}
     if path.suffix == ".ts":
-        model = torch.jit.load(str(path))
+        model = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
         return {name: _digest(value.numpy().tobytes()) for name, value in model.state_dict().items()}
     if path.suffix == ".png":
         return _digest(np.asarray(Image.open(path)).tobytes())
