@@ -73,7 +73,7 @@ def _curves(rows: Sequence[HeadlineRow], test: str) -> list[_Curve]:
     curves = []
     for place, (row, gates) in enumerate(shown):
         everyone = gates.groups[0]
-        size = row.system.records[0].model.size
+        size = row.system.records[0].input_size
         name = row.name.replace(f", {size} px", "")
         name += TRAINED_ON * is_contaminated(row.system, test) + HOME * (row.system.train == test)
         curves.append(

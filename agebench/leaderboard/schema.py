@@ -46,6 +46,9 @@ class RecordConfigModel(ResultModel):
     """The model in a record's config."""
 
     citation: str | None = None
+    package: dict[str, JsonValue] | None = Field(
+        default=None, description="package with digests, from which `agebench estimators get` fetches the model's files"
+    )
 
 
 class RecordConfig(ResultModel):
@@ -109,6 +112,11 @@ class RecordFaces(ResultModel):
     datasets: dict[str, JsonValue] | None = None
     sha256: dict[str, JsonValue] | None = None
     detectors: dict[str, dict[str, JsonValue]] | None = None
+
+    @property
+    def are_photographs(self) -> bool:
+        """True if the model was given whole photographs, of which no faces of a size were prepared."""
+        return bool(self.datasets) and set((self.datasets or {}).values()) == {"photo"}
 
 
 class RecordTimings(ResultModel):
@@ -210,6 +218,11 @@ class Record(Circumstances):
     def settings(self) -> Settings:
         """All of the config, as it was written."""
         return self._settings
+
+    @property
+    def input_size(self) -> int | None:
+        """Side of the faces given to the model, pixels; `None` if that is unknown or it was given whole photographs."""
+        return None if self.faces.are_photographs else self.model.size
 
     @property
     def split_scheme(self) -> int | None:

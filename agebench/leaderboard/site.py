@@ -288,11 +288,12 @@ def _facts(record: Record) -> list[list[str]]:
     """Describe the inputs of a metric as (name, value) in words."""
     model, hardware, faces = record.model.to_json(), record.hardware or {}, record.faces
     initial = record.model.initial or {}
+    shown = "whole photographs" if faces.are_photographs else f"{faces.size} px, coverage {faces.coverage}"
     facts: list[tuple[str, object]] = [
         *((key.replace("_", " "), value) for key, value in model.items() if key not in _ELSEWHERE),
         ("digest of the initial weights", initial.get("sha256")),
         ("of these the backbone's", initial.get("backbone_sha256")),
-        ("faces", f"{faces.size} px, coverage {faces.coverage}" if faces.model_fields_set else ""),
+        ("faces", shown if faces.model_fields_set else ""),
         *((f"faces of {name}", how) for name, how in (faces.datasets or {}).items()),
         *((f"detector of {name}", detector.get("name")) for name, detector in (faces.detectors or {}).items()),
         *((f"fingerprint of {name}", samples.fingerprint) for name, samples in record.samples.items()),

@@ -579,7 +579,8 @@ def irreproducibility_reasons(row: System) -> list[str]:
         model = record.model
         if model.weights_origin.kind is WeightsKind.FILE:
             found.append(f"weights from the {model.weights}")
-        if model.file_sha256 and not str(model.source).startswith("package:"):
+        in_package = record.config.model.package is not None or str(model.source).startswith("package:")
+        if model.file_sha256 and not in_package:
             found.append("the model is a private file")
         if str(record.git or "").endswith("+changes"):
             found.append("the code was changed")
@@ -628,7 +629,7 @@ def _name(record: Record) -> str:
     model = record.model
     frozen = " frozen" if (record.config.train or {}).get("freeze") else ""
     head = f", {model.head}" if model.head else ""
-    size = f", {model.size} px" if model.size else ""
+    size = f", {record.input_size} px" if record.input_size else ""
     protocol = record.metrics.protocol.name if record.metrics.protocol else "default"
     divided = "" if protocol in ("default", "") else f", protocol {protocol}"
     return f"{model.title or model.name}{frozen}{head}{size}{divided}"

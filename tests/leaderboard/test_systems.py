@@ -208,6 +208,29 @@ def test_what_nobody_else_can_get_is_said() -> None:
     assert irreproducibility_reasons(row) == []
 
 
+def test_a_model_from_elsewhere_is_public_if_its_files_are_in_a_package() -> None:
+    def reasons(source: str, **package: Any) -> list[str]:
+        config = {"seed": 0, "model": {"name": "m"} | package}
+        model = {"name": "m", "file_sha256": "ab", "source": source}
+        (row,) = group_into_systems([record("a", 3, config=config, model=model)])
+        return irreproducibility_reasons(row)
+
+    fetched = {"package": {"manager": "npm", "name": "p", "sha256": "cd"}}
+    assert reasons("/home/me/model.onnx") == ["the model is a private file"]
+    assert reasons("package:p/model.onnx") == []
+    assert reasons("node {package}/detect.cjs {input} {output}", **fetched) == []
+
+
+def test_a_system_that_is_given_whole_photographs_has_no_size() -> None:
+    def name(faces: dict[str, Any]) -> str:
+        (row,) = group_into_systems([record("a", 3, model={"name": "m", "size": 112}, faces=faces)])
+        return row.name
+
+    assert name({"datasets": {"utk": "photo", "fgnet": "photo"}}) == "m"
+    assert name({"datasets": {"utk": "aligned", "fgnet": "photo"}}) == "m, 112 px"
+    assert name({}) == "m, 112 px"
+
+
 def test_an_image_that_the_training_set_holds_too_is_no_failure() -> None:
     samples = {"utk": {"read": 100, "quarantined": {"also in the training set": 5, "no face found": 2}}}
     (row,) = group_into_systems([record("a", 3, samples=samples)])
