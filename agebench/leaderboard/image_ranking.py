@@ -32,7 +32,7 @@ from agebench.registry.catalog import Catalog
 from agebench.utils.io import write_text
 
 # Of the method: raise it when rankings of the same estimates change.
-VERSION = 1
+VERSION = 2
 _FEWEST_SYSTEMS = 2
 
 
@@ -90,7 +90,7 @@ def rankings_file(results: Path) -> Path:
 
 
 def read_rankings(path: Path) -> RankingsFile:
-    """Read stored rankings and shifts; an empty content if the file is missing or of another version.
+    """Read what is stored: nothing if the file is missing, no rankings if they are of another version.
 
     Raises:
         UserError: the file is damaged.
@@ -104,7 +104,8 @@ def read_rankings(path: Path) -> RankingsFile:
         raise UserError(
             f"{path}: not a readable file of rankings: {problem}; delete it, and `agebench leaderboard` computes them again"
         ) from error
-    return content if content.version == VERSION else RankingsFile()
+    # The other results have versions of their own.
+    return content if content.version == VERSION else content.model_copy(update={"rankings": [], "version": VERSION})
 
 
 def _write_rankings(path: Path, content: RankingsFile) -> None:

@@ -23,7 +23,9 @@ from agebench.metrics.seed_variance import SeedVariances, seed_variances
 RESAMPLES = 2000
 # Pairs that differ by less than this many years in every resample are identical but for rounding.
 _IDENTICAL = 1e-6
-_TINY = 1e-300  # instead of 0 below a fraction line
+_TINY = 1e-300  # instead of 0 below a fraction line or as a tail
+# Points at which tails are computed, as multiples of a typical standard deviation.
+_POINTS = np.concatenate([np.linspace(0, 6, 19), np.exp(np.linspace(np.log(6.5), np.log(1e4), 21))])
 
 
 @dataclass(frozen=True)
@@ -212,26 +214,19 @@ def rank(
     images = layout.mean @ replicates.deviations
     effects = _training_effects(layout, replicates, pooled)
     rng = np.random.default_rng([seed, 1])
-    draws = images + effects.draw(images.shape[1], rng)
-    image_variance = _pair_variance(np.cov(images, bias=True).reshape(len(values), len(values)))
-    variance = image_variance + effects.pair_variance
-    errors = np.sqrt(variance)
-    errors[errors < _IDENTICAL] = np.inf
-    uncertain = image_variance**2 / max(replicates.clusters - 1, 1) + effects.pair_uncertainty
-    fewest = np.minimum(effects.fewest, max(replicates.clusters - 1, 1))
-    # Satterthwaite's degrees of freedom, never fewer than those of the part that has the fewest: the squares contain what is
-    # subtracted from the variances for the images.
-    freedom = np.maximum(variance**2 / np.maximum(uncertain, _TINY), fewest)
-    fixed = effects.fixed_uncertainty + image_variance**2 / max(replicates.clusters - 1, 1)
-    critical = _critical(draws, effects, variance - effects.own_pairs, fixed, fewest, rng, level)
-    halves = np.where(np.isfinite(errors), errors, 0.0) * _student_point(critical, freedom)
-    single_variance = images.var(axis=1) + effects.variance
-    single_uncertain = images.var(axis=1) ** 2 / max(replicates.clusters - 1, 1) + effects.uncertainty
-    single_freedom = np.maximum(single_variance**2 / np.maximum(single_uncertain, _TINY), np.diag(fewest))
+    possible = effects.possible(images.shape[1], replicates.clusters, rng)
+    draws = images + possible.draw(rng)
+    covariance = np.cov(images, bias=True).reshape(len(values), len(values))
+    tails = [_Tails.of(possible.pair_variance(row, covariance)) for row in range(len(values) - 1)]
+    critical = _critical(draws, tails, level)
+    halves = np.zeros_like(covariance)
+    for row, tail in enumerate(tails):
+        halves[row, row + 1 :] = halves[row + 1 :, row] = tail.point(critical)
+    single = _Tails.of(possible.variance(covariance))
     return RankingEstimate(
         layout.names,
         values,
-        np.sqrt(single_variance) * _student_point(float(special.ndtri((1 + level) / 2)), single_freedom),
+        single.point(float(special.ndtri((1 + level) / 2))),
         values[:, None] - values[None, :],
         halves,
         critical,
@@ -246,59 +241,104 @@ def _pair_variance(covariance: Floats) -> Floats:
     return pairs
 
 
-def _critical(
-    draws: Floats,
-    effects: "_TrainingEffects",
-    rest: Floats,
-    uncertain: Floats,
-    fewest: Floats,
-    rng: np.random.Generator,
-    level: float,
-) -> float:
-    """The quantile of the largest studentized difference over all pairs, on the scale of a normal distribution.
+def _critical(draws: Floats, tails: "Sequence[_Tails]", level: float) -> float:
+    """The quantile of the largest difference over all pairs, on the scale of a normal distribution.
 
-    Each draw has its own estimate of the variances between trainings, so that the quantile allows for one estimate that is too
-    small and thereby moves all pairs of its system. Differences are made comparable by `_normal_score`: without it, pairs with few
-    degrees of freedom would decide the quantile for all.
+    Each difference is replaced by the normal deviate of its own tail: otherwise pairs with long tails would decide the quantile
+    for all (Beran 1988, "Balanced simultaneous confidence sets").
 
     Args:
         draws: (S, B) draws of the systems' metrics about their values.
-        effects: the effects of trainings.
-        rest: (S, S) variance of each difference without the systems' own effects of trainings.
-        uncertain: (S, S) squared variances over degrees of freedom, without these.
-        fewest: (S, S) lower limit of the degrees of freedom of each difference.
-        rng: for the estimates.
+        tails: for each row but the last, the tails of its differences to the later ones.
         level: of the quantile.
     """
     if len(draws) < 2:
         return float(special.ndtri((1 + level) / 2))
     largest = np.zeros(draws.shape[1])
-    own, raw = effects.estimated(draws.shape[1], rng)
-    for row in range(len(draws) - 1):
-        columns = slice(row + 1, None)
-        variance = np.maximum(rest[row, columns, None] + own[row] + own[columns], 0.0)
-        errors = np.sqrt(variance)
-        lower = np.minimum(effects.freedom[row], effects.freedom[columns])[:, None]
-        doubt = uncertain[row, columns, None] + (raw[row] + raw[columns]) ** 2 / lower
-        freedom = np.maximum(variance**2 / np.maximum(doubt, _TINY), fewest[row, columns, None])
-        apart = np.abs(draws[row] - draws[columns]) / np.where(errors < _IDENTICAL, np.inf, errors)
-        scores = _normal_score(apart, freedom)
-        np.maximum(largest, scores.max(axis=0), out=largest)
+    for row, tail in enumerate(tails):
+        np.maximum(largest, tail.score(np.abs(draws[row] - draws[row + 1 :])).max(axis=0), out=largest)
     return float(np.quantile(largest, level))
 
 
-def _normal_score(t: Floats, freedom: Floats) -> Floats:
-    """The normal deviate with the tail of Student's `t` >= 0, by Wallace's approximation (1959), which is monotonic in t."""
-    freedom = np.clip(freedom, 1, 1e6)
-    score: Floats = np.sqrt(freedom * np.log1p(t**2 / freedom)) * (8 * freedom + 1) / (8 * freedom + 3)
-    return score
+@dataclass(frozen=True)
+class _Tails:
+    """Tails of zero-mean variables that are normal given a variance which is not known exactly.
+
+    Attributes:
+        points: (G,) points, as multiples of `scale`.
+        scores: (J, G) for each variable the normal deviates with the same tails.
+        scale: (J,) the typical standard deviation of each variable; 0 for one that does not vary.
+    """
+
+    points: Floats
+    scores: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, variances: Floats) -> "_Tails":
+        """Compute the tails of J variables from B possible variances of each (J, B)."""
+        deviations = np.sqrt(variances)
+        scale = np.median(deviations, axis=1)
+        scale[scale < _IDENTICAL] = 0.0
+        relative = deviations / np.where(scale > 0, scale, 1.0)[:, None]
+        relative[scale == 0] = 1.0
+        inverse = 1 / np.maximum(relative, _TINY)
+        tails = np.stack([special.ndtr(-point * inverse).mean(axis=1) for point in _POINTS], axis=1)
+        return cls(_POINTS, -special.ndtri(np.maximum(tails, _TINY)), scale)
+
+    def score(self, apart: Floats) -> Floats:
+        """The normal deviates (J, B) with the tails of distances (J, B)."""
+        scores = np.empty_like(apart)
+        for row, (one, scale) in enumerate(zip(apart, self.scale, strict=True)):
+            scores[row] = np.interp(one / scale, self.points, self.scores[row]) if scale else 0.0
+        return scores
+
+    def point(self, score: float) -> Floats:
+        """The distances (J,) with the tail of a normal deviate."""
+        return np.array(
+            [np.interp(score, row, self.points) * scale for row, scale in zip(self.scores, self.scale, strict=True)]
+        )
 
 
-def _student_point(score: float, freedom: Floats) -> Floats:
-    """The inverse of `_normal_score`, elementwise."""
-    freedom = np.clip(freedom, 1, 1e6)
-    point: Floats = np.sqrt(freedom * np.expm1((score * (8 * freedom + 3) / (8 * freedom + 1)) ** 2 / freedom))
-    return point
+@dataclass(frozen=True)
+class _PossibleVariances:
+    """Variances that the estimates leave possible, each drawn as its estimate times degrees of freedom over a chi-square.
+
+    Attributes:
+        own: (S, B) of each system's own effects in its mean over seeds.
+        common: for each training set (B,) of the effect that a seed has on its systems.
+        shares: for each training set (S, K) the share of each seed in each system's mean.
+        images: (B,) of the images, as multiples of the estimate.
+    """
+
+    own: Floats
+    common: tuple[Floats, ...]
+    shares: tuple[Floats, ...]
+    images: Floats
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """Draw one effect of the trainings for each of the variances (S, B)."""
+        drawn = np.sqrt(self.own) * rng.standard_normal(self.own.shape)
+        for variance, share in zip(self.common, self.shares, strict=True):
+            drawn += share @ (np.sqrt(variance) * rng.standard_normal((share.shape[1], len(variance))))
+        return np.asarray(drawn)
+
+    def variance(self, covariance: Floats) -> Floats:
+        """Variances of single systems (S, B), from the covariance of what the images contribute (S, S)."""
+        total = np.diag(covariance)[:, None] * self.images + self.own
+        for variance, share in zip(self.common, self.shares, strict=True):
+            total += np.sum(share**2, axis=1)[:, None] * variance
+        return np.asarray(total)
+
+    def pair_variance(self, row: int, covariance: Floats) -> Floats:
+        """Variances of the differences of a system to the later ones (S - row - 1, B)."""
+        later = slice(row + 1, None)
+        spread = np.diag(covariance)
+        sampled = np.maximum(spread[row] + spread[later] - 2 * covariance[row, later], 0.0)
+        total = sampled[:, None] * self.images + self.own[row] + self.own[later]
+        for variance, share in zip(self.common, self.shares, strict=True):
+            total += np.sum((share[row] - share[later]) ** 2, axis=1)[:, None] * variance
+        return np.asarray(total)
 
 
 @dataclass(frozen=True)
@@ -309,10 +349,8 @@ class _TrainingEffects:
         own: (S,) variance of each system's own effects in its mean over seeds.
         own_raw: (S,) the same before the share of the sampled images is subtracted.
         freedom: (S,) degrees of freedom of `own_raw`.
-        fewest: (S, S) the fewest degrees of freedom of any part of a difference; on the diagonal of a single system.
-        common: (S, E) loadings of the effects that seeds have on all systems of a training set, in standard deviations.
-        pair_uncertainty: (S, S) sums of squared variances over their degrees of freedom, of differences.
-        uncertainty: (S,) the same of single systems.
+        sets: the variances of each training set.
+        shares: for each training set (S, K) the share of each seed in each system's mean.
         unusual: (S,) see `RankingEstimate`.
         unknown: see `RankingEstimate.unknown_seeds`.
     """
@@ -320,52 +358,44 @@ class _TrainingEffects:
     own: Floats
     own_raw: Floats
     freedom: Floats
-    fewest: Floats
-    common: Floats
-    fixed_uncertainty: Floats
-    pair_uncertainty: Floats
-    uncertainty: Floats
+    sets: tuple[SeedVariances, ...]
+    shares: tuple[Floats, ...]
     unusual: Flags
     unknown: bool
 
-    @property
-    def variance(self) -> Floats:
-        """Variances of single systems (S,)."""
-        variance: Floats = self.own + np.sum(self.common**2, axis=1)
-        return variance
+    def possible(self, count: int, clusters: int, rng: np.random.Generator) -> _PossibleVariances:
+        """Draw `count` variances of every part; those of the images have one degree of freedom less than clusters."""
+        own = self.own_raw[:, None] * (_factors(self.freedom, count, rng) - 1) + self.own[:, None]
+        common = [
+            found.common_raw * (_factors(np.array([found.common_freedom]), count, rng)[0] - 1) + found.common
+            for found in self.sets
+        ]
+        return _PossibleVariances(
+            np.maximum(own, 0.0),
+            tuple(np.maximum(variance, 0.0) for variance in common),
+            self.shares,
+            _factors(np.array([max(clusters - 1.0, 1.0)]), count, rng)[0],
+        )
 
-    @property
-    def pair_variance(self) -> Floats:
-        """Variances of differences (S, S)."""
-        variance: Floats = _pair_variance(self.common @ self.common.T + np.diag(self.own))
-        return variance
 
-    @property
-    def own_pairs(self) -> Floats:
-        """The part of the variances of differences that comes from the systems' own effects (S, S)."""
-        pairs: Floats = self.own[:, None] + self.own[None, :]
-        return pairs
+def _factors(freedom: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """Draw degrees of freedom over chi-squares (S, count), one from each of `count` equal parts; 1 where they are 0 or infinite.
 
-    def estimated(self, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Draw `count` estimates of `own` and `own_raw` (S, count), were these the true variances."""
-        finite = np.where(np.isfinite(self.freedom), self.freedom, 1.0)[:, None]
-        raw = self.own_raw[:, None] * (rng.chisquare(finite, (len(self.own), count)) / finite)
-        return np.maximum(self.own[:, None] + raw - self.own_raw[:, None], 0.0), raw
-
-    def draw(self, count: int, rng: np.random.Generator) -> Floats:
-        """Draw `count` effects of every system (S, count)."""
-        own = np.sqrt(self.own)[:, None] * rng.standard_normal((len(self.own), count))
-        drawn: Floats = own + self.common @ rng.standard_normal((self.common.shape[1], count))
-        return drawn
+    Drawing one from each part keeps the tails of a variable apart from the chance of the draws.
+    """
+    usable = np.isfinite(freedom) & (freedom > 0)
+    levels = (rng.permuted(np.tile(np.arange(count), (len(freedom), 1)), axis=1) + 0.5) / count
+    finite = np.where(usable, freedom, 1.0)[:, None]
+    factors = finite / np.maximum(special.chdtri(finite, 1 - levels), _TINY)
+    return np.where(usable[:, None], factors, 1.0)
 
 
 def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = False) -> _TrainingEffects:
     """Estimate the variances between seeds of every training set."""
     count = len(layout.names)
     own, own_raw, freedom = np.zeros(count), np.zeros(count), np.full(count, np.inf)
-    pair_uncertain, single_uncertain = np.zeros((count, count)), np.zeros(count)
-    fewest = np.full((count, count), np.inf)
-    unusual, loadings, unknown = np.zeros(count, dtype=bool), [np.zeros((count, 0))], False
+    unusual, unknown = np.zeros(count, dtype=bool), False
+    sets, shares = [], []
     for training in dict.fromkeys(layout.trainings):
         if training is None:
             continue
@@ -377,23 +407,9 @@ def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = 
         unusual[members] = found.unusual
         share = np.zeros((count, table.shape[1]))
         share[members] = np.where(table >= 0, 1 / n_seeds[:, None], 0.0)
-        loadings.append(np.sqrt(found.common) * share)
-        if found.common_freedom:
-            loads = found.common_raw * (share @ share.T)
-            apart = _pair_variance(loads) + np.diag(np.diag(loads))
-            fewest = np.where(apart > 0, np.minimum(fewest, found.common_freedom), fewest)
-            pair_uncertain += _pair_variance(loads) ** 2 / found.common_freedom
-            single_uncertain += np.diag(loads) ** 2 / found.common_freedom
-    # The smaller number of degrees of freedom counts: with Welch's, of two systems of which one seems not to vary, too many pairs
-    # are shown to differ.
-    fewest = np.minimum(fewest, np.minimum(freedom[:, None], freedom[None, :]))
-    sums = own_raw[:, None] + own_raw[None, :]
-    fixed = pair_uncertain.copy()
-    pair_uncertain += sums**2 / np.minimum(freedom[:, None], freedom[None, :])
-    single_uncertain += own_raw**2 / freedom
-    return _TrainingEffects(
-        own, own_raw, freedom, fewest, np.hstack(loadings), fixed, pair_uncertain, single_uncertain, unusual, unknown
-    )
+        sets.append(found)
+        shares.append(share)
+    return _TrainingEffects(own, own_raw, freedom, tuple(sets), tuple(shares), unusual, unknown)
 
 
 def _training_set(

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import special
 
 from agebench.metrics.bootstrap import Flags, Floats
+from agebench.metrics.student import match_mixture
 
 # Smallest variance that enters the logarithms, as a share of the pooled one.
 _SMALLEST = 1e-6
@@ -52,10 +53,8 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
 
     The model is that of Smyth (2004): precisions come from a gamma distribution with center `1 / variance` and d0 degrees of
     freedom. A dozen systems do not determine d0, so it is not estimated but averaged over, with equal prior weights of
-    `_PRIOR_FREEDOM`; an estimate of infinity, which a dozen unequal variances often give, would pool what is not alike. The
-    posterior mixture of each precision is summarized by the gamma distribution of equal mean and variance, and the variance is the
-    exponential of the mean of its logarithm: the inverse of the mean precision lets too many equal systems differ where their
-    variances do not follow the model (see docs/explanation/statistics.md).
+    `_PRIOR_FREEDOM`; an estimate of infinity, which a dozen unequal variances often give, would pool what is not alike. An effect
+    then has a mixture of Student distributions; variance and degrees of freedom are those of the one with the same tails.
 
     Args:
         variances: (S,) sample variances.
@@ -78,15 +77,13 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     is_wide = np.where(
         known, wide / likelihood, 0.0
     )  # nothing speaks for an unusual variance of a system with one seed
-    mean, square = np.zeros(len(variances)), np.zeros(len(variances))
+    shares, variances_after, freedom_after = [], [], []
     for share, d0, center in ((1 - is_wide, prior_freedom, centers), (is_wide, _WIDE_FREEDOM, _WIDER * centers)):
         after = d0 + freedom
-        precision = after / (d0 * center + freedom * np.where(known, variances, 0.0))
-        mean += weights @ (share * precision)
-        square += weights @ (share * precision**2 * (1 + 2 / after))
-    summary = 2 * mean**2 / (square - mean**2)
-    half = np.maximum(summary, 2.0) / 2  # with fewer degrees of freedom the mean of the logarithm diverges
-    return half / np.exp(special.digamma(half)) / mean, summary
+        shares.append(weights[:, None] * share)
+        variances_after.append((d0 * center + freedom * np.where(known, variances, 0.0)) / after)
+        freedom_after.append(np.broadcast_to(after, shares[-1].shape))
+    return match_mixture(np.concatenate(shares), np.concatenate(variances_after), np.concatenate(freedom_after))
 
 
 def _pool(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:

@@ -31,6 +31,7 @@ class Design:
         common: standard deviation of the effect of a seed on all systems, years.
         held_out: share of the images that each seed holds out; 1: all seeds are tested on all images.
         tails: degrees of freedom of Student's distribution for single errors; 0: normal.
+        other_spread: every second system was trained on another set, with this spread and with seeds of its own; None: none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Design:
     common: float = 0.0
     held_out: float = 1.0
     tails: int = 0
+    other_spread: float | None = None
 
 
 def equal(spread: float) -> Callable[[int, np.random.Generator], Floats]:
@@ -68,6 +70,7 @@ DESIGNS = (
     Design("3 seeds, one system 5 x 0.3", spread=outlier(0.3, 5.0)),
     Design("2 seeds, spread 0.1 to 1", seeds=2, spread=unequal(0.1, 1.0), common=0.3),
     Design("3 seeds, held-out fifths, spread 0.1", images=5000, held_out=0.2, spread=equal(0.1), common=0.2),
+    Design("3 seeds, two training sets, spread 0.03 and 1", spread=equal(0.03), common=0.3, other_spread=1.0),
     Design("3 seeds, held-out fifths, 82 people", people=82, held_out=0.2, spread=unequal(0.03, 0.3)),
 )
 
@@ -85,7 +88,11 @@ def simulate(
 
     image = 20 + noise(2.0, design.images) + noise(1.0, people)[clusters]
     spreads = design.spread(systems, rng)
-    common = rng.normal(0, 1, design.seeds) * design.common
+    trainings = np.zeros(systems, dtype=int)
+    if design.other_spread is not None:
+        trainings[1::2] = 1
+        spreads = np.where(trainings == 1, design.other_spread, spreads)
+    common = rng.normal(0, 1, (2, design.seeds)) * design.common
     order = rng.permutation(people)
     parts = []
     for _ in range(design.seeds):
@@ -94,9 +101,10 @@ def simulate(
     made = []
     for system in range(systems):
         own = image + noise(1.0, design.images) + noise(0.5, people)[clusters]
-        effects = common + spreads[system] * rng.standard_normal(design.seeds) + steps * system
+        effects = common[trainings[system]] + spreads[system] * rng.standard_normal(design.seeds) + steps * system
         errors = tuple(own[part] + noise(1.0, len(part)) + effect for part, effect in zip(parts, effects, strict=True))
-        made.append(SystemErrors(str(system), "train", tuple(range(design.seeds)), tuple(parts), errors))
+        training = ("train", "other")[trainings[system]]
+        made.append(SystemErrors(str(system), training, tuple(range(design.seeds)), tuple(parts), errors))
     return made, clusters
 
 
