@@ -19,6 +19,8 @@ from agebench.data.storage.locate import open_dataset_reader
 from agebench.registry.catalog import Catalog, load_catalog
 
 if TYPE_CHECKING:
+    import datasets
+
     from agebench.data.torch_dataset import TorchFaceDataset
 
 
@@ -89,6 +91,28 @@ class Dataset:
             ImageRejectedError: the image changed since the dataset was opened and cannot be decoded.
         """
         return np.array(open_image(self.reader.image_bytes(self.frame["path"].iloc[index])))
+
+    def to_hf(self) -> "datasets.Dataset":
+        """Return the usable images as a dataset of the library `datasets`, for its tools or for a push to the hub.
+
+        The columns are `image` (the file as it is, decoded on access), `age` (years), `sample_id`, and `subject` and the groups as
+        far as the dataset has them. They are written once to agebench's cache. Whether they may be passed on depends on the license of the
+        images.
+
+        Returns:
+            The dataset, in the order of `frame`.
+
+        Raises:
+            AgebenchError: the cache cannot be written.
+
+        Examples:
+            >>> import agebench as ab
+            >>> ab.load_dataset("synth").to_hf().column_names
+            ['image', 'age', 'sample_id', 'subject', 'gender', 'race']
+        """
+        from agebench.data.hf_dataset import build_hf_dataset
+
+        return build_hf_dataset(self.reader, self.samples, name=self.name)
 
     def to_torch(self, size: int = 224, *, workers: int | None = None) -> "TorchFaceDataset":
         """Return the aligned faces as a map-style torch dataset of (image, age).

@@ -1,8 +1,10 @@
 """Publish a finished run on the Hugging Face hub."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from agebench.config.run import RunConfig
 from agebench.errors import AgebenchError, UserError
@@ -39,7 +41,9 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     folder = RunDir(run)
     if not folder.manifest().get("finished"):
         raise UserError(f"{run}: no finished run is here; only finished runs can be pushed")
-    _check_out(out)
+    check_out(
+        out, lambda name: name in {*FILES, README} or (name.startswith("export/") and Path(name).suffix in EXPORTS)
+    )
     estimator = RunEstimator(run, cards, "cpu")
     with suppress(CalibrationError):
         estimator.interval(0.9)  # predicts the validation part if the run did not keep its predictions
@@ -72,12 +76,13 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     return sorted([*copied, "config.toml", "manifest.json", CARD, README])
 
 
-def upload(folder: Path, repo: str) -> str:
+def upload(folder: Path, repo: str, kind: Literal["model", "dataset"] = "model") -> str:
     """Upload a folder to the hub with the login of huggingface_hub.
 
     Args:
-        folder: the folder that `write_repository` wrote.
+        folder: the folder that `write_repository` or `write_predictions_repository` wrote.
         repo: OWNER/NAME.
+        kind: kind of the repository.
 
     Returns:
         The commit.
@@ -86,18 +91,20 @@ def upload(folder: Path, repo: str) -> str:
         UserError: the hub, which validates the card, finds a mistake in it.
         AgebenchError: the hub refuses, or cannot be reached.
     """
-    from huggingface_hub import HfApi, ModelCard
+    from huggingface_hub import DatasetCard, HfApi, ModelCard
 
+    card = ModelCard if kind == "model" else DatasetCard
     try:
         try:
-            ModelCard.load(folder / README).validate()
+            card.load(folder / README).validate()
         except ValueError as error:
             raise UserError(f"{folder / README}: the hub refuses the card: {error}") from None
         api = HfApi()
-        api.create_repo(repo, exist_ok=True, private=True)
-        # Exports of an earlier model are deleted in the same commit: they do not fit the new card.
+        api.create_repo(repo, repo_type=kind, exist_ok=True, private=True)
+        # Exports and tables of an earlier run are deleted in the same commit: they do not fit the new card.
+        stale = "export/*" if kind == "model" else "data/*"
         commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, delete_patterns=["export/*"], commit_message="agebench push"
+            repo_id=repo, repo_type=kind, folder_path=folder, delete_patterns=[stale], commit_message="agebench push"
         )
         return str(commit.oid)
     except UserError:
@@ -109,14 +116,21 @@ def upload(folder: Path, repo: str) -> str:
         ) from None
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a folder with files that `agebench push` did not write."""
+def check_out(out: Path, is_own: Callable[[str], bool]) -> None:
+    """Refuse a folder with files that `agebench push` did not write.
+
+    Args:
+        out: the folder, which need not exist.
+        is_own: whether `agebench push` writes a file of this name.
+
+    Raises:
+        UserError: it is a file, or holds another file.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; choose a folder with --out")
-    own_files = {*FILES, README}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        if path.is_file() and name not in own_files and not (name.startswith("export/") and path.suffix in EXPORTS):
+        if path.is_file() and not is_own(name):
             raise UserError(
                 f"{out}: holds {name}, which `agebench push` did not write; choose another folder with --out"
             )

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tomli_w
 from huggingface_hub import ModelCard, constants
@@ -226,6 +227,40 @@ def test_what_an_earlier_model_had_in_export_goes(made: Path, monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.ModelCard.validate", lambda *_, **__: None)
     assert push.upload(made, "me/ages") == COMMIT
     assert sent["delete_patterns"] == ["export/*"]
+
+
+def test_estimates_become_a_dataset_without_labels(
+    run: Path, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = tmp_path / "registry" / "datasets"
+    registry.mkdir(parents=True)
+    card = tomllib.loads((small_run.parent / "registry" / "datasets" / "synth.toml").read_text())
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(registry.parent))
+    words = ["push", str(run), "--repo", "me/estimates", "--predictions"]
+    for public in (False, True):
+        (registry / "few.toml").write_text(tomli_w.dumps(card | {"estimates_public": public}))
+        assert main([*words, "--dry-run", "--out", str(tmp_path / "out")]) == (0 if public else 2)
+    assert "estimates_public" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == ["README.md", "few.parquet"]
+
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    read = datasets.load_dataset(str(tmp_path / "out"), "few", split="train", cache_dir=str(tmp_path / "cache"))
+    own = pd.read_parquet(run / "predictions" / "few.parquet")
+    assert {"key", "age_pred"} <= set(read.column_names) <= {"key", "age_pred", "age_std"}
+    assert sorted(read["age_pred"]) == pytest.approx(sorted(own["age_pred"]), rel=1e-6)
+
+    sent = dict[str, Any]()
+    api = SimpleNamespace(
+        create_repo=lambda *_, **how: sent.update(created=how["repo_type"]),
+        upload_folder=lambda **how: sent.update(how) or SimpleNamespace(oid=COMMIT),
+    )
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+    monkeypatch.setattr("huggingface_hub.DatasetCard.validate", lambda *_, **__: None)
+    assert main(words) == 0
+    assert f"hf://datasets/me/estimates@{COMMIT}" in capsys.readouterr().out
+    assert (sent["created"], sent["repo_type"], sent["delete_patterns"]) == ("dataset", "dataset", ["data/*"])
 
 
 def test_another_kind_of_repository_is_refused(server: tuple[Path, list[str]]) -> None:
