@@ -333,7 +333,7 @@ def evaluate(
 
 
 def stress(
-    estimator: str | Path,
+    estimator: str | Path | Predictor | AgeEstimator | AgeFunction,
     dataset: str,
     *,
     corruptions: Sequence[str] = (),
@@ -347,7 +347,8 @@ def stress(
     """Measure how the error of an estimator grows as images get worse; the same as `agebench stress`.
 
     Args:
-        estimator: folder of a run, an exported file, name of an external model's card, or hf://OWNER/NAME@COMMIT.
+        estimator: folder of a run, an exported file, name of an external model's card, or hf://OWNER/NAME@COMMIT; or what
+            `load_estimator` returns, a Python function, or any `agebench.estimators.base.AgeEstimator`: these stay open.
         dataset: name of a dataset. Of a run, a test set, or any other dataset without the images that it was trained on.
         corruptions: names of corruptions; empty: all.
         resamples: number of bootstrap resamples; 0: no intervals.
@@ -376,7 +377,12 @@ def stress(
 
     selected = select_corruptions(list(corruptions), [])
     catalog = load_catalog(map(Path, registry))
-    subject = AnalysisSubject(str(estimator), catalog, device, trusted=allow_code_execution)
+    subject = AnalysisSubject(
+        str(estimator) if isinstance(estimator, str | Path) else _open(estimator, device=device, registry=registry),
+        catalog,
+        device,
+        trusted=allow_code_execution,
+    )
     folder = Path(out) if out is not None else subject.folder / "stress"
     metrics, report = run_stress(subject, dataset, selected, folder, resamples=resamples, seed=seed)
     return RobustnessReport(metrics, report)

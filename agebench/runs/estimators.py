@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,8 @@ class RunEstimator(BaseEstimator):
         trusted: False if the folder was written by someone else: its model must then be that of the checkpoint.
 
     Attributes:
+        path: the run's folder.
+        config: the run's settings.
         network: the trained network.
         card: the card that its exported file would have, without guarantees.
 
@@ -62,7 +65,7 @@ class RunEstimator(BaseEstimator):
     """
 
     def __init__(self, path: Path, catalog: Catalog, device: str = "auto", *, trusted: bool = True) -> None:
-        folder = RunDir(path)
+        folder, self.path = RunDir(path), path
         self._folder, self._catalog = folder, catalog
         manifest = folder.manifest()
         if (path / "config.toml").exists() and not manifest.get("finished"):
@@ -74,14 +77,14 @@ class RunEstimator(BaseEstimator):
         folds = (self._metrics.protocol and self._metrics.protocol.folds) or 1
         if folds > 1:
             raise UserError(f"{path}: this run has {folds} models, one a fold, and none of them is the run's")
-        self._config, self.network = load_run(folder, device, trusted=trusted)
+        self.config, self.network = load_run(folder, device, trusted=trusted)
         self._intervals: dict[float, CalibratedInterval] = {}
         spec = self.network.input_spec
         self.input_spec = InputSpec(
             spec.size,
             spec.crop_scale,
             planes=spec.planes,
-            detector=self._config.faces.detector,
+            detector=self.config.faces.detector,
             offset=spec.offset,
             visible=spec.visible,
         )
@@ -89,8 +92,8 @@ class RunEstimator(BaseEstimator):
         self.info = card_info(self.card)
 
     def _load_card(self) -> ExportCard:
-        facts, dataset = run_facts(self._folder), self._catalog.datasets.get(self._config.data.train)
-        return build_card(self.network.model, self._config.model, dataset, facts, self._metrics)
+        facts, dataset = run_facts(self._folder), self._catalog.datasets.get(self.config.data.train)
+        return build_card(self.network.model, self.config.model, dataset, facts, self._metrics)
 
     def estimate(self, images: np.ndarray) -> AgeEstimates:
         """Estimate the ages of N faces.
@@ -112,7 +115,7 @@ class RunEstimator(BaseEstimator):
         """
         if level not in self._intervals:  # the demo asks for every image
             interval = conformal_interval(self._validation, self._tests, level)
-            self._intervals[level] = calibrated_interval(interval, self._config.data.train)
+            self._intervals[level] = calibrated_interval(interval, self.config.data.train)
         return self._intervals[level]
 
     def gate(self, threshold: int, challenge: float | None) -> GateGuarantee:
@@ -131,7 +134,7 @@ class RunEstimator(BaseEstimator):
     @cached_property
     def _validation(self) -> pd.DataFrame:
         try:
-            return validation_predictions(self._config, self._folder, self.network, self._catalog)
+            return validation_predictions(self.config, self._folder, self.network, self._catalog)
         except UserError as error:
             raise CalibrationError(
                 f"no intervals: {self._folder.path} holds no predictions of its validation part (runs of now keep them), and "
@@ -140,7 +143,7 @@ class RunEstimator(BaseEstimator):
 
     @cached_property
     def _tests(self) -> Mapping[str, pd.DataFrame]:
-        return tables_of_tests(self._folder, self._config.data.train, self._metrics.tests)
+        return tables_of_tests(self._folder, self.config.data.train, self._metrics.tests)
 
 
 class _Table(BaseModel):
@@ -186,7 +189,7 @@ class PushedEstimator(CardGuarantees, RunEstimator):
 
     def _load_card(self) -> ExportCard:
         card = read_card(self._source, self._source.read_bytes())
-        verify_card(self._source, card, self.network.model, self._config.model)
+        verify_card(self._source, card, self.network.model, self.config.model)
         return card
 
 
@@ -309,7 +312,7 @@ class AnalysisSubject:
     """An estimator to be analyzed on a dataset, with the dataset's faces prepared as the estimator expects them.
 
     Args:
-        model: as `load_estimator` takes it; of a folder, the run need not be finished.
+        model: as `load_estimator` takes it; of a folder, the run need not be finished. Or an open estimator, which stays open.
         catalog: the registered cards.
         device: `auto`, `cpu`, `cuda`, …
         trusted: whether files that can run code when they are opened may be opened.
@@ -322,10 +325,20 @@ class AnalysisSubject:
         UserError: there is no such model, or it cannot be opened.
     """
 
-    def __init__(self, model: str, catalog: Catalog, device: str = "auto", *, trusted: bool = False) -> None:
+    def __init__(
+        self, model: str | AgeEstimator, catalog: Catalog, device: str = "auto", *, trusted: bool = False
+    ) -> None:
         self._catalog = catalog
         self._config: RunConfig | None = None
+        self._is_borrowed = not isinstance(model, str)
         self.estimator: AgeEstimator
+        if isinstance(model, RunEstimator):
+            self._config, self.estimator, self.folder = model.config, model.network, model.path
+            return
+        if not isinstance(model, str):
+            self.estimator = model
+            self.folder = Path("runs") / model.info.name
+            return
         path = Path(model).expanduser()
         known = path.is_file() or model.startswith("hf://") or model in catalog.models.names()
         if path.is_dir() or not known:
@@ -334,6 +347,10 @@ class AnalysisSubject:
         else:
             self.estimator = load_estimator(model, trusted=trusted, device=device, catalog=catalog)
             self.folder = Path("runs") / self.estimator.info.name
+
+    def opened(self) -> AbstractContextManager[AgeEstimator]:
+        """Return the estimator to be used in a `with` statement, at whose end it is closed unless it was given open."""
+        return nullcontext(self.estimator) if self._is_borrowed else self.estimator
 
     def load(self, name: str) -> tuple[Samples, FaceDataset]:
         """Load a dataset's samples and faces.

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import agebench as ab
 from agebench.analysis.attribution.methods import compute_attributions, select_methods
 from agebench.analysis.robustness.corruptions import select_corruptions
 from agebench.analysis.robustness.evaluate import predict_corrupted
@@ -139,3 +142,16 @@ def test_occlusion_of_an_exported_onnx_file_is_that_of_its_network(
     assert np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1] > 0.99
     pair = [predict_corrupted(subject.estimator, data, []) for subject in (network, exported)]
     assert pair[1].clean == pytest.approx(pair[0].clean, abs=0.01)
+
+
+def test_an_open_estimator_is_measured_and_stays_open(registry: Path, small_run: Path, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"corruptions": ["blur"], "resamples": 0, "device": "cpu"}
+    by_path = ab.stress(small_run, "few", out=tmp_path / "path", **words)
+    with ab.load_estimator(small_run, device="cpu") as estimator:
+        by_estimator = ab.stress(estimator, "few", out=tmp_path / "open", **words)
+        size = estimator.estimator.input_spec.size
+        assert len(estimator.estimate(np.zeros((1, size, size, 3), np.uint8)).age) == 1
+    # Of a run, the images that it was trained on are left out both times.
+    pd.testing.assert_frame_equal(by_path.to_frame(), by_estimator.to_frame())
+    constant = ab.stress(lambda faces: [40.0] * len(faces), "few", out=tmp_path / "constant", **words)
+    assert constant.metrics.summary.relative_error.value == pytest.approx(1)

@@ -38,14 +38,18 @@ LINES = {
     "load_dataset": "d = ab.load_dataset('few'); assert len(d.to_torch()) == len(d.frame); d.image(0)",
     "create_model": "assert ab.create_model('tiny', head='coral').head.out_features",
     "score": "assert ab.score([20, 30, 40], [21, 31, 41], resamples=100).overall['mae'].value == 1",
+    "report": "rep = ab.score([20, 30, 40], [21, 31, 41], groups={'gender': ['f', 'm', 'f']}, resamples=0); "
+    "assert len(rep.to_frame()) and rep.to_markdown() and len(rep.by_group); rep.gaps, rep.gates; rep.save(folder / 'report')",
     "compare": "ab.compare({'a': [1, 2, 3], 'b': [2, 2, 4]}, [1, 2, 3], resamples=100).pairs",
     "leaderboard": "assert len(ab.leaderboard(results).to_frame())",
     "explore": "assert ab.explore('few', out=folder / 'explore').report.exists()",
     "audit": "assert ab.audit('few', out=folder / 'audit').report.exists()",
     "run": "assert ab.run(train='few', model='tiny', epochs=1, device='cpu', out=folder / 'run').report.exists()",
+    "load_estimator": "est = ab.load_estimator(folder / 'run', device='cpu')",
+    "stress": "assert len(ab.stress(est, 'few', corruptions=['blur'], resamples=0, out=folder / 'stress').to_frame())",
     "evaluate": "ab.evaluate(lambda x: [40.0] * len(x), datasets='few', device='cpu', out=folder / 'test')",
 }
-QUICK = ["list", "create_model", "score", "compare"]
+QUICK = ["list", "create_model", "score", "report", "compare"]
 # The lines of one script share a process: starting one takes longer than most lines.
 SCRIPTS = [
     pytest.param(QUICK, id="quick"),

@@ -21,7 +21,7 @@ def run_stress(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[RobustnessFile, Path]:
-    """Predict corrupted faces, compare the errors, and write the report. The estimator is closed.
+    """Predict corrupted faces, compare the errors, and write the report. An estimator that the subject has opened is closed.
 
     Args:
         subject: the estimator.
@@ -39,7 +39,7 @@ def run_stress(
         AgebenchError: the estimator returned no estimate for a face.
     """
     check_folder(folder, "the report in")
-    with subject.estimator as estimator:
+    with subject.opened() as estimator:
         samples, data = subject.load(test)
         predictions = predict_corrupted(estimator, data, corruptions, seed=seed, label=test)
         framing = estimator.input_spec
