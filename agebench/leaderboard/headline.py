@@ -27,7 +27,7 @@ LEGAL, CHALLENGE = 18, 25
 # The share of minors that may pass where a system is trusted; the upper end of its interval counts.
 TRUSTED_RATE = 0.01
 UNKNOWN = "?"
-QUESTION = "Which of these systems may one trust with “is this person over 18?”"
+QUESTION = "Which of these systems can be trusted with “is this person over 18?”"
 NOTE = (
     f"In parentheses: images tested, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such systems "
     f"are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images. "
@@ -212,7 +212,7 @@ def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
     row, test, cell = min(worst.values(), key=_upper_end)
     lowest = format_ci(cell.minors, percent=True, digits=1)
     return (
-        f"{QUESTION} None. Of no system is it shown that {gate} (upper end of the 95 % interval, on every test set that it was not "
+        f"{QUESTION} None. No system is shown to meet “{gate}” (upper end of the 95 % interval, on every test set that it was not "
         f"trained on); the lowest upper end is that of {row.name} on {test}, {lowest}."
     )
 
