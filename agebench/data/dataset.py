@@ -96,8 +96,8 @@ class Dataset:
         """Return the usable images as a dataset of the library `datasets`, for its tools or for a push to the hub.
 
         The columns are `image` (the file as it is, decoded on access), `age` (years), `sample_id`, and `subject` and the groups as
-        far as the dataset has them. They are written once to agebench's cache. Whether they may be passed on depends on the license of the
-        images.
+        far as the dataset has them. They are written once to agebench's cache. Whether they may be passed on depends on the
+        license of the images.
 
         Returns:
             The dataset, in the order of `frame`.
