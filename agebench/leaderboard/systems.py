@@ -25,7 +25,9 @@ _OVERLAPS = frozenset({"known", "validated"})
 _NOT_THE_SYSTEM = ("seed", "device")
 _GATES = ("gates", "gate_ages")  # of the settings `evaluate`
 # Of the settings `model`: texts that describe the model and change none of its estimates.
-_DESCRIPTIONS = ("about", "citation", "homepage", "licence", "training_data")
+_DESCRIPTIONS = ("about", "citation", "homepage", "licence", "title", "training_data")
+# Titles in earlier records: this one names a head, which a run can replace.
+_RENAMED_TITLES = {"MobileFaceNet (face recognition), DLDL-v2": "MobileFaceNet (face recognition)"}
 # Largest number of differing settings that a system's name lists.
 _MAX_NAMED_SETTINGS = 2
 _NORMAL = 1.96  # the normal distribution's 97.5 % point
@@ -632,4 +634,5 @@ def _name(record: Record) -> str:
     size = f", {record.input_size} px" if record.input_size else ""
     protocol = record.metrics.protocol.name if record.metrics.protocol else "default"
     divided = "" if protocol in ("default", "") else f", protocol {protocol}"
-    return f"{model.title or model.name}{frozen}{head}{size}{divided}"
+    title = _RENAMED_TITLES.get(model.title or "", model.title or model.name)
+    return f"{title}{frozen}{head}{size}{divided}"
