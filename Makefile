@@ -69,6 +69,10 @@ wheel-check: wheel
 	printf 'sample_id,age,age_pred\na,20,22\nb,30,29\nc,40,43\n' > estimates.csv; \
 	"$$folder/venv/bin/agebench" list; \
 	"$$folder/venv/bin/agebench" score estimates.csv; \
+	mkdir records; cp "$(CURDIR)"/reports/results/*-on-fgnet-*.json records; \
+	"$$folder/venv/bin/agebench" leaderboard --results records --site site; \
+	"$$folder/venv/bin/python" -c "from PIL import Image; Image.new('RGB', (300, 300), 'tan').save('photo.png')"; \
+	"$$folder/venv/bin/agebench" predict photo.png --align none; \
 	"$$folder/venv/bin/agebench" run --train synth --test synth --model tiny --epochs 1 --limit 200 --out run
 
 # A browser for the tests of the leaderboard's page and of the demonstration. Where there is none and none can be installed, they are skipped.
