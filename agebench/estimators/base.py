@@ -1,5 +1,6 @@
 """The interface of everything that estimates ages: trained runs, exported files, external models, functions."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, runtime_checkable
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_crops",
     "concat_estimates",
     "pad_planes",
+    "training_overlap",
 ]
 
 
@@ -79,9 +81,20 @@ class EstimatorInfo:
         Args:
             dataset: name of a registered dataset.
         """
-        if dataset in self.trained_on:
-            return "known"
-        return "unknown" if self.training_data.lower().startswith("unknown") else "none stated"
+        return training_overlap(self.trained_on, self.training_data, dataset)
+
+
+def training_overlap(trained_on: Collection[str], training_data: str, dataset: str) -> str:
+    """Return whether a model may have seen `dataset` in training: `known`, `unknown` or `none stated`.
+
+    Args:
+        trained_on: names of registered datasets that were in its training set.
+        training_data: its training data, in words; cards of models with unknown training data begin with `unknown`.
+        dataset: name of a registered dataset.
+    """
+    if dataset in trained_on:
+        return "known"
+    return "unknown" if training_data.lower().startswith("unknown") else "none stated"
 
 
 class AgeEstimator(Protocol):

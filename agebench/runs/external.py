@@ -8,7 +8,7 @@ from agebench.config.cards.external import ExternalCard, ExternalInput
 from agebench.config.evaluate import ExternalConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
-from agebench.estimators.base import AgeEstimates, AgeEstimator, concat_estimates
+from agebench.estimators.base import AgeEstimates, AgeEstimator, concat_estimates, training_overlap
 from agebench.estimators.external.base import ExternalEstimator, estimate
 from agebench.estimators.external.photos import Photos
 from agebench.registry.catalog import Catalog
@@ -46,7 +46,7 @@ def run_external(config: ExternalConfig, catalog: Catalog, folder: RunDir) -> Ru
     model = EvaluatedModel(
         _external_metadata(config.model, digest),
         predict,
-        lambda dataset: _training_overlap_status(config.model, dataset),
+        lambda dataset: training_overlap(config.model.trained_on, config.model.training_data, dataset),
         config.model.output.classes,
         predict_photos if config.model.input.kind == "photo" else None,
     )
@@ -104,18 +104,6 @@ def estimator_card(estimator: AgeEstimator) -> ExternalCard:
         trained_on=info.trained_on,
         licence=info.licence,
     )
-
-
-def _training_overlap_status(card: ExternalCard, dataset: str) -> str:
-    """Return whether the model may have seen the dataset in training: `known`, `unknown` or `none stated`.
-
-    Args:
-        card: the model's card.
-        dataset: the dataset's name.
-    """
-    if dataset in card.trained_on:
-        return "known"
-    return "unknown" if card.training_data.lower().startswith("unknown") else "none stated"
 
 
 def _external_metadata(card: ExternalCard, digest: str) -> ModelRecord:

@@ -114,8 +114,7 @@ class CallableProcess:
             ) from None
         if isinstance(reply, str):
             self.close()
-            is_complete = reply.startswith("model '")
-            raise ExternalModelError(reply if is_complete else f"model '{self.card.name}': {self._source}: {reply}")
+            raise ExternalModelError(reply)
         return reply
 
     def _send_and_receive(self, arrays: Sequence[np.ndarray] | None) -> list[np.ndarray] | str:
@@ -172,7 +171,8 @@ def _serve(reference: str, model: str, mode: str, *names: str) -> None:
         _send(replies, str(error))
     except Exception as error:  # user code may raise any exception
         where = traceback.extract_tb(error.__traceback__)[-1]
-        _send(replies, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})")
+        problem = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+        _send(replies, f"model '{model}': {reference}: {problem}")
 
 
 def _send(pipe: BinaryIO | Any, content: Sequence[np.ndarray] | str) -> None:
