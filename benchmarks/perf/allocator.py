@@ -1,4 +1,4 @@
-"""What it is worth on a CPU that the C library keeps freed memory (`agebench.utils.allocator`), in one run.
+"""The gain on a CPU from freed memory that the C library keeps (`agebench.utils.allocator`), in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/perf/allocator.py [--models mobilefacenet efficientnet_lite0] [--rounds 3]
 

@@ -15,7 +15,7 @@ from agebench.models import heads
 
 
 def seconds(works: Sequence[Callable[[], None]], rounds: int) -> list[float]:
-    """Median seconds of one call of each, in turns, so that whatever else the machine does falls on all of them."""
+    """Median seconds of one call of each, in turns, so that other work of the machine falls on all of them."""
     found: list[list[float]] = [[] for _ in works]
     for turn in range(rounds + 3):
         for work, times in zip(works, found, strict=True):

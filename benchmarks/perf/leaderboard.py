@@ -1,4 +1,4 @@
-"""How long a thousand records take: python benchmarks/perf/leaderboard.py [RECORDS].
+"""The time that a thousand records take: python benchmarks/perf/leaderboard.py [RECORDS].
 
 Each record has the figures of a run that was tested on two sets by gender, race and their crossing, at three seeds a system.
 """

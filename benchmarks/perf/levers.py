@@ -1,4 +1,4 @@
-"""What makes a training step faster on CPUs: each change alone against the step that agebench takes, in one run.
+"""Changes that may make a training step faster on CPUs: each alone against the step that agebench takes, in one run.
 
     python benchmarks/perf/levers.py [--model efficientnet_lite0] [--steps 4] [--rounds 5] [--threads 2]
 

@@ -4,7 +4,7 @@
 
 Video: the work of `agebench predict FILE --annotate-dir DIR`, by `agebench.inference.batch_predict`. Without --video
 it is made here: 1280 x 720,
-two generated faces that move. Camera: the same frames, offered 30 times a second; one that nobody takes in time is lost, as
+two generated faces that move. Camera: the same frames, offered 30 times a second; one that is not taken in time is lost, as
 a camera loses it. Untrained weights: the work is the same.
 """
 
@@ -85,7 +85,7 @@ def export(name: str, folder: Path) -> dict[str, Path]:
 
 
 def camera_in_words(predictor: Predictor, job: PredictOptions, film: str, seconds: float = 15.0) -> str:
-    """What comes of a camera: frames a second, and how old a frame is when its answer is there."""
+    """Measure a camera: frames a second, and how old a frame is when its answer is there."""
     with open_video(film) as video:
         frames = [frame.pixels for frame in video.frames(30)]
     taken: list[float] = []
@@ -112,7 +112,7 @@ def camera_in_words(predictor: Predictor, job: PredictOptions, film: str, second
 
 
 def make_film(path: Path, frames: int) -> Path:
-    """Two generated faces that move before a picture of noise."""
+    """Two generated faces that move before an image of noise."""
     generator = np.random.default_rng(0)
     noise = generator.integers(60, 200, (9, 16, 3), dtype=np.uint8)
     background = Image.fromarray(noise).resize((1280, 720), Image.Resampling.BICUBIC)

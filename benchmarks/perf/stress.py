@@ -2,9 +2,9 @@
 
     python benchmarks/perf/stress.py [--model efficientnet_lite0] [--size 64] [--images 128] [--device auto]
 
-Plain: as many evaluation passes as there are corrupted ones, on batches that are normalised already and on the device.
+Plain: one evaluation pass for each corrupted one, on batches that are normalized already and on the device.
 Stressed: `agebench.analysis.robustness.evaluate.predict_corrupted`, with corrupting, rounding and
-normalising. Untrained weights: the work is the same.
+normalizing. Untrained weights: the work is the same.
 """
 
 import argparse

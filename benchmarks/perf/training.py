@@ -2,7 +2,7 @@
 
     python benchmarks/perf/training.py [--model efficientnet_lite0] [--batches 20] [--rounds 5]
 
-Bare: forward, backward and optimiser step on one batch that is normalised already. Through the engine: the same, from a
+Bare: forward, backward and optimizer step on one batch that is normalized already. Through the engine: the same, from a
 memory-mapped face cache, with augmentation, clipping and logging. Rounds alternate, so that both see the same machine.
 """
 

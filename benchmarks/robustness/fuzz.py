@@ -34,7 +34,7 @@ DEEP = "@deep@"  # stands for a list that is nested too deeply to be written as 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input: `read`, `refused` with a message, or `failed` with a traceback."""
+    """Result of one input: `read`, `refused` with a message, or `failed` with a traceback."""
 
     state: str
     message: str = ""

@@ -54,7 +54,7 @@ seeds = [0, 1]
 models = ["tiny"]
 settings = { train = { epochs = 2 }, model = { size = 32 }, evaluate = { resamples = 100 } }
 """
-# Keys whose values are durations or follow from them, or from the place where a run stands.
+# Keys whose values are durations or follow from them, or from the folder that a run is in.
 UNCOMPARED = {"timings", "seconds", "images_per_s", "name", "files", "sha256", "sealed"}
 RUN_STAGES = (
     "best.safetensors",
@@ -126,7 +126,7 @@ def kill(processes: Sequence[int], reached: Callable[[], bool]) -> bool:
 
 
 def appeared(trial: Path, stage: str, known: set[Path]) -> bool:
-    """Whether a file of this stage, or the temporary one that becomes it, is there."""
+    """Return whether a file of this stage, or the temporary one that becomes it, exists."""
     try:
         return any(stage in path.name and path not in known for path in trial.rglob("*"))
     except FileNotFoundError:  # a folder was renamed meanwhile
@@ -141,7 +141,7 @@ def numbers(value: Any) -> Any:
 
 
 def content(path: Path) -> Any:
-    """What of a file is compared."""
+    """Return the part of a file that is compared."""
     if path.suffix == ".json":
         return numbers(json.loads(path.read_text()))
     if path.suffix == ".parquet":
@@ -230,7 +230,7 @@ def scenarios(home: Path) -> list[Scenario]:
 
 
 def write_archive(path: Path, count: int = 200) -> Path:
-    """A zip archive of small pictures and a table of their ages."""
+    """A zip archive of small images and a table of their ages."""
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("labels.csv", _labels(count))
@@ -253,7 +253,7 @@ def plan(kinds: Sequence[Scenario], kills: int) -> list[Scenario]:
 
 
 def differences(expected: Any, actual: Any, name: str = "") -> list[str]:
-    """Where two outcomes differ."""
+    """Return the files in which two outcomes differ."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         keys = sorted({*expected, *actual})
         return [line for key in keys for line in differences(expected.get(key), actual.get(key), f"{name}/{key}")]

@@ -35,7 +35,7 @@ def predictions(n: int, people: int, seed: int, extra: float = 0.0) -> pd.DataFr
 
 
 def claims(table: pd.DataFrame, resamples: int, seed: int) -> tuple[bool, bool]:
-    """Whether some grouping has a corrected p below 5 %, and whether some interval excludes 0."""
+    """Return whether some grouping has a corrected p below 5 %, and whether some interval excludes 0."""
     gaps = evaluate(table, groups=["side", "kind"], resamples=resamples, seed=seed).gaps
     found = [gap.bias for gap in gaps.values() if gap.bias is not None]
     shown = any(bias.p_holm is not None and bias.p_holm < LEVEL for bias in found)
@@ -43,7 +43,7 @@ def claims(table: pd.DataFrame, resamples: int, seed: int) -> tuple[bool, bool]:
 
 
 def raw_claim(table: pd.DataFrame, permutations: int, seed: int) -> bool:
-    """Whether the test of the young and the old without equal ages shows a difference."""
+    """Return whether the test of the young and the old without equal ages shows a difference."""
     sides = grouping(table, "side")
     clusters = table["subject"].astype(int).to_numpy() if "subject" in table else np.arange(len(table))
     errors = (table["age_pred"] - table["age"]).to_numpy()

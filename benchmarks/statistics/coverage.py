@@ -97,7 +97,7 @@ def balanced(age: Floats, cells: Ints, scale: float) -> float:
 
 
 def one(design: Design, known: Truth, seed: int, resamples: int) -> dict[str, float]:
-    """Whether each interval of one simulated test set holds the truth (1.0, 0.0; NaN: no answer)."""
+    """Return whether each interval of one simulated test set holds the truth (1.0, 0.0; NaN: no answer)."""
     rng = np.random.default_rng(seed)
     age, error, people = draw(design, rng)
     gender = rng.integers(0, 2, people.max() + 1)[people]

@@ -38,7 +38,7 @@ def predictions(design: str, seed: int) -> pd.DataFrame:
 
 
 def covered(design: str, seed: int, resamples: int) -> tuple[bool, bool, bool]:
-    """Whether the pair's interval holds 0 at equal ages, all pairs' intervals do, and all raw pairs' do."""
+    """Return whether the pair's interval holds 0 at equal ages, all pairs' intervals do, and all raw pairs' do."""
     with mock.patch.object(gaps, "group_permutation_test", return_value=1.0):  # not needed here, and slow
         found = evaluate(predictions(design, seed), groups=["group", "half"], resamples=resamples, seed=seed).gaps
     even = {name: gap.age_standardized or gap for name, gap in found.items()}

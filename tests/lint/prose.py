@@ -34,10 +34,13 @@ _OPENING = re.compile(r'^[rRbBuU]*"""(What|Who|Whose|Whether|Where|How|Of|As|Tha
 _CODE = re.compile(r"`[^`]*`|\{[^{}]*\}|\]\([^)]*\)|https?://\S+")
 
 
+FOLDERS = ("agebench", "benchmarks", "examples")
+
+
 def files() -> list[Path]:
-    """Return the checked files: the package, the manual and the README."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    return sorted([*(ROOT / "agebench").rglob("*.py"), *pages])
+    """Return the checked files: the package, benchmarks, examples, the manual and the pages beside the README."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    return sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), *pages])
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:

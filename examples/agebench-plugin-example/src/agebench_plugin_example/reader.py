@@ -14,12 +14,12 @@ SHADES = {"dark": 40, "light": 120}
 
 
 def radius(age: float) -> float:
-    """Of a disc, as a share of the image's side."""
+    """Radius of a disc, as a share of the image's side."""
     return 0.1 + 0.003 * age
 
 
 class DiscReader(Reader):
-    """Images without files: `path` says all that is needed to draw one.
+    """Images without files: `path` has all that is needed to draw one.
 
     Args:
         root: nothing; there are no files.
@@ -62,5 +62,5 @@ class DiscReader(Reader):
         return encoded.getvalue()
 
     def version_token(self, path: str) -> str:
-        """The path says all, so the image changes only with it."""
+        """The path determines the image, so the image changes only with it."""
         return path
