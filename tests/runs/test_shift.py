@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agebench.cli import main
+from agebench.data.readers.synth import SynthReader
 from agebench.metrics.schema import MetricsFile, MetricValue, ShiftParts, ShiftResult, TestResult
 from agebench.reports.sections.shift import shift_parts
 
@@ -27,22 +29,64 @@ OPTIONS = {
 }
 
 
+def is_above_zero(part: MetricValue) -> bool:
+    return part.ci_low is not None and part.ci_low > 0
+
+
+def write_older(folder: Path, **conditions: float) -> None:
+    """Write generated faces of which few are younger than 50, as files with a table."""
+    reader = SynthReader(None, count=900, seed=3, size=64, **conditions)
+    table = reader.read().table
+    kept = table[(table["age"] >= 50) | (np.arange(len(table)) % 8 == 0)]
+    folder.mkdir(parents=True)
+    for name, path in zip(kept["sample_id"], kept["path"], strict=True):
+        (folder / f"{name}.png").write_bytes(reader.image_bytes(path))
+    rows = kept.assign(path=[f"{name}.png" for name in kept["sample_id"]])
+    rows[["path", "age", "gender", "race"]].to_csv(folder / "labels.csv", index=False)
+
+
 @pytest.mark.slow
-def test_other_light_is_found_in_faces_of_the_same_ages(tmp_path: Path) -> None:
-    """The ages of both generated sets are drawn alike; blur, light and palette differ."""
+def test_planted_shifts_are_found_where_they_were_planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other light (blur, light, palette; ages are drawn alike), other ages, or both."""
     (tmp_path / "cards" / "datasets").mkdir(parents=True)
     for name, options in OPTIONS.items():
         (tmp_path / "cards" / "datasets" / f"{name}.toml").write_text(CARD.format(name=name, options=options))
-    words = ["run", "--train", "few", "--test", "few", "--test", "few-shift", "--model", "tiny", "--epochs", "2"]
-    assert main([*words, "--registry", str(tmp_path / "cards"), "--out", str(tmp_path / "run")]) == 0
+    monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path / "data"))
+    for name, conditions in (("older", {}), ("older-shift", {"blur": 1.5, "lighting": 0.5, "palette": 0.5})):
+        write_older(tmp_path / "data" / name, **conditions)
+        card = (
+            CARD.format(name=name, options='table = "labels.csv"').replace('"synth"', '"csv"').replace("size = 64", "")
+        )
+        (tmp_path / "cards" / "datasets" / f"{name}.toml").write_text(card)
+    words = ["run", "--train", "few", *(f"--test={name}" for name in ("few", "few-shift", "older", "older-shift"))]
+    words += [
+        "--model",
+        "tiny",
+        "--epochs",
+        "2",
+        "--set",
+        "evaluate.resamples=300",
+        "--registry",
+        str(tmp_path / "cards"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(words) == 0
     content = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert "shift" not in content["tests"]["few"]
+    tests = MetricsFile.from_json(content).tests
+    shown = {}
+    for name in ("few-shift", "older", "older-shift"):
+        found = tests[name].shift
+        assert found is not None
+        shown[name] = [is_above_zero(part) for part in (found.parts.mix, found.parts.same)]
+    assert shown == {"few-shift": [False, True], "older": [True, False], "older-shift": [True, True]}
     shift = MetricsFile.from_json(content).tests["few-shift"].shift
     assert shift is not None
     assert shift.parts.same.ci_low is not None
     assert shift.parts.same.ci_low > 0
     mix = shift.parts.mix
-    assert (mix.ci_low or 0) < 0 < (mix.ci_high or 0)
+    assert (mix.ci_low or 0) < 0 < (mix.ci_high or 0)  # not shown to be lower either
     assert [row.n for row in shift.recalibration] == [50, 100, 200]
     for name in ("report.md", "report.html"):
         assert "Why the error differs between datasets" in (tmp_path / "run" / name).read_text()
