@@ -32,7 +32,7 @@ from agebench.registry.catalog import Catalog
 from agebench.utils.io import write_text
 
 # Of the method: raise it when rankings of the same estimates change.
-VERSION = 2
+VERSION = 3
 _FEWEST_SYSTEMS = 2
 
 

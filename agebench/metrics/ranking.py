@@ -2,10 +2,10 @@
 
 One cluster bootstrap is shared by all systems: people (or images, where people are unknown) are resampled once, so that what a
 face contributes to every system's error cancels in their differences. The variance between trainings is added from
-`seed_variance`. The quantile of the largest studentized difference over all pairs gives simultaneous confidence intervals of all
-differences, and these give confidence intervals of ranks: a system's rank is at least one more than the number of systems shown
-to be better, and at most the number of all systems less those shown to be worse (Mogstad, Romano, Shaikh and Wilhelm 2024,
-"Inference for ranks", Review of Economic Studies).
+`seed_variance`. The quantile of the largest difference over all pairs, each on the scale of its own tail, gives simultaneous
+confidence intervals of all differences, and these give confidence intervals of ranks: a system's rank is at least one more than
+the number of systems shown to be better, and at most the number of all systems less those shown to be worse (Mogstad, Romano,
+Shaikh and Wilhelm 2024, "Inference for ranks", Review of Economic Studies).
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,7 +21,7 @@ from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL
 from agebench.metrics.seed_variance import SeedVariances, seed_variances
 
 RESAMPLES = 2000
-# Pairs that differ by less than this many years in every resample are identical but for rounding.
+# Systems whose difference typically moves by less than this many years in a resample are identical but for rounding.
 _IDENTICAL = 1e-6
 _TINY = 1e-300  # instead of 0 below a fraction line or as a tail
 # Points at which tails are computed, as multiples of a typical standard deviation.
@@ -155,7 +155,7 @@ class RankingEstimate:
         halves: (S,) half widths of the 95 % intervals of `values`, each for itself.
         differences: (S, S) value of the row's system less that of the column's.
         pair_halves: (S, S) half widths of the simultaneous intervals of `differences`.
-        critical: the quantile of the largest studentized difference, on the scale of a normal distribution.
+        critical: the quantile of the largest difference, on the scale of a normal distribution.
         unusual: (S,) whether a system's seeds differ more than those of the other systems of its training set.
         unknown_seeds: whether a training set has no system with two seeds: its rows are single trained models.
     """
@@ -215,7 +215,7 @@ def rank(
     effects = _training_effects(layout, replicates, pooled)
     rng = np.random.default_rng([seed, 1])
     possible = effects.possible(images.shape[1], replicates.clusters, rng)
-    draws = images + possible.draw(rng)
+    draws = images * np.sqrt(possible.images) + possible.draw(rng)
     covariance = np.cov(images, bias=True).reshape(len(values), len(values))
     tails = [_Tails.of(possible.pair_variance(row, covariance)) for row in range(len(values) - 1)]
     critical = _critical(draws, tails, level)
@@ -233,12 +233,6 @@ def rank(
         effects.unusual,
         effects.unknown,
     )
-
-
-def _pair_variance(covariance: Floats) -> Floats:
-    variance = np.diag(covariance)
-    pairs: Floats = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0.0)
-    return pairs
 
 
 def _critical(draws: Floats, tails: "Sequence[_Tails]", level: float) -> float:
@@ -294,10 +288,9 @@ class _Tails:
         return scores
 
     def point(self, score: float) -> Floats:
-        """The distances (J,) with the tail of a normal deviate."""
-        return np.array(
-            [np.interp(score, row, self.points) * scale for row, scale in zip(self.scores, self.scale, strict=True)]
-        )
+        """The distances (J,) with the tail of a normal deviate; more than rounding where a variable does not vary."""
+        points = [np.interp(score, row, self.points) for row in self.scores]
+        return np.maximum(np.array(points) * self.scale, _IDENTICAL)
 
 
 @dataclass(frozen=True)
@@ -347,7 +340,8 @@ class _TrainingEffects:
 
     Attributes:
         own: (S,) variance of each system's own effects in its mean over seeds.
-        own_raw: (S,) the same before the share of the sampled images is subtracted.
+        own_raw: (S,) the same with the share of the sampled images.
+        own_sampled: (S,) that share.
         freedom: (S,) degrees of freedom of `own_raw`.
         sets: the variances of each training set.
         shares: for each training set (S, K) the share of each seed in each system's mean.
@@ -357,6 +351,7 @@ class _TrainingEffects:
 
     own: Floats
     own_raw: Floats
+    own_sampled: Floats
     freedom: Floats
     sets: tuple[SeedVariances, ...]
     shares: tuple[Floats, ...]
@@ -365,9 +360,9 @@ class _TrainingEffects:
 
     def possible(self, count: int, clusters: int, rng: np.random.Generator) -> _PossibleVariances:
         """Draw `count` variances of every part; those of the images have one degree of freedom less than clusters."""
-        own = self.own_raw[:, None] * (_factors(self.freedom, count, rng) - 1) + self.own[:, None]
+        own = self.own_raw[:, None] * _factors(self.freedom, count, rng) - self.own_sampled[:, None]
         common = [
-            found.common_raw * (_factors(np.array([found.common_freedom]), count, rng)[0] - 1) + found.common
+            found.common_raw * _factors(np.array([found.common_freedom]), count, rng)[0] - found.common_sampled
             for found in self.sets
         ]
         return _PossibleVariances(
@@ -393,7 +388,7 @@ def _factors(freedom: Floats, count: int, rng: np.random.Generator) -> Floats:
 def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = False) -> _TrainingEffects:
     """Estimate the variances between seeds of every training set."""
     count = len(layout.names)
-    own, own_raw, freedom = np.zeros(count), np.zeros(count), np.full(count, np.inf)
+    own, own_raw, own_sampled, freedom = *np.zeros((3, count)), np.full(count, np.inf)
     unusual, unknown = np.zeros(count, dtype=bool), False
     sets, shares = [], []
     for training in dict.fromkeys(layout.trainings):
@@ -403,13 +398,14 @@ def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = 
         found, n_seeds, table = _training_set(layout, replicates, members, pooled)
         unknown |= not found.own_freedom.any()
         own[members] = found.own / n_seeds
-        own_raw[members], freedom[members] = found.own_raw / n_seeds, np.maximum(found.own_freedom, 1)
+        own_raw[members], own_sampled[members] = found.own_raw / n_seeds, found.own_sampled / n_seeds
+        freedom[members] = np.maximum(found.own_freedom, 1)
         unusual[members] = found.unusual
         share = np.zeros((count, table.shape[1]))
         share[members] = np.where(table >= 0, 1 / n_seeds[:, None], 0.0)
         sets.append(found)
         shares.append(share)
-    return _TrainingEffects(own, own_raw, freedom, tuple(sets), tuple(shares), unusual, unknown)
+    return _TrainingEffects(own, own_raw, own_sampled, freedom, tuple(sets), tuple(shares), unusual, unknown)
 
 
 def _training_set(

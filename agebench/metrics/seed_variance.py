@@ -30,20 +30,24 @@ class SeedVariances:
     """Variances between the seeds of several systems of one training set.
 
     Attributes:
-        own: (S,) variance of each system's own effect in one seed.
-        own_raw: (S,) the same before the share of the sampled images is subtracted, for degrees of freedom.
+        own: (S,) variance of each system's own effect in one seed: `own_raw` less `own_sampled`, 0 at least.
+        own_raw: (S,) the same with the share of the sampled images.
+        own_sampled: (S,) that share.
         own_freedom: (S,) degrees of freedom of `own_raw`.
-        common: variance of the effect that a seed has on all systems.
-        common_raw: the same before the share of the sampled images is subtracted.
+        common: variance of the effect that a seed has on all systems: `common_raw` less `common_sampled`, 0 at least.
+        common_raw: the same with the shares of the sampled images and of the systems' own effects.
+        common_sampled: these shares.
         common_freedom: degrees of freedom of `common_raw`; 0 if it is unknown.
         unusual: (S,) whether a system's seeds differ more than those of the other systems (F test at 1 %).
     """
 
     own: Floats
     own_raw: Floats
+    own_sampled: Floats
     own_freedom: Floats
     common: float
     common_raw: float
+    common_sampled: float
     common_freedom: float
     unusual: Flags
 
@@ -54,7 +58,8 @@ def moderate(variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:
     The model is that of Smyth (2004): precisions come from a gamma distribution with center `1 / variance` and d0 degrees of
     freedom. A dozen systems do not determine d0, so it is not estimated but averaged over, with equal prior weights of
     `_PRIOR_FREEDOM`; an estimate of infinity, which a dozen unequal variances often give, would pool what is not alike. An effect
-    then has a mixture of Student distributions; variance and degrees of freedom are those of the one with the same tails.
+    then has a mixture of Student distributions; variance and degrees of freedom are those of the one that stands for it
+    (`match_mixture`).
 
     Args:
         variances: (S,) sample variances.
@@ -131,9 +136,18 @@ def seed_variances(values: Floats, noise: Floats | None = None, *, pooled: bool 
         if common_freedom > 0:
             common_sampled = float(np.nanvar(moved[np.isfinite(effects)], axis=0, ddof=1).mean())
     own = np.maximum(own_raw - sampled, 0.0)
-    common = max(common_raw - common_sampled - float(own.mean()) / max(shared, 1), 0.0)
+    common_sampled += float(own.mean()) / max(shared, 1)
+    common = max(common_raw - common_sampled, 0.0)
     return SeedVariances(
-        own, own_raw, own_freedom, common, common_raw, max(common_freedom, 0.0), _unusual(raw, freedom)
+        own,
+        own_raw,
+        sampled,
+        own_freedom,
+        common,
+        common_raw,
+        common_sampled,
+        max(common_freedom, 0.0),
+        _unusual(raw, freedom),
     )
 
 

@@ -137,7 +137,7 @@ class SystemRanking(ResultModel):
     images: list[Count] = Field(description="images of each test set, those of several seeds counted once")
     people: list[Count | None] = Field(description="people on them; None where subjects are unknown")
     resamples: Count
-    critical: Number = Field(description="critical value of the largest studentized difference, normal scale")
+    critical: Number = Field(description="critical value of the largest difference, normal scale")
     systems: list[RankedSystem] = Field(description="by value, best first")
     differences: list[list[Number]] = Field(
         description="for each pair of places in `systems` i < j: i, j, value of j minus that of i, low, high"
