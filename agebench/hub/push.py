@@ -37,10 +37,7 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     Raises:
         UserError: the run is not finished, `repo` is invalid, `out` holds other files, or the card is invalid.
     """
-    check_repo(repo)
-    folder = RunDir(run)
-    if not folder.manifest().get("finished"):
-        raise UserError(f"{run}: no finished run is here; only finished runs can be pushed")
+    folder = open_finished_run(run, repo)
     check_out(
         out, lambda name: name in {*FILES, README} or (name.startswith("export/") and Path(name).suffix in EXPORTS)
     )
@@ -74,6 +71,23 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
             stale.unlink()
     write_json(out / CARD, card.to_json())
     return sorted([*copied, "config.toml", "manifest.json", CARD, README])
+
+
+def open_finished_run(run: Path, repo: str) -> RunDir:
+    """Open the folder of a run that is to be pushed.
+
+    Args:
+        run: the folder of a run or test.
+        repo: OWNER/NAME, where it is pushed to.
+
+    Raises:
+        UserError: the run is not finished, or `repo` is invalid.
+    """
+    check_repo(repo)
+    folder = RunDir(run)
+    if not folder.manifest().get("finished"):
+        raise UserError(f"{run}: no finished run is here; only finished runs can be pushed")
+    return folder
 
 
 def upload(folder: Path, repo: str, kind: Literal["model", "dataset"] = "model") -> str:

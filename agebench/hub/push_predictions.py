@@ -3,13 +3,11 @@
 from pathlib import Path
 
 from agebench.errors import UserError
-from agebench.estimators.hub import check_repo
-from agebench.hub.push import README, check_out
+from agebench.hub.push import README, check_out, open_finished_run
 from agebench.leaderboard.published_estimates import estimates_of, write_estimates
 from agebench.metrics.schema import TestResult
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import escape_markdown, format_ci, format_count
-from agebench.runs.run_dir import RunDir
 from agebench.utils.io import write_text
 
 
@@ -31,11 +29,7 @@ def write_predictions_repository(run: Path, repo: str, out: Path, cards: Catalog
     Raises:
         UserError: the run is not finished, no card allows it, `repo` is invalid, or `out` holds other files.
     """
-    check_repo(repo)
-    folder = RunDir(run)
-    manifest = folder.manifest()
-    if not manifest.get("finished"):
-        raise UserError(f"{run}: no finished run is here; only the estimates of finished runs can be pushed")
+    folder = open_finished_run(run, repo)
     check_out(out, lambda name: name == README or (name.startswith("data/") and name.endswith(".parquet")))
     tests = folder.metrics_file().tests
     public = [name for name in tests if name in cards.datasets.names() and cards.datasets.get(name).estimates_public]
@@ -50,7 +44,7 @@ def write_predictions_repository(run: Path, repo: str, out: Path, cards: Catalog
             stale.unlink()
     for name, table in tables.items():
         write_estimates(out / _file(name), table)
-    model = manifest.get("model") or {}
+    model = folder.manifest().get("model") or {}
     title = str(model.get("title") or model.get("name") or run.name)
     write_text(out / README, _card(title, repo, {name: tests[name] for name in tables}, cards))
     return sorted([*map(_file, tables), README])

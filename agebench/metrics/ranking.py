@@ -339,8 +339,7 @@ class _TrainingEffects:
     """The part that the choice of the seeds adds to the uncertainty of systems and of their differences.
 
     Attributes:
-        own: (S,) variance of each system's own effects in its mean over seeds.
-        own_raw: (S,) the same with the share of the sampled images.
+        own_raw: (S,) variance of each system's own effects in its mean over seeds, with the share of the sampled images.
         own_sampled: (S,) that share.
         freedom: (S,) degrees of freedom of `own_raw`.
         sets: the variances of each training set.
@@ -349,7 +348,6 @@ class _TrainingEffects:
         unknown: see `RankingEstimate.unknown_seeds`.
     """
 
-    own: Floats
     own_raw: Floats
     own_sampled: Floats
     freedom: Floats
@@ -388,7 +386,7 @@ def _factors(freedom: Floats, count: int, rng: np.random.Generator) -> Floats:
 def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = False) -> _TrainingEffects:
     """Estimate the variances between seeds of every training set."""
     count = len(layout.names)
-    own, own_raw, own_sampled, freedom = *np.zeros((3, count)), np.full(count, np.inf)
+    own_raw, own_sampled, freedom = *np.zeros((2, count)), np.full(count, np.inf)
     unusual, unknown = np.zeros(count, dtype=bool), False
     sets, shares = [], []
     for training in dict.fromkeys(layout.trainings):
@@ -397,7 +395,6 @@ def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = 
         members = np.flatnonzero([other == training for other in layout.trainings])
         found, n_seeds, table = _training_set(layout, replicates, members, pooled)
         unknown |= not found.own_freedom.any()
-        own[members] = found.own / n_seeds
         own_raw[members], own_sampled[members] = found.own_raw / n_seeds, found.own_sampled / n_seeds
         freedom[members] = np.maximum(found.own_freedom, 1)
         unusual[members] = found.unusual
@@ -405,7 +402,7 @@ def _training_effects(layout: Layout, replicates: MaeReplicates, pooled: bool = 
         share[members] = np.where(table >= 0, 1 / n_seeds[:, None], 0.0)
         sets.append(found)
         shares.append(share)
-    return _TrainingEffects(own, own_raw, own_sampled, freedom, tuple(sets), tuple(shares), unusual, unknown)
+    return _TrainingEffects(own_raw, own_sampled, freedom, tuple(sets), tuple(shares), unusual, unknown)
 
 
 def _training_set(
