@@ -32,7 +32,7 @@ from agebench.registry.catalog import Catalog
 from agebench.utils.io import write_text
 
 # Of the method: raise it when rankings of the same estimates change.
-VERSION = 3
+VERSION = 4
 _FEWEST_SYSTEMS = 2
 
 
