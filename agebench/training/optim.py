@@ -66,11 +66,12 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def backbone_layers(backbone: nn.Module) -> dict[str, int]:
+def backbone_layers(backbone: nn.Module, option: str = "layer_decay") -> dict[str, int]:
     """Return the layer, counted from the input, of each parameter of a backbone.
 
     Args:
         backbone: a network with a `group_matcher` as timm defines it.
+        option: the recipe's option that needs layers, for the error.
 
     Returns:
         The parameter's name in an `AgeModel` -> its layer, from 0.
@@ -83,11 +84,39 @@ def backbone_layers(backbone: nn.Module) -> dict[str, int]:
     group_matcher: Any = getattr(backbone, "group_matcher", None)
     if group_matcher is None:
         raise UserError(
-            f"train.layer_decay: the backbone {type(backbone).__name__} does not define layers (timm's group_matcher). Leave "
-            "layer_decay out"
+            f"train.{option}: the backbone {type(backbone).__name__} does not define layers (timm's group_matcher). Leave "
+            f"{option} out"
         )
     layers = group_parameters(backbone, group_matcher(), reverse=True)
     return {f"backbone.{name}": layer for name, layer in layers.items()}
+
+
+def freeze_first_layers(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
+    """Freeze the first layers of a backbone, so that their parameters get no gradients, and return their modules.
+
+    Batch normalization among these modules still collects statistics in training mode; `eval()` of each stops it.
+
+    Args:
+        backbone: a network with a `group_matcher` as timm defines it; its last layer stays free.
+        n_layers: the number of layers, from the input on, as `backbone_layers` counts them.
+
+    Raises:
+        UserError: the backbone does not define layers, or `n_layers` leaves none of them.
+    """
+    layers = backbone_layers(backbone, "frozen_layers")
+    count = max(layers.values()) + 1
+    if n_layers >= count:
+        raise UserError(
+            f"train.frozen_layers = {n_layers}: the backbone {type(backbone).__name__} has {count} layers. Freeze {count - 1} "
+            'or fewer, or train the head alone with freeze = "backbone"'
+        )
+    frozen = []
+    for prefix, module in backbone.named_modules(prefix="backbone"):
+        parameters = dict(module.named_parameters(prefix, recurse=False))
+        if parameters and all(layers[name] < n_layers for name in parameters):
+            module.requires_grad_(False)
+            frozen.append(module)
+    return frozen
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

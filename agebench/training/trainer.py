@@ -25,7 +25,14 @@ from agebench.training.dataloader import FaceDataset, balanced_order, derive_see
 from agebench.training.device import autocast, set_deterministic
 from agebench.training.frozen_features import FeatureFlip
 from agebench.training.mixing import Mix, draw_mix
-from agebench.training.optim import WeightAverage, backbone_layers, create_optimizer, learning_rate, set_learning_rate
+from agebench.training.optim import (
+    WeightAverage,
+    backbone_layers,
+    create_optimizer,
+    freeze_first_layers,
+    learning_rate,
+    set_learning_rate,
+)
 from agebench.training.prediction import predict
 
 # Optimizer steps between two reads of the loss; a read waits for the device.
@@ -110,6 +117,8 @@ def configure_model(model: AgeModel, recipe: Recipe) -> None:
         )
     if recipe.layer_decay < 1:
         backbone_layers(model.backbone)
+    if recipe.frozen_layers:
+        freeze_first_layers(model.backbone, recipe.frozen_layers)
     model.flip_tta = recipe.flip_tta
 
 
@@ -144,6 +153,8 @@ class Trainer:
     ) -> None:
         set_deterministic()
         configure_model(model, recipe)
+        n_frozen = recipe.frozen_layers
+        self._frozen_modules = freeze_first_layers(model.backbone, n_frozen) if n_frozen else []
         self.recipe, self.card, self.seed, self.device, self.folder = recipe, card, seed, device, folder
         self.model: AgeModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = create_optimizer(self.model, recipe)
@@ -242,6 +253,8 @@ class Trainer:
             TrainingDivergedError: the loss is not finite.
         """
         self.model.train()
+        for module in self._frozen_modules:
+            module.eval()  # keeps the statistics of batch normalization
         self._freeze_backbone(epoch <= self.recipe.head_epochs)
         self.optimizer.zero_grad(set_to_none=True)
         n_steps, batches_per_step = self._epoch_size(training)

@@ -55,6 +55,12 @@ def make_trainer(folder: Path, recipe: Recipe, *, head: str = "regression", plai
     return Trainer(model, card, recipe, seed=7, device=CPU, folder=folder)
 
 
+def make_layered_trainer(folder: Path, recipe: Recipe) -> Trainer:
+    """Return the trainer of a network of timm with batch normalization."""
+    card = CARD.model_copy(update={"backbone": "resnet10t", "head": "regression"})
+    return Trainer(create_model(card), card, recipe, seed=7, device=CPU, folder=folder)
+
+
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
@@ -343,6 +349,27 @@ def test_head_epochs_leave_the_backbone_alone_and_resume(tmp_path: Path) -> None
 def test_head_epochs_must_leave_epochs_for_the_backbone() -> None:
     with pytest.raises(ValueError, match="head_epochs = 2 leaves none of the 2 epochs"):
         Recipe(epochs=2, head_epochs=2)
+
+
+def test_frozen_layers_keep_their_weights_and_statistics(tmp_path: Path) -> None:
+    trainer = make_layered_trainer(tmp_path, Recipe(epochs=1, batch_size=16, frozen_layers=3, augment=STILL))
+    layers = backbone_layers(trainer.model.backbone)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train_epoch(TRAIN, 1, NullCallback())
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name for name, layer in layers.items() if layer >= 3} <= changed
+    frozen = {name.rpartition(".")[0] for name, layer in layers.items() if layer < 3}
+    assert any(f"{module}.running_mean" in before for module in frozen)  # there is batch normalization among them
+    assert not {name for name in changed if name.rpartition(".")[0] in frozen}
+
+
+def test_frozen_layers_must_leave_some_of_the_backbone(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"train.frozen_layers = 99: the backbone .* has \d+ layers. Freeze \d+ or fewer"
+    ):
+        make_layered_trainer(tmp_path, Recipe(epochs=1, batch_size=16, frozen_layers=99, augment=STILL))
+    with pytest.raises(ValueError, match="frozen_layers changes nothing that freeze"):
+        Recipe(freeze="backbone", frozen_layers=2)
 
 
 def test_a_run_with_all_new_options_trains(tmp_path: Path) -> None:

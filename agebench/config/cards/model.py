@@ -108,11 +108,21 @@ class Recipe(Card):
     head_epochs: int = Field(
         default=0, ge=0, exclude_if=is_unset, description="first epochs, in which only the head is trained"
     )
+    frozen_layers: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=is_unset,
+        description="layers of the backbone, from the input on, that keep their pre-trained weights",
+    )
     augment: Augment = Augment()
 
     @model_validator(mode="after")
     def _frozen_backbone_excludes(self) -> "Recipe":
-        keys = [key for key in ("mixup", "cutmix", "layer_decay", "head_epochs") if key in self.model_dump()]
+        keys = [
+            key
+            for key in ("mixup", "cutmix", "layer_decay", "head_epochs", "frozen_layers")
+            if key in self.model_dump()
+        ]
         if self.freeze and keys:
             raise ValueError(f'{keys[0]} changes nothing that freeze = "backbone" trains; leave one of the two out')
         return self
