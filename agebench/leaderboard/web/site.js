@@ -211,7 +211,7 @@ function table(names, rows, texts = 1) {
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell, place) => el(place ? "td" : "th", { class: kind(place), scope: place ? null : "row" }, cell)))))));
 }
 // Cells of true age and estimate; the area of a dot grows with the logarithm of its number of images.
-function scatter(test, cells) {
+function scatter(test, cells, seeds) {
   const [size, left, top, bottom] = [320, 44, 10, 42], years = head.cellYears, side = size - left - top;
   const most = cells.reduce((high, [age, estimate]) => Math.max(high, age, estimate), 0), room = (most + 1) * years;
   const x = (age) => left + (age / room) * side, y = (age) => size - bottom + top - (age / room) * side;
@@ -230,7 +230,7 @@ function scatter(test, cells) {
   for (const [width, places] of Object.entries(dots)) drawing.append(svg("path", { class: "dot", "stroke-width": width, d: places }));
   drawing.append(svg("text", { x: left + side / 2, y: size + top - 6, "text-anchor": "middle" }, "true age (years)"),
     svg("text", { transform: `translate(12 ${top + side / 2}) rotate(-90)`, "text-anchor": "middle" }, "estimate (years)"));
-  return el("figure", {}, drawing, el("figcaption", {}, `${test}, ${grouped(n)} images of the first seed in cells of ${years} years; larger dots: more images. On the line the estimate is the true age.`));
+  return el("figure", {}, drawing, el("figcaption", {}, `${test}, ${grouped(n)} images${seeds > 1 ? " of the first seed" : ""} in cells of ${years} years; larger dots: more images. On the line the estimate is the true age.`));
 }
 function drawRun(system) {
   const title = el("h2", { tabindex: "-1" }, `${system.name}, ${system.train === "not here" ? "not trained here" : `trained on ${system.train}`}`);
@@ -240,7 +240,7 @@ function drawRun(system) {
   parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
   const scatters = Object.entries(system.scatter);
-  if (scatters.length) parts.push(el("h3", {}, "Estimates against true ages"), el("div", { class: "plots scatters" }, ...scatters.map(([test, cells]) => scatter(test, cells))));
+  if (scatters.length) parts.push(el("h3", {}, "Estimates against true ages"), el("div", { class: "plots scatters" }, ...scatters.map(([test, cells]) => scatter(test, cells, system.seeds))));
   if (Object.keys(system.shifts).length)
     parts.push(el("h3", {}, `Why other datasets are harder than ${system.train}`), table(["Test set", "Difference (years)", "Mix of ages", "Other faces of the same ages", "Ages outside", "Mended by a linear map on 100 labeled images"],
       Object.entries(system.shifts).map(([name, of]) => [name, ...of.map((numbers) => figure(numbers, { sign: true }))])));
