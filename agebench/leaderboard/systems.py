@@ -629,7 +629,9 @@ def _flat(config: Mapping[str, object]) -> dict[str, object]:
 
 def _name(record: Record) -> str:
     model = record.model
-    frozen = " frozen" if (record.config.train or {}).get("freeze") else ""
+    recipe = record.config.train or {}
+    layers = recipe.get("frozen_layers")
+    frozen = " frozen" if recipe.get("freeze") else f", first {layers} layers frozen" if layers else ""
     head = f", {model.head}" if model.head else ""
     size = f", {record.input_size} px" if record.input_size else ""
     protocol = record.metrics.protocol.name if record.metrics.protocol else "default"

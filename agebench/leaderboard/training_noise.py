@@ -58,7 +58,7 @@ def training_noise(record: Record, records: Iterable[Record], test: str) -> Trai
 
     Returns:
         The standard deviation over the system's own seeds where it has three or more, else pooled over the systems that were
-        trained and tested on the same data, with or without a frozen backbone as the system; None where no system has two
+        trained and tested on the same data, with as much of the backbone frozen as the system; None where no system has two
         seeds, or the record trains nothing.
     """
     if record.metrics.train is None:
@@ -71,7 +71,7 @@ def training_noise(record: Record, records: Iterable[Record], test: str) -> Trai
     samples = [
         _seed_values(system, test)
         for system in systems
-        if system.train == own.train and _freeze(system) == _freeze(own) and test in system.tests
+        if system.train == own.train and _frozen(system) == _frozen(own) and test in system.tests
     ]
     samples = [sample for sample in samples if len(sample) > 1]
     freedom = sum(len(sample) - 1 for sample in samples)
@@ -89,6 +89,7 @@ def _seed_values(system: System, test: str) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _freeze(system: System) -> str:
+def _frozen(system: System) -> tuple[str, int]:
+    """Return what the training leaves as it was: `backbone` or nothing, and how many of its layers."""
     recipe = system.records[0].settings.get("train")
-    return str(recipe.get("freeze", "")) if isinstance(recipe, dict) else ""
+    return (str(recipe.get("freeze", "")), int(recipe.get("frozen_layers", 0))) if isinstance(recipe, dict) else ("", 0)

@@ -96,6 +96,8 @@ def format_duration(seconds: float | None) -> str:
 def sanitize(name: object) -> str:
     """Put a name on one line and replace control characters and invisible characters."""
     line = " ".join(str(name).split())
+    if line.isprintable():
+        return line
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
