@@ -24,11 +24,16 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "reports" / "results"
 README = ROOT / "README.md"
 HEADS = ROOT / "docs" / "how-to" / "heads.md"
-# Training set -> the text above its table.
-HEADS_TRAINED = {
-    "utk": "Trained on 16,120 images of UTKFace:",
-    "fgnet": "Trained on about 680 images of FG-NET:",
-}
+# Training set, ending of the systems' names before the head, and the text above their table.
+HEADS_TABLES = (
+    ("utk", "(?<! layers) frozen", "Trained on 16,120 images of UTKFace:"),
+    ("fgnet", "(?<! layers) frozen", "Trained on about 680 images of FG-NET:"),
+    (
+        "utk",
+        ", first 13 layers frozen",
+        "Trained on UTKFace, two epochs: the head alone, then with the last four of the backbone's 17 layers:",
+    ),
+)
 HEADS_TESTS = {"utk": "UTKFace", "fgnet": "FG-NET", "all-age-faces": "All-Age-Faces"}
 
 
@@ -38,15 +43,20 @@ def readme_opening(headline: Headline) -> str:
 
 
 def heads_tables(systems: Sequence[System]) -> str:
-    """Return the errors of all heads on the frozen features: one table for each training set."""
+    """Return the errors of the heads: on frozen features, one table for each training set, then with layers that are trained."""
     tables = []
-    for train, title in HEADS_TRAINED.items():
-        rows = [row for row in systems if row.train == train and re.search(r" frozen, \S+, 112 px$", row.name)]
+    for train, part, title in HEADS_TABLES:
+        rows = [row for row in systems if row.train == train and re.search(rf"{part}, \S+, 112 px$", row.name)]
         rows.sort(key=lambda row: row.metric(train).value or math.inf)
-        tests = {test: HEADS_TESTS[test] for test in (train, *(test for test in HEADS_TESTS if test != train))}
+        known = {test for row in rows for test in row.tests}
+        tests = {
+            test: HEADS_TESTS[test]
+            for test in (train, *(test for test in HEADS_TESTS if test != train))
+            if test in known
+        }
         cells = [[f"`{row.records[0].model.head}`", *(format_ci(row.metric(test)) for test in tests)] for row in rows]
-        table = markdown_table(["head", *tests.values()], cells, align=["left", *["right"] * len(tests)])
-        tables += [title, table]
+        if rows:
+            tables += [title, markdown_table(["head", *tests.values()], cells, align=["left", *["right"] * len(tests)])]
     return "\n\n".join(tables)
 
 

@@ -8,8 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agebench.leaderboard.gate_rates import MOST_CHALLENGE, LegalAgeRates, Rate
 from agebench.leaderboard.headline import LEGAL, Headline, HeadlineRow
-from agebench.leaderboard.marks import HOME, TRAINED_ON
-from agebench.leaderboard.systems import is_contaminated
+from agebench.leaderboard.marks import HOME, TRAINED_ON, UNANSWERED, UNKNOWN
 from agebench.reports.formatting import sanitize
 
 _WEB = Path(__file__).parent / "web"
@@ -57,7 +56,8 @@ def gate_figure(headline: Headline) -> str | None:
         titles=(f"Minors of 13-17 that pass, {test}", f"Adults from {LEGAL} on that are refused, {test}"),
         shares=shares,
         challenges=[(age, [_x(age, left) for left in _LEFTS]) for age in (18, 20, 25, 30, 35, 40)],
-        note=f"{TRAINED_ON} trained or chosen on this test set; {HOME} held-out part of its own training set",
+        note=f"{TRAINED_ON} trained or chosen on this test set; {UNKNOWN} unknown training data; {HOME} held-out part of its own "
+        f"training set; {UNANSWERED} many images without an estimate",
         height=_LEGEND_TOP + _LINE * ((len(curves) + 1) // _LEGEND_COLUMNS) + 20,
     )
 
@@ -75,7 +75,7 @@ def _curves(rows: Sequence[HeadlineRow], test: str) -> list[_Curve]:
         everyone = gates.groups[0]
         size = row.system.records[0].input_size
         name = row.name.replace(f", {size} px", "")
-        name += TRAINED_ON * is_contaminated(row.system, test) + HOME * (row.system.train == test)
+        name += row.cells[test].mark
         curves.append(
             _Curve(
                 name=sanitize(name),

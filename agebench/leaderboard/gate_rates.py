@@ -246,8 +246,25 @@ def gate_rate(rates: GateRatesByAge | None, legal: int, challenge: int) -> tuple
         legal: legal age, years.
         challenge: challenge age, years.
     """
+    found = _everyone(rates, legal, challenge)
+    return (MetricValue(), 0) if found is None else (_rate_metric(found[0].passing[found[1]]), found[0].n_minors)
+
+
+def refusal_rate(rates: GateRatesByAge | None, legal: int, challenge: int) -> MetricValue:
+    """Return the share of people of legal age that one gate refuses, of all groups.
+
+    Args:
+        rates: of a system on a test set.
+        legal: legal age, years.
+        challenge: challenge age, years.
+    """
+    found = _everyone(rates, legal, challenge)
+    return MetricValue() if found is None else _rate_metric(found[0].refused[found[1]])
+
+
+def _everyone(rates: GateRatesByAge | None, legal: int, challenge: int) -> tuple[GroupGateRates, int] | None:
+    """The rates of all images, and the place of a challenge age among them; None where they were not measured."""
     for gates in rates.gates if rates else ():
         if gates.legal == legal and challenge in gates.challenge:
-            group = gates.groups[0]
-            return _rate_metric(group.passing[gates.challenge.index(challenge)]), group.n_minors
-    return MetricValue(), 0
+            return gates.groups[0], gates.challenge.index(challenge)
+    return None

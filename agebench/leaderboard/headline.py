@@ -5,11 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agebench.leaderboard.gate_rates import MINOR_YEARS, GateRatesByAge, gate_rate, system_gates
+from agebench.leaderboard.gate_rates import MINOR_YEARS, GateRatesByAge, gate_rate, refusal_rate, system_gates
 from agebench.leaderboard.headline_systems import has_contamination, headline_systems
 from agebench.leaderboard.image_ranking import ImageRankings
-from agebench.leaderboard.marks import HOME, PARTIAL, TRAINED_ON, caveat_symbol, tested_of
-from agebench.leaderboard.systems import Caveat, Gap, System, is_contaminated, is_subset, largest_gap
+from agebench.leaderboard.marks import (
+    ANSWERED_SHARE,
+    HOME,
+    PARTIAL,
+    TRAINED_ON,
+    UNANSWERED,
+    UNKNOWN,
+    caveat_symbol,
+    has_unanswered,
+    tested_of,
+)
+from agebench.leaderboard.systems import Gap, System, is_contaminated, is_subset, largest_gap
 from agebench.metrics.schema import MetricValue
 from agebench.reports.formatting import (
     DASH,
@@ -26,12 +36,14 @@ from agebench.reports.sections.rankings import rank_interval
 LEGAL, CHALLENGE = 18, 25
 # The share of minors that may pass where a system is trusted; the upper end of its interval counts.
 TRUSTED_RATE = 0.01
-UNKNOWN = "?"
 QUESTION = "Which of these systems can be trusted with “is this person over 18?”"
 NOTE = (
-    f"In parentheses: images tested, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such systems "
-    f"are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images. "
-    f"{HOME} held-out part of its own training set. Beside the share of passing minors: the number of their images. A dash: not "
+    "Distance: years outside the labeled range of ages, 0 within it; it is smaller than an MAE and cannot be compared with one. "
+    f"In parentheses: images with an estimate, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such "
+    f"systems are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images of the "
+    f"dataset were at hand. {UNANSWERED} more than {100 * (1 - ANSWERED_SHARE):.0f} % of the images got no estimate (no face "
+    f"found); they are in no error and in no rate. {HOME} held-out part of its own training set. Beside the share of passing "
+    "minors: the number of their images. A gate that refuses many adults lets few minors pass: read both columns. A dash: not "
     "measured. Labels that are ranges of ages leave open who is a minor. Rank: a 95 % interval among all systems that were "
     "tested on the same images; a system that was trained on them has none. Widest gap: the largest difference in MAE between two "
     "groups at equal ages on any of its test sets, years; a dash: no groups are annotated."
@@ -56,6 +68,7 @@ class HeadlineCell:
         tested: images tested, of all.
         minors: share of minors that pass the gate.
         n_minors: images of minors; 0 where unknown.
+        refused: share of the people of legal age that the gate refuses.
         rank: rank interval among all systems that were tested on the same images, such as `1-3 of 15`; "" without a rank.
         gap: the largest difference in MAE between two groups at equal ages; None where no groups can be compared.
     """
@@ -65,6 +78,7 @@ class HeadlineCell:
     tested: str
     minors: MetricValue
     n_minors: int
+    refused: MetricValue
     rank: str = ""
     gap: Gap | None = None
 
@@ -110,6 +124,7 @@ class Headline:
         ranges: test sets whose labels are ranges of ages.
         gate_tests: test sets whose labels are ages, so that minors are known.
         trust: which systems may be trusted with the gate, as a sentence.
+        left_out: names of the systems from elsewhere for which the table has no room.
     """
 
     rows: tuple[HeadlineRow, ...]
@@ -117,6 +132,24 @@ class Headline:
     ranges: frozenset[str]
     gate_tests: tuple[str, ...]
     trust: str
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """The note below the table, with the systems that it has no room for."""
+        left = (
+            f" For {join_words(self.left_out)} there is no room here; the table of all systems has them."
+            if self.left_out
+            else ""
+        )
+        return NOTE + left
+
+    @property
+    def rank_tests(self) -> tuple[str, ...]:
+        """The first test set on which systems have ranks, as a tuple; an empty one where none has."""
+        return tuple(
+            test for test in self.tests if any(test in row.cells and row.cells[test].rank for row in self.rows)
+        )[:1]
 
     @classmethod
     def from_systems(cls, systems: Sequence[System], ranked: ImageRankings) -> "Headline":
@@ -132,7 +165,10 @@ class Headline:
         rows = tuple(_row(row, ranked) for row in chosen)
         ranges = frozenset(test for test in tests if any(_is_range(row, test) for row in chosen if test in row.tests))
         gate_tests = tuple(test for test in tests if any(row.cells[test].n_minors for row in rows if test in row.cells))
-        return cls(rows, tests, ranges, gate_tests, _describe_trust(rows))
+        left_out = [row for row in systems if row.train is None and not row.flatters_everywhere and row not in chosen]
+        return cls(
+            rows, tests, ranges, gate_tests, _describe_trust(rows), tuple(sanitize(row.name) for row in left_out)
+        )
 
 
 def _row(row: System, ranked: ImageRankings) -> HeadlineRow:
@@ -146,13 +182,13 @@ def _row(row: System, ranked: ImageRankings) -> HeadlineRow:
 
 
 def _cell(row: System, test: str, rates: GateRatesByAge | None, ranked: ImageRankings) -> HeadlineCell:
-    unknown = row.train is None and any(note.caveat is Caveat.UNKNOWN_TRAINING_DATA for note in row.caveats)
-    mark = caveat_symbol(row, test) + UNKNOWN * (unknown and not is_contaminated(row, test))
     error = row.metric(test, "range_mae" if _is_range(row, test) else "mae")
     minors, n_minors = gate_rate(rates, LEGAL, CHALLENGE)
     place = ranked.rank_on(row, test)
     rank = "" if place is None else f"{rank_interval(place[0])} of {place[1]}"
-    return HeadlineCell(error, mark, _tested(row, test), minors, n_minors, rank, largest_gap(row, test))
+    refused = refusal_rate(rates, LEGAL, CHALLENGE)
+    mark = caveat_symbol(row, test)
+    return HeadlineCell(error, mark, _tested(row, test), minors, n_minors, refused, rank, largest_gap(row, test))
 
 
 def describe_largest_gap(gap: Gap) -> str:
@@ -170,10 +206,10 @@ def _is_range(row: System, test: str) -> bool:
 
 
 def _tested(row: System, test: str) -> str:
-    """`tested_of`, but of a copy that lacks images, of the number of images that the card announces."""
+    """`tested_of`; of a copy that lacks images and whose images all got an estimate, of the images that the card announces."""
     counts = [record.datasets[test].count for record in row.records_on(test) if test in record.datasets]
     announced = max((count for count in counts if isinstance(count, int)), default=0)
-    if not is_subset(row, test) or not announced:
+    if not is_subset(row, test) or not announced or has_unanswered(row, test):
         return tested_of(row, test)
     return f"{format_count(row.tested(test)[0].n)} of {format_count(announced)}"
 
@@ -205,15 +241,25 @@ def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
         return f"{QUESTION} That was not measured."
     unfit = {row.name for row, _, cell in asked if (cell.minors.ci_high or 0.0) > TRUSTED_RATE}
     fit = list(dict.fromkeys(row.name for row, *_ in asked if row.name not in unfit))
+    refused = {
+        name: [cell.refused for row, _, cell in asked if row.name == name] for name in {row.name for row, *_ in asked}
+    }
     gate = f"at T = {CHALLENGE} at most {TRUSTED_RATE * 100:g} % of minors of {LEGAL - MINOR_YEARS} to {LEGAL - 1} pass"
     if fit:
-        return f"{QUESTION} {join_words(fit)}: by the upper ends of the intervals {gate}."
+        most = {name: max(refused[name], key=lambda rate: rate.value or 0.0) for name in fit}
+        named = [f"{name} (refuses up to {format_ci(most[name], percent=True, digits=1)} of adults)" for name in fit]
+        return f"{QUESTION} {join_words(named)}: by the upper ends of the intervals {gate}."
+    # Each by its worst test set, and beside others that were measured on as many.
+    most_tests = max(map(len, refused.values()))
     worst = {row.name: (row, test, cell) for row, test, cell in sorted(asked, key=_upper_end)}
-    row, test, cell = min(worst.values(), key=_upper_end)
-    lowest = format_ci(cell.minors, percent=True, digits=1)
+    peers = [measured for name, measured in worst.items() if len(refused[name]) == most_tests]
+    row, test, cell = min(peers, key=_upper_end)
+    sets = "one such test set" if most_tests == 1 else f"{most_tests} such test sets"
     return (
         f"{QUESTION} None. No system is shown to meet “{gate}” (upper end of the 95 % interval, on every test set that it was not "
-        f"trained on); the lowest upper end is that of {row.name} on {test}, {lowest}."
+        f"trained on). Of those measured on {sets}, {row.name} has the lowest worst upper end: on {test}, "
+        f"{format_ci(cell.minors, percent=True, digits=1)} of these minors pass, and "
+        f"{format_ci(cell.refused, percent=True, digits=1)} of adults are refused."
     )
 
 
@@ -241,7 +287,8 @@ def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None
     gate_test = headline.gate_tests[:1]
     headers = ["system", *(_header(headline, test) for test in headline.tests)]
     headers += [f"minors passing at T = {CHALLENGE}, {escape_markdown(test)}" for test in gate_test]
-    headers += [f"rank, {escape_markdown(test)}" for test in headline.tests[:1]]
+    headers += [f"adults refused at T = {CHALLENGE}, {escape_markdown(test)}" for test in gate_test]
+    headers += [f"rank, {escape_markdown(test)}" for test in headline.rank_tests]
     headers += ["widest gap", "from", "license"]
     table = []
     for row in headline.rows if rows is None else rows:
@@ -251,13 +298,14 @@ def headline_table(headline: Headline, rows: Sequence[HeadlineRow] | None = None
                 escape_markdown(row.name),
                 *(_cell_text(row.cells.get(test)) for test in headline.tests),
                 *(_minors_text(cell) for cell in minors),
-                *(_rank_text(row.cells.get(test)) for test in headline.tests[:1]),
+                *(_refused_text(cell) for cell in minors),
+                *(_rank_text(row.cells.get(test)) for test in headline.rank_tests),
                 _gap_text(row),
                 row.kind.value,
                 escape_markdown(row.licence),
             ]
         )
-    align = ["left", *["right"] * (len(headline.tests) + len(gate_test) + len(headline.tests[:1]))]
+    align = ["left", *["right"] * (len(headline.tests) + 2 * len(gate_test) + len(headline.rank_tests))]
     align += ["left"] * (len(headers) - len(align))
     return markdown_table(headers, table, align=align)
 
@@ -288,6 +336,8 @@ def short_table(headline: Headline) -> str:
         usual = next(iter(counts.most_common(1)), ("", 0))[0]
         headers.append(f"minors passing at T = {CHALLENGE}, {escape_markdown(test)} ({usual})")
         columns.append([_short_minors(cell, usual) for cell in cells])
+        headers.append(f"adults refused at T = {CHALLENGE}, {escape_markdown(test)}")
+        columns.append([_short_refused(cell) for cell in cells])
     return markdown_table(headers, list(zip(*columns, strict=True)), align=["left", *["right"] * (len(headers) - 1)])
 
 
@@ -314,6 +364,12 @@ def _short_minors(cell: HeadlineCell | None, usual: str) -> str:
         return DASH
     n = str(cell.n_minors)
     return _short_value(format_ci(cell.minors, percent=True, digits=1), cell.mark, "" if n == usual else n)
+
+
+def _short_refused(cell: HeadlineCell | None) -> str:
+    if cell is None or cell.refused.value is None:
+        return DASH
+    return _short_value(format_ci(cell.refused, percent=True, digits=1), cell.mark, "")
 
 
 def _short_value(value: str, mark: str, tested: str) -> str:
@@ -349,6 +405,12 @@ def _minors_text(cell: HeadlineCell | None) -> str:
     return f"{format_ci(cell.minors, percent=True, digits=1)}{cell.mark} ({format_count(cell.n_minors)})"
 
 
+def _refused_text(cell: HeadlineCell | None) -> str:
+    if cell is None or cell.refused.value is None:
+        return DASH
+    return f"{format_ci(cell.refused, percent=True, digits=1)}{cell.mark}"
+
+
 def headline_markdown(headline: Headline) -> list[str]:
     """Return the paragraphs that the leaderboard begins with.
 
@@ -359,8 +421,9 @@ def headline_markdown(headline: Headline) -> list[str]:
         return []
     return [
         "Which estimator, for what? Systems that people install, then the best that were trained here. Errors are years with 95 % "
-        "intervals; passing minors are people of 13 to 17 whom the system takes for 25 or older.",
+        "intervals; passing minors are people of 13 to 17 whom the system takes for 25 or older, refused adults people of 18 or "
+        "older whom it takes for younger than 25.",
         headline_table(headline),
         escape_markdown(headline.trust),
-        NOTE,
+        headline.note,
     ]

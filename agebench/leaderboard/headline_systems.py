@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from agebench.leaderboard.marks import has_unanswered
 from agebench.leaderboard.systems import System, is_contaminated
 
 # Rows of the first table.
@@ -12,8 +13,9 @@ MOST_ROWS = 12
 def headline_systems(rows: Sequence[System]) -> list[System]:
     """Choose the rows of the first table, in its order.
 
-    Systems from elsewhere come first, by their MAE on the test set that most of them share; those that were trained on a
-    test set follow. The last rows are, for each training set, the system with the smallest MAE on other test sets.
+    Systems from elsewhere come first, by their MAE on the test set that most of them share; those that left many of its images
+    unanswered follow the others, and then those that were trained on a test set. The last rows are, for each training set, the
+    system with the smallest MAE on other test sets.
     Systems with a leaky protocol or excluded images are left out.
 
     Args:
@@ -23,7 +25,12 @@ def headline_systems(rows: Sequence[System]) -> list[System]:
     external = [row for row in rows if row.train is None]
     shared = _shared_test(external or rows)
     best = _best_trained(rows)[:MOST_ROWS]
-    external.sort(key=lambda row: (has_contamination(row), shared not in row.tests, _mae(row, shared), row.name))
+    external.sort(
+        key=lambda row: (
+            *(has_contamination(row), shared not in row.tests, has_unanswered(row, shared)),
+            *(_mae(row, shared), row.name),
+        )
+    )
     return [*external[: MOST_ROWS - len(best)], *best]
 
 

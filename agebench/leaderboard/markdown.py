@@ -9,7 +9,7 @@ from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.attributes import attribute_accuracies
 from agebench.leaderboard.headline import Headline, headline_markdown
 from agebench.leaderboard.image_ranking import ImageRankings
-from agebench.leaderboard.marks import HOME, LEGEND, caveat_symbol, tested_of
+from agebench.leaderboard.marks import HOME, LEGEND, UNKNOWN, caveat_symbol, has_unknown_training_data, tested_of
 from agebench.leaderboard.ranking import FEWEST_TESTS, Ranking, RankingResult, rank_systems
 from agebench.leaderboard.shifts import LABELED, system_shift
 from agebench.leaderboard.systems import (
@@ -65,7 +65,7 @@ def leaderboard(
         "# Appendix: all systems",
         "MAE in years, with 95 % intervals; over several seeds the mean, its interval holding theirs. Systems are listed by "
         "training set, not crowned: where intervals overlap, `agebench compare` tests whether a difference is shown. "
-        f"{LEGEND} `agebench reproduce RECORD` runs any row again.",
+        f"{LEGEND} `agebench reproduce RECORD` runs any row again, except rows with the caveat *not reproducible*.",
         _markdown(*result_matrix(rows, tests), align=["left", "left", *["right"] * (1 + len(tests))]),
         "## Ranks",
         _ranks(rows, ranked),
@@ -259,7 +259,11 @@ def _ranks(rows: Sequence[System], ranked: ImageRankings) -> str:
             row = next((by_run[run] for run in system.runs if run in by_run), None)
             return system.value if row is None or len(ranking.tests) > 1 else row.metric(ranking.tests[0])
 
-        return ranking_table(ranking, _ranked_label, cell_value)
+        return ranking_table(ranking, label, cell_value)
+
+    def label(system: RankedSystem) -> str:
+        row = next((by_run[run] for run in system.runs if run in by_run), None)
+        return _ranked_label(system) + UNKNOWN * (row is not None and has_unknown_training_data(row))
 
     tables = [table_of(ranking) for ranking in ranked.rankings]
     tables += [""] * len(ranked.missing)  # sentences without a table

@@ -13,7 +13,7 @@ from agebench._version import __version__
 from agebench.config.cards.suite import PublishedResult
 from agebench.leaderboard.attributes import attribute_accuracies
 from agebench.leaderboard.gate_rates import GateRatesByAge
-from agebench.leaderboard.headline import CHALLENGE, LEGAL, NOTE, Headline, HeadlineRow, describe_largest_gap
+from agebench.leaderboard.headline import CHALLENGE, LEGAL, Headline, HeadlineRow, describe_largest_gap
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.markdown import NO_RANKINGS, RANKS, describe_ranks
 from agebench.leaderboard.marks import LEGEND, caveat_symbol, tested_of
@@ -97,7 +97,8 @@ def site_data(
         "agebench": __version__,
         "tests": test_sets(rows),
         "legend": _plain(LEGEND).replace("`", ""),
-        "unfit": [Caveat.UNKNOWN_TRAINING_DATA, *sorted(UNRANKED)],
+        # A dataset that no copy has in full would leave no system.
+        "unfit": [Caveat.UNKNOWN_TRAINING_DATA, *sorted(UNRANKED - {Caveat.INCOMPLETE_TEST_SET})],
         "ranks": [RANKS, *map(_plain, describe_ranks(found, ranked))],
         "headline": _headline(rows, ranked),
         "systems": [_system(row, ranked) for row in rows],
@@ -117,7 +118,7 @@ def _headline(rows: Sequence[System], ranked: ImageRankings) -> dict[str, object
         "gate": [LEGAL, CHALLENGE],
         "cellYears": CELL_YEARS,
         "trust": headline.trust,
-        "note": NOTE,
+        "note": headline.note,
         "rows": [_headline_row(row, place[row.system.records[0].id]) for row in headline.rows],
     }
 
@@ -137,6 +138,7 @@ def _headline_row(row: HeadlineRow, place: int) -> dict[str, object]:
                 "tested": cell.tested,
                 "minors": _numbers(cell.minors),
                 "n": cell.n_minors,
+                "refused": _numbers(cell.refused),
                 "rank": cell.rank,
             }
             for test, cell in row.cells.items()

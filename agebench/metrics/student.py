@@ -12,7 +12,7 @@ _TAILS = (0.05, 0.001)
 # Fewer than two degrees of freedom, which a system with one seed can have, would leave no estimate of its variance.
 _FREEDOM = np.exp(np.linspace(np.log(2), np.log(1e4), 200))
 _POINTS = np.array([special.stdtrit(_FREEDOM, 1 - tail / 2) for tail in _TAILS])
-_NEGLIGIBLE = 1e-6  # weight of components that are left out: a thousandth of the rarer tail
+_NEGLIGIBLE = 1e-9  # weight of components that are left out; a thousand of them are a thousandth of the rarer tail
 # Multiples of the typical scale between which the points of a mixture are searched, and steps of the search among them.
 _GRID = np.linspace(np.log(0.3), np.log(1e5), 8)
 _STEPS = 6

@@ -260,6 +260,10 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, WeightsSource]:
     _refuse_frozen_outputs(config, model)
     configure_model(model, config.train)
     if not config.pretrained:
+        if config.train.frozen_layers:
+            logger.warning(
+                "train.frozen_layers = %d freezes random weights: pretrained is empty", config.train.frozen_layers
+            )
         return model, WeightsSource(WeightsKind.RANDOM)
     if config.model.backbone in architectures.NAMES:
         # Imported late: it imports timm, which takes seconds.

@@ -221,4 +221,5 @@ def spent_seconds(jobs: Iterable[Job]) -> float:
 
 
 def _similarity_key(config: RunConfig) -> tuple[object, ...]:
-    return config.data.train, config.data.protocol, config.model.backbone, config.model.size, config.train.freeze
+    recipe, model = config.train, config.model
+    return config.data.train, config.data.protocol, model.backbone, model.size, recipe.freeze, recipe.frozen_layers

@@ -92,31 +92,34 @@ def backbone_layers(backbone: nn.Module, option: str = "layer_decay") -> dict[st
 
 
 def freeze_first_layers(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
-    """Freeze the first layers of a backbone, so that their parameters get no gradients, and return their modules.
+    """Freeze the first layers of a backbone, so that their parameters get no gradients, and return the frozen modules.
 
     Batch normalization among these modules still collects statistics in training mode; `eval()` of each stops it.
 
     Args:
-        backbone: a network with a `group_matcher` as timm defines it; its last layer stays free.
+        backbone: a network with a `group_matcher` as timm defines it; its last layer that can be trained stays free.
         n_layers: the number of layers, from the input on, as `backbone_layers` counts them.
 
     Raises:
         UserError: the backbone does not define layers, or `n_layers` leaves none of them.
     """
     layers = backbone_layers(backbone, "frozen_layers")
-    count = max(layers.values()) + 1
+    names = {f"backbone.{name}": parameter for name, parameter in backbone.named_parameters()}
+    # Recognition layers behind the features are not trained, and none of the layers that may be frozen.
+    count = max((layers[name] for name, parameter in names.items() if parameter.requires_grad), default=0) + 1
     if n_layers >= count:
         raise UserError(
             f"train.frozen_layers = {n_layers}: the backbone {type(backbone).__name__} has {count} layers. Freeze {count - 1} "
             'or fewer, or train the head alone with freeze = "backbone"'
         )
-    frozen = []
-    for prefix, module in backbone.named_modules(prefix="backbone"):
-        parameters = dict(module.named_parameters(prefix, recurse=False))
-        if parameters and all(layers[name] < n_layers for name in parameters):
-            module.requires_grad_(False)
-            frozen.append(module)
-    return frozen
+    for name, parameter in names.items():
+        if layers[name] < n_layers:
+            parameter.requires_grad_(False)
+    return [
+        module
+        for prefix, module in backbone.named_modules(prefix="backbone")
+        if (own := dict(module.named_parameters(prefix))) and all(layers[name] < n_layers for name in own)
+    ]
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -68,7 +68,15 @@ def test_gate_rates_survive_json() -> None:
     assert GateRatesByAge.model_validate(rates.to_json()) == rates
 
 
-def _record(name: str, mae: float, *, train: str | None = None, overlap: str = "none stated", **tests: float) -> Record:
+def _record(
+    name: str,
+    mae: float,
+    *,
+    train: str | None = None,
+    overlap: str = "none stated",
+    unanswered: int = 0,
+    **tests: float,
+) -> Record:
     maes = tests or {"few": mae}
     content: dict[str, Any] = {
         "id": name,
@@ -84,6 +92,9 @@ def _record(name: str, mae: float, *, train: str | None = None, overlap: str = "
         "predictions": {},
         "sha256": "",
     }
+    if unanswered:
+        rejected = {"quarantined": {"no face found": unanswered}}
+        content["samples"] = {test: {"read": 100, "test": 100 - unanswered, **rejected} for test in maes}
     return Record.from_json(content)
 
 
@@ -168,15 +179,55 @@ def test_page_without_gates_is_complete() -> None:
 
 
 def test_a_system_is_judged_by_its_worst_test_set() -> None:
-    rows = group_into_systems([_record("mixed", 0.0, easy=1.0, hard=5.0), _record("even", 3.0, easy=3.0)])
-    rates = {"easy": 0.5, "hard": 9.0, "even": 4.0}
-    gates = {
-        ("mixed", "easy"): gate_rates_by_age(predictions(4000, rates["easy"])),
-        ("mixed", "hard"): gate_rates_by_age(predictions(4000, rates["hard"])),
-        ("even", "easy"): gate_rates_by_age(predictions(4000, rates["even"])),
+    records = [
+        _record("mixed", 0.0, easy=1.0, hard=5.0),
+        _record("even", 0.0, easy=3.0, hard=3.5),
+        _record("elsewhere", 0.5, easy=0.5),
+    ]
+    spreads = {
+        ("mixed", "easy"): 0.5,
+        ("mixed", "hard"): 9.0,
+        ("even", "easy"): 4.0,
+        ("even", "hard"): 4.5,
+        ("elsewhere", "easy"): 3.0,
     }
-    trust = Headline.from_systems(rows, ImageRankings(gates=gates)).trust
-    assert "the lowest upper end is that of even on easy" in trust
+    gates = {key: gate_rates_by_age(predictions(4000, spread)) for key, spread in spreads.items()}
+    trust = Headline.from_systems(group_into_systems(records), ImageRankings(gates=gates)).trust
+    # A system that was measured on fewer test sets than others is not said to be better than they.
+    assert "Of those measured on 2 such test sets, even has the lowest worst upper end: on hard," in trust
+    assert trust.endswith("of adults are refused.")
+
+
+def test_unanswered_images_and_unknown_training_data_are_marked_and_such_systems_stand_last() -> None:
+    silent = _record("silent", 1.0, unanswered=10)
+    rows = group_into_systems(
+        [silent, _record("unknown", 3.0, overlap="unknown", unanswered=3), _record("honest", 4.0)]
+    )
+    headline = Headline.from_systems(rows, ImageRankings())
+    assert [(row.name, row.cells["few"].mark) for row in headline.rows] == [
+        ("unknown", "?"),
+        ("honest", ""),
+        ("silent", "¶"),
+    ]
+    assert headline.rows[2].cells["few"].tested == "90 of 100"
+    assert "¶ more than 5 % of the images got no estimate" in headline.note
+
+
+def test_systems_without_room_are_named() -> None:
+    many = group_into_systems([_record(f"external-{number:02}", number) for number in range(MOST_ROWS + 2)])
+    assert "For external-12 and external-13 there is no room here" in Headline.from_systems(many, ImageRankings()).note
+    assert "no room" not in Headline.from_systems(many[:3], ImageRankings()).note
+
+
+def test_both_tables_say_how_many_adults_are_refused() -> None:
+    rows = _systems()
+    headline = Headline.from_systems(rows, ImageRankings(gates=_gates(rows, 5.0, 600)))
+    refused = headline.rows[0].cells["few"].refused
+    expected = age_gates(predictions(600, 5.0), gates=[Gate(18, 25)])["18"].challenge["25"].fnr
+    assert refused.value == pytest.approx(expected.value, abs=1e-4)
+    for table in (headline_table(headline), short_table(headline)):
+        assert "adults refused at T = 25, few" in table
+        assert f"{100 * (refused.value or 0):.1f} %" in table
 
 
 def test_excluded_images_keep_a_system_off_the_first_table() -> None:

@@ -34,6 +34,22 @@ def test_submit_writes_record_card_and_row(small_run: Path, tmp_path: Path, caps
 
 
 @pytest.mark.usefixtures("with_few")
+def test_submit_refuses_a_model_whose_card_is_not_at_hand(
+    small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["model"]["name"] = "mine"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert submit(run, tmp_path / "submission") == 2
+    error = capsys.readouterr().err
+    assert "the card of its model 'mine'" in error
+    assert "--registry" in error
+    assert not (tmp_path / "submission").exists()
+
+
+@pytest.mark.usefixtures("with_few")
 def test_submit_writes_estimates_if_the_card_allows(small_run: Path, tmp_path: Path) -> None:
     card = (small_run.parent / "registry" / "datasets" / "synth.toml").read_text()
     (tmp_path / "cards" / "datasets").mkdir(parents=True)

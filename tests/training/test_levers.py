@@ -16,7 +16,13 @@ from agebench.models.heads.dldl import DLDLHead
 from agebench.training.callbacks import NullCallback, TrainState
 from agebench.training.dataloader import FaceDataset, balanced_order
 from agebench.training.mixing import Mix, draw_mix
-from agebench.training.optim import WeightAverage, backbone_layers, create_optimizer, set_learning_rate
+from agebench.training.optim import (
+    WeightAverage,
+    backbone_layers,
+    create_optimizer,
+    freeze_first_layers,
+    set_learning_rate,
+)
 from agebench.training.prediction import predict
 from agebench.training.trainer import Batch, Trainer
 
@@ -361,6 +367,33 @@ def test_frozen_layers_keep_their_weights_and_statistics(tmp_path: Path) -> None
     frozen = {name.rpartition(".")[0] for name, layer in layers.items() if layer < 3}
     assert any(f"{module}.running_mean" in before for module in frozen)  # there is batch normalization among them
     assert not {name for name in changed if name.rpartition(".")[0] in frozen}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [
+        ("agebench.tiny", 32),
+        ("agebench.dlib-resnet", 150),
+        ("agebench.mobilefacenet", 112),
+        ("vit_tiny_patch16_224", 224),
+    ],
+)
+def test_exactly_the_first_layers_are_frozen(backbone: str, size: int) -> None:
+    """A ViT's first layer owns parameters of the whole network; dlib's last layer is for recognition and never trained."""
+    network = create_model(CARD.model_copy(update={"backbone": backbone, "size": size})).backbone
+    free = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    layers = backbone_layers(network)
+    last = max(layers[f"backbone.{name}"] for name in free)
+    for count in (1, last):
+        frozen = freeze_first_layers(network, count)
+        left = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        assert left == {name for name in free if layers[f"backbone.{name}"] >= count}
+        assert left
+        assert not left & {
+            name for module in frozen for name, of in network.named_parameters() if of in set(module.parameters())
+        }
+    with pytest.raises(UserError, match=f"Freeze {last} or fewer"):
+        freeze_first_layers(network, last + 1)
 
 
 def test_frozen_layers_must_leave_some_of_the_backbone(tmp_path: Path) -> None:

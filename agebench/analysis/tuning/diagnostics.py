@@ -17,7 +17,7 @@ from agebench.training.augmentation import Augmenter, normalize
 from agebench.training.callbacks import ConsoleCallback
 from agebench.training.dataloader import FaceDataset, derive_seed, epoch_order, iter_batches, subsample_by_age
 from agebench.training.device import autocast
-from agebench.training.optim import create_optimizer, set_learning_rate
+from agebench.training.optim import create_optimizer, freeze_first_layers, set_learning_rate
 from agebench.training.prediction import predict
 from agebench.training.trackers import RunTrackers
 from agebench.training.trainer import Trainer
@@ -37,6 +37,8 @@ _NO_REGULARIZATION = {
     "cutmix": 0.0,
     "label_smoothing": 0.0,
     "flip_tta": False,
+    "frozen_layers": 0,
+    "head_epochs": 0,
 }
 
 
@@ -188,6 +190,9 @@ def _range_test_losses(context: SearchContext, rates: np.ndarray) -> list[float]
     training = context.training()
     order, size = _range_test_order(len(training), recipe.batch_size, seed)
     model = context.build_model().train()
+    if recipe.frozen_layers:
+        for module in freeze_first_layers(model.backbone, recipe.frozen_layers):
+            module.eval()
     optimizer, augment = create_optimizer(model, recipe), Augmenter(recipe.augment, card.mean, card.std)
     initial_head = context.build_model().head
     values: list[float] = []

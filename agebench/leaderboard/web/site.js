@@ -287,7 +287,7 @@ function bar(rate) {
 function drawAnswer() {
   const gateTest = head.gateTests.slice(0, 1);
   const names = ["System", ...head.tests.map((test) => `${test}, ${head.ranges.includes(test) ? "distance to the range" : "MAE"}`),
-    ...gateTest.map((test) => `Minors of 13-17 that pass at T = ${head.gate[1]}, ${test}`), "Widest gap between groups at equal ages (years)", "ms a face", "License"];
+    ...gateTest.map((test) => `Minors of 13-17 that pass at T = ${head.gate[1]}, ${test}`), ...gateTest.map((test) => `Adults refused at T = ${head.gate[1]}, ${test}`), "Widest gap between groups at equal ages (years)", "ms a face", "License"];
   const wide = names.length;
   let kind = null;
   const body = [];
@@ -303,8 +303,12 @@ function drawAnswer() {
       const of = row.cells[test];
       return el("td", {}, ...(of && of.n ? [figure(of.minors, { percent: true, mark: of.mark }), ...small(`${grouped(of.n)} images`)] : ["–"]));
     };
+    const refused = (test) => {
+      const of = row.cells[test];
+      return el("td", {}, of && of.n ? figure(of.refused, { percent: true, mark: of.mark }) : "–");
+    };
     const speed = data.systems[row.place].speed;
-    body.push(el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...head.tests.map(cell), ...gateTest.map(minors), el("td", { class: "pair" }, ...(row.gap ? [figure(row.gap.slice(1)), ...small(row.gap[0])] : ["–"])),
+    body.push(el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...head.tests.map(cell), ...gateTest.map(minors), ...gateTest.map(refused), el("td", { class: "pair" }, ...(row.gap ? [figure(row.gap.slice(1)), ...small(row.gap[0])] : ["–"])),
       el("td", {}, speed ? fixed(1000 / speed, 1) : "–"), el("td", { class: "text wrap" }, row.licence)));
   }
   rows("answer", names, body);
@@ -322,7 +326,7 @@ function drawGates() {
   const all = head.rows.map((row) => ({ row, of: row.gates[test]?.[legal] })).filter(({ of }) => of);
   const known = new Set(all.flatMap(({ of }) => of.groups.map(([name]) => name)));
   const body = all.flatMap(({ row, of }) => of.groups.filter(([name]) => name === (known.has(grouping) ? grouping : "all")).map(([, name, minors, adults, passing, refused], place) => {
-    const at = challenge - of.first, mark = row.cells[test].mark.replace(/[^§°]/g, "");
+    const at = challenge - of.first, mark = row.cells[test].mark;
     const share = (rates, n) => el("td", {}, figure(n ? rates[at] : null, { percent: true }), el("br"), bar(n ? rates[at] : null), ...small(n === 0 ? "no images" : `${grouped(n)} images`));
     return el("tr", {}, el("th", { scope: "row", class: "text" }, place ? "" : systemLink(row, row.name + mark)), el("td", { class: "text" }, name), share(passing, minors), share(refused, adults));
   }));
@@ -343,7 +347,7 @@ function drawStages() {
   const all = head.rows.filter((row) => row.stages[test]);
   const stages = [["0-12", "Children, 0-12"], ["13-17", "13-17"], ["18-64", "Adults, 18-64"], ["65+", "Old people, 65+"]];
   const cell = (of) => (of ? el("td", {}, figure(of[0] < 10 ? null : of.slice(1)), ...small(`${grouped(of[0])} images`)) : el("td", {}, "–"));
-  rows("stages", ["System", ...stages.map(([, name]) => name)], all.map((row) => el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row)), ...stages.map(([key]) => cell(row.stages[test][key])))));
+  rows("stages", ["System", ...stages.map(([, name]) => name)], all.map((row) => el("tr", {}, el("th", { scope: "row", class: "text" }, systemLink(row, row.name + row.cells[test].mark)), ...stages.map(([key]) => cell(row.stages[test][key])))));
 }
 function startHeadline() {
   const [, verdict, reason] = head.trust.match(/^(.*?”\s[^.:]*[.:])\s*(.*)$/) ?? [null, head.trust, ""];
