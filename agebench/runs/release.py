@@ -2,7 +2,9 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from agebench.errors import UserError
 from agebench.estimators.released import MAX_BYTES, NAME, ReleasedModel
@@ -46,7 +48,7 @@ def release_run(folder: RunDir, catalog: Catalog, out: Path) -> ReleasedModel:
             training_data=data,
             licence=f"for research only, as its training data ({train_card.licence})",
             precision=precision,
-            mae={name: format_ci(test["overall"]["mae"]) for name, test in metrics["tests"].items()},
+            mae={name: _error(test["overall"]) for name, test in metrics["tests"].items()},
             config_sha256=str(manifest.get("config_sha256") or file_digest(folder.path / "config.toml")),
         )
         try:
@@ -59,6 +61,12 @@ def release_run(folder: RunDir, catalog: Catalog, out: Path) -> ReleasedModel:
             raise write_error(out, error) from error
     write_json(out / f"{NAME}.json", described.model_dump(mode="json"))
     return described
+
+
+def _error(overall: Mapping[str, Any]) -> str:
+    """The MAE of a test set, or the mean distance to the range where labels are ranges of ages."""
+    distance = overall.get("range_mae")
+    return format_ci(overall["mae"]) if distance is None else f"{format_ci(distance)} (distance to the labeled range)"
 
 
 def _smallest_loss(folder: RunDir, catalog: Catalog, out: Path) -> tuple[Path, str]:
