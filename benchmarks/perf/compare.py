@@ -463,7 +463,7 @@ def recall(pairs: set[tuple[int, int]], n_originals: int) -> float:
     return sum(pair in pairs or pair[::-1] in pairs for pair in planted) / len(planted)
 
 
-def training_work(quick: bool) -> Work:
+def training_work(quick: bool, *, model: str = "efficientnet_lite0", size: int = 112, count: int = 64) -> Work:
     """An epoch of training, images on disk against a face cache that is there already."""
     import torch
 
@@ -473,18 +473,19 @@ def training_work(quick: bool) -> Work:
     from agebench.training.trackers import TensorBoardTracker
     from agebench.training.trainer import Trainer
 
-    card = load_catalog().network("tiny" if quick else "efficientnet_lite0")
-    batch = card.train.batch_size
-    count, device = batch * 2, torch.device("cpu")
+    card = load_catalog().network("tiny" if quick else model)
+    architecture = card if quick else card.model_copy(update={"size": size})
+    device = torch.device("cpu")
+    recipe = card.train.model_copy(update={"batch_size": count // 2})
     folder = Path(tempfile.mkdtemp(prefix="agebench-compare-"))
-    faces = drawn_faces(min(count, 128), 200)
+    faces = drawn_faces(count, 200)
     paths = [folder / f"{row}.jpg" for row in range(count)]
-    for row, path in enumerate(paths):
-        Image.fromarray(faces[row % len(faces)]).save(path, quality=92)
-    small = np.stack([np.asarray(Image.fromarray(face).resize((card.size, card.size))) for face in faces])
+    for face, path in zip(faces, paths, strict=True):
+        Image.fromarray(face).save(path, quality=92)
+    small = np.stack([np.asarray(Image.fromarray(face).resize((architecture.size,) * 2)) for face in faces])
     ages = np.linspace(1, 90, count, dtype=np.float32)
-    data = FaceDataset(small, np.arange(count) % len(small), ages)
-    trainer = Trainer(new_model(card), card, card.train, seed=0, device=device, folder=folder)
+    data = FaceDataset(small, np.arange(count), ages)
+    trainer = Trainer(new_model(architecture), architecture, recipe, seed=0, device=device, folder=folder)
 
     def own() -> float:
         with (
@@ -494,9 +495,18 @@ def training_work(quick: bool) -> Work:
             trainer.train_epoch(data, 1, events)
         return 1.0
 
-    peers = (Peer("plain loop (PIL, torchvision, DataLoader)", {}, plain_loop(card, paths, ages)),)
-    note = "the plain loop decodes every image in every epoch (flip, rotation and color jitter, AdamW, L1)."
-    return Work("training", f"training {count} images, {card.name} at {card.size} px", own, peers, note)
+    loop = Loop(architecture, recipe.batch_size, paths, ages)
+    peers = (
+        Peer("plain loop (PIL, torchvision, DataLoader)", {}, loop.plain()),
+        Peer("Lightning, torchvision.transforms.v2", {"lightning": "lightning"}, loop.lightning()),
+        Peer("loop of the CVPR 2024 benchmark", {"albumentations": "albumentations"}, loop.benchmark()),
+    )
+    note = (
+        "the plain loop (AdamW, L1) and Lightning decode every image in every epoch. The benchmark's loop (Adam, cross-entropy) "
+        "holds decoded images of 1.1 times the side in memory, augments them with albumentations (jitter, crop, flip), and "
+        "computes an error in every step."
+    )
+    return Work("training", f"training {count} images, {card.name} at {architecture.size} px", own, peers, note)
 
 
 def new_model(card: Any) -> Any:
@@ -506,45 +516,160 @@ def new_model(card: Any) -> Any:
     return create_model(card)
 
 
-def plain_loop(card: Any, paths: Sequence[Path], ages: np.ndarray) -> Callable[[], float]:
-    """Return the training loop of a PyTorch tutorial, written down again: PIL, torchvision's transforms, a DataLoader."""
-    import torch
-    from torch.utils.data import DataLoader
-    from torch.utils.data import Dataset as TorchDataset
-    from torchvision import transforms
+@dataclass(frozen=True)
+class Loop:
+    """Training loops that users would write, on the same images and network.
 
-    transform = transforms.Compose(
-        [
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomRotation(10),
-            transforms.ColorJitter(0.2, 0.2),
-            transforms.Resize((card.size, card.size)),
-            transforms.ToTensor(),
-            transforms.Normalize(card.mean, card.std),
-        ]
-    )
+    Attributes:
+        card: the network.
+        batch: images a batch.
+        paths: the image files.
+        ages: their ages.
+    """
 
-    class Images(TorchDataset):  # type: ignore[type-arg]
-        """Images in files, with their ages."""
+    card: Any
+    batch: int
+    paths: Sequence[Path]
+    ages: np.ndarray
 
-        def __len__(self) -> int:
-            return len(paths)
+    def plain(self) -> Callable[[], float]:
+        """The loop of a PyTorch tutorial, written down again: PIL, torchvision's transforms, a DataLoader."""
+        import torch
+        from torchvision import transforms
 
-        def __getitem__(self, row: int) -> tuple[Any, Any]:
-            return transform(Image.open(paths[row]).convert("RGB")), torch.tensor(ages[row])
+        transform = transforms.Compose(
+            [
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomRotation(10),
+                transforms.ColorJitter(0.2, 0.2),
+                transforms.Resize((self.card.size, self.card.size)),
+                transforms.ToTensor(),
+                transforms.Normalize(self.card.mean, self.card.std),
+            ]
+        )
+        loader = self._loader(lambda row: transform(Image.open(self.paths[row]).convert("RGB")))
+        model = new_model(self.card).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
-    model = new_model(card).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        def epoch() -> float:
+            for images, targets in loader:
+                loss = model.head.loss(model(images), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            return 1.0
 
-    def epoch() -> float:
-        for images, targets in DataLoader(Images(), batch_size=card.train.batch_size, shuffle=True):
-            loss = model.head.loss(model(images), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return 1.0
+        return epoch
 
-    return epoch
+    def lightning(self) -> Callable[[], float]:
+        """An epoch of Lightning's Trainer, with torchvision's second transforms."""
+        import torch
+        from torchvision.transforms import v2
+
+        transform = v2.Compose(
+            [
+                v2.PILToTensor(),
+                v2.Resize((self.card.size, self.card.size), antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.RandomRotation(10),
+                v2.ColorJitter(0.2, 0.2),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(self.card.mean, self.card.std),
+            ]
+        )
+        loader = self._loader(lambda row: transform(Image.open(self.paths[row]).convert("RGB")))
+        network = new_model(self.card)
+
+        def epoch() -> float:
+            import lightning
+
+            class Module(lightning.LightningModule):
+                """The network with its loss."""
+
+                def __init__(self) -> None:
+                    super().__init__()
+                    self.network = network
+
+                def training_step(self, batch: Any, index: int) -> Any:
+                    """The loss of a batch."""
+                    return self.network.head.loss(self.network(batch[0]), batch[1])
+
+                def configure_optimizers(self) -> Any:
+                    """AdamW."""
+                    return torch.optim.AdamW(self.parameters(), lr=1e-4)
+
+            trainer = lightning.Trainer(
+                max_epochs=1,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(Module(), loader)
+            return 1.0
+
+        return epoch
+
+    def benchmark(self) -> Callable[[], float]:
+        """The loop of Paplham and Franc's Facial Age Estimation Benchmark (CVPR 2024), written down again."""
+        import torch
+
+        side = round(1.1 * self.card.size)
+        network = new_model(self.card.model_copy(update={"head": "classification", "head_options": {}})).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+        # The benchmark loads images once: their decoding does not count.
+        images = [Image.open(path).convert("RGB").resize((side, side)) for path in self.paths]
+
+        def epoch() -> float:
+            import albumentations as al
+
+            pipeline = al.Compose(
+                [
+                    al.ColorJitter(0.2, 0.2, 0.2, 0.05),
+                    al.RandomCrop(self.card.size, self.card.size),
+                    al.HorizontalFlip(),
+                    al.Normalize(self.card.mean, self.card.std),
+                ]
+            )
+
+            def image(row: int) -> Any:
+                pixels = pipeline(image=np.array(images[row]))["image"]
+                return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+            for faces, targets in self._loader(image):
+                logits = network(faces)
+                loss = network.head.loss(logits, targets)
+                with torch.no_grad():
+                    posterior = logits.softmax(1)
+                    classes = torch.arange(posterior.shape[1], dtype=torch.float32)
+                    errors = (classes[:, None] - classes).abs()
+                    errors[targets.long(), (posterior @ errors).argmin(1)].mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            return 1.0
+
+        return epoch
+
+    def _loader(self, image: Callable[[int], Any]) -> Any:
+        """A DataLoader without workers over images and ages."""
+        import torch
+        from torch.utils.data import DataLoader
+        from torch.utils.data import Dataset as TorchDataset
+
+        paths, ages = self.paths, self.ages
+
+        class Images(TorchDataset):  # type: ignore[type-arg]
+            """Images with their ages."""
+
+            def __len__(self) -> int:
+                return len(paths)
+
+            def __getitem__(self, row: int) -> tuple[Any, Any]:
+                return image(row), torch.tensor(ages[row])
+
+        return DataLoader(Images(), batch_size=self.batch, shuffle=True)
 
 
 def drawn_faces(count: int, size: int) -> np.ndarray:
@@ -565,11 +690,13 @@ WORKS: dict[str, Callable[[bool], Work]] = {
     "calibration": calibration_work,
     "duplicates": duplicate_work,
     "training": training_work,
+    "training-resnet50": partial(training_work, model="resnet50", size=128, count=32),
 }
 PEER_PACKAGES: tuple[tuple[str, ...], ...] = (
     ("fairlearn", "confidenceinterval", "torchmetrics", "scikit-learn"),
     ("imagecorruptions", "scikit-image", "numba", "opencv-python-headless"),
     ("mapie", "crepes", "netcal", "imagededup", "torchvision"),
+    ("lightning", "albumentations"),
 )
 
 if __name__ == "__main__":
