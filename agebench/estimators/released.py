@@ -29,7 +29,9 @@ class ReleasedModel(BaseModel):
     training_data: str = Field(description="the datasets, in words")
     licence: str
     precision: str
-    mae: dict[str, str] = Field(description="test set -> MAE, or distance to the labeled range, with its interval, years")
+    mae: dict[str, str] = Field(
+        description="test set -> MAE, or distance to the labeled range, with its interval, years"
+    )
     config_sha256: str = Field(description="of the run's config.toml, which also names its record")
 
     @classmethod

@@ -46,6 +46,7 @@ class RecordConfigModel(ResultModel):
     """The model in a record's config."""
 
     citation: str | None = None
+    about: str | None = None
     package: dict[str, JsonValue] | None = Field(
         default=None, description="package with digests, from which `agebench estimators get` fetches the model's files"
     )

@@ -203,6 +203,7 @@ def _system(row: System, ranked: ImageRankings) -> dict[str, object]:
         "flags": caveats(row),
         "runs": [_run(record) for record in row.records],
         "facts": _facts(first),
+        "about": sanitize(first.config.model.about or ""),
         "citation": sanitize(first.config.model.citation or model.citation or ""),
         "config": _config(first),
     }

@@ -239,6 +239,12 @@ def test_gate_view_follows_its_sliders_by_keyboard(
     opened.select_option("#gate-groups", "gender")
     assert opened.locator("#gates tbody tr").count() == 2 * opened.locator("#gates tbody a").count()
     assert opened.locator("#stages tbody tr").count() == opened.locator("#gates tbody a").count()
+    opened.locator("#gates tbody a").first.click()
+    system = opened.locator("#run").inner_text()
+    assert "Age gate at 18" in system
+    assert (
+        opened.locator("#run h3", has_text="Age gate").locator("xpath=following-sibling::*[1]//tbody/tr").count() >= 5
+    )
     assert visit.said == []
 
 

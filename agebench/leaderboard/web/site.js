@@ -232,15 +232,30 @@ function scatter(test, cells, seeds) {
     svg("text", { transform: `translate(12 ${top + side / 2}) rotate(-90)`, "text-anchor": "middle" }, "estimate (years)"));
   return el("figure", {}, drawing, el("figcaption", {}, `${test}, ${grouped(n)} images${seeds > 1 ? " of the first seed" : ""} in cells of ${years} years; larger dots: more images. On the line the estimate is the true age.`));
 }
+// Rates of the gates of a legal age, where they were computed: those of the systems in the first table.
+function gatesOf(system) {
+  const row = head.rows.find((one) => data.systems[one.place] === system), legal = head.gate[0];
+  const tests = Object.entries(row?.gates ?? {}).filter(([, of]) => of[legal]);
+  if (!tests.length) return [];
+  const body = tests.flatMap(([test, of]) => {
+    const { first, minors, groups: [[, , nMinors, nAdults, passing, refused]] } = of[legal];
+    return [legal, 21, head.gate[1], 30, 35].filter((age) => age >= first && passing[age - first])
+      .map((age, place) => [place ? "" : test + row.cells[test].mark, String(age), figure(passing[age - first], { percent: true }), figure(refused[age - first], { percent: true }),
+        place ? "" : `${grouped(nMinors)} of ${minors[0]}-${minors[1]}; ${grouped(nAdults)} from ${legal} on`]);
+  });
+  return [el("h3", {}, `Age gate at ${legal}`), table(["Test set", "Passes from an estimate of", "Minors that pass", "Adults that are refused", "Images"], body)];
+}
 function drawRun(system) {
   const title = el("h2", { tabindex: "-1" }, `${system.name}, ${system.train === "not here" ? "not trained here" : `trained on ${system.train}`}`);
   const parts = [el("p", {}, el("a", { href: "#" }, "← all systems")), title];
   if (system.flags.length) parts.push(el("p", { class: "flag" }, `Caveats: ${system.flags.join(", ")}.`));
+  if (system.about) parts.push(el("p", {}, linked(system.about)));
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
   parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
     Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
   const scatters = Object.entries(system.scatter);
   if (scatters.length) parts.push(el("h3", {}, "Estimates against true ages"), el("div", { class: "plots scatters" }, ...scatters.map(([test, cells]) => scatter(test, cells, system.seeds))));
+  parts.push(...gatesOf(system));
   if (Object.keys(system.shifts).length)
     parts.push(el("h3", {}, `Why other datasets are harder than ${system.train}`), table(["Test set", "Difference (years)", "Mix of ages", "Other faces of the same ages", "Ages outside", "Mended by a linear map on 100 labeled images"],
       Object.entries(system.shifts).map(([name, of]) => [name, ...of.map((numbers) => figure(numbers, { sign: true }))])));
