@@ -36,7 +36,7 @@ def gate_figure(headline: Headline) -> str | None:
     """Draw the rates of the systems of the first table for the legal age of 18; None where none were computed.
 
     Args:
-        headline: the first table; the figure is of the test set that most of its systems share.
+        headline: the first table; the figure is of the test set on which most minors pass.
     """
     test = next(iter(headline.gate_tests), None)
     curves = [] if test is None else _curves(headline.rows, test)

@@ -122,7 +122,7 @@ class Headline:
         rows: the systems.
         tests: the test sets, those of most systems first.
         ranges: test sets whose labels are ranges of ages.
-        gate_tests: test sets whose labels are ages, so that minors are known.
+        gate_tests: test sets whose labels are ages, so that minors are known; first the one on which most minors pass.
         trust: which systems may be trusted with the gate, as a sentence.
         left_out: names of the systems from elsewhere for which the table has no room.
     """
@@ -161,14 +161,25 @@ class Headline:
         """
         chosen = headline_systems(systems)
         counts = Counter(test for row in chosen for test in row.tests)
-        tests = tuple(sorted(counts, key=lambda test: -counts[test]))
+        installed = Counter(test for row in chosen if row.train is None for test in row.tests)
+        tests = tuple(sorted(counts, key=lambda test: (-installed[test], -counts[test])))
         rows = tuple(_row(row, ranked) for row in chosen)
         ranges = frozenset(test for test in tests if any(_is_range(row, test) for row in chosen if test in row.tests))
-        gate_tests = tuple(test for test in tests if any(row.cells[test].n_minors for row in rows if test in row.cells))
+        passing = {test: _mean_passing(rows, test) for test in tests}
+        gate_tests = tuple(
+            sorted((test for test in tests if passing[test] is not None), key=lambda test: -(passing[test] or 0.0))
+        )
         left_out = [row for row in systems if row.train is None and not row.flatters_everywhere and row not in chosen]
         return cls(
             rows, tests, ranges, gate_tests, _describe_trust(rows), tuple(sanitize(row.name) for row in left_out)
         )
+
+
+def _mean_passing(rows: Sequence[HeadlineRow], test: str) -> float | None:
+    """The mean share of passing minors over the systems that were not trained on a test set; None where it was not measured."""
+    cells = [row.cells[test] for row in rows if test in row.cells and row.cells[test].n_minors]
+    shares = [cell.minors.value or 0.0 for cell in cells if TRAINED_ON not in cell.mark]
+    return sum(shares) / len(shares) if shares else (0.0 if cells else None)
 
 
 def _row(row: System, ranked: ImageRankings) -> HeadlineRow:
@@ -249,15 +260,16 @@ def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
         most = {name: max(refused[name], key=lambda rate: rate.value or 0.0) for name in fit}
         named = [f"{name} (refuses up to {format_ci(most[name], percent=True, digits=1)} of adults)" for name in fit]
         return f"{QUESTION} {join_words(named)}: by the upper ends of the intervals {gate}."
-    # Each by its worst test set, and beside others that were measured on as many.
-    most_tests = max(map(len, refused.values()))
+    # Each by its worst test set, and beside others that were measured on as many. Those that people install come first.
     worst = {row.name: (row, test, cell) for row, test, cell in sorted(asked, key=_upper_end)}
-    peers = [measured for name, measured in worst.items() if len(refused[name]) == most_tests]
-    row, test, cell = min(peers, key=_upper_end)
+    peers = {name: one for name, one in worst.items() if one[0].kind is not Kind.TRAINED_HERE} or worst
+    most_tests = max(len(refused[name]) for name in peers)
+    row, test, cell = min((one for name, one in peers.items() if len(refused[name]) == most_tests), key=_upper_end)
+    whose = "Of those measured" if peers is worst else "Of the installed ones measured"
     sets = "one such test set" if most_tests == 1 else f"{most_tests} such test sets"
     return (
         f"{QUESTION} None. No system is shown to meet “{gate}” (upper end of the 95 % interval, on every test set that it was not "
-        f"trained on). Of those measured on {sets}, {row.name} has the lowest worst upper end: on {test}, "
+        f"trained on). {whose} on {sets}, {row.name} has the lowest worst upper end: on {test}, "
         f"{format_ci(cell.minors, percent=True, digits=1)} of these minors pass, and "
         f"{format_ci(cell.refused, percent=True, digits=1)} of adults are refused."
     )

@@ -194,7 +194,7 @@ def test_a_system_is_judged_by_its_worst_test_set() -> None:
     gates = {key: gate_rates_by_age(predictions(4000, spread)) for key, spread in spreads.items()}
     trust = Headline.from_systems(group_into_systems(records), ImageRankings(gates=gates)).trust
     # A system that was measured on fewer test sets than others is not said to be better than they.
-    assert "Of those measured on 2 such test sets, even has the lowest worst upper end: on hard," in trust
+    assert "Of the installed ones measured on 2 such test sets, even has the lowest worst upper end: on hard," in trust
     assert trust.endswith("of adults are refused.")
 
 
