@@ -258,7 +258,10 @@ def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
     gate = f"at T = {CHALLENGE} at most {TRUSTED_RATE * 100:g} % of minors of {LEGAL - MINOR_YEARS} to {LEGAL - 1} pass"
     if fit:
         most = {name: max(refused[name], key=lambda rate: rate.value or 0.0) for name in fit}
-        named = [f"{name} (refuses up to {format_ci(most[name], percent=True, digits=1)} of adults)" for name in fit]
+        short = {row.name: _plain_name(row) for row, *_ in asked}
+        named = [
+            f"{short[name]} (refuses up to {format_ci(most[name], percent=True, digits=1)} of adults)" for name in fit
+        ]
         return f"{QUESTION} {join_words(named)}: by the upper ends of the intervals {gate}."
     # Each by its worst test set, and beside others that were measured on as many. Those that people install come first.
     worst = {row.name: (row, test, cell) for row, test, cell in sorted(asked, key=_upper_end)}
@@ -269,7 +272,7 @@ def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
     sets = "one such test set" if most_tests == 1 else f"{most_tests} such test sets"
     return (
         f"{QUESTION} None. No system is shown to meet “{gate}” (upper end of the 95 % interval, on every test set that it was not "
-        f"trained on). {whose} on {sets}, {row.name} has the lowest worst upper end: on {test}, "
+        f"trained on). {whose} on {sets}, {_plain_name(row)} has the lowest worst upper end: on {test}, "
         f"{format_ci(cell.minors, percent=True, digits=1)} of these minors pass, and "
         f"{format_ci(cell.refused, percent=True, digits=1)} of adults are refused."
     )
@@ -354,9 +357,14 @@ def short_table(headline: Headline) -> str:
 
 
 def _short_name(row: HeadlineRow) -> str:
+    return escape_markdown(_plain_name(row))
+
+
+def _plain_name(row: HeadlineRow) -> str:
+    """The name of a system's card, with the head and the training set of one that was trained here."""
     model, train = row.system.records[0].model, row.system.train
     parts = [model.name, *([model.head] if model.head else [])]
-    return escape_markdown(", ".join(parts) + (f" (trained on {train})" if train is not None else ""))
+    return sanitize(", ".join(parts) + (f" (trained on {train})" if train is not None else ""))
 
 
 def _short_cell(cell: HeadlineCell | None, usual: str) -> str:

@@ -40,7 +40,7 @@ from agebench.reports.formatting import group_name, sanitize
 from agebench.utils.io import write_text
 
 _WEB = Path(__file__).parent / "web"
-_SHOWN = ("mae", "rmse", "bias", "cs5")
+_SHOWN = ("mae", "rmse", "bias", "cs5", "range_mae")
 # Left out of a run's facts: shown elsewhere, or of no use to a reader.
 _ELSEWHERE = ("name", "title", "head", "size", "parameters", "initial")
 

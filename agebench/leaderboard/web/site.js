@@ -251,8 +251,11 @@ function drawRun(system) {
   if (system.flags.length) parts.push(el("p", { class: "flag" }, `Caveats: ${system.flags.join(", ")}.`));
   if (system.about) parts.push(el("p", {}, linked(system.about)));
   if (system.citation) parts.push(el("p", {}, linked(system.citation)));
-  parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
-    Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  const ranges = Object.values(system.tests).some((test) => test.range_mae[0] !== null); // labels that are ranges of ages
+  parts.push(el("h3", {}, "Metrics"), table(["Test set", "Images", ...(ranges ? ["Distance to the range (years)"] : []), "MAE (years)", "RMSE (years)", "Bias (years)", "CS@5"],
+    Object.entries(system.tests).map(([name, test]) => [name + test.mark, test.tested, ...(ranges ? [test.range_mae[0] === null ? "–" : figure(test.range_mae)] : []),
+      figure(test.mae), figure(test.rmse), figure(test.bias, { sign: true }), figure(test.cs5, { percent: true })])));
+  if (ranges) parts.push(el("p", { class: "note" }, "Where labels are ranges of ages, MAE, RMSE, bias and CS@5 are of the middles of the ranges."));
   const scatters = Object.entries(system.scatter);
   if (scatters.length) parts.push(el("h3", {}, "Estimates against true ages"), el("div", { class: "plots scatters" }, ...scatters.map(([test, cells]) => scatter(test, cells, system.seeds))));
   parts.push(...gatesOf(system));
