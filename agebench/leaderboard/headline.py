@@ -42,11 +42,12 @@ NOTE = (
     f"In parentheses: images with an estimate, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such "
     f"systems are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images of the "
     f"dataset were at hand. {UNANSWERED} more than {100 * (1 - ANSWERED_SHARE):.0f} % of the images got no estimate (no face "
-    f"found); they are in no error and in no rate. {HOME} held-out part of its own training set. Beside the share of passing "
-    "minors: the number of their images. A gate that refuses many adults lets few minors pass: read both columns. A dash: not "
-    "measured. Labels that are ranges of ages leave open who is a minor. Rank: a 95 % interval among all systems that were "
-    "tested on the same images; a system that was trained on them has none. Widest gap: the largest difference in MAE between two "
-    "groups at equal ages on any of its test sets, years; a dash: no groups are annotated."
+    "found, or not readable): parentheses have those of the images that were read, and the others are in no error and in no rate. "
+    f"{HOME} held-out part of its own training set. Beside the share of passing minors: the number of their images. A gate that "
+    "refuses many adults lets few minors pass: read both columns. A dash: not measured. Labels that are ranges of ages leave open "
+    "who is a minor. Rank: a 95 % interval among all systems that were tested on the same images; a system that was trained on "
+    "them has none. Widest gap: the largest difference in MAE between two groups at equal ages on any of its test sets, years; a "
+    "dash: no groups are annotated."
 )
 
 
@@ -65,7 +66,7 @@ class HeadlineCell:
     Attributes:
         error: MAE, or the mean distance to the range where labels are ranges of ages, years.
         mark: what the figure must not be read without.
-        tested: images tested, of all.
+        tested: images with an estimate, of all; of those that were read where many have none.
         minors: share of minors that pass the gate.
         n_minors: images of minors; 0 where unknown.
         refused: share of the people of legal age that the gate refuses.

