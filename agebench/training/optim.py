@@ -98,11 +98,13 @@ def freeze_first_layers(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
 
     Args:
         backbone: a network with a `group_matcher` as timm defines it; its last layer that can be trained stays free.
-        n_layers: the number of layers, from the input on, as `backbone_layers` counts them.
+        n_layers: the number of layers, from the input on, as `backbone_layers` counts them; 0 freezes nothing.
 
     Raises:
         UserError: the backbone does not define layers, or `n_layers` leaves none of them.
     """
+    if not n_layers:
+        return []
     layers = backbone_layers(backbone, "frozen_layers")
     names = {f"backbone.{name}": parameter for name, parameter in backbone.named_parameters()}
     # Recognition layers behind the features are not trained, and none of the layers that may be frozen.

@@ -96,8 +96,8 @@ class StepOutput:
     metrics: dict[str, Tensor]
 
 
-def configure_model(model: AgeModel, recipe: Recipe) -> None:
-    """Apply the options of a recipe that change the model.
+def configure_model(model: AgeModel, recipe: Recipe) -> list[nn.Module]:
+    """Apply the options of a recipe that change the model; return the modules of its frozen layers.
 
     Call it before data preparation, so that an unsupported recipe fails early.
 
@@ -117,9 +117,8 @@ def configure_model(model: AgeModel, recipe: Recipe) -> None:
         )
     if recipe.layer_decay < 1:
         backbone_layers(model.backbone)
-    if recipe.frozen_layers:
-        freeze_first_layers(model.backbone, recipe.frozen_layers)
     model.flip_tta = recipe.flip_tta
+    return freeze_first_layers(model.backbone, recipe.frozen_layers)
 
 
 class Trainer:
@@ -152,9 +151,7 @@ class Trainer:
         folder: Path,
     ) -> None:
         set_deterministic()
-        configure_model(model, recipe)
-        n_frozen = recipe.frozen_layers
-        self._frozen_modules = freeze_first_layers(model.backbone, n_frozen) if n_frozen else []
+        self._frozen_modules = configure_model(model, recipe)
         self.recipe, self.card, self.seed, self.device, self.folder = recipe, card, seed, device, folder
         self.model: AgeModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = create_optimizer(self.model, recipe)

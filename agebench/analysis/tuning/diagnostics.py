@@ -190,9 +190,8 @@ def _range_test_losses(context: SearchContext, rates: np.ndarray) -> list[float]
     training = context.training()
     order, size = _range_test_order(len(training), recipe.batch_size, seed)
     model = context.build_model().train()
-    if recipe.frozen_layers:
-        for module in freeze_first_layers(model.backbone, recipe.frozen_layers):
-            module.eval()
+    for module in freeze_first_layers(model.backbone, recipe.frozen_layers):
+        module.eval()  # as in training
     optimizer, augment = create_optimizer(model, recipe), Augmenter(recipe.augment, card.mean, card.std)
     initial_head = context.build_model().head
     values: list[float] = []
