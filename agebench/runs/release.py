@@ -2,12 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from agebench.errors import UserError
 from agebench.estimators.released import MAX_BYTES, NAME, ReleasedModel
+from agebench.metrics.schema import TestResult
 from agebench.registry.catalog import Catalog
 from agebench.reports.formatting import format_ci
 from agebench.runs.export import export_run, load_finished_run, plan_exports
@@ -33,7 +32,7 @@ def release_run(folder: RunDir, catalog: Catalog, out: Path) -> ReleasedModel:
         AgebenchError: the file's predictions differ from the model's, or it cannot be written.
     """
     config, _ = load_finished_run(folder)
-    metrics, manifest = folder.metrics(), folder.manifest()
+    metrics, manifest = folder.metrics_file(), folder.manifest()
     with tempfile.TemporaryDirectory(prefix="agebench-release-") as temporary:
         path, precision = _smallest_loss(folder, catalog, Path(temporary))
         train_card = catalog.datasets.get(config.data.train)
@@ -48,7 +47,7 @@ def release_run(folder: RunDir, catalog: Catalog, out: Path) -> ReleasedModel:
             training_data=data,
             licence=f"for research only, as its training data ({train_card.licence})",
             precision=precision,
-            mae={name: _error(test["overall"]) for name, test in metrics["tests"].items()},
+            mae={name: _error(test) for name, test in metrics.tests.items()},
             config_sha256=str(manifest.get("config_sha256") or file_digest(folder.path / "config.toml")),
         )
         try:
@@ -63,10 +62,12 @@ def release_run(folder: RunDir, catalog: Catalog, out: Path) -> ReleasedModel:
     return described
 
 
-def _error(overall: Mapping[str, Any]) -> str:
+def _error(test: TestResult) -> str:
     """The MAE of a test set, or the mean distance to the range where labels are ranges of ages."""
-    distance = overall.get("range_mae")
-    return format_ci(overall["mae"]) if distance is None else f"{format_ci(distance)} (distance to the labeled range)"
+    distance = test.metric("range_mae")
+    if distance.value is None:
+        return format_ci(test.metric("mae"))
+    return f"{format_ci(distance)} (distance to the labeled range)"
 
 
 def _smallest_loss(folder: RunDir, catalog: Catalog, out: Path) -> tuple[Path, str]:
