@@ -9,11 +9,10 @@ from agebench.leaderboard.gate_rates import MINOR_YEARS, GateRatesByAge, gate_ra
 from agebench.leaderboard.headline_systems import has_contamination, headline_systems
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.marks import (
-    ANSWERED_SHARE,
     HOME,
+    NO_ESTIMATES,
     PARTIAL,
     TRAINED_ON,
-    UNANSWERED,
     UNKNOWN,
     caveat_symbol,
     has_unanswered,
@@ -41,8 +40,8 @@ NOTE = (
     "Distance: years outside the labeled range of ages, 0 within it; it is smaller than an MAE and cannot be compared with one. "
     f"In parentheses: images with an estimate, of all. {TRAINED_ON} trained or chosen on this test set, as its authors state; such "
     f"systems are listed apart, below the others. {UNKNOWN} what it was trained on is not known. {PARTIAL} not all images of the "
-    f"dataset were at hand. {UNANSWERED} more than {100 * (1 - ANSWERED_SHARE):.0f} % of the images got no estimate (no face "
-    "found, or not readable): parentheses have those of the images that were read, and the others are in no error and in no rate. "
+    f"dataset were at hand. {NO_ESTIMATES}: parentheses have those of the images that were read, and the others are in no "
+    "error and in no rate. "
     f"{HOME} held-out part of its own training set. Beside the share of passing minors: the number of their images. A gate that "
     "refuses many adults lets few minors pass: read both columns. A dash: not measured. Labels that are ranges of ages leave open "
     "who is a minor. Rank: a 95 % interval among all systems that were tested on the same images; a system that was trained on "
@@ -251,32 +250,34 @@ def _describe_trust(rows: Sequence[HeadlineRow]) -> str:
     ]
     if not asked:
         return f"{QUESTION} That was not measured."
-    unfit = {row.name for row, _, cell in asked if (cell.minors.ci_high or 0.0) > TRUSTED_RATE}
-    fit = list(dict.fromkeys(row.name for row, *_ in asked if row.name not in unfit))
-    refused = {
-        name: [cell.refused for row, _, cell in asked if row.name == name] for name in {row.name for row, *_ in asked}
-    }
+    # System -> what was measured on each of its test sets, the worst last.
+    measured: dict[str, list[tuple[HeadlineRow, str, HeadlineCell]]] = {}
+    for one in sorted(asked, key=_upper_end):
+        measured.setdefault(one[0].name, []).append(one)
     gate = f"at T = {CHALLENGE} at most {TRUSTED_RATE * 100:g} % of minors of {LEGAL - MINOR_YEARS} to {LEGAL - 1} pass"
+    fit = [row.name for row in rows if row.name in measured and _upper_end(measured[row.name][-1]) <= TRUSTED_RATE]
     if fit:
-        most = {name: max(refused[name], key=lambda rate: rate.value or 0.0) for name in fit}
-        short = {row.name: _plain_name(row) for row, *_ in asked}
-        named = [
-            f"{short[name]} (refuses up to {format_ci(most[name], percent=True, digits=1)} of adults)" for name in fit
-        ]
+        named = []
+        for name in fit:
+            most = max((cell.refused for *_, cell in measured[name]), key=lambda rate: rate.value or 0.0)
+            named.append(f"{_plain_name(measured[name][0][0])} (refuses up to {_percent(most)} of adults)")
         return f"{QUESTION} {join_words(named)}: by the upper ends of the intervals {gate}."
     # Each by its worst test set, and beside others that were measured on as many. Those that people install come first.
-    worst = {row.name: (row, test, cell) for row, test, cell in sorted(asked, key=_upper_end)}
-    peers = {name: one for name, one in worst.items() if one[0].kind is not Kind.TRAINED_HERE} or worst
-    most_tests = max(len(refused[name]) for name in peers)
-    row, test, cell = min((one for name, one in peers.items() if len(refused[name]) == most_tests), key=_upper_end)
-    whose = "Of those measured" if peers is worst else "Of the installed ones measured"
+    installed = [of for of in measured.values() if of[0][0].kind is not Kind.TRAINED_HERE]
+    peers = installed or list(measured.values())
+    most_tests = max(map(len, peers))
+    row, test, cell = min((of[-1] for of in peers if len(of) == most_tests), key=_upper_end)
+    whose = "Of the installed ones measured" if installed else "Of those measured"
     sets = "one such test set" if most_tests == 1 else f"{most_tests} such test sets"
     return (
         f"{QUESTION} None. No system is shown to meet “{gate}” (upper end of the 95 % interval, on every test set that it was not "
         f"trained on). {whose} on {sets}, {_plain_name(row)} has the lowest worst upper end: on {test}, "
-        f"{format_ci(cell.minors, percent=True, digits=1)} of these minors pass, and "
-        f"{format_ci(cell.refused, percent=True, digits=1)} of adults are refused."
+        f"{_percent(cell.minors)} of these minors pass, and {_percent(cell.refused)} of adults are refused."
     )
+
+
+def _percent(rate: MetricValue) -> str:
+    return format_ci(rate, percent=True, digits=1)
 
 
 def _upper_end(measured: tuple[HeadlineRow, str, HeadlineCell]) -> float:
@@ -384,13 +385,13 @@ def _short_minors(cell: HeadlineCell | None, usual: str) -> str:
     if cell is None or not cell.n_minors:
         return DASH
     n = str(cell.n_minors)
-    return _short_value(format_ci(cell.minors, percent=True, digits=1), cell.mark, "" if n == usual else n)
+    return _short_value(_percent(cell.minors), cell.mark, "" if n == usual else n)
 
 
 def _short_refused(cell: HeadlineCell | None) -> str:
     if cell is None or cell.refused.value is None:
         return DASH
-    return _short_value(format_ci(cell.refused, percent=True, digits=1), cell.mark, "")
+    return _short_value(_percent(cell.refused), cell.mark, "")
 
 
 def _short_value(value: str, mark: str, tested: str) -> str:
@@ -423,13 +424,13 @@ def _gap_text(row: HeadlineRow) -> str:
 def _minors_text(cell: HeadlineCell | None) -> str:
     if cell is None or not cell.n_minors:
         return DASH
-    return f"{format_ci(cell.minors, percent=True, digits=1)}{cell.mark} ({format_count(cell.n_minors)})"
+    return f"{_percent(cell.minors)}{cell.mark} ({format_count(cell.n_minors)})"
 
 
 def _refused_text(cell: HeadlineCell | None) -> str:
     if cell is None or cell.refused.value is None:
         return DASH
-    return f"{format_ci(cell.refused, percent=True, digits=1)}{cell.mark}"
+    return f"{_percent(cell.refused)}{cell.mark}"
 
 
 def headline_markdown(headline: Headline) -> list[str]:

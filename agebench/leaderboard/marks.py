@@ -17,6 +17,8 @@ from agebench.reports.formatting import format_count
 HOME, LEAK, PARTIAL, OTHER, TRAINED_ON, UNKNOWN, UNANSWERED = "°", "‡", "†", "≠", "§", "?", "¶"
 # Where fewer of the given images have an estimate, the figure has the mark `UNANSWERED`.
 ANSWERED_SHARE = 0.95
+_MISSED = f"{100 * (1 - ANSWERED_SHARE):.0f} %"
+NO_ESTIMATES = f"{UNANSWERED} more than {_MISSED} of the images got no estimate (no face found, or not readable)"
 LEGEND = (
     "In parentheses: images with an estimate, of all images of the test set (or of the copy that was read) that the system was not "
     "trained or validated on. "
@@ -25,8 +27,7 @@ LEGEND = (
     f"{OTHER} other images or labels than most systems were tested on. "
     f"{TRAINED_ON} the system was trained or chosen on this test set, by what its authors state: never ranked. "
     f"{UNKNOWN} what it was trained on is not known. "
-    f"{UNANSWERED} more than {100 * (1 - ANSWERED_SHARE):.0f} % of the images got no estimate (no face found, or not readable): "
-    "they are in no error and in no rate."
+    f"{NO_ESTIMATES}: they are in no error and in no rate."
 )
 
 

@@ -198,7 +198,7 @@ def test_a_system_is_judged_by_its_worst_test_set() -> None:
     assert trust.endswith("of adults are refused.")
 
 
-def test_unanswered_images_and_unknown_training_data_are_marked_and_such_systems_stand_last() -> None:
+def test_unanswered_images_and_unknown_data_are_marked() -> None:
     silent = _record("silent", 1.0, unanswered=10)
     rows = group_into_systems(
         [silent, _record("unknown", 3.0, overlap="unknown", unanswered=3), _record("honest", 4.0)]
