@@ -241,7 +241,7 @@ function gatesOf(system) {
     const { first, minors, groups: [[, , nMinors, nAdults, passing, refused]] } = of[legal];
     return [legal, 21, head.gate[1], 30, 35].filter((age) => age >= first && passing[age - first])
       .map((age, place) => [place ? "" : test + row.cells[test].mark, String(age), figure(passing[age - first], { percent: true }), figure(refused[age - first], { percent: true }),
-        place ? "" : `${grouped(nMinors)} of ${minors[0]}-${minors[1]}; ${grouped(nAdults)} from ${legal} on`]);
+        place ? "" : `${grouped(nMinors)} aged ${minors[0]}-${minors[1]}; ${grouped(nAdults)} aged ${legal} or older`]);
   });
   return [el("h3", {}, `Age gate at ${legal}`), table(["Test set", "Passes from an estimate of", "Minors that pass", "Adults that are refused", "Images"], body)];
 }
