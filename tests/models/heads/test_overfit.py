@@ -35,7 +35,7 @@ def faces(test_data: Path) -> FaceDataset:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in heads.names() if name != "mine"])
+@pytest.mark.parametrize("name", heads.names())
 def test_a_head_learns_64_faces_by_heart(name: str, faces: FaceDataset, tmp_path: Path) -> None:
     card = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", head=name, size=32)
     recipe = Recipe(epochs=150, batch_size=32, lr=4e-3, weight_decay=0, warmup=0.1, augment=STILL)
