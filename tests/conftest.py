@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from agebench.cli import GC_THRESHOLDS
+from agebench.registry.builtin import detectors, heads, readers
 
 # As in every command: the modules that all tests import would be searched for garbage again and again.
 gc.set_threshold(*GC_THRESHOLDS)
@@ -36,6 +38,29 @@ _HOME_NUMBERS = itertools.count()
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all tests' homes."""
     return tmp_path_factory.mktemp("homes")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor does a fixture that several tests share, which is made before `own_homes`."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
+        patch.setenv("AGEBENCH_CACHE", str(folder / "cache"))
+        patch.delenv("AGEBENCH_REGISTRY", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_plugins() -> Iterator[None]:
+    """What a test registers leaves with it."""
+    names = {registry: {*registry.names(), *registry._broken} for registry in (readers, heads, detectors)}
+    yield
+    for registry, there in names.items():
+        for name in {*registry.names(), *registry._broken} - there:
+            for items in (registry._items, registry._lazy, registry._broken, registry._origin):
+                items.pop(name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ sys.stdin.read()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
     """A cluster of another process, which `--ray-address auto` finds."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "AGEBENCH_CACHE": str(tmp_path_factory.mktemp("ray"))}
     environment["RAY_AUTH_MODE"] = "disabled"  # a token would have to be known before this process imports Ray
@@ -54,7 +54,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         assert address, "the cluster did not start"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_ADDRESS", address)
-            yield
+            yield psutil.Process(head.pid)
         head.stdin.close()
 
 
@@ -97,7 +97,7 @@ def local_parts(small_run: Path, shards: list[Path], tmp_path_factory: pytest.Te
 
 
 def test_folder_equals_the_local_one_though_a_worker_is_killed(
-    small_run: Path, shards: list[Path], local_parts: dict[str, bytes], tmp_path: Path
+    cluster: psutil.Process, small_run: Path, shards: list[Path], local_parts: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "ages"
     codes: list[int] = []
@@ -107,7 +107,7 @@ def test_folder_equals_the_local_one_though_a_worker_is_killed(
     while not n_finished and job.is_alive():
         time.sleep(0.02)
         n_finished = len(contents(out))
-    (worker,) = (process for process in psutil.process_iter() if "_MappedFunction" in _title(process))
+    (worker,) = (process for process in cluster.children(recursive=True) if "_MappedFunction" in _title(process))
     worker.kill()
     job.join()
     assert codes == [0]

@@ -93,8 +93,7 @@ BROKEN = {
 @pytest.fixture(autouse=True)
 def registered() -> None:
     for kind in (Middle, Raising, Beside, NoNumbers):
-        if f"test-{kind.__name__.lower()}" not in detectors.names():
-            detectors.register(f"test-{kind.__name__.lower()}", kind)
+        detectors.register(f"test-{kind.__name__.lower()}", kind)
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
