@@ -1,24 +1,24 @@
 """The comparison with other packages: ratios of processor time with generous bounds, and what it does without a peer."""
 
-import importlib.util
-import sys
+import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "perf" / "compare.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "perf"
 
 
-@pytest.fixture(scope="module")
-def compare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_performance", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("compare")
+
+
+@pytest.fixture
+def timing(compare: ModuleType) -> ModuleType:
+    return importlib.import_module("comparison.timing")
 
 
 def test_bootstrap_is_much_faster_than_fairlearn_and_torchmetrics(compare: ModuleType) -> None:
@@ -30,31 +30,82 @@ def test_bootstrap_is_much_faster_than_fairlearn_and_torchmetrics(compare: Modul
     assert ratios["scipy.stats.bootstrap"] > 0.5  # measured: 6
 
 
-def test_missing_peer_is_named_and_skipped(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    work = compare.Work("x", "x", lambda: 1.0, (compare.Peer("Peer", {"no-such": "no_such_module"}, lambda: 1.0),))
-    own, others = compare.measure(work, repeats=2)
+@pytest.mark.parametrize("name", ["corruptions", "conformal", "calibration", "duplicates", "training"])
+def test_agebench_does_every_other_work(compare: ModuleType, timing: ModuleType, name: str) -> None:
+    runners = [timing.Here(peer) for peer in compare.WORKS[name](True).peers]
+    (own,) = timing.measure(runners[:1], repeats=1)
+    assert len(own.seconds) == 1
+
+
+def test_missing_peer_is_named_and_skipped(timing: ModuleType) -> None:
+    here = timing.Here(timing.Peer("own", timing.Done))
+    missing = timing.Here(timing.Peer("Peer", timing.Done, {"no-such": "no_such_module"}))
+    own, other = timing.measure([here, missing], repeats=2)
     assert len(own.seconds) == 2
-    assert others["Peer"].seconds == []
-    assert others["Peer"].error == "skipped: no-such cannot be imported (ModuleNotFoundError)"
+    assert other.seconds == []
+    assert other.error == "skipped: no-such cannot be imported (ModuleNotFoundError)"
 
 
-def test_peer_that_fails_is_named_and_skipped(compare: ModuleType) -> None:
-    def fail() -> float:
+def test_peer_that_fails_is_named_and_skipped(timing: ModuleType) -> None:
+    def fail() -> None:
         raise TypeError("an unexpected argument")
 
-    _, others = compare.measure(compare.Work("x", "x", lambda: 1.0, (compare.Peer("Peer", {}, fail),)), repeats=1)
-    assert others["Peer"].error == "skipped: it fails (TypeError: an unexpected argument)"
+    own, failing = (timing.Here(timing.Peer(name, run)) for name, run in (("own", timing.Done), ("Peer", fail)))
+    assert timing.measure([own, failing], repeats=1)[1].error == "skipped: an unexpected argument"
+    with pytest.raises(TypeError, match="unexpected"):
+        timing.measure([failing, own], repeats=1)
 
 
-def test_time_of_a_share_of_the_work_is_scaled(compare: ModuleType) -> None:
-    def tenth() -> float:
-        sum(range(200_000))
-        return 0.1
+def test_runner_of_another_process_tells_what_it_did(compare: ModuleType, timing: ModuleType) -> None:
+    runner = timing.Elsewhere("agebench", compare.WORKS["calibration"], True, 0)
+    seconds, done = runner()
+    runner.close()
+    assert seconds >= 0
+    assert done == timing.Done(1)
 
-    def whole() -> float:
+
+def test_time_of_a_share_of_the_work_is_scaled(timing: ModuleType) -> None:
+    def tenth() -> object:
+        sum(range(2_000_000))
+        return timing.Done(0.1)
+
+    def whole() -> object:
         for _ in range(10):
             tenth()
-        return 1.0
+        return timing.Done()
 
-    own, others = compare.measure(compare.Work("x", "x", whole, (compare.Peer("Peer", {}, tenth),)), repeats=3)
-    assert 0.3 < others["Peer"].median / own.median < 3
+    runners = [timing.Here(timing.Peer("", run)) for run in (whole, tenth)]
+    whole_time, tenth_time = timing.measure(runners, repeats=3)
+    assert 0.3 < tenth_time.median / whole_time.median < 3
+
+
+def test_page_keeps_what_was_measured_before(compare: ModuleType, tmp_path: Path) -> None:
+    page, results = tmp_path / "page.md", tmp_path / "compare.json"
+    page.write_text("a\n<!-- measured: begin -->\n<!-- measured: end -->\nb\n")
+    for name, machine in (("calibration", "a Xeon"), ("conformal", "an EPYC")):
+        rows = [("agebench", 0.5, ""), ("slow", 2.0, "finds less"), ("away", None, "skipped: it is not there")]
+        compare.keep(
+            name,
+            compare.Result(
+                title=f"{name}, 20 rows",
+                note="a note",
+                machine=machine,
+                versions={"torch": "9"},
+                repeats=3,
+                load=0.2,
+                rows=[compare.Row(name=who, seconds=seconds, remark=remark) for who, seconds, remark in rows],
+            ),
+            results,
+            page,
+        )
+    assert list(json.loads(results.read_text())) == ["conformal", "calibration"]  # in the order of the works
+    lines = page.read_text().splitlines()
+    assert lines[0] == "a"
+    assert lines[-1] == "b"
+    assert "| conformal, 20 rows | agebench | 500 ms |  |  |" in lines
+    assert lines.count("|  | slow | 2 s | 4 | finds less |") == 2
+    assert lines.count("|  | away |  |  | skipped: it is not there |") == 2
+    assert "- calibration: a note" in lines
+    (xeon,) = (line for line in lines if "a Xeon" in line)
+    assert xeon.startswith("Measured (calibration): a Xeon, medians of 3")
+    assert "an EPYC" not in xeon

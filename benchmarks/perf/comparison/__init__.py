@@ -1,0 +1,1 @@
+"""The pieces of work that `compare.py` gives to agebench and to other packages."""
