@@ -180,6 +180,8 @@ def check_crops(images: np.ndarray, size: int) -> None:
     Raises:
         UserError: the array is not (N, size, size, 3) uint8.
     """
+    if not isinstance(images, np.ndarray):
+        raise UserError(f"faces of type {type(images).__name__}; they must be an array (N, {size}, {size}, 3), uint8")
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
         raise UserError(
             f"faces of shape {images.shape} and type {images.dtype}; they must be (N, {size}, {size}, 3), uint8"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from agebench.errors import AgebenchError
 from agebench.estimators.base import AgeEstimates, BaseEstimator, EstimatorInfo, InputSpec
@@ -13,7 +14,7 @@ class FunctionEstimator(BaseEstimator):
     """Wraps a function (N, S, S, 3) uint8 RGB -> (N,) years.
 
     Args:
-        function: the function; it returns NaN for a face that it cannot estimate.
+        function: the function; it returns an array, a tensor or a list, with NaN for a face that it cannot estimate.
         input_spec: the images that the function expects.
         info: identity and training data; by default only the function's name.
     """
@@ -40,8 +41,11 @@ class FunctionEstimator(BaseEstimator):
         if not len(images):
             return AgeEstimates(np.zeros(0, np.float32))
         try:
-            ages = np.asarray(self._function(images), dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            returned = self._function(images)
+            if isinstance(returned, torch.Tensor):  # NumPy reads no tensor of a device or with a gradient
+                returned = returned.detach().to("cpu", torch.float64)
+            ages = np.asarray(returned, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
             raise AgebenchError(f"estimator '{self.info.name}': {type(error).__name__}: {error}") from error
         if ages.shape not in ((len(images),), (len(images), 1)):
             raise AgebenchError(
@@ -50,4 +54,4 @@ class FunctionEstimator(BaseEstimator):
             )
         ages = ages.reshape(-1)
         failed = ~np.isfinite(ages)
-        return AgeEstimates(ages, failed=failed if failed.any() else None)
+        return AgeEstimates(np.where(failed, np.nan, ages), failed=failed if failed.any() else None)

@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -245,8 +246,9 @@ class Predictor:
 
         Raises:
             CalibrationError: there are no calibration data, or too few.
-            UserError: the level is out of range.
+            UserError: the level is no number or out of range.
         """
+        _check_number("level", level, DEFAULT_COVERAGE)
         if not isinstance(self.estimator, Guarantees):
             raise CalibrationError(
                 f"model '{self.estimator.info.name}' was not trained by agebench, so there is no validation part to "
@@ -262,8 +264,11 @@ class Predictor:
             challenge: estimated age from which a person passes, years; None: the threshold plus the default margin.
 
         Raises:
-            UserError: there is no test set on which the rates were measured.
+            UserError: an age is no number, or there is no test set on which the rates were measured.
         """
+        _check_number("threshold", threshold, 18)
+        if challenge is not None:
+            _check_number("challenge", challenge, 25)
         if not isinstance(self.estimator, Guarantees):
             name = self.estimator.info.name
             raise UserError(
@@ -413,11 +418,25 @@ def _collect_chunks(chunks: Iterable[ImageChunk], pending: deque[ImageChunk]) ->
         yield chunk.images
 
 
-def _checked(images: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _check_number(name: str, value: Any, example: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} = {value!r}: give a number, e.g. {example}")
+
+
+def _checked(images: Any) -> Iterator[tuple[str, Any]]:
     """Yield each image with its name."""
     if isinstance(images, str | Path | bytes):
         raise UserError(f"images = {str(images)[:80]!r}: give a list of images, also of one")
-    for position, image in enumerate(images):
+    try:
+        items = iter(images)
+    except TypeError:
+        items = None
+    # A mapping or a table would be read as its keys, and one array as images of its rows.
+    is_array = isinstance(images, np.ndarray)
+    if items is None or isinstance(images, Mapping | pd.DataFrame) or (is_array and 1 < images.ndim < 4):
+        shape = f" of shape {images.shape}" if is_array else ""
+        raise UserError(f"images: {type(images).__name__}{shape}; give a list of images, also of one")
+    for position, image in enumerate(items):
         check_image(image, position)
         yield (str(image) if isinstance(image, str | Path) else f"#{position}"), image
 
