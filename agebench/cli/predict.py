@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.annotate_dir is not None:
         check_folder(arguments.annotate_dir, "--annotate-dir")
     model = _take_model(arguments)
-    parts = expand_inputs(arguments.inputs, sys.stdin)  # before the model is opened, so that errors appear at once
+    left_out: Counter[str] = Counter()
+    parts = expand_inputs(
+        arguments.inputs, sys.stdin, left_out
+    )  # before the model is opened, so that errors appear at once
     check_inputs(arguments.out, parts, annotated=arguments.annotate_dir is not None)
     if arguments.executor == "ray":
         refuse_videos(parts)
@@ -126,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         settings = PredictionSettings(model, interval, gate)
         tally = _predict(arguments, predictor, parts, options, names, settings, cluster)
+    tally.left_out = left_out
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)

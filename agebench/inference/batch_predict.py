@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,6 +215,7 @@ class PredictSummary:
         reason: the first such image, with the reason.
         finished_before: number of shards whose predictions an earlier call wrote.
         videos: timing of each video.
+        left_out: suffix -> number of files in folders that are images of a format that is not read here.
     """
 
     images: int = 0
@@ -223,6 +224,7 @@ class PredictSummary:
     reason: str = ""
     finished_before: int = 0
     videos: list[VideoTiming] = field(default_factory=list)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, faces: list[FacePrediction], name: str) -> None:
         """Count one image.

@@ -1,6 +1,7 @@
 """Messages of `agebench predict`: validity of intervals and gates, counts, and timings."""
 
 from agebench.inference.batch_predict import PredictSummary, VideoTiming
+from agebench.inference.input_sources import describe_left_out
 from agebench.metrics.schema import CalibratedInterval, GateGuarantee
 from agebench.reports.formatting import format_ci, format_count
 
@@ -55,6 +56,8 @@ def format_summary(summary: PredictSummary) -> str:
         text += f"; {format_count(summary.without)} without an age, the first {summary.reason}"
     if summary.finished_before:
         text += f"; finished before: {format_count(summary.finished_before, 'shard')}"
+    if summary.left_out:
+        text += f"; left out: {describe_left_out(summary.left_out)}"
     return text
 
 

@@ -3,14 +3,21 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agebench.errors import UserError
 
-IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+# Images that are not read here, by suffix: other formats, and the raw formats of cameras. A folder's are counted.
+_OTHER_IMAGES = frozenset(
+    {".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".jxr", ".psd", ".tga", ".mpo", ".apng"}
+    | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".orf", ".rw2", ".rwl", ".raf", ".pef"}
+    | {".srw", ".3fr", ".iiq", ".x3f", ".raw"}
+)
 VIDEOS = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ogv"}
 )
@@ -35,17 +42,19 @@ class InputItem:
     count: int | None
 
 
-def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]:
+def expand_inputs(words: Sequence[str], lines: Iterable[str], left_out: Counter[str] | None = None) -> list[InputItem]:
     """Expand inputs in their order. Folders are searched for images recursively, in alphabetical order.
 
     Args:
         words: paths, globs, `camera:N`, or `-` for `lines`.
         lines: lines with one path each, read lazily.
+        left_out: suffix -> number of files in folders that are images of a format that is not read here; added to.
 
     Raises:
         UserError: a path does not exist, a folder holds no image, or no file matches a glob.
     """
     items: list[InputItem] = []
+    left_out = Counter() if left_out is None else left_out
     paths: list[str] = []
     kind: Literal["images", "shards"] = "images"
 
@@ -59,7 +68,7 @@ def expand_inputs(words: Sequence[str], lines: Iterable[str]) -> list[InputItem]
             close()
             items.append(InputItem("images", _paths_of(lines), None))
             continue
-        for path in _expand(word):
+        for path in _expand(word, left_out):
             if _is_video(path):
                 close()
                 items.append(InputItem("video", (path,), 1))
@@ -116,13 +125,28 @@ def camera_number(word: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _expand(word: str) -> list[str]:
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Describe how many images of a folder are not read, e.g. `3 images of formats that are not read here: 2 .heic, 1 .dng`.
+
+    Args:
+        left_out: suffix -> number of files; at least one.
+    """
+    total = sum(left_out.values())
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(left_out.items()))
+    return f"{total:,} image{'s' * (total != 1)} of formats that are not read here: {counts}"
+
+
+def _expand(word: str, left_out: Counter[str]) -> list[str]:
     if camera_number(word) is not None:
         return [word]
     if os.path.isdir(word):
-        images = list(_images_in(word))
+        others: Counter[str] = Counter()
+        images = list(_images_in(word, others))
+        left_out.update(others)
         if not images:
             hint = f"; shards are inputs of their own: '{os.path.join(word, '*.tar')}'" if _holds_shard(word) else ""
+            if others:
+                hint += f"; it holds {describe_left_out(others)}; convert them to JPEG"
             raise UserError(
                 f"{word}: this folder holds no image, nor do those in it ({', '.join(sorted(IMAGES))}){hint}"
             )
@@ -138,12 +162,18 @@ def _expand(word: str) -> list[str]:
     raise UserError(f"{word}: no such file or folder{hint}")
 
 
-def _images_in(folder: str) -> Iterator[str]:
+def _images_in(folder: str, others: Counter[str]) -> Iterator[str]:
+    """Yield the paths of a folder's images, and count those of other formats by suffix in `others`."""
     for directory, subdirectories, files in os.walk(folder):
         subdirectories.sort()
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in IMAGES:
                 yield os.path.join(directory, name)
+            elif suffix in _OTHER_IMAGES:
+                others[suffix] += 1
 
 
 def _holds_shard(folder: str) -> bool:

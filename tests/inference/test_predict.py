@@ -274,6 +274,25 @@ def test_a_path_that_cannot_be_is_a_row(
     assert "\0" not in capsys.readouterr().err
 
 
+def test_a_folders_images_of_other_formats_are_counted(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    face(4).save(folder / "more" / "5.JFIF", "JPEG")
+    for name in ("a.HEIC", "more/b.heic", "c.dng", ".d.heic", "notes.txt"):
+        (folder / name).touch()
+    table = rows(run, tmp_path, str(folder))
+    assert Path(table["input"].iloc[-1]).name == "5.JFIF"
+    assert table["error"].iloc[-1] == ""
+    assert "left out: 3 images of formats that are not read here: 1 .dng, 2 .heic" in capsys.readouterr().err
+    phone = tmp_path / "phone"
+    phone.mkdir()
+    (phone / "a.avif").touch()
+    with pytest.raises(
+        UserError, match=r"holds no image.*; it holds 1 image of formats that are not read here: 1 \.avif"
+    ):
+        expand_inputs([str(phone)], [])
+
+
 def test_only_a_colon_makes_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("camera_roll").mkdir()
