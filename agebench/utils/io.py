@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     import pandas as pd
 
-# Names of the temporary files of `atomic_write`.
+# Names of the temporary files of `atomic_write` and the folders of `temporary_folder`.
 _LEFTOVER = re.compile(r"\..+\.agebench-[a-z0-9_]{8}\.tmp(\..*)?", re.DOTALL)
 _tidied: set[Path] = set()  # folders whose leftovers were removed
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -83,6 +84,45 @@ def _make_temporary(path: Path) -> tuple[int, Path]:
         os.close(descriptor)
 
 
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`, and remove it at the end.
+
+    The folder is locked and, if its process is killed, removed later, as the temporary file of `atomic_write` is.
+
+    Args:
+        path: the file or folder that the temporary one is for.
+
+    Raises:
+        AgebenchError: the folder cannot be created.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        descriptor, temporary = _make_temporary_folder(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_temporary_folder(path: Path) -> tuple[int | None, Path]:
+    """Create a folder beside `path`, with a lock that ends with this process."""
+    while True:
+        name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:60]}.agebench-", suffix=".tmp")
+        descriptor = None
+        with suppress(FileNotFoundError):  # another process removed it as a leftover before it was locked
+            descriptor = os.open(name, os.O_RDONLY) if fcntl is not None else None
+            if descriptor is None or (_try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(name))):
+                return descriptor, Path(name)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _try_lock(descriptor: int) -> bool:
     """Lock a file; return False if another process holds the lock, and True on a file system without locks."""
     try:
@@ -96,15 +136,23 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed processes, once per process and folder."""
+    """Remove temporary files and folders of killed processes, once per process and folder."""
     if fcntl is None or folder in _tidied:
         return
     _tidied.add(folder)
     for entry in os.scandir(folder):
-        if _LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            with suppress(OSError), open(entry.path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is in use, or without support for locks
-                os.unlink(entry.path)
+        if not _LEFTOVER.fullmatch(entry.name) or entry.is_symlink():
+            continue
+        with suppress(OSError):
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is in use, or without locks
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    os.unlink(entry.path)
+            finally:
+                os.close(descriptor)
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:

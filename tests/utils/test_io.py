@@ -9,7 +9,7 @@ import pytest
 
 from agebench.errors import AgebenchError
 from agebench.utils import io
-from agebench.utils.io import atomic_write, write_text
+from agebench.utils.io import atomic_write, temporary_folder, write_text
 
 
 def open_files() -> list[Path]:
@@ -51,6 +51,31 @@ def test_atomic_spares_what_others_write(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "a.txt").read_text() == "first"
     assert foreign.exists()
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_temporary_folder_is_removed_after_use_and_after_a_kill(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path / "home" / "weights") as folder:
+        assert folder.parent == tmp_path / "home"
+        (folder / "a").write_text("a")
+    assert list((tmp_path / "home").iterdir()) == []
+    child = os.fork()
+    if not child:
+        with temporary_folder(tmp_path / "other" / "weights") as folder:
+            (folder / "a").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (left,) = (tmp_path / "other").iterdir()
+    with temporary_folder(tmp_path / "other" / "weights"):
+        assert not left.exists()
+    assert [path for path in open_files() if path.is_relative_to(tmp_path)] == []
+
+
+def test_a_temporary_folder_spares_those_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with temporary_folder(tmp_path / "a") as first:
+        monkeypatch.setattr(io, "_tidied", set())  # as another process sees it
+        with temporary_folder(tmp_path / "a") as second:
+            assert first.is_dir()
+            assert first != second
 
 
 def test_atomic_writes_long_names_and_leaves_no_descriptor(tmp_path: Path) -> None:

