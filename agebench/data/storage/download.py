@@ -16,6 +16,10 @@ _CHUNK = 1 << 20
 _TIMEOUT = 60.0
 
 
+class UnreachableError(AgebenchError):
+    """The source of a download cannot be reached; nothing was received."""
+
+
 def download(url: str, folder: Path, *, sha256: str = "") -> Path:
     """Download a file into a folder, under the last part of the URL.
 
@@ -32,7 +36,8 @@ def download(url: str, folder: Path, *, sha256: str = "") -> Path:
 
     Raises:
         UserError: the URL has another scheme or no file name.
-        AgebenchError: the source cannot be reached, the connection is lost, the checksum differs, or the disk is full.
+        UnreachableError: the source cannot be reached.
+        AgebenchError: the connection is lost, the checksum differs, or the disk is full.
     """
     parts = urlsplit(url)
     name = Path(unquote(parts.path)).name
@@ -52,7 +57,7 @@ def download(url: str, folder: Path, *, sha256: str = "") -> Path:
                 )
             part.replace(target)
     except URLError as error:
-        raise AgebenchError(f"{url}: cannot be reached: {error.reason}") from error
+        raise UnreachableError(f"{url}: cannot be reached: {error.reason}") from error
     except OSError as error:
         raise write_failure(folder, error) from error
     return target
