@@ -1,6 +1,6 @@
 """Time and memory against size, of every command that reads many rows, images, records, cards or runs.
 
-    OMP_NUM_THREADS=1 python benchmarks/perf/scale.py [--only score] [--sizes 10000 100000] [--timeout 180] [--page FILE]
+    OMP_NUM_THREADS=1 python benchmarks/perf/scale.py [--only score] [--sizes 10000 100000] [--timeout 180]
 
 Each command runs in a process of its own, on generated data. The table gives the processor time, less that of the same command
 on almost nothing (starting and importing), and the peak memory of its largest process. The last column is the exponent of the
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -290,30 +290,31 @@ def as_table(results: dict[str, Costs]) -> str:
     return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}."])
 
 
-def read_results() -> dict[str, Costs]:
+def read_results(path: Path) -> dict[str, Costs]:
     """The kept costs by command; commands that are no longer there are left out."""
-    content = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {name: Costs.model_validate(content[name]) for name in STEPS if name in content}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, keep the results and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--only", choices=[*STEPS], nargs="+", default=list(STEPS), help="commands")
     parser.add_argument("--sizes", type=int, nargs="+", help="instead of each command's own")
     parser.add_argument("--timeout", type=float, default=180, help="seconds of one command")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page whose table is replaced")
-    arguments = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that keeps the results")
+    arguments = parser.parse_args(argv)
     for name in arguments.only:
         found = measure_step(STEPS[name], tuple(arguments.sizes or STEPS[name].sizes), arguments.timeout)
         print(as_row(STEPS[name], found), flush=True)
-        kept = read_results()
+        kept = read_results(arguments.results)
         if name in kept:
             found.sizes = kept[name].sizes | found.sizes
         results = kept | {name: found}
         results = {step: results[step] for step in STEPS if step in results}
         content = {step: costs.model_dump() for step, costs in results.items()}
-        write_text(RESULTS, json.dumps(content, indent=2) + "\n")
+        write_text(arguments.results, json.dumps(content, indent=2) + "\n")
         write_marked(arguments.page, "scale", as_table(results))
 
 
