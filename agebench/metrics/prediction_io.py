@@ -57,14 +57,15 @@ def column_map(pairs: Sequence[str]) -> dict[str, str]:
     """`['age_pred=estimate']` -> {'age_pred': 'estimate'}: our name to the file's.
 
     Raises:
-        UserError: not of the form NAME=COLUMN.
+        UserError: not of the form NAME=COLUMN, or two columns for one name.
     """
     columns: dict[str, str] = {}
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
         if not (ours and equals and theirs):
             raise UserError(f"--col {pair}: write it as NAME=COLUMN, e.g. --col age_pred=estimate")
-        columns[ours] = theirs
+        if columns.setdefault(ours, theirs) != theirs:
+            raise UserError(f"--col {pair}: '{ours}' is already read from '{columns[ours]}'; name one column for it")
     return columns
 
 
@@ -73,17 +74,29 @@ MAX_COLUMNS = 2_000
 
 
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """A CSV (.csv, .tsv, .txt; also .gz) or Parquet file, its columns renamed to ours where `columns` maps them.
+    """Read a CSV (.csv, .tsv, .txt; also .gz) or Parquet file.
 
     Arrow reads the file in blocks and hands its memory over: a large file is in memory once. Text that stands for an unknown
     value is NA; the word NA itself only where no value is called so, see `agebench.utils.table_cells`.
 
+    Args:
+        path: the file.
+        columns: our name of a column -> the file's. A file's own column of our name is not read then.
+
     Raises:
-        UserError: no such file, not a table, or an empty one.
+        UserError: no such file, not a table, an empty one, or one without a column of `columns`.
     """
+    columns = columns or {}
+    content = _read_content(path, columns)
+    for ours, theirs in columns.items():
+        _check_column(ours, theirs, [(path, content)])
+    return _with_our_names(content, path, columns)
+
+
+def _read_content(path: Path, columns: Mapping[str, str]) -> pa.Table:
+    """Read a file; its columns have its own names."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    columns = columns or {}
     kind = "Parquet" if path.suffix.lower() in (".parquet", ".pq") else "CSV"
     try:
         content = pa.parquet.read_table(path) if kind == "Parquet" else _read_csv(path, columns)
@@ -97,14 +110,46 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
         raise UserError(
             f"{path}: {content.num_columns:,} columns; at most {MAX_COLUMNS:,} are read: keep the predictions, labels and groups"
         )
-    back = {theirs: ours for ours, theirs in columns.items()}
-    names = [back.get(name.strip(), name.strip()) for name in content.column_names]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(
-            f"{path}: the column '{twice}' occurs twice; name another with --col {twice}=COLUMN or drop one"
-        )
-    table: pd.DataFrame = content.rename_columns(names).to_pandas(split_blocks=True, self_destruct=True)
+    return content.rename_columns([name.strip() for name in content.column_names])
+
+
+def _check_column(ours: str, theirs: str, files: Sequence[tuple[Path, pa.Table]]) -> None:
+    """Raise a UserError if none of the files has the column that `--col` names.
+
+    Args:
+        ours: our name of the column.
+        theirs: the column's name in a file.
+        files: path and content of the files that are read with this name.
+    """
+    names = list(dict.fromkeys(name for _, content in files for name in content.column_names))
+    if theirs not in names:
+        where = " or ".join(str(path) for path, _ in files)
+        raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{did_you_mean(theirs, names)}")
+
+
+def _with_our_names(content: pa.Table, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Convert a file's content to a table whose columns have our names.
+
+    Args:
+        content: the file's columns by its own names.
+        path: the file, for messages.
+        columns: our names -> the file's. A column of the file that has one of our names already is left out.
+    """
+    if columns.get("sample_id", "sample_id") not in content.column_names:
+        # Predictions and labels may call their ids differently: the name that only the other file has is not this one's.
+        columns = {ours: theirs for ours, theirs in columns.items() if ours != "sample_id"}
+    places, names = [], []
+    for place, name in enumerate(content.column_names):
+        named = [ours for ours, theirs in columns.items() if theirs == name]
+        for ours in named or ([] if name in columns else [name]):
+            if ours in names:
+                raise UserError(
+                    f"{path}: the column '{name}' occurs twice; name another with --col {ours}=COLUMN or drop one"
+                )
+            places.append(place)
+            names.append(ours)
+    content = content.select(places).rename_columns(names)
+    table: pd.DataFrame = content.to_pandas(split_blocks=True, self_destruct=True)
     for column in table:
         table[column] = _without_unknown(table[column], unknown_words(str(column)))
     return table
@@ -147,7 +192,7 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
     head = start.decode("utf-8-sig", errors="replace").split("\n", 1)[0]
     parse = pa.csv.ParseOptions(delimiter=max(",;\t", key=head.count))
     # Ids that look like numbers stay as they are written: '066525' is not 66525.
-    text = {columns.get(name, name): pa.string() for name in _TEXT}
+    text = {name: pa.string() for ours in _TEXT for name in (ours, columns.get(ours, ours))}
 
     def convert(types: Mapping[str, pa.DataType]) -> pa.csv.ConvertOptions:
         return pa.csv.ConvertOptions(
@@ -190,13 +235,14 @@ def read_predictions(
         UserError: see `read_table`; a column is missing, ids do not match or occur twice, values are no ages.
     """
     columns = columns or {}
-    apart = labels is not None
-    table = read_table(predictions, {ours: name for ours, name in columns.items() if not (apart and ours in _LABELLED)})
+    if labels is None:
+        table = read_table(predictions, columns)
+    else:
+        table, truth = _read_both(predictions, labels, columns)
     if set(_FACE_COLUMNS) <= set(table):
         empty = ["age_std"] if "age_std" in table and table["age_std"].isna().all() else []  # a head that gives none
         table = table.drop(columns=[*_FACE_COLUMNS, *empty, "error"], errors="ignore")
     if labels is None:
-        _mapped(columns, [table], [predictions])
         _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")
         lost = table[table["age_pred"].isna()]
         table, n_empty = _answered(table, allow)
@@ -207,8 +253,6 @@ def read_predictions(
             duplicates=duplicates,
             unanswered=_unanswered(lost) if n_empty else None,
         )
-    truth = read_table(labels, {ours: name for ours, name in columns.items() if ours not in _PREDICTED})
-    _mapped(columns, [table, truth], [predictions, labels])
     _require(table, ("sample_id", "age_pred"), predictions, "")
     _require(truth, ("sample_id", "age"), labels, "")
     table, _ = _answered(table, allow)  # their labels find no prediction, and are counted so
@@ -234,6 +278,18 @@ def read_predictions(
     return JoinedPredictions(
         validate_file(joined, predictions, ids_distinct=True), missing, extra, twice + twice_labelled, unanswered
     )
+
+
+def _read_both(predictions: Path, labels: Path, columns: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read predictions and their labels, each with the columns of `columns` that apply to it."""
+    of_predictions = {ours: theirs for ours, theirs in columns.items() if ours not in _LABELLED}
+    of_labels = {ours: theirs for ours, theirs in columns.items() if ours not in _PREDICTED}
+    predicted, labelled = _read_content(predictions, of_predictions), _read_content(labels, of_labels)
+    for ours, theirs in columns.items():
+        files = [(predictions, predicted)] if ours in of_predictions else []
+        files += [(labels, labelled)] if ours in of_labels else []
+        _check_column(ours, theirs, files)
+    return _with_our_names(predicted, predictions, of_predictions), _with_our_names(labelled, labels, of_labels)
 
 
 def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
@@ -359,14 +415,6 @@ def probabilities(table: pd.DataFrame, source: str = "predictions") -> NDArray[n
         raise UserError(f"{source}: {what}; probabilities are 0 or more and sum to 1")
     normalised: NDArray[np.float64] = values / sums[:, None]
     return normalised
-
-
-def _mapped(columns: Mapping[str, str] | None, tables: Sequence[pd.DataFrame], paths: Sequence[Path]) -> None:
-    names = sorted({str(name) for table in tables for name in table})
-    for ours, theirs in (columns or {}).items():
-        if ours not in names:
-            where = " or ".join(map(str, paths))
-            raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{did_you_mean(theirs, names)}")
 
 
 # Names that files of others have for our columns, for messages: a column is never renamed unasked.

@@ -107,6 +107,60 @@ def test_a_mapped_column_that_is_not_there_is_refused(files):
         column_map(["estimate"])
 
 
+@pytest.mark.parametrize(
+    ("pair", "labelled", "files_named"),
+    [
+        ("age_pred=zz", False, "predictions"),
+        ("gender=zz", False, "predictions"),
+        ("age_pred=zz", True, "predictions"),
+        ("age_pred=years", True, "predictions"),
+        ("age=zz", True, "labels"),
+        ("age=guess", True, "labels"),
+        ("gender=zz", True, "predictions or labels"),
+        ("sample_id=zz", True, "predictions or labels"),
+    ],
+)
+def test_a_named_column_is_not_replaced_by_one_of_our_name(files, pair, labelled, files_named):
+    own = files(
+        "sample_id,age,age_pred,gender,guess\na,20,21,f,1\nb,30,29,m,1\n",
+        "sample_id,age,gender,years\na,20,f,1\nb,30,m,1\n" if labelled else None,
+    )
+    named = " or ".join(rf"[^ ]*{name}\.csv" for name in files_named.split(" or "))
+    with pytest.raises(UserError, match=rf"--col {pair}: no column '\w+' in {named}; (did you mean|there are)"):
+        read_predictions(*own, columns=column_map([pair]))
+
+
+def test_a_named_column_is_read_instead_of_one_of_our_name(files):
+    own = files("sample_id,other,age,age_pred\na,25,20,21\nb,35,30,29\n")
+    table = read_predictions(*own, columns={"age_pred": "other"}).table
+    assert table.to_dict("list") == {"sample_id": ["a", "b"], "age_pred": [25, 35], "age": [20, 30]}
+    with pytest.raises(UserError, match=r"no column age; there are: sample_id, other, age_pred"):
+        read_predictions(*own, columns={"age_pred": "age"})
+    swapped = read_predictions(*own, columns={"age_pred": "age", "age": "age_pred"}).table
+    assert (swapped["age_pred"].tolist(), swapped["age"].tolist()) == ([20, 30], [21, 29])
+    both = read_predictions(*own, columns={"age_pred": "age", "age": "age"}).table
+    assert both["age_pred"].tolist() == both["age"].tolist() == [20, 30]
+    twice = files("sample_id,age_pred,age,age_pred,other,other\na,1,20,2,21,22\n")
+    with pytest.raises(UserError, match=r"'age_pred' occurs twice; name another with --col age_pred=COLUMN"):
+        read_predictions(*twice)
+    with pytest.raises(UserError, match=r"'other' occurs twice; name another with --col age_pred=COLUMN"):
+        read_predictions(*twice, columns={"age_pred": "other"})
+    with pytest.raises(UserError, match=r"--col age_pred=b: 'age_pred' is already read from 'a'"):
+        column_map(["age_pred=a", "age_pred=b"])
+
+
+def test_a_named_column_of_one_file_is_read_instead_of_one_of_our_name_in_the_other(files):
+    own = files("sample_id,age,age_pred,sex\na,21,1,m\nb,29,1,f\n", "sample_id,age,gender\na,20,f\nb,30,m\n")
+    table = read_predictions(*own, columns=column_map(["age_pred=age", "gender=sex"])).table
+    assert (table["age"].tolist(), table["age_pred"].tolist()) == ([20, 30], [21, 29])
+    assert table["gender"].tolist() == ["m", "f"]
+
+
+def test_ids_of_other_names_in_the_two_files_are_text_in_both(files):
+    own = files("file,age_pred\n007,21\n008,29\n", "sample_id,age\n007,20\n008,30\n")
+    assert read_predictions(*own, columns={"sample_id": "file"}).table["sample_id"].tolist() == ["007", "008"]
+
+
 def test_a_missing_file_and_a_file_that_is_no_table(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_predictions(tmp_path / "none.csv")
