@@ -52,14 +52,30 @@ def check_predictions(table: pd.DataFrame, *, source: str = "predictions", ids_d
         numbers = as_numbers(table[column])
         bad = ~np.isfinite(numbers.to_numpy())
         if bad.any():
-            row = table[bad].iloc[0]
-            fix = "; `--allow missing` counts images without an estimate as failures to process"
-            fix = fix if column == "age_pred" else ""
-            raise UserError(
-                f"{source}: {column} of '{row['sample_id']}' is {format_cell(row[column])}, not a finite number{fix}"
-            )
+            raise UserError(f"{source}: {_not_a_number(table[bad], column, every_row=bool(bad.all()))}")
         table[column] = numbers
     return table
+
+
+def _not_a_number(rows: pd.DataFrame, column: str, *, every_row: bool) -> str:
+    """Describe the first cell that is no finite number, and the solution.
+
+    Args:
+        rows: the rows with such a cell in the column.
+        column: the column.
+        every_row: whether these are all rows of the table.
+    """
+    written = rows[rows[column].notna()]  # An option leaves out empty cells, but no text: that is reported first.
+    row = (written if len(written) else rows).iloc[0]
+    if every_row:
+        solution = f"no row has one: name another column with --col {column}=COLUMN or correct this one"
+    elif len(written):
+        solution = "correct this cell"
+    elif column == "age_pred":
+        solution = "`--allow missing` counts images without an estimate as failures to process"
+    else:
+        solution = "fill in this cell or leave out the row"
+    return f"{column} of '{row['sample_id']}' is {format_cell(row[column])}, not a finite number; {solution}"
 
 
 def ids_unique(ids: "pd.Series[str]") -> bool:

@@ -25,10 +25,14 @@ def unknown_words(column: str) -> frozenset[str]:
 
 
 def as_numbers(column: "pd.Series[Any]") -> "pd.Series[float]":
-    """Convert a column to float64, NaN for other text; `23,5` is 23.5."""
+    """Convert a column to float64, NaN for other text and for True and False; `23,5` is 23.5."""
+    if pd.api.types.is_bool_dtype(column):
+        return pd.Series(float("nan"), index=column.index, name=column.name, dtype="float64")
     if pd.api.types.is_numeric_dtype(column):
         return column.astype("float64")
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    if column.dtype == object:  # Truth values beside unknown ones; pandas takes them for 1 and 0.
+        numbers = numbers.mask(column.map(pd.api.types.is_bool).astype(bool))
     if not numbers.isna().any():
         return numbers
     text = column.astype("str").str.strip()

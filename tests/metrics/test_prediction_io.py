@@ -95,6 +95,44 @@ def test_bad_input_has_its_one_clear_error(files, predictions, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("allow", [[], ["missing"]])
+@pytest.mark.parametrize("word", ["twenty", "True", "0x15", "2_1", "inf"])
+@pytest.mark.parametrize("column", ["age_pred", "age", "age_std"])
+def test_text_for_a_number_is_to_be_corrected(files, column, word, allow):
+    rows = [{"sample_id": name, "age": "20.5", "age_pred": "21.5", "age_std": "2.5"} for name in "abc"]
+    rows[1]["age_pred"] = "" if column == "age_pred" else "21.5"  # An empty estimate could be left out.
+    rows[2][column] = word
+    paths = files(pd.DataFrame(rows).to_csv(index=False))
+    fault = rf"predictions\.csv: {column} of 'c' is '?{word}'?, not a finite number; correct this cell$"
+    with pytest.raises(UserError, match=fault):
+        read_predictions(*paths, allow=allow)
+
+
+def test_an_empty_estimate_may_be_allowed_and_an_empty_column_may_not(files):
+    with pytest.raises(UserError, match=r"age_pred of 'b' is nan, .*`--allow missing` counts"):
+        read_predictions(*files("sample_id,age,age_pred\na,20,21\nb,30,\n"))
+    with pytest.raises(UserError, match=r"age of 'b' is nan, .*fill in this cell or leave out the row$"):
+        read_predictions(*files("sample_id,age,age_pred\na,20,21\nb,,31\n"))
+    paths = files("sample_id,age,age_pred\na,20,\nb,30,\n")
+    for allow in ([], ["missing"]):
+        with pytest.raises(UserError, match=r"age_pred of 'a' is .*no row has one: name another column") as caught:
+            read_predictions(*paths, allow=allow)
+        assert "--allow missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", ["True True True", "True False True", "false true ", "True  "])
+@pytest.mark.parametrize("column", ["age", "age_pred", "age_std", "age_low", "label_std"])
+def test_truth_values_are_no_numbers(files, tmp_path, column, values):
+    table = pd.DataFrame({"sample_id": ["a", "b", "c"], "age": 20, "age_pred": 21, "age_std": 2})
+    table = table.assign(age_low=20, age_high=30, label_std=1).assign(**{column: values.split(" ")})
+    path = files(table.to_csv(index=False))[0]
+    truth = [{"true": True, "false": False}.get(value.lower()) for value in values.split(" ")]
+    table.assign(**{column: truth}).to_parquet(tmp_path / "t.parquet")
+    for file in (path, tmp_path / "t.parquet"):
+        with pytest.raises(UserError, match=rf"{column} of 'a' is '?({truth[0]}|{values[:5].strip()})'?, not a finite"):
+            read_predictions(file, allow=["missing"])
+
+
 def test_no_common_ids_shows_one_of_each(files):
     with pytest.raises(UserError, match=r"no sample_id in common: 'x/001' there, '001' here"):
         read_predictions(*files("sample_id,age_pred\nx/001,20\n", LABELS))
