@@ -31,6 +31,7 @@ from agebench.metrics.schema import (
 )
 
 LEGAL_AGES = (13, 16, 18, 21)
+_GATE_AGES = (1, 120)  # years, of legal and of challenge ages
 TARGET_FPRS = (0.01, 0.001)
 # Challenge-25 for a legal age of 18: the margin that the default challenge age adds to any legal age.
 DEFAULT_CHALLENGE_MARGIN = 7
@@ -63,19 +64,21 @@ def parse_gate(text: str) -> Gate:
         text: legal age and challenge age.
 
     Raises:
-        UserError: the text has another form, or the challenge age lies below the legal age.
+        UserError: the text has another form, an age lies outside 1 to 120 years, or the challenge age below the legal age.
     """
     legal, at, challenge = text.partition("@")
     try:
         gate = Gate(int(legal), float(challenge))
     except ValueError:
         at = ""
-    if not at or not np.isfinite(gate.challenge) or gate.legal < 1:
+    if not at:
         raise UserError(f"gate '{text}': write the legal age and the challenge age in years, e.g. 18@25")
+    low, high = _GATE_AGES
+    if not all(low <= age <= high for age in (gate.legal, gate.challenge)):
+        raise UserError(f"gate '{text}': give ages from {low} to {high} years, e.g. 18@25")
     if gate.challenge < gate.legal:
-        raise UserError(
-            f"gate '{text}': the challenge age must be the legal age or more, e.g. {gate.legal}@{gate.legal + 7}"
-        )
+        example = f"{gate.legal}@{min(gate.legal + 7, high)}"
+        raise UserError(f"gate '{text}': the challenge age must be the legal age or more, e.g. {example}")
     return gate
 
 

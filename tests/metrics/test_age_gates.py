@@ -215,8 +215,15 @@ def test_a_gate_that_is_none_is_refused_with_an_example(text):
         parse_gate(text)
 
 
+@pytest.mark.parametrize("text", ["150@200", "18@200", "121@121", "130@25", "-3@25", "0@5", "18@nan", "18@inf"])
+def test_a_gate_has_ages_of_people(text):
+    with pytest.raises(UserError, match=rf"gate '{text}': give ages from 1 to 120 years, e\.g\. 18@25"):
+        parse_gate(text)
+
+
 def test_gates_and_ages_are_read_as_written():
     assert parse_gate("18@22.5") == Gate(18, 22.5)
+    assert parse_gate("120@120") == Gate(120, 120.0)
     assert (parse_ages("13-17"), parse_ages("17")) == ((13, 17), (17, 17))
     with pytest.raises(UserError, match="13-17"):
         parse_ages("17-13")
