@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from agebench._version import __version__
 from agebench.api.scoring import ComparisonReport, IntervalMethod, ScoreReport, check_options
 from agebench.errors import UserError
@@ -80,7 +82,8 @@ def score_files(
         The report: `overall`, `by_group`, `gaps`, `gates`, `to_frame()`, `to_markdown()`, `save(folder)`.
 
     Raises:
-        UserError: a file cannot be read, a column is missing, images do not match, or an option is out of range.
+        UserError: a file cannot be read, a column is missing, images do not match, two files hold the same estimates, or an
+            option is out of range.
 
     Examples:
         >>> import agebench as ab
@@ -106,9 +109,11 @@ def score_files(
     )
     check_options(options)
     paths = _paths(predictions)
+    _check_named_once(paths)
     label_path = None if labels is None else Path(labels)
     seeds = [read_predictions(path, label_path, columns=columns, allow=allow, match=match) for path in paths]
     table = seeds[0].table
+    _check_seeds(paths, seeds)
     if len(table) < 2:
         raise UserError(f"{paths[0]}: only one row; metrics of a test set need at least two")
     calibrated = None if calibration is None else read_predictions(Path(calibration), columns=columns).table
@@ -161,7 +166,8 @@ def compare_files(
         has those of all test sets.
 
     Raises:
-        UserError: fewer than two systems, a file that cannot be read, or systems without common images.
+        UserError: fewer than two systems, a file that cannot be read, a file that is named twice, seeds with the same estimates,
+            or systems without two common images.
 
     Examples:
         >>> import agebench as ab
@@ -184,9 +190,14 @@ def compare_files(
     )
     check_options(options)
     paths = {name: _paths(several) for name, several in systems.items()}
+    _check_named_once([path for several in paths.values() for path in several])
     label_path = None if labels is None else Path(labels)
     read = partial(read_predictions, columns=columns, allow=allow, match=match)
-    result = compare_on_test_sets(_read_tests(paths, label_path, read), options, allow_missing="missing" in allow)
+    tests = _read_tests(paths, label_path, read)
+    for joined in tests.values():
+        for name, several in joined.items():
+            _check_seeds(paths[name], several)
+    result = compare_on_test_sets(tests, options, allow_missing="missing" in allow)
     files = [
         (f"predictions of {name}", file)
         for name, several in paths.items()
@@ -228,6 +239,41 @@ def _paths(files: PathLike | Sequence[PathLike]) -> list[Path]:
     if not paths:
         raise UserError("no prediction file is named. Pass the path of a CSV or Parquet file.")
     return paths
+
+
+def _check_named_once(paths: Sequence[Path]) -> None:
+    """Raise a UserError if two paths lead to the same file or run folder."""
+    named: dict[Path, Path] = {}
+    for path in paths:
+        target = path.resolve()
+        if target in named:
+            raise UserError(
+                f"{named[target]} and {path} are the same predictions; every seed and every system has its own, so name them once"
+            )
+        named[target] = path
+
+
+def _check_seeds(paths: Sequence[Path], seeds: Sequence[JoinedPredictions]) -> None:
+    """Raise a UserError if two seeds have the same estimate of every image.
+
+    Copies of one seed would show trainings without any spread.
+
+    Args:
+        paths: of the seeds.
+        seeds: their predictions.
+    """
+    if len(seeds) < 2:
+        return
+    copies: dict[int, Path] = {}
+    for path, joined in zip(paths, seeds, strict=True):
+        rows = pd.util.hash_pandas_object(joined.table[["sample_id", "age_pred"]], index=False)
+        digest = int(rows.to_numpy().sum())  # A sum, because rows may be in another order.
+        if digest in copies:
+            raise UserError(
+                f"{copies[digest]} and {path} have the same estimate of every image, as copies of one seed have; "
+                "leave one of them out"
+            )
+        copies[digest] = path
 
 
 def _measurement(files: Sequence[tuple[str, Path]], command: Sequence[str], function: str) -> Measurement:

@@ -57,7 +57,7 @@ def align_systems(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missin
         allow_missing: use the common images although some system lacks others.
 
     Raises:
-        UserError: fewer than two systems, images that are not common, or labels that disagree.
+        UserError: fewer than two systems, images that are not common, one common image only, or labels that disagree.
     """
     if len(systems) < 2:
         raise UserError("a comparison needs at least two systems")
@@ -70,6 +70,8 @@ def align_systems(systems: Mapping[str, Sequence[pd.DataFrame]], *, allow_missin
     common = common[np.argsort(pd.util.hash_array(common.to_numpy(object), categorize=False), kind="stable")]
     if not len(common):
         raise UserError(f"{' and '.join(systems)} have no images in common")
+    if len(common) < 2:
+        raise UserError(f"{' and '.join(systems)} have only one image in common; a comparison needs at least two")
     if len(common) < everything and not allow_missing:
         fewest = min(tables, key=lambda item: len(item[1]))
         raise UserError(

@@ -95,8 +95,12 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
 
 def _read_content(path: Path, columns: Mapping[str, str]) -> pa.Table:
     """Read a file; its columns have its own names."""
-    if not path.is_file():
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give a table in it, of a run folder one of its predictions/*.parquet")
+    if not path.exists():
         raise UserError(f"{path}: no such file")
+    if not path.is_file():  # A pipe could be read once only; types, encoding and digest take a reading each.
+        raise UserError(f"{path}: not a regular file but a pipe or device; write its content to a file and give that")
     kind = "Parquet" if path.suffix.lower() in (".parquet", ".pq") else "CSV"
     try:
         content = pa.parquet.read_table(path) if kind == "Parquet" else _read_csv(path, columns)
@@ -228,13 +232,20 @@ def read_predictions(
         labels: sample_id, age and other known labels; its columns win over those of `predictions`.
         columns: our names -> the files'; with `labels`, `age_pred`, `age_std` and `p` in the predictions only, and ages
             in the labels only.
-        match: join by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its ending.
+        match: join `labels` by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its
+            ending.
         allow: faults that are counted and left out instead of refused.
 
     Raises:
-        UserError: see `read_table`; a column is missing, ids do not match or occur twice, values are no ages.
+        UserError: see `read_table`; a column is missing, ids do not match or occur twice, values are no ages, or `match`
+            is given without `labels`.
     """
     columns = columns or {}
+    if labels is None and match != "id":
+        raise UserError(
+            f"{predictions}: --match {match} joins predictions to labels, and none are joined here; give --labels FILE, or "
+            "leave out --match"
+        )
     if labels is None:
         table = read_table(predictions, columns)
     else:

@@ -104,6 +104,15 @@ def test_two_systems_on_several_sets_are_ranked_over_all(tmp_path, capsys):
         (["a.csv", "other.csv"], "not the same labels"),
         (["a.csv", "run"], "files only, or run folders only"),
         (["x=", "b.csv"], "'x='"),
+        (["x=a.csv", "y=a.csv"], "a.csv and a.csv are the same predictions"),
+        (["x=a.csv", "y=b.csv,./b.csv"], "b.csv and b.csv are the same predictions"),
+        (["x=run", "y=run"], "run and run are the same predictions"),
+        (["x=a.csv", "y=b.csv,copy.csv"], "b.csv and copy.csv have the same estimate of every image"),
+        (["x=one.csv", "y=a.csv", "--allow", "missing"], "x and y have only one image in common"),
+        (["x=one.csv", "y=one-b.csv"], "x and y have only one image in common"),
+        (["a.csv", "b.csv", "--match", "name"], "a.csv: --match name joins predictions to labels"),
+        (["a.csv", "b.csv", "--col", "age_pred=zz"], "--col age_pred=zz: no column 'zz' in a.csv"),
+        (["a.csv", "b.csv", "--gate", "18@200"], "gate '18@200': give ages from 1 to 120 years"),
         (["a.csv", "b.csv", "--seed", "-1"], "--seed -1: give 0 or more"),
     ],
 )
@@ -114,6 +123,10 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, monkeypatch, capsys, syste
     lines = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "c.csv").write_text("".join(lines[:201]), encoding="utf-8")
     write(tmp_path / "other.csv", 4, 4, labels=7)
+    (tmp_path / "copy.csv").write_bytes((tmp_path / "b.csv").read_bytes())
+    for source, short in (("a.csv", "one.csv"), ("b.csv", "one-b.csv")):
+        start = (tmp_path / source).read_text(encoding="utf-8").splitlines(keepends=True)[:2]
+        (tmp_path / short).write_text("".join(start), encoding="utf-8")
     write(tmp_path / "run" / "predictions" / "t.parquet", 1, 4)
     assert main(["compare", *systems]) == 2
     error = capsys.readouterr().err

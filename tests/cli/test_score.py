@@ -112,6 +112,9 @@ def test_the_nist_layout_needs_gender(predictions, capsys):
         ("a,20,21\nb,20,21\n", ["--train-ages", "40", "20"], "train ages (40, 20): give the lower age first"),
         ("a,20,21\nb,20,21\n", ["--legal-age", "-5"], "--legal-age -5: give from 1 to 120"),
         ("a,20,21\nb,20,21\n", ["--legal-age", "18.5"], "--legal-age 18.5: give an integer"),
+        ("a,20,21\nb,20,21\n", ["--gate", "150@200"], "gate '150@200': give ages from 1 to 120 years"),
+        ("a,20,21\nb,20,21\n", ["--match", "stem"], "--match stem joins predictions to labels"),
+        ("a,20,21\nb,20,21\n", ["--col", "age_pred=zz"], "no column 'zz' in"),
         ("a,20,21\nb,20,21\n", ["--p-first-age", "-7"], "--p-first-age -7: give from 0 to 120"),
         ("a,20,21\nb,20,21\n", ["--min-group", "0"], "--min-group 0: give 1 or more"),
         ("a,20,21\nb,20,1e300\n", [], "age_pred of 'b' is 1e+300, which is no number of years"),
@@ -125,6 +128,27 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, capsys, rows, options, mes
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("copied", ["same", "link", "copy", "reordered"])
+def test_copies_of_one_seed_are_no_seeds(predictions, tmp_path, monkeypatch, capsys, copied):
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other.csv"
+    if copied == "link":
+        other.symlink_to(predictions)
+    else:
+        rows = pd.read_csv(predictions)
+        (rows if copied == "copy" else rows[::-1]).assign(tone="a").to_csv(other, index=False)
+    other = tmp_path / "." / predictions.name if copied == "same" else other
+    assert main(["score", "predictions.csv", str(other), "--resamples", "0"]) == 2
+    error = capsys.readouterr().err
+    same = "are the same predictions" if copied in ("same", "link") else "have the same estimate of every image"
+    assert f"predictions.csv and {other} {same}" in error
+    assert error.count("\n") == 1
+    rows = pd.read_csv(predictions)
+    rows.loc[0, "age_pred"] += 1
+    rows.to_csv(tmp_path / "second.csv", index=False)
+    assert main(["score", "predictions.csv", "second.csv", "--resamples", "0"]) == 0
 
 
 NO_LISTS = "column p of 'i0' is not a list of numbers, one probability an age"

@@ -1,4 +1,6 @@
 import gzip
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -202,6 +204,8 @@ def test_ids_of_other_names_in_the_two_files_are_text_in_both(files):
 def test_a_missing_file_and_a_file_that_is_no_table(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_predictions(tmp_path / "none.csv")
+    with pytest.raises(UserError, match=r": a folder; give a table in it, of a run folder one of its predictions/"):
+        read_predictions(tmp_path)
     (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         read_predictions(tmp_path / "x.parquet")
@@ -217,6 +221,18 @@ def test_any_bytes_give_a_table_or_one_error(tmp_path, content):
     except UserError:
         return  # Refused in words: nothing else may be raised.
     assert np.isfinite(table[["age", "age_pred"]].to_numpy()).all()
+
+
+def test_a_pipe_is_refused_and_not_read(tmp_path):
+    end, start = os.pipe()
+    try:
+        os.write(start, b"sample_id,age,age_pred\na,20,21\n")
+        for path in (Path(f"/dev/fd/{end}"), Path(os.devnull)):
+            with pytest.raises(UserError, match=rf"^{path}: not a regular file.*write its content to a file"):
+                read_predictions(path)
+    finally:
+        os.close(start)
+        os.close(end)
 
 
 def test_types_that_change_far_down_a_file_are_found(tmp_path):
@@ -319,5 +335,7 @@ def test_ids_are_matched_by_name_and_by_stem(files):
     paths = files("sample_id,age_pred\nx/a.jpg,21\ny/a.jpg,29\n", "sample_id,age\na.jpg,30\n")
     with pytest.raises(UserError, match=r"'x/a\.jpg' and 'y/a\.jpg' have the same name"):
         read_predictions(*paths, match="name")
+    with pytest.raises(UserError, match=r"--match stem joins predictions to labels.*give --labels FILE, or leave out"):
+        read_predictions(files("sample_id,age,age_pred\na.jpg,20,21\n")[0], match="stem")
     with pytest.raises(UserError, match=r"--col sample_id=COLUMN"):
         read_predictions(*files("sample_id,age_pred\n1,21\n", "sample_id,age\n2,30\n"))
