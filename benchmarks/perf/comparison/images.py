@@ -63,7 +63,7 @@ def duplicates(quick: bool) -> Work:
     from agebench.data.audit.near_duplicates import near_duplicates
     from agebench.data.audit.thumbnails import THUMBNAIL_SIDE, to_gray_square
 
-    originals, source = faces_of_people(60 if quick else 1_000)
+    originals, source = faces_of_people(60 if quick else 500)
     images = [*originals, *(copy for image in originals[: len(originals) // 4] for copy in copies_of(image))]
     folder = tempfile.TemporaryDirectory(prefix="agebench-compare-")
     paths = write_faces(images, Path(folder.name))
