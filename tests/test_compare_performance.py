@@ -85,9 +85,9 @@ def test_page_keeps_what_was_measured_before(compare: ModuleType, tmp_path: Path
     for name, machine in (("calibration", "a Xeon"), ("conformal", "an EPYC")):
         rows = [("agebench", 0.5, ""), ("slow", 2.0, "finds less"), ("away", None, "skipped: it is not there")]
         compare.keep(
-            name,
             compare.Result(
-                title=f"{name}, 20 rows",
+                name=name,
+                title="20,000 rows",
                 note="a note",
                 machine=machine,
                 versions={"torch": "9"},
@@ -102,10 +102,10 @@ def test_page_keeps_what_was_measured_before(compare: ModuleType, tmp_path: Path
     lines = page.read_text().splitlines()
     assert lines[0] == "a"
     assert lines[-1] == "b"
-    assert "| conformal, 20 rows | agebench | 500 ms |  |  |" in lines
+    assert "| `conformal`: 20,000 rows | agebench | 500 ms |  |  |" in lines
     assert lines.count("|  | slow | 2 s | 4 | finds less |") == 2
     assert lines.count("|  | away |  |  | skipped: it is not there |") == 2
-    assert "- calibration: a note" in lines
+    assert "- conformal, calibration: a note" in lines
     (xeon,) = (line for line in lines if "a Xeon" in line)
     assert xeon.startswith("Measured (calibration): a Xeon, medians of 3")
     assert "an EPYC" not in xeon

@@ -48,6 +48,7 @@ class Result(BaseModel):
     """One work.
 
     Attributes:
+        name: the work, as `--only` takes it.
         title: the work, in words.
         note: differences between the runners.
         machine: processor, threads and Python.
@@ -57,6 +58,7 @@ class Result(BaseModel):
         rows: agebench first.
     """
 
+    name: str
     title: str
     note: str
     machine: str
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
         own = result.rows[0].seconds or float("nan")
         ratios[name] = {row.name: row.seconds / own for row in result.rows[1:] if row.seconds is not None}
         if not arguments.quick:
-            keep(name, result, arguments.results, arguments.page)
+            keep(result, arguments.results, arguments.page)
     return ratios
 
 
@@ -102,6 +104,7 @@ def run(name: str, quick: bool, repeats: int) -> Result:
     }
     rows = [as_row(timing) for timing in timings]
     return Result(
+        name=name,
         title=work.title,
         note=work.note,
         machine=machine(),
@@ -112,9 +115,9 @@ def run(name: str, quick: bool, repeats: int) -> Result:
     )
 
 
-def keep(name: str, result: Result, path: Path, page: Path) -> None:
+def keep(result: Result, path: Path, page: Path) -> None:
     """Write a work's result into the file and the page; those of other works stay."""
-    results = read_results(path) | {name: result}
+    results = read_results(path) | {result.name: result}
     results = {work: results[work] for work in WORKS if work in results}
     content = {work: of.model_dump() for work, of in results.items()}
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -141,7 +144,7 @@ def as_lines(result: Result) -> list[str]:
     own = result.rows[0].seconds or float("nan")
     lines = []
     for number, row in enumerate(result.rows):
-        title = result.title if number == 0 else ""
+        title = f"`{result.name}`: {result.title}" if number == 0 else ""
         time = "" if row.seconds is None else as_time(row.seconds)
         ratio = "" if row.seconds is None or number == 0 else f"{row.seconds / own:,.3g}"
         lines.append(f"| {title} | {row.name} | {time} | {ratio} | {row.remark} |")
@@ -152,22 +155,20 @@ def as_page(results: Sequence[Result]) -> str:
     """The table, what differs, and what each work was measured on."""
     lines = ["| work | by | processor time | ratio | |", "|---|---|---:|---:|---|"]
     lines += [line for result in results for line in as_lines(result)]
-    notes = [f"- {result.title.split(',')[0]}: {result.note}" for result in results if result.note]
-    places: dict[str, list[Result]] = {}
+    notes: dict[str, list[str]] = {}
+    places: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        places.setdefault(f"{result.machine}, medians of {result.repeats} after one that does not count", []).append(
-            result
-        )
-    measured = []
-    for place, there in places.items():
-        titles = "" if len(places) == 1 else f" ({'; '.join(result.title.split(',')[0] for result in there)})"
-        versions = dict(
-            sorted({name: version for result in there for name, version in result.versions.items()}.items())
-        )
+        notes.setdefault(result.note, []).append(result.name)
+        places.setdefault((result.machine, result.repeats), []).append(result)
+    lines += ["", *(f"- {', '.join(names)}: {note}" for note, names in notes.items() if note), ""]
+    for (place, repeats), there in places.items():
         loads = sorted(result.load for result in there)
-        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-        measured.append(f"Measured{titles}: {place}; load before: {loads[0]} to {loads[-1]}. {packages}.")
-    return "\n".join([*lines, "", *notes, "", *measured])
+        versions = sorted({f"{name} {version}" for result in there for name, version in result.versions.items()})
+        lines.append(
+            f"Measured ({', '.join(result.name for result in there)}): {place}, medians of {repeats} after one that does not "
+            f"count; load before: {loads[0]} to {loads[-1]}. {', '.join(versions)}."
+        )
+    return "\n".join(lines)
 
 
 def as_time(seconds: float) -> str:

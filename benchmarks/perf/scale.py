@@ -63,6 +63,7 @@ print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 sys.exit(code)
 """
 TIMED_OUT = 124
+PREPARATION = 3600.0  # seconds that a command before the measured one may take
 COMMAND = "import sys; from agebench.cli import main; sys.exit(main(sys.argv[1:]))"
 SPLIT = """
 import sys
@@ -205,9 +206,10 @@ def measure(step: Step, count: int, timeout: float) -> tuple[float, float] | Non
         commands = step.prepare(folder, count)
         for words in commands:
             program = step.work if words is commands[-1] else COMMAND
-            command = [sys.executable, "-c", MEASURED.format(timed_out=TIMED_OUT), str(timeout), program, *words]
+            limit = timeout if words is commands[-1] else PREPARATION
+            command = [sys.executable, "-c", MEASURED.format(timed_out=TIMED_OUT), str(limit), program, *words]
             done = subprocess.run(command, env=os.environ | homes, capture_output=True, text=True)
-            if done.returncode == TIMED_OUT:
+            if done.returncode == TIMED_OUT and words is commands[-1]:
                 return None
             if done.returncode:
                 raise SystemExit(f"{' '.join(words)}:\n{done.stderr}")
@@ -220,6 +222,7 @@ class Cost(BaseModel):
 
     Attributes:
         seconds: of processor time, less those on almost nothing; None where it took longer than the timeout.
+        start: those on almost nothing.
         peak: memory of its largest process, MB.
         timeout: of the measurement, seconds.
         machine: processor, threads and Python.
@@ -227,34 +230,27 @@ class Cost(BaseModel):
     """
 
     seconds: float | None
+    start: float
     peak: float
     timeout: float
     machine: str
     load: float
 
 
-class Costs(BaseModel):
-    """What a command took.
-
-    Attributes:
-        start: processor seconds on almost nothing, last measured.
-        sizes: number of rows, images, records, cards or runs -> cost.
-    """
-
-    start: float
-    sizes: dict[int, Cost]
+Costs = dict[int, Cost]  # number of rows, images, records, cards or runs -> cost
 
 
 def measure_step(step: Step, sizes: tuple[int, ...], timeout: float) -> Costs:
     """Measure a command, from the smallest size up to the first that takes longer than the timeout."""
     load = round(os.getloadavg()[0], 1)
-    start = measure(step, SMALLEST, timeout)
-    found = Costs(start=start[0] if start else 0.0, sizes={})
+    least = measure(step, SMALLEST, timeout)
+    start = least[0] if least else 0.0
+    found: Costs = {}
     for size in sizes:
         result = measure(step, size, timeout)
-        seconds, peak = (None, 0.0) if result is None else (max(result[0] - found.start, 1e-3), result[1])
-        found.sizes[size] = Cost(seconds=seconds, peak=peak, timeout=timeout, machine=machine(), load=load)
-        print(f"{step.title} {as_cell(size, found.sizes[size])}", file=sys.stderr, flush=True)
+        seconds, peak = (None, 0.0) if result is None else (max(result[0] - start, 1e-3), result[1])
+        found[size] = Cost(seconds=seconds, start=start, peak=peak, timeout=timeout, machine=machine(), load=load)
+        print(f"{step.title} {as_cell(size, found[size])}", file=sys.stderr, flush=True)
         if result is None:
             break
     return found
@@ -269,13 +265,15 @@ def as_cell(size: int, cost: Cost) -> str:
 
 def as_row(step: Step, costs: Costs) -> str:
     """A command as a row of the table."""
-    cells = [as_cell(size, cost) for size, cost in sorted(costs.sizes.items())]
-    times = [(size, cost.seconds) for size, cost in sorted(costs.sizes.items()) if cost.seconds is not None]
+    cells = [as_cell(size, cost) for size, cost in sorted(costs.items())]
+    times = [(size, cost.seconds, cost.machine) for size, cost in sorted(costs.items()) if cost.seconds is not None]
     exponent = "–"
     if len(times) > 1:
-        (small, fast), (large, slow) = times[-2:]
-        exponent = f"{math.log(slow / fast) / math.log(large / small):.2f}"
-    return f"| {step.title} | {step.unit} | {'; '.join(cells)} | {costs.start:.1f} s | {exponent} |"
+        (small, fast, one), (large, slow, other) = times[-2:]
+        if one == other:  # times of two machines have no common scale
+            exponent = f"{math.log(slow / fast) / math.log(large / small):.2f}"
+    starts = sorted(cost.start for cost in costs.values())
+    return f"| {step.title} | {step.unit} | {'; '.join(cells)} | {starts[0]:.1f} s | {exponent} |"
 
 
 def as_table(results: dict[str, Costs]) -> str:
@@ -284,7 +282,7 @@ def as_table(results: dict[str, Costs]) -> str:
     lines += [as_row(STEPS[name], costs) for name, costs in results.items()]
     places: dict[str, list[float]] = {}
     for costs in results.values():
-        for cost in costs.sizes.values():
+        for cost in costs.values():
             places.setdefault(cost.machine, []).append(cost.load)
     machines = [f"{place}, load before: {min(loads)} to {max(loads)}" for place, loads in places.items()]
     return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}."])
@@ -293,7 +291,11 @@ def as_table(results: dict[str, Costs]) -> str:
 def read_results(path: Path) -> dict[str, Costs]:
     """The kept costs by command; commands that are no longer there are left out."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {name: Costs.model_validate(content[name]) for name in STEPS if name in content}
+    return {
+        name: {int(size): Cost.model_validate(cost) for size, cost in content[name].items()}
+        for name in STEPS
+        if name in content
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -309,11 +311,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = measure_step(STEPS[name], tuple(arguments.sizes or STEPS[name].sizes), arguments.timeout)
         print(as_row(STEPS[name], found), flush=True)
         kept = read_results(arguments.results)
-        if name in kept:
-            found.sizes = kept[name].sizes | found.sizes
-        results = kept | {name: found}
+        results = kept | {name: kept.get(name, {}) | found}
         results = {step: results[step] for step in STEPS if step in results}
-        content = {step: costs.model_dump() for step, costs in results.items()}
+        content = {
+            step: {size: cost.model_dump() for size, cost in sorted(costs.items())} for step, costs in results.items()
+        }
         write_text(arguments.results, json.dumps(content, indent=2) + "\n")
         write_marked(arguments.page, "scale", as_table(results))
 
