@@ -370,9 +370,10 @@ def _unpack(archive: Path, files: Iterable[str], also: Set[str], folder: Path) -
                     _write(member, folder / file)
         return
     with readable_archive(archive), tarfile.open(archive, "r:*") as tar:
-        sizes = {entry.name: entry.size for entry in tar.getmembers() if entry.isfile()}
-        for file in _members(archive, files, also, sizes):
-            stream = tar.extractfile(file)
+        # By entry, because a name would stand for its last entry, also a link or a folder.
+        entries = {entry.name: entry for entry in tar.getmembers() if entry.isfile()}
+        for file in _members(archive, files, also, {name: entry.size for name, entry in entries.items()}):
+            stream = tar.extractfile(entries[file])
             assert stream is not None  # checked: it is a file
             with stream:
                 _write(stream, folder / file)

