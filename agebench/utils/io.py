@@ -264,13 +264,13 @@ def refuse_placeholder(path: Path) -> None:
 
 @contextmanager
 def readable_archive(path: Path) -> Iterator[None]:
-    """Convert exceptions about a damaged archive, raised within the block, to a UserError.
+    """Convert exceptions about a damaged or unsupported archive, raised within the block, to a UserError.
 
     Args:
         path: the archive, for the message.
 
     Raises:
-        UserError: the archive is cut short or damaged.
+        UserError: the archive is cut short, damaged or encrypted, or its compression is not supported.
     """
     # Late: most commands read no archive.
     import lzma
@@ -284,6 +284,10 @@ def readable_archive(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # from the disk; gzip and bzip2 raise errors about damaged data without a number
         raise UserError(f"{path}: the archive is cut short or damaged ({error}); fetch it again") from error
+    except RuntimeError as error:  # zipfile's class for encrypted members, and NotImplementedError, a subclass
+        raise UserError(
+            f"{path}: the archive is encrypted or its compression is not supported ({error}); unpack it with another program"
+        ) from error
 
 
 def write_error(path: Path, error: OSError) -> AgebenchError:

