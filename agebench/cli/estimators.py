@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         help="take the files from here instead of a download: the package's archive (.tgz, .whl), a folder with its files, or "
-        "the only file",
+        "the only file that the card names",
     )
     get.set_defaults(act=_get)
     verify = actions.add_parser(

