@@ -1,7 +1,7 @@
 """Extract aligned faces from images of any source."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -171,8 +171,7 @@ def check_image(source: Any, position: int) -> None:
         UserError: it has another type or shape.
     """
     if isinstance(source, np.ndarray):
-        is_gray, is_rgb = source.ndim == 2, source.ndim == 3 and source.shape[2:] == (3,)
-        if source.dtype != np.uint8 or not (is_gray or is_rgb) or not source.size:
+        if source.dtype != np.uint8 or not has_image_shape(source) or not source.size:
             raise UserError(
                 f"image {position}: an array of shape {source.shape} and type {source.dtype}; it must be (H, W, 3) RGB or "
                 "(H, W) gray, uint8"
@@ -181,6 +180,16 @@ def check_image(source: Any, position: int) -> None:
         raise UserError(
             f"image {position}: {type(source).__name__} is no image; give paths, PIL images, uint8 arrays or files' bytes"
         )
+
+
+def has_image_shape(array: np.ndarray, channels: Collection[int] = (3,)) -> bool:
+    """Return whether an array has the shape of one image, (H, W) or (H, W, C).
+
+    Args:
+        array: the array.
+        channels: the values of C that an image can have.
+    """
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels)
 
 
 class _Clock:

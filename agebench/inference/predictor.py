@@ -17,7 +17,14 @@ from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.detectors.base import default_detector
 from agebench.errors import UserError
 from agebench.estimators.base import AgeEstimates, AgeEstimator, Guarantees, check_crops
-from agebench.inference.face_extraction import AlignMode, Box, ExtractedFaces, FaceExtractor, check_image
+from agebench.inference.face_extraction import (
+    AlignMode,
+    Box,
+    ExtractedFaces,
+    FaceExtractor,
+    check_image,
+    has_image_shape,
+)
 from agebench.inference.shards import ImageChunk
 from agebench.metrics.guarantees import CalibrationError
 from agebench.metrics.schema import CalibratedInterval, EstimateErrors, GateGuarantee
@@ -431,9 +438,10 @@ def _checked(images: Any) -> Iterator[tuple[str, Any]]:
         items = iter(images)
     except TypeError:
         items = None
-    # A mapping or a table would be read as its keys, and one array as images of its rows.
+    # A mapping or a table would be read as its keys, and one image as images of its rows, also a (H, W, 1) or RGBA one.
     is_array = isinstance(images, np.ndarray)
-    if items is None or isinstance(images, Mapping | pd.DataFrame) or (is_array and 1 < images.ndim < 4):
+    is_one_image = is_array and has_image_shape(images, channels=(1, 3, 4))
+    if items is None or isinstance(images, Mapping | pd.DataFrame) or is_one_image:
         shape = f" of shape {images.shape}" if is_array else ""
         raise UserError(f"images: {type(images).__name__}{shape}; give a list of images, also of one")
     for position, image in enumerate(items):

@@ -91,6 +91,8 @@ def test_an_infinite_age_is_no_estimate() -> None:
     [
         np.zeros((32, 32, 3), np.uint8),
         np.zeros((32, 32), np.uint8),
+        np.zeros((32, 32, 1), np.uint8),
+        np.zeros((32, 32, 4), np.uint8),
         np.array(1),
         Image.new("RGB", (32, 32)),
         {"a.jpg": 1},
@@ -109,9 +111,11 @@ def test_what_is_no_list_of_images_is_refused(images: Any) -> None:
         predictor.predict(images, faces="none")
 
 
-def test_a_stack_of_images_is_a_list_of_them() -> None:
+@pytest.mark.parametrize("shape", [(2, 32, 32, 3), (2, 32, 32)], ids=["RGB", "gray"])
+def test_a_stack_of_images_is_a_list_of_them(shape: tuple[int, ...]) -> None:
     with Predictor(FunctionEstimator(lambda x: [30] * len(x), InputSpec(32))) as predictor:
-        assert len(predictor.predict(np.zeros((2, 32, 32, 3), np.uint8), faces="none")) == 2
+        rows = predictor.predict(np.zeros(shape, np.uint8), faces="none")
+    assert rows.age.tolist() == [30, 30]
 
 
 def test_levels_and_ages_must_be_numbers() -> None:
