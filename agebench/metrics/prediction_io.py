@@ -24,7 +24,7 @@ MATCHES: tuple[Match, ...] = ("id", "name", "stem")
 _TEXT = ("sample_id", "subject")
 # Where predictions and labels are in separate files, these columns are renamed in the one file only: `--col age_pred=age`
 # leaves the labels their age. Other columns are renamed wherever they are.
-_PREDICTED = frozenset({"age_pred", "age_std", "p"})
+PREDICTED = ("age_pred", "age_std", "p")
 _LABELLED = frozenset({"age", "age_low", "age_high", "label_std"})
 # What `agebench predict` writes beside an estimate: where the face is, and its interval. No labels that people are grouped by.
 _FACE_COLUMNS = ("face", "x0", "y0", "x1", "y1", "low", "high")
@@ -229,7 +229,8 @@ def read_predictions(
 
     Args:
         predictions: sample_id, age_pred and, without `labels`, age; optional age_std, p, group columns, subject.
-        labels: sample_id, age and other known labels; its columns win over those of `predictions`.
+        labels: sample_id, age and other known labels; its columns win over those of `predictions`, and its `age_pred`,
+            `age_std` and `p` are not used.
         columns: our names -> the files'; with `labels`, `age_pred`, `age_std` and `p` in the predictions only, and ages
             in the labels only.
         match: join `labels` by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its
@@ -294,13 +295,16 @@ def read_predictions(
 def _read_both(predictions: Path, labels: Path, columns: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read predictions and their labels, each with the columns of `columns` that apply to it."""
     of_predictions = {ours: theirs for ours, theirs in columns.items() if ours not in _LABELLED}
-    of_labels = {ours: theirs for ours, theirs in columns.items() if ours not in _PREDICTED}
+    of_labels = {ours: theirs for ours, theirs in columns.items() if ours not in PREDICTED}
     predicted, labelled = _read_content(predictions, of_predictions), _read_content(labels, of_labels)
     for ours, theirs in columns.items():
         files = [(predictions, predicted)] if ours in of_predictions else []
         files += [(labels, labelled)] if ours in of_labels else []
         _check_column(ours, theirs, files)
-    return _with_our_names(predicted, predictions, of_predictions), _with_our_names(labelled, labels, of_labels)
+    truth = _with_our_names(labelled, labels, of_labels)
+    # The labels win where both files have a column, and a file of labels may hold another system's estimates.
+    truth = truth.drop(columns=[column for column in truth if column in PREDICTED])
+    return _with_our_names(predicted, predictions, of_predictions), truth
 
 
 def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
@@ -308,7 +312,7 @@ def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
     ages = as_numbers(table["age"])
     known = ages.between(*_AGES)
     labels = table.assign(age=ages, sample_id=table["sample_id"].astype("str"))[known].reset_index(drop=True)
-    return labels.drop(columns=[column for column in _PREDICTED if column in labels])
+    return labels.drop(columns=[column for column in PREDICTED if column in labels])
 
 
 def _answered(table: pd.DataFrame, allow: Collection[MismatchKind]) -> tuple[pd.DataFrame, int]:

@@ -309,6 +309,17 @@ def test_a_renamed_prediction_leaves_the_labels_their_age(files):
     assert read_predictions(*paths, columns={"age": "years"}).table["age"].tolist() == [20, 30]
 
 
+@pytest.mark.parametrize("column", ["age_pred", "est"])
+def test_estimates_are_those_of_the_predictions_not_of_the_labels(files, column):
+    labels = "sample_id,age,age_pred,age_std,p\na,20,20,1,x\nb,30,30,1,x\nc,40,40,1,x\n"
+    paths = files(f"sample_id,{column}\na,50\nb,60\n", labels)
+    joined = read_predictions(*paths, columns={"age_pred": column}, allow=["missing"])
+    assert joined.table.to_dict("list") == {"sample_id": ["a", "b"], "age": [20, 30], "age_pred": [50, 60]}
+    assert joined.unanswered.to_dict("list") == {"sample_id": ["c"], "age": [40]}
+    with pytest.raises(UserError, match=r"predictions\.csv: no column age_pred; there are: sample_id, guess"):
+        read_predictions(*files("sample_id,guess\na,50\n", labels))
+
+
 PREDICTED = "input,face,x0,y0,x1,y1,age,age_std,low,high,error\n"
 
 
