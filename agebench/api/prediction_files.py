@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,12 @@ from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
 from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
 from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureOptions, parse_margins
-from agebench.metrics.prediction_io import JoinedPredictions, Match, MismatchKind, read_predictions
+from agebench.metrics.prediction_io import FilePair, JoinedPredictions, Match, MismatchKind, read_predictions
 from agebench.metrics.requirements import parse_requirement
 from agebench.metrics.schema import MeasuredFile, Measurement
 from agebench.metrics.scoring import ScoreOptions, score_predictions
 
 PathLike = str | Path
-_Read = Callable[[Path, Path | None], JoinedPredictions]
 
 
 def score_files(
@@ -56,7 +55,7 @@ def score_files(
         predictions: CSV or Parquet file with the columns `sample_id`, `age_pred` and, without `labels`, `age`; optional
             `age_low`, `age_high`, `age_std`, `p`, `subject` and group columns. Several files: seeds of one system.
         labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions.
-        columns: agebench's name of a column -> its name in the files.
+        columns: agebench's name of a column -> its name in the files; a file without it keeps its own of agebench's name.
         allow: mismatches that are counted and excluded instead of refused: `missing`, `extra`, `duplicates`.
         match: how predictions and labels are joined: by the whole `sample_id` (`id`), by the file's name in it (`name`), or by
             that name without its extension (`stem`).
@@ -111,17 +110,21 @@ def score_files(
     paths = _paths(predictions)
     _check_named_once(paths)
     label_path = None if labels is None else Path(labels)
-    seeds = [read_predictions(path, label_path, columns=columns, allow=allow, match=match) for path in paths]
+    calibration_path = None if calibration is None else Path(calibration)
+    pairs: list[FilePair] = [(path, label_path) for path in paths]
+    pairs += [(calibration_path, None)] if calibration_path else []
+    read = partial(read_predictions, columns=columns, others=pairs)
+    seeds = [read(path, label_path, allow=allow, match=match) for path in paths]
     table = seeds[0].table
     _check_seeds(paths, seeds)
     if len(table) < 2:
         raise UserError(f"{paths[0]}: only one row; metrics of a test set need at least two")
-    calibrated = None if calibration is None else read_predictions(Path(calibration), columns=columns).table
+    calibrated = read(calibration_path).table if calibration_path else None
     name = name or paths[0].stem
     metrics = score_predictions(name, seeds, options, calibrated)
     files = [("predictions", path) for path in paths]
     files += [("labels", label_path)] if label_path else []
-    files += [("calibration", Path(calibration))] if calibration is not None else []
+    files += [("calibration", calibration_path)] if calibration_path else []
     measurement = _measurement(files, command, "score_files")
     return ScoreReport(name, metrics.model_copy(update={"measurement": measurement}), table)
 
@@ -148,7 +151,7 @@ def compare_files(
         systems: name of a system -> its prediction file or run folder; several: its seeds. Run folders are compared on every
             test set that all of them have.
         labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions in files.
-        columns: agebench's name of a column -> its name in the files.
+        columns: agebench's name of a column -> its name in the files; a file without it keeps its own of agebench's name.
         allow: mismatches that are counted and excluded instead of refused: `missing`, `extra`, `duplicates`.
         match: how predictions and labels are joined: by the whole `sample_id` (`id`), by the file's name in it (`name`), or by
             that name without its extension (`stem`).
@@ -192,8 +195,15 @@ def compare_files(
     paths = {name: _paths(several) for name, several in systems.items()}
     _check_named_once([path for several in paths.values() for path in several])
     label_path = None if labels is None else Path(labels)
-    read = partial(read_predictions, columns=columns, allow=allow, match=match)
-    tests = _read_tests(paths, label_path, read)
+    test_files = _test_files(paths)
+    pairs: list[FilePair] = [
+        (path, label_path) for by_system in test_files.values() for several in by_system.values() for path in several
+    ]
+    read = partial(read_predictions, labels=label_path, columns=columns, allow=allow, match=match, others=pairs)
+    tests = {
+        test: {name: [read(path) for path in several] for name, several in by_system.items()}
+        for test, by_system in test_files.items()
+    }
     for joined in tests.values():
         for name, several in joined.items():
             _check_seeds(paths[name], several)
@@ -209,13 +219,11 @@ def compare_files(
     return ComparisonReport(next(iter(result.tests)), result.model_copy(update={"measurement": measurement}))
 
 
-def _read_tests(
-    systems: Mapping[str, Sequence[Path]], labels: Path | None, read: _Read
-) -> dict[str, dict[str, list[JoinedPredictions]]]:
-    """Return test set -> system -> predictions, one table for each seed."""
+def _test_files(systems: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, list[Path]]]:
+    """Return test set -> system -> files of predictions, one for each seed."""
     folders = [path for paths in systems.values() for path in paths if path.is_dir()]
     if not folders:
-        return {"predictions": {name: [read(path, labels) for path in paths] for name, paths in systems.items()}}
+        return {"predictions": {name: list(paths) for name, paths in systems.items()}}
     if len(folders) < sum(len(paths) for paths in systems.values()):
         raise UserError("give files only, or run folders only: they hold their test sets by name")
     files = {folder: _files_by_test(folder) for folder in folders}
@@ -223,10 +231,7 @@ def _read_tests(
     if not common:
         held = "; ".join(f"{folder}: {', '.join(tests) or 'none'}" for folder, tests in files.items())
         raise UserError(f"the run folders have no test set in common ({held})")
-    return {
-        test: {name: [read(files[path][test], None) for path in paths] for name, paths in systems.items()}
-        for test in common
-    }
+    return {test: {name: [files[path][test] for path in paths] for name, paths in systems.items()} for test in common}
 
 
 def _files_by_test(folder: Path) -> dict[str, Path]:

@@ -142,7 +142,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a column's name in the files, e.g. age_pred=estimate (repeatable); with --labels, age_pred, age_std and p in the "
-        "predictions only, ages in the labels only",
+        "predictions only, ages in the labels only; a file without COLUMN keeps its NAME",
     )
     parser.add_argument(
         "--allow",

@@ -21,6 +21,7 @@ from agebench.utils.text import did_you_mean
 MismatchKind = Literal["missing", "extra", "duplicates"]
 Match = Literal["id", "name", "stem"]
 MATCHES: tuple[Match, ...] = ("id", "name", "stem")
+FilePair = tuple[Path, Path | None]  # predictions, and their labels where these are in a file of their own
 _TEXT = ("sample_id", "subject")
 # Where predictions and labels are in separate files, these columns are renamed in the one file only: `--col age_pred=age`
 # leaves the labels their age. Other columns are renamed wherever they are.
@@ -87,14 +88,18 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataF
         UserError: no such file, not a table, an empty one, or one without a column of `columns`.
     """
     columns = columns or {}
-    content = _read_content(path, columns)
-    for ours, theirs in columns.items():
-        _check_column(ours, theirs, [(path, content)])
-    return _with_our_names(content, path, columns)
+    _check_columns(columns, [(path, None)])
+    return _with_our_names(_read_content(path, columns), path, columns)
 
 
-def _read_content(path: Path, columns: Mapping[str, str]) -> pa.Table:
-    """Read a file; its columns have its own names."""
+def _read_content(path: Path, columns: Mapping[str, str], *, names_only: bool = False) -> pa.Table:
+    """Read a file; its columns have its own names.
+
+    Args:
+        path: the file.
+        columns: our names -> the file's, of the columns that are text.
+        names_only: whether the rows may be left out.
+    """
     if path.is_dir():
         raise UserError(f"{path}: a folder; give a table in it, of a run folder one of its predictions/*.parquet")
     if not path.exists():
@@ -103,7 +108,10 @@ def _read_content(path: Path, columns: Mapping[str, str]) -> pa.Table:
         raise UserError(f"{path}: not a regular file but a pipe or device; write its content to a file and give that")
     kind = "Parquet" if path.suffix.lower() in (".parquet", ".pq") else "CSV"
     try:
-        content = pa.parquet.read_table(path) if kind == "Parquet" else _read_csv(path, columns)
+        if kind == "CSV":
+            content = _read_csv(path, columns, names_only=names_only)
+        else:
+            content = pa.parquet.read_schema(path).empty_table() if names_only else pa.parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
         if kind == "CSV":
             _refuse_encoding(path)
@@ -117,18 +125,37 @@ def _read_content(path: Path, columns: Mapping[str, str]) -> pa.Table:
     return content.rename_columns([name.strip() for name in content.column_names])
 
 
-def _check_column(ours: str, theirs: str, files: Sequence[tuple[Path, pa.Table]]) -> None:
-    """Raise a UserError if none of the files has the column that `--col` names.
+def _columns_of(pair: FilePair, columns: Mapping[str, str]) -> list[tuple[Path, dict[str, str]]]:
+    """Return the files of a pair, each with the columns of `columns` that are renamed in it."""
+    predictions, labels = pair
+    if labels is None:
+        return [(predictions, dict(columns))]
+    return [
+        (predictions, {ours: theirs for ours, theirs in columns.items() if ours not in _LABELLED}),
+        (labels, {ours: theirs for ours, theirs in columns.items() if ours not in PREDICTED}),
+    ]
+
+
+def _check_columns(columns: Mapping[str, str], pairs: Sequence[FilePair]) -> None:
+    """Raise a UserError if `--col` names a column that none of the files has.
 
     Args:
-        ours: our name of the column.
-        theirs: the column's name in a file.
-        files: path and content of the files that are read with this name.
+        columns: our names -> the files'.
+        pairs: the files; each is opened only if those before it lack a column.
     """
-    names = list(dict.fromkeys(name for _, content in files for name in content.column_names))
-    if theirs not in names:
-        where = " or ".join(str(path) for path, _ in files)
-        raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{did_you_mean(theirs, names)}")
+    files = [file for pair in pairs for file in _columns_of(pair, columns)]
+    names: dict[Path, list[str]] = {}
+    for ours, theirs in columns.items():
+        paths = list(dict.fromkeys(path for path, of_file in files if ours in of_file))
+        for path in paths:
+            if path not in names:
+                names[path] = _read_content(path, columns, names_only=True).column_names
+            if theirs in names[path]:
+                break
+        else:
+            where = " or ".join(map(str, paths))
+            existing = dict.fromkeys(name for path in paths for name in names[path])
+            raise UserError(f"--col {ours}={theirs}: no column '{theirs}' in {where}{did_you_mean(theirs, existing)}")
 
 
 def _with_our_names(content: pa.Table, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -137,11 +164,10 @@ def _with_our_names(content: pa.Table, path: Path, columns: Mapping[str, str]) -
     Args:
         content: the file's columns by its own names.
         path: the file, for messages.
-        columns: our names -> the file's. A column of the file that has one of our names already is left out.
+        columns: our names -> those of the files of a command. If the file has the latter, its column of our name is left
+            out; otherwise it keeps it, because files may call the same differently.
     """
-    if columns.get("sample_id", "sample_id") not in content.column_names:
-        # Predictions and labels may call their ids differently: the name that only the other file has is not this one's.
-        columns = {ours: theirs for ours, theirs in columns.items() if ours != "sample_id"}
+    columns = {ours: theirs for ours, theirs in columns.items() if theirs in content.column_names}
     places, names = [], []
     for place, name in enumerate(content.column_names):
         named = [ours for ours, theirs in columns.items() if theirs == name]
@@ -184,7 +210,7 @@ def _without_unknown(column: "pd.Series[Any]", words: frozenset[str]) -> "pd.Ser
     return column
 
 
-def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
+def _read_csv(path: Path, columns: Mapping[str, str], *, names_only: bool = False) -> pa.Table:
     with pa.input_stream(str(path)) as stream:  # Decompresses by the name's ending.
         start = stream.read(65536)
     if b"\0" in start:
@@ -211,6 +237,8 @@ def _read_csv(path: Path, columns: Mapping[str, str]) -> pa.Table:
     try:
         # To guess a type from all rows, Arrow keeps all text beside the values. So the first block determines the types…
         with pa.csv.open_csv(path, parse_options=parse, convert_options=convert({})) as stream:
+            if names_only:
+                return stream.schema.empty_table()
             known = {field.name: field.type for field in stream.schema if not pa.types.is_null(field.type)}
         return pa.csv.read_csv(path, parse_options=parse, convert_options=convert(known))
     except pa.ArrowInvalid:  # … and all rows do where they do not fit.
@@ -224,6 +252,7 @@ def read_predictions(
     columns: Mapping[str, str] | None = None,
     allow: Collection[MismatchKind] = (),
     match: Match = "id",
+    others: Sequence[FilePair] = (),
 ) -> JoinedPredictions:
     """Predictions, with the labels of a second file where there is one, joined on sample_id.
 
@@ -232,10 +261,11 @@ def read_predictions(
         labels: sample_id, age and other known labels; its columns win over those of `predictions`, and its `age_pred`,
             `age_std` and `p` are not used.
         columns: our names -> the files'; with `labels`, `age_pred`, `age_std` and `p` in the predictions only, and ages
-            in the labels only.
+            in the labels only. A file without such a column keeps its own of our name.
         match: join `labels` by the whole id, by a file's name in it (`img0.jpg` of `faces/img0.jpg`), or by that without its
             ending.
         allow: faults that are counted and left out instead of refused.
+        others: further files that `columns` is for; one file with a column of `columns` is enough.
 
     Raises:
         UserError: see `read_table`; a column is missing, ids do not match or occur twice, values are no ages, or `match`
@@ -247,8 +277,9 @@ def read_predictions(
             f"{predictions}: --match {match} joins predictions to labels, and none are joined here; give --labels FILE, or "
             "leave out --match"
         )
+    _check_columns(columns, [(predictions, labels), *others])
     if labels is None:
-        table = read_table(predictions, columns)
+        table = _with_our_names(_read_content(predictions, columns), predictions, columns)
     else:
         table, truth = _read_both(predictions, labels, columns)
     if set(_FACE_COLUMNS) <= set(table):
@@ -293,18 +324,19 @@ def read_predictions(
 
 
 def _read_both(predictions: Path, labels: Path, columns: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read predictions and their labels, each with the columns of `columns` that apply to it."""
-    of_predictions = {ours: theirs for ours, theirs in columns.items() if ours not in _LABELLED}
-    of_labels = {ours: theirs for ours, theirs in columns.items() if ours not in PREDICTED}
+    """Read predictions and their labels, without the columns of the labels that must not win."""
+    (_, of_predictions), (_, of_labels) = _columns_of((predictions, labels), columns)
     predicted, labelled = _read_content(predictions, of_predictions), _read_content(labels, of_labels)
-    for ours, theirs in columns.items():
-        files = [(predictions, predicted)] if ours in of_predictions else []
-        files += [(labels, labelled)] if ours in of_labels else []
-        _check_column(ours, theirs, files)
+    table = _with_our_names(predicted, predictions, of_predictions)
     truth = _with_our_names(labelled, labels, of_labels)
-    # The labels win where both files have a column, and a file of labels may hold another system's estimates.
-    truth = truth.drop(columns=[column for column in truth if column in PREDICTED])
-    return _with_our_names(predicted, predictions, of_predictions), truth
+    # The labels win where both files have a column. They must not where only the predictions have the column that is named,
+    # nor with estimates, which may be another system's there.
+    named = [
+        ours
+        for ours, theirs in of_predictions.items()
+        if ours != "sample_id" and theirs in predicted.column_names and theirs not in labelled.column_names
+    ]
+    return table, truth.drop(columns=[*PREDICTED, *named], errors="ignore")
 
 
 def _unanswered(table: pd.DataFrame) -> pd.DataFrame:

@@ -134,6 +134,18 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, monkeypatch, capsys, syste
     assert error.count("\n") == 1
 
 
+def test_a_named_column_may_be_in_one_of_the_systems(tmp_path, capsys):
+    own, foreign = write(tmp_path / "own.csv", 1, 4), write(tmp_path / "foreign.csv", 2, 6)
+    command = ["compare", f"a={own}", f"b={foreign}", "--resamples", "0", "--json"]
+    assert main(command) == 0
+    of_own_names = json.loads(capsys.readouterr().out)["tests"]
+    pd.read_csv(foreign).rename(columns={"age_pred": "estimate"}).to_csv(foreign, index=False)
+    assert main([*command, "--col", "age_pred=estimate"]) == 0
+    assert json.loads(capsys.readouterr().out)["tests"] == of_own_names
+    assert main([*command, "--col", "age_pred=estimat"]) == 2
+    assert f"no column 'estimat' in {own} or {foreign}; did you mean 'estimate'?" in capsys.readouterr().err
+
+
 def test_figures_margins_and_unanswered_images(tmp_path, capsys):
     a, b = (write(tmp_path / f"{name}.csv", seed, 4, n=600) for name, seed in (("a", 1), ("b", 2)))
     labels = pd.read_csv(a)[["sample_id", "age"]].assign(gender=["f", "m"] * 300)

@@ -130,6 +130,22 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, capsys, rows, options, mes
     assert error.count("\n") == 1
 
 
+def test_a_named_column_may_be_in_one_of_the_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"sample_id": [f"i{n}" for n in range(40)], "age": 30.0, "age_pred": np.arange(20.0, 60.0)})
+    table.to_csv("cal.csv", index=False)
+    table[["sample_id", "age_pred"]].to_csv("preds.csv", index=False)
+    table[["sample_id"]].assign(years=31.0, age=1.0).to_csv("lab.csv", index=False)
+    command = ["score", "preds.csv", "--labels", "lab.csv", "--calibration", "cal.csv", "--resamples", "0", "--json"]
+    assert main([*command, "--col", "age=years"]) == 0
+    score = json.loads(capsys.readouterr().out)["tests"]["preds"]
+    assert score["overall"]["bias"]["value"] == pytest.approx(table["age_pred"].mean() - 31)
+    assert main([*command, "--col", "age=yers"]) == 2
+    error = capsys.readouterr().err
+    assert "--col age=yers: no column 'yers' in lab.csv or cal.csv; did you mean 'years'?" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("copied", ["same", "link", "copy", "reordered"])
 def test_copies_of_one_seed_are_no_seeds(predictions, tmp_path, monkeypatch, capsys, copied):
     monkeypatch.chdir(tmp_path)

@@ -201,6 +201,24 @@ def test_ids_of_other_names_in_the_two_files_are_text_in_both(files):
     assert read_predictions(*own, columns={"sample_id": "file"}).table["sample_id"].tolist() == ["007", "008"]
 
 
+def test_one_file_with_a_named_column_is_enough(files, tmp_path):
+    path, _ = files("sample_id,age,age_pred\na,20,21\nb,30,29\n")
+    other = tmp_path / "other.csv"
+    other.write_text("sample_id,age,estimate\na,20,22\n")
+    columns = {"age_pred": "estimate"}
+    assert read_predictions(path, columns=columns, others=[(other, None)]).table["age_pred"].tolist() == [21, 29]
+    pd.read_csv(other).to_parquet(tmp_path / "other.parquet")
+    joined = read_predictions(path, columns=columns, others=[(path, None), (tmp_path / "other.parquet", None)])
+    assert joined.table["age_pred"].tolist() == [21, 29]
+    named = r"predictions\.csv or [^ ]*other\.csv; did you mean 'estimate'"
+    with pytest.raises(UserError, match=rf"--col age_pred=estimat: no column 'estimat' in [^ ]*{named}"):
+        read_predictions(path, columns={"age_pred": "estimat"}, others=[(other, None)])
+    with pytest.raises(UserError, match=r"predictions\.csv; there are: sample_id, age, age_pred"):
+        read_predictions(path, columns={"age_pred": "zz"}, others=[(path, None)])
+    with pytest.raises(UserError, match=r"no column 'estimate' in [^ ]*predictions\.csv;"):
+        read_predictions(path, columns=columns, others=[(path, other)])  # Labels have no estimates.
+
+
 def test_a_missing_file_and_a_file_that_is_no_table(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_predictions(tmp_path / "none.csv")
