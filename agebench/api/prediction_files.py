@@ -150,7 +150,8 @@ def compare_files(
     Args:
         systems: name of a system -> its prediction file or run folder; several: its seeds. Run folders are compared on every
             test set that all of them have.
-        labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions in files.
+        labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions in files; run
+            folders have their own.
         columns: agebench's name of a column -> its name in the files; a file without it keeps its own of agebench's name.
         allow: mismatches that are counted and excluded instead of refused: `missing`, `extra`, `duplicates`.
         match: how predictions and labels are joined: by the whole `sample_id` (`id`), by the file's name in it (`name`), or by
@@ -170,7 +171,7 @@ def compare_files(
 
     Raises:
         UserError: fewer than two systems, a file that cannot be read, a file that is named twice, seeds with the same estimates,
-            or systems without two common images.
+            `labels` with run folders, or systems without two common images.
 
     Examples:
         >>> import agebench as ab
@@ -196,6 +197,13 @@ def compare_files(
     _check_named_once([path for several in paths.values() for path in several])
     label_path = None if labels is None else Path(labels)
     test_files = _test_files(paths)
+    folder = next((path for several in paths.values() for path in several if path.is_dir()), None)
+    if folder and (label_path or match != "id"):
+        given = f"--labels {label_path}" if label_path else f"--match {match}"
+        raise UserError(
+            f"{given}: the predictions in the run folder {folder} have their labels; leave out --labels and --match, or name "
+            "files in its predictions/"
+        )
     pairs: list[FilePair] = [
         (path, label_path) for by_system in test_files.values() for several in by_system.values() for path in several
     ]

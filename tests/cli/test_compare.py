@@ -111,6 +111,15 @@ def test_two_systems_on_several_sets_are_ranked_over_all(tmp_path, capsys):
         (["x=one.csv", "y=a.csv", "--allow", "missing"], "x and y have only one image in common"),
         (["x=one.csv", "y=one-b.csv"], "x and y have only one image in common"),
         (["a.csv", "b.csv", "--match", "name"], "a.csv: --match name joins predictions to labels"),
+        (
+            ["run", "run2", "--labels", "a.csv"],
+            "--labels a.csv: the predictions in the run folder run have their labels;",
+        ),
+        (
+            ["run", "run2", "--labels", "a.csv", "--match", "name"],
+            "leave out --labels and --match, or name files in its",
+        ),
+        (["run", "run2", "--match", "stem"], "--match stem: the predictions in the run folder run have their labels;"),
         (["a.csv", "b.csv", "--col", "age_pred=zz"], "--col age_pred=zz: no column 'zz' in a.csv"),
         (["a.csv", "b.csv", "--gate", "18@200"], "gate '18@200': give ages from 1 to 120 years"),
         (["a.csv", "b.csv", "--seed", "-1"], "--seed -1: give 0 or more"),
@@ -128,6 +137,7 @@ def test_bad_input_ends_with_one_line_and_2(tmp_path, monkeypatch, capsys, syste
         start = (tmp_path / source).read_text(encoding="utf-8").splitlines(keepends=True)[:2]
         (tmp_path / short).write_text("".join(start), encoding="utf-8")
     write(tmp_path / "run" / "predictions" / "t.parquet", 1, 4)
+    write(tmp_path / "run2" / "predictions" / "t.parquet", 2, 4)
     assert main(["compare", *systems]) == 2
     error = capsys.readouterr().err
     assert message in error
