@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from agebench._version import __version__
@@ -17,7 +18,7 @@ from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
 from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
 from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureOptions, parse_margins
-from agebench.metrics.prediction_io import FilePair, JoinedPredictions, Match, MismatchKind, read_predictions
+from agebench.metrics.prediction_io import PREDICTED, FilePair, JoinedPredictions, Match, MismatchKind, read_predictions
 from agebench.metrics.requirements import parse_requirement
 from agebench.metrics.schema import MeasuredFile, Measurement
 from agebench.metrics.scoring import ScoreOptions, score_predictions
@@ -267,9 +268,9 @@ def _check_named_once(paths: Sequence[Path]) -> None:
 
 
 def _check_seeds(paths: Sequence[Path], seeds: Sequence[JoinedPredictions]) -> None:
-    """Raise a UserError if two seeds have the same estimate of every image.
+    """Raise a UserError if two seeds have the same estimates of every image, as copies have.
 
-    Copies of one seed would show trainings without any spread.
+    Copies of one seed would show trainings without any spread. All columns of estimates that the seeds have are compared.
 
     Args:
         paths: of the seeds.
@@ -277,14 +278,19 @@ def _check_seeds(paths: Sequence[Path], seeds: Sequence[JoinedPredictions]) -> N
     """
     if len(seeds) < 2:
         return
+    columns = ["sample_id", *(name for name in PREDICTED if all(name in joined.table for joined in seeds))]
     copies: dict[int, Path] = {}
     for path, joined in zip(paths, seeds, strict=True):
-        rows = pd.util.hash_pandas_object(joined.table[["sample_id", "age_pred"]], index=False)
+        table = joined.table[columns]
+        if "p" in table:
+            # Lists have no hash; single precision and double may hold the same.
+            table = table.assign(p=[np.asarray([] if row is None else row, float).tobytes() for row in table["p"]])
+        rows = pd.util.hash_pandas_object(table, index=False)
         digest = int(rows.to_numpy().sum())  # A sum, because rows may be in another order.
         if digest in copies:
             raise UserError(
                 f"{copies[digest]} and {path} have the same estimate of every image, as copies of one seed have; "
-                "leave one of them out"
+                "leave one out, or if the system does not depend on the seed, give one file"
             )
         copies[digest] = path
 
