@@ -218,7 +218,7 @@ def measure(step: Step, count: int, timeout: float) -> tuple[float, float] | Non
 
 
 class Cost(BaseModel):
-    """What a command took at one size.
+    """The cost of a command at one size.
 
     Attributes:
         seconds: of processor time, less those on almost nothing; None where it took longer than the timeout.

@@ -13,11 +13,11 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Done:
-    """What a runner did.
+    """The share of the work that a runner did, and its remark.
 
     Attributes:
         share: repetitions of the whole work, such as 0.01; the time is divided by it.
-        remark: what the table says beside the time, such as how much was found.
+        remark: words of the table beside the time, such as how much was found.
     """
 
     share: float = 1.0
@@ -155,12 +155,12 @@ def _serve(pipe: Connection, builder: Callable[[bool], Work], quick: bool, numbe
             return
         try:
             pipe.send(runner())
-        except Exception as error:  # the table tells it
+        except Exception as error:  # the table has it
             pipe.send(type(error)(str(error)) if type(error) in (ImportError, TypeError) else RuntimeError(repr(error)))
 
 
 def _processor_seconds() -> float:
-    """Of this process and of the processes that it started and that have ended."""
+    """Processor time of this process and of the processes that it started and that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
