@@ -145,7 +145,9 @@ def test_the_first_table_never_has_more_than_twelve_rows() -> None:
 
 
 def test_the_trained_system_of_the_first_table_is_one_that_was_tested_on_most_sets() -> None:
-    complete = [_record(name, 0.0, train="many", few=mae, other=6.0, many=2.0) for name, mae in (("a", 5.2), ("b", 5.1))]
+    complete = [
+        _record(name, 0.0, train="many", few=mae, other=6.0, many=2.0) for name, mae in (("a", 5.2), ("b", 5.1))
+    ]
     elsewhere = _record("theirs", 0.0, few=6.0, other=6.0)
     rows = group_into_systems([*complete, _record("on-one-set", 0.0, train="many", few=4.9, many=1.0), elsewhere])
     assert [row.name for row in headline_systems(rows)] == ["theirs", "b"]
