@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from agebench.errors import UserError
 from agebench.types import TrackerName
@@ -64,6 +63,9 @@ class TensorBoardTracker:
     """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        # Late: TensorBoard imports TensorFlow where it is installed, and a prediction writes no curves.
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def log_scalars(self, scalars: Mapping[str, float], step: int) -> None:

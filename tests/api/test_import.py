@@ -24,6 +24,14 @@ def test_import_takes_less_than_30_ms() -> None:
     assert statistics.median(seconds) < 0.030
 
 
+def test_loading_the_released_model_loads_nothing_for_training() -> None:
+    """TensorBoard brings TensorFlow where it is installed; timm and torchvision take seconds."""
+    unused = ("tensorboard", "torchvision", "timm", "datasets")
+    code = f"import sys, agebench\nagebench.load(device='cpu').close()\nassert not set({unused}) & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in agebench.__all__:
         if name != "__version__":
