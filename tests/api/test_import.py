@@ -27,7 +27,7 @@ def test_import_takes_less_than_30_ms() -> None:
 def test_loading_the_released_model_loads_nothing_for_training() -> None:
     """TensorBoard brings TensorFlow where it is installed; timm and torchvision take seconds."""
     unused = ("tensorboard", "torchvision", "timm", "datasets")
-    code = f"import sys, agebench\nagebench.load(device='cpu').close()\nassert not set({unused}) & set(sys.modules)"
+    code = f"import sys, agebench\nagebench.load_estimator(device='cpu').close()\nassert not set({unused}) & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
