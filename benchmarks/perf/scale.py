@@ -63,6 +63,7 @@ print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 sys.exit(code)
 """
 TIMED_OUT = 124
+LEAST = 0.05  # seconds; the start of a process varies by as much
 PREPARATION = 3600.0  # seconds that a command before the measured one may take
 COMMAND = "import sys; from agebench.cli import main; sys.exit(main(sys.argv[1:]))"
 SPLIT = """
@@ -270,7 +271,7 @@ def as_row(step: Step, costs: Costs) -> str:
     exponent = "–"
     if len(times) > 1:
         (small, fast, one), (large, slow, other) = times[-2:]
-        if one == other:  # times of two machines have no common scale
+        if one == other and fast >= LEAST:  # times of two machines have no common scale
             exponent = f"{math.log(slow / fast) / math.log(large / small):.2f}"
     starts = sorted(cost.start for cost in costs.values())
     return f"| {step.title} | {step.unit} | {'; '.join(cells)} | {starts[0]:.1f} s | {exponent} |"

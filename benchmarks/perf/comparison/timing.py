@@ -147,7 +147,8 @@ class Elsewhere:
 
 
 def _serve(pipe: Connection, builder: Callable[[bool], Work], quick: bool, number: int) -> None:
-    runner = Here(builder(quick).peers[number])
+    work = builder(quick)  # held: its folder goes with it
+    runner = Here(work.peers[number])
     while True:
         try:
             pipe.recv()
