@@ -144,7 +144,7 @@ def test_the_first_table_never_has_more_than_twelve_rows() -> None:
     assert rows[-1].train == "many"
 
 
-def test_the_trained_system_of_the_first_table_is_one_that_was_tested_on_most_sets() -> None:
+def test_the_trained_system_shown_first_was_tested_on_most_sets() -> None:
     complete = [
         _record(name, 0.0, train="many", few=mae, other=6.0, many=2.0) for name, mae in (("a", 5.2), ("b", 5.1))
     ]

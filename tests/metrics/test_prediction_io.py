@@ -189,7 +189,7 @@ def test_a_named_column_is_read_instead_of_one_of_our_name(files):
         column_map(["age_pred=a", "age_pred=b"])
 
 
-def test_a_named_column_of_one_file_is_read_instead_of_one_of_our_name_in_the_other(files):
+def test_a_named_column_wins_over_our_name_in_the_other_file(files):
     own = files("sample_id,age,age_pred,sex\na,21,1,m\nb,29,1,f\n", "sample_id,age,gender\na,20,f\nb,30,m\n")
     table = read_predictions(*own, columns=column_map(["age_pred=age", "gender=sex"])).table
     assert (table["age"].tolist(), table["age_pred"].tolist()) == ([20, 30], [21, 29])

@@ -127,7 +127,9 @@ def duplicates(quick: bool) -> Work:
         f"{len(originals) // 4 * 10:,} true pairs. imagededup's CNN has EfficientNet-Lite0 from ImageNet, whose weights a package "
         "brings, in place of MobileNetV3, which is downloaded."
     )
-    return Work(f"near duplicates of {len(images):,} {source}, a quarter of them copied in four ways", peers, note)
+    return Work(
+        f"near duplicates of {len(images):,} {source}, a quarter of them copied in four ways", peers, note, folder
+    )
 
 
 def copies_of(image: Image.Image) -> Iterator[Image.Image]:

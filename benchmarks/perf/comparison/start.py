@@ -56,13 +56,8 @@ def first_photograph(quick: bool) -> Work:
     """From nothing to the age in a photograph."""
     folder = tempfile.TemporaryDirectory(prefix="agebench-compare-")
     (photograph,) = write_faces(faces_of_people(1)[0], Path(folder.name))
-    predict = command("-m", "agebench", "predict", str(photograph))
-
-    def own(held: object = folder) -> Done:  # the folder goes with this function
-        return predict()
-
     peers = (
-        Peer("agebench predict photograph.jpg", own),
+        Peer("agebench predict photograph.jpg", command("-m", "agebench", "predict", str(photograph))),
         Peer("deepface, its import alone", command("-c", "from deepface import DeepFace"), DEEPFACE),
         Peer("insightface, its import alone", command("-c", "from insightface.app import FaceAnalysis"), INSIGHTFACE),
     )
@@ -70,4 +65,4 @@ def first_photograph(quick: bool) -> Work:
         "agebench detects the face and estimates its age with the model that ships with it; deepface and insightface download "
         "their weights, so that only their import is measured, to which loading and prediction add."
     )
-    return Work("the first photograph, in a new process", peers, note)
+    return Work("the first photograph, in a new process", peers, note, folder)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 
@@ -47,11 +48,13 @@ class Work:
         title: the work and the size of the data, in words.
         peers: agebench first, then the others.
         note: differences between them, in words.
+        folder: the files that the peers read, which are removed with the work.
     """
 
     title: str
     peers: Sequence[Peer]
     note: str = ""
+    folder: TemporaryDirectory[str] | None = None
 
 
 @dataclass

@@ -56,7 +56,7 @@ def training(model: str, size: int, count: int, quick: bool) -> Work:
         "the side in memory, augments them with albumentations (jitter, crop, flip), and computes an error in every step."
     )
     title = f"training, an image of {len(faces):,} {source}: {card.name} at {card.size} px, batches of {BATCH}"
-    return Work(title, peers, note)
+    return Work(title, peers, note, folder)
 
 
 lite0 = partial(training, "efficientnet_lite0", 112, 256)
