@@ -150,6 +150,8 @@ class Elsewhere:
 
 
 def _serve(pipe: Connection, builder: Callable[[bool], Work], quick: bool, number: int) -> None:
+    # A spawned process would spawn its own workers, too, where a peer's would be forked, as in a program of its own.
+    multiprocessing.set_start_method(None, force=True)
     work = builder(quick)  # held: its folder goes with it
     runner = Here(work.peers[number])
     while True:
