@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,15 @@ def test_changelog_keeps_the_form_and_fixes_only_releases() -> None:
     # Before the first release nothing can be fixed that a release had.
     assert len(versions) > 1 or "Fixed" not in headings
     assert not re.search(r"^- (Fixed|Changed)\b", text, re.MULTILINE)
+
+
+def test_no_package_archive_or_large_file_is_tracked() -> None:
+    """The model that ships with the package is the largest file; a wheel or an archive in a folder is an accident."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len(files) > 1000
+    archives = {".whl", ".gz", ".zip", ".tar", ".tgz", ".xz", ".7z"}
+    wrong = [path for path in files if path.suffix in archives or (path.is_file() and path.stat().st_size > 8_000_000)]
+    assert not wrong
