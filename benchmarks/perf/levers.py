@@ -20,6 +20,7 @@ from torch import nn
 
 from agebench.config.cards.model import ModelCard
 from agebench.models.age_model import create_model
+from agebench.models.architectures.prelu import ChannelPReLU
 from agebench.registry.catalog import load_catalog
 from agebench.training.optim import create_optimizer
 
@@ -37,6 +38,7 @@ class Lever:
         frozen_norm: whether BatchNorm uses its running statistics and does not learn.
         frozen_share: share of the backbone's parameters, from the input on, that do not learn.
         fused: whether AdamW is the fused one; None: as agebench makes it.
+        torch_prelu: whether PReLU is PyTorch's own instead of that of `agebench.models.architectures.prelu`.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Lever:
     frozen_norm: bool = False
     frozen_share: float = 0.0
     fused: bool | None = None
+    torch_prelu: bool = False
 
 
 LEVERS = (
@@ -60,6 +63,7 @@ LEVERS = (
     Lever("first half of the parameters frozen", frozen_share=0.5),
     Lever("fused AdamW", fused=True),
     Lever("AdamW without foreach or fused kernels", fused=False),
+    Lever("PyTorch's PReLU", torch_prelu=True),
 )
 
 
@@ -73,6 +77,12 @@ def make_step(card: ModelCard, lever: Lever) -> Callable[[], None]:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
                 module.requires_grad_(False)
+    if lever.torch_prelu:
+        found = [module for module in model.modules() if isinstance(module, ChannelPReLU)]
+        if not found:
+            raise LookupError("the network has none")
+        for prelu in found:
+            prelu.__class__ = nn.PReLU  # type: ignore[assignment]
     freeze_first(model.backbone, lever.frozen_share)
     optimizer = create_optimizer(model, card.train)
     if lever.fused is not None:
@@ -111,16 +121,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORD", help="changes whose title has this word (repeatable)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     card = load_catalog().network(options.model)
+    wanted = [lever for lever in LEVERS[1:] if not options.only or any(word in lever.title for word in options.only)]
     steps = {}
-    for lever in LEVERS:
-        step = make_step(card, lever)
+    for lever in (LEVERS[0], *wanted):
         try:
+            step = make_step(card, lever)
             step()  # compiles, and finds the kernels
             step()
-        except Exception as error:  # a compiler that is not there, a kernel that does not exist
+        except (
+            Exception
+        ) as error:  # a compiler that is not there, a kernel that does not exist, a layer that the network has not
             print(f"{lever.title}: not possible here ({type(error).__name__})", flush=True)
             continue
         steps[lever] = step

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agebench.models.architectures.face_input import backbone_factory
+from agebench.models.architectures.prelu import ChannelPReLU
 
 SIZE = 112
 DEPTHS = (3, 4, 14, 3)  # blocks per stage
@@ -30,7 +31,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(n_in)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(n_out)
-        self.prelu = nn.PReLU(n_out)
+        self.prelu = ChannelPReLU(n_out)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, stride, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(n_out)
         self.downsample = (
@@ -59,7 +60,7 @@ class IResNet50(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.prelu = nn.PReLU(WIDTHS[0])
+        self.prelu = ChannelPReLU(WIDTHS[0])
         width = WIDTHS[0]
         for index, (depth, n_out) in enumerate(zip(DEPTHS, WIDTHS, strict=True), 1):
             blocks = [Block(width if number == 0 else n_out, n_out, 2 if number == 0 else 1) for number in range(depth)]

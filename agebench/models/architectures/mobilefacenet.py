@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agebench.errors import UserError
 from agebench.models.architectures.face_input import backbone_factory
+from agebench.models.architectures.prelu import ChannelPReLU
 from agebench.models.weight_files.tflite import Convolution, read_convolutions
 
 SIZE = 112
@@ -52,7 +53,7 @@ class SameConv(nn.Conv2d):
 
 
 def _activated(convolution: SameConv) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.PReLU(convolution.out_channels))
+    return nn.Sequential(convolution, ChannelPReLU(convolution.out_channels))
 
 
 class _Bottleneck(nn.Module):
