@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from filelock import FileLock
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from agebench.cli import GC_THRESHOLDS
 from agebench.registry.builtin import detectors, heads, readers
@@ -29,6 +30,18 @@ hypothesis.settings.load_profile("agebench")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run first what shares a costly fixture: pytest-xdist moves the last tests of a worker to others, not the first."""
     items.sort(key=lambda item: item.get_closest_marker("costly_setup") is None)
+
+
+# Only these tests draw figures, those of every kind. All others build and save them, too, but as white pages: drawing takes half the
+# processor time of a small run.
+DRAWING = ("reports", "analysis", "leaderboard", "test_site.py", "test_examples.py")
+
+
+@pytest.fixture(autouse=True)
+def white_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures stay white, unless the test is one of those that draw."""
+    if request.path.relative_to(Path(__file__).parent).parts[0] not in DRAWING:
+        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
 
 
 _HOME_NUMBERS = itertools.count()
