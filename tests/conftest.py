@@ -12,7 +12,9 @@ from filelock import FileLock
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from agebench.cli import GC_THRESHOLDS
+from agebench.data.readers.synth import SynthReader
 from agebench.registry.builtin import detectors, heads, readers
+from agebench.utils.io import atomic_write
 
 # As in every command: the modules that all tests import would be searched for garbage again and again.
 gc.set_threshold(*GC_THRESHOLDS)
@@ -62,6 +64,26 @@ def shared_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AGEBENCH_DATA", str(folder / "data"))
         patch.setenv("AGEBENCH_CACHE", str(folder / "cache"))
         patch.delenv("AGEBENCH_REGISTRY", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A generated face is drawn once for all workers, each of which would draw the same hundreds again."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawn"
+    folder.mkdir(exist_ok=True)
+    draw = SynthReader._render
+
+    def load(reader: SynthReader, index: int) -> bytes:
+        path = folder / f"{reader.version_token('')}-{reader.size}-{index}.png"
+        if not path.exists():
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(draw(reader, index))
+        return path.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SynthReader, "_render", load)
         yield
 
 

@@ -54,7 +54,7 @@ class _Canvas:
     `near` returns a region that shares the memory, so that a wrinkle costs no more than its surroundings.
 
     Attributes:
-        pixels: (h, w, 3) float32 RGB, 0 to 1.
+        pixels: (3, h, w) float32 RGB, 0 to 1.
         u: (h, w) x coordinate of each pixel in the 200 px frame.
         v: (h, w) y coordinate of each pixel in the 200 px frame.
         face: (h, w) mask of the face, 0 to 1.
@@ -70,9 +70,9 @@ class _Canvas:
         columns = np.flatnonzero(np.abs(self.u[len(self.u) // 2] - x) < radius + 12)
         rows = np.flatnonzero(np.abs(self.v[:, self.v.shape[1] // 2] - y) < radius + 12)
         if not len(rows) or not len(columns):
-            return _Canvas(self.pixels[:0, :0], self.u[:0, :0], self.v[:0, :0], self.face[:0, :0])
+            return _Canvas(self.pixels[:, :0, :0], self.u[:0, :0], self.v[:0, :0], self.face[:0, :0])
         region = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return _Canvas(self.pixels[region], self.u[region], self.v[region], self.face[region])
+        return _Canvas(self.pixels[:, *region], self.u[region], self.v[region], self.face[region])
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, sharp: float = 8) -> Pixels:
         """Return a soft mask, 0 to 1, of an ellipse with center (x, y) and radii `rx` and `ry`."""
@@ -91,12 +91,12 @@ class _Canvas:
 
     def paint(self, color: Pixels, mask: Pixels, shade: Pixels | float = 1.0) -> None:
         """Blend a color, times `shade`, over the pixels by the mask."""
-        shaded = color.astype(np.float32) * (shade[..., None] if isinstance(shade, np.ndarray) else np.float32(shade))
-        self.pixels += mask[..., None] * (shaded - self.pixels)
+        shaded = _by_channel(color) * (shade if isinstance(shade, np.ndarray) else np.float32(shade))
+        self.pixels += mask * (shaded - self.pixels)
 
     def darken(self, mask: Pixels, strength: float) -> None:
         """Darken the pixels by a share `strength` times the mask."""
-        self.pixels *= (1 - strength * mask)[..., None]
+        self.pixels *= 1 - strength * mask
 
     def line(
         self, x: float, y: float, half_length: float, bend: float, width: float, tilt: float, strength: float
@@ -104,6 +104,11 @@ class _Canvas:
         """Draw a dark line on the face, with the parameters of `stroke` and `darken`."""
         region = self.near(x, y, half_length + abs(bend))
         region.darken(region.stroke(x, y, half_length, bend, width, tilt) * region.face, strength)
+
+
+def _by_channel(color: Pixels) -> Pixels:
+    """Return a color (3,) as float32 (3, 1, 1), to be multiplied by masks."""
+    return color.astype(np.float32)[:, None, None]
 
 
 def draw_face(person: Person, age: float, conditions: DomainShift, rng: np.random.Generator, size: int) -> Image.Image:
@@ -151,9 +156,9 @@ def _frame(rng: np.random.Generator, size: int) -> tuple[Pixels, Pixels]:
 
 def _background(rng: np.random.Generator, u: Pixels, v: Pixels) -> Pixels:
     first, second = rng.uniform(0.15, 0.9, (2, 3))
-    gradient = np.clip((u * rng.uniform(-1, 1) + v) / 200, 0, 1)[..., None]
-    pixels: Pixels = (first * gradient + second * (1 - gradient)).astype(np.float32)
-    return pixels
+    gradient = np.clip((u * rng.uniform(-1, 1) + v) / 200, 0, 1)
+    pixels: Pixels = first[:, None, None] * gradient + second[:, None, None] * (1 - gradient)
+    return pixels.astype(np.float32)
 
 
 def _hair_color(person: Person, age: float) -> Pixels:
@@ -194,13 +199,13 @@ def _skin(canvas: _Canvas, color: Pixels, young: float, head: Head) -> None:
     for cheek in (48.0, 148.0):
         region = canvas.near(cheek, 108, 45)
         mask = np.exp(-(((region.u - cheek) / 22) ** 2 + ((region.v - 108) / 18) ** 2)) * region.face
-        region.pixels += (mask * (0.02 + 0.10 * young))[..., None] * np.array([1.0, -0.3, -0.2], dtype=np.float32)
+        region.pixels += mask * (0.02 + 0.10 * young) * _by_channel(np.array([1.0, -0.3, -0.2]))
 
 
 def _skin_texture(canvas: _Canvas, old: float, rng: np.random.Generator) -> None:
     """Add skin texture: smooth in children, uneven and with spots in old people."""
     rough = rng.standard_normal(canvas.u.shape, dtype=np.float32)
-    canvas.pixels *= (1 + np.float32(0.01 + 0.07 * old) * rough * canvas.face)[..., None]
+    canvas.pixels *= 1 + np.float32(0.01 + 0.07 * old) * rough * canvas.face
     for _ in range(rng.poisson(14 * old**2)):
         x, y, rx, ry, strength = rng.uniform((30, 25, 2, 2, 0.1), (170, 165, 4.5, 4.5, 0.3))
         region = canvas.near(x, y, 6)
@@ -269,10 +274,13 @@ def _photograph(pixels: Pixels, u: Pixels, conditions: DomainShift, rng: np.rand
     side = rng.choice([-1.0, 1.0])
     light = rng.uniform(0.88, 1.08) + rng.uniform(0, 0.12) * side * (u - 100) / 100
     light = light * (1 - 0.35 * conditions.lighting) * (1 + 0.6 * conditions.lighting * side * (u - 100) / 100)
-    pixels = pixels * np.clip(light, 0.05, 2)[..., None]
+    pixels = pixels * np.clip(light, 0.05, 2)
     if conditions.palette:
-        faded = pixels.mean(axis=2, keepdims=True) * np.array([1.08, 0.94, 0.74]) + np.array([0.07, 0.04, 0.02])
+        red, green, blue = pixels
+        scale, floor = np.array([1.08, 0.94, 0.74]), np.array([0.07, 0.04, 0.02])
+        faded = (red + green + blue) / 3 * scale[:, None, None] + floor[:, None, None]
         pixels = pixels + conditions.palette * (faded - pixels)
-    pixels = pixels + 0.012 * rng.standard_normal(pixels.shape, dtype=np.float32)
+    noise = rng.standard_normal((*u.shape, 3), dtype=np.float32)
+    pixels = pixels.transpose(1, 2, 0) + 0.012 * noise
     image = Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))
     return image.filter(ImageFilter.GaussianBlur(conditions.blur * size / 200)) if conditions.blur else image
