@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import functools
 import gc
 import itertools
 import os
@@ -9,7 +10,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 from filelock import FileLock
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from agebench.cli import GC_THRESHOLDS
 from agebench.data.readers.synth import SynthReader
@@ -32,18 +32,6 @@ hypothesis.settings.load_profile("agebench")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run first what shares a costly fixture: pytest-xdist moves the last tests of a worker to others, not the first."""
     items.sort(key=lambda item: item.get_closest_marker("costly_setup") is None)
-
-
-# Only these tests draw figures, those of every kind. All others build and save them, too, but as white pages: drawing takes half the
-# processor time of a small run.
-DRAWING = ("reports", "analysis", "leaderboard", "test_site.py", "test_examples.py")
-
-
-@pytest.fixture(autouse=True)
-def white_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures stay white, unless the test is one of those that draw."""
-    if request.path.relative_to(Path(__file__).parent).parts[0] not in DRAWING:
-        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
 
 
 _HOME_NUMBERS = itertools.count()
@@ -75,6 +63,7 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     draw = SynthReader._render
 
+    @functools.wraps(draw)
     def load(reader: SynthReader, index: int) -> bytes:
         path = folder / f"{reader.version_token('')}-{reader.size}-{index}.png"
         if not path.exists():
