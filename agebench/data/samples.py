@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -149,8 +150,16 @@ def rejected_rows(rows: Sequence[Rejected | tuple[str, str, str]]) -> pd.DataFra
     Args:
         rows: one entry per image; (sample_id, path, reason) without a code gets the code `other`.
     """
+    if not rows:
+        return _no_rejected_rows().copy()
     complete_rows = [row if len(row) == len(QUARANTINE) else (*row[:2], RejectReason.OTHER, row[2]) for row in rows]
     return pd.DataFrame([tuple(map(str, row)) for row in complete_rows], columns=list(QUARANTINE)).astype("str")
+
+
+@cache
+def _no_rejected_rows() -> pd.DataFrame:
+    """Build the empty table once: every part of a split has one, and building it takes a millisecond."""
+    return pd.DataFrame([], columns=list(QUARANTINE)).astype("str")
 
 
 def evenly_spaced(samples: Samples, limit: int | None) -> Samples:
