@@ -85,15 +85,20 @@ class Loops:
         data = FaceDataset(pixels, np.arange(len(pixels)), self.ages)
         folder = Path(self.folder.name)
 
+        made: list[Trainer] = []
+
         def epoch() -> Done:
-            # Only here: it makes this process keep freed memory, and the processes of the peers are as PyTorch leaves them.
-            device = resolve_device("cpu")
-            trainer = Trainer(create_model(self.card), self.card, self.card.train, seed=0, device=device, folder=folder)
+            if not made:
+                # In the call that does not count, as the peers' networks are made before. And only here, because it makes this
+                # process keep freed memory, and the processes of the peers are as PyTorch leaves them.
+                device = resolve_device("cpu")
+                model = create_model(self.card)
+                made.append(Trainer(model, self.card, self.card.train, seed=0, device=device, folder=folder))
             with (
                 closing(TensorBoardTracker(folder / "tensorboard")) as tracker,
                 ConsoleCallback([tracker], quiet=True) as events,
             ):
-                trainer.train_epoch(data, 1, events)
+                made[0].train_epoch(data, 1, events)
             return Done(len(pixels))
 
         return epoch
