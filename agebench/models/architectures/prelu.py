@@ -23,6 +23,8 @@ class _ChannelPReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         values, slopes = ctx.saved_tensors
+        if gradient.stride() != values.stride():  # the order of a sum follows the layout
+            gradient = torch.empty_like(values).copy_(gradient)
         above = torch.ops.aten.threshold_backward(
             gradient, values, 0
         )  # the gradient where the value is above 0, else 0
@@ -34,6 +36,9 @@ class _ChannelPReLU(torch.autograd.Function):
 
 class ChannelPReLU(nn.PReLU):
     """`torch.nn.PReLU` with one slope per channel, for training on a CPU: the same outputs and gradients in less time.
+
+    Finite values have gradients of the same bits, up to the sign of a zero. Where a gradient is infinite or a value is NaN,
+    training has failed, and the gradients are NaN or infinite with both, not always the same.
 
     Everywhere else, such as in an exported network, on a GPU, in mixed precision or without gradients, it is
     `torch.nn.PReLU`. Second derivatives raise `RuntimeError` in training mode; in evaluation mode they are those of

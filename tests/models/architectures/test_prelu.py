@@ -45,6 +45,15 @@ def test_outputs_and_gradients_are_those_of_torch(
     assert ours[1].stride() == theirs[1].stride()
 
 
+@pytest.mark.parametrize("kind", ["other layout", "expanded"])
+def test_gradients_of_another_layout(kind: str) -> None:
+    values = torch.randn(4, 5, 9, 9, generator=torch.Generator().manual_seed(1))
+    gradient = torch.randn_like(values).to(memory_format=torch.channels_last)
+    gradient = gradient if kind == "other layout" else torch.full((1, 1, 1, 1), 0.3).expand(values.shape)
+    ours, theirs = _both(values, torch.tensor([-0.3, 0.1, 0.25, 1.0, 1.7]), gradient)
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+
+
 def test_in_mixed_precision_and_evaluation_it_is_torch_s() -> None:
     module = ChannelPReLU(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
