@@ -131,7 +131,8 @@ class InputTracker:
         weights = config.model.source if isinstance(config, ExternalConfig) else config.pretrained
         model = config.model
         framing = model.input if isinstance(model, ExternalCard) else None
-        key = (config.data, config.faces, framing, model.size, model.bodies, config.seed, weights)
+        prepared = (framing, model.size, model.bodies, model.letterbox, model.mask_bodies)
+        key = (config.data, config.faces, prepared, config.seed, weights)
         if key not in self._results:
             try:
                 self._results[key] = self._inputs(config)

@@ -182,6 +182,18 @@ def test_another_split_of_the_same_images_is_seen(here: Path) -> None:
     assert json.loads(json.dumps(one)) == one
 
 
+def test_models_whose_faces_are_framed_otherwise_share_no_inputs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = load_catalog([here / "cards"])
+    layers = [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}]
+    tracker, asked = InputTracker(cards), list[bool | None]()
+    monkeypatch.setattr(RunDir, "manifest", lambda self: {"inputs": {"images": {"mine": "0123456789abcdef"}}})
+    monkeypatch.setattr(InputTracker, "_inputs", lambda self, config: asked.append(config.model.letterbox) or {})
+    for letterbox in (False, True, True):
+        config = resolve_config(cards, [*layers, {"model": {"letterbox": letterbox}}])
+        assert tracker.refuse_changed(RunDir(here / "run"), config) == ""
+    assert asked == [False, True]
+
+
 def test_changed_names_the_split_scheme_of_an_old_run(here: Path) -> None:
     layers = [{"data": {"train": "mine", "test": ["mine"]}, "model": {"name": "tiny"}}]
     now = InputTracker(load_catalog([here / "cards"]))._inputs(resolve_config(load_catalog([here / "cards"]), layers))
