@@ -136,7 +136,7 @@ class ConsoleCallback:
             tracker.log_scalars(scalars, state.step)
 
     def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
-        """Write some validation faces with true and predicted age.
+        """Write some validation faces with true and predicted age; nothing without a tracker or of features without pictures.
 
         The faces are the same after every epoch.
 
@@ -144,6 +144,8 @@ class ConsoleCallback:
             data: the validation faces.
             ages: (N,) predicted ages, years.
         """
+        if not self._trackers or data.pixels.dtype != np.uint8:
+            return
         selected = np.linspace(0, len(data) - 1, min(N_LOGGED_FACES, len(data))).round().astype(int)
         captions = [f"{data.ages[row]:.0f}, predicted {ages[row]:.0f}" for row in selected]
         sheet = np.asarray(make_contact_sheet(data.pixels[data.rows[selected]], captions, columns=8))

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agebench.errors import UserError
 from agebench.training import trackers
 from agebench.training.callbacks import ConsoleCallback, TrainState
+from agebench.training.dataloader import FaceDataset
 from agebench.training.trackers import RunTrackers, TrackedRun, open_trackers
 from agebench.types import TrackerName
 
@@ -69,6 +70,16 @@ def test_console_callback_logs_steps_and_epochs_to_tensorboard(tmp_path: Path) -
     assert values["train/loss"] == (5, 0.5)
     assert values["val/mae"] == (5, 7.0)
     assert values["train/mae"] == (5, 6.0)
+
+
+def test_features_are_no_pictures(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(6, 2, 5)).astype(np.float32)
+    data = FaceDataset(features, np.arange(6), np.arange(6, dtype=np.float32))
+    with RunTrackers().training(tmp_path) as opened, ConsoleCallback(opened, quiet=True) as callback:
+        callback.on_validation(data, np.arange(6, dtype=float))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tags()["images"] == []
 
 
 def test_run_trackers_prefix_the_names_of_each_fold(tmp_path: Path) -> None:
