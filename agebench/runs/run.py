@@ -274,10 +274,18 @@ def initial_model(config: RunConfig) -> tuple[AgeModel, WeightsSource]:
 
 
 def _refuse_frozen_outputs(config: RunConfig, model: AgeModel) -> None:
-    """Refuse to freeze a backbone that computes outputs itself: they would be evaluated without having been trained."""
-    if not config.train.freeze or not isinstance(model.backbone, SupportsAuxiliaryTargets):
+    """Refuse to freeze a backbone that computes outputs itself, always or in the first epochs: they would not be trained."""
+    if not isinstance(model.backbone, SupportsAuxiliaryTargets):
         return
-    frozen_outputs = [*(["age"] if not list(model.head.parameters()) else []), *config.model.targets]
+    within = ["age"] if not list(model.head.parameters()) else []
+    if within and config.train.head_epochs:
+        raise UserError(
+            f"train.head_epochs = {config.train.head_epochs}: {config.model.backbone} answers age within its backbone, so that "
+            "there is no head to train alone; leave it out"
+        )
+    if not config.train.freeze:
+        return
+    frozen_outputs = [*within, *config.model.targets]
     if frozen_outputs:
         suggestion = "leave out train.freeze"
         if "age" not in frozen_outputs:

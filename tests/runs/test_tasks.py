@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from agebench.cli import main
+from agebench.errors import UserError
 from agebench.models.auxiliary_heads import UNKNOWN, cross_entropy
+from agebench.registry.catalog import load_catalog
+from agebench.runs.resolve import resolve_config
+from agebench.runs.run import initial_model
 
 pytestmark = pytest.mark.slow  # each asks a run that is trained for it
 
@@ -137,6 +141,13 @@ def test_what_a_frozen_architecture_answers_is_not_learned(
     swinface = ["--model", "swinface", "--set", "model.size=112", "--set", "train.freeze=backbone"]
     assert main(command(registry, tmp_path / "run", *swinface)) == 2
     assert "answers gender within its backbone, which would not be learned" in capsys.readouterr().err
+
+
+def test_an_architecture_that_answers_the_age_itself_has_no_head_to_train_first(registry: Path) -> None:
+    layers = [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "volo-d1"}, "pretrained": ""}]
+    config = resolve_config(load_catalog([registry]), [*layers, {"train": {"head_epochs": 1}}])
+    with pytest.raises(UserError, match="answers age within its backbone, so that there is no head to train alone"):
+        initial_model(config)
 
 
 def test_faces_without_a_label_do_not_count() -> None:
