@@ -163,13 +163,13 @@ def run_folder(location: str | Path) -> Iterator[RunDir]:
     remote = RemoteDir(str(location))
     scratch = cache_home(lasting=True) / "scratch" / _digest(remote.url) / PurePosixPath(remote.url).name
     unsent = scratch.parent / "unsent"
-    with _leased(remote, scratch.parent) as lease:
+    with _leased(remote, scratch.parent):
         if unsent.exists():
             _send_all(remote, scratch)
             unsent.unlink()
         shutil.rmtree(scratch, ignore_errors=True)
         remote.fetch(scratch, progress([name for name in remote.names() if _kept(name)], label="fetching", unit="file"))
-        sync = _Sync(remote, scratch, lease)
+        sync = _Sync(remote, scratch, fetched=_files(scratch))
         try:
             yield RunDir(scratch, remote.url)
         finally:
@@ -204,11 +204,17 @@ class RemoteMirror:
 
 
 class _Sync:
-    """A thread that sends checkpoints as they are written, and renews the lease."""
+    """A thread that sends checkpoints as they are written.
 
-    def __init__(self, remote: RemoteDir, folder: Path, lease: str) -> None:
-        self.sent: dict[str, tuple[int, int]] = {}
-        self._remote, self._folder, self._lease = remote, folder, lease
+    Args:
+        remote: the run's folder at the URL.
+        folder: the scratch folder.
+        fetched: the files that both folders have, with their states.
+    """
+
+    def __init__(self, remote: RemoteDir, folder: Path, fetched: dict[str, tuple[int, int]]) -> None:
+        self.sent = dict(fetched)
+        self._remote, self._folder = remote, folder
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -219,22 +225,24 @@ class _Sync:
         self._thread.join()
 
     def _work(self) -> None:
-        beat = 0
         while not self._over.wait(LOOK_EVERY_S):
-            beat += 1
-            with suppress(AgebenchError):  # the network is away: the next check, or the end of the run, sends the file
-                if beat % max(1, int(LEASE_S / LOOK_EVERY_S / 4)) == 0:
-                    self._remote.write(LOCK_LEASE_S, json.dumps({"owner": self._lease, "beat": beat}))
-                files = _files(self._folder)
-                # Checkpoints after the manifest, which describes their inputs.
-                for name, state in sorted(files.items(), key=lambda file: file[0].startswith("checkpoints/")):
-                    if self.sent.get(name) == state:
-                        continue
-                    if name in ("config.toml", "trackers.json") or name.startswith("checkpoints/"):
-                        self._remote.send(self._folder, [name])
-                        self.sent[name] = state
-                    elif name == "manifest.json" and self._send_unfinished_manifest():
-                        self.sent[name] = state
+            with suppress(OSError):  # a folder was deleted while it was listed
+                self._send_new(_files(self._folder))
+
+    def _send_new(self, files: dict[str, tuple[int, int]]) -> None:
+        """Send the files that another host needs to resume, checkpoints after the manifest, which describes their inputs."""
+        for name, state in sorted(files.items(), key=lambda file: file[0].startswith("checkpoints/")):
+            if self._over.is_set():
+                return
+            # The network is away, or the file was deleted after it was listed: the next check, or the end of the run, sends it.
+            with suppress(AgebenchError, OSError):
+                if self.sent.get(name) == state:
+                    continue
+                if name in ("config.toml", "trackers.json") or name.startswith("checkpoints/"):
+                    self._remote.send(self._folder, [name])
+                    self.sent[name] = state
+                elif name == "manifest.json" and self._send_unfinished_manifest():
+                    self.sent[name] = state
 
     def _send_unfinished_manifest(self) -> bool:
         """Send the manifest of an unfinished run, for a host that resumes it; a finished one is sent last."""
@@ -248,8 +256,11 @@ class _Sync:
 
 
 @contextmanager
-def _leased(remote: RemoteDir, scratch: Path) -> Iterator[str]:
-    """Hold the lease of the run, so that no other host works on it. Dead processes of this host are known by their id."""
+def _leased(remote: RemoteDir, scratch: Path) -> Iterator[None]:
+    """Hold and renew the lease of the run, so that no other host works on it.
+
+    Dead processes of this host are known by their id.
+    """
     owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
     seen = remote.read(LOCK_LEASE_S)
     deadline = time.monotonic() + LEASE_S
@@ -267,11 +278,26 @@ def _leased(remote: RemoteDir, scratch: Path) -> Iterator[str]:
     if owner.encode() not in (remote.read(LOCK_LEASE_S) or b""):
         raise RunLockedError(f"{remote.url}: another process is working on this run; wait for it")
     scratch.mkdir(parents=True, exist_ok=True)
+    over = threading.Event()
+    # A thread of its own: no large file that is being fetched or sent may delay it.
+    renewal = threading.Thread(target=_renew_lease, args=(remote, owner, over), daemon=True)
+    renewal.start()
     try:
-        yield owner
+        yield
     finally:
+        over.set()
+        renewal.join()
         with suppress(AgebenchError):
             remote.remove(LOCK_LEASE_S)
+
+
+def _renew_lease(remote: RemoteDir, owner: str, over: threading.Event) -> None:
+    """Write the lease anew several times within its term, until the work is over."""
+    beat = 0
+    while not over.wait(LEASE_S / 4):
+        beat += 1
+        with suppress(AgebenchError, OSError):  # the network is away: the next beat may get through
+            remote.write(LOCK_LEASE_S, json.dumps({"owner": owner, "beat": beat}))
 
 
 def _may_live(lease: bytes) -> bool:

@@ -1,8 +1,9 @@
 """Runs at a URL: they go on elsewhere, two do not meet, and what could not be sent is not lost."""
 
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -11,6 +12,7 @@ import pytest
 from agebench.errors import AgebenchError
 from agebench.runs import remote_dir
 from agebench.runs.remote_dir import RemoteDir, RemoteMirror, run_folder
+from agebench.utils.io import write_text
 
 URL = "memory://bucket/runs/one"
 
@@ -21,6 +23,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(remote_dir, "LEASE_S", 0.3)
     yield
     fsspec.filesystem("memory").store.clear()
+
+
+def wait_for(name: str) -> bytes:
+    """Wait until a file is at the URL; return its content."""
+    # fsspec's memory shows a file that is still being written as an empty one.
+    while not (content := RemoteDir(URL).read(name)):
+        time.sleep(0.01)
+    return content
 
 
 def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +53,7 @@ def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.Mo
 def test_inputs_of_a_run_are_sent_first_and_its_finish_last() -> None:
     with run_folder(URL) as folder:
         folder.write_json("manifest.json", {"finished": False})
-        # fsspec's memory shows a file that is still being written as an empty one.
-        while not (sent := RemoteDir(URL).read("manifest.json")):
-            time.sleep(0.01)
+        sent = wait_for("manifest.json")
         assert json.loads(sent) == {"finished": False}
         folder.write_json("manifest.json", {"finished": True})
         time.sleep(0.1)
@@ -73,6 +81,65 @@ def test_what_could_not_be_sent_is_sent_by_the_next_call(monkeypatch: pytest.Mon
     with run_folder(URL) as folder:
         assert json.loads((folder.path / "history.json").read_text()) == [1, 2]
     assert RemoteDir(URL).names() == ["history.json"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("deleted"), OSError("quota exceeded")])
+def test_a_file_that_cannot_be_sent_stops_neither_the_others_nor_the_lease(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, refused = RemoteDir.send, threading.Event()
+
+    def refuse(remote: RemoteDir, folder: Path, names: Iterable[str]) -> None:
+        chosen = list(names)
+        if "config.toml" in chosen and not refused.is_set():
+            refused.set()
+            raise error
+        send(remote, folder, chosen)
+
+    monkeypatch.setattr(RemoteDir, "send", refuse)
+    with run_folder(URL) as folder:
+        write_text(folder.path / "config.toml", "seed = 1")
+        refused.wait()
+        folder.write_json("manifest.json", {"finished": False})
+        wait_for("manifest.json")
+        assert wait_for("config.toml") == b"seed = 1"
+        lease = RemoteDir(URL).read(remote_dir.LOCK_LEASE_S)
+        while wait_for(remote_dir.LOCK_LEASE_S) == lease:
+            time.sleep(0.01)
+
+
+def test_a_listing_that_fails_does_not_stop_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing, failed = remote_dir._files, threading.Event()
+
+    def fail_once(folder: Path) -> dict[str, tuple[int, int]]:
+        if threading.current_thread() is not threading.main_thread() and not failed.is_set():
+            failed.set()
+            raise FileNotFoundError("a folder was deleted")
+        return listing(folder)
+
+    monkeypatch.setattr(remote_dir, "_files", fail_once)
+    with run_folder(URL) as folder:
+        failed.wait()
+        folder.write_json("manifest.json", {"finished": False})
+        wait_for("manifest.json")
+
+
+def test_fetched_files_are_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_folder(URL) as folder:
+        folder.write_json("checkpoints/last.safetensors", {"epoch": 1})
+    sent: list[str] = []
+    send = RemoteDir.send
+
+    def record(remote: RemoteDir, folder: Path, names: Iterable[str]) -> None:
+        chosen = list(names)
+        sent.extend(chosen)
+        send(remote, folder, chosen)
+
+    monkeypatch.setattr(RemoteDir, "send", record)
+    with run_folder(URL) as folder:
+        folder.write_json("manifest.json", {"finished": False})
+        wait_for("manifest.json")
+    assert sent == ["manifest.json"]
 
 
 def test_on_a_disk_a_file_appears_whole(tmp_path: Path) -> None:
