@@ -2,7 +2,6 @@
 
 import errno
 import importlib.metadata
-import json
 import platform
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ from typing import Any, Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 
 from agebench._version import __version__
 from agebench.config.run import RunConfig
@@ -22,7 +20,15 @@ from agebench.config.toml_io import read_settings, validate_model
 from agebench.errors import Damaged, RunLockedError, UserError
 from agebench.metrics.schema import MetricsFile
 from agebench.runs.manifest import Manifest
-from agebench.utils.integrity import DIGESTS, FOLD, MANIFEST, checked, kept_digests, read_json_table
+from agebench.utils.integrity import (
+    DIGESTS,
+    FOLD,
+    MANIFEST,
+    checked,
+    checkpoint_metadata,
+    kept_digests,
+    read_json_table,
+)
 from agebench.utils.io import atomic_write, file_digest, is_temporary, write_error, write_json, write_text
 from agebench.utils.progress import step
 
@@ -159,7 +165,7 @@ class RunDir:
     def started(self) -> bool:
         """Return whether an earlier call completed an epoch, so that the run can be resumed."""
         folders = [self.path, *(self.path / "folds").glob("*")]
-        return any((folder / FOLD).exists() or _has_epochs(folder / "checkpoints") for folder in folders)
+        return any((folder / FOLD).exists() or epochs_done(folder / "checkpoints") != 0 for folder in folders)
 
     def begin(self, config: Config) -> None:
         """Write the config. Removes files of an earlier call that completed no epoch: its settings or data may differ.
@@ -330,16 +336,20 @@ def _is_leftover(entry: Path) -> bool:
     return entry.name in (LOCK, _CONTINUES) or is_temporary(entry)
 
 
-def _has_epochs(checkpoints: Path) -> bool:
-    """Return whether an epoch is complete; True for an unreadable checkpoint, which its reader then reports."""
+def epochs_done(checkpoints: Path) -> int | None:
+    """Return the number of complete epochs; None for an unreadable checkpoint, which its reader then reports.
+
+    Args:
+        checkpoints: the folder of last.safetensors.
+    """
     file = checkpoints / "last.safetensors"
     if not file.exists():
-        return False
+        return 0
     try:
-        with safe_open(file, framework="numpy") as content:
-            return bool(json.loads((content.metadata() or {})["agebench"])["history"] != [])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return True
+        history = checkpoint_metadata(file).get("history")
+    except Damaged:
+        return None
+    return len(history) if isinstance(history, list) else None
 
 
 def _git_commit() -> str | None:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from agebench.errors import Damaged, UserError
+from agebench.errors import UserError
+from agebench.utils.integrity import checkpoint_metadata, damaged_checkpoint
 from agebench.utils.io import atomic_write
 
 # The largest supported model needs a twentieth of it. The folder of a run may be untrusted.
@@ -78,7 +79,7 @@ def check_weights(path: Path, model: nn.Module) -> None:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise damaged_checkpoint(path, error) from error
     _compare(path, model, shapes)
     n_bytes = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))  # also buffers that are not saved
     if n_bytes > MAX_WEIGHTS_BYTES:
@@ -129,13 +130,13 @@ def load_state(
     for name, value in tensors.items():
         part, _, key = name.partition(".")
         if part not in parts:
-            raise _damaged(path, f"it has a tensor called '{name}'")
+            raise damaged_checkpoint(path, f"it has a tensor called '{name}'")
         parts[part][key] = value
     _fit(path, model, parts["model"])
     if {name: value.shape for name, value in parts["average"].items()} != {
         name: value.shape for name, value in (average or {}).items()
     }:
-        raise _damaged(path, "its averaged weights (train.ema_decay) are not those of this training")
+        raise damaged_checkpoint(path, "its averaged weights (train.ema_decay) are not those of this training")
     with torch.no_grad():
         for name, value in parts["average"].items():
             (average or {})[name].copy_(value)
@@ -148,7 +149,7 @@ def load_state(
             state.setdefault(int(index), {})[key] = value.contiguous(memory_format=layout)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
+        raise damaged_checkpoint(path, error) from error
     return metadata
 
 
@@ -170,16 +171,12 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        text = header.get("agebench", "{}")
-        metadata = json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+    except (SafetensorError, OSError) as error:
+        raise damaged_checkpoint(path, error) from error
     # Checkpoints of early versions have no digest.
-    if "sha256" in header and header["sha256"] != _digest(tensors, text):
-        raise _damaged(path, "its content does not match its SHA-256")
-    if not isinstance(metadata, dict):
-        raise _damaged(path, f"its metadata are a {type(metadata).__name__}, not a table")
-    return tensors, metadata
+    if "sha256" in header and header["sha256"] != _digest(tensors, header.get("agebench", "{}")):
+        raise damaged_checkpoint(path, "its content does not match its SHA-256")
+    return tensors, checkpoint_metadata(path)
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
@@ -189,13 +186,6 @@ def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _damaged(path: Path, reason: object) -> Damaged:
-    return Damaged(
-        f"{path}: not a readable checkpoint: {reason}. Restore it from a copy, or delete the folder {path.parent} and repeat "
-        "the run"
-    )
 
 
 def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:

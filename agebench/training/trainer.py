@@ -34,6 +34,7 @@ from agebench.training.optim import (
     set_learning_rate,
 )
 from agebench.training.prediction import predict
+from agebench.utils.integrity import checkpoint_metadata
 
 # Optimizer steps between two reads of the loss; a read waits for the device.
 LOG_EVERY_STEPS = 20
@@ -168,7 +169,7 @@ class Trainer:
         """Load `last.safetensors` if it exists; return whether it does.
 
         Raises:
-            UserError: the file is damaged or belongs to another model.
+            UserError: the file is damaged or belongs to another model, or `best.safetensors` is not of its best epoch.
         """
         path = self.folder / "last.safetensors"
         distributed.broadcast_file(path)
@@ -176,6 +177,7 @@ class Trainer:
             return False
         metadata = load_state(path, self.model, self.optimizer, self._average_state())
         self.history = History(_history(path, metadata))
+        distributed.broadcast_from_main(self._require_usable_best)  # only the first process has the run's folder
         return True
 
     def load_best(self) -> None:
@@ -186,7 +188,20 @@ class Trainer:
         """
         path = self.folder / "best.safetensors"
         distributed.broadcast_file(path)
-        epoch = load_weights(path, self.model).get("epoch")
+        self._require_best_epoch(path, load_weights(path, self.model).get("epoch"))
+
+    def _require_usable_best(self) -> None:
+        """Compare `best.safetensors` with the history, before further epochs are trained in vain."""
+        if not self.history.epochs:
+            return  # the first epoch writes the file
+        path = self.folder / "best.safetensors"
+        epoch = checkpoint_metadata(path).get("epoch")
+        # A process that was killed between its writes of both files left the best weights of an epoch that is trained again.
+        if not (isinstance(epoch, int) and len(self.history.epochs) < epoch <= self.recipe.epochs):
+            self._require_best_epoch(path, epoch)
+
+    def _require_best_epoch(self, path: Path, epoch: object) -> None:
+        """Refuse weights of an epoch other than the best of the history."""
         if epoch != self.history.best_epoch:
             raise Damaged(
                 f"{path}: the file contains the weights of epoch {epoch}, but epoch {self.history.best_epoch} is the best. Delete "

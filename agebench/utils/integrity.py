@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
 
 from agebench.errors import Damaged, UserError
 from agebench.utils.io import file_digest, is_temporary
@@ -86,6 +87,38 @@ def checked(folder: Path, name: str) -> Path:
             f"{_remedy(path)}"
         )
     return path
+
+
+def checkpoint_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint. Its tensors are not read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        Damaged: the file is missing or not a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get("agebench", "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise damaged_checkpoint(path, error) from error
+    if not isinstance(metadata, dict):
+        raise damaged_checkpoint(path, f"its metadata are a {type(metadata).__name__}, not a table")
+    return metadata
+
+
+def damaged_checkpoint(path: Path, reason: object) -> Damaged:
+    """Return the error for a checkpoint that cannot be used.
+
+    Args:
+        path: the file.
+        reason: the cause, for the message.
+    """
+    return Damaged(
+        f"{path}: not a readable checkpoint: {reason}. Restore it from a copy, or delete the folder {path.parent} and repeat "
+        "the run"
+    )
 
 
 def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from agebench.config.cards.model import Architecture, Augment, Recipe
 from agebench.errors import AgebenchError, UserError
 from agebench.models.age_model import create_model
 from agebench.training.callbacks import NullCallback, TrainState
-from agebench.training.checkpoint import load_weights
+from agebench.training.checkpoint import load_weights, save_weights
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.device import resolve_device
 from agebench.training.optim import learning_rate
@@ -42,8 +42,14 @@ def trainer(folder: Path, recipe: Recipe = RECIPE, **options: float) -> Trainer:
 class KilledAfter(NullCallback):
     """A process that dies after some epoch, or in the middle of one."""
 
-    def __init__(self, *, epoch: int = 0, step: int = 0) -> None:
-        self.epoch, self.step = epoch, step
+    def __init__(self, *, epoch: int = 0, step: int = 0, between_files: int = 0) -> None:
+        self.epoch, self.step, self.between_files = epoch, step, between_files
+        self.validations = 0
+
+    def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
+        self.validations += 1
+        if self.validations == self.between_files:  # best.safetensors is written, last.safetensors is not
+            raise KeyboardInterrupt
 
     def on_epoch_end(self, entry: dict[str, float], epochs: int) -> None:
         if entry["epoch"] == self.epoch:
@@ -58,7 +64,9 @@ def ages(trained: Trainer) -> np.ndarray:
     return predict(trained.model, VAL, CARD, CPU).age
 
 
-@pytest.mark.parametrize("killed", [KilledAfter(epoch=1), KilledAfter(epoch=2), KilledAfter(step=16)])
+@pytest.mark.parametrize(
+    "killed", [KilledAfter(epoch=1), KilledAfter(epoch=2), KilledAfter(step=16), KilledAfter(between_files=2)]
+)
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, killed: KilledAfter) -> None:
     whole = trainer(tmp_path / "whole", dropout=0.2)
     whole.fit(TRAIN, VAL, NullCallback())
@@ -98,6 +106,22 @@ def test_the_best_epoch_is_kept_by_validation(tmp_path: Path) -> None:
     about = load_weights(tmp_path / "best.safetensors", run.model)
     assert about["epoch"] == history.best_epoch
     assert np.abs(ages(run) - VAL.ages).mean() == pytest.approx(min(entry["val_mae"] for entry in history.epochs))
+
+
+def test_resuming_beside_the_best_weights_of_an_earlier_epoch_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path).fit(TRAIN, VAL, KilledAfter(epoch=2))
+    best, resumed = tmp_path / "best.safetensors", trainer(tmp_path)
+    save_weights(best, resumed.model, {"epoch": 0})
+    with pytest.raises(
+        AgebenchError, match=r"the weights of epoch 0, but epoch \d is the best\. Delete the folder"
+    ) as seen:
+        resumed.resume()
+    assert str(best) in str(seen.value)
+    best.unlink()
+    with pytest.raises(AgebenchError, match="not a readable checkpoint") as seen:
+        trainer(tmp_path).resume()
+    assert str(best) in str(seen.value)
 
 
 def test_patience_ends_training(tmp_path: Path) -> None:
