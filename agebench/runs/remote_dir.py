@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -21,13 +22,17 @@ import fsspec
 
 from agebench.errors import AgebenchError, RunLockedError, UserError
 from agebench.runs.run_dir import RunDir
-from agebench.utils.io import atomic_write, write_text
+from agebench.utils.integrity import MANIFEST
+from agebench.utils.io import atomic_write, temporary_folder, write_text
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
 
 LOCK_LEASE_S = ".lease.json"
 # Seconds between two checks for new files, and after which a lease without a change counts as abandoned.
 LOOK_EVERY_S, LEASE_S = 1.0, 30.0
+
+# The files that are sent after all others, in this order.
+_SENT_LAST = ("last.safetensors", MANIFEST)
 
 
 def is_url(location: str | Path) -> bool:
@@ -188,7 +193,7 @@ class RemoteMirror:
         url: the URL of all runs.
     """
 
-    FILES = ("config.toml", "manifest.json", "metrics.json")
+    FILES = ("config.toml", MANIFEST, "metrics.json")
 
     def __init__(self, url: str) -> None:
         self.remote = RemoteDir(url)
@@ -238,20 +243,40 @@ class _Sync:
             with suppress(AgebenchError, OSError):
                 if self.sent.get(name) == state:
                     continue
-                if name in ("config.toml", "trackers.json") or name.startswith("checkpoints/"):
+                if name.startswith("checkpoints/"):
+                    self._send_checkpoints("checkpoints")
+                elif name in ("config.toml", "trackers.json"):
                     self._remote.send(self._folder, [name])
                     self.sent[name] = state
-                elif name == "manifest.json" and self._send_unfinished_manifest():
+                elif name == MANIFEST and self._send_unfinished_manifest():
                     self.sent[name] = state
+
+    def _send_checkpoints(self, checkpoints: str) -> None:
+        """Send the new ones of best.safetensors and last.safetensors, so that `best` is never of an earlier epoch than `last`.
+
+        Training that resumes from `last` writes a `best` of a later epoch again, but cannot restore an earlier one's.
+        """
+        states = {}
+        with temporary_folder(self._folder) as copies:
+            # Training writes `best` first, so it is copied second, and sent first.
+            for name in (f"{checkpoints}/last.safetensors", f"{checkpoints}/best.safetensors"):
+                state = _state(self._folder / name)
+                if state is not None and self.sent.get(name) != state:
+                    (copies / checkpoints).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(self._folder / name, copies / name)
+                    states[name] = state
+            for name in reversed(states):
+                self._remote.send(copies, [name])
+                self.sent[name] = states[name]
 
     def _send_unfinished_manifest(self) -> bool:
         """Send the manifest of an unfinished run, for a host that resumes it; a finished one is sent last."""
-        content = (self._folder / "manifest.json").read_bytes()
+        content = (self._folder / MANIFEST).read_bytes()
         if _json(content).get("finished"):
             return False
         with tempfile.TemporaryDirectory() as copy:  # a copy: the file may change while it is sent
-            (Path(copy) / "manifest.json").write_bytes(content)
-            self._remote.send(Path(copy), ["manifest.json"])
+            (Path(copy) / MANIFEST).write_bytes(content)
+            self._remote.send(Path(copy), [MANIFEST])
         return True
 
 
@@ -323,21 +348,31 @@ def _json(content: bytes) -> dict[str, Any]:
 
 
 def _send_all(remote: RemoteDir, folder: Path, known: dict[str, tuple[int, int]] | None = None) -> None:
-    """Send new files, the manifest last: it marks the run as finished."""
+    """Send new files in the order in which a host that fetches a part of them can continue."""
     files = _files(folder)
     new = [name for name in files if (known or {}).get(name) != files[name]]
-    remote.send(folder, progress(sorted(new, key=lambda name: name == "manifest.json"), label="sending", unit="file"))
+    remote.send(folder, progress(sorted(new, key=_order), label="sending", unit="file"))
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
     """Return the files to synchronize, with modification time and size."""
-    found = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        with suppress(FileNotFoundError):
-            if path.is_file() and _kept(name):
-                found[name] = (path.stat().st_mtime_ns, path.stat().st_size)
-    return found
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    states = {name: _state(folder / name) for name in names if _kept(name)}
+    return {name: state for name, state in states.items() if state is not None}
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return modification time and size of a file; None where there is none."""
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+    return None
+
+
+def _order(name: str) -> int:
+    """Return the place of a file among those to send: `best` before `last`, and last what marks a run as finished."""
+    last = PurePosixPath(name).name
+    return _SENT_LAST.index(last) + 1 if last in _SENT_LAST else 0
 
 
 def _kept(name: str) -> bool:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from safetensors.numpy import save_file
 
 from agebench.errors import AgebenchError
 from agebench.runs import remote_dir
 from agebench.runs.remote_dir import RemoteDir, RemoteMirror, run_folder
-from agebench.utils.io import write_text
+from agebench.runs.run_dir import epochs_done
+from agebench.utils.integrity import checkpoint_metadata
+from agebench.utils.io import atomic_write, write_text
 
 URL = "memory://bucket/runs/one"
 
@@ -140,6 +143,46 @@ def test_fetched_files_are_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> No
         folder.write_json("manifest.json", {"finished": False})
         wait_for("manifest.json")
     assert sent == ["manifest.json"]
+
+
+def write_checkpoint(file: Path, metadata: dict[str, object]) -> None:
+    with atomic_write(file) as temporary:
+        save_file({}, temporary, metadata={"agebench": json.dumps(metadata)})
+
+
+def write_epochs(folder: Path, count: int) -> None:
+    """Write the checkpoints of a training of which each epoch is the best so far, in the order of training."""
+    write_checkpoint(folder / "best.safetensors", {"epoch": count})
+    history = [{"epoch": epoch} for epoch in range(1, count + 1)]
+    write_checkpoint(folder / "last.safetensors", {"history": history})
+
+
+def test_a_host_that_dies_leaves_no_best_of_an_earlier_epoch_than_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/far/one"
+    there = tmp_path / "far" / "one" / "checkpoints"
+    send, pairs, scratch = RemoteDir.send, [], Path()
+
+    def train_meanwhile(remote: RemoteDir, folder: Path, names: Iterable[str]) -> None:
+        for name in names:
+            send(remote, folder, [name])
+            if (there / "last.safetensors").exists():
+                best = (there / "best.safetensors").exists() and checkpoint_metadata(there / "best.safetensors")[
+                    "epoch"
+                ]
+                pairs.append((int(best), epochs_done(there)))
+            if len(pairs) < 4:
+                write_epochs(scratch / "checkpoints", len(pairs) + 2)
+
+    monkeypatch.setattr(RemoteDir, "send", train_meanwhile)
+    with run_folder(url) as folder:
+        scratch = folder.path
+        write_epochs(folder.checkpoints, 1)
+        while len(pairs) < 4:
+            time.sleep(0.01)
+    assert all(last is not None and best >= last for best, last in pairs)
+    assert pairs[-1] == (5, 5)
 
 
 def test_on_a_disk_a_file_appears_whole(tmp_path: Path) -> None:
