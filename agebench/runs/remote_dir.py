@@ -22,7 +22,7 @@ import fsspec
 
 from agebench.errors import AgebenchError, RunLockedError, UserError
 from agebench.runs.run_dir import RunDir
-from agebench.utils.integrity import MANIFEST
+from agebench.utils.integrity import FOLD, MANIFEST
 from agebench.utils.io import atomic_write, temporary_folder, write_text
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
@@ -31,8 +31,9 @@ LOCK_LEASE_S = ".lease.json"
 # Seconds between two checks for new files, and after which a lease without a change counts as abandoned.
 LOOK_EVERY_S, LEASE_S = 1.0, 30.0
 
+_LAST = "checkpoints/last.safetensors"
 # The files that are sent after all others, in this order.
-_SENT_LAST = ("last.safetensors", MANIFEST)
+_SENT_LAST = ("last.safetensors", FOLD, MANIFEST)
 
 
 def is_url(location: str | Path) -> bool:
@@ -232,24 +233,38 @@ class _Sync:
     def _work(self) -> None:
         while not self._over.wait(LOOK_EVERY_S):
             with suppress(OSError):  # a folder was deleted while it was listed
-                self._send_new(_files(self._folder))
+                # Before all files are listed, so that none of a finished fold is missing in that list.
+                finished = {path.parent.name for path in self._folder.glob(f"folds/*/{FOLD}")}
+                self._send_new(_files(self._folder), finished)
 
-    def _send_new(self, files: dict[str, tuple[int, int]]) -> None:
-        """Send the files that another host needs to resume, checkpoints after the manifest, which describes their inputs."""
-        for name, state in sorted(files.items(), key=lambda file: file[0].startswith("checkpoints/")):
+    def _send_new(self, files: dict[str, tuple[int, int]], finished: set[str]) -> None:
+        """Send the files that another host needs to resume: checkpoints, and all files of finished folds."""
+        # Checkpoints after the manifest, which describes their inputs.
+        for name in sorted(files, key=lambda name: ("/" in name, _order(name))):
             if self._over.is_set():
                 return
             # The network is away, or the file was deleted after it was listed: the next check, or the end of the run, sends it.
             with suppress(AgebenchError, OSError):
-                if self.sent.get(name) == state:
-                    continue
-                if name.startswith("checkpoints/"):
-                    self._send_checkpoints("checkpoints")
-                elif name in ("config.toml", "trackers.json"):
-                    self._remote.send(self._folder, [name])
-                    self.sent[name] = state
-                elif name == MANIFEST and self._send_unfinished_manifest():
-                    self.sent[name] = state
+                if self.sent.get(name) != files[name]:
+                    self._send(name, files, finished)
+
+    def _send(self, name: str, files: dict[str, tuple[int, int]], finished: set[str]) -> None:
+        """Send a new file if another host needs it to resume."""
+        path = PurePosixPath(name)
+        in_fold = path.parts[0] == "folds" and len(path.parts) > 2
+        if in_fold and path.parts[1] in finished:
+            others = [other for other in files if other.startswith(f"{path.parent}/") and other != name]
+            if path.name == FOLD and any(self.sent.get(other) != files[other] for other in others):
+                return  # a fold with this file counts as complete
+            _send_file(self._remote, self._folder, name)
+            self.sent[name] = files[name]
+        elif path.parts[2 if in_fold else 0] == "checkpoints":
+            self._send_checkpoints(str(path.parent))
+        elif name in ("config.toml", "trackers.json"):
+            self._remote.send(self._folder, [name])
+            self.sent[name] = files[name]
+        elif name == MANIFEST and self._send_unfinished_manifest():
+            self.sent[name] = files[name]
 
     def _send_checkpoints(self, checkpoints: str) -> None:
         """Send the new ones of best.safetensors and last.safetensors, so that `best` is never of an earlier epoch than `last`.
@@ -351,13 +366,24 @@ def _send_all(remote: RemoteDir, folder: Path, known: dict[str, tuple[int, int]]
     """Send new files in the order in which a host that fetches a part of them can continue."""
     files = _files(folder)
     new = [name for name in files if (known or {}).get(name) != files[name]]
-    remote.send(folder, progress(sorted(new, key=_order), label="sending", unit="file"))
+    for name in progress(sorted(new, key=_order), label="sending", unit="file"):
+        _send_file(remote, folder, name)
+
+
+def _send_file(remote: RemoteDir, folder: Path, name: str) -> None:
+    """Send a file; with a fold's end, delete the checkpoint that only resuming the fold needs."""
+    remote.send(folder, [name])
+    path = PurePosixPath(name)
+    if path.name == FOLD:
+        remote.remove(f"{path.parent}/{_LAST}")
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
     """Return the files to synchronize, with modification time and size."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    states = {name: _state(folder / name) for name in names if _kept(name)}
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    # Training deletes these checkpoints.
+    superseded = {f"{path.parent}/{_LAST}" for path in map(PurePosixPath, names) if path.name == FOLD}
+    states = {name: _state(folder / name) for name in names if _kept(name) and name not in superseded}
     return {name: state for name, state in states.items() if state is not None}
 
 
@@ -370,7 +396,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def _order(name: str) -> int:
-    """Return the place of a file among those to send: `best` before `last`, and last what marks a run as finished."""
+    """Return the place of a file among those to send: `best` before `last`, and last what marks a fold or run as finished."""
     last = PurePosixPath(name).name
     return _SENT_LAST.index(last) + 1 if last in _SENT_LAST else 0
 

@@ -1,6 +1,7 @@
 """Runs by a protocol, through the real command: many folds, leaks, and what is left when one is stopped."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from agebench.leaderboard.markdown import group_into_systems, leaderboard
 from agebench.leaderboard.records import make_record
 from agebench.leaderboard.schema import parse_record
 from agebench.leaderboard.verify import check_record
+from agebench.runs import remote_dir
 from agebench.runs import run as pipeline
 
 pytestmark = pytest.mark.slow  # each trains several folds
@@ -149,6 +151,33 @@ def test_folds_that_are_done_are_not_done_again(
     assert main([*words, "--resume"]) == 0
     assert len(calls) == 4
     assert (cut / "metrics.json").read_text() == (done / "metrics.json").read_text()
+
+
+def test_another_host_continues_at_the_next_fold(
+    registry: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, calls = pipeline.fit, []
+    there = tmp_path / "far" / "run"
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            while not (there / "folds" / "1" / "fold.json").exists():  # sent while the run works
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "fit", killed)
+    monkeypatch.setattr(remote_dir, "LOOK_EVERY_S", 0.02)
+    words = command(registry, tmp_path, "three-fold", "--test", "other", "--out", f"file://{there}")
+    with monkeypatch.context() as patched:
+        patched.setattr(remote_dir, "_send_all", lambda *arguments, **options: None)  # a killed host sends nothing more
+        assert main(words) == 130
+    assert main([*words, "--resume", "--json"]) == 0
+    assert len(calls) == 4
+    assert content(there, "metrics.json") == content(done, "metrics.json")
+    assert content(there, "manifest.json")["finished"]
+    assert not list(there.rglob("last.safetensors"))
 
 
 def test_a_leaky_protocol_is_flagged_in_every_table(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import fsspec
+import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
@@ -183,6 +184,35 @@ def test_a_host_that_dies_leaves_no_best_of_an_earlier_epoch_than_last(
             time.sleep(0.01)
     assert all(last is not None and best >= last for best, last in pairs)
     assert pairs[-1] == (5, 5)
+
+
+def test_a_fold_at_the_url_that_has_its_end_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    send, sent, refused = RemoteDir.send, [], threading.Event()
+
+    def record(remote: RemoteDir, folder: Path, names: Iterable[str]) -> None:
+        for name in names:
+            if name == "folds/1/validation.parquet" and not refused.is_set():
+                refused.set()
+                raise AgebenchError("the network is away")
+            send(remote, folder, [name])
+            sent.append(name)
+
+    monkeypatch.setattr(RemoteDir, "send", record)
+    with run_folder(URL) as folder:
+        fold = folder.fold(0, 2)
+        write_epochs(fold.checkpoints, 2)
+        wait_for("folds/1/checkpoints/last.safetensors")
+        fold.write_table("predictions/few.parquet", pd.DataFrame({"age": [1.0]}))
+        fold.write_table("validation.parquet", pd.DataFrame({"age": [2.0]}))
+        fold.mark_fold_done("1", [{"epoch": 1}])
+        write_epochs(folder.fold(1, 2).checkpoints, 1)
+        wait_for("folds/1/fold.json")
+        wait_for("folds/2/checkpoints/last.safetensors")
+        there = set(RemoteDir(URL).names())
+    assert "folds/1/checkpoints/last.safetensors" not in there
+    first = [name for name in sent if name.startswith("folds/1/")]
+    assert first[:2] == ["folds/1/checkpoints/best.safetensors", "folds/1/checkpoints/last.safetensors"]
+    assert first[2:] == ["folds/1/predictions/few.parquet", "folds/1/validation.parquet", "folds/1/fold.json"]
 
 
 def test_on_a_disk_a_file_appears_whole(tmp_path: Path) -> None:
