@@ -175,16 +175,16 @@ def run_folder(location: str | Path) -> Iterator[RunDir]:
             unsent.unlink()
         shutil.rmtree(scratch, ignore_errors=True)
         remote.fetch(scratch, progress([name for name in remote.names() if _kept(name)], label="fetching", unit="file"))
+        write_text(unsent, remote.url)  # now: a killed process writes nothing more
         sync = _Sync(remote, scratch, fetched=_files(scratch))
         try:
             yield RunDir(scratch, remote.url)
         finally:
             sync.stop()
             if scratch.exists():
-                write_text(unsent, remote.url)
                 _send_all(remote, scratch, known=sync.sent)
-                unsent.unlink()
-                shutil.rmtree(scratch, ignore_errors=True)
+            unsent.unlink(missing_ok=True)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 class RemoteMirror:

@@ -1,6 +1,9 @@
 """Runs at a URL: they go on elsewhere, two do not meet, and what could not be sent is not lost."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -213,6 +216,31 @@ def test_a_fold_at_the_url_that_has_its_end_is_complete(monkeypatch: pytest.Monk
     first = [name for name in sent if name.startswith("folds/1/")]
     assert first[:2] == ["folds/1/checkpoints/best.safetensors", "folds/1/checkpoints/last.safetensors"]
     assert first[2:] == ["folds/1/predictions/few.parquet", "folds/1/validation.parquet", "folds/1/fold.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from agebench.errors import AgebenchError
+from agebench.runs.remote_dir import RemoteDir, run_folder
+
+def away(*arguments):
+    raise AgebenchError("the network is away")
+
+with run_folder(sys.argv[1]) as folder:
+    RemoteDir.send = away
+    folder.write_json("history.json", [1, 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_could_not_send_is_sent_by_the_next_call(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/far/one"
+    killed = subprocess.run([sys.executable, "-c", KILLED, url], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with run_folder(url) as folder:
+        assert json.loads((folder.path / "history.json").read_text()) == [1, 2]
+    assert RemoteDir(url).names() == ["history.json"]
 
 
 def test_on_a_disk_a_file_appears_whole(tmp_path: Path) -> None:
