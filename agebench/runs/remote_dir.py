@@ -6,6 +6,7 @@ while it works, each atomically, and the final manifest last. So any host can ma
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -16,16 +17,18 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
 from agebench.errors import AgebenchError, RunLockedError, UserError
-from agebench.runs.run_dir import RunDir
+from agebench.runs.run_dir import RunDir, epochs_done
 from agebench.utils.integrity import FOLD, MANIFEST
 from agebench.utils.io import atomic_write, temporary_folder, write_text
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
+
+logger = logging.getLogger(__name__)
 
 LOCK_LEASE_S = ".lease.json"
 # Seconds between two checks for new files, and after which a lease without a change counts as abandoned.
@@ -161,7 +164,8 @@ def run_folder(location: str | Path) -> Iterator[RunDir]:
 
     Raises:
         RunLockedError: another process is working on this run.
-        AgebenchError: the URL cannot be read or written. Unsent files stay on this machine; the next call sends them first.
+        AgebenchError: the URL cannot be read or written. Unsent files stay on this machine; the next call sends them first,
+            unless another host has done more of the run since.
     """
     if not is_url(location):
         yield RunDir(Path(location))
@@ -171,7 +175,7 @@ def run_folder(location: str | Path) -> Iterator[RunDir]:
     unsent = scratch.parent / "unsent"
     with _leased(remote, scratch.parent):
         if unsent.exists():
-            _send_all(remote, scratch)
+            _send_leftovers(remote, scratch)
             unsent.unlink()
         shutil.rmtree(scratch, ignore_errors=True)
         remote.fetch(scratch, progress([name for name in remote.names() if _kept(name)], label="fetching", unit="file"))
@@ -360,6 +364,59 @@ def _json(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+class _WorkDone(NamedTuple):
+    """The finished part of a run; a larger part compares as greater."""
+
+    finished: bool
+    folds: int
+    epochs: int  # of the fold in training; -1: its checkpoint cannot be read
+
+    @classmethod
+    def read(cls, folder: Path) -> "_WorkDone":
+        """Read it from the files that `_shows_work` names.
+
+        Args:
+            folder: the run's folder.
+        """
+        manifest, folds = folder / MANIFEST, list(folder.glob("folds/*"))
+        unfinished = [fold for fold in folds if not (fold / FOLD).exists()]
+        epochs = [epochs_done(part / "checkpoints") for part in (folder, *unfinished)]
+        return cls(
+            finished=manifest.exists() and bool(_json(manifest.read_bytes()).get("finished")),
+            folds=len(folds) - len(unfinished),
+            epochs=max(-1 if count is None else count for count in epochs),
+        )
+
+    def __str__(self) -> str:
+        return "finished" if self.finished else f"finished folds: {self.folds}, epochs: {max(0, self.epochs)}"
+
+
+def _shows_work(name: str) -> bool:
+    return name == MANIFEST or name.endswith(_LAST) or PurePosixPath(name).name == FOLD
+
+
+def _send_leftovers(remote: RemoteDir, scratch: Path) -> None:
+    """Send the files that an earlier call could not send, unless the run at the URL has more finished work."""
+    if not _files(scratch):
+        return
+    with temporary_folder(scratch) as copies:
+        remote.fetch(copies, filter(_shows_work, remote.names()))
+        there = _WorkDone.read(copies)
+    here = _WorkDone.read(scratch)
+    # A finished run is complete at the URL, because its manifest is sent last.
+    if there.finished or there > here:
+        logger.warning(
+            "%s: kept as it is there (%s); unsent files of an earlier call on this machine (%s) are deleted",
+            *(remote.url, there, here),
+        )
+        return
+    if here > there:
+        logger.info(
+            "%s: unsent files of an earlier call on this machine (%s) replace those there (%s)", remote.url, here, there
+        )
+    _send_all(remote, scratch)
 
 
 def _send_all(remote: RemoteDir, folder: Path, known: dict[str, tuple[int, int]] | None = None) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from agebench.errors import AgebenchError
 from agebench.runs import remote_dir
 from agebench.runs.remote_dir import RemoteDir, RemoteMirror, run_folder
-from agebench.runs.run_dir import epochs_done
+from agebench.runs.run_dir import RunDir, epochs_done
 from agebench.utils.integrity import checkpoint_metadata
 from agebench.utils.io import atomic_write, write_text
 
@@ -216,6 +216,57 @@ def test_a_fold_at_the_url_that_has_its_end_is_complete(monkeypatch: pytest.Monk
     first = [name for name in sent if name.startswith("folds/1/")]
     assert first[:2] == ["folds/1/checkpoints/best.safetensors", "folds/1/checkpoints/last.safetensors"]
     assert first[2:] == ["folds/1/predictions/few.parquet", "folds/1/validation.parquet", "folds/1/fold.json"]
+
+
+def write_work(folder: RunDir, place: str, finished: bool, folds: int, epochs: int) -> None:
+    """Write the files that show how much of a run is done, and one that names the place."""
+    folder.write_json("history.json", place)
+    folder.write_json("manifest.json", {"finished": finished})
+    for number in range(folds):
+        folder.fold(number, 9).mark_fold_done(str(number + 1), [{"epoch": 1}])
+    write_epochs((folder.fold(folds, 9) if folds else folder).checkpoints, epochs)
+
+
+# Finished, folds, epochs of the fold in training.
+@pytest.mark.parametrize(
+    ("here", "there", "kept"),
+    [
+        ((False, 0, 2), (False, 0, 1), "here"),
+        ((False, 0, 1), (False, 0, 2), "there"),
+        ((False, 1, 1), (False, 0, 9), "here"),
+        ((False, 1, 9), (False, 2, 1), "there"),
+        ((True, 0, 2), (False, 0, 2), "here"),
+        ((False, 0, 3), (True, 0, 2), "there"),
+        ((True, 0, 2), (True, 0, 2), "there"),
+        ((False, 0, 1), (False, 0, 1), "here"),
+    ],
+)
+def test_unsent_files_replace_no_run_that_another_host_has_done_more_of(
+    here: tuple[bool, int, int],
+    there: tuple[bool, int, int],
+    kept: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def away(*arguments: object) -> None:
+        raise AgebenchError("the network is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RemoteDir, "send", away)
+        with pytest.raises(AgebenchError, match="away"), run_folder(URL) as folder:
+            write_work(folder, "here", *here)
+    with monkeypatch.context() as patched:
+        patched.setenv("AGEBENCH_CACHE", str(tmp_path / "elsewhere"))
+        with run_folder(URL) as folder:
+            write_work(folder, "there", *there)
+    with caplog.at_level("INFO"), run_folder(URL) as folder:
+        assert json.loads((folder.path / "history.json").read_text()) == kept
+        assert folder.manifest()["finished"] == (here if kept == "here" else there)[0]
+    assert json.loads(RemoteDir(URL).read("history.json") or b"") == kept
+    expected = {"here": [] if here == there else ["replace those there"], "there": ["kept as it is there"]}[kept]
+    assert len(caplog.messages) == len(expected)
+    assert all(part in message for part, message in zip(expected, caplog.messages, strict=True))
 
 
 KILLED = """
