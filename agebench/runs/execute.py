@@ -29,17 +29,19 @@ class FinishedRun:
     """A finished run or test.
 
     Attributes:
-        path: its folder; of a run at a URL, the copy on this machine.
+        path: its folder; of a run at a URL, the copy on this machine, which the next call with that URL removes.
         metrics: content of metrics.json.
+        location: its folder or URL, as it was given.
     """
 
     path: Path
     metrics: MetricsFile
+    location: str
 
     @property
-    def report(self) -> Path:
-        """Path of report.md."""
-        return self.path / "report.md"
+    def report(self) -> str:
+        """Path or URL of report.md."""
+        return f"{self.location}/report.md"
 
     @classmethod
     def read(cls, folder: RunDir) -> "FinishedRun":
@@ -48,7 +50,7 @@ class FinishedRun:
         Args:
             folder: the folder.
         """
-        return cls(folder.path, folder.metrics_file())
+        return cls(folder.path, folder.metrics_file(), folder.location)
 
 
 class RunInterrupted(KeyboardInterrupt):

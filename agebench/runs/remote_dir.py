@@ -159,6 +159,8 @@ class RemoteDir:
 def run_folder(location: str | Path) -> Iterator[RunDir]:
     """Yield the run folder at a path; for a URL, a scratch copy that is synchronized while the block lasts.
 
+    Without its checkpoints, the copy stays on this machine until the next call, for callers that read or print the results.
+
     Args:
         location: the run's folder or URL.
 
@@ -188,7 +190,8 @@ def run_folder(location: str | Path) -> Iterator[RunDir]:
             if scratch.exists():
                 _send_all(remote, scratch, known=sync.sent)
             unsent.unlink(missing_ok=True)
-            shutil.rmtree(scratch, ignore_errors=True)
+            for checkpoints in (scratch / "checkpoints", *scratch.glob("folds/*/checkpoints")):
+                shutil.rmtree(checkpoints, ignore_errors=True)  # the largest files, which are at the URL
 
 
 class RemoteMirror:

@@ -1,6 +1,7 @@
 """Runs at a URL: they go on elsewhere, two do not meet, and what could not be sent is not lost."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 import fsspec
 import pandas as pd
 import pytest
+from factories import few_card
 from safetensors.numpy import save_file
 
+from agebench.cli import main
 from agebench.errors import AgebenchError
 from agebench.runs import remote_dir
 from agebench.runs.remote_dir import RemoteDir, RemoteMirror, run_folder
@@ -55,6 +58,34 @@ def test_a_run_goes_on_on_another_machine(tmp_path: Path, monkeypatch: pytest.Mo
     mirror = RemoteMirror("memory://bucket/runs")
     assert (mirror.folder / "one" / "manifest.json").exists()
     assert not (mirror.folder / "one" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_run_at_a_url_prints_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = (tmp_path / "bucket" / "run").as_uri()
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(few_card(60, seed=2))
+    words = [
+        "run",
+        "--train",
+        "few",
+        "--test",
+        "few",
+        "--model",
+        "tiny",
+        "--epochs",
+        "1",
+        "--registry",
+        str(tmp_path / "cards"),
+    ]
+    for _ in range(2):  # the second time, it is finished
+        assert main([*words, "--set", "evaluate.resamples=100", "--out", url]) == 0
+        output = capsys.readouterr().out
+        assert "MAE (years)" in output
+        assert f"report: {url}/report.md" in output
+    assert RemoteDir(url).read("report.md")
+    assert RemoteDir(url).read("checkpoints/best.safetensors")
+    assert not list(Path(os.environ["AGEBENCH_CACHE"]).rglob("scratch/**/best.safetensors"))
 
 
 def test_inputs_of_a_run_are_sent_first_and_its_finish_last() -> None:
