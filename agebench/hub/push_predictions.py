@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agebench.errors import UserError
-from agebench.hub.push import README, check_out, open_finished_run
+from agebench.hub.push import README, WRITTEN, check_out, claim, open_finished_run, release
 from agebench.leaderboard.published_estimates import estimates_of, write_estimates
 from agebench.metrics.schema import TestResult
 from agebench.registry.catalog import Catalog
@@ -30,7 +30,7 @@ def write_predictions_repository(run: Path, repo: str, out: Path, cards: Catalog
         UserError: the run is not finished, no card allows it, `repo` is invalid, or `out` holds other files.
     """
     folder = open_finished_run(run, repo)
-    check_out(out, lambda name: name == README or (name.startswith("data/") and name.endswith(".parquet")))
+    check_out(out)
     tests = folder.metrics_file().tests
     public = [name for name in tests if name in cards.datasets.names() and cards.datasets.get(name).estimates_public]
     tables = {name: table for name in public if (table := estimates_of(run, name)) is not None}
@@ -39,15 +39,15 @@ def write_predictions_repository(run: Path, repo: str, out: Path, cards: Catalog
             f"{run}: no estimates can be published: the cards of {', '.join(tests)} do not allow it (`estimates_public`), or the "
             "run did not keep its samples"
         )
-    for stale in (out / "data").glob("*.parquet"):  # written by an earlier call, of other test sets
-        if stale.stem not in tables:
-            stale.unlink()
+    names = sorted([*map(_file, tables), README, WRITTEN])
+    stale = claim(out, names)
     for name, table in tables.items():
         write_estimates(out / _file(name), table)
     model = folder.manifest().get("model") or {}
     title = str(model.get("title") or model.get("name") or run.name)
     write_text(out / README, _card(title, repo, {name: tests[name] for name in tables}, cards))
-    return sorted([*map(_file, tables), README])
+    release(out, names, stale)
+    return names
 
 
 def _file(test: str) -> str:

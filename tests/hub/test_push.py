@@ -150,8 +150,12 @@ def test_the_folder_holds_no_labels_no_pickle_and_no_place_of_this_machine(run: 
 def test_a_second_call_replaces_the_folder_and_touches_nobody_elses(
     run: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (made / "export" / "model.int8.onnx").write_bytes(b"stale")
     words = ["push", str(run), "--repo", "me/ages", "--dry-run"]
+    another = run / "export" / "model.int8.onnx"
+    another.write_bytes(b"an export that the run has no more")
+    assert main(words) == 0
+    assert (made / "export" / "model.int8.onnx").exists()
+    another.unlink()
     assert main(words) == 0
     assert not (made / "export" / "model.int8.onnx").exists()
     (tmp_path / "notes.txt").write_text("mine")
@@ -219,6 +223,9 @@ def test_what_an_earlier_model_had_in_export_goes(made: Path, monkeypatch: pytes
         def create_repo(self, *_: Any, **__: Any) -> None:
             """There is one."""
 
+        def list_repo_files(self, *_: Any, **__: Any) -> list[str]:
+            return [".gitattributes", "README.md", "card.json", "export/model.ts"]
+
         def upload_folder(self, **how: Any) -> Any:
             sent.update(how)
             return SimpleNamespace(oid=COMMIT)
@@ -241,7 +248,11 @@ def test_estimates_become_a_dataset_without_labels(
         (registry / "few.toml").write_text(tomli_w.dumps(card | {"estimates_public": public}))
         assert main([*words, "--dry-run", "--out", str(tmp_path / "out")]) == (0 if public else 2)
     assert "estimates_public" in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == ["README.md", "few.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == [
+        ".agebench-push.json",
+        "README.md",
+        "few.parquet",
+    ]
 
     import datasets
 
@@ -254,13 +265,40 @@ def test_estimates_become_a_dataset_without_labels(
     sent = dict[str, Any]()
     api = SimpleNamespace(
         create_repo=lambda *_, **how: sent.update(created=how["repo_type"]),
+        list_repo_files=lambda *_, **__: there,
         upload_folder=lambda **how: sent.update(how) or SimpleNamespace(oid=COMMIT),
     )
+    there = [".gitattributes", "data/train.parquet"]
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
     monkeypatch.setattr("huggingface_hub.DatasetCard.validate", lambda *_, **__: None)
+    assert main(words) == 2
+    assert "me/estimates: holds data/train.parquet, which `agebench push` did not write" in capsys.readouterr().err
+    assert "folder_path" not in sent
+    there = [".gitattributes", ".agebench-push.json", "data/few.parquet"]
     assert main(words) == 0
     assert f"hf://datasets/me/estimates@{COMMIT}" in capsys.readouterr().out
     assert (sent["created"], sent["repo_type"], sent["delete_patterns"]) == ("dataset", "dataset", ["data/*"])
+
+
+@pytest.mark.parametrize("more", [[], ["--predictions"]])
+def test_files_of_others_stay_though_they_have_the_names_of_ours(
+    more: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "out" / ("data/train.parquet" if more else "export/model.onnx")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"mine")
+    assert main(["push", str(run), "--repo", "me/it", "--dry-run", "--out", str(tmp_path / "out"), *more]) == 2
+    assert "which `agebench push` did not write" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_bytes() == b"mine"
+
+
+def test_what_an_interrupted_call_left_is_no_file_of_others(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["push", str(run), "--repo", "me/it", "--dry-run", "--out", str(out)]
+    assert main(words) == 0
+    (out / ".metrics.json.agebench-abcd1234.tmp.json").write_bytes(b"{")
+    assert main(words) == 0
 
 
 def test_another_kind_of_repository_is_refused(server: tuple[Path, list[str]]) -> None:
