@@ -1,6 +1,7 @@
 """`agebench predict`: ages for images, shards, videos and cameras."""
 
 import argparse
+import io
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from agebench.inference.predictor import Predictor
     from agebench.inference.writers import PredictionSettings
     from agebench.metrics.schema import CalibratedInterval
+    from agebench.registry.catalog import Catalog
     from agebench.utils.ray_cluster import RayCluster
 
 
@@ -90,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.out)
     if arguments.annotate_dir is not None:
         check_folder(arguments.annotate_dir, "--annotate-dir")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # file names are bytes, which need not be valid text
     model = _take_model(arguments)
     left_out: Counter[str] = Counter()
     parts = expand_inputs(
@@ -103,9 +107,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.inference.batch_predict import PredictOptions
     from agebench.inference.formatting import format_gate, format_interval, format_summary, format_timing
     from agebench.inference.predictor import DEFAULT_COVERAGE, load
+    from agebench.inference.video import check_videos
     from agebench.inference.writers import PredictionSettings, output_columns
 
     cards = load_cards(arguments)
+    if arguments.executor == "ray":
+        _refuse_http(model, cards)
     with (
         load(model, trusted=arguments.allow_code_execution, device=arguments.device, cards=cards) as predictor,
         open_cluster(arguments) as cluster,
@@ -116,10 +123,15 @@ def run(arguments: argparse.Namespace) -> int:
         for line in (interval and format_interval(interval), gate and format_gate(gate)):
             if line:
                 print(line, file=sys.stderr)
+        finder = predictor.finder(arguments.align, detector=arguments.detector)
+        detector = finder.spec.detector if finder.spec.mode == "detect" else ""
+        if detector:
+            open_detector(detector)  # now, as videos: what is missing is found before hours of work
+        check_videos(parts)
         options = PredictOptions(
             faces=arguments.align,
             level=level if interval else None,
-            detector=arguments.detector,
+            detector=detector,
             search=arguments.detect_size,
             workers=arguments.workers,
             challenge=gate.challenge if gate else None,
@@ -129,12 +141,22 @@ def run(arguments: argparse.Namespace) -> int:
         )
         names = output_columns(video=any(part.kind == "video" for part in parts), gate=gate is not None)
         settings = PredictionSettings(model, interval, gate)
-        tally = _predict(arguments, predictor, parts, options, names, settings, cluster)
+        tally = _predict(arguments, predictor, parts, options, names, settings, cluster, cards)
     tally.left_out = left_out
     for timing in tally.videos:
         print(format_timing(timing), file=sys.stderr)
     print(format_summary(tally), file=sys.stderr)
     return _code(tally)
+
+
+def _refuse_http(model: str, cards: "Catalog") -> None:
+    """Refuse a model at an address on a cluster: its calls are counted and its answers kept on one machine."""
+    from agebench.config.cards.external import ExternalCard
+    from agebench.errors import UserError
+
+    card = cards.models.get(model) if model in cards.models.names() else None
+    if isinstance(card, ExternalCard) and card.format == "http":
+        raise UserError(f"--executor ray: '{model}' is asked over HTTP, by one machine at a time; leave out --executor")
 
 
 def _predict(
@@ -145,6 +167,7 @@ def _predict(
     names: list[str],
     settings: "PredictionSettings",
     cluster: "RayCluster | None",
+    cards: "Catalog",
 ) -> "PredictSummary":
     """Predict on this machine or the cluster, into a file, a folder of files, or standard output."""
     from agebench.inference.batch_predict import Compute, LocalCompute, predict_all
@@ -159,7 +182,8 @@ def _predict(
         registry, trusted = tuple(user_folders(arguments.registry)), arguments.allow_code_execution
         compute = ClusterCompute(cluster, PredictTask(settings.model, options, registry, trusted, arguments.device))
     if is_folder(arguments.out):
-        folder = PartFolder(Path(arguments.out), names, settings, options, content_digest(settings.model))
+        digest = content_digest(settings.model, cards)
+        folder = PartFolder(Path(arguments.out), names, settings, options, digest)
         return predict_parts(folder, parts, compute)
     with _output(arguments, names, settings) as write:
         return predict_all(predictor, parts, options, write, compute)

@@ -234,10 +234,11 @@ class PredictSummary:
             name: its name, for messages.
         """
         self.images += 1
-        error = faces[0].error
-        self.faces += 0 if error else len(faces)
-        self.without += bool(error)
-        self.reason = self.reason or (f"{printable_path(name)}: {error}" if error else "")
+        with_age = sum(not face.error for face in faces)
+        self.faces += with_age
+        if not with_age:
+            self.without += 1
+            self.reason = self.reason or f"{printable_path(name)}: {faces[0].error}"
 
 
 def predict_all(

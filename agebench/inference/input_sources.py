@@ -163,8 +163,20 @@ def _expand(word: str, left_out: Counter[str]) -> list[str]:
 
 
 def _images_in(folder: str, others: Counter[str]) -> Iterator[str]:
-    """Yield the paths of a folder's images, and count those of other formats by suffix in `others`."""
-    for directory, subdirectories, files in os.walk(folder):
+    """Yield the paths of a folder's images, and count those of other formats by suffix in `others`.
+
+    Linked folders in it are left out, because they may lead back.
+
+    Raises:
+        UserError: a folder in it cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable, or name the folders that are"
+        ) from None
+
+    for directory, subdirectories, files in os.walk(folder, onerror=refuse):
         subdirectories.sort()
         for name in sorted(files):
             suffix = Path(name).suffix.lower()

@@ -1,7 +1,7 @@
 """Read videos and cameras frame by frame with PyAV. Videos are untrusted: formats and sizes are limited."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from agebench.errors import UserError
-from agebench.inference.input_sources import camera_number
+from agebench.inference.input_sources import InputItem, camera_number
 
 # 8K has 33 million pixels; one such frame takes 100 MB as RGB.
 MAX_FRAME_PIXELS = 36_000_000
@@ -132,6 +132,23 @@ def open_video(name: str) -> Iterator[Video]:
         raise UserError(f"{name}: not a video that can be read: {error}") from error
     with container:
         yield Video(name, container)
+
+
+def check_videos(items: Iterable[InputItem]) -> None:
+    """Open each video of the inputs once, so that one that cannot be read is found before the others are predicted.
+
+    Args:
+        items: the inputs; cameras are not opened.
+
+    Raises:
+        UserError: PyAV is not installed, or a file is no video that can be read.
+    """
+    for path in (path for item in items if item.kind == "video" for path in item.paths):
+        if camera_number(path) is None:
+            with open_video(path):
+                pass
+        else:
+            _import_av()
 
 
 class VideoWriter:

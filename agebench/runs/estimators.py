@@ -3,6 +3,7 @@
 `load_estimator` lives here, not in `agebench.estimators`, because opening a run needs the packages above that one.
 """
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -27,7 +28,7 @@ from agebench.estimators.exported.adapter import CardGuarantees, ExportedEstimat
 from agebench.estimators.exported.base import SUFFIXES
 from agebench.estimators.exported.card import ExportCard, read_card
 from agebench.estimators.exported.loading import open_exported
-from agebench.estimators.external.base import ExternalEstimator
+from agebench.estimators.external.base import ExternalEstimator, fingerprint
 from agebench.estimators.hub import CARD, fetch
 from agebench.estimators.trained import TrainedEstimator
 from agebench.export.card import build_card, verify_card
@@ -266,19 +267,29 @@ def is_model(word: str, catalog: Catalog) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def content_digest(model: str) -> str:
-    """Return a digest that changes when another model is put in the place of a file or of a run's folder; empty for a name.
+def content_digest(model: str, catalog: Catalog) -> str:
+    """Return a digest that changes when another model is put in the place of a file, of a run's folder or of a card.
 
     Args:
         model: as for `load_estimator`.
+        catalog: the cards whose names can be given.
+
+    Returns:
+        The digest; empty for a model of the hub.
 
     Raises:
         OSError: the file cannot be read.
+        UserError: a file of the card's model is missing.
     """
     path = Path(model).expanduser()
     if path.is_dir():  # a run's manifest holds the times and digests of its training
         path = path / "manifest.json"
-    return file_digest(path) if path.is_file() else ""
+    if path.is_file():
+        return file_digest(path)
+    card = catalog.models.get(model) if model in catalog.models.names() else None
+    if not isinstance(card, ExternalCard):
+        return ""
+    return hashlib.sha256(f"{fingerprint(card)} {card.model_dump_json()}".encode()).hexdigest()
 
 
 def network_of(estimator: AgeEstimator) -> TrainedEstimator | None:

@@ -8,12 +8,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
+from agebench.errors import AgebenchError
 from agebench.utils.terminal import wrap_streams
 
 Item = TypeVar("Item")
@@ -50,6 +52,9 @@ def parallel_map(
 
     Yields:
         The results, in the order of the items.
+
+    Raises:
+        AgebenchError: a worker process was killed.
     """
     items, workers = iter(items), workers or available_cores()
     min_items = MIN_ITEMS_FOR_POOL if min_items is None else min_items
@@ -63,6 +68,11 @@ def parallel_map(
     with ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker) as pool:
         try:
             yield from _bounded_map(pool, function, chunks, max_in_flight=prefetch * workers)
+        except BrokenProcessPool:
+            raise AgebenchError(
+                "a worker process was killed, most often because memory ran out; allow more memory, or fewer workers "
+                "(`--workers 1`, where the command has it)"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

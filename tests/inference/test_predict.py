@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -27,10 +29,11 @@ from agebench.estimators.exported.card import ExportCard, read_card
 from agebench.estimators.exported.loading import open_exported
 from agebench.inference import face_extraction, predictor
 from agebench.inference.annotate import face_caption
-from agebench.inference.batch_predict import _FreeNames
+from agebench.inference.batch_predict import PredictSummary, _FreeNames
 from agebench.inference.formatting import format_interval
 from agebench.inference.input_sources import expand_inputs
-from agebench.inference.predictor import Predictor
+from agebench.inference.predictor import FacePrediction, Predictor
+from agebench.registry.catalog import load_catalog
 from agebench.runs import estimators
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.run_dir import RunDir
@@ -260,6 +263,68 @@ def test_a_label_does_not_contradict_itself() -> None:
 def test_paths_on_standard_input(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder / '1.png'}\n{folder / '0.png'}\n"))
     assert [Path(name).name for name in rows(run, tmp_path, "-")["input"]] == ["1.png", "0.png"]
+
+
+def test_a_name_that_is_no_text_is_a_row(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"caf\xe9.jpg\n" + bytes(folder / "0.png") + b"\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    table = rows(run, tmp_path, "-")
+    assert table["input"].iloc[0] == r"caf\udce9.jpg"
+    assert "cannot be read" in table["error"].iloc[0]
+    assert table["error"].iloc[1] == ""
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def closed(path: str) -> Any:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", closed)
+    with pytest.raises(UserError, match=r"photos/more: this folder cannot be read \(Permission denied\)"):
+        expand_inputs([str(folder)], [])
+
+
+def test_a_broken_video_is_found_before_the_images_are_predicted(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "film.mp4").write_text("a text")
+    monkeypatch.setattr("agebench.inference.batch_predict._images", lambda *_: pytest.fail("predicted"))
+    words = ["predict", str(run), str(folder), str(tmp_path / "film.mp4"), "--align", "none"]
+    assert main([*words, "--out", str(tmp_path / "ages.csv")]) == 2
+    assert "film.mp4: not a video that can be read" in capsys.readouterr().err
+
+
+def test_an_address_is_not_asked_by_a_cluster(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "aws-rekognition", str(folder), "--executor", "ray"]) == 2
+    assert "'aws-rekognition' is asked over HTTP, by one machine at a time" in capsys.readouterr().err
+
+
+def test_an_image_counts_by_all_its_faces() -> None:
+    summary = PredictSummary()
+    nan = float("nan")
+    place = FacePrediction("a.jpg", 0, None, nan, nan, nan, nan, "no answer")
+    summary.add([place, place._replace(face=1, age=30.0, error="")], "a.jpg")
+    assert (summary.images, summary.faces, summary.without) == (1, 1, 0)
+    summary.add([place, place], "b.jpg")
+    assert (summary.images, summary.faces, summary.without, summary.reason) == (2, 1, 1, "b.jpg: no answer")
+
+
+def test_another_file_or_card_of_the_same_name_has_another_digest(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    digests = set()
+    for size, code in ((32, "a = 1"), (48, "a = 1"), (48, "a = 2")):
+        (tmp_path / "models" / "theirs.py").write_text(code)
+        (tmp_path / "models" / "theirs.toml").write_text(
+            'name = "theirs"\nkind = "external"\ntitle = "Theirs"\nformat = "callable"\nsource = "theirs.py:f"\n'
+            f'licence = "ours"\n[input]\nsize = {size}\ncoverage = 1.2\n[output]\nkind = "age"\n'
+        )
+        digests.add(estimators.content_digest("theirs", load_catalog([tmp_path])))
+    assert len(digests) == 3
 
 
 def test_a_path_that_cannot_be_is_a_row(

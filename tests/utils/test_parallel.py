@@ -1,9 +1,10 @@
 """Work over processes: in order, few items at a time."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,18 @@ from typing import Any
 import pytest
 from factories import few_card
 
+from agebench.errors import AgebenchError
 from agebench.utils.parallel import _bounded_map, parallel_map
+
+
+def die(items: Sequence[int]) -> None:
+    """End as a process does that the system kills for its memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_sentence() -> None:
+    with pytest.raises(AgebenchError, match="a worker process was killed, most often because memory ran out"):
+        list(parallel_map(die, range(4), workers=2, chunk=1, min_items=2))
 
 
 class Pool(Executor):
