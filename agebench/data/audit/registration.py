@@ -70,6 +70,8 @@ def register_pairs(
         matrices = np.array([start.matrix for start in starts[chunk]], dtype=np.float64).reshape(-1, 2, 3)
         active = np.arange(len(fixed))
         for scale, steps, max_error in _STAGES:
+            if not len(active):  # all pairs of a large chunk can be false
+                break
             matrices[active], error = _refine(
                 _downscale(fixed[active], scale), _downscale(moving[active], scale), matrices[active], steps
             )

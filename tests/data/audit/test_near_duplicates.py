@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from agebench.data.audit.near_duplicates import near_duplicates
+from agebench.data.audit.registration import AffineTransform, register_pairs
 from agebench.data.audit.run import MIN_SIMILARITY
 from agebench.data.audit.thumbnails import THUMBNAIL_SIDE, to_gray_square
 from agebench.data.readers.synth import SynthReader
@@ -116,3 +117,12 @@ def test_planted_copies_of_real_faces_are_found_and_people_told_apart(test_data:
     assert (
         wrong <= 10
     )  # these are no mistakes: UTKFace has those eight photographs twice (looked at), two of them crosswise here
+
+
+def test_pairs_of_which_all_are_false_are_discarded() -> None:
+    """Of a large collection, all candidates of a whole chunk can be."""
+    images = np.random.default_rng(0).integers(0, 256, (6, THUMBNAIL_SIDE, THUMBNAIL_SIDE)).astype(np.uint8)
+    first, second = np.array([0, 1, 2]), np.array([3, 4, 5])
+    transforms, similarity = register_pairs(images, first, second, [AffineTransform.of_crop((0, 0, 0, 0), False)] * 3)
+    assert len(transforms) == 3
+    assert similarity.tolist() == [0.0, 0.0, 0.0]
