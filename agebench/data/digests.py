@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from agebench.data.image_io import open_image
 from agebench.data.image_values import load_or_compute
 from agebench.data.readers import Reader
+from agebench.data.reject_reasons import FAILURES_TO_READ
 from agebench.data.samples import PHOTOGRAPH, Samples
 from agebench.errors import AgebenchError, ImageRejectedError
 from agebench.types import RejectReason
@@ -38,7 +39,7 @@ def add_digests(reader: Reader, samples: Samples, *, name: str, workers: int | N
     The new columns are `bytes_digest` and `pixels_digest`, hexadecimal.
 
     Digests are cached by path and version token (size and modification time), so an image is only read again after it
-    changed.
+    changed, or if it could not be read at all (missing rights, a lost mount, an address without an answer).
 
     Args:
         reader: reader of the dataset.
@@ -59,10 +60,12 @@ def add_digests(reader: Reader, samples: Samples, *, name: str, workers: int | N
     is_unreadable = codes != ""
     if is_unreadable.mean() > UNREADABLE_LIMIT:
         first = samples.table[is_unreadable].iloc[0]
+        advice = "The copy is probably damaged: get it again"
+        if codes[is_unreadable].isin(FAILURES_TO_READ).all():
+            advice = "The next call tries them again; if they still cannot be read, get the copy again"
         raise AgebenchError(
             f"{name}: {is_unreadable.sum()} of {len(samples)} images cannot be read, the first is {first['path']}: "
-            f"{problems[is_unreadable].iloc[0]}. The copy is probably damaged: get it again, then "
-            f"`agebench data import {name} PATH`."
+            f"{problems[is_unreadable].iloc[0]}. {advice}, then `agebench data import {name} PATH`."
         )
     return Samples(table, samples.groups, samples.rejected).reject(is_unreadable, problems, codes)
 
@@ -98,8 +101,12 @@ def _load_or_compute(reader: Reader, paths: list[str], name: str, workers: int |
     source = hashlib.sha256(f"{type(reader).__name__} {reader.root}".encode()).hexdigest()[:12]
     file = cache_home() / "digests" / f"{name}-{source}-{DECODER}.parquet"
     return load_or_compute(
-        reader, paths, file, _STORED, _digest_image, label=f"{name}: reading images", workers=workers
+        reader, paths, file, _STORED, _digest_image, _failed_to_read, label=f"{name}: reading images", workers=workers
     )
+
+
+def _failed_to_read(digests: pd.DataFrame) -> "pd.Series[bool]":
+    return digests["code"].isin(FAILURES_TO_READ)
 
 
 def _digest_image(reader: Reader, path: str) -> _ImageDigests:

@@ -14,6 +14,8 @@ from agebench.utils.progress import progress
 
 # The values of one image, for its path; worker processes import the function by its name.
 ComputeValues = Callable[[Reader, str], tuple[Any, ...]]
+# Rows of values -> whether an image could not be read, so that its values are not final.
+FailedToRead = Callable[[pd.DataFrame], "pd.Series[bool]"]
 
 
 def load_or_compute(
@@ -22,11 +24,14 @@ def load_or_compute(
     file: Path,
     columns: Sequence[str],
     compute: ComputeValues,
+    failed_to_read: FailedToRead,
     *,
     label: str,
     workers: int | None,
 ) -> pd.DataFrame:
     """Load the values of images, and compute those of new and changed ones.
+
+    Images that could not be read are tried again at the next call.
 
     Args:
         reader: reader of the dataset.
@@ -34,6 +39,7 @@ def load_or_compute(
         file: the cache, a Parquet file; values of images that are not in `paths` may be lost.
         columns: names of the values.
         compute: computes the values of one image.
+        failed_to_read: finds the values of images that could not be read; they are returned and not cached.
         label: text of the progress bar.
         workers: processes; None for one per core.
 
@@ -42,7 +48,7 @@ def load_or_compute(
     """
     stamps = pd.DataFrame({"stamp": [reader.version_token(path) for path in paths]}, index=pd.Index(paths, name="path"))
     values = _read_cache(file, ["stamp", *columns])
-    values = values[values["stamp"] == stamps["stamp"].reindex(values.index)]
+    values = values[(values["stamp"] == stamps["stamp"].reindex(values.index)) & ~failed_to_read(values)]
     missing = stamps.index.difference(values.index, sort=False)
     if len(missing):
         rows: list[tuple[Any, ...]] = []
@@ -52,8 +58,10 @@ def load_or_compute(
                 bar.update(len(chunk))
         computed = stamps.loc[missing].join(pd.DataFrame(rows, columns=list(columns), index=missing))
         values = pd.concat([values, computed]) if len(values) else computed
-        with atomic_write(file) as temporary:
-            values.to_parquet(temporary)
+        is_final = ~failed_to_read(values)
+        if is_final[missing].any():
+            with atomic_write(file) as temporary:
+                values[is_final].to_parquet(temporary)
     return values
 
 

@@ -25,6 +25,10 @@ FAILURES_TO_PROCESS = frozenset(
     }
 )
 
+# Reading the image failed, whereas a failure to decode follows from its bytes: the next attempt may succeed (a stale network
+# mount, too many open files, an address without an answer), so these results are never cached.
+FAILURES_TO_READ = frozenset({RejectReason.UNREADABLE, RejectReason.UNREACHABLE_URL})
+
 TITLES = {
     RejectReason.UNREADABLE: "the file cannot be read",
     RejectReason.NOT_AN_IMAGE: "not an image in a format that is read here",

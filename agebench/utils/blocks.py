@@ -95,13 +95,14 @@ class Blocks:
                 content.truncate(n_bytes)
         return Checked(pending, n_damaged)
 
-    def write(self, block: int, content: bytes, extra: bytes = b"") -> None:
+    def write(self, block: int, content: bytes, extra: bytes = b"", *, is_finished: bool = True) -> None:
         """Write a block, then its digest.
 
         Args:
             block: index of the block.
             content: its rows.
             extra: further bytes that the digest covers.
+            is_finished: whether the content is final; otherwise the block stays pending for the next `check`.
 
         Raises:
             OSError: the disk is full, or the file cannot be written; the block stays unfinished.
@@ -111,7 +112,7 @@ class Blocks:
             _write(rows.fileno(), content, block * self.block_rows * self.row_bytes)
             os.fsync(rows.fileno())
         with self.digests_file.open("r+b", buffering=0) as digests:
-            _write(digests.fileno(), _digest(content, extra), block * _DIGEST_BYTES)
+            _write(digests.fileno(), _digest(content, extra) if is_finished else _UNFINISHED, block * _DIGEST_BYTES)
 
     def _matches(self, recorded: Sequence[bytes], extra: Callable[[int], bytes], label: str) -> list[bool]:
         if not self.file.exists() or all(digest == _UNFINISHED for digest in recorded):

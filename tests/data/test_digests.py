@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from agebench.data.audit.thumbnails import compute_thumbnails
 from agebench.data.digests import add_digests
 from agebench.data.readers import Reader
 from agebench.data.samples import Samples, validate_samples
@@ -74,3 +75,50 @@ def test_only_what_changed_is_read_again(folder: Path) -> None:
     samples = add_digests(Flat(folder), Flat(folder).read(), name="flat")
     assert Flat.reads == 1
     assert samples.table["bytes_digest"].nunique() == 21
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let the next read of each of these images fail, and later ones succeed."""
+    left, read = set(names), Flat.image_bytes
+
+    def image_bytes(self: Flat, path: str) -> bytes:
+        if path in left:
+            left.remove(path)
+            raise PermissionError(13, "Permission denied")
+        return read(self, path)
+
+    monkeypatch.setattr(Flat, "image_bytes", image_bytes)
+
+
+def test_an_image_that_could_not_be_read_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "06.png").write_bytes(picture(6)[:-30])
+    forbid(monkeypatch, "05.png")
+    samples = add_digests(Flat(folder), Flat(folder).read(), name="flat")
+    reasons = samples.rejected.set_index("sample_id")["reason"]
+    assert reasons["05.png"] == "cannot be read: Permission denied"
+    Flat.reads = 0
+    samples = add_digests(Flat(folder), Flat(folder).read(), name="flat")
+    assert samples.rejected["sample_id"].tolist() == ["06.png"]  # damaged, which reading it again does not change
+    assert Flat.reads == 1
+    add_digests(Flat(folder), Flat(folder).read(), name="flat")
+    assert Flat.reads == 1
+
+
+def test_a_folder_that_could_not_be_read_is_not_called_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(monkeypatch, *(f"{number:02d}.png" for number in range(5)))
+    with pytest.raises(AgebenchError, match=r"Permission denied\. The next call tries them again"):
+        add_digests(Flat(folder), Flat(folder).read(), name="flat")
+    assert len(add_digests(Flat(folder), Flat(folder).read(), name="flat")) == 22
+
+
+def test_a_thumbnail_of_an_image_that_could_not_be_read_is_made_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, "05.png")
+    paths = ["04.png", "05.png"]
+    assert compute_thumbnails(Flat(folder), paths, name="flat").quality["width"].tolist() == [8, 0]
+    Flat.reads = 0
+    found = compute_thumbnails(Flat(folder), paths, name="flat")
+    assert found.quality["width"].tolist() == [8, 8]
+    assert found.thumbnails[1].any()
+    assert Flat.reads == 1

@@ -23,6 +23,7 @@ from agebench.data.readers.huggingface import HuggingFaceReader
 from agebench.data.readers.synth import SynthReader
 from agebench.data.samples import Samples
 from agebench.data.storage import importer, locate, verify
+from agebench.data.storage.download import UnreachableError
 from agebench.errors import AgebenchError, ImageRejectedError, UserError
 
 AGES = ["0-2", "3-9", "20-29", "more than 70"]
@@ -210,6 +211,26 @@ def test_addresses_are_refused_unless_the_card_allows_them(tmp_path: Path, monke
     root = plain(tmp_path / "dead", ["http://127.0.0.1:9/a.png"], age=[1])
     with pytest.raises(ImageRejectedError, match=r"http://127\.0\.0\.1:9/a\.png: cannot be reached"):
         HuggingFaceReader(root, urls=True).image_bytes("http://127.0.0.1:9/a.png")
+
+
+def test_an_address_that_could_not_be_reached_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [f"http://example.org/{number}.png" for number in range(12)]
+    reader = HuggingFaceReader(plain(tmp_path / "set", addresses, age=list(range(12))), urls=True)
+    got = tmp_path / "got.png"
+    got.write_bytes(picture(7))
+    asked: list[str] = []
+
+    def download(url: str, folder: Path) -> Path:
+        asked.append(url)
+        if asked == addresses[:4]:
+            raise UnreachableError(f"{url}: cannot be reached: timed out")
+        return got
+
+    monkeypatch.setattr("agebench.data.storage.download.download", download)
+    rejected = add_digests(reader, reader.read(), name="addresses").rejected
+    assert rejected["code"].tolist() == ["unreachable-url"]
+    assert len(add_digests(reader, reader.read(), name="addresses")) == 12
+    assert asked == [*addresses, addresses[3]]
 
 
 @pytest.mark.parametrize(

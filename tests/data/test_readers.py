@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from agebench.data.readers import Reader, open_reader
 from agebench.data.readers.base import check_paths, list_images, normalize_path, top_folder, walk_files
@@ -16,7 +17,8 @@ from agebench.data.readers.table import TableReader
 from agebench.data.readers.utkface import UTKFaceReader
 from agebench.data.samples import Samples
 from agebench.data.storage.archives import extract
-from agebench.errors import UserError
+from agebench.errors import ImageRejectedError, UserError
+from agebench.types import RejectReason
 
 
 def files(root: Path, *names: str, content: str = "x") -> Path:
@@ -304,6 +306,14 @@ def test_check_paths_accepts_only_files_within_the_folder(tmp_path: Path) -> Non
     faults, paths = check_paths(root, "in", ["b.jpg", "../a.jpg", "a.jpg"])
     assert [fault is None for fault in faults] == [True, True, False]
     assert paths[:2] == ["in/b.jpg", "a.jpg"]
+
+
+def test_a_box_outside_its_image_is_no_failure_to_read(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    reader = TableReader(table(tmp_path, "path,age,l,t,r,b\na.png,20,10,10,20,20\n"), box=["l", "t", "r", "b"])
+    with pytest.raises(ImageRejectedError, match="lies outside the image") as raised:
+        reader.image_bytes(reader.read().table["path"].iloc[0])
+    assert raised.value.reason == RejectReason.BAD_FACE_BOX
 
 
 def test_csv_that_ends_in_a_web_page(tmp_path: Path) -> None:

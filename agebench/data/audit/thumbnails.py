@@ -57,6 +57,7 @@ def compute_thumbnails(reader: Reader, paths: Sequence[str], *, name: str, worke
         file,
         ["small", *_MEASURES],
         _compute_signature,
+        _is_placeholder,
         label=f"{name}: looking at images",
         workers=workers,
     )
@@ -79,6 +80,11 @@ def to_gray_square(image: Image.Image, side: int) -> np.ndarray:
     # Enlarging bilinearly and reducing by area averages give the same result for copies of different sizes.
     resampling = Image.Resampling.BOX if min(image.size) >= side else Image.Resampling.BILINEAR
     return np.asarray(image.convert("L").resize((side, side), resampling))
+
+
+def _is_placeholder(signatures: pd.DataFrame) -> "pd.Series[bool]":
+    """Find the black thumbnails of images that could not be read; only they have no width."""
+    return signatures["width"] == 0
 
 
 def _compute_signature(reader: Reader, path: str) -> _Signature:

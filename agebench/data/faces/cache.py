@@ -25,6 +25,7 @@ from agebench.data.faces.box_faces import AnnotatedFace, annotated_faces, crop_f
 from agebench.data.faces.detectors.base import Detector, open_detector
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader
+from agebench.data.reject_reasons import FAILURES_TO_READ
 from agebench.data.samples import Samples
 from agebench.errors import AgebenchError, ImageRejectedError, UserError
 from agebench.types import RejectReason
@@ -102,7 +103,8 @@ def load_or_build_face_cache(
 
     The key of the cache covers everything that determines the pixels: the images' bytes, their landmarks, and `spec`. An
     interrupted build continues. If several processes build the same faces, one works and the others wait. Blocks that do
-    not match their stored digest (a damaged disk, a truncated file) are prepared again.
+    not match their stored digest (a damaged disk, a truncated file) are prepared again, as are blocks with an image that could
+    not be read.
 
     Args:
         reader: reader of the dataset.
@@ -133,7 +135,7 @@ def load_or_build_face_cache(
         code, _, reason = rejection.partition(": ")
         reasons[ids[row]], codes[ids[row]] = reason, RejectReason(code)
     row_by_id = {sample_id: row for row, sample_id in enumerate(ids)}
-    return FaceCache(pixels, row_by_id, reasons, folder.name, codes, mode)
+    return FaceCache(pixels, row_by_id, reasons, folder.name + _unread_suffix(codes), codes, mode)
 
 
 def _build_missing(
@@ -176,7 +178,9 @@ def _build_missing(
                 if added:  # written before the digest that covers them
                     rejections |= added
                     _write_rejections(rejections_file, rejections)
-                blocks.write(block, faces.tobytes(), _digest_suffix(rejections, blocks.rows(block)))
+                is_read = not any(_code(reason) in FAILURES_TO_READ for reason in added.values())
+                suffix = _digest_suffix(rejections, blocks.rows(block))
+                blocks.write(block, faces.tobytes(), suffix, is_finished=is_read)
                 bar.update(len(faces))
     if rows or not rejections_file.exists():
         _write_rejections(rejections_file, rejections)
@@ -217,10 +221,20 @@ def _read_rejections(file: Path, count: int) -> dict[int, str]:
         return {
             int(row): text
             for row, text in content.items()
-            if 0 <= int(row) < count and text.partition(": ")[0] in RejectReason.__members__.values()
+            if 0 <= int(row) < count and _code(text) in RejectReason.__members__.values()
         }
     except (FileNotFoundError, ValueError, AttributeError, RecursionError):
         return {}
+
+
+def _code(rejection: str) -> str:
+    return rejection.partition(": ")[0]
+
+
+def _unread_suffix(codes: dict[str, RejectReason]) -> str:
+    """Return a suffix for the key, because faces of images that could not be read are black this time and may not be next time."""
+    unread = sorted(sample_id for sample_id, code in codes.items() if code in FAILURES_TO_READ)
+    return "-" + hashlib.sha256("\n".join(unread).encode()).hexdigest()[:8] if unread else ""
 
 
 def _write_rejections(file: Path, rejections: dict[int, str]) -> None:

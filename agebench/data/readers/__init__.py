@@ -76,7 +76,8 @@ class Reader(ABC):
             path: path of the image, from the samples' column `path`.
 
         Raises:
-            OSError: the image cannot be read.
+            OSError: the image cannot be read now; a later attempt may succeed.
+            ImageRejectedError: the content itself cannot be used.
         """
         assert self.root is not None
         with open(os.path.join(self.root, path), "rb") as file:

@@ -22,7 +22,7 @@ from agebench.data.readers.table_io import (
     read_labels,
 )
 from agebench.data.samples import PHOTOGRAPH, Rejected, Samples
-from agebench.errors import UserError
+from agebench.errors import ImageRejectedError, UserError
 from agebench.types import RejectReason
 from agebench.utils.table_cells import as_numbers, unknown_words
 
@@ -153,7 +153,8 @@ class TableReader(LabelledReader):
             path: path of the image, from the samples' column `path`.
 
         Raises:
-            OSError: the image cannot be read, or the box lies outside it.
+            OSError: the image cannot be read.
+            ImageRejectedError: the image cannot be decoded, or the box lies outside it.
         """
         if not self.box:
             return super().image_bytes(path)
@@ -171,7 +172,7 @@ class TableReader(LabelledReader):
             min(image.height, bottom + margin_y),
         )
         if crop[2] - crop[0] < 1 or crop[3] - crop[1] < 1:
-            raise OSError(f"its box {corners} lies outside the image")
+            raise ImageRejectedError(f"its box {corners} lies outside the image", RejectReason.BAD_FACE_BOX)
         content = io.BytesIO()
         image.crop(tuple(round(edge) for edge in crop)).save(content, "PNG", compress_level=1)  # type: ignore[arg-type]
         return content.getvalue()

@@ -66,6 +66,15 @@ class Counting(Greys):
         return super().image_bytes(path)
 
 
+class Refusing(Counting):
+    """Has one image that may not be read."""
+
+    def image_bytes(self, path: str) -> bytes:
+        if path == "70":
+            raise PermissionError(13, "Permission denied")
+        return super().image_bytes(path)
+
+
 def build(reader: Reader, samples: Samples) -> FaceCache:
     return load_or_build_face_cache(reader, samples, SPEC, name="greys", workers=1)
 
@@ -202,3 +211,20 @@ def test_killed_build_reports_no_damage(samples: Samples, capsys: pytest.Capture
         build(Dying(None), samples)
     build(Greys(None), samples)
     assert capsys.readouterr().err == ""
+
+
+def test_an_image_that_could_not_be_read_is_tried_again(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:
+    first = build(Refusing(None), samples)
+    assert first.rejected == {"70": "cannot be read: Permission denied"}
+    assert not first.pixels[70].any()
+    key = first.key
+    again = Counting(None)
+    second = build(again, samples)
+    assert right(second)
+    assert second.rejected == {}
+    assert second.key != key  # else features of the black face would be taken for those of the image
+    assert again.asked == [f"{number}" for number in range(64, 128)]
+    finished = Counting(None)
+    assert build(finished, samples).key == second.key
+    assert finished.asked == []
+    assert caplog.records == []
