@@ -127,6 +127,63 @@ def test_two_images_that_a_line_may_mean(root: Path) -> None:
     assert reasons(samples)["set/img/1A30b.jpg"].startswith("in none of")
 
 
+def test_a_line_with_a_folder_is_no_image_of_another_folder(root: Path) -> None:
+    files(root, "set/train.txt", text="img/1A20.jpg\nphotos/1A30b.jpg\nimg/3A50\n")
+    files(root, "set/test.txt", text="/home/me/set/img/2A40.jpg\n")
+    samples = FolderReader(root, pattern=PATTERN, lists=LISTS).read()
+    assert column(samples, "split") == ["train", "test", "train"]
+    assert reasons(samples) == {
+        "set/img/1A30b.jpg": "in none of the split's lists (train.txt, test.txt)",
+        "photos/1A30b.jpg": "named in 'train.txt', but there is no such image",
+    }
+
+
+@pytest.mark.parametrize("top", ["", "set/"])
+@pytest.mark.parametrize(
+    ("images", "written", "ages", "by"),
+    [
+        (["a/1.jpg", "b/1.jpg"], ["a/1.jpg"], [30, None], "name"),
+        (["a/1.jpg", "b/1.jpg"], ["a/1.png"], [30, None], "stem"),
+        (["a/1.jpg", "b/1.jpg"], ["b/1.jpg", "a/1.jpg"], [31, 30], "name"),
+        (["x/a/1.jpg", "x/b/1.jpg"], ["a/1.jpg", "b\\1.jpg"], [30, 31], "name"),
+        (["a/1.jpg", "b/1.jpg"], ["x/a/1.jpg", "./x/b/1.jpg"], [30, 31], "name"),
+        (["1.jpg", "b/1.jpg"], ["1.jpg"], [30, None], "name"),
+        (["1.jpg", "b/1.jpg"], ["x/b/1.jpg", "x/1.jpg"], [31, 30], "name"),
+        (["b/1.jpg", "b/2.jpg"], ["a/1.jpg", "b/1.jpg", "2.jpg"], [31, 32], "name"),
+        (["b/1.jpg", "b/2.jpg"], ["photos/1.jpg", "photos/2.jpg"], [30, 31], "name"),
+    ],
+)
+def test_folders_decide_between_images_of_one_name(
+    tmp_path: Path, top: str, images: list[str], written: list[str], ages: list[int | None], by: str
+) -> None:
+    lines = [f"{path},{30 + number}" for number, path in enumerate(written)]
+    files(tmp_path, f"{top}ages.csv", text="\n".join(["path,age", *lines]) + "\n")
+    files(tmp_path, *(top + image for image in images))
+    samples = FolderReader(tmp_path, pattern="{}.jpg", tables=[{"file": "ages.csv", "by": by}]).read()
+    found = dict(zip(samples.table["path"], samples.table["age"], strict=True))
+    assert [found.get(top + image) for image in images] == ages
+
+
+def test_a_bare_name_of_several_images_is_refused(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.jpg")
+    files(tmp_path, "ages.csv", text="path,age\n1.jpg,30\n2.jpg,40\n")
+    table = {"file": "ages.csv"}
+    message = r"table 'ages\.csv': '1\.jpg' may be a/1\.jpg or b/1\.jpg\. Add the folder, .*options\.tables\.images"
+    with pytest.raises(UserError, match=message):
+        FolderReader(tmp_path, pattern="{}.jpg", tables=[table]).read()
+    samples = FolderReader(tmp_path, pattern="{}.jpg", tables=[table | {"images": "b"}]).read()
+    assert samples.table[["path", "age"]].to_numpy().tolist() == [["b/1.jpg", 30], ["b/2.jpg", 40]]
+
+
+def test_a_rejected_image_takes_its_label_from_no_other(tmp_path: Path) -> None:
+    files(tmp_path, "main.csv", text="path,subject\na/1.jpg,p\nb/1.jpg,q\nb/2.jpg,q\n")
+    files(tmp_path, "b/1.jpg", "b/2.jpg")
+    files(tmp_path, "ages.csv", text="path,age\na/1.jpg,30\n2.jpg,40\n")
+    samples = TableReader(tmp_path, table="main.csv", tables=[{"file": "ages.csv"}]).read()
+    assert column(samples, "path") == ["b/2.jpg"]
+    assert reasons(samples) == {"a/1.jpg": "no file 'a/1.jpg'", "b/1.jpg": "its age is missing"}
+
+
 def test_a_table_that_contradicts_itself(root: Path) -> None:
     files(root, "set/people.csv", text="who,sex,tone\n1,0,II\n1,0,II\n2,1,VI\n2,0,VI\n")
     samples = FolderReader(root, pattern=PATTERN, tables=[PEOPLE], values={"gender": VALUES["gender"]}).read()

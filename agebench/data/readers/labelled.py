@@ -1,8 +1,7 @@
 """Base of the readers folder, csv and huggingface: labels from further tables and lists, and their translation."""
 
-import posixpath
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from agebench.config.toml_io import Settings, validate_model
 from agebench.data.faces.body_crops import FACE, MASKED, find_masks, read_boxes
 from agebench.data.readers import Reader
 from agebench.data.readers.base import check_paths, to_samples, top_folder, walk_files
+from agebench.data.readers.image_index import ImageIndex, find_listed_image, find_table_images, image_key
 from agebench.data.readers.landmarks import (
     average_points,
     check_point_means,
@@ -92,7 +92,7 @@ class LabelledReader(Reader):
         """
         rejected = list(rejected)
         for table in self.tables:
-            rows, added = self._join_table(rows, table)
+            rows, added = self._join_table(rows, [row.path for row in rejected], table)
             rejected += added
         for column, files in self.lists.items():
             rows, added = self._join_lists(rows, [row.path for row in rejected], column, files)
@@ -182,7 +182,9 @@ class LabelledReader(Reader):
         masks = find_masks(rows.get(FACE, missing).tolist(), rows["body_bbox"].tolist(), images)
         return rows.assign(**{MASKED: pd.Series(masks, index=rows.index, dtype=object)})
 
-    def _join_table(self, rows: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, RejectedRows]:
+    def _join_table(
+        self, rows: pd.DataFrame, rejected_paths: list[str], table: Table
+    ) -> tuple[pd.DataFrame, RejectedRows]:
         """Add the labels of a further table; reject images for which it has two different rows.
 
         Unknown keys do not match: two unknown people are not the same person.
@@ -192,22 +194,28 @@ class LabelledReader(Reader):
         is_image_key = by in ("path", "name", "stem")
         key_column = "path" if is_image_key else by
         required = ("path",) if is_image_key else () if by == "row" else (by,)
-        content = read_labels(
-            self.root, find_label_tables(self.root, table), table, (*STANDARD_COLUMNS, *self.groups), required
-        )
+        files = find_label_tables(self.root, table)
+        content = read_labels(self.root, files, table, (*STANDARD_COLUMNS, *self.groups), required)
         labels = [name for name in map(str, content) if name not in (*_ORIGIN, "path", "sample_id", by)]
         if by == "row":
             return self._join_by_row(rows, content, labels, table), []
-        row_keys = _image_key(rows[key_column], by) if is_image_key else _known_text(rows[by]) if by in rows else None
-        table_keys = _image_key(content[key_column], by) if is_image_key else _known_text(content[by])
+        row_keys = image_key(rows[key_column], by) if is_image_key else _known_text(rows[by]) if by in rows else None
+        table_keys = image_key(content[key_column], by) if is_image_key else _known_text(content[by])
         content, table_keys = content[table_keys.notna()], table_keys.dropna()
+        first_key = table_keys.iloc[0] if len(table_keys) else ""
+        first = f", the first image has '{row_keys.iloc[0]}'" if row_keys is not None and len(row_keys) else ""
+        if by in ("name", "stem"):
+            row_keys = rows["path"]
+            top = top_folder([*files, *row_keys])
+            source = f"{self.root}: table '{table.file}'"
+            images = find_table_images(row_keys, rejected_paths, top, content, table, source=source)
+            table_keys = content["path"].map(images)
         if row_keys is None or not row_keys.isin(table_keys).any():
-            first = f", the first image has '{row_keys.iloc[0]}'" if row_keys is not None and len(row_keys) else ""
             raise UserError(
-                f"{self.root}: table '{table.file}' fits no image: by {by}, its first row is "
-                f"'{table_keys.iloc[0] if len(table_keys) else ''}'{first}. Set options.tables.by to the common column."
+                f"{self.root}: table '{table.file}' fits no image: by {by}, its first row is '{first_key}'{first}. "
+                "Set options.tables.by to the common column."
             )
-        content = content.assign(key=table_keys)[["key", *labels]].drop_duplicates()
+        content = content.assign(key=table_keys).dropna(subset="key")[["key", *labels]].drop_duplicates()
         is_repeated = content["key"].duplicated(keep=False)
         is_ambiguous = row_keys.isin(content["key"][is_repeated])
         reason = f"'{table.file}' has rows with different labels for it"
@@ -238,7 +246,7 @@ class LabelledReader(Reader):
         """Add a column from list files; reject listed images that do not exist and, for a split, images in no list."""
         assert self.root is not None
         files = walk_files(self.root)[0]
-        index = _ImageIndex(
+        index = ImageIndex(
             [*dict.fromkeys([*rows["path"], *rejected_paths])], top_folder(files)
         )  # rows may share images
         value_by_path: dict[str, str] = {}
@@ -251,7 +259,7 @@ class LabelledReader(Reader):
                 raise UserError(f"{self.root}: no list '{name}' in it (options.lists.{column})")
             n_listed = len(list_by_row)
             for line, first_field in read_list(self.root / path):
-                row = index.find(line, first_field, images=entry.images, source=str(self.root / path))
+                row = find_listed_image(index, (line, first_field), entry.images, source=str(self.root / path))
                 if row is None:
                     reason = f"named in '{name}', but there is no such image"
                     rejected.append(Rejected(first_field, first_field, RejectReason.MISSING_FILE, reason))
@@ -274,58 +282,6 @@ class LabelledReader(Reader):
         return rows, rejected
 
 
-class _ImageIndex:
-    """Index of images by path and by file name, with or without suffix.
-
-    Args:
-        paths: unique paths of the images.
-        top: folder that contains all files of the dataset, with a trailing slash.
-    """
-
-    def __init__(self, paths: Sequence[str], top: str) -> None:
-        self.paths = list(paths)
-        self._by_path = {path: row for row, path in enumerate(self.paths)}
-        self._by_path |= {path.removeprefix(top): row for path, row in list(self._by_path.items())}
-        self._by_name: dict[str, list[int]] = {}
-        for row, path in enumerate(self.paths):
-            name = PurePosixPath(path)
-            for text in {name.name, name.stem}:
-                self._by_name.setdefault(text, []).append(row)
-
-    def find(self, line: str, field: str, *, images: str = "", source: str) -> int | None:
-        """Find the image that a line of a list names.
-
-        Images are matched by path, then by file name with or without suffix.
-
-        Args:
-            line: the whole line.
-            field: its first field, which is tried second.
-            images: the folder that the line starts from; empty for any folder.
-            source: name of the list in error messages.
-
-        Returns:
-            Row of the image in `paths`; None if no image matches.
-
-        Raises:
-            UserError: the line matches several images.
-        """
-        for entry in (line, field):
-            entry = posixpath.join(images, entry.removeprefix("./"))
-            if entry in self._by_path:
-                return self._by_path[entry]
-            rows = self._by_name.get(entry.rpartition("/")[2], [])
-            suffixes = (f"/{entry}", *(f"/{entry}{PurePosixPath(self.paths[row]).suffix}" for row in rows))
-            matches = [row for row in rows if f"/{self.paths[row]}".endswith(suffixes)] or rows
-            if len(matches) == 1:
-                return matches[0]
-            if matches:
-                raise UserError(
-                    f"{source}: '{entry}' may be {self.paths[matches[0]]} or {self.paths[matches[1]]}. Add the folder, in "
-                    'the list or, for all of its lines, on the card: { file = "…", images = "…" }'
-                )
-        return None
-
-
 def _list_file(entry: str | dict[str, str], column: str) -> ListFile:
     fields = {"file": entry} if isinstance(entry, str) else entry
     return validate_model(ListFile, fields, source=f"options.lists.{column}")
@@ -338,13 +294,6 @@ def _reject_rows(rows: pd.DataFrame, code: RejectReason, reason: str) -> Rejecte
 def _known_text(labels: "pd.Series[Any]") -> "pd.Series[str]":
     text = to_text(labels)
     return text.mask(text.isin(list(unknown_words("subject"))))
-
-
-def _image_key(paths: "pd.Series[str]", by: str) -> "pd.Series[str]":
-    if by == "path":
-        return paths
-    names = paths.str.rpartition("/")[2]
-    return names.str.replace(r"\.[^.]*$", "", regex=True) if by == "stem" else names
 
 
 def _fill_unknown(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
