@@ -1,5 +1,7 @@
 """Label checks of an audit: contradictions between copies, implausible ages, contradictory subjects."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -18,8 +20,10 @@ _SUBJECT_PROBLEMS = {"split": "is in several splits", "gender": "has two genders
 def find_label_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Find different labels within pairs of copies, the largest age differences first.
 
+    Of images with the same pixels, each one that disagrees with any other is in at least one pair.
+
     Args:
-        table: the images of all datasets, with `dataset`, `sample_id` and labels.
+        table: the images of all datasets, the audited one first, with `dataset`, `sample_id`, `pixels_digest` and labels.
         pairs: `first` and `second`, rows of `table`.
 
     Returns:
@@ -27,10 +31,16 @@ def find_label_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFra
         Labels other than age are compared within one dataset only.
     """
     conflicts = []
-    names = name_pairs(table, pairs[["first", "second"]])
+    is_own = table["dataset"] == table["dataset"].iloc[0]
+    all_pairs = pairs[["first", "second"]]
     for label in LABELS:
         if label not in table:
             continue
+        comparable = table[label] if label == "age" else table[label].where(is_own)
+        added = _pair_different(comparable, table["pixels_digest"])
+        added = added[is_own.to_numpy()[added["first"]]]
+        pairs = pd.concat([all_pairs, added]).drop_duplicates(ignore_index=True)
+        names = name_pairs(table, pairs)
         values, other_values = (table[label].iloc[pairs[side]].reset_index(drop=True) for side in ("first", "second"))
         differs = values.notna() & other_values.notna() & (values.astype("str") != other_values.astype("str"))
         difference: pd.Series[float] | float = np.nan
@@ -48,6 +58,22 @@ def find_label_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFra
     return pd.concat(conflicts, ignore_index=True).sort_values(
         "difference", ascending=False, kind="stable", ignore_index=True
     )
+
+
+def _pair_different(values: "pd.Series[Any]", sets: "pd.Series[str]") -> pd.DataFrame:
+    """Pair each row with the first one of its set that has another value: first, second.
+
+    All pairs of a set would be too many: thousands of images may be one placeholder.
+    """
+    known = pd.DataFrame({"row": np.arange(len(values)), "set": sets.to_numpy(), "value": values.to_numpy()})
+    known = known[values.notna().to_numpy()].astype({"value": "str"})
+    first = known.groupby("set", sort=False)[["row", "value"]].transform("first")
+    differs = known["value"] != first["value"]
+    first_different = known[differs].drop_duplicates("set").set_index("set")["row"]
+    partners = first["row"].where(differs, known["set"].map(first_different))
+    is_paired = partners.notna()
+    rows, partners = known["row"][is_paired], partners[is_paired].astype("int64")
+    return pd.DataFrame({"first": np.minimum(rows, partners), "second": np.maximum(rows, partners)}).drop_duplicates()
 
 
 def find_implausible_ages(table: pd.DataFrame) -> pd.DataFrame:

@@ -59,6 +59,14 @@ class AuditResult:
         is_own = pairs["dataset"] == self.name
         internal = pairs[is_own & (pairs["other_dataset"] == self.name)]
         external = pairs[is_own & (pairs["other_dataset"] != self.name)]
+        also_in = list(zip(external["sample_id"], external["other_dataset"], strict=True))
+        # `copies` pairs an image of another dataset with the first of its copies only; the others are in that dataset too.
+        exact = self.copies[(self.copies["dataset"] == self.name) & (self.copies["other_dataset"] == self.name)]
+        first_copies = _first_copies(exact)
+        dataset_by_first = {first_copies.get(sample_id, sample_id): dataset for sample_id, dataset in reversed(also_in)}
+        also_in += [
+            (copy, dataset_by_first[first]) for copy, first in first_copies.items() if first in dataset_by_first
+        ]
         conflicts = self.label_conflicts
         age_conflicts = conflicts[(conflicts["label"] == "age") & (conflicts["other_dataset"] == self.name)]
         conflicting_ids = pd.concat([age_conflicts["sample_id"], age_conflicts["other_id"]]).drop_duplicates()
@@ -68,7 +76,7 @@ class AuditResult:
                 (copy, f"a copy of {first}") for copy, first in _first_copies(internal).items() if copy != first
             ],
             "conflicts": [(sample_id, "a copy of it has another age") for sample_id in conflicting_ids],
-            "against": list(zip(external["sample_id"], "also in " + external["other_dataset"], strict=True)),
+            "against": [(sample_id, f"also in {dataset}") for sample_id, dataset in also_in],
             "ages": list(zip(self.implausible_ages["sample_id"], self.implausible_ages["reason"], strict=True)),
             "quality": list(zip(unusable["sample_id"], unusable["problem"], strict=True)),
         }

@@ -91,6 +91,40 @@ def test_what_was_planted_is_found(planted: Path, tmp_path: Path, capsys: pytest
     assert (out / "figures" / "conflicts.png").exists()
 
 
+def test_every_exact_copy_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path / "data"))
+    noise = np.random.default_rng(2)
+    face, other = (Image.fromarray(noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(2))
+    names = ["a.png", "b.png", "c.bmp", "d.png", "e.png"]
+    rows = ["a.png,20,f,p,train", "b.png,20,f,p,train", "c.bmp,30,m,p,train", "d.png,,f,p,train", "e.png,50,f,q,train"]
+    pictures = dict.fromkeys(names, face) | {"e.png": other}
+    write(tmp_path / "cards", "first", pictures, rows, tmp_path / "data")
+    write(
+        tmp_path / "cards",
+        "second",
+        {"x.png": face, "y.png": face},
+        ["x.png,30,m,q,train", "y.png,31,f,q,train"],
+        tmp_path / "data",
+    )
+    assert audit("first", "--against", "second", "--registry", tmp_path / "cards", "--out", tmp_path / "out") == 0
+    conflicts = pd.read_csv(tmp_path / "out" / "conflicts.csv")
+    ages, genders = (conflicts[conflicts["label"] == label] for label in ("age", "gender"))
+    assert set(zip(ages["sample_id"], ages["other_id"], strict=True)) == {
+        ("a.png", "c.bmp"),
+        ("b.png", "c.bmp"),
+        ("a.png", "x.png"),
+        ("a.png", "y.png"),
+    }
+    assert set(zip(genders["sample_id"], genders["other_id"], strict=True)) == {("a.png", "c.bmp"), ("b.png", "c.bmp")}
+    excluded = {
+        kind: set(pd.read_csv(tmp_path / "out" / f"exclude-{kind}.csv")["sample_id"])
+        for kind in ("conflicts", "against")
+    }
+    assert excluded["conflicts"] == excluded["against"] == {"a.png", "b.png", "c.bmp"}
+    copies = pd.read_csv(tmp_path / "out" / "copies.csv")
+    assert set(copies["sample_id"]) == {"a.png"}  # each with the first of its set
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
