@@ -347,6 +347,31 @@ def test_get_brings_one_revision_and_remembers_it(on_hub: list[dict[str, Any]]) 
     assert verify.verify_dataset(wanted).problems == ()
 
 
+def test_a_copy_of_another_revision_is_not_taken_for_the_cards(on_hub: list[dict[str, Any]]) -> None:
+    root = importer.download_dataset(card(revision="a" * 40)).root
+    for revision in ("", "main"):
+        assert importer.download_dataset(card(revision=revision)).was_present
+    message = rf"source\.json has revision {'a' * 40}, the card asks for {'b' * 40}\. .* delete {root}, then"
+    with pytest.raises(UserError, match=message):
+        importer.download_dataset(card(revision="b" * 40))
+    (root / "source.json").write_text("[]")
+    assert importer.download_dataset(card(revision="b" * 40)).was_present
+
+
+def test_rows_of_a_table_are_compared_with_those_of_the_copy(tmp_path: Path) -> None:
+    sources = []
+    for name, colours in (("first", (1, 2, 3)), ("second", (1, 2, 4))):
+        (tmp_path / name).mkdir()
+        images = [{"bytes": picture(each), "path": None} for each in colours]
+        pd.DataFrame({"image": images, "age": [20, 30, 40]}).to_parquet(tmp_path / name / "train.parquet")
+        sources.append(tmp_path / name)
+    wanted = DatasetCard(name="mine", title="Mine", reader="huggingface", licence="m")
+    importer.import_dataset(wanted, sources[0])
+    assert importer.import_dataset(wanted, sources[0]).was_present
+    with pytest.raises(UserError, match=r"1 of 3 compared images changed, the first is 'train/00000002'"):
+        importer.import_dataset(wanted, sources[1])
+
+
 def test_another_revision_in_the_cache_is_not_taken_for_the_cards(on_hub: list[dict[str, Any]]) -> None:
     with pytest.raises(AgebenchError, match=f"holds revision {'a' * 40}, the card asks for {'b' * 40}"):
         importer.download_dataset(card(revision="b" * 40))

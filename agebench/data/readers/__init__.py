@@ -47,6 +47,18 @@ class Reader(ABC):
         return ""
 
     @classmethod
+    def source_difference(cls, root: Path, options: Settings) -> str:
+        """Describe how the source that a downloaded copy records differs from the card's.
+
+        Empty if it is the same, or if nothing is recorded.
+
+        Args:
+            root: the copy.
+            options: the card's `[options]`.
+        """
+        return ""
+
+    @classmethod
     def download(cls, target: Path, options: Settings) -> None:
         """Download a dataset.
 

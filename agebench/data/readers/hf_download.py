@@ -20,6 +20,7 @@ from agebench.utils.progress import progress
 
 SOURCE = "source.json"
 _MAX_IMAGE_BYTES = 1 << 30
+_COMMIT_LENGTH = 40
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def fetch_from_hub(target: Path, source: HubSource) -> None:
     with _translate_errors(source):
         builder = datasets.load_dataset_builder(source.hub, source.config or None, revision=source.revision or None)
         revision = str(builder.hash or "")
-        if len(source.revision) == 40 and revision != source.revision:
+        if len(source.revision) == _COMMIT_LENGTH and revision != source.revision:
             raise AgebenchError(
                 f"hub dataset '{source.hub}': the library's cache holds revision {revision or 'unknown'}, "
                 f"the card asks for {source.revision}; call this again with the network on"
@@ -78,6 +79,29 @@ def fetch_from_hub(target: Path, source: HubSource) -> None:
         for split in source.splits or map(str, splits):
             _save_split(splits[split], target / split, source, split)
         write_json(target / SOURCE, asdict(source) | {"revision": revision or source.revision})
+
+
+def hub_difference(root: Path, source: HubSource) -> str:
+    """Describe the first difference between a copy's recorded source and another one, as a sentence fragment.
+
+    Empty if they agree, or if no source is recorded, as in a folder that was imported. A branch or tag is not compared, because
+    its commit is unknown without the hub.
+
+    Args:
+        root: the copy.
+        source: the other source.
+    """
+    try:
+        recorded = json.loads((root / SOURCE).read_text(encoding="utf-8"))
+        found = {name: str(recorded.get(name) or "") for name in ("hub", "config", "revision")}
+    except (OSError, ValueError, AttributeError):
+        return ""
+    for name, value in found.items():
+        wanted = getattr(source, name)
+        is_comparable = name != "revision" or len(wanted) == _COMMIT_LENGTH
+        if value and wanted and is_comparable and value != wanted:
+            return f"{root / SOURCE} has {name} {value}, the card asks for {wanted}"
+    return ""
 
 
 def import_datasets() -> Any:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from agebench.config.toml_io import Settings
 from agebench.data.readers.base import PathFault, check_paths
-from agebench.data.readers.hf_download import HubSource, fetch_from_hub
+from agebench.data.readers.hf_download import HubSource, fetch_from_hub, hub_difference
 from agebench.data.readers.hf_files import SPLITS, data_files, open_data
 from agebench.data.readers.labelled import LabelledReader, RejectedRows
 from agebench.data.readers.table_io import STANDARD_COLUMNS, rename_columns
@@ -85,6 +85,16 @@ class HuggingFaceReader(LabelledReader):
             options: the card's `[options]`.
         """
         return f"hub dataset '{options['hub']}'" if options.get("hub") else ""
+
+    @classmethod
+    def source_difference(cls, root: Path, options: Settings) -> str:
+        """Describe how the hub's dataset that a copy records differs from the card's; empty if it does not.
+
+        Args:
+            root: the copy.
+            options: the card's `[options]`.
+        """
+        return hub_difference(root, cls(None, **options).source)
 
     @classmethod
     def download(cls, target: Path, options: Settings) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +21,13 @@ from agebench.data.storage.checks import find_problems, open_copy, read_copy
 from agebench.data.storage.download import download
 from agebench.data.storage.locate import access_instructions, dataset_dir, download_source, needs_files, recover
 from agebench.data.storage.staging import CHECKED, REPLACED, lock_file, path_exists, settle, staging_folders
-from agebench.errors import UserError
+from agebench.errors import ImageRejectedError, UserError
 from agebench.utils.locks import held
 from agebench.utils.paths import cache_home
 from agebench.utils.progress import progress
 
+# Images, evenly spaced, whose content is compared with that of an existing copy; all are compared by size.
+CONTENT_SAMPLE_SIZE = 2000
 # Bytes that are copied at once.
 _COPY_BUFFER = 1 << 20
 
@@ -92,14 +94,15 @@ def import_dataset(
 def download_dataset(card: DatasetCard, *, allow_partial: bool = False) -> ImportReport:
     """Download a dataset from the public source on its card and import it.
 
-    An existing good copy is kept.
+    An existing good copy is kept; one whose recorded source is another one than the card's is refused.
 
     Args:
         card: the dataset's card.
         allow_partial: accept another number of images, and fewer labels, than the card specifies.
 
     Raises:
-        UserError: the card names no public source. The message describes how to get the dataset.
+        UserError: the card names no public source, and the message describes how to get the dataset; or a copy from another
+            source is there.
         AgebenchError: the download failed. What was received is kept, and the same call continues the download.
     """
     source = download_source(card)
@@ -109,11 +112,17 @@ def download_dataset(card: DatasetCard, *, allow_partial: bool = False) -> Impor
             f"then `agebench data import {card.name} PATH`. Licence: {card.licence}."
         )
     recover(card)
+    reader_class: type[Reader] = readers.get(card.reader)
     existing = _existing_copy(card, dataset_dir(card), allow_partial)
     if existing:
+        difference = "" if card.url else reader_class.source_difference(existing.root, card.options)
+        if difference:
+            raise UserError(
+                f"dataset '{card.name}' is there already, from another source: {difference}. Nothing was changed; to take the "
+                f"card's, delete {existing.root}, then `agebench data download {card.name}`"
+            )
         return existing
     if not card.url:
-        reader_class: type[Reader] = readers.get(card.reader)
         return _install(card, partial(reader_class.download, options=card.options), source, allow_partial, True)
     archive = download(card.url, cache_home() / "downloads" / card.name, sha256=card.sha256)
     try:
@@ -241,7 +250,35 @@ def _first_difference(card: DatasetCard, source: Path, home: Path) -> str:
         [_file_size(reader, path) for path in table["path"]] for reader, table in zip(copies, (old, new), strict=True)
     ]
     changed_ids = [name for name, before, after in zip(old.index, *sizes, strict=True) if before != after]
-    return f"{len(changed_ids)} images changed, the first is '{changed_ids[0]}'" if changed_ids else ""
+    if changed_ids:
+        return f"{len(changed_ids)} images changed, the first is '{changed_ids[0]}'"
+    sample = np.unique(np.linspace(0, len(old) - 1, min(CONTENT_SAMPLE_SIZE, len(old))).astype(int))
+    paths = list(zip(old["path"].iloc[sample], new["path"].iloc[sample], strict=True))
+    changed_ids = [
+        name
+        for name, pair in zip(old.index[sample], progress(paths, label="comparing images", unit="img"), strict=True)
+        if _has_other_content(copies, pair)
+    ]
+    return (
+        f"{len(changed_ids)} of {len(sample)} compared images changed, the first is '{changed_ids[0]}'"
+        if changed_ids
+        else ""
+    )
+
+
+def _has_other_content(copies: Sequence[Reader], paths: tuple[str, str]) -> bool:
+    """Return whether an image differs between two copies; a part of an image is compared with the whole one."""
+    if len({reader.version_token(path) for reader, path in zip(copies, paths, strict=True)}) == 1:
+        return False
+    return len({_content(reader, reader.whole_image(path)) for reader, path in zip(copies, paths, strict=True)}) > 1
+
+
+def _content(reader: Reader, path: str) -> bytes | None:
+    """Read an encoded image; None if it cannot be read, which verification reports."""
+    try:
+        return reader.image_bytes(path)
+    except (ImageRejectedError, OSError):
+        return None
 
 
 def _file_size(reader: Reader, path: str) -> int | None:

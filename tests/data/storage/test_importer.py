@@ -115,6 +115,30 @@ def test_a_good_copy_is_replaced_on_demand_only(folder: Path, archive: Path) -> 
     assert leftovers() == []
 
 
+def test_a_copy_with_other_pixels_of_the_same_size_is_named(folder: Path) -> None:
+    import_dataset(card(), folder)
+    file = folder / "30" / "b.jpg"
+    content = bytearray(file.read_bytes())
+    content[-10] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"1 of 3 compared images changed, the first is '30/b\.jpg'.* --replace"):
+        import_dataset(card(), folder)
+
+
+def test_photographs_with_boxes_are_compared(folder: Path) -> None:
+    (folder / "labels.csv").write_text(
+        "path,age,l,t,r,b\n20/a.jpg,20,0,0,4,4\n20/a.jpg,30,4,4,8,8\n30/b.jpg,40,0,0,8,8\n"
+    )
+    boxed = card(reader="csv", options={"box": ["l", "t", "r", "b"]})
+    import_dataset(boxed, folder)
+    assert import_dataset(boxed, folder).was_present
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (0, 0, 0)).save(file, "JPEG")
+    (folder / "20" / "a.jpg").write_bytes(file.getvalue())
+    with pytest.raises(UserError, match=r"2 of 3 compared images changed, the first is '20/a\.jpg#0"):
+        import_dataset(boxed, folder)
+
+
 def test_a_damaged_copy_is_replaced(folder: Path, archive: Path) -> None:
     import_dataset(card(), folder)
     (dataset_dir(card()) / "20" / "a.jpg").unlink()
