@@ -136,7 +136,7 @@ class ConsoleCallback:
             tracker.log_scalars(scalars, state.step)
 
     def on_validation(self, data: FaceDataset, ages: np.ndarray) -> None:
-        """Write some validation faces with true and predicted age; nothing without a tracker or of features without pictures.
+        """Write some validation faces with true and predicted age; nothing without a tracker, or of features.
 
         The faces are the same after every epoch.
 
