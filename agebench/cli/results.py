@@ -145,28 +145,36 @@ def _check(arguments: argparse.Namespace) -> int:
     from agebench.leaderboard.published_estimates import LocalDatasets
     from agebench.leaderboard.records import read_records, runs_by_config
     from agebench.leaderboard.schema import parse_record
-    from agebench.leaderboard.verify import check_estimates, check_record
+    from agebench.leaderboard.verify import check_estimates, check_predictions, check_record, find_runs
 
     records = read_records(arguments.results)
-    there = runs_by_config(arguments.folders) if arguments.folders and not arguments.quick else {}
+    runs = find_runs(records, runs_by_config(arguments.folders)) if arguments.folders and not arguments.quick else {}
     present = LocalDatasets(load_cards(arguments))
     problems: dict[str, list[str]] = {}
-    again = set()
+    again: set[Path] = set()
+    in_part: set[Path] = set()
     for path, record in records.items():
-        found = problems[str(path)] = list(check_record(record, there.get(_digest(record))))
+        found = problems[str(path)] = list(check_record(record))
+        recomputed = set()
+        for name, problem in check_predictions(record, runs[path]) if path in runs else ():
+            if problem is None:
+                recomputed.add(name)
+            else:
+                found.append(f"{name}: {problem}")
         if not found and path.stem != record["id"]:
             found.append(f"its id is {record['id']}, which its file should be called")
-        if not found:
-            metrics = parse_record(record).metrics
-            found += present.unknown([*filter(None, [metrics.train]), *metrics.tests])
-        if not found and _digest(record) in there:
-            again.add(path)
-        elif not found and not arguments.quick:
+        if found:
+            continue
+        metrics = parse_record(record).metrics
+        found += present.unknown([*filter(None, [metrics.train]), *metrics.tests])
+        if not found and not arguments.quick and not recomputed.issuperset(metrics.tests):
             for name, problem in check_estimates(record, path, present):
                 if problem is None:
-                    again.add(path)
+                    recomputed.add(name)
                 else:
                     found.append(f"{name}: {problem}")
+        if not found and recomputed:
+            (again if recomputed.issuperset(metrics.tests) else in_part).add(path)
     rankings = None if any(problems.values()) else _check_rankings(arguments, records, present)
     if rankings is not None and rankings.problems:
         problems[str(rankings.path)] = list(rankings.problems)
@@ -177,10 +185,13 @@ def _check(arguments: argparse.Namespace) -> int:
             for problem in sentences:
                 print(f"{file}: {problem}")
         wrong = sum(map(bool, problems.values())) - bool(rankings and rankings.problems)
+        reason = "predictions or estimates are missing, or the data differ"
         print(f"{len(records)} records, {wrong} wrong; figures of {len(again)} computed again from their predictions")
-        left = sum(path not in again and not problems[str(path)] for path in records)
+        left = sum(path not in again | in_part and not problems[str(path)] for path in records)
+        if in_part:
+            print(f"{len(in_part)} computed again on some of their test sets only: {reason}")
         if left and not arguments.quick:
-            print(f"{left} not computed again: their predictions or estimates are missing, or the data differ")
+            print(f"{left} not computed again: {reason}")
         if rankings is not None:
             print(f"{rankings.path}: {rankings.computed} of {rankings.entries} entries computed again")
     return 1 if any(problems.values()) else 0
@@ -196,7 +207,3 @@ def _check_rankings(
 
     rows = group_into_systems(parse_record(record, path) for path, record in records.items())
     return check_rankings(arguments.results, rows, None if arguments.quick else present)
-
-
-def _digest(record: object) -> str:
-    return str(record.get("config_sha256", "")) if isinstance(record, dict) else ""

@@ -25,7 +25,7 @@ from agebench.leaderboard.published_estimates import (
 )
 from agebench.leaderboard.schema import RecordModel
 from agebench.metrics.schema import MetricsFile
-from agebench.utils.integrity import checked, read_table
+from agebench.utils.integrity import MANIFEST, checked, read_json_table, read_table
 from agebench.utils.io import is_temporary, write_json
 
 SCHEMA, SCHEMAS = 2, (1, 2)
@@ -166,13 +166,22 @@ def read_record(path: Path) -> dict[str, JsonValue]:
     return _json(path)
 
 
-def runs_by_config(folder: Path) -> dict[str, Path]:
-    """Return `config_sha256` -> run for all runs in a folder, except reproductions of records."""
-    return {
-        hashlib.sha256(config.read_bytes()).hexdigest(): config.parent
-        for config in sorted(folder.glob("*/config.toml"))
-        if not config.parent.name.startswith(REPRODUCTION_PREFIX)
-    }
+def runs_by_config(folder: Path) -> dict[str, list[Path]]:
+    """Return `config_sha256` -> finished runs for all runs in a folder, except reproductions of records."""
+    runs: dict[str, list[Path]] = {}
+    for config in sorted(folder.glob("*/config.toml")):
+        run = config.parent
+        if not run.name.startswith(REPRODUCTION_PREFIX) and _is_finished(run):
+            runs.setdefault(hashlib.sha256(config.read_bytes()).hexdigest(), []).append(run)
+    return runs
+
+
+def _is_finished(run: Path) -> bool:
+    """Return whether a run's manifest states that it is finished; one that cannot be read states nothing."""
+    try:
+        return bool(read_json_table(run / MANIFEST).get("finished"))
+    except UserError:
+        return False
 
 
 def _stress_of(run: Path) -> dict[str, JsonValue]:

@@ -1,7 +1,7 @@
 """Verification of records: the seal, contradictions between metrics, and metrics computed again."""
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,73 @@ def check_record(record: Any, run: Path | None = None) -> Iterator[str]:
 
     Args:
         record: as `make_record` gives it.
-        run: the run's folder, where it is there: its predictions must have the record's digest, and every figure must
-            follow from them.
+        run: the run's folder, where it is there: see `check_predictions`.
     """
     parsed = _parse(record)
     if isinstance(parsed, str):
         yield parsed
-    else:
-        yield from _problems(parsed, record, run)
+        return
+    yield from _problems(parsed, record)
+    if run is not None:
+        yield from (f"{name}: {problem}" for name, problem in _check_predictions(parsed, run) if problem is not None)
+
+
+def check_predictions(content: Mapping[str, JsonValue], run: Path) -> Iterator[tuple[str, str | None]]:
+    """Check the predictions of a run: yield (test set, problem), with problem None where all its figures follow.
+
+    They must have the record's digest. A test set is passed over where the run has no predictions for it.
+
+    Args:
+        content: the JSON of a record that `check_record` can parse.
+        run: the run's folder.
+    """
+    yield from _check_predictions(parse_record(content), run)
+
+
+def find_runs(
+    records: Mapping[Path, Mapping[str, JsonValue]], runs_by_config: Mapping[str, Sequence[Path]]
+) -> dict[Path, Path]:
+    """Return the runs of records, by the record's file: of the runs with its settings the one with its predictions.
+
+    Where none has them, it is one whose predictions are those of no other record, so that `check_predictions` names it. A
+    record whose settings have only runs of other records has no run.
+
+    Args:
+        records: the records by file, unchecked.
+        runs_by_config: finished runs by `config_sha256`.
+    """
+    found: dict[Path, Path] = {}
+    unmatched: dict[Path, Sequence[Path]] = {}
+    for path, content in records.items():
+        record = _parse(content)
+        runs = () if isinstance(record, str) else runs_by_config.get(str(record.config_sha256), ())
+        if isinstance(record, str) or not runs:
+            continue
+        count, run = max(((_count_equal_predictions(record, run), run) for run in runs), key=lambda pair: pair[0])
+        if count:
+            found[path] = run
+        else:
+            unmatched[path] = runs
+    taken = set(found.values())
+    for path, runs in unmatched.items():
+        run_left = next((run for run in runs if run not in taken), None)
+        if run_left is not None:
+            found[path] = run_left
+    return found
+
+
+def _count_equal_predictions(record: Record, run: Path) -> int:
+    """Count the test sets for which a run has the predictions of a record."""
+    return sum(_has_predictions(record, run, name) for name in record.metrics.tests)
+
+
+def _has_predictions(record: Record, run: Path, name: str) -> bool:
+    if name not in record.predictions or not predictions_file(run, name).exists():
+        return False
+    try:
+        return bool(predictions_digest(read_predictions(run, name)) == record.predictions[name].sha256)
+    except _MISFITS:
+        return False  # damaged; where no other run fits, `check_predictions` gives the reason
 
 
 def read_valid_records(folder: Path) -> dict[Path, Record]:
@@ -86,7 +145,7 @@ def require_valid(content: object, path: Path) -> Record:
         UserError: `check_record` would yield a problem; the message has the first one.
     """
     parsed = _parse(content)
-    problem = parsed if isinstance(parsed, str) else next(_problems(parsed, content, None), None)
+    problem = parsed if isinstance(parsed, str) else next(_problems(parsed, content), None)
     if isinstance(parsed, str) or problem is not None:
         raise UserError(f"{path}: {problem}; `agebench results check` lists all problems")
     return parsed
@@ -102,12 +161,12 @@ def _parse(record: Any) -> Record | str:
     return record_or_problem(record)
 
 
-def _problems(parsed: Record, record: Any, run: Path | None) -> Iterator[str]:
+def _problems(parsed: Record, record: Any) -> Iterator[str]:
     """Yield the faults of a record that has the schema, in sentences."""
     try:
         if record["sha256"] != content_hash(record):
             yield "its seal is broken: it was changed after it was made"
-        yield from _check_figures(parsed, run)
+        yield from _check_figures(parsed)
     except RecursionError:
         yield "its 'metrics' are nested too deeply to be figures"
     except _MISFITS as error:
@@ -118,22 +177,30 @@ def _shapeless(error: Exception) -> str:
     return f"its figures do not have the shape that metrics.json has: {type(error).__name__}: {error}"
 
 
-def _check_figures(record: Record, run: Path | None) -> Iterator[str]:
+def _check_figures(record: Record) -> Iterator[str]:
     for name, test in record.metrics.tests.items():
         yield from (f"{name}: {problem}" for problem in _contradictions(test))
         yield from (f"{name}: {problem}" for problem in _lost_images(record, name))
         yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
-        if run is not None and predictions_file(run, name).exists():
-            try:
-                table = read_predictions(run, name)
-            except UserError as error:
-                yield f"{name}: {error}"
-                continue
+
+
+def _check_predictions(record: Record, run: Path) -> Iterator[tuple[str, str | None]]:
+    for name, test in record.metrics.tests.items():
+        if not predictions_file(run, name).exists():
+            continue
+        try:
+            table = read_predictions(run, name)
+        except UserError as error:
+            yield name, str(error)
+            continue
+        try:
             if predictions_digest(table) != record.predictions[name].sha256:
-                yield f"{name}: the predictions in {run} are not those of the record"
-                continue
-            problems = list(_unfit_predictions(table, run, name))
-            yield from (f"{name}: {problem}" for problem in problems or _recomputed(table, test))
+                problems = [f"the predictions in {run} are not those of the record"]
+            else:
+                problems = list(_unfit_predictions(table, run, name)) or list(_recomputed(table, test))
+        except _MISFITS as error:
+            problems = [_shapeless(error)]
+        yield from _by_test(name, problems)
 
 
 def check_estimates(
@@ -175,9 +242,14 @@ def check_estimates(
             problems = list(_recomputed(table, test))
         except _MISFITS as error:
             problems = [_shapeless(error)]
-        yield from ((name, problem) for problem in problems)
-        if not problems:
-            yield name, None
+        yield from _by_test(name, problems)
+
+
+def _by_test(name: str, problems: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield each problem with its test set; None in its place where there is none."""
+    yield from ((name, problem) for problem in problems)
+    if not problems:
+        yield name, None
 
 
 def _contradictions(test: TestResult) -> Iterator[str]:

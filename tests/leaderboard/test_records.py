@@ -353,7 +353,65 @@ def test_no_file_ends_a_command_without_a_sentence(
 
 def test_a_reproduction_is_no_evidence_against_its_record(run: Path) -> None:
     shutil.copytree(run, run.parent / "again-mine")
-    assert list(runs_by_config(run.parent).values()) == [run]
+    assert list(runs_by_config(run.parent).values()) == [[run]]
+
+
+def test_a_run_without_predictions_computes_nothing_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    path = write_record(run, results)
+    (run / "predictions" / "fgnet.parquet").unlink()
+    record = json.loads(path.read_text())
+    record["metrics"]["tests"]["fgnet"]["groups"]["gender"]["male"]["cs5"]["value"] += 1e-3
+    path.write_text(json.dumps(record | {"sha256": content_hash(record)}))
+    assert main(["results", "check", "--results", str(results), "--runs", str(run.parent)]) == 0
+    told = capsys.readouterr().out
+    assert "figures of 0 computed again" in told
+    assert "1 not computed again" in told
+
+
+def other_outcome(run: Path, name: str) -> Path:
+    """Copy a run into a folder beside it, with the same settings and other predictions."""
+    other = Path(shutil.copytree(run, run.parent / name))
+    file = other / "predictions" / "fgnet.parquet"
+    table = pd.read_parquet(file)
+    table["age_pred"] += 0.5
+    table.to_parquet(file)
+    metrics = json.loads((run / "metrics.json").read_text())
+    entry = evaluate(table, groups=["gender"], train_ages=(1.0, 60.0), resamples=100, seed=3).to_json()
+    (other / "metrics.json").write_text(json.dumps(metrics | {"tests": {"fgnet": entry}}))
+    return other
+
+
+def test_two_outcomes_of_the_same_settings_are_compared_each_with_its_own_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    other = other_outcome(run, "other")
+    unfinished = Path(shutil.copytree(run, run.parent / "stopped"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (unfinished / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
+    assert [*runs_by_config(run.parent).values()] == [[run, other]]
+    assert write_record(run, results) != write_record(other, results)
+    check = ["results", "check", "--results", str(results), "--runs", str(run.parent)]
+    assert main(check) == 0
+    assert "2 records, 0 wrong; figures of 2 computed again" in capsys.readouterr().out
+    shutil.rmtree(other)  # a run of the other record is no evidence against this one
+    assert main(check) == 0
+    told = capsys.readouterr().out
+    assert "2 records, 0 wrong; figures of 1 computed again" in told
+    assert "1 not computed again" in told
+
+
+def test_predictions_of_no_record_contradict_the_record_of_their_settings(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(run, tmp_path / "results")
+    other = other_outcome(run, "other")
+    shutil.rmtree(run)
+    assert main(["results", "check", "--results", str(tmp_path / "results"), "--runs", str(run.parent)]) == 1
+    assert f"fgnet: the predictions in {other} are not those of the record" in capsys.readouterr().out
 
 
 def test_another_detector_is_named_when_a_record_is_reproduced() -> None:

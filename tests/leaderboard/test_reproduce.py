@@ -110,7 +110,12 @@ def test_what_is_stored_tells_no_label_and_no_name(home: Path) -> None:
 
 
 def test_figures_follow_from_what_is_stored(home: Path, reports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cards = ["--registry", str(home / "cards")]
     assert check(home, reports) == 0
+    told = capsys.readouterr().out
+    assert "1 records, 0 wrong; figures of 0 computed again" in told
+    assert "1 computed again on some of their test sets only" in told  # the estimates for `few` are not public
+    assert main(["results", "check", "--results", str(reports / "results"), "--runs", str(home / "runs"), *cards]) == 0
     assert "1 records, 0 wrong; figures of 1 computed again" in capsys.readouterr().out
 
 
