@@ -6,7 +6,7 @@ beside the folder of records. Elsewhere the stored rankings are shown as long as
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +29,13 @@ from agebench.metrics.ranking import RESAMPLES, SystemErrors
 from agebench.metrics.schema import RankedSystem, ResultModel, ShiftResult, SystemRanking
 from agebench.metrics.test_set_ranking import RankedTestSet, rank_on_test_sets
 from agebench.registry.catalog import Catalog
+from agebench.reports.formatting import join_words
 from agebench.utils.io import write_text
 
 # Of the method: raise it when rankings of the same estimates change.
 VERSION = 4
 _FEWEST_SYSTEMS = 2
+_NAMED = 6  # records in a sentence
 
 
 class RankingsFile(ResultModel):
@@ -52,7 +54,7 @@ class ImageRankings:
 
     Attributes:
         rankings: one for each group of systems with the same test images, then those over several test sets.
-        missing: what could not be computed, and why, as sentences.
+        missing: what has no rank, or could not be computed, and why, as sentences.
         shifts: (record id, test set) -> why the error differs from that on the training set, for records without it.
         gates: (record id, test set) -> rates of age gates, for the systems that the leaderboard begins with.
         scatters: (record id, test set) -> counts of images by true age and estimate.
@@ -127,13 +129,15 @@ def build_rankings(results: Path, rows: Sequence[System], catalog: Catalog, *, s
     stored = read_rankings(path)
     files = {record.id: results / f"{record.id}.json" for row in rows for record in row.records}
     datasets = LocalDatasets(catalog)
-    ranked = RankingBuilder(files, datasets, stored.rankings).build(rows)
+    builder = RankingBuilder(files, datasets, stored.rankings)
+    ranked = builder.build(rows)
     shifts = build_shifts(rows, files, datasets, stored.shifts)
     gates = build_gates(headline_systems(rows), files, datasets, stored.gates)
     scatters = build_scatters(rows, files, datasets, stored.scatters)
     content = RankingsFile(rankings=list(ranked.rankings), shifts=shifts, gates=gates, scatters=scatters)
     is_new = {"version": VERSION, **content.to_json()} != {"version": VERSION, **stored.to_json()}
-    if store and not ranked.missing and is_new and (ranked.rankings or shifts or gates or scatters or path.exists()):
+    # Elsewhere there may be the data of rankings that are missing here, but no more estimates than here.
+    if store and not builder.missing and is_new and (ranked.rankings or shifts or gates or scatters or path.exists()):
         _write_rankings(path, content)
     by_test = {(shift.record, shift.test): shift.shift for shift in shifts}
     rates = {(found.record, found.test): found.rates for found in gates}
@@ -149,6 +153,7 @@ class RankingBuilder:
         files: record id -> the file of the record.
         datasets: the datasets of this machine; None computes nothing.
         stored: rankings computed before.
+        missing: why rankings were not computed on this machine, as sentences.
     """
 
     files: Mapping[str, Path]
@@ -163,12 +168,11 @@ class RankingBuilder:
         Args:
             rows: the systems of the leaderboard.
         """
-        had = {row: test_keys(row) for row in rows if not row.has_no_rank and self._has_estimates(row)}
-        groups: dict[Test, list[System]] = {}
-        for row, keys in had.items():
-            for test in row.tests:
-                for key in (key for key in keys if key[0] == test):
-                    groups.setdefault(key, []).append(row)
+        keys = {row: test_keys(row) for row in rows if not row.has_no_rank}
+        had = {
+            row: frozenset(key for key in of if not self._without_estimates(row, key[0])) for row, of in keys.items()
+        }
+        groups = _group_by_test(had)
         rankings = [self._ranking(group, [key]) for key, group in groups.items() if len(group) >= _FEWEST_SYSTEMS]
         left = dict(had)
         while (shared := shared_by_most(list(left.values()), 2, _FEWEST_SYSTEMS)) is not None:
@@ -177,14 +181,30 @@ class RankingBuilder:
             rankings.append(self._ranking(group, sorted(shared, key=lambda key: order.index(key[0]))))
             for row in group:
                 del left[row]
-        return ImageRankings(tuple(filter(None, rankings)), tuple(dict.fromkeys(self.missing)))
+        missing = tuple(dict.fromkeys([*self._systems_left_out(_group_by_test(keys)), *self.missing]))
+        return ImageRankings(tuple(filter(None, rankings)), missing)
 
-    def _has_estimates(self, row: System) -> bool:
-        return all(
-            record.id in self.files and estimates_file(self.files[record.id], test).exists()
-            for test in row.tests
+    def _systems_left_out(self, groups: Mapping[Test, Sequence[System]]) -> Iterator[str]:
+        """Yield a sentence for each test set on which systems would have a rank, were their estimates public."""
+        records: dict[str, list[str]] = {}
+        for (test, *_), group in groups.items():
+            if len(group) >= _FEWEST_SYSTEMS:
+                records.setdefault(test, []).extend(id_ for row in group for id_ in self._without_estimates(row, test))
+        for test, ids in records.items():
+            if ids:
+                more = [f"{len(ids) - _NAMED} more"] if len(ids) > _NAMED else []
+                yield (
+                    f"{test}: the systems of these records are not ranked, because their estimates are not beside them: "
+                    f"{join_words([*ids[:_NAMED], *more])}"
+                )
+
+    def _without_estimates(self, row: System, test: str) -> list[str]:
+        """The ids of a system's records on a test set that have no estimates beside them."""
+        return [
+            record.id
             for record in row.records_on(test)
-        )
+            if record.id not in self.files or not estimates_file(self.files[record.id], test).exists()
+        ]
 
     def _ranking(self, rows: Sequence[System], tests: Sequence[Test]) -> SystemRanking | None:
         inputs = _inputs(rows, [name for name, *_ in tests])
@@ -246,6 +266,15 @@ class RankingBuilder:
         if (test, row) not in self._systems:
             self._systems[test, row] = _system_errors(row, test, self.files, labels)
         return self._systems[test, row]
+
+
+def _group_by_test(keys: Mapping[System, frozenset[Test]]) -> dict[Test, list[System]]:
+    """Return the systems of each test, in the order of the systems and of their test sets."""
+    groups: dict[Test, list[System]] = {}
+    for row, tests in keys.items():
+        for key in sorted(tests, key=lambda key: row.tests.index(key[0])):
+            groups.setdefault(key, []).append(row)
+    return groups
 
 
 @dataclass(frozen=True)

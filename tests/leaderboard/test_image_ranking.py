@@ -50,13 +50,16 @@ def board(tmp_path: Path, catalog: Catalog) -> tuple[Path, list[System]]:
     return tmp_path / "results", group_into_systems(records)
 
 
-def _record(identity: str, head: str, seed: int, mae: float, fingerprint: str | None) -> Record:
+def _record(
+    identity: str, head: str, seed: int, mae: float, fingerprint: str | None, *, hidden: bool = False
+) -> Record:
+    """A record of the test set `few`, and of one called `hidden`, whose estimates are not public."""
     few = {"n": 90, "overall": {"mae": {"value": mae}}, "groups": {"side": {"a": {"n": 40 + seed}}}}
     content: dict[str, Any] = {
         "id": identity,
         "config": {"seed": seed, "head": head},
         "model": {"name": "m", "head": head},
-        "metrics": {"train": "few", "tests": {"few": few}},
+        "metrics": {"train": "few", "tests": {"few": few} | ({"hidden": few} if hidden else {})},
         "predictions": {"few": {"sha256": "", "estimates_sha256": identity}},
         "samples": {"few": {"fingerprint": fingerprint}},
         "sha256": "",
@@ -102,8 +105,45 @@ def test_a_damaged_file_of_rankings_is_named(board: tuple[Path, list[System]], c
 def test_systems_without_estimates_are_named(board: tuple[Path, list[System]], catalog: Catalog) -> None:
     _, rows = board
     ranked = build_rankings(board[0].parent / "elsewhere" / "results", rows, catalog)
-    assert ranked == ImageRankings()
+    assert ranked == ImageRankings(missing=ranked.missing)
+    (sentence,) = ranked.missing
+    assert sentence.startswith("few: the systems of these records are not ranked, because their estimates")
+    assert all(row.records[0].id in sentence for row in rows)
     assert "Without a rank" in leaderboard(rows, (), ranked)
+
+
+def test_a_test_set_without_estimates_takes_a_system_out_of_its_own_ranking_alone(
+    board: tuple[Path, list[System]], catalog: Catalog
+) -> None:
+    results, rows = board
+    first = build_rankings(results, rows, catalog)
+    fingerprint = LocalDatasets(catalog).fingerprint("few")
+    records = [
+        _record(f"{head}-{seed}", head, seed, mae, fingerprint, hidden=head != "bad")
+        for head, mae in ERRORS.items()
+        for seed in (0, 1)
+    ]
+    both = group_into_systems(records)
+    ranked = build_rankings(results, both, catalog)
+    assert [ranking.systems for ranking in ranked.rankings] == [ranking.systems for ranking in first.rankings]
+    (sentence,) = ranked.missing
+    assert sentence.startswith("hidden: ")
+    assert all(identity in sentence for identity in ("good-0", "good-1", "alike-0", "alike-1"))
+    assert "bad" not in sentence
+
+
+def test_a_system_without_estimates_is_named_and_the_others_are_ranked_and_stored(
+    board: tuple[Path, list[System]], catalog: Catalog
+) -> None:
+    results, rows = board
+    estimates_file(results / "alike-1.json", "few").unlink()
+    ranked = build_rankings(results, rows, catalog)
+    (ranking,) = ranked.rankings
+    assert {system.name for system in ranking.systems} == {"m, good", "m, bad"}
+    (sentence,) = ranked.missing
+    assert sentence.endswith(": alike-1")
+    assert sentence in leaderboard(rows, (), ranked)
+    assert rankings_file(results).exists()
 
 
 def test_stored_rankings_are_computed_again(
