@@ -174,7 +174,8 @@ class RankingBuilder:
         }
         groups = _group_by_test(had)
         rankings = [self._ranking(group, [key]) for key, group in groups.items() if len(group) >= _FEWEST_SYSTEMS]
-        left = dict(had)
+        # Over several test sets, a system has one figure for each seed.
+        left = {row: frozenset(key for key in of if row.has_every_seed(key[0])) for row, of in had.items()}
         while (shared := shared_by_most(list(left.values()), 2, _FEWEST_SYSTEMS)) is not None:
             group = [row for row in left if shared <= left[row]]
             order = [test for test in group[0].tests if test in {name for name, *_ in shared}]

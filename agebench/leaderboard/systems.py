@@ -46,6 +46,7 @@ class Caveat(StrEnum):
     IMAGES_EXCLUDED = "images excluded"
     INCOMPLETE_TEST_SET = "part of a test set missing"
     OTHER_IMAGES = "other images than most systems"
+    SEEDS_MISSING = "a test set not of every seed"
     SELECTED_SEEDS = "selected seeds"
     REPEATED_SEED = "a seed run twice"
     NOT_REPRODUCIBLE = "not reproducible"
@@ -105,19 +106,27 @@ class System:
 
     @cached_property
     def tests(self) -> list[str]:
-        """The test sets that every seed has."""
-        return [name for name, entries in self._by_test.items() if len(entries) == len(self.seeds)]
+        """The test sets of all seeds together; the caveats name those that a seed lacks."""
+        return list(self._by_test)
+
+    def seeds_on(self, test: str) -> list[int | None]:
+        """Return the seeds that have a test set."""
+        return list(self._by_test[test])
+
+    def has_every_seed(self, test: str) -> bool:
+        """Return whether every seed has a test set."""
+        return len(self._by_test[test]) == len(self.seeds)
 
     def records_on(self, test: str) -> list[Record]:
-        """Return the records of a test set, one per seed."""
+        """Return the records of a test set, one for each seed that has it."""
         return list(self._by_test[test].values())
 
     def test_entries(self, test: str) -> list[TestResult]:
-        """Return the results on a test set, one per seed."""
+        """Return the results on a test set, one for each seed that has it."""
         return [record.metrics.tests[test] for record in self._by_test[test].values()]
 
     def images(self, test: str) -> frozenset[Hashable]:
-        """On which images it was tested by all its seeds: equal for two systems where these are the same."""
+        """On which images it was tested by all seeds that have the test set: equal for two systems where these are the same."""
         return self._images_by_test[test]
 
     @cached_property
@@ -287,15 +296,15 @@ def _overlap(row: System, test: str) -> float:
 
 @cache
 def _seed_spread(row: System, test: str, key: str) -> tuple[float, float] | None:
-    """Variance of a metric between a system's seeds and its degrees of freedom; None where it has one seed, or no peers."""
-    several = len(row.seeds) > 1 and row.train is not None
+    """Variance of a metric between a system's seeds and its degrees of freedom; None where one seed has it, or without peers."""
+    several = len(row.seeds_on(test)) > 1 and row.train is not None
     return _seed_spreads(tuple(row.peers), test, key).get(row) if several else None
 
 
 @cache
 def _seed_spreads(peers: tuple[System, ...], test: str, key: str) -> dict[System, tuple[float, float]]:
     """Moderated variances between seeds of the systems of one training set that have a test set and several seeds."""
-    rows = [row for row in peers if test in row.tests and len(row.seeds) > 1]
+    rows = [row for row in peers if test in row.tests and len(row.seeds_on(test)) > 1]
     tables = [
         {
             record.config.seed: metric.value
@@ -532,10 +541,12 @@ def _caveats(row: System) -> list[CaveatNote]:
         Caveat.IMAGES_EXCLUDED: any(map(excludes, row.records)),
         Caveat.INCOMPLETE_TEST_SET: any(is_subset(row, test) for test in row.tests),
         Caveat.OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
+        Caveat.SEEDS_MISSING: not all(row.has_every_seed(test) for test in row.tests),
         Caveat.SELECTED_SEEDS: bool(_picked(row)),
         Caveat.REPEATED_SEED: len(row.records) > len({_run(record) for record in row.records}),
     }
     texts = {
+        Caveat.SEEDS_MISSING: _partly_tested(row),
         Caveat.SELECTED_SEEDS: _picked(row),
         Caveat.FACE_PRETRAINING: f"{Caveat.FACE_PRETRAINING}: {pretraining}",
     }
@@ -546,10 +557,28 @@ def _caveats(row: System) -> list[CaveatNote]:
 
 def _picked(row: System) -> str:
     """Several seeds in words where they are not the first ones, and may be the best of many; else empty."""
-    seeds = sorted(row.seeds, key=lambda seed: (seed is None, seed or 0))
+    seeds = _sorted_seeds(row.seeds)
     if row.train is None or len(seeds) < 2 or seeds == list(range(len(seeds))):
         return ""
-    return f"seeds {join_words([str(seed) for seed in seeds])}, not 0 to {len(seeds) - 1}"
+    return f"{_seeds_in_words(seeds)}, not 0 to {len(seeds) - 1}"
+
+
+def _partly_tested(row: System) -> str:
+    """The test sets in words that a seed of the system lacks, each with the seeds that have it; else empty."""
+    parts = [
+        f"{test} of {_seeds_in_words(_sorted_seeds(row.seeds_on(test)))} only"
+        for test in row.tests
+        if not row.has_every_seed(test)
+    ]
+    return join_words(parts)
+
+
+def _sorted_seeds(seeds: Iterable[int | None]) -> list[int | None]:
+    return sorted(seeds, key=lambda seed: (seed is None, seed or 0))
+
+
+def _seeds_in_words(seeds: Sequence[int | None]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {join_words([str(seed) for seed in seeds])}"
 
 
 def has_other_images(row: System, test: str) -> bool:

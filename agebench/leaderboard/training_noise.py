@@ -82,7 +82,7 @@ def training_noise(record: Record, records: Iterable[Record], test: str) -> Trai
 
 
 def _seed_values(system: System, test: str) -> list[float]:
-    """Return the MAE of each seed on a test set; empty where a seed lacks it."""
+    """Return the MAE of each seed that has a test set."""
     if test not in system.tests:
         return []
     values = [entry.metric("mae").value for entry in system.test_entries(test)]

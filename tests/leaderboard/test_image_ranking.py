@@ -51,15 +51,15 @@ def board(tmp_path: Path, catalog: Catalog) -> tuple[Path, list[System]]:
 
 
 def _record(
-    identity: str, head: str, seed: int, mae: float, fingerprint: str | None, *, hidden: bool = False
+    identity: str, head: str, seed: int, mae: float, fingerprint: str | None, tests: tuple[str, ...] = ("few",)
 ) -> Record:
-    """A record of the test set `few`, and of one called `hidden`, whose estimates are not public."""
+    """A record of test sets with the same figures; the estimates of all but `few` are not public."""
     few = {"n": 90, "overall": {"mae": {"value": mae}}, "groups": {"side": {"a": {"n": 40 + seed}}}}
     content: dict[str, Any] = {
         "id": identity,
         "config": {"seed": seed, "head": head},
         "model": {"name": "m", "head": head},
-        "metrics": {"train": "few", "tests": {"few": few} | ({"hidden": few} if hidden else {})},
+        "metrics": {"train": "few", "tests": dict.fromkeys(tests, few)},
         "predictions": {"few": {"sha256": "", "estimates_sha256": identity}},
         "samples": {"few": {"fingerprint": fingerprint}},
         "sha256": "",
@@ -119,7 +119,7 @@ def test_a_test_set_without_estimates_takes_a_system_out_of_its_own_ranking_alon
     first = build_rankings(results, rows, catalog)
     fingerprint = LocalDatasets(catalog).fingerprint("few")
     records = [
-        _record(f"{head}-{seed}", head, seed, mae, fingerprint, hidden=head != "bad")
+        _record(f"{head}-{seed}", head, seed, mae, fingerprint, ("few",) if head == "bad" else ("few", "hidden"))
         for head, mae in ERRORS.items()
         for seed in (0, 1)
     ]
@@ -130,6 +130,20 @@ def test_a_test_set_without_estimates_takes_a_system_out_of_its_own_ranking_alon
     assert sentence.startswith("hidden: ")
     assert all(identity in sentence for identity in ("good-0", "good-1", "alike-0", "alike-1"))
     assert "bad" not in sentence
+
+
+def test_a_seed_without_a_test_set_leaves_the_ranks_of_the_others(
+    board: tuple[Path, list[System]], catalog: Catalog
+) -> None:
+    results, rows = board
+    (first,) = build_rankings(results, rows, catalog).rankings
+    records = [record for row in rows for record in row.records]
+    more = _record("good-2", "good", 2, 0.8, LocalDatasets(catalog).fingerprint("few"), ("elsewhere",))
+    ranked = build_rankings(results, group_into_systems([*records, more]), catalog)
+    (again,) = ranked.rankings
+    assert again.differences == first.differences
+    assert [system.name for system in again.systems] == [system.name for system in first.systems]
+    assert ranked.missing == ()
 
 
 def test_a_system_without_estimates_is_named_and_the_others_are_ranked_and_stored(

@@ -60,6 +60,24 @@ def test_texts_of_a_card_define_no_system() -> None:
     assert len(group_into_systems([tested(0), tested(1, input={"size": 64})])) == 2
 
 
+def test_a_test_set_that_a_seed_lacks_keeps_the_figure_of_the_others_and_is_marked() -> None:
+    records = [record(head, mae, seed) for head, mae in (("a", 3), ("b", 4)) for seed in (0, 1, 2)]
+    before = {row.name: row.metric("fgnet") for row in group_into_systems(records)}
+    more = record("a", 3, 3)
+    del more["metrics"]["tests"]["fgnet"]
+    first, second = group_into_systems([*records, more])
+    assert first.seeds == [0, 1, 2, 3]
+    assert first.tests == second.tests == ["utk", "fgnet"]
+    assert (first.metric("fgnet"), second.metric("fgnet")) == (before["m, a"], before["m, b"])
+    assert first.metric("utk").value == 3
+    assert caveats(first) == ["fgnet of seeds 0, 1 and 2 only"]
+    assert caveats(second) == []
+    del records[2]["metrics"]["tests"]["fgnet"], records[1]["metrics"]["tests"]["fgnet"]
+    single, _ = group_into_systems([*records, more])
+    assert caveats(single) == ["fgnet of seed 0 only"]
+    assert single.metric("fgnet").value == 3
+
+
 def test_systems_that_cannot_be_told_apart_share_a_place() -> None:
     # Nemenyi: q = 2.343 for three systems, times sqrt(3 * 4 / (6 * 2)) = 1; mean ranks 1, 2 and 3 lie within it.
     (found,) = rank_systems(
