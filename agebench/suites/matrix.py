@@ -55,6 +55,11 @@ class Job:
         """The file with the reason of a failure; exists while the last attempt failed."""
         return self.folder.parent / LOGS / f"{self.folder.name}.failed"
 
+    @property
+    def attempts(self) -> Path:
+        """The file with the time of all attempts together, seconds."""
+        return self.folder.parent / LOGS / f"{self.folder.name}.seconds"
+
     def state(self) -> RunState:
         """Return the run's state; `stale`: finished, but with data or weights that have changed since.
 
@@ -86,13 +91,22 @@ class Job:
             out, log = str(self.folder.absolute()), str(self.log.absolute())
         return RunRequest(name, self.config.to_toml(), out, folders, threads, log, names)
 
-    def record_attempt(self, log_tail: str, failure: str = "") -> None:
+    def attempted_seconds(self) -> float:
+        """Return the time of all attempts together, failed ones included."""
+        try:
+            return float(self.attempts.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0.0
+
+    def record_attempt(self, log_tail: str, failure: str = "", seconds: float = 0.0) -> None:
         """Write the log and the outcome of an attempt, locally and at the URL of the runs.
 
         Args:
             log_tail: the end of the run's output.
             failure: why the attempt failed; "": it did not.
+            seconds: how long the attempt took.
         """
+        write_text(self.attempts, f"{self.attempted_seconds() + seconds:.1f}\n")
         if failure:
             write_text(self.failure, failure)
         else:
@@ -101,7 +115,7 @@ class Job:
             runs, remote = self.folder.parent, RemoteDir(self.runs_url)
             write_text(self.log, log_tail)
             remote.fetch(runs, [f"{self.folder.name}/{file}" for file in RemoteMirror.FILES])
-            logs = [self.log, *([self.failure] if failure else [])]
+            logs = [self.log, self.attempts, *([self.failure] if failure else [])]
             remote.send(runs, [log.relative_to(runs).as_posix() for log in logs])
             if not failure:
                 remote.remove(self.failure.relative_to(runs).as_posix())
@@ -211,13 +225,18 @@ def expected_seconds(jobs: Iterable[Job], runs: Path) -> float | None:
 
 
 def spent_seconds(jobs: Iterable[Job]) -> float:
-    """Return the total time of the runs that are done.
+    """Return the total time of runs: of those that are done, and of the attempts at those that are not.
 
     Args:
         jobs: runs in any state.
     """
-    manifests = (RunDir(job.folder).manifest() for job in jobs if job.state() is RunState.DONE)
-    return float(sum(manifest.get("timings", {}).get("total_s", 0.0) for manifest in manifests))
+    return sum(map(_spent_seconds, jobs))
+
+
+def _spent_seconds(job: Job) -> float:
+    # Either may be the longer: a run may have been made by another command, and failed attempts are in no manifest.
+    manifest = RunDir(job.folder).manifest() if job.state() is RunState.DONE else {}
+    return max(float(manifest.get("timings", {}).get("total_s", 0.0)), job.attempted_seconds())
 
 
 def _similarity_key(config: RunConfig) -> tuple[object, ...]:

@@ -64,14 +64,17 @@ def run_jobs(
     with progress(total=len(jobs), label="suite", unit="run") as bar:
         while pending or running:
             while pending and len(running) < executor.slots:
-                job = pending.pop()
+                job = pending[-1]
                 if job.state() is RunState.DONE:
-                    finish(job, RunState.DONE)
+                    finish(pending.pop(), RunState.DONE)
                     continue
                 running_s = sum(time.monotonic() - start for _, start in running.values())
                 if budget_s is not None and spent_s + running_s >= budget_s:
-                    pending.clear()
+                    # Runs at work may have waited in a queue: only their own time counts once they have ended.
+                    if not running:
+                        pending.clear()
                     break
+                pending.pop()
                 running[executor.submit(job.request(executor.threads, registry, trackers))] = (job, time.monotonic())
             bar.note = f"at work: {', '.join(job.folder.name for job, _ in running.values())}"
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -93,11 +96,11 @@ def _outcome(future: "Future[RunOutcome]") -> RunOutcome:
 def _record_outcome(job: Job, outcome: RunOutcome) -> RunState:
     """Return the job's state after an attempt; write the reason of a failure beside its log."""
     if outcome.exit_reason is not ExitReason.FAILED:
-        job.record_attempt(outcome.log_tail)
+        job.record_attempt(outcome.log_tail, seconds=outcome.seconds)
         return RunState.DONE if outcome.exit_reason is ExitReason.FINISHED else RunState.INCOMPLETE
     lines = outcome.log_tail.strip().splitlines()
     reason = lines[-1] if lines else "no output"
     is_killed = outcome.code < 0
     reason = f"killed by signal {-outcome.code}: {reason}" if is_killed else f"{reason} (exit code {outcome.code})"
-    job.record_attempt(outcome.log_tail, reason)
+    job.record_attempt(outcome.log_tail, reason, outcome.seconds)
     return RunState.FAILED

@@ -2,14 +2,17 @@
 
 import json
 from concurrent.futures import Future
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agebench.cli import main
 from agebench.config.cards.suite import SuiteCard
 from agebench.registry.catalog import load_catalog
-from agebench.suites.matrix import Job, plan_jobs
+from agebench.suites import scheduler
+from agebench.suites.matrix import Job, plan_jobs, spent_seconds
 from agebench.suites.scheduler import run_jobs
 from agebench.suites.worker import RunOutcome, RunRequest
 from agebench.utils import ray_cluster
@@ -65,6 +68,26 @@ def test_a_budget_begins_no_more_and_a_larger_one_goes_on(tmp_path: Path) -> Non
     assert set(more) == set(found)
     run_jobs(jobs, Pretender(seconds=60), registry=[], on_finish=lambda job, state: None)
     assert {job.state() for job in jobs} == {"done"}
+
+
+def test_failed_attempts_are_of_the_budget(tmp_path: Path) -> None:
+    jobs = twelve(tmp_path)
+    alone = jobs[:1]
+    for place in (1, 2, 3):
+        killer = Pretender(alone[0].folder.name, seconds=60)
+        assert run_jobs(alone, killer, registry=[], on_finish=lambda job, state: None, budget_s=180)
+        assert spent_seconds(jobs) == 60 * place
+    found = run_jobs(alone, Pretender(), registry=[], on_finish=lambda job, state: None, budget_s=180)
+    assert found == {}
+    run_jobs(alone, Pretender(seconds=60), registry=[], on_finish=lambda job, state: None)
+    assert spent_seconds(jobs) == 240  # with the attempt that succeeded
+
+
+def test_time_in_a_queue_is_not_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=count(step=1000).__next__))
+    jobs = twelve(tmp_path)
+    found = run_jobs(jobs, Pretender(seconds=60), registry=[], on_finish=lambda job, state: None, budget_s=240)
+    assert list(found.values()) == ["done"] * 4
 
 
 @pytest.mark.parametrize(
