@@ -116,7 +116,7 @@ def upload(folder: Path, repo: str, kind: Literal["model", "dataset"] = "model")
         api = HfApi()
         api.create_repo(repo, repo_type=kind, exist_ok=True, private=True)
         there = set(api.list_repo_files(repo, repo_type=kind)) - {".gitattributes"}
-        if there and not there & {WRITTEN, CARD}:
+        if there and not there & ({WRITTEN, CARD} if kind == "model" else {WRITTEN}):
             raise UserError(
                 f"{repo}: holds {min(there)}, which `agebench push` did not write; choose another repository"
             )

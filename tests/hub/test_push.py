@@ -268,11 +268,11 @@ def test_estimates_become_a_dataset_without_labels(
         list_repo_files=lambda *_, **__: there,
         upload_folder=lambda **how: sent.update(how) or SimpleNamespace(oid=COMMIT),
     )
-    there = [".gitattributes", "data/train.parquet"]
+    there = [".gitattributes", "card.json", "data/train.parquet"]
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
     monkeypatch.setattr("huggingface_hub.DatasetCard.validate", lambda *_, **__: None)
     assert main(words) == 2
-    assert "me/estimates: holds data/train.parquet, which `agebench push` did not write" in capsys.readouterr().err
+    assert "me/estimates: holds card.json, which `agebench push` did not write" in capsys.readouterr().err
     assert "folder_path" not in sent
     there = [".gitattributes", ".agebench-push.json", "data/few.parquet"]
     assert main(words) == 0
