@@ -44,23 +44,27 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("homes")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def shared_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nor does a fixture that several tests share, which is made before `own_homes`."""
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_homes(common: Path) -> Iterator[None]:
+    """Nor does a fixture that several tests share, which is made before `own_homes`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
-        patch.setenv("AGEBENCH_CACHE", str(folder / "cache"))
+        patch.setenv("AGEBENCH_DATA", str(common / "shared" / "data"))
+        patch.setenv("AGEBENCH_CACHE", str(common / "shared" / "cache"))
         patch.delenv("AGEBENCH_REGISTRY", raising=False)
         yield
 
 
 @pytest.fixture(autouse=True, scope="session")
-def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def drawn_faces(common: Path) -> Iterator[None]:
     """A generated face is drawn once for all workers, each of which would draw the same hundreds again."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawn"
+    folder = common / "drawn"
     folder.mkdir(exist_ok=True)
     draw = SynthReader._render
 
@@ -132,12 +136,11 @@ options = { count = 180, seed = 1, size = 64 }
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(common: Path) -> Path:
     """A finished run of the small model, which all workers share; tests do not write into it."""
     from agebench.cli import main
 
-    base = tmp_path_factory.getbasetemp()
-    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small"
+    home = common / "small"
     with FileLock(f"{home}.lock"):
         if not (home / "run").exists():
             (home / "registry" / "datasets").mkdir(parents=True)
