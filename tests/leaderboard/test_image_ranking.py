@@ -112,7 +112,7 @@ def test_systems_without_estimates_are_named(board: tuple[Path, list[System]], c
     assert "Without a rank" in leaderboard(rows, (), ranked)
 
 
-def test_a_test_set_without_estimates_takes_a_system_out_of_its_own_ranking_alone(
+def test_without_estimates_a_system_leaves_only_that_ranking(
     board: tuple[Path, list[System]], catalog: Catalog
 ) -> None:
     results, rows = board
@@ -146,7 +146,7 @@ def test_a_seed_without_a_test_set_leaves_the_ranks_of_the_others(
     assert ranked.missing == ()
 
 
-def test_a_system_without_estimates_is_named_and_the_others_are_ranked_and_stored(
+def test_a_system_without_estimates_is_named_and_others_are_ranked(
     board: tuple[Path, list[System]], catalog: Catalog
 ) -> None:
     results, rows = board

@@ -60,7 +60,7 @@ def test_texts_of_a_card_define_no_system() -> None:
     assert len(group_into_systems([tested(0), tested(1, input={"size": 64})])) == 2
 
 
-def test_a_test_set_that_a_seed_lacks_keeps_the_figure_of_the_others_and_is_marked() -> None:
+def test_a_test_set_that_a_seed_lacks_is_kept_and_marked() -> None:
     records = [record(head, mae, seed) for head, mae in (("a", 3), ("b", 4)) for seed in (0, 1, 2)]
     before = {row.name: row.metric("fgnet") for row in group_into_systems(records)}
     more = record("a", 3, 3)

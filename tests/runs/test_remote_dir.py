@@ -66,20 +66,23 @@ def test_a_run_at_a_url_prints_its_result(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "cards" / "datasets").mkdir(parents=True)
     (tmp_path / "cards" / "datasets" / "few.toml").write_text(few_card(60, seed=2))
     words = [
-        "run",
-        "--train",
-        "few",
-        "--test",
-        "few",
-        "--model",
-        "tiny",
-        "--epochs",
-        "1",
-        "--registry",
-        str(tmp_path / "cards"),
+        *(
+            "run",
+            "--train",
+            "few",
+            "--test",
+            "few",
+            "--model",
+            "tiny",
+            "--epochs",
+            "1",
+            "--set",
+            "evaluate.resamples=100",
+        ),
+        *("--registry", str(tmp_path / "cards"), "--out", url),
     ]
     for _ in range(2):  # the second time, it is finished
-        assert main([*words, "--set", "evaluate.resamples=100", "--out", url]) == 0
+        assert main(words) == 0
         output = capsys.readouterr().out
         assert "MAE (years)" in output
         assert f"report: {url}/report.md" in output
@@ -159,7 +162,7 @@ def test_a_listing_that_fails_does_not_stop_the_thread(monkeypatch: pytest.Monke
     with run_folder(URL) as folder:
         failed.wait()
         folder.write_json("manifest.json", {"finished": False})
-        wait_for("manifest.json")
+        assert json.loads(wait_for("manifest.json")) == {"finished": False}
 
 
 def test_fetched_files_are_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_the_best_epoch_is_kept_by_validation(tmp_path: Path) -> None:
     assert np.abs(ages(run) - VAL.ages).mean() == pytest.approx(min(entry["val_mae"] for entry in history.epochs))
 
 
-def test_resuming_beside_the_best_weights_of_an_earlier_epoch_is_refused_at_once(tmp_path: Path) -> None:
+def test_resuming_beside_older_best_weights_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path).fit(TRAIN, VAL, KilledAfter(epoch=2))
     best, resumed = tmp_path / "best.safetensors", trainer(tmp_path)
