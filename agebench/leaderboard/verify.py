@@ -365,6 +365,7 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
         version=version,
     )
     groups, gaps = dict(_each_group(test)), dict(_each_gap(test))
+    counts = (*_COUNTS, "subjects") if version > 3 else _COUNTS
     compared: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
         ("all images", made.overall, test.overall),
         *((name, _set_fields(group), _set_fields(groups.get(name))) for name, group in _each_group(made)),
@@ -377,9 +378,12 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
                 known = recorded if isinstance(recorded, MetricValue) else MetricValue()
                 if not _same(metric, known, value_only=key in values_only, share=share):
                     yield f"{where}: {key} is {_text(known)} there, and {_text(metric)} by the predictions"
-            elif key in _COUNTS and metric != recorded:
+            elif key in counts and metric != recorded:
                 yield f"{where}: {key} is {recorded} there, and {metric} by the predictions"
-    for key, ours_n, theirs_n in (("n", made.n, test.n), ("subjects", made.subjects, test.subjects)):
+    totals = [("n", made.n, test.n), ("subjects", made.subjects, test.subjects)]
+    if version > 3 and made.method is not None:
+        totals.append(("clusters", made.method.clusters, method.clusters))
+    for key, ours_n, theirs_n in totals:
         if ours_n != theirs_n:
             yield f"{key} is {theirs_n} there, and {ours_n} by the predictions"
 

@@ -10,7 +10,13 @@ from scipy import special
 
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, encode_clusters, t_quantile_draws
-from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, IntervalKind, json_number, metric_values
+from agebench.metrics.confidence_intervals import (
+    CONFIDENCE_LEVEL,
+    IntervalKind,
+    difference_p_value,
+    json_number,
+    metric_values,
+)
 from agebench.metrics.fairness import SIGNIFICANT, holm
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.schema import (
@@ -143,14 +149,16 @@ def compare_systems(
         contrasts @ images_only.value, resampled, contrasts @ images_only.jackknife, images_only.clusters
     )
     # The seeds' heavy-tailed part has no skewness to correct, and makes a correction of the images' part unsteady.
-    every = metric_values(keys, found, interval if max(counts) == 1 else "percentile")
+    kind: IntervalKind = interval if max(counts) == 1 else "percentile"
+    every = metric_values(keys, found, kind, clusters=np.full(len(keys), found.clusters))
     tested = []
     for place, (a, b) in enumerate(pairs):
         replicates = found.resampled[len(counts) + place]
         image_error = float(np.std(_contrast(a, b, len(counts)) @ images_only.resampled)) if len(replicates) else np.nan
         names = (paired.names[a], paired.names[b])
         images_needed = None if _identical(paired, a, b) else _images_needed(image_error, len(features))
-        tested.append(_TestedPair(names, every[(*names, "difference")], _bootstrap_p(replicates), images_needed))
+        p = difference_p_value(float(found.value[len(counts) + place]), replicates, found.clusters)
+        tested.append(_TestedPair(names, every[(*names, "difference")], p, images_needed))
     identical = {(paired.names[a], paired.names[b]) for a, b in pairs if _identical(paired, a, b)}
     return ComparisonResult(
         n=len(features),
@@ -228,14 +236,6 @@ def _seed_spread(paired: PairedErrors) -> _SeedSpread:
 def _identical(paired: PairedErrors, a: int, b: int) -> bool:
     """Return whether two systems have the same mean error on every image, but for rounding."""
     return bool(np.allclose(paired.errors[a].mean(axis=0), paired.errors[b].mean(axis=0), rtol=0, atol=1e-9))
-
-
-def _bootstrap_p(replicates: Floats) -> float | None:
-    """Twice the smaller share of replicates on either side of 0."""
-    if not len(replicates):
-        return None
-    side = min(np.sum(replicates <= 0), np.sum(replicates >= 0))
-    return float(min(1.0, 2 * (1 + side) / (1 + len(replicates))))
 
 
 def _images_needed(spread: float, n: int) -> int | None:

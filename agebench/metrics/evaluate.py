@@ -26,12 +26,23 @@ from agebench.metrics.metric_specs import SPECS, FigureKey, Unit
 from agebench.metrics.point import CS_LEVELS, MetricFeatures
 from agebench.metrics.prediction_format import canonical_order
 from agebench.metrics.schema import BootstrapMethod, GroupMetrics, MetricValue, SeedMetric, SeedSummary, TestResult
+from agebench.metrics.simultaneous import clusters_in_groups
 
 # How intervals are computed: 2 has simultaneous intervals of gaps, better ones of balanced MAE, RMSE and quantiles, and
-# numbers rows by their ids; in 3 a replicate near the value counts in part as below it, so that rounding decides nothing.
-# Records state which they have; those without a number have 1.
-VERSION = 3
+# numbers rows by their ids; in 3 a replicate near the value counts in part as below it, so that rounding decides nothing; in 4
+# intervals of a group count its own people, and are Student's where these are few. Records state which they have; those without
+# a number have 1.
+VERSION = 4
 _IN_GROUPS = ("mae", "bias", "rmse", "cs5")
+# Figures of some of the images -> the feature that counts these.
+_COUNTED_BY = {
+    "mae_within_train_ages": "n_inside",
+    "epsilon_error": "n_epsilon",
+    "range_mae": "n_range",
+    "range_hit": "n_range",
+}
+# Figures of all images whose replicates `_Plan.refined` replaces.
+_REFINED = ("balanced_mae", "balanced_mae_bands", "rmse", *point.QUANTILES)
 
 
 def evaluate(
@@ -126,13 +137,23 @@ def evaluate_seeds(
     found = pool_seeds(apart, len(tables), seed)
     if len(tables) > 1:
         interval = "percentile"  # The seeds' heavy-tailed part makes a correction for skewness unsteady.
-    every = metric_values(plan.keys(), found, interval, NEAR if version > 2 else 0.0)
+    people = {grouping.name: grouping.cluster_counts(clusters) for grouping in plan.shown}
+    every = metric_values(
+        plan.keys(),
+        found,
+        interval,
+        NEAR if version > 2 else 0.0,
+        plan.clusters_behind(people, clusters) if version > 3 else None,
+    )
     entry = TestResult(
         n=len(table),
         subjects=None if whose is None else int(table["subject"].nunique()),
         overall=_overall(plan, every, clusters),
         cs=[every["overall", f"cs{level}"].value for level in CS_LEVELS],
-        groups={grouping.name: _group_table(grouping, every, clusters, minimum) for grouping in plan.shown},
+        groups={
+            grouping.name: _group_table(grouping, every, people[grouping.name], minimum, named=whose is not None)
+            for grouping in plan.shown
+        },
         gaps=gap_results(
             compared,
             every,
@@ -145,7 +166,7 @@ def evaluate_seeds(
         ),
         n_unknown={grouping.name: int(grouping.unknown) for grouping in plan.shown},
         train_ages=None if train_ages is None else [float(age) for age in train_ages],
-        method=_method(found, interval, whose is not None, seed),
+        method=_method(found, interval, whose is not None, seed, version),
         undercovering=_undercovering(several) if found.resampled.shape[1] else [],
         notes=_notes(table, plan.shown, minimum),
     )
@@ -216,6 +237,30 @@ class _Plan:
             keys += [(grouping.name, group, metric) for group in grouping.names for metric in _IN_GROUPS]
         return [*keys, *(key for one in self.compared for key in one.figure_keys())]
 
+    def clusters_behind(self, people: Mapping[str, Ints], clusters: Ints) -> Ints:
+        """Count the clusters behind each figure (K,), in the order of `keys`; 0 for the figures that `refined` replaces.
+
+        Args:
+            people: grouping -> clusters in each of its groups.
+            clusters: (n,) rows drawn together.
+        """
+        behind = dict.fromkeys(self.keys(), int(clusters.max()) + 1)
+        for grouping in self.shown:
+            for group, count in zip(grouping.names, people[grouping.name], strict=True):
+                behind |= {(grouping.name, group, name): int(count) for name in _IN_GROUPS}
+                behind[grouping.name, group, "rmse"] = 0
+        for one in self.compared:
+            inside = np.where(one.cells >= 0, one.grouping.codes, -1)
+            counts = clusters_in_groups(inside, clusters, len(one.grouping.names))
+            of_group = dict(zip(one.grouping.names, counts, strict=True))
+            behind |= {key: int(of_group[key[1]]) for key in one.figure_keys()}
+        for name, column in _COUNTED_BY.items():
+            if ("overall", name) in behind:
+                some = np.logical_or.reduce([features.column(column) > 0 for features in self.several])
+                behind["overall", name] = len(distinct_values(clusters[some]))
+        behind |= {("overall", name): 0 for name in _REFINED}
+        return np.array([*behind.values()])
+
     def statistic(self, sums: Sequence[Floats]) -> Floats:
         """Figures (seeds * K, b) from the sums of each grouping; K in the order of `keys`."""
         coarse = 1 + len(self.shown)
@@ -266,10 +311,18 @@ def _same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _group_table(
-    grouping: Grouping, every: Mapping[FigureKey, MetricValue], clusters: Ints, minimum: int
+    grouping: Grouping, every: Mapping[FigureKey, MetricValue], n_clusters: Ints, minimum: int, *, named: bool
 ) -> dict[str, GroupMetrics]:
+    """Metrics of each group.
+
+    Args:
+        grouping: the groups.
+        every: all figures.
+        n_clusters: people in each group, an image of an unknown person counted as one's.
+        minimum: rows of a group that is compared.
+        named: whether people are known, and are counted in the table.
+    """
     counts = grouping.counts
-    n_clusters = grouping.cluster_counts(clusters)
     table = {}
     for index, group in enumerate(grouping.names):
         values = {name: every[grouping.name, group, name] for name in _IN_GROUPS}
@@ -282,7 +335,10 @@ def _group_table(
         even = every.get((grouping.name, group, "age_standardized_mae"))
         if even is not None:
             values["age_standardized_mae"] = even
-        table[group] = GroupMetrics(n=int(counts[index]), eligible=bool(counts[index] >= minimum), **values)
+        fields: dict[str, object] = {"n": int(counts[index]), "eligible": bool(counts[index] >= minimum), **values}
+        if named:
+            fields["subjects"] = int(n_clusters[index])
+        table[group] = GroupMetrics.model_validate(fields)
     return table
 
 
@@ -317,14 +373,15 @@ def _seed_summary(plan: _Plan, values: Floats) -> SeedSummary:
     return SeedSummary(count=len(values), metrics=metrics)
 
 
-def _method(found: Replicates, interval: IntervalKind, subjects: bool, seed: int) -> BootstrapMethod:
+def _method(found: Replicates, interval: IntervalKind, subjects: bool, seed: int, version: int) -> BootstrapMethod:
     return BootstrapMethod(
         interval=interval,
         level=0.95,
         resamples=int(found.resampled.shape[1]),
         resampled="subjects" if subjects else "images",
         seed=seed,
-        version=VERSION,
+        version=version,
+        clusters=found.clusters,
     )
 
 

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from agebench.metrics.bootstrap import ClusterBootstrap, Replicates, pool_seeds
-from agebench.metrics.confidence_intervals import NEAR, bootstrap_interval, clopper_pearson, wilson
+from agebench.metrics.confidence_intervals import (
+    NEAR,
+    bootstrap_interval,
+    clopper_pearson,
+    difference_p_value,
+    wilson,
+)
 
 REPEATS, CLUSTERS = 400, 300
 
@@ -111,3 +117,35 @@ def test_replicates_equal_to_the_value_count_half(near, rounding):
     found = Replicates(np.array([3.0]), resampled, np.full((1, 10), 3.0), 1000)
     ends = bootstrap_interval(found, "bca", near=near)
     np.testing.assert_allclose(ends, bootstrap_interval(found, "percentile"), atol=1e-9)
+
+
+@pytest.mark.parametrize("others", [0, 60])
+@pytest.mark.parametrize("people", [2, 3, 5, 8])
+def test_the_mae_of_a_group_of_few_people_is_held_in_95_of_100(people, others):
+    """Of 400 samples, 92 % at least: four standard errors less than 95 % would be 90.6 %."""
+    clusters = np.repeat(np.arange(people + others), 10)
+    in_group = (clusters < people).astype(int)
+    held = 0
+    for repeat in range(400):
+        rng = np.random.default_rng(repeat)
+        errors = np.abs(5 + rng.normal(0, 1.5, people + others)[clusters] + rng.normal(0, 1, len(clusters)))
+        features = np.column_stack([np.ones(len(errors)), errors])
+        found = ClusterBootstrap(features, [1 - in_group], clusters).replicates(
+            lambda sums: mean(sums)[:1], resamples=200, seed=repeat
+        )
+        low, high = bootstrap_interval(found, clusters=np.array([people]))
+        held += low[0] <= 5 <= high[0]
+    assert held >= 0.92 * 400
+
+
+def test_a_p_value_is_not_bounded_by_the_number_of_resamples():
+    rng = np.random.default_rng(0)
+    replicates = 10 + rng.normal(0, 1, 1000)
+    assert difference_p_value(10, replicates, 500) < 1e-12
+    assert difference_p_value(
+        2, np.random.default_rng(1).choice([1.0, 2.0, 3.0], 1000, p=[0.25, 0.5, 0.25]), 2
+    ) == pytest.approx(0.295, abs=0.01)
+    near = 1 + rng.normal(0, 1, 1000)
+    assert difference_p_value(1, near, 500) == pytest.approx(2 * (1 + (near <= 0).sum()) / 1001)
+    assert difference_p_value(0, np.zeros(1000), 500) == 1
+    assert difference_p_value(3, np.full(1000, 3.0), 500) == pytest.approx(2 / 1001)

@@ -11,6 +11,9 @@ class GroupMetrics(ResultModel):
     """Metrics of one group of images."""
 
     n: Count = Field(default=0, description="images")
+    subjects: Count | None = Field(
+        default=None, description="people, or what else is resampled as one; absent where that is every image"
+    )
     eligible: bool | None = renamed_field(
         "eligible", "ranked", None, description="whether it has enough images to be compared"
     )

@@ -26,6 +26,9 @@ class BootstrapMethod(ResultModel):
     resampled: str = Field(default="images", description="`subjects` or `images`")
     seed: int = Field(ge=0)
     version: int = Field(default=1, description="of the method; files without a version have 1")
+    clusters: Count | None = Field(
+        default=None, description="what was resampled: people, and images whose person is unknown"
+    )
 
 
 class SeedMetric(ResultModel):
