@@ -14,9 +14,16 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import Flags, Floats, Ints, Replicates, distinct_values, reindex
-from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, subject_codes
+from agebench.metrics.clustered_rates import (
+    clustered_rate,
+    effective_sizes,
+    few_people_share,
+    group_rates,
+    subject_codes,
+)
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, bootstrap_interval, clopper_pearson, metric_value
 from agebench.metrics.groups import Grouping, groupings
+from agebench.metrics.point import age_limits
 from agebench.metrics.quantiles import binomial_quantile
 from agebench.metrics.schema import (
     AgeGateRate,
@@ -115,6 +122,10 @@ def age_gates(
     Where `subject` is known the intervals count persons' worth of images: n over the design effect (Korn and Graubard 1998,
     "Confidence intervals for proportions with small expected number of positive counts estimated from survey data").
 
+    A label that is a range of ages counts where it lies on one side of the legal age as a whole, and in no rate by year. An image
+    without an estimate (minus infinity) is a person who is refused, which counts for people of legal age only: a minor who is not
+    answered is in no rate.
+
     Args:
         table: predictions, see `check_predictions`.
         legal_ages: legal ages, years; ages with images on one side only are left out.
@@ -134,10 +145,10 @@ def age_gates(
     rows = _GateRows.from_table(table, groupings(table, groups))
     results = {}
     for legal in sorted({*legal_ages, *(gate.legal for gate in gates)}):
-        under = rows.age < legal
+        under = (np.floor(rows.high) < legal) & np.isfinite(rows.predicted)
         if minor_ages is not None:
-            under &= (rows.years >= minor_ages[0]) & (rows.years <= minor_ages[1])
-        over = rows.age >= legal
+            under &= (np.floor(rows.low) >= minor_ages[0]) & (np.floor(rows.high) <= minor_ages[1])
+        over = rows.low >= legal
         if under.any() and over.any():
             general = [t for t in challenges if t >= legal] or [legal, legal + DEFAULT_CHALLENGE_MARGIN]
             tried = {
@@ -149,6 +160,7 @@ def age_gates(
                 update={
                     "minor_ages": None if minor_ages is None else list(minor_ages),
                     "detection": _detection(rows, under, over, result.required[f"{TARGET_FPRS[0]:g}"], resamples, seed),
+                    "n_undecided": int(((rows.low < legal) & (np.floor(rows.high) >= legal)).sum()),
                 }
             )
     return results
@@ -156,9 +168,19 @@ def age_gates(
 
 @dataclass(frozen=True)
 class _GateRows:
-    """True and estimated ages (n,), completed years, people (None where unknown) and groupings of a test set."""
+    """The images of a test set.
 
-    age: Floats
+    Attributes:
+        low: (n,) the lowest age that the label leaves possible, years.
+        high: (n,) the highest one.
+        years: (n,) completed years; -1 where the label is a range of them.
+        predicted: (n,) estimates, years.
+        clusters: (n,) people; None where unknown.
+        groupings: groups of the images.
+    """
+
+    low: Floats
+    high: Floats
     years: Ints
     predicted: Floats
     clusters: Ints | None
@@ -166,9 +188,9 @@ class _GateRows:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, groupings: Sequence[Grouping]) -> "_GateRows":
-        age = table["age"].to_numpy(float)
-        predicted = table["age_pred"].to_numpy(float)
-        return cls(age, np.floor(age).astype(np.int64), predicted, subject_codes(table), groupings)
+        low, high = age_limits(table)
+        years = np.where(np.floor(low) == np.floor(high), np.floor(low), -1).astype(np.int64)
+        return cls(low, high, years, table["age_pred"].to_numpy(float), subject_codes(table), groupings)
 
     @cached_property
     def order(self) -> Ints:
@@ -185,7 +207,7 @@ def _gate(rows: _GateRows, under: Flags, over: Flags, legal: int, challenges: Se
     by_age: dict[str, dict[str, AgeGateRate]] = {}
     refused_by_age: dict[str, dict[str, AgeRefusalRate]] = {}
     by_group: dict[str, dict[str, dict[str, CountedGateRates]]] = {}
-    near = over & (rows.years < legal + _REFUSED_YEARS)
+    near = over & (rows.years >= legal) & (rows.years < legal + _REFUSED_YEARS)
     for challenge in challenges:
         passes = rows.predicted >= challenge
         key = f"{challenge:g}"
@@ -215,6 +237,7 @@ def _gate(rows: _GateRows, under: Flags, over: Flags, legal: int, challenges: Se
 
 def _rates_by_year(rows: _GateRows, hits: Flags, among: Flags) -> list[tuple[str, int, MetricValue]]:
     """Completed year, images and rate of `hits`, for each year that has rows in `among`."""
+    among = among & (rows.years >= 0)
     row_years = rows.years[among]
     years, codes = distinct_values(row_years), reindex(row_years - row_years.min(initial=0))
     rates = group_rates(hits[among], np.ones(len(codes), dtype=bool), codes, len(years), rows.people(among))
@@ -272,7 +295,8 @@ def required_challenge_age(
     value = above(n - allowed - 1)
     # One or two images that pass cannot show whether a person's pass together.
     passing = value if allowed >= _TELLING else above(max(n - _TELLING - 1, 0))
-    effective = int(n / design_effect(estimates >= passing, clusters) + 1e-9)
+    worth = effective_sizes(estimates >= passing, np.zeros(n, dtype=np.int64), 1, clusters)
+    effective = int(worth[0] + 1e-9)
 
     def counted(age: MetricValue) -> RequiredChallengeAge:
         found = RequiredChallengeAge(value=age.value, ci_low=age.ci_low, ci_high=age.ci_high, n=n, n_needed=required)
@@ -313,7 +337,7 @@ def _passing_rates(predicted: Floats, challenges: Floats, people: Ints | None) -
     n = len(predicted)
     counts = _counts_above(predicted, challenges, None)[0]
     shares = counts / n
-    designs = np.ones(len(challenges))
+    effective = np.full(len(challenges), float(n))
     persons = n if people is None else len(distinct_values(people))
     if people is not None and persons < n:
         groups = _people_groups(people)
@@ -323,8 +347,9 @@ def _passing_rates(predicted: Floats, challenges: Floats, people: Ints | None) -
         with np.errstate(all="ignore"):
             effects = n_groups / max(n_groups - 1, 1) * squares / (n * shares * (1 - shares))
         is_flat = (shares == 0) | (shares == 1) | (n_groups < 2)
-        designs = np.where(is_flat, n / persons, np.maximum(np.nan_to_num(effects, nan=1.0), 1))
-    low, high = clopper_pearson(counts / designs, n / designs)
+        worth = n / np.maximum(np.nan_to_num(effects, nan=1.0), 1)
+        effective = np.where(is_flat, persons, worth * few_people_share(np.array(n), np.array(n_groups)))
+    low, high = clopper_pearson(shares * effective, effective)
     return shares, low, high
 
 

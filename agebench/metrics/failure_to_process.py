@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from agebench.metrics.bootstrap import Flags, Floats, Ints, reindex
-from agebench.metrics.clustered_rates import design_effects, subject_codes
+from agebench.metrics.clustered_rates import effective_sizes, subject_codes
 from agebench.metrics.confidence_intervals import metric_value, wilson
 from agebench.metrics.fairness import holm
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
@@ -23,7 +23,7 @@ def failures_to_process(table: pd.DataFrame, failed: "pd.Series[bool]", groups: 
 
     Args:
         table: the images that were to be processed (n rows): age, the group columns, and subject where it is known: then a
-            person's images, which fail together, count as what they are worth (see `design_effect`).
+            person's images, which fail together, count as what they are worth (see `effective_sizes`).
         failed: (n,) where no face could be prepared.
         groups: columns; age bands come by themselves, gender*race where both are there.
 
@@ -51,9 +51,9 @@ def _rates(gone: Flags, codes: Ints, n_groups: int, clusters: Ints | None) -> li
     rows = np.flatnonzero(codes >= 0)
     groups, failed_rows = codes[rows], gone[rows]
     n, failed = np.bincount(groups, minlength=n_groups), np.bincount(groups[failed_rows], minlength=n_groups)
-    designs = design_effects(failed_rows, groups, n_groups, None if clusters is None else clusters[rows])
-    low, high = wilson(failed / designs, n / designs)
+    effective = effective_sizes(failed_rows, groups, n_groups, None if clusters is None else clusters[rows])
     shares = failed / np.maximum(n, 1)
+    low, high = wilson(shares * effective, effective)
     return [
         FailureRate(
             n=int(n[group]),

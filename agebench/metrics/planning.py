@@ -14,7 +14,7 @@ from scipy import stats
 from agebench.errors import UserError
 from agebench.metrics.age_gates import Gate
 from agebench.metrics.bootstrap import Floats, Ints
-from agebench.metrics.clustered_rates import design_effect, row_clusters
+from agebench.metrics.clustered_rates import effective_sizes, row_clusters
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL
 from agebench.metrics.groups import group_columns, groupings
 from agebench.metrics.point import signed_error
@@ -215,7 +215,8 @@ def _group_powers(pilot: pd.DataFrame, options: PlanOptions, groups: Sequence[st
             rest = np.setdiff1d(np.flatnonzero(grouping.codes >= 0), part)
             against = _standard_error(errors[rest], clusters[rest]) if len(rest) > 1 else np.nan
             minors = part[age[part] < options.gate.legal]
-            worth = len(minors) / design_effect(passes[minors], clusters[minors]) if len(minors) else 0.0
+            one_group = np.zeros(len(minors), dtype=np.int64)
+            worth = float(effective_sizes(passes[minors], one_group, 1, clusters[minors])[0])
             error = standard_errors[place]
             rows.append(
                 GroupPower(

@@ -59,6 +59,15 @@ def is_within(error: Floats, years: Floats | float) -> Flags:
     return inside
 
 
+def age_limits(table: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Lowest and highest age that each label leaves possible, years (n,); both are the age itself where the label is no range."""
+    age = table["age"].to_numpy(float)
+    if not {"age_low", "age_high"} <= set(table.columns):
+        return age, age
+    low, high = table["age_low"].to_numpy(float), table["age_high"].to_numpy(float)
+    return np.where(np.isnan(low), age, low), np.where(np.isnan(high), age, high)
+
+
 def _interval_error(table: pd.DataFrame) -> Floats:
     """Signed distance of the estimate to the label's range [age_low, age_high], years (n,); 0 within, NaN without a range."""
     predicted = table["age_pred"].to_numpy(float)

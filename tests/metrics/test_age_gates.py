@@ -235,3 +235,26 @@ def test_images_of_one_person_alone_show_next_to_nothing():
     place = gate.det.challenge.index(18.0)
     assert gate.det.fpr_high[place] - gate.det.fpr_low[place] > 0.9
     assert gate.detection is None
+
+
+def test_a_range_of_ages_counts_only_on_one_side_of_the_legal_age():
+    table = people()
+    straddling = np.arange(len(table)) % 4 == 0
+    ranged = table.assign(age_low=np.where(straddling, 10.0, table.age), age_high=np.where(straddling, 19.0, table.age))
+    gate = age_gates(ranged, legal_ages=[18], challenges=[25])["18"]
+    exact = age_gates(table[~straddling], legal_ages=[18], challenges=[25])["18"]
+    assert gate.n_undecided == straddling.sum()
+    assert exact.n_undecided == 0
+    assert (gate.n_under, gate.n_over) == (exact.n_under, exact.n_over)
+    assert gate.challenge == exact.challenge
+    assert gate.by_age == exact.by_age
+
+
+def test_a_range_on_one_side_counts_in_the_rate_and_in_no_year():
+    table = people()
+    ranged = table.assign(
+        age_low=np.where(table.age < 18, 8.0, table.age), age_high=np.where(table.age < 18, 17.0, table.age)
+    )
+    gate, exact = (age_gates(part, legal_ages=[18], challenges=[25])["18"] for part in (ranged, table))
+    assert gate.challenge == exact.challenge
+    assert gate.by_age == {"25": {}}

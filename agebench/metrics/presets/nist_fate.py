@@ -27,7 +27,7 @@ from agebench.metrics import point
 from agebench.metrics.age_gates import age_gates
 from agebench.metrics.analytic_intervals import Spread, cell_mean_spread, log_replicates, with_rows
 from agebench.metrics.bootstrap import ClusterBootstrap, Flags, Floats, Ints, Replicates
-from agebench.metrics.clustered_rates import clustered_rate, design_effect, group_rates, row_clusters, subject_codes
+from agebench.metrics.clustered_rates import clustered_rate, effective_sizes, group_rates, row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import (
     IntervalKind,
     clopper_pearson,
@@ -249,8 +249,9 @@ def mean_rate(hits: Flags, among: Flags, cells: Ints, clusters: Ints | None = No
         return metric_value(np.nan)
     n = np.bincount(cells)
     share = float((np.bincount(cells, hits) / n).mean())
-    design = design_effect(hits, None if clusters is None else clusters[among])
-    worth = len(n) ** 2 / float((1 / n).sum()) / design
+    one_group = np.zeros(len(hits), dtype=np.int64)
+    effective = effective_sizes(hits, one_group, 1, None if clusters is None else clusters[among])[0]
+    worth = len(n) ** 2 / float((1 / n).sum()) * effective / len(hits)
     low, high = clopper_pearson(np.array([share * worth]), np.array([worth]))
     return metric_value(share, low[0], high[0])
 

@@ -71,6 +71,9 @@ class GateResult(ResultModel):
 
     n_under: Count
     n_over: Count
+    n_undecided: Count = Field(
+        default=0, description="images in no rate: the label is a range of ages on both sides of the legal age"
+    )
     challenge: dict[str, GateRates] = Field(default={})
     by_age: dict[str, dict[str, AgeGateRate]] = Field(
         default={}, description="challenge age -> true age in years -> rate"
