@@ -20,8 +20,9 @@ from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureOptions, parse_margins
 from agebench.metrics.prediction_io import PREDICTED, FilePair, JoinedPredictions, Match, MismatchKind, read_predictions
 from agebench.metrics.requirements import parse_requirement
-from agebench.metrics.schema import MeasuredFile, Measurement
+from agebench.metrics.schema import MeasuredFile, Measurement, MetricsFile
 from agebench.metrics.scoring import ScoreOptions, score_predictions
+from agebench.utils.integrity import read_json_table
 
 PathLike = str | Path
 
@@ -216,7 +217,8 @@ def compare_files(
     for joined in tests.values():
         for name, several in joined.items():
             _check_seeds(paths[name], several)
-    result = compare_on_test_sets(tests, options, allow_missing="missing" in allow)
+    trained_on = {_training_set(path) for several in paths.values() for path in several if path.is_dir()}
+    result = compare_on_test_sets(tests, options, allow_missing="missing" in allow, held_out=trained_on)
     files = [
         (f"predictions of {name}", file)
         for name, several in paths.items()
@@ -246,6 +248,12 @@ def _test_files(systems: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, li
 def _files_by_test(folder: Path) -> dict[str, Path]:
     """Return test set -> file of predictions in a run folder."""
     return {file.stem: file for file in sorted(folder.glob("predictions/[!.]*.parquet"))}
+
+
+def _training_set(folder: Path) -> str:
+    """Return the training set of a run; empty where the folder does not name one."""
+    path = folder / "metrics.json"
+    return (MetricsFile.from_json(read_json_table(path), path).train or "") if path.exists() else ""
 
 
 def _paths(files: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -1,16 +1,20 @@
 """Compute the content of comparison.json: systems compared on one or several test sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from agebench.errors import UserError
 from agebench.metrics.age_gates import Gate
 from agebench.metrics.comparison import PairedErrors, align_systems, compare_systems, friedman_nemenyi, with_verdict
 from agebench.metrics.evaluate import evaluate_seeds
 from agebench.metrics.groups import scanned_groups
 from agebench.metrics.new_datasets import FEWEST_DATASETS
 from agebench.metrics.paired_figures import FigureOptions, compare_figures
+from agebench.metrics.prediction_format import is_group_candidate
 from agebench.metrics.prediction_io import JoinedPredictions
 from agebench.metrics.ranking import SystemErrors
 from agebench.metrics.schema import (
@@ -39,29 +43,94 @@ def compare_on_test_sets(
     options: FigureOptions,
     *,
     allow_missing: bool = False,
+    held_out: Collection[str] = (),
 ) -> ComparisonFile:
     """Compare systems on every test set, and rank them on each and over all.
 
     Rankings come from the images: one bootstrap of people or images for all systems. Over several test sets systems are ranked by
     their mean ratio of the MAE to that of a constant estimate, on these test sets. Mean ranks (Friedman, Nemenyi) are added from
-    five test sets on: with fewer, their critical difference is larger than what ranks can differ by.
+    five test sets on: with fewer, their critical difference is larger than what ranks can differ by. A label that one table has is
+    that of the image for all systems.
 
     Args:
         tests: test set -> system -> predictions, one table a seed; every test set has the same systems.
         options: figures, margins and resampling.
         allow_missing: compare although some images have no estimate of some system.
+        held_out: test sets that are the held-out part of some system's training set; they are ranked singly only.
 
     Raises:
         UserError: fewer than two systems, images that are not common, or labels that disagree.
     """
+    tests = {test: _with_shared_labels(systems) for test, systems in tests.items()}
     paired = {test: align_systems(_tables(systems), allow_missing=allow_missing) for test, systems in tests.items()}
     results = {test: _compare(paired[test], systems, options) for test, systems in tests.items()}
-    rankings = _rank(paired, options) if options.resamples else []
+    rankings = _rank(paired, options, held_out) if options.resamples else []
     content = ComparisonFile(tests=results)
     if rankings:
         content = content.model_copy(update={"rankings": rankings})
-    across = _mean_ranks(results)
+    across = _mean_ranks({test: result for test, result in results.items() if test not in held_out})
     return content if across is None else content.model_copy(update={"across": across})
+
+
+def _with_shared_labels(
+    systems: Mapping[str, Sequence[JoinedPredictions]],
+) -> dict[str, list[JoinedPredictions]]:
+    """Give every table the people, ranges and groups that any of them has.
+
+    Raises:
+        UserError: two tables name different people on one image.
+    """
+    tables = [joined.table for several in systems.values() for joined in several]
+    tables += [joined.unanswered for several in systems.values() for joined in several if joined.unanswered is not None]
+    labels = [name for name in dict.fromkeys(str(name) for table in tables for name in table) if _is_label(name)]
+    known = {name: _known_labels(name, tables) for name in labels}
+    if "subject" in known:
+        _check_people(known["subject"], tables)
+    lacking = [name for name in labels if any(name not in table or table[name].isna().any() for table in tables)]
+
+    def filled(table: pd.DataFrame) -> pd.DataFrame:
+        named = {name: table["sample_id"].map(known[name]) for name in lacking}
+        own = {name: values.where(table[name].isna(), table[name]) for name, values in named.items() if name in table}
+        return table.assign(**(named | own))
+
+    return {
+        name: [
+            replace(
+                joined,
+                table=filled(joined.table),
+                unanswered=None if joined.unanswered is None else filled(joined.unanswered),
+            )
+            for joined in several
+        ]
+        for name, several in systems.items()
+    }
+
+
+def _known_labels(name: str, tables: Sequence[pd.DataFrame]) -> "pd.Series[Any]":
+    """Return a label of all images by their ids, the first that a table has."""
+    known = pd.Series(dtype=object)
+    for table in tables:
+        if name in table:
+            new = ~table["sample_id"].isin(known.index) & table[name].notna()
+            known = pd.concat([known, table.loc[new, name].astype(object).set_axis(table.loc[new, "sample_id"])])
+    return known
+
+
+def _check_people(known: "pd.Series[Any]", tables: Sequence[pd.DataFrame]) -> None:
+    for table in tables:
+        if "subject" in table:
+            expected = table["sample_id"].map(known)
+            other = (table["subject"].notna() & (table["subject"].astype(object) != expected)).to_numpy()
+            if other.any():
+                place = int(np.flatnonzero(other)[0])
+                raise UserError(
+                    f"the predictions name two people on '{table['sample_id'].iloc[place]}', '{expected.iloc[place]}' and "
+                    f"'{table['subject'].iloc[place]}': not the same labels. Give --labels FILE"
+                )
+
+
+def _is_label(column: str) -> bool:
+    return column in ("subject", "age_low", "age_high") or is_group_candidate(column)
 
 
 def _tables(systems: Mapping[str, Sequence[JoinedPredictions]]) -> dict[str, list[pd.DataFrame]]:
@@ -140,15 +209,16 @@ def _scored(
     return scored
 
 
-def _rank(paired: Mapping[str, PairedErrors], options: FigureOptions) -> list[SystemRanking]:
-    """One ranking for each test set of three systems or more, then one over all test sets."""
-    sets = [_ranked_set(name, errors) for name, errors in paired.items()]
+def _rank(paired: Mapping[str, PairedErrors], options: FigureOptions, held_out: Collection[str]) -> list[SystemRanking]:
+    """One ranking for each test set of three systems or more, then one over all that no system was trained on."""
+    sets = [_ranked_set(name, errors, held_out=name in held_out) for name, errors in paired.items()]
     groups = [[one] for one in sets if len(one.systems) >= _FEWEST_RANKED]
-    groups += [sets] if len(sets) > 1 else []
+    away = [one for one in sets if not one.held_out]
+    groups += [away] if len(away) > 1 else []
     return [rank_on_test_sets(group, resamples=options.resamples, seed=options.seed) for group in groups]
 
 
-def _ranked_set(name: str, paired: PairedErrors) -> RankedTestSet:
+def _ranked_set(name: str, paired: PairedErrors, *, held_out: bool) -> RankedTestSet:
     images = np.arange(len(paired.ages))
     systems = tuple(
         SystemErrors(
@@ -161,7 +231,7 @@ def _ranked_set(name: str, paired: PairedErrors) -> RankedTestSet:
         )
         for system, errors in zip(paired.names, paired.errors, strict=True)
     )
-    return RankedTestSet(name, False, systems, paired.ages, paired.clusters, paired.subjects)
+    return RankedTestSet(name, held_out, systems, paired.ages, paired.clusters, paired.subjects)
 
 
 def _mean_ranks(results: Mapping[str, ComparisonResult]) -> RankComparison | None:

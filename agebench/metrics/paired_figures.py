@@ -7,7 +7,7 @@ Biopharmaceutics 15) at 5 % each: the ends of the paired 90 % interval are compa
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -26,11 +26,17 @@ from agebench.metrics.bootstrap import (
     t_quantile_draws,
 )
 from agebench.metrics.clustered_rates import clustered_rate
-from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL, IntervalKind, bootstrap_interval, metric_value
+from agebench.metrics.confidence_intervals import (
+    CONFIDENCE_LEVEL,
+    IntervalKind,
+    bootstrap_interval,
+    difference_p_value,
+    metric_value,
+)
 from agebench.metrics.fairness import SIGNIFICANT, holm
 from agebench.metrics.gaps import GroupComparison, compare_groups
 from agebench.metrics.groups import MIN_GROUP, group_columns, groupings
-from agebench.metrics.point import is_within
+from agebench.metrics.point import age_limits, is_within
 from agebench.metrics.quantiles import t_quantile
 from agebench.metrics.schema import FigureDifference, FigureDifferences, MarginTest, MetricValue
 
@@ -140,11 +146,11 @@ def compare_figures(
     plan = _Plan(images, options)
     replicates = plan.replicates()
     counts = [len(estimates) for estimates in images.estimates]
-    means, seed_errors, freedom = _mean_over_seeds(replicates, counts, len(plan.figures))
+    trained = _mean_over_seeds(replicates, counts, len(plan.figures))
     names = images.names
     figures = {
         name: {
-            figure.key: plan.system_value(figure, place, index, means, counts[index])
+            figure.key: plan.system_value(figure, place, index, trained, counts[index])
             for place, figure in enumerate(plan.figures)
         }
         for index, name in enumerate(names)
@@ -152,7 +158,7 @@ def compare_figures(
     pairs = list(itertools.combinations(range(len(names)), 2))
     tests: dict[tuple[int, int], dict[str, FigureDifference]] = {pair: {} for pair in pairs}
     for place, figure in enumerate(plan.figures):
-        contrasts = [_contrast(plan, figure, place, pair, means, seed_errors[place], freedom, counts) for pair in pairs]
+        contrasts = [_contrast(plan, figure, place, pair, trained, counts) for pair in pairs]
         for pair, difference in zip(pairs, _with_holm(contrasts), strict=True):
             tests[pair][figure.key] = difference
     return FigureDifferences(
@@ -234,7 +240,7 @@ class _Plan:
         self.ratios = [*self._errors(), *(figure for gate in options.gates for figure in self._gate(gate))]
         self.figures = [
             *self.ratios,
-            *(_Figure(f"gap({part.grouping.name})", FigureKind.GAP, images.common, ()) for part in self.gaps),
+            *(_Figure(gap_key(part), FigureKind.GAP, images.common, ()) for part in self.gaps),
         ]
 
     def _errors(self) -> list[_Figure]:
@@ -258,10 +264,12 @@ class _Plan:
 
     def _gate(self, gate: Gate) -> list[_Figure]:
         images = self.images
-        years = np.floor(images.table["age"].to_numpy(float))
+        # As in `age_gates`: a range of ages counts where it lies on one side of the legal age as a whole.
+        youngest, oldest = (np.floor(limit) for limit in age_limits(images.table))
+        years = np.where(youngest == oldest, youngest, -1)
         low, high = self.options.minor_ages or (0, gate.legal - 1)
-        minors = images.common & (years >= low) & (years <= min(high, gate.legal - 1))
-        adults = years >= gate.legal
+        minors = images.common & (youngest >= low) & (oldest <= min(high, gate.legal - 1))
+        adults = youngest >= gate.legal
         if not minors.any() or not adults.any():
             return []
         passes = [np.nan_to_num(part, nan=-np.inf) >= gate.challenge for part in images.estimates]
@@ -320,17 +328,46 @@ class _Plan:
         cells[self.images.common] = inside
         return cells
 
-    def system_value(self, figure: _Figure, place: int, index: int, means: Replicates, seeds: int) -> MetricValue:
-        """Value of one system's figure; shares of one seed have exact intervals."""
-        if figure.kind.is_share and seeds == 1:
-            whose = (
-                None if len(distinct_values(self.images.clusters)) == len(self.images.table) else self.images.clusters
-            )
-            return clustered_rate(figure.values[index][0] > 0, figure.among, whose)
+    def people(self, figure: _Figure) -> int:
+        """Count the people, or images of unknown people, behind a figure; of a gap, those of the smallest group."""
+        if figure.kind is not FigureKind.GAP:
+            return len(distinct_values(self.images.clusters[figure.among]))
+        part = next(part for part in self.gaps if figure.key == gap_key(part))
+        clusters = self.images.clusters[self.images.common]
+        return int(part.grouping.cluster_counts(clusters)[part.groups].min())
+
+    def system_value(self, figure: _Figure, place: int, index: int, trained: "_Trained", seeds: int) -> MetricValue:
+        """Value of one system's figure.
+
+        Shares of one seed have exact intervals. Over several seeds the interval holds the spread of trainings; that of a share is
+        nowhere narrower than the exact one of the mean over seeds, because replicates of a share of 0 are all 0.
+        """
+        exact = MetricValue()
+        if figure.kind.is_share:
+            has_people = len(distinct_values(self.images.clusters)) < len(self.images.table)
+            hits = figure.values[index].mean(axis=0)
+            exact = clustered_rate(hits, figure.among, self.images.clusters if has_people else None)
+            if seeds == 1:
+                return exact
         row = np.array([index * len(self.figures) + place])
-        kind: IntervalKind = self.options.interval if figure.kind is not FigureKind.GAP else "percentile"
-        low, high = bootstrap_interval(_rows(means, row), kind)
-        return metric_value(means.value[row[0]], low[0], high[0])
+        found = _rows(trained.means, row)
+        if seeds > 1:
+            rng = np.random.default_rng(self.options.seed + place)
+            spread = trained.errors[place] / seeds**0.5
+            draws = t_quantile_draws(trained.freedom + 1, found.resampled.shape[1], rng)
+            found = replace(found, resampled=found.resampled + spread * draws)
+        is_plain = seeds > 1 or figure.kind is FigureKind.GAP
+        kind: IntervalKind = "percentile" if is_plain else self.options.interval
+        low, high = bootstrap_interval(found, kind, clusters=np.array([self.people(figure)]))
+        ends = low[0], high[0]
+        if exact.ci_low is not None and exact.ci_high is not None and found.resampled.size:
+            ends = max(min(low[0], exact.ci_low), 0.0), min(max(high[0], exact.ci_high), 1.0)
+        return metric_value(found.value[0], *ends)
+
+
+def gap_key(part: GroupComparison) -> str:
+    """Name of a grouping's gap among the figures."""
+    return f"gap({part.grouping.name})"
 
 
 def _positions(part: GroupComparison) -> Ints:
@@ -356,8 +393,23 @@ def _rows(replicates: Replicates, rows: Ints) -> Replicates:
     )
 
 
-def _mean_over_seeds(replicates: Replicates, counts: Sequence[int], n_figures: int) -> tuple[Replicates, Floats, int]:
-    """Replicates of every system's mean over its seeds, the spread of one training (n_figures,), its degrees of freedom.
+@dataclass(frozen=True)
+class _Trained:
+    """Figures of all systems, with what is known of the spread between trainings.
+
+    Attributes:
+        means: replicates of every system's means over its seeds.
+        errors: (figures,) standard deviation of one training's figure.
+        freedom: its degrees of freedom.
+    """
+
+    means: Replicates
+    errors: Floats
+    freedom: int
+
+
+def _mean_over_seeds(replicates: Replicates, counts: Sequence[int], n_figures: int) -> _Trained:
+    """Compute every system's means over its seeds, and the spread of one training.
 
     The spread is pooled over systems. Figures of seeds also differ because each training errs differently on few images; the
     bootstrap holds that part, so it is subtracted.
@@ -380,7 +432,7 @@ def _mean_over_seeds(replicates: Replicates, counts: Sequence[int], n_figures: i
     freedom = sum(count - 1 for count in counts)
     value, resampled, jackknife = (np.concatenate(part) for part in parts)
     errors = np.sqrt(np.maximum(squares - noise, 0) / max(freedom, 1))
-    return Replicates(value[:, 0], resampled, jackknife, replicates.clusters), errors, freedom
+    return _Trained(Replicates(value[:, 0], resampled, jackknife, replicates.clusters), errors, freedom)
 
 
 def _contrast(
@@ -388,17 +440,17 @@ def _contrast(
     figure: _Figure,
     place: int,
     pair: tuple[int, int],
-    means: Replicates,
-    seed_error: float,
-    freedom: int,
+    trained: _Trained,
     counts: Sequence[int],
 ) -> FigureDifference:
     """Difference of one pair of systems in one figure, before Holm's correction."""
+    means = trained.means
     rows = [index * len(plan.figures) + place for index in pair]
     resampled = means.resampled[rows[0]] - means.resampled[rows[1]]
-    trained = sum(1 / counts[index] for index in pair if counts[index] > 1)
+    share = sum(1 / counts[index] for index in pair if counts[index] > 1)
     rng = np.random.default_rng(plan.options.seed + place)
-    resampled = resampled + seed_error * trained**0.5 * t_quantile_draws(freedom + 1, len(resampled), rng)
+    draws = t_quantile_draws(trained.freedom + 1, len(resampled), rng)
+    resampled = resampled + trained.errors[place] * share**0.5 * draws
     replicates = Replicates(
         np.array([means.value[rows[0]] - means.value[rows[1]]]),
         resampled[None],
@@ -408,11 +460,14 @@ def _contrast(
     has_seeds = any(counts[index] > 1 for index in pair)
     kind: IntervalKind = "percentile" if has_seeds or figure.kind is FigureKind.GAP else plan.options.interval
 
+    people = plan.people(figure)
+
     def ends(level: float) -> tuple[float, float]:
-        low, high = (float(part[0]) for part in bootstrap_interval(replicates, kind, level))
+        found = bootstrap_interval(replicates, kind, level, clusters=np.array([people]))
+        low, high = (float(part[0]) for part in found)
         if level < CONFIDENCE_LEVEL and resampled.size:
             # Tests of margins must keep their level: quantiles of few replicates alone are now and then too near.
-            half = _student_half_width(replicates, level)
+            half = _student_half_width(replicates, level, people)
             low, high = min(low, replicates.value[0] - half), max(high, replicates.value[0] + half)
         if figure.kind.is_share and resampled.size:
             wide = _paired_share_interval(plan, figure, pair, level)
@@ -424,13 +479,13 @@ def _contrast(
     test = (
         None if margin is None or not resampled.size else _margin_test(figure.kind, margin, ends(1 - 2 * MARGIN_LEVEL))
     )
-    p = _bootstrap_p(resampled)
+    p = difference_p_value(float(replicates.value[0]), resampled, people)
     return FigureDifference(kind=figure.kind.value, difference=difference, p=p, shown=False, margin=test)
 
 
-def _student_half_width(replicates: Replicates, level: float) -> float:
+def _student_half_width(replicates: Replicates, level: float, people: int) -> float:
     """Half width from the bootstrap's standard error and Student's distribution with one degree of freedom less than people."""
-    people = replicates.clusters
+    people = max(people, 2)
     spread = float(np.std(replicates.resampled) * np.sqrt(people / (people - 1)))
     return t_quantile((1 + level) / 2, people - 1) * spread
 
@@ -471,14 +526,6 @@ def _margin_test(kind: FigureKind, margin: float, ends: tuple[float, float]) -> 
         b_not_inferior=b_holds if directed else None,
         equivalent=below and above,
     )
-
-
-def _bootstrap_p(replicates: Floats) -> float | None:
-    """Twice the smaller share of replicates on either side of 0."""
-    if not len(replicates):
-        return None
-    side = min(np.sum(replicates <= 0), np.sum(replicates >= 0))
-    return float(min(1.0, 2 * (1 + side) / (1 + len(replicates))))
 
 
 def _with_holm(contrasts: Sequence[FigureDifference]) -> list[FigureDifference]:

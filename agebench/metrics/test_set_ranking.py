@@ -29,7 +29,7 @@ class RankedTestSet:
 
     Attributes:
         name: the test set's name.
-        held_out: whether it is the held-out part of the systems' own training set.
+        held_out: whether it is the held-out part of some system's own training set.
         systems: their errors, in the same order for every test set of a ranking.
         ages: (N,) true ages of the test set's images, years.
         clusters: (N,) the person on each image, or the image itself: 0, 1, …

@@ -3,7 +3,10 @@ import pandas as pd
 import pytest
 
 from agebench.errors import UserError
+from agebench.metrics.comparing import compare_on_test_sets
 from agebench.metrics.comparison import align_systems, compare_systems, friedman_nemenyi
+from agebench.metrics.paired_figures import FigureOptions
+from agebench.metrics.prediction_io import JoinedPredictions
 
 
 def system(seed: int, spread: float = 4.0, n: int = 800, labels: int = 0) -> pd.DataFrame:
@@ -133,3 +136,68 @@ def test_ranks_over_datasets_agree_with_scikit_posthocs():
 def test_too_few_for_friedman_is_said():
     with pytest.raises(UserError, match="three systems on two datasets"):
         friedman_nemenyi({"d": {"a": 1.0, "b": 2.0, "c": 3.0}})
+
+
+def test_differences_of_many_systems_are_shown_with_few_resamples():
+    systems = {str(place): [system(place, 2 + place)] for place in range(8)}
+    found = compare_systems(align_systems(systems), resamples=100)
+    assert all(pair.shown for pair in found.pairs if abs(int(pair.a) - int(pair.b)) > 2)
+    assert found.pairs[-1].p_holm <= 1
+
+
+def test_people_that_one_file_names_are_known_for_all():
+    people = np.arange(200) // 10
+    shared = np.random.default_rng(5).normal(0, 3, 20)[people]
+    a = system(1, 1.0, 200)
+    b = system(2, 1.0, 200).assign(subject=people.astype(str))
+    a["age_pred"] += shared
+    found = []
+    for first, second in ((a, b), (b, a)):
+        tests = {"t": {"first": [JoinedPredictions(first)], "second": [JoinedPredictions(second)]}}
+        result = compare_on_test_sets(tests, FigureOptions(resamples=200)).tests["t"]
+        assert result.subjects == 20
+        found.append(result.figures.differences[0]["bias"].difference)
+    assert found[0].value == pytest.approx(-found[1].value)
+    widths = [difference.ci_high - difference.ci_low for difference in found]
+    assert widths[0] == pytest.approx(widths[1], rel=0.2)
+    assert min(widths) > 1.5  # of 200 independent images it would be 0.9
+
+
+def test_two_people_on_one_image_are_refused():
+    people = np.arange(200).astype(str)
+    a, b = system(1, n=200).assign(subject=people), system(2, n=200).assign(subject=people[::-1])
+    with pytest.raises(UserError, match="two people on '0', '0' and '199'"):
+        compare_on_test_sets(
+            {"t": {"a": [JoinedPredictions(a)], "b": [JoinedPredictions(b)]}}, FigureOptions(resamples=0)
+        )
+
+
+def test_the_held_out_part_of_a_training_set_is_no_new_dataset():
+    names = ("utk", "one", "two", "three", "four")
+    tests = {
+        name: {
+            str(place): [JoinedPredictions(system(10 * labels + place, 3 + place, 120, labels))] for place in range(3)
+        }
+        for labels, name in enumerate(names)
+    }
+    alone = compare_on_test_sets(tests, FigureOptions(resamples=100))
+    apart = compare_on_test_sets(tests, FigureOptions(resamples=100), held_out={"utk"})
+    assert alone.across.datasets == list(names)
+    assert apart.across is None
+    assert [ranking.tests for ranking in apart.rankings] == [[name] for name in names] + [list(names[1:])]
+    assert apart.rankings[0].held_out == [True]
+    assert alone.rankings[-1].systems[0].new_datasets is not None
+    assert apart.rankings[-1].systems[0].new_datasets is None
+
+
+def test_two_people_alone_show_no_difference():
+    people = np.arange(200) // 100
+    a, b = (
+        system(1, 0.1, 200).assign(subject=people.astype(str)),
+        system(2, 0.1, 200).assign(subject=people.astype(str)),
+    )
+    a["age_pred"], b["age_pred"] = a["age"] + 1, b["age"] + np.where(people, 2.0, 4.0)
+    tests = {"t": {"a": [JoinedPredictions(a)], "b": [JoinedPredictions(b)]}}
+    found = compare_on_test_sets(tests, FigureOptions(resamples=200)).tests["t"]
+    assert not any(difference.shown for difference in found.figures.differences[0].values())
+    assert found.pairs[0].p == pytest.approx(0.295, abs=0.05)  # Student's t of 2 with one degree of freedom

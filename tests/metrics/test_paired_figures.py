@@ -146,3 +146,35 @@ def test_one_person_alone_has_values_and_no_interval():
     difference = compare(*one_person, margins={FigureKind.MAE: 0.2}).differences[0]["mae"]
     assert difference.difference.value is not None
     assert (difference.difference.ci_low, difference.margin, difference.shown) == (None, None, False)
+
+
+def test_a_rate_of_zero_over_two_seeds_has_an_interval():
+    labels, a, b = tables()
+    nobody = [table.assign(age_pred=np.where(table.age < 18, 5.0, table.age_pred)) for table in (a, b)]
+    found = compare_figures({"two": nobody, "one": [a]}, {}, FigureOptions(gates=(GATE,), resamples=200))
+    fpr = found.systems["two"]["fpr(18@20)"]
+    minors = int((labels.age < 18).sum())
+    assert (fpr.value, fpr.ci_low) == (0, 0)
+    assert fpr.ci_high == pytest.approx(1 - 0.025 ** (1 / minors))
+
+
+def test_the_spread_of_trainings_is_in_the_rate_of_several_seeds():
+    _, a, _ = tables()
+    far = [a.assign(age_pred=a.age_pred + shift) for shift in (-3.0, 0.0, 3.0)]
+    near = [a.assign(age_pred=a.age_pred + shift) for shift in (-0.01, 0.0, 0.01)]
+    widths = []
+    for seeds in (near, far):
+        found = compare_figures({"seeds": seeds, "one": [a]}, {}, FigureOptions(gates=(GATE,), resamples=200))
+        fnr = found.systems["seeds"]["fnr(18@20)"]
+        widths.append(fnr.ci_high - fnr.ci_low)
+    assert widths[1] > 2 * widths[0]
+
+
+def test_a_range_of_ages_counts_at_a_gate_only_on_one_side_of_it():
+    _, a, b = tables()
+    straddling = np.arange(len(a)) % 3 == 0
+    limits = {"age_low": np.where(straddling, 10.0, a.age), "age_high": np.where(straddling, 39.0, a.age)}
+    whole = compare(a[~straddling].reset_index(drop=True), b[~straddling].reset_index(drop=True)).systems
+    ranged = compare(a.assign(**limits), b.assign(**limits)).systems
+    for key in ("fpr(18@20)", "fnr(18@20)", "fpr(18@20, age 17)"):
+        assert ranged["a"][key].value == pytest.approx(whole["a"][key].value)

@@ -133,7 +133,7 @@ class SystemRanking(ResultModel):
 
     inputs: str = Field(description="digest of the estimates, the datasets and the method")
     tests: list[str] = Field(description="test sets; several: the metric is the mean ratio of MAE to baseline MAE")
-    held_out: list[bool] = Field(description="whether each is the held-out part of the systems' own training set")
+    held_out: list[bool] = Field(description="whether each is the held-out part of a system's own training set")
     images: list[Count] = Field(description="images of each test set, those of several seeds counted once")
     people: list[Count | None] = Field(description="people on them; None where subjects are unknown")
     resamples: Count
