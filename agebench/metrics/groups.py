@@ -63,10 +63,13 @@ def band_names(edges: Sequence[int] = AGE_BANDS) -> list[str]:
 
 
 def age_bands(age: Floats, edges: Sequence[int] = AGE_BANDS) -> Grouping:
-    """Bands of the true age that have rows: '0-12', …, '65+'."""
+    """Bands of the true age that have rows: '0-12', …, '65+'; an unknown age (NaN) is in none."""
     names = band_names(edges)
-    codes = np.clip(np.searchsorted(np.asarray(edges), np.floor(age), side="right") - 1, 0, None)
-    return Grouping(AGE_BAND_COLUMN, tuple(names[code] for code in distinct_values(codes)), reindex(codes))
+    known = ~np.isnan(age)
+    found = np.clip(np.searchsorted(np.asarray(edges), np.floor(age[known]), side="right") - 1, 0, None)
+    codes = np.full(len(age), -1)
+    codes[known] = reindex(found)
+    return Grouping(AGE_BAND_COLUMN, tuple(names[code] for code in distinct_values(found)), codes)
 
 
 def grouping(table: pd.DataFrame, name: str) -> Grouping:

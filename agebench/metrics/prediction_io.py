@@ -287,9 +287,9 @@ def read_predictions(
         table = table.drop(columns=[*_FACE_COLUMNS, *empty, "error"], errors="ignore")
     if labels is None:
         _require(table, ("sample_id", "age", "age_pred"), predictions, "labels in a file of their own: --labels FILE")
+        table, duplicates = _unique(table, predictions, allow)
         lost = table[table["age_pred"].isna()]
         table, n_empty = _answered(table, allow)
-        table, duplicates = _unique(table, predictions, allow)
         return JoinedPredictions(
             validate_file(table, predictions, ids_distinct=True),
             missing=n_empty,
@@ -298,8 +298,8 @@ def read_predictions(
         )
     _require(table, ("sample_id", "age_pred"), predictions, "")
     _require(truth, ("sample_id", "age"), labels, "")
-    table, _ = _answered(table, allow)  # their labels find no prediction, and are counted so
     table, twice = _unique(table, predictions, allow)
+    table, _ = _answered(table, allow)  # their labels find no prediction, and are counted so
     truth, twice_labelled = _unique(truth, labels, allow)
     keys = [_match_keys(part["sample_id"], match, path) for part, path in ((table, predictions), (truth, labels))]
     places = pd.Index(keys[0]).get_indexer(pd.Index(keys[1]))
@@ -340,10 +340,12 @@ def _read_both(predictions: Path, labels: Path, columns: Mapping[str, str]) -> t
 
 
 def _unanswered(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the labels of images without a prediction, without the columns of predictions; rows without an age are dropped."""
-    ages = as_numbers(table["age"])
-    known = ages.between(*_AGES)
-    labels = table.assign(age=ages, sample_id=table["sample_id"].astype("str"))[known].reset_index(drop=True)
+    """Return the labels of images without a prediction, without the columns of predictions; impossible ages are NaN."""
+    labels = table.assign(sample_id=table["sample_id"].astype("str")).reset_index(drop=True)
+    for column in ("age", "age_low", "age_high"):
+        if column in labels:
+            years = as_numbers(labels[column])
+            labels[column] = years.where(years.between(*_AGES))
     return labels.drop(columns=[column for column in PREDICTED if column in labels])
 
 
@@ -495,13 +497,17 @@ def _require(table: pd.DataFrame, names: Sequence[str], path: Path, way_out: str
 
 
 def _unique(table: pd.DataFrame, path: Path, allow: Collection[MismatchKind]) -> tuple[pd.DataFrame, int]:
+    """Return the first row of each id, of predictions the first with an estimate, and how many others there are."""
     unnamed = table["sample_id"].isna()
     if unnamed.any():
         raise UserError(f"{path}: row {int(np.flatnonzero(unnamed)[0]) + 1} has no sample_id")
     table["sample_id"] = table["sample_id"].astype("str")
     count = 0
     if not ids_unique(table["sample_id"]):
-        twice = table["sample_id"].duplicated()
+        ids = table["sample_id"]
+        if "age_pred" in table:
+            ids = ids.iloc[np.argsort(table["age_pred"].isna().to_numpy(), kind="stable")]
+        twice = ids.duplicated().reindex(table.index)
         count = int(twice.sum())
         first = table.loc[twice, "sample_id"].iloc[0]
         _refuse("duplicates", count, f"{path}: {count} rows repeat an id, the first is '{first}'", allow)

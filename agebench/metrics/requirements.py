@@ -20,7 +20,15 @@ from agebench.metrics.age_gates import Gate, parse_gate
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL
 from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.metric_specs import SPECS, Unit
-from agebench.metrics.schema import GateRates, MetricsFile, MetricValue, RequirementResult, TestResult
+from agebench.metrics.point import CS_LEVELS
+from agebench.metrics.schema import (
+    FailureRate,
+    GateRates,
+    MetricsFile,
+    MetricValue,
+    RequirementResult,
+    TestResult,
+)
 from agebench.utils.text import did_you_mean
 
 _FORM = re.compile(r"(?P<figure>.*\S)\s*(?P<operator><=|>=)\s*(?P<limit>[^<>=]*)", re.DOTALL)
@@ -33,6 +41,7 @@ _EQUAL_AGES = "equal ages"
 _GROUP_METRICS = ("mae", "bias", "rmse", "cs5", "age_standardized_mae")
 _RATES = ("fpr", "fnr")
 _OTHERS = ("gap", "failure")
+_CUMULATIVE = frozenset(f"cs{years}" for years in CS_LEVELS)
 _EXAMPLE = "write it as FIGURE<=NUMBER, e.g. mae<=4.5, fpr(18@25)<=0.01, gap(gender)<=0.5 or mae(every race)<=6"
 
 
@@ -320,16 +329,44 @@ def _values(entry: TestResult, requirement: Requirement) -> dict[str, MetricValu
         if requirement.metric not in entry.overall:
             known = did_you_mean(requirement.metric, entry.overall)
             raise UserError(f"requirement '{requirement}': this test set has no '{requirement.metric}'{known}")
-        return {"": _of_images(entry.overall[requirement.metric], entry.subjects or entry.n)}
+        value = _of_images(entry.overall[requirement.metric], _independent(entry))
+        return {"": _with_misses(value, requirement, entry.n, entry.failure_to_process)}
     groups = _named(scope.grouping, entry.groups, requirement, "grouping")
     chosen = _chosen(groups, requirement)
     unknown = MetricValue()
-    return {name: _of_images(getattr(group, requirement.metric) or unknown, group.n) for name, group in chosen.items()}
+    failed = {} if entry.failure_to_process is None else entry.failure_to_process.groups.get(scope.grouping, {})
+    values = {}
+    for name, group in chosen.items():
+        people = group.n if group.subjects is None else group.subjects
+        value = _of_images(getattr(group, requirement.metric) or unknown, people)
+        values[name] = _with_misses(value, requirement, group.n, failed.get(name))
+    return values
+
+
+def _independent(entry: TestResult) -> int:
+    """People behind the figures of all images, and images whose person is unknown."""
+    if entry.method is not None and entry.method.clusters is not None:
+        return entry.method.clusters
+    return entry.subjects or entry.n
 
 
 def _of_images(value: MetricValue, n: int) -> MetricValue:
     """A value whose interval is a bootstrap's, with the images (or people) behind it."""
     return value.model_copy(update={"n": n if value.n is None else value.n})
+
+
+def _with_misses(value: MetricValue, requirement: Requirement, n: int, failures: FailureRate | None) -> MetricValue:
+    """CS@k of all images instead of the n answered ones: an image without an estimate is a miss.
+
+    Failures of other images, as those of a whole dataset whose held-out part was tested, change nothing.
+    """
+    if requirement.metric not in _CUMULATIVE or failures is None or failures.n != n + failures.failed:
+        return value
+    answered = n / max(failures.n, 1)
+    ends = {name: getattr(value, name) for name in ("value", "ci_low", "ci_high")}
+    return value.model_copy(
+        update={name: None if number is None else number * answered for name, number in ends.items()}
+    )
 
 
 def _rates(entry: TestResult, requirement: Requirement) -> dict[str, MetricValue]:

@@ -86,7 +86,7 @@ def score_predictions(
     with ThreadPoolExecutor(1) as pool:
         gates = pool.submit(
             age_gates,
-            table,
+            _with_refusals(seeds[0]),
             legal_ages=options.legal_ages,
             challenges=options.challenges,
             groups=groups,
@@ -126,13 +126,28 @@ def score_predictions(
     return with_requirements(metrics, options.requirements)
 
 
+def _with_refusals(joined: JoinedPredictions) -> pd.DataFrame:
+    """Predictions, and the labeled images without one as refusals: estimates of minus infinity."""
+    if joined.unanswered is None:
+        return joined.table
+    labels = joined.unanswered[joined.unanswered["age"].notna()]
+    refused = _with_columns(labels, joined.table.columns).assign(age_pred=-np.inf)
+    return pd.concat([joined.table, refused], ignore_index=True)
+
+
+def _with_columns(table: pd.DataFrame, columns: "pd.Index[str]") -> pd.DataFrame:
+    """Return these columns of a table, unknown where it lacks one: as objects, so that whole numbers beside them stay whole."""
+    lacking = [column for column in columns if column not in table]
+    return table.reindex(columns=columns).astype(dict.fromkeys(lacking, object))
+
+
 def _failures(seeds: Sequence[JoinedPredictions], groups: Sequence[str]) -> FailureToProcess:
     """Failures to process of the seed that lacks most predictions; by group where the labels of these images are known."""
     worst = max(seeds, key=lambda joined: joined.missing)
     columns = ["age", *(column for column in worst.table if column == "subject" or is_group_candidate(str(column)))]
     parts = [worst.table[columns]]
     if worst.unanswered is not None and len(worst.unanswered) == worst.missing:
-        parts.append(worst.unanswered.reindex(columns=columns))
+        parts.append(_with_columns(worst.unanswered, pd.Index(columns)))
     elif worst.missing:
         groups = ()
         parts = [worst.table[["age"]], pd.DataFrame({"age": np.full(worst.missing, np.nan)})]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agebench.errors import UserError
 from agebench.metrics.prediction_io import column_map, read_predictions, read_table
+from agebench.metrics.scoring import ScoreOptions, score_predictions
 
 
 @pytest.fixture
@@ -368,3 +369,25 @@ def test_ids_are_matched_by_name_and_by_stem(files):
         read_predictions(files("sample_id,age,age_pred\na.jpg,20,21\n")[0], match="stem")
     with pytest.raises(UserError, match=r"--col sample_id=COLUMN"):
         read_predictions(*files("sample_id,age_pred\n1,21\n", "sample_id,age\n2,30\n"))
+
+
+def test_an_unanswered_image_without_an_age_is_counted_in_no_age_band(files):
+    joined = read_predictions(*files("sample_id,age,age_pred\na,20,22\nb,30,\nz,,\nc,31,30\n"), allow={"missing"})
+    failures = score_predictions("t", [joined], ScoreOptions(resamples=0)).tests["t"].failure_to_process
+    assert (failures.n, failures.failed) == (4, 2)
+    assert {name: (band.n, band.failed) for name, band in failures.groups["age_band"].items()} == {
+        "18-24": (1, 0),
+        "25-34": (2, 1),
+    }
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_repeated_id_counts_once_and_as_answered(files, order):
+    rows = ["a,20,22", "a,20,"]
+    text = "sample_id,age,age_pred\n" + "\n".join([*(rows[place] for place in order), "b,30,", "b,30,", "c,9,8"]) + "\n"
+    with pytest.raises(UserError, match="2 rows repeat an id"):
+        read_predictions(*files(text), allow={"missing"})
+    joined = read_predictions(*files(text), allow={"missing", "duplicates"})
+    assert (joined.missing, joined.duplicates) == (1, 2)
+    assert joined.table["sample_id"].tolist() == ["a", "c"]
+    assert joined.unanswered["sample_id"].tolist() == ["b"]

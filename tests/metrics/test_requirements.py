@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agebench.errors import UserError
 from agebench.metrics.age_gates import Gate
 from agebench.metrics.evaluate import evaluate
-from agebench.metrics.prediction_io import JoinedPredictions
+from agebench.metrics.prediction_io import JoinedPredictions, read_predictions
 from agebench.metrics.requirements import (
     Operator,
     Requirement,
@@ -230,3 +230,65 @@ def test_two_images_leave_the_upper_end_open():
     assert rmse.value == pytest.approx(18.5**0.5)
     assert rmse.ci_high is None
     assert verdict(TestResult(n=2, overall={"rmse": rmse}), "rmse<=1000") is Verdict.NOT_SHOWN
+
+
+def test_an_image_without_an_estimate_is_a_miss_and_a_refusal():
+    rng = np.random.default_rng(0)
+    n = 1000
+    labels = pd.DataFrame({"sample_id": np.arange(n).astype(str), "age": rng.integers(8, 60, n).astype(float)})
+    labels["gender"] = np.where(np.arange(n) % 2, "f", "m")
+    table = labels.assign(age_pred=labels["age"] + rng.normal(0, 0.5, n))
+    lost = (labels["age"] >= 18) & (np.arange(n) % 5 == 0) & (labels["gender"] == "m")
+    joined = JoinedPredictions(
+        table[~lost].reset_index(drop=True), missing=int(lost.sum()), unanswered=labels[lost].reset_index(drop=True)
+    )
+    texts = ("fnr(18@18)<=0.1", "cs5>=0.95", "cs5(gender=f)>=0.95", "cs5(gender=m)>=0.95")
+    options = ScoreOptions(resamples=100, requirements=tuple(parse_requirement(text) for text in texts))
+    entry = score_predictions("t", [joined], options).tests["t"]
+    adults = labels["age"] >= 18
+    refused = ((table["age_pred"] < 18) | lost) & adults
+    assert entry.age_gates["18"].challenge["18"].fnr.value == pytest.approx(refused.sum() / adults.sum())
+    assert entry.age_gates["18"].n_under == (~adults).sum()
+    values = {found.figure: found for found in entry.requirements}
+    assert values["cs5"].value.value == pytest.approx(((table["age_pred"] - table["age"]).abs() <= 5)[~lost].sum() / n)
+    assert [found.verdict for found in entry.requirements] == ["not shown", "refuted", "shown", "refuted"]
+
+
+def test_a_group_counts_its_people_not_its_images():
+    rng = np.random.default_rng(0)
+    subject = np.repeat(np.arange(82), 12)
+    table = pd.DataFrame({"sample_id": np.arange(len(subject)).astype(str), "subject": subject.astype(str)})
+    table["age"] = rng.integers(18, 60, len(table)).astype(float)
+    table["age_pred"] = table["age"] + rng.normal(0, 3, 82)[subject] + rng.normal(0, 1, len(table))
+    table["glasses"] = np.where(subject < 4, "yes", "no")
+    result = evaluate(table, groups=["glasses"], resamples=200)
+    few = result.groups["glasses"]["yes"]
+    assert (few.n, few.subjects, few.eligible) == (48, 4, True)
+    errors = (table["age_pred"] - table["age"]).abs()[subject < 4].groupby(subject[subject < 4]).mean()
+    students = 3.18 * errors.std() / 2
+    assert few.mae.ci_high - few.mae.ci_low > 1.5 * students
+    assert verdict(result, "mae(glasses=yes)<=50") is Verdict.NOT_SHOWN
+    assert verdict(result, "mae(glasses=no)<=50") is Verdict.SHOWN
+
+
+def test_images_of_unknown_people_count_as_people():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"sample_id": np.arange(200).astype(str), "age": rng.integers(18, 60, 200).astype(float)})
+    table["age_pred"] = table["age"] + rng.normal(0, 3, 200)
+    table["subject"] = [f"p{place}" if place < 5 else None for place in range(200)]
+    result = evaluate(table, resamples=200)
+    assert (result.subjects, result.method.clusters) == (5, 200)
+    assert verdict(result, "mae<=50") is Verdict.SHOWN
+
+
+def test_groups_that_only_the_predictions_have_keep_their_names(tmp_path):
+    labels = pd.DataFrame({"sample_id": [str(place) for place in range(80)], "age": [15.0, 30.0] * 40})
+    predictions = labels.assign(age_pred=labels["age"], camera=[1, 2] * 40).drop(columns="age").iloc[:-1]
+    paths = tmp_path / "predictions.csv", tmp_path / "labels.csv"
+    predictions.to_csv(paths[0], index=False)
+    labels.to_csv(paths[1], index=False)
+    joined = read_predictions(*paths, allow={"missing"})
+    options = ScoreOptions(resamples=0, groups=("camera",), gates=(Gate(18, 25),))
+    entry = score_predictions("t", [joined], options).tests["t"]
+    assert list(entry.groups["camera"]) == list(entry.age_gates["18"].by_group["25"]["camera"]) == ["1", "2"]
+    assert list(entry.failure_to_process.groups["camera"]) == ["1", "2"]
