@@ -306,7 +306,8 @@ def evaluate(
         The result: `tests`, `metrics`, `report`, `path`.
 
     Raises:
-        UserError: the estimator or a dataset is unknown or missing, or a setting is wrong.
+        UserError: the estimator or a dataset is unknown or missing, a setting is wrong, or the folder holds another run, a test
+            with other settings, or other files.
         AgebenchError: the estimator failed.
 
     Examples:
@@ -327,6 +328,7 @@ def evaluate(
     opened = _open(estimator, device=device or "auto", registry=registry)
     config = resolve_external(catalog, [{"model": estimator_card(opened).model_dump(mode="json")}, *options.layers()])
     folder = _folder(out, config)
+    folder.finished(config)  # refuses a folder of something else before anything is written there
     with folder.locked():
         evaluate_estimator(opened, config, catalog, folder)
     return EvalResult(folder.path)

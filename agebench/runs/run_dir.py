@@ -144,7 +144,7 @@ class RunDir:
         try:
             if not file.exists():
                 if self.path.exists() and any(not _is_leftover(entry) for entry in self.path.iterdir()):
-                    raise UserError(f"{self.location} is not empty and holds no run; choose another folder with --out")
+                    raise self._holds_no_run()
                 return False
             is_same = file.read_bytes() == config.to_toml().encode()
         except NotADirectoryError:
@@ -155,12 +155,17 @@ class RunDir:
             ) from error
         if not is_same:
             if not self.started() and not self.manifest().get("finished"):
+                if _is_of_something_else(file):
+                    raise self._holds_no_run()
                 return False  # that run failed before its first epoch: nothing is lost
             raise UserError(
                 f"{self.location} holds a run with other settings (compare its config.toml); choose another folder with --out, "
                 "or delete that one"
             )
         return bool(self.manifest().get("finished"))
+
+    def _holds_no_run(self) -> UserError:
+        return UserError(f"{self.location} is not empty and holds no run; choose another folder with --out")
 
     def started(self) -> bool:
         """Return whether an earlier call completed an epoch, so that the run can be resumed."""
@@ -172,7 +177,11 @@ class RunDir:
 
         Args:
             config: the run's settings.
+
+        Raises:
+            UserError: the folder contains another run or other files, which stay as they are.
         """
+        self.finished(config)
         if not self.started():
             for name in _UNTRAINED_FILES:
                 entry = self.path / name
@@ -334,6 +343,17 @@ class RunDir:
 def _is_leftover(entry: Path) -> bool:
     """Return whether a file may be left by a call that stopped before it wrote its config."""
     return entry.name in (LOCK, _CONTINUES) or is_temporary(entry)
+
+
+def _is_of_something_else(file: Path) -> bool:
+    """Return whether a config.toml holds no settings of a run or test; an empty one is left by a call that stopped."""
+    if not file.stat().st_size:
+        return False
+    try:
+        data = read_settings(file).get("data")
+    except UserError:
+        return True
+    return not isinstance(data, dict) or "test" not in data
 
 
 def epochs_done(checkpoints: Path) -> int | None:
