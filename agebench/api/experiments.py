@@ -1,5 +1,6 @@
 """Experiments: train and test a model, test any estimator, measure robustness, rank records of runs."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -299,7 +300,8 @@ def evaluate(
         seed: seed of the bootstrap.
         device: `auto`, `cpu`, `cuda`, …
         settings: any further settings, nested as in config.toml or with dotted keys: {"faces.coverage": 1.2}.
-        out: folder of the result; None: runs/<model>-on-<datasets>.
+        out: folder of the result; None: runs/<model>-on-<datasets>, where <model> is the card's name or that of the run's
+            folder. Of an estimator without a card, -2, -3, … follows where that folder holds a finished test.
         registry: further folders of cards.
 
     Returns:
@@ -327,11 +329,13 @@ def evaluate(
 
     opened = _open(estimator, device=device or "auto", registry=registry)
     config = resolve_external(catalog, [{"model": estimator_card(opened).model_dump(mode="json")}, *options.layers()])
-    folder = _folder(out, config)
+    folder = _free_folder(config.name(_folder_name(estimator))) if out is None else RunDir(Path(out))
     folder.finished(config)  # refuses a folder of something else before anything is written there
     with folder.locked():
         evaluate_estimator(opened, config, catalog, folder)
-    return EvalResult(folder.path)
+        result = EvalResult(folder.path)
+        _ = result.tests  # read now: the next test in this folder may be of another function with the same settings
+    return result
 
 
 def stress(
@@ -438,6 +442,19 @@ def _open(
 
 def _folder(out: str | Path | None, config: ExternalConfig) -> RunDir:
     return RunDir(Path(out) if out is not None else Path("runs") / config.name())
+
+
+def _free_folder(name: str) -> RunDir:
+    """Return the first of runs/<name>, runs/<name>-2, … without a finished test: functions of one name may differ."""
+    folders = (RunDir(Path("runs") / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
+    return next(folder for folder in folders if not folder.manifest().get("finished"))
+
+
+def _folder_name(estimator: object) -> str:
+    """Return the name of a run's folder; "" for every other estimator."""
+    if isinstance(estimator, str | Path) and Path(estimator).is_dir():
+        return Path(estimator).resolve().name
+    return ""
 
 
 def _nested(settings: Settings | None) -> list[SettingsTable]:

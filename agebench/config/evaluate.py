@@ -29,9 +29,13 @@ class EvalConfig(ConfigTable, Generic[ModelCardT]):
         """Return the names of all datasets, each once."""
         return list(dict.fromkeys(self.data.test))
 
-    def name(self) -> str:
-        """Return the default name of the test's folder."""
-        return f"{self._system()}-on-{'-'.join(self.datasets())}{limit_suffix(self.data.limit)}"
+    def name(self, system: str = "") -> str:
+        """Return the default name of the test's folder.
+
+        Args:
+            system: name of what is tested; "": that of the model's card.
+        """
+        return f"{system or self._system()}-on-{'-'.join(self.datasets())}{limit_suffix(self.data.limit)}"
 
     def _system(self) -> str:
         return self.model.name

@@ -1,11 +1,14 @@
-"""`evaluate` writes into a folder of its own alone."""
+"""`evaluate` writes into a folder of its own alone, and each result keeps its figures."""
 
 from pathlib import Path
 
 import pytest
+from factories import few_card
 
 import agebench as ab
+from agebench.api import experiments
 from agebench.errors import UserError
+from agebench.estimators.function import FunctionEstimator
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -32,3 +35,46 @@ def test_evaluate_touches_no_folder_of_something_else(kind: str, tmp_path: Path)
     with pytest.raises(UserError, match=message):
         ab.evaluate(lambda faces: [40.0] * len(faces), datasets="synth-shift", device="cpu", out=tmp_path)
     assert files_of(tmp_path) == before
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, and a registry in it with one small dataset."""
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "few.toml").write_text(few_card(30, seed=11, size=64))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGEBENCH_REGISTRY", str(tmp_path / "cards"))
+    return tmp_path
+
+
+def evaluate_constant(age: float, out: Path | None = None) -> ab.EvalResult:
+    quick = {"evaluate.resamples": 100}
+    return ab.evaluate(lambda faces: [age] * len(faces), datasets="few", device="cpu", settings=quick, out=out)
+
+
+def estimates(result: ab.EvalResult) -> set[float]:
+    return set(result.tests["few"].predictions["age_pred"])
+
+
+@pytest.mark.slow
+def test_results_of_two_functions_of_one_name_stay_apart(few: Path) -> None:
+    first, second = evaluate_constant(40.0), evaluate_constant(10.0)
+    assert (first.path.name, second.path.name) == ("lambda-on-few", "lambda-on-few-2")
+    replaced = evaluate_constant(20.0, out=first.path)
+    assert replaced.path == first.path
+    assert [estimates(result) for result in (first, second, replaced)] == [{40.0}, {10.0}, {20.0}]
+    assert first.to_frame().loc["few", "value"] != replaced.to_frame().loc["few", "value"]
+    assert first.to_markdown() != replaced.to_markdown()
+
+
+@pytest.mark.parametrize("name", ["s0", "s1"])
+def test_default_folder_of_a_run_is_named_after_its_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "_open", lambda *_, **__: FunctionEstimator(len))
+    Path("runs", name).mkdir(parents=True)
+    # The default folder is occupied, so that the message has its name and nothing is computed.
+    Path("runs", f"{name}-on-synth-shift", "notes").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"^runs/{name}-on-synth-shift is not empty"):
+        ab.evaluate(f"runs/{name}", datasets="synth-shift", device="cpu")
