@@ -17,6 +17,7 @@ from agebench.metrics.age_gates import LEGAL_AGES, parse_gate
 from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
 from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureKind, FigureOptions, parse_margins
+from agebench.metrics.prediction_format import is_group_candidate
 from agebench.metrics.prediction_io import JoinedPredictions, validate_file
 from agebench.metrics.requirements import Verdict, parse_requirement, worst_verdict
 from agebench.metrics.schema import ComparisonFile, ComparisonResult, MetricsFile, TestResult
@@ -361,8 +362,13 @@ def _group_columns(groups: Groups) -> dict[str, ArrayLike]:
     if groups is None:
         return {}
     if isinstance(groups, pd.DataFrame | Mapping):
-        return {str(column): groups[column] for column in groups}  # type: ignore[index]  # a column of a frame is hashable
-    return {str(getattr(groups, "name", None) or "group"): groups}
+        columns = {str(column): groups[column] for column in groups}  # type: ignore[index]  # a column of a frame is hashable
+    else:
+        columns = {str(getattr(groups, "name", None) or "group"): groups}
+    taken = [name for name in columns if not is_group_candidate(name)]
+    if taken:
+        raise UserError(f"group '{taken[0]}': that name is taken. Give another one: groups={{'NAME': labels}}.")
+    return columns
 
 
 def _table(columns: Mapping[str, ArrayLike | None], probs: Sequence[ArrayLike] | None = None) -> pd.DataFrame:

@@ -135,3 +135,14 @@ def test_score_rejects(arguments: tuple[object, ...], options: dict[str, object]
 def test_compare_needs_two_systems() -> None:
     with pytest.raises(UserError, match="at least two systems"):
         ab.compare({"a": [1, 2]}, [1, 2])
+
+
+@pytest.mark.parametrize("name", ["age", "age_pred", "sample_id", "subject"])
+def test_group_with_the_name_of_a_column_of_predictions_is_refused(name: str, table: pd.DataFrame) -> None:
+    decades = (table["age"] // 10 * 10).rename(name)
+    with pytest.raises(UserError, match=f"group '{name}': that name is taken"):
+        ab.score(table["age"], table["age_pred"], groups=decades, resamples=0)
+    with pytest.raises(UserError, match=f"group '{name}': that name is taken"):
+        ab.compare({"a": table["age_pred"], "b": table["age"]}, table["age"], groups={name: decades}, resamples=0)
+    report = ab.score(table["age"], table["age_pred"], groups={"decade": decades}, resamples=0)
+    assert "decade" in report.by_group.index.get_level_values("grouping")
