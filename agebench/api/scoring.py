@@ -243,8 +243,13 @@ def score(
     )
     check_options(options)
     if isinstance(y_true, pd.DataFrame):
-        if y_pred is not None:
-            raise UserError("y_pred is given beside a table of predictions. Pass two arrays, or the table alone.")
+        beside = {"y_pred": y_pred, "subjects": subjects, "sample_ids": sample_ids, "std": std, "probs": probs}
+        for argument, column in beside.items():
+            if column is not None:
+                raise UserError(
+                    f"{argument} is given beside a table of predictions, which has a column for it. Pass two arrays, or the "
+                    "table alone."
+                )
         table = _with_ids(y_true)
     else:
         if y_pred is None:

@@ -137,6 +137,12 @@ def test_compare_needs_two_systems() -> None:
         ab.compare({"a": [1, 2]}, [1, 2])
 
 
+@pytest.mark.parametrize("argument", ["y_pred", "subjects", "sample_ids", "std", "probs"])
+def test_score_refuses_columns_beside_a_table(argument: str, table: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match=f"^{argument} is given beside a table of predictions"):
+        ab.score(table, **{argument: table["age"]}, resamples=0)
+
+
 @pytest.mark.parametrize("name", ["age", "age_pred", "sample_id", "subject"])
 def test_group_with_the_name_of_a_column_of_predictions_is_refused(name: str, table: pd.DataFrame) -> None:
     decades = (table["age"] // 10 * 10).rename(name)
