@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import reprlib
 import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any, Generic, TypeVar, overload
@@ -19,12 +20,16 @@ class Registry(Generic[T]):
 
     An item is registered as an object, by decorator, or lazily as `"package.module:attribute"`, which is imported on first
     use. Entry points of `group` are added on first look-up. Items that fail to load are listed by `broken()` with a reason.
+    Threads may look items up at the same time.
 
     Args:
         kind: the name of an item's kind in messages.
         group: the group of entry points.
         check: called with the name and the object that a plugin provides; returns the problem with it, "" if none.
     """
+
+    # One for all registries: while an item loads, standard output is redirected for the whole process.
+    _loading = threading.RLock()
 
     def __init__(
         self, kind: str, *, group: str | None = None, check: Callable[[str, Any], str] = lambda name, item: ""
@@ -95,9 +100,11 @@ class Registry(Generic[T]):
         """
         if not isinstance(name, str):  # from a card or config whose values are not validated yet
             raise UserError(f"{self.kind} = {reprlib.repr(name)}: a name is required, as text")
-        self._join_entry_points()
-        if name in self._lazy:
-            self._load(name)
+        if name not in self._items:
+            with self._loading:
+                self._join_entry_points()
+                if name in self._lazy:
+                    self._load(name)
         if name in self._items:
             return self._items[name]
         if name in self._broken:
@@ -111,15 +118,17 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return the sorted names of all items that are not known to be broken; imports nothing."""
-        self._join_entry_points()
-        return sorted({*self._items, *self._lazy})
+        with self._loading:
+            self._join_entry_points()
+            return sorted({*self._items, *self._lazy})
 
     def broken(self) -> dict[str, str]:
         """Return name -> reason of all items that cannot be loaded. Imports the lazily registered ones."""
-        self._join_entry_points()
-        for name in list(self._lazy):
-            self._load(name)
-        return dict(sorted(self._broken.items()))
+        with self._loading:
+            self._join_entry_points()
+            for name in list(self._lazy):
+                self._load(name)
+            return dict(sorted(self._broken.items()))
 
     def origin(self, name: str) -> str:
         """Return where an item was registered: a file, a module or an entry point.
@@ -136,13 +145,14 @@ class Registry(Generic[T]):
         self._origin[f"{name} ({origin})"] = origin
 
     def _load(self, name: str) -> None:
-        target = self._lazy.pop(name)
+        target = self._lazy.pop(name)  # first: the module may register the item itself
         try:
             # Output of a third-party module must not end up in a command's output, which may be JSON.
             with contextlib.redirect_stdout(sys.stderr):
                 item = target.load() if isinstance(target, EntryPoint) else _import(target)
                 problem = self._check(name, item)
         except KeyboardInterrupt:
+            self._lazy[name] = target  # the next look-up loads it
             raise
         except BaseException as error:  # a third-party module may raise anything, and may call sys.exit()
             self._broken[name] = f"{self._origin[name]}: {reason(error)}"
@@ -155,8 +165,8 @@ class Registry(Generic[T]):
     def _join_entry_points(self) -> None:
         if self._group is None:
             return
-        group, self._group = self._group, None
-        for point in _points(group):
+        points, self._group = _points(self._group), None
+        for point in points:
             origin = f"entry point {point.value}" + (f" of {point.dist.name}" if point.dist else "")
             if point.name in self._origin:
                 message = f"its name is taken by {self._origin[point.name]}"

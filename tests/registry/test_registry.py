@@ -1,3 +1,6 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -26,6 +29,52 @@ def test_a_lazy_target_is_imported_on_first_use() -> None:
     registry.register("decoder", "json:JSONDecoder")
     assert registry.names() == ["decoder"]
     assert registry.get("decoder").__name__ == "JSONDecoder"  # type: ignore[attr-defined]
+
+
+def test_thread_that_asks_while_another_loads_gets_the_item() -> None:
+    loading, asked = threading.Event(), threading.Event()
+
+    def check(name: str, item: object) -> str:
+        loading.set()
+        asked.wait()
+        return ""
+
+    def ask_late() -> object:
+        loading.wait()
+        asked.set()
+        return registry.get("decoder")
+
+    registry: Registry[object] = Registry("thing", check=check)
+    registry.register("decoder", "json:JSONDecoder")
+    with ThreadPoolExecutor(2) as pool:
+        late, early = pool.submit(ask_late), pool.submit(registry.get, "decoder")
+    assert early.result() is late.result() is json.JSONDecoder
+
+
+def test_interrupted_look_up_is_repeated_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = []
+
+    def interrupt_first(step: str) -> None:
+        if step not in interrupted:
+            interrupted.append(step)
+            raise KeyboardInterrupt
+
+    def points(group: str) -> list[EntryPoint]:
+        interrupt_first("entry points")
+        return [EntryPoint("decoder", "json:JSONDecoder", group)]
+
+    def check(name: str, item: object) -> str:
+        interrupt_first("import")
+        return ""
+
+    monkeypatch.setattr(plugins, "entry_points", points)
+    registry: Registry[object] = Registry("thing", group="things", check=check)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            registry.get("decoder")
+    assert interrupted == ["entry points", "import"]
+    assert registry.names() == ["decoder"]
+    assert registry.get("decoder") is json.JSONDecoder
 
 
 def test_an_unknown_name_offers_the_closest() -> None:
