@@ -36,6 +36,8 @@ _HEADER, _LENGTH = struct.Struct("<cQ"), struct.Struct("<Q")
 class CallableProcess:
     """A Python function in its process: `process(*arrays) -> arrays`. Close it, or use it as a context manager.
 
+    An exception of the function ends that call alone. Where the process ended or was killed, the next call starts another one.
+
     Args:
         card: the model's card.
         source: reference of the function; empty: the card's source.
@@ -61,12 +63,17 @@ class CallableProcess:
         require_package(card)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         names = names or card.output.reads
-        words = [self._source, card.name, "photos" if photos else "batches", *names]
+        self._words = [self._source, card.name, "photos" if photos else "batches", *names]
+        self._env = {**os.environ, **package_environment(card), **env, "PYTHONPATH": path}
+        self._is_closed = False
+        self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agebench.estimators.external.callable", *words],
+            [sys.executable, "-m", "agebench.estimators.external.callable", *self._words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **package_environment(card), **env, "PYTHONPATH": path},
+            env=self._env,
             start_new_session=True,  # a process group, to be killed with its children
         )
         self._thread = ThreadPoolExecutor(1)
@@ -77,11 +84,22 @@ class CallableProcess:
 
         Args:
             arrays: the arguments of the function: (B, …) prepared faces.
+
+        Raises:
+            ExternalModelError: the function raised, ended its process, or timed out, or the model is closed.
         """
+        if self._is_closed:
+            raise ExternalModelError(f"model '{self.card.name}' is closed; open it again")
+        if self._process.returncode is not None:
+            self._start()
         return self._exchange(arrays)
 
     def close(self) -> None:
-        """Kill the process and its children."""
+        """Kill the process and its children, and start no other."""
+        self._is_closed = True
+        self._kill()
+
+    def _kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._thread.shutdown()
@@ -101,19 +119,20 @@ class CallableProcess:
         try:
             reply = self._thread.submit(self._send_and_receive, arrays).result(self.card.timeout)
         except CallTimeout:
-            self.close()
+            self._kill()
             raise ExternalModelError(
                 f"model '{self.card.name}': {self._source} did not return within {self.card.timeout:g} s; mend it, or "
                 "raise `timeout` on its card"
             ) from None
         except (BrokenPipeError, EOFError):
             code = self._process.wait()
-            self.close()
+            self._kill()
             raise ExternalModelError(
                 f"model '{self.card.name}': the process of {self._source} ended with exit code {code}"
             ) from None
         if isinstance(reply, str):
-            self.close()
+            if arrays is None:
+                self._kill()
             raise ExternalModelError(reply)
         return reply
 
@@ -152,27 +171,39 @@ def _load_callable(reference: str) -> Callable[..., Any]:
 
 
 def _serve(reference: str, model: str, mode: str, *names: str) -> None:
-    """Reply to calls until the pipe is closed."""
+    """Reply to calls until the pipe is closed, or the function cannot be loaded."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the callable's prints must not mix with the messages
     try:
         function = _load_callable(reference)
-        _send(replies, [])
-        while True:
-            arrays = _receive(sys.stdin.buffer)
-            if mode == "photos":
-                _send(replies, photo_reply(function(*photo_arguments(arrays)), names, model))
-                continue
-            outputs = function(*arrays)
-            _send(replies, [np.asarray(select_output(outputs, name, model), dtype=np.float64) for name in names])
-    except EOFError:
-        return
-    except ExternalModelError as error:
-        _send(replies, str(error))
     except Exception as error:  # user code may raise any exception
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        problem = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
-        _send(replies, f"model '{model}': {reference}: {problem}")
+        _send(replies, _describe(error, reference, model))
+        return
+    _send(replies, [])
+    while True:
+        try:
+            arrays = _receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        reply: list[np.ndarray] | str
+        try:
+            if mode == "photos":
+                reply = photo_reply(function(*photo_arguments(arrays)), names, model)
+            else:
+                outputs = function(*arrays)
+                reply = [np.asarray(select_output(outputs, name, model), dtype=np.float64) for name in names]
+        except ExternalModelError as error:
+            reply = str(error)
+        except Exception as error:  # user code may raise any exception
+            reply = _describe(error, reference, model)
+        _send(replies, reply)
+
+
+def _describe(error: Exception, reference: str, model: str) -> str:
+    """Return the message of an exception of user code, with its file and line."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    problem = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+    return f"model '{model}': {reference}: {problem}"
 
 
 def _send(pipe: BinaryIO | Any, content: Sequence[np.ndarray] | str) -> None:

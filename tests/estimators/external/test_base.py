@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from agebench.config.cards.external import ExternalCard, ExternalInput
 from agebench.config.toml_io import validate_model
 from agebench.errors import AgebenchError, UserError
-from agebench.estimators.external.base import estimate, fingerprint
+from agebench.estimators.external.base import ExternalEstimator, estimate, fingerprint
 from agebench.estimators.external.decoding import parse_output
 from agebench.estimators.external.io_spec import ExternalModelError, prepare, select_output
 from agebench.estimators.external.model_files import reason
@@ -177,6 +177,17 @@ def wide(batch):
 def words(batch):
     return ["young"] * len(batch)
 constant = 7
+calls = 0
+def count(batch, fail):
+    global calls
+    calls += 1
+    if not batch.any():
+        fail()
+    return np.full(len(batch), calls)
+def picky(batch):
+    return count(batch, lambda: [][0])
+def mortal(batch):
+    return count(batch, lambda: os._exit(3))
 """
 
 
@@ -217,6 +228,20 @@ def test_a_callable_that_breaks_its_contract(function: str, message: str, module
     timeout = 2.0 if function == "hangs" else 60.0
     with pytest.raises(ExternalModelError, match=message):
         ask(card(format="callable", source=f"{module}:{function}", timeout=timeout), faces)
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "calls"), [("picky", "IndexError", 2), ("mortal", "ended with exit code 3", 1)]
+)
+def test_failed_call_ends_no_later_one(function: str, message: str, calls: int, module: Path) -> None:
+    """The process of an exception goes on; where it ended, the next call has a new one, which counts its calls anew."""
+    dark, bright = np.zeros((1, SIZE, SIZE, 3), np.uint8), np.ones((1, SIZE, SIZE, 3), np.uint8)
+    with ExternalEstimator(card(format="callable", source=f"{module}:{function}")) as estimator:
+        with pytest.raises(ExternalModelError, match=message):
+            estimator.estimate(dark)
+        assert estimator.estimate(bright).age.tolist() == [calls]
+    with pytest.raises(ExternalModelError, match="model 'it' is closed; open it again"):
+        estimator.estimate(bright)
 
 
 def test_a_callable_in_no_module(faces: np.ndarray) -> None:
