@@ -9,9 +9,10 @@ import hashlib
 import json
 import math
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -31,6 +32,8 @@ MAX_FIRST_FAILURES = 5
 _MAX_ANSWER = 4 * 2**20  # bytes
 _BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({401, 402, 403})
+# The lock of each open model, and the thread that opened it.
+_OPEN: set[tuple[Path, int]] = set()
 
 
 class _BusyError(Exception):
@@ -53,7 +56,7 @@ class HttpModel:
         card: a card of the format http.
 
     Raises:
-        UserError: httpx or tenacity is not installed, or an environment variable is not set.
+        UserError: httpx or tenacity is not installed, an environment variable is not set, or the model is open already.
     """
 
     def __init__(self, card: ExternalCard) -> None:
@@ -70,7 +73,9 @@ class HttpModel:
         self.folder, self._calls = home / f"{card.name}-{request_digest(card)}", home / f"{card.name}.calls"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack, self._next_call, self._n_failed, self._has_succeeded = ExitStack(), 0.0, 0, False
-        self._stack.enter_context(held(home / f"{card.name}.lock", f"{card.name}: asking {card.source}"))
+        lock = home / f"{card.name}.lock"
+        self._stack.enter_context(_opened_once(lock, card.name))
+        self._stack.enter_context(held(lock, f"{card.name}: asking {card.source}"))
         # Redirects are not followed: they would carry the keys to another host.
         self._client = self._stack.enter_context(httpx.Client(timeout=card.timeout, follow_redirects=False))
 
@@ -218,6 +223,19 @@ class HttpModel:
             for form in (value, escaped, escaped.replace("/", "\\/"), quote(value, safe=""), quote_plus(value)):
                 text = text.replace(form, f"${{{name}}}")
         return text
+
+
+@contextmanager
+def _opened_once(lock: Path, name: str) -> Iterator[None]:
+    """Refuse a model that this thread has open already: it would wait for its own lock without end."""
+    key = (lock, threading.get_ident())
+    if key in _OPEN:
+        raise UserError(f"model '{name}': this process has it open already; close that estimator first")
+    _OPEN.add(key)
+    try:
+        yield
+    finally:
+        _OPEN.discard(key)
 
 
 def _read_stored(file: Path) -> dict[str, Any] | None:

@@ -314,6 +314,16 @@ def test_budget_is_that_of_the_card_whatever_its_request(server: Server) -> None
     assert len(server.calls) == 3
 
 
+def test_model_that_is_open_is_not_opened_again(server: Server) -> None:
+    server.script = [(200, {}, brightness)]
+    model = card(server)
+    with ExternalEstimator(model) as estimator:
+        with pytest.raises(UserError, match="this process has it open already; close that estimator"):
+            ExternalEstimator(model)
+        assert estimator.estimate(faces(20)).age.tolist() == [20]
+    assert ask(model, 30).age.tolist() == [30]
+
+
 DATASET = """
 name = "few"
 title = "A few generated faces"
