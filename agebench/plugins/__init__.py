@@ -56,7 +56,7 @@ _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def read_card(kind: type[CardT], path: Path) -> CardT:
-    """Read the card of a plugin.
+    """Read the card of a plugin. Files that it names beside itself, and `{here}`, are found as in a folder of cards.
 
     Args:
         kind: DatasetCard, ModelCard or ExternalCard.
@@ -68,9 +68,11 @@ def read_card(kind: type[CardT], path: Path) -> CardT:
     Raises:
         UserError: the file cannot be read, or a key or value is wrong.
     """
+    from agebench.config.cards.model import ModelCard
     from agebench.config.toml_io import read_toml, validate_model
 
-    return validate_model(kind, read_toml(path), source=str(path))
+    card = validate_model(kind, read_toml(path), source=str(path))
+    return card if isinstance(card, ModelCard) else card.located(Path(path).resolve().parent)  # type: ignore[return-value]
 
 
 def __getattr__(name: str) -> Any:
