@@ -33,13 +33,17 @@ def age_scorer(figure: str = "mae", *, minor_ages: tuple[int, int] | None = None
     """
     wanted = _parse_figure(figure)
     better = Better.LOWER if wanted.gate else SPECS[wanted.metric].better
-
-    def measure(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-        value = measure_figure(wanted, y_true, y_pred, minor_ages)
-        return abs(value) if better is Better.ZERO else value
-
-    scorer: Callable[..., float] = make_scorer(measure, greater_is_better=better is Better.HIGHER)
+    options = {"figure": wanted, "minor_ages": minor_ages, "size_only": better is Better.ZERO}
+    scorer: Callable[..., float] = make_scorer(_measure, greater_is_better=better is Better.HIGHER, **options)
     return scorer
+
+
+def _measure(
+    y_true: ArrayLike, y_pred: ArrayLike, *, figure: Requirement, minor_ages: tuple[int, int] | None, size_only: bool
+) -> float:
+    """Return a figure of estimates, or its size; at the top of the module, so that scorers can be pickled."""
+    value = measure_figure(figure, y_true, y_pred, minor_ages)
+    return abs(value) if size_only else value
 
 
 def measure_figure(

@@ -1,5 +1,7 @@
 """Scorers of scikit-learn agree with `ab.score`, and errors are negative."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,11 @@ def test_age_scorer_agrees_with_score() -> None:
 def test_age_scorer_selects_in_a_grid_search() -> None:
     search = GridSearchCV(Ridge(), {"alpha": [1e-3, 1e7]}, scoring=age_scorer("mae"), cv=2)
     assert search.fit(FEATURES, AGES).best_params_ == {"alpha": 1e-3}
+
+
+def test_fitted_grid_search_can_be_pickled() -> None:
+    search = GridSearchCV(Ridge(), {"alpha": [1e-3]}, scoring=age_scorer("fpr(18@25)"), cv=2).fit(FEATURES, AGES)
+    assert pickle.loads(pickle.dumps(search)).score(FEATURES, AGES) == search.score(FEATURES, AGES)
 
 
 @pytest.mark.parametrize("figure", ["nothing", "mae(gender=f)", "gap(gender)", "coverage", "fpr(18)"])
