@@ -1,11 +1,12 @@
 """Metrics of torchmetrics with the values of `ab.score`: for the validation loop of PyTorch and Lightning models.
 
-States are sums in float64, so that values do not depend on the batches and are added over processes.
+States are sums in float64, so that values do not depend on the batches and are added over processes. Apple GPUs have no
+float64: with estimates there, the states stay on the CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from torchmetrics import Metric, MetricCollection
 from agebench.errors import UserError
 from agebench.metrics.age_gates import Gate, parse_gate
 from agebench.metrics.point import ROUNDING
+
+# Types of devices without float64.
+_WITHOUT_FLOAT64 = ("mps",)
 
 
 class GateRate(StrEnum):
@@ -48,13 +52,21 @@ class _MeanMetric(Metric):
             preds: estimated ages, years, of any shape.
             target: true ages, years, of as many elements.
         """
-        preds, target = preds.detach().double().flatten(), target.detach().double().flatten()
+        preds, target = _float64(preds), _float64(target)
         if preds.shape != target.shape:
             raise UserError(f"{len(preds)} estimates for {len(target)} ages: pass one estimate for each face")
         values, counts = self._values(preds, target)
         self.n_invalid += (~(torch.isfinite(preds) & torch.isfinite(target))).sum()
         self.total += torch.where(counts, values, 0.0).sum()
         self.count += counts.sum()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> Self:
+        """Move the metric as `to` does; the states stay where they are if they cannot be float64 there."""
+        if fn(torch.zeros(())).device.type in _WITHOUT_FLOAT64:
+            self._computed = self._forward_cache = None  # float64 as well; computed again from the states
+            exclude_state = tuple(self._defaults)
+        super()._apply(fn, exclude_state=exclude_state)
+        return self
 
     def compute(self) -> Tensor:
         """Return the mean over all batches.
@@ -69,6 +81,12 @@ class _MeanMetric(Metric):
     def _values(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value of each face, and whether it counts."""
         raise NotImplementedError
+
+
+def _float64(values: Tensor) -> Tensor:
+    """Return numbers in float64, on their device if it has such numbers, else on the CPU."""
+    values = values.detach().flatten()
+    return (values.cpu() if values.device.type in _WITHOUT_FLOAT64 else values).double()
 
 
 class AgeMAE(_MeanMetric):

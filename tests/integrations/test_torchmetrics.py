@@ -67,6 +67,15 @@ def test_metrics_reset_and_merge_like_others_of_torchmetrics(integration: Any) -
     assert first["mae"].compute().item() == 1.0
 
 
+def test_states_stay_on_the_cpu_if_a_device_has_no_float64(integration: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration, "_WITHOUT_FLOAT64", ("meta",))  # a device that every machine has
+    metrics = integration.age_metrics().to("meta")
+    metrics.update(torch.tensor([20.0, 30.0]), torch.tensor([21.0, 33.0]))
+    assert metrics["mae"].total.device.type == "cpu"
+    assert metrics.compute()["mae"].item() == 2.0
+    assert metrics.to("meta").compute()["mae"].item() == 2.0
+
+
 def test_metrics_refuse_estimates_that_are_no_numbers(integration: Any) -> None:
     metrics = integration.age_metrics()
     metrics.update(torch.tensor([float("nan"), 20.0]), torch.tensor([20.0, 20.0]))
