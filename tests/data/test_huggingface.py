@@ -1,5 +1,6 @@
 """The huggingface reader on local Parquet, Arrow and image folders, built here; no network."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -246,6 +247,18 @@ def test_an_address_that_could_not_be_reached_is_tried_again(tmp_path: Path, mon
 def test_what_is_wrong_is_named(parquet: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         HuggingFaceReader(parquet, **{**OPTIONS, **options}).read()
+
+
+def test_a_card_that_names_another_column_of_images_gets_its_pixels(tmp_path: Path) -> None:
+    columns = {name: [{"bytes": picture(red), "path": None}] for name, red in (("face", 1), ("photo", 2))}
+    root = plain(tmp_path / "set", columns["face"], photo=columns["photo"], age=[30])
+    digests = {}
+    for name in ("image", "photo"):
+        reader = HuggingFaceReader(root, columns={"image": name})
+        samples = add_digests(reader, reader.read(), name="two", workers=1)
+        digests[name] = samples.table["bytes_digest"][0]
+        assert digests[name] == hashlib.sha256(reader.image_bytes(samples.table["path"][0])).hexdigest()
+    assert digests["image"] != digests["photo"]
 
 
 def test_no_image_column_and_a_group_that_is_not_there(tmp_path: Path, parquet: Path) -> None:

@@ -155,9 +155,13 @@ class HuggingFaceReader(LabelledReader):
         return super().image_bytes(path)
 
     def version_token(self, path: str) -> str:
-        """Return a text that changes with the data files or the image's file; constant for a URL."""
+        """Return a text that changes with the data files, the card's column of images or the image's file.
+
+        It is constant for a URL.
+        """
         if _ROW.fullmatch(path):
-            return self._stamp
+            column = self.columns.get("image")
+            return self._stamp if column is None else f"{self._stamp} {column}"
         return path if _is_url(path) else super().version_token(path)
 
     def _read_split(self, split: str, data: Any, source: str) -> tuple[pd.DataFrame, RejectedRows]:
