@@ -194,7 +194,7 @@ def input_differences(record: Record, config: RunConfig | ExternalConfig, catalo
         if there != here:
             yield f"{name}: its images or labels here are others (fingerprint {here}, in the record {there})"
     if isinstance(config, RunConfig):
-        divisions = split_train_dataset(config, data.datasets[config.data.train], data.samples)
+        divisions = split_train_dataset(config, data)
         scheme = divisions.split_scheme
         if scheme is not None and scheme != record.split_scheme:
             yield (

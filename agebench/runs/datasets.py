@@ -114,13 +114,19 @@ def apply_exclusions(
     return samples, {file: ExclusionList.model_validate(effect) for file, effect in exclusions.items()}
 
 
-def split_train_dataset(config: RunConfig, dataset: Dataset, samples: dict[str, Samples]) -> FoldSplits:
+def split_train_dataset(config: RunConfig, data: RunData) -> FoldSplits:
     """Split the training set by the protocol that the config names, and select the test sets.
 
     Args:
         config: the run's settings.
-        dataset: the training set.
-        samples: name -> audited samples of every dataset of the run.
+        data: the training set and the test sets.
     """
-    protocol = dataset.card.protocol(config.data.protocol)
-    return make_run_splits(config.data, samples, seed=config.seed, protocol=protocol, root=dataset.reader.root)
+    dataset = data.datasets[config.data.train]
+    return make_run_splits(
+        config.data,
+        data.samples,
+        seed=config.seed,
+        protocol=dataset.card.protocol(config.data.protocol),
+        root=dataset.reader.root,
+        same_people=frozenset(name for name, card in data.cards.items() if card.shares_people(dataset.card)),
+    )

@@ -82,7 +82,8 @@ def load_test_set(config: RunConfig, folder: RunDir, catalog: Catalog, name: str
     """Return a test set's samples and faces, prepared as in the run.
 
     A test set of the run contains exactly the images that the run tested. Any other dataset is used without the images that
-    the run was trained or validated on; of the training set, also without the same subjects.
+    the run was trained or validated on; of the training set, and of cards with the same `people`, also without the same
+    subjects.
 
     Args:
         config: the run's settings.
@@ -98,8 +99,11 @@ def load_test_set(config: RunConfig, folder: RunDir, catalog: Catalog, name: str
             f"--test {name}: no dataset of this name. This run's test sets: {', '.join(config.data.test)}; any dataset of "
             "`agebench list datasets` can be prepared as in the run"
         )
-    dataset = open_dataset(catalog.datasets.get(name))
-    chosen = _test_samples(folder, config.data.train, name, dataset.samples)
+    dataset, home = open_dataset(catalog.datasets.get(name)), config.data.train
+    same_people = name == home or (
+        home in catalog.datasets.names() and dataset.card.shares_people(catalog.datasets.get(home))
+    )
+    chosen = _test_samples(folder, home, name, dataset.samples, same_people=same_people)
     # The cache of the complete dataset serves every run; images that are left out are not prepared.
     faces: FaceCache = prepare_faces(config, dataset, chosen if config.data.exclude or config.data.limit else None)
     remaining = faces.drop_rejected(chosen)
@@ -111,7 +115,7 @@ def load_test_set(config: RunConfig, folder: RunDir, catalog: Catalog, name: str
     return remaining, make_face_dataset(faces, remaining)
 
 
-def _test_samples(folder: RunDir, home: str, name: str, samples: Samples) -> Samples:
+def _test_samples(folder: RunDir, home: str, name: str, samples: Samples, *, same_people: bool) -> Samples:
     test_file = folder.path / "samples" / f"{name}-test.parquet"
     if test_file.exists():
         ids = read_table(folder.path, f"samples/{test_file.name}", ["sample_id"])["sample_id"]
@@ -126,6 +130,4 @@ def _test_samples(folder: RunDir, home: str, name: str, samples: Samples) -> Sam
             f"{folder.path}: samples/ is missing, so the training images cannot be determined and the test set cannot be "
             "de-duplicated against them"
         )
-    remaining, _ = drop_overlapping(samples, train_val)
-    subjects = {subject for part in train_val if name == home for subject in part.table["subject"].dropna()}
-    return remaining.reject(remaining.table["subject"].isin(subjects), "their person is in the training set")
+    return drop_overlapping(samples, train_val, same_people=same_people)[0]

@@ -38,7 +38,9 @@ class SampleCounts(_ManifestTable):
     duplicates: int = Field(default=0, description="exact copies within the training set")
     straddling: int = Field(default=0, description="images removed because a copy is in a later split")
     test: int = 0
-    in_training_set: int = Field(default=0, description="test images removed because the training set holds them too")
+    in_training_set: int = Field(
+        default=0, description="test images removed because the training set holds them or their people too"
+    )
 
 
 class FacesRecord(_ManifestTable):

@@ -148,7 +148,7 @@ class InputTracker:
         datasets = {name: self._open(name, config) for name in config.datasets()}
         data = RunData(datasets, *apply_exclusions(datasets, config.data.exclude))
         if isinstance(config, RunConfig):
-            splits = split_train_dataset(config, datasets[config.data.train], data.samples)
+            splits = split_train_dataset(config, data)
             return input_digests(config, data, splits)
         return input_digests(config, data) | {"model": {"file": model_digest(config)}}
 

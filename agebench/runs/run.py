@@ -145,8 +145,7 @@ class Experiment:
         self.folder.begin(self.config)
         with self.folder.timed("read_s"):
             self.data = open_run_data(self.config, catalog)
-            train_dataset = self.data.datasets[self.config.data.train]
-            self.splits = split_train_dataset(self.config, train_dataset, self.data.samples)
+            self.splits = split_train_dataset(self.config, self.data)
 
     def refuse_changed_inputs(self) -> None:
         """Refuse to resume a run whose data or initial weights have changed."""

@@ -24,7 +24,7 @@ class RunSplits:
         tests: test set -> samples; the training set's own name is its held-out split.
         duplicates: exact copies within the training set, all of which are in one split.
         n_cross_split_removed: images of an official split that were removed because a copy is in a later split.
-        overlap: test set -> images removed from it because they are also in train or val.
+        overlap: test set -> images removed from it because they, or their people, are also in train or val.
     """
 
     train_dataset: str
@@ -159,6 +159,7 @@ def make_run_splits(
     seed: int,
     protocol: Protocol | None = None,
     root: Path | None = None,
+    same_people: frozenset[str] = frozenset(),
 ) -> FoldSplits:
     """Split the training set, and remove its training images from the other test sets.
 
@@ -168,6 +169,7 @@ def make_run_splits(
         seed: seed of the random splits.
         protocol: how the training set is split; None: the default protocol.
         root: the training set's folder, for a protocol's list files.
+        same_people: the test sets whose `subject` means the training set's people; they lose all images of trained people.
 
     Raises:
         UserError: there are too few samples, the protocol does not fit, or a test set is contained in the training split.
@@ -180,7 +182,12 @@ def make_run_splits(
     external_tests, overlap = {}, {home: 0}
     for name in data.test:
         if name != home:
-            external_tests[name], overlap[name] = drop_overlapping(samples[name], [train_val])
+            external_tests[name], overlap[name] = drop_overlapping(
+                samples[name], [train_val], same_people=name in same_people
+            )
             if not len(external_tests[name]):
-                raise UserError(f"{name}: all of its images are also in {home}'s training split: nothing to test on")
+                people = ", or of people in it" if name in same_people else ""
+                raise UserError(
+                    f"{name}: all of its images are also in {home}'s training split{people}: nothing to test on"
+                )
     return FoldSplits(home, folds, data.test, external_tests, {name: overlap[name] for name in data.test})

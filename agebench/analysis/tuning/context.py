@@ -82,12 +82,13 @@ def prepare_context(config: RunConfig, catalog: Catalog, home: Path, *, images: 
     dataset = open_dataset(catalog.datasets.get(name), limit=config.data.limit, seed=config.seed)
     own_config = config.model_copy(update={"data": config.data.model_copy(update={"test": (name,)})})
     samples, excluded = apply_exclusions({name: dataset}, config.data.exclude, complete=False)
-    divisions = split_train_dataset(own_config, dataset, samples)
+    data = RunData({name: dataset}, samples, excluded)
+    divisions = split_train_dataset(own_config, data)
     if len(divisions) > 1:
         raise UserError(
             f"the protocol '{config.data.protocol}' has {len(divisions)} folds, but a search needs a single split; omit --protocol"
         )
-    inputs = input_digests(own_config, RunData({name: dataset}, samples, excluded), divisions)
+    inputs = input_digests(own_config, data, divisions)
     # The full training uses the same folder, so that a resumed run checks the same digests.
     require_unchanged(RunDir(home / "run", str(home)), inputs)
     faces = prepare_faces(config, dataset, samples[name])

@@ -33,6 +33,11 @@ class DatasetCard(Card):
     count: int | None = Field(default=None, ge=1, description="number of images of a complete copy")
     labels: tuple[str, ...] = Field(default=("age",), description="what is annotated")
     groups: tuple[str, ...] = Field(default=(), description="columns that fairness tables use")
+    people: str = Field(
+        default="",
+        description="a name that cards of one source share if `subject` means the same people in them: "
+        "people that one of them trains on are not tested in another",
+    )
     faces: Literal["none", "landmarks", "detect", "boxes"] = Field(
         default="detect",
         description="how faces are aligned: already aligned, by annotated points, by detection; or cropped to the annotated box",
@@ -78,6 +83,14 @@ class DatasetCard(Card):
     def _options_have_patterns(self) -> "DatasetCard":
         check_options(self.reader, self.options)
         return self
+
+    def shares_people(self, other: "DatasetCard") -> bool:
+        """Return whether a value of `subject` means the same person in both datasets.
+
+        Args:
+            other: the card of the other dataset.
+        """
+        return self.name == other.name or (self.people != "" and self.people == other.people)
 
     def protocol(self, name: str) -> Protocol | None:
         """Return a protocol of the dataset; None for the default one, which needs no entry on the card.

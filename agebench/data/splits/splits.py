@@ -146,21 +146,28 @@ def count_exact_duplicates(table: pd.DataFrame) -> int:
     return int((table["bytes_digest"].duplicated() | table["pixels_digest"].duplicated()).sum())
 
 
-def drop_overlapping(samples: Samples, others: list[Samples]) -> tuple[Samples, int]:
-    """Reject the images that are also in other samples (same bytes or pixels).
+def drop_overlapping(samples: Samples, others: list[Samples], *, same_people: bool = False) -> tuple[Samples, int]:
+    """Reject the images that are also in other samples (same bytes or pixels), or whose person is.
 
     Args:
         samples: the samples to filter, with digests.
         others: samples with digests that must not share an image with `samples`.
+        same_people: whether `subject` means the same people in all of them; if not, only images are compared.
 
     Returns:
         The remaining samples, and the number of rejected images.
     """
-    is_shared = pd.Series(False, index=samples.table.index)
+    table = samples.table
+    is_shared = pd.Series(False, index=table.index)
+    is_rejected = is_shared.copy()
     for other in others:
         for digest in ("bytes_digest", "pixels_digest"):
-            is_shared |= samples.table[digest].isin(other.table[digest])
-    return samples.reject(is_shared, "also in the training set", RejectReason.IN_TRAINING_SET), int(is_shared.sum())
+            is_shared |= table[digest].isin(other.table[digest])
+        if same_people:
+            is_rejected |= table["subject"].isin(other.table["subject"].dropna())
+    is_rejected |= is_shared
+    reasons = is_shared.map({True: "also in the training set", False: "their person is in the training set"})
+    return samples.reject(is_rejected, reasons, RejectReason.IN_TRAINING_SET), int(is_rejected.sum())
 
 
 def stratified_group_assign(

@@ -7,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agebench.config.cards.protocol import Protocol
+from agebench.config.run import DataConfig
 from agebench.data.digests import leakage_groups
 from agebench.data.samples import Samples, validate_samples
 from agebench.data.splits.protocols import make_folds
 from agebench.data.splits.splits import assign_splits, drop_overlapping, make_split, stratified_group_assign
 from agebench.errors import UserError
+from agebench.registry.catalog import load_catalog
+from agebench.runs.splits import make_run_splits
 from agebench.types import Split
 
 SEEDS = 300
@@ -193,3 +196,35 @@ def test_what_training_saw_is_dropped_from_another_test_set() -> None:
     assert dropped == 1
     assert kept.table["bytes_digest"].tolist() == ["c", "d"]
     assert kept.rejected["reason"].tolist() == ["also in the training set"]
+
+
+def test_whom_training_saw_is_dropped_from_another_card_of_the_same_people() -> None:
+    seen, other = samples(["a", "b"], ["p1", None]), samples(["b", "c", "d", "e"], [None, "p1", "p2", None])
+    assert drop_overlapping(other, [seen])[1] == 1
+    kept, dropped = drop_overlapping(other, [seen], same_people=True)
+    assert (dropped, kept.table["bytes_digest"].tolist()) == (2, ["d", "e"])
+    assert dict(zip(kept.rejected["sample_id"], kept.rejected["reason"], strict=True)) == {
+        "s0": "also in the training set",
+        "s1": "their person is in the training set",
+    }
+    assert set(kept.rejected["code"]) == {"in-training-set"}
+
+
+def test_a_run_tests_nobody_whom_it_trains_on_under_another_card() -> None:
+    whole = samples([f"d{number}" for number in range(60)], [f"p{number // 2}" for number in range(60)])
+    other = samples([f"e{number}" for number in range(60)], [f"p{number // 2}" for number in range(60)])
+    data, sets = DataConfig(train="mine", test=("mine", "more")), {"mine": whole, "more": other}
+    apart = make_run_splits(data, sets, seed=0)
+    assert (len(apart.external_tests["more"]), apart.overlap["more"]) == (60, 0)
+    splits = make_run_splits(data, sets, seed=0, same_people=frozenset({"mine", "more"}))
+    assert set(splits.external_tests["more"].table["subject"]) == set(splits[0].tests["mine"].table["subject"])
+    assert splits.overlap == {"mine": 0, "more": 60 - len(splits.external_tests["more"])}
+
+
+def test_cards_of_one_source_share_people() -> None:
+    cards = load_catalog().datasets
+    adience, frontal, utk = (cards.get(name) for name in ("adience", "adience-frontal", "utk"))
+    assert adience.shares_people(frontal)
+    assert utk.shares_people(utk)
+    assert not utk.shares_people(cards.get("utk-hub"))
+    assert not utk.shares_people(adience)
