@@ -18,6 +18,7 @@ from agebench.data.splits.splits import (
     drop_cross_split_duplicates,
     drop_unassigned,
     encode_split_names,
+    id_order,
     stratified_group_assign,
 )
 from agebench.errors import UserError
@@ -35,6 +36,8 @@ def make_folds(
     root: Path | None = None,
 ) -> Folds:
     """Split a dataset as a protocol defines.
+
+    The order of the samples does not matter.
 
     Args:
         protocol: a protocol of the dataset's card; None for the default, `agebench.data.splits.splits.make_split`.
@@ -57,10 +60,12 @@ def make_folds(
     samples = _drop_other_ages(protocol, samples, label)
     if protocol.kind == "official":
         samples = drop_unassigned(samples, protocol.column or "split")
-    table = samples.table
+    order = id_order(samples.table)
+    ordered = Samples(samples.table.iloc[order].reset_index(drop=True), samples.groups, samples.rejected)
+    table = ordered.table
     strict_groups = leakage_groups(table)
     groups = strict_groups if protocol.is_strict else np.arange(len(table))
-    names, assignment = _assign_folds(protocol, samples, groups, protocol.test_share or test, seed, label, root)
+    names, assignment = _assign_folds(protocol, ordered, groups, protocol.test_share or test, seed, label, root)
     n_removed, is_random = 0, protocol.kind == "holdout" or protocol.k is not None
     # A random val split never shares groups with train, even if the protocol allows the test split to.
     val_groups = groups if protocol.kind == "holdout" else strict_groups
@@ -69,7 +74,7 @@ def make_folds(
             n_removed += drop_cross_split_duplicates(splits, groups)
         rng = np.random.default_rng([seed, 0x5917, fold])
         is_random |= carve_out_val(splits, val_groups, table["age"].to_numpy(), protocol.val_share or val, rng)
-    folds = Folds(protocol.name, samples, names, assignment, n_removed, is_random)
+    folds = Folds(protocol.name, samples, names, assignment[:, np.argsort(order)], n_removed, is_random)
     _require_nonempty(folds, label)
     return folds
 

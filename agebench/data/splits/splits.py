@@ -85,7 +85,7 @@ def assign_splits(
 ) -> SplitAssignment:
     """Assign every row to a split as `make_split` does.
 
-    Rows that are left out get `Split.NONE`.
+    Rows that are left out get `Split.NONE`. The order of the rows does not matter.
 
     Args:
         table: samples with digests, one row per image.
@@ -97,6 +97,8 @@ def assign_splits(
     Raises:
         UserError: there are too few groups to fill three splits, or the official split leaves one empty.
     """
+    order = id_order(table)
+    table = table.iloc[order]
     groups = leakage_groups(table)
     rng = np.random.default_rng([seed, 0x5917])
     has_official = table["split"].notna().to_numpy() if "split" in table else np.zeros(len(table), dtype=bool)
@@ -122,7 +124,19 @@ def assign_splits(
             f"fill train, val and test: nothing is left for {split.label}. Add images, or set other shares with "
             "--set data.test_share=…"
         )
-    return SplitAssignment(splits, n_removed, is_random)
+    return SplitAssignment(splits[np.argsort(order)], n_removed, is_random)
+
+
+def id_order(table: pd.DataFrame) -> np.ndarray:
+    """Return the (N,) rows in the order of their sample ids.
+
+    Splits are drawn in this order, so that the order in which a source lists its images does not change them.
+
+    Args:
+        table: samples.
+    """
+    order: np.ndarray = table["sample_id"].argsort(kind="stable").to_numpy()
+    return order
 
 
 def drop_unassigned(samples: Samples, column: str = "split") -> Samples:

@@ -69,6 +69,28 @@ def test_k_folds_test_each_image_once_and_nobody_stands_on_both_sides(pictures: 
         assert sum(map(len, whose)) == len(set(people))
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        None,
+        protocol(kind="folds", k=3),
+        protocol(kind="leave-one-subject-out"),
+        protocol(kind="holdout", strict=False),
+        protocol(kind="official", column="part"),
+    ],
+    ids=["default", "folds", "leave-one-out", "holdout", "official"],
+)
+def test_the_order_of_rows_changes_no_split(one: Protocol | None) -> None:
+    ages = [20.0 + who % 2 for who in PEOPLE]  # many people of one mean age
+    whole = samples(PEOPLE, part=["test" if who % 5 == 0 else "train" for who in PEOPLE], age=ages)
+    other = Samples(whole.table.sample(frac=1, random_state=0).reset_index(drop=True), whole.groups)
+    first, second = (
+        pd.DataFrame(folds.assignment.T, index=folds.samples.table["sample_id"]).sort_index()
+        for folds in (divide(one, whole, seed=3), divide(one, other, seed=3))
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
 def test_leave_one_person_out() -> None:
     folds = divide(protocol(kind="leave-one-subject-out"), samples(PEOPLE))
     assert folds.names == tuple(f"{who:03d}" for who in range(20))
