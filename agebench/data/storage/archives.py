@@ -76,7 +76,7 @@ def extract(archive: Path, target: Path, limits: ExtractionLimits = ExtractionLi
         raise write_failure(target, error) from error
     try:
         with _translate_errors(archive):
-            count = (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, staging, _Budget(archive, limits))
+            count = (_unzip if _is_zip(archive) else _untar)(archive, staging, _Budget(archive, limits))
         staging.chmod(0o777 & ~_umask())
         staging.rename(target)
     except OSError as error:
@@ -129,6 +129,19 @@ class _Budget:
         """Count extracted bytes."""
         self.check(n_bytes)
         self.bytes += n_bytes
+
+
+def _is_zip(archive: Path) -> bool:
+    """Return whether a file is a zip archive, and not a tar whose last member is one."""
+    if not zipfile.is_zipfile(archive):  # looks for the directory at the end of the file
+        return False
+    with archive.open("rb") as file:
+        header = file.read(tarfile.BLOCKSIZE)
+    try:
+        tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:  # no tar, or a compressed one
+        return True
+    return False
 
 
 def _unzip(archive: Path, staging: Path, budget: _Budget) -> int:

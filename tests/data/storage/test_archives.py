@@ -52,6 +52,23 @@ def test_what_went_in_comes_out(tmp_path: Path, name: str) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, "out"]
 
 
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path, format: int) -> None:
+    inner = make_zip(tmp_path / "inner.zip", {"b.jpg": NOISE})
+    with tarfile.open(tmp_path / "a.tar", "w", format=format) as file:
+        for name in ("PK-first.zip", "last.zip"):
+            file.add(inner, name)
+    assert zipfile.is_zipfile(tmp_path / "a.tar")
+    assert extract(tmp_path / "a.tar", tmp_path / "out") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["PK-first.zip", "last.zip"]
+
+
+def test_a_zip_behind_a_program_is_a_zip(tmp_path: Path) -> None:
+    inner = make_zip(tmp_path / "a.zip", {"b.jpg": NOISE})
+    (tmp_path / "self.zip").write_bytes(b"#!/bin/sh\n" * 100 + inner.read_bytes())
+    assert extract(tmp_path / "self.zip", tmp_path / "out") == 1
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("names", [("20/a.jpg", "20/a.jpg"), ("20/a.jpg", "20//./a.jpg"), ("a", "a/b"), ("a/b", "a")])
 def test_extract_refuses_two_members_of_one_name(kind: str, names: tuple[str, str], tmp_path: Path) -> None:
