@@ -41,7 +41,8 @@ def build_hf_dataset(reader: Reader, samples: Samples, *, name: str) -> "dataset
             **{column: datasets.Value("string") for column in columns},
         }
     )
-    words = repr((_VERSION, dataset_fingerprint(samples), columns))
+    ids = hashlib.sha256("\n".join(samples.table["sample_id"]).encode()).hexdigest()
+    words = repr((_VERSION, dataset_fingerprint(samples), columns, ids))
     path = cache_home() / "hf" / f"{name}-{hashlib.sha256(words.encode()).hexdigest()[:16]}.arrow"
     if not path.exists():
         schema = features.arrow_schema

@@ -173,8 +173,9 @@ def evenly_spaced(samples: Samples, limit: int | None) -> Samples:
 def dataset_fingerprint(samples: Samples) -> str:
     """Return 16 hexadecimal digits that identify samples with digests.
 
-    They change with any image or label.
+    They change with any image or label, the card's own group columns included, and not with the order of the samples.
     """
+    own_groups = [group for group in samples.groups if group not in COLUMNS]
     columns = [column for column in COLUMNS if column in samples.table and column not in (*GEOMETRY_COLUMNS, "path")]
-    table = samples.table[[*columns, "bytes_digest"]].sort_values("sample_id")
+    table = samples.table[[*columns, *own_groups, "bytes_digest"]].sort_values("sample_id")
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]

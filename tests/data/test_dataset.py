@@ -1,5 +1,6 @@
 """Datasets in Python: samples as a frame, images as arrays, faces as tensors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,8 @@ def test_hf_dataset_has_the_images_labels_and_groups_and_is_read_back(
     assert list(there["sample_id"]) == list(dataset.frame["sample_id"])
     assert {"gender", "subject"} <= set(there.column_names)
     assert np.array_equal(np.array(there[5]["image"]), dataset.image(5))
+    turned = replace(dataset, samples=replace(dataset.samples, table=dataset.frame[::-1].reset_index(drop=True)))
+    assert list(turned.to_hf()["sample_id"]) == list(dataset.frame["sample_id"])[::-1]
     # What was written before is opened, not written again.
     monkeypatch.setattr(type(dataset.reader), "image_bytes", lambda *_: pytest.fail("an image was read again"))
     assert dataset.to_hf()["age"] == there["age"]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agebench.data.samples import validate_samples
+from agebench.data.samples import dataset_fingerprint, validate_samples
 from agebench.errors import AgebenchError
 
 
@@ -44,3 +44,15 @@ def test_a_readers_mistake_is_named(rows: pd.DataFrame, message: str) -> None:
 def test_a_group_that_the_card_names_must_be_there() -> None:
     with pytest.raises(AgebenchError, match="gave no column skin_type"):
         validate_samples(table([1.0]), groups=["skin_type"])
+
+
+def test_the_fingerprint_covers_group_columns_of_the_card_and_not_the_order_of_rows() -> None:
+    rows = table([1.0, 2.0], gender=["f", "m"], skin_type=["II", "VI"]).assign(bytes_digest=["a", "b"])
+    plain, grouped = (
+        dataset_fingerprint(validate_samples(rows, groups=groups)) for groups in (["gender"], ["skin_type"])
+    )
+    assert plain == dataset_fingerprint(validate_samples(rows.drop(columns="skin_type")))
+    assert grouped != plain
+    assert grouped == dataset_fingerprint(validate_samples(rows[::-1], groups=["skin_type"]))
+    corrected = rows.assign(skin_type=["II", "V"])
+    assert grouped != dataset_fingerprint(validate_samples(corrected, groups=["skin_type"]))
