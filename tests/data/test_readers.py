@@ -267,6 +267,16 @@ def test_csv_puts_aside_bad_ages_missing_files_and_escapes(tmp_path: Path) -> No
     }
 
 
+def test_repeated_rows_of_an_image_complete_each_other(tmp_path: Path) -> None:
+    text = "path,age,subject,gender,landmarks\na.jpg,25,,f,\na.jpg,25,p7,,1 2 3 4 5 6\na.jpg,25,,f,\nb.jpg,30,p7,,\n"
+    samples = TableReader(files(table(tmp_path, text), "a.jpg", "b.jpg")).read()
+    assert samples.table["path"].tolist() == ["a.jpg", "b.jpg"]
+    assert samples.table["subject"].tolist() == ["p7", "p7"]
+    assert samples.table["gender"].isna().tolist() == [False, True]
+    assert samples.table["landmarks"][0] == [1, 2, 3, 4, 5, 6]
+    assert samples.rejected["code"].tolist() == ["duplicate-row"] * 2
+
+
 @given(st.lists(st.sampled_from(["a", ".", "..", "", "b.jpg", "...", ".c", "C:", "d..", "x\\\\y"]), max_size=5))
 def test_normalize_path_equals_normpath(parts: list[str]) -> None:
     path = "/".join(parts)

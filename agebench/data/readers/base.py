@@ -294,15 +294,20 @@ def _reject_age(sample_id: str, path: str, age: object) -> Rejected:
 def _drop_repeats(table: pd.DataFrame, key: list[str]) -> tuple[pd.DataFrame, list[Rejected]]:
     """Keep each image and each sample_id once.
 
-    Rows with the same `key` show one image. If their labels differ, all of them are rejected; otherwise the first is kept.
+    Rows with the same `key` show one image. If their labels differ, all of them are rejected; otherwise the first is kept,
+    with the labels that it lacks from the others.
 
     Returns:
         The remaining rows, and the rejected ones.
     """
     rejected = []
     drop = pd.Series(False, index=table.index)
+    table = table.copy()
     for _, rows in table[table.duplicated(key, keep=False)].groupby(key, sort=False):
         conflict = _describe_conflict(rows)
+        first = rows.index[0]
+        for column in () if conflict else rows.columns[rows.loc[first].isna() & rows.notna().any()]:
+            table.at[first, column] = rows[column].dropna().iloc[0]
         for row in rows.index if conflict else rows.index[1:]:
             code = RejectReason.CONFLICTING_LABELS if conflict else RejectReason.DUPLICATE_ROW
             reason = conflict or "a row of the same image with the same labels precedes it"
