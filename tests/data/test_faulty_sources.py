@@ -287,6 +287,29 @@ def test_a_wrong_option_lists_the_right_ones(tmp_path: Path) -> None:
         open_reader("utkface", tmp_path, (), {"table": "x"}, source="card 'mine'")
 
 
+@pytest.mark.parametrize(
+    ("reader", "option", "value", "message"),
+    [
+        ("folder", "open_ages", [90, 0], "must be the youngest and the oldest age"),
+        ("csv", "open_ages", [0], "must be the youngest and the oldest age"),
+        ("csv", "open_ages", 90, "must be the youngest and the oldest age"),
+        ("csv", "open_ages", ["0", "90"], "must be the youngest and the oldest age"),
+        ("csv", "open_ages", [0, float("inf")], "must be the youngest and the oldest age"),
+        ("csv", "margin", "0.5", "must be a number from 0 to 10"),
+        ("csv", "margin", float("nan"), "must be a number from 0 to 10"),
+        ("huggingface", "urls", "no", "must be true or false"),
+        ("huggingface", "streaming", 1, "must be true or false"),
+        ("huggingface", "side", 0, "must be a number from 1 to 65535"),
+    ],
+)
+def test_an_option_of_another_type_or_range_is_refused(
+    tmp_path: Path, reader: str, option: str, value: object, message: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        open_reader(reader, tmp_path, (), {option: value}, source="card 'mine'")
+    assert str(raised.value).startswith(f"options.{option} = {value!r}: {message}")
+
+
 def test_a_list_is_tied_to_a_folder(tmp_path: Path) -> None:
     root = pictures(tmp_path, "a/20_x.jpg", "a/30_y.jpg", "b/20_x.jpg", "b/30_y.jpg")
     table(root, "20_x.jpg\n30_y\n", name="train.txt")

@@ -14,6 +14,7 @@ from agebench.data.readers.base import PathFault, check_paths
 from agebench.data.readers.hf_download import HubSource, fetch_from_hub, hub_difference
 from agebench.data.readers.hf_files import SPLITS, data_files, open_data
 from agebench.data.readers.labelled import LabelledReader, RejectedRows
+from agebench.data.readers.options import check_flag, check_number
 from agebench.data.readers.table_io import STANDARD_COLUMNS, rename_columns
 from agebench.data.readers.vocabulary import VOCABULARY
 from agebench.data.samples import Rejected, Samples
@@ -68,10 +69,12 @@ class HuggingFaceReader(LabelledReader):
         file = root.resolve() if root is not None and root.is_file() else None
         super().__init__(file.parent if file else root, groups, **options)
         self.file = file.name if file else ""
-        self.source = HubSource(hub, config, revision, tuple((splits or {}).values()), streaming, side)
+        side = int(check_number("side", side, 1, 65_535))
+        own_splits = tuple((splits or {}).values())
+        self.source = HubSource(hub, config, revision, own_splits, check_flag("streaming", streaming), side)
         self.splits = splits or {}
         self.columns = columns or {}
-        self.urls = urls
+        self.urls = check_flag("urls", urls)
         self.images = images
         unknown = set(self.splits) - set(VOCABULARY["split"].values())
         if unknown:

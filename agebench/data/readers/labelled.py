@@ -18,6 +18,7 @@ from agebench.data.readers.landmarks import (
     landmark_files,
     parse_landmarks,
 )
+from agebench.data.readers.options import check_open_ages
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import STANDARD_COLUMNS, ListFile, Table, find_label_tables, read_labels, read_list
 from agebench.data.readers.vocabulary import normalize_labels
@@ -63,7 +64,7 @@ class LabelledReader(Reader):
     ) -> None:
         super().__init__(root, groups)
         self.values = values or {}
-        self.open_ages = tuple(open_ages)
+        self.open_ages = check_open_ages(open_ages)
         self.tables = [validate_model(Table, table, source="options.tables") for table in tables]
         self.lists = {
             column: {value: _list_file(file, column) for value, file in files.items()}

@@ -12,6 +12,7 @@ from agebench.data.faces.body_crops import FACE, MIN_BODY, NO_FACE, read_boxes
 from agebench.data.image_io import open_image
 from agebench.data.readers.base import PathFault, check_paths, normalize_path, top_folder, walk_files
 from agebench.data.readers.labelled import LabelledReader, RejectedRows
+from agebench.data.readers.options import check_number
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import (
     STANDARD_COLUMNS,
@@ -84,7 +85,7 @@ class TableReader(LabelledReader):
         self.box = tuple(box)
         if len(self.box) not in (0, 4):
             raise UserError(f"options.box = {list(box)}: it needs four columns: left, top, right, bottom")
-        self.margin = margin
+        self.margin = check_number("margin", margin, 0, 10)
 
     def read(self) -> Samples:
         """Read all rows; reject those whose image is missing, outside the folder or repeated.
