@@ -205,6 +205,29 @@ def test_ages_in_a_table_beside_a_pattern_without_them(tmp_path: Path) -> None:
         ).read()
 
 
+def test_a_further_table_fills_in_every_unknown_label(tmp_path: Path) -> None:
+    words = ["", "NaN", "None", "N/A", "9", "NA", "1"]
+    lines = [f"{number}.jpg,{word},{word},{word or 20}" for number, word in enumerate(words)]
+    files(tmp_path, "main.csv", text="\n".join(["path,gender,race,age", *lines]) + "\n")
+    lines = [f"{number}.jpg,f,B,30" for number in range(len(words))]
+    files(tmp_path, "more.csv", text="\n".join(["path,gender,race,age", *lines]) + "\n")
+    files(tmp_path, *(f"{number}.jpg" for number in range(len(words))))
+    values = {"gender": {"1": "male", "9": ""}, "race": {"NaN": "Not a number", "9": ""}, "age": {"9": "", "NA": "50"}}
+    samples = TableReader(tmp_path, table="main.csv", tables=[{"file": "more.csv"}], values=values).read()
+    assert column(samples, "gender") == ["female"] * 6 + ["male"]
+    assert column(samples, "race") == ["B", "Not a number", "B", "B", "B", "NA", "1"]
+    assert column(samples, "age") == [20, 30, 30, 30, 30, 50, 1]
+
+
+def test_values_that_the_card_leaves_out_are_filled_in(tmp_path: Path) -> None:
+    files(tmp_path, "main.csv", text="path,age,beard\na.jpg,31,1\nb.jpg,8,?\n")
+    files(tmp_path, "more.csv", text="path,beard\na.jpg,no\nb.jpg,1\n")
+    files(tmp_path, "a.jpg", "b.jpg")
+    values = {"beard": {"1": "yes", "*": ""}}
+    samples = TableReader(tmp_path, ("beard",), table="main.csv", tables=[{"file": "more.csv"}], values=values).read()
+    assert column(samples, "beard") == ["yes", "yes"]
+
+
 def test_csv_without_header_by_number_and_by_template(tmp_path: Path) -> None:
     files(tmp_path, "labels.txt", text="a  31 m\nb  8  f\n")
     files(tmp_path, "faces/a.jpg", "faces/b.jpg")

@@ -21,7 +21,7 @@ from agebench.data.readers.landmarks import (
 from agebench.data.readers.options import check_open_ages
 from agebench.data.readers.patterns import to_text
 from agebench.data.readers.table_io import STANDARD_COLUMNS, ListFile, Table, find_label_tables, read_labels, read_list
-from agebench.data.readers.vocabulary import normalize_labels
+from agebench.data.readers.vocabulary import find_unknown, normalize_labels
 from agebench.data.samples import Rejected, Samples
 from agebench.errors import UserError
 from agebench.types import RejectReason
@@ -222,7 +222,7 @@ class LabelledReader(Reader):
         reason = f"'{table.file}' has rows with different labels for it"
         rejected = _reject_rows(rows[is_ambiguous], RejectReason.CONFLICTING_LABELS, reason)
         joined = content[~is_repeated].set_index("key").reindex(row_keys).set_index(rows.index)
-        return _fill_unknown(rows, joined)[~is_ambiguous].reset_index(drop=True), rejected
+        return _fill_unknown(rows, joined, self.values)[~is_ambiguous].reset_index(drop=True), rejected
 
     def _join_by_row(self, rows: pd.DataFrame, content: pd.DataFrame, labels: list[str], table: Table) -> pd.DataFrame:
         """Join row by row: the first files of both tables, then the second ones, in the order of their names."""
@@ -239,7 +239,7 @@ class LabelledReader(Reader):
                     "Tables that are joined by row must have the same number of rows."
                 )
         joined = content.set_index(row_key)[labels].reindex(pd.MultiIndex.from_frame(rows[row_key]))
-        return _fill_unknown(rows, joined.set_axis(rows.index))
+        return _fill_unknown(rows, joined.set_axis(rows.index), self.values)
 
     def _join_lists(
         self, rows: pd.DataFrame, rejected_paths: list[str], column: str, lists: dict[str, ListFile]
@@ -297,12 +297,12 @@ def _known_text(labels: "pd.Series[Any]") -> "pd.Series[str]":
     return text.mask(text.isin(list(unknown_words("subject"))))
 
 
-def _fill_unknown(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Add labels to rows whose own labels are unknown."""
+def _fill_unknown(rows: pd.DataFrame, labels: pd.DataFrame, values: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """Add labels to rows whose own labels are unknown, also by a word or by the card's `values`."""
     columns = {}
     for name in map(str, labels):
         columns[name] = labels[name]
         if name in rows:
-            is_known = rows[name].notna() & (rows[name].astype("str") != "")
-            columns[name] = rows[name].where(is_known, labels[name])
+            is_unknown = find_unknown(rows[name], name, values.get(name, {}))
+            columns[name] = rows[name].where(~is_unknown, labels[name])
     return rows.assign(**columns)

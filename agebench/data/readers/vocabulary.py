@@ -1,6 +1,7 @@
 """Vocabulary of labels: the values of a source translated to agebench's, by the card and by built-in spellings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -61,6 +62,22 @@ def normalize_labels(
             text = known
         translated[column] = text
     return resolve_ages(table.assign(**translated), values.get("age", {}), open_ages, source=source)
+
+
+def find_unknown(labels: "pd.Series[Any]", column: str, translations: dict[str, str]) -> "pd.Series[bool]":
+    """Return which labels are unknown: empty cells, words for it, and values that the card translates to the empty text.
+
+    Args:
+        labels: labels before `normalize_labels`.
+        column: agebench's name of the column.
+        translations: the card's `[options.values.COLUMN]`.
+    """
+    known = {str(old): new != "" for old, new in translations.items()}
+    words = [word for word in unknown_words(column) if not known.get(word, False)]
+    words += [old for old, is_known in known.items() if not is_known]
+    text = to_text(labels)
+    is_unknown = text.isna() | text.isin(words)
+    return is_unknown if known.get("*", True) else is_unknown | ~text.isin(list(known))
 
 
 def _translate(text: "pd.Series[str]", translations: dict[str, str]) -> "pd.Series[str]":
