@@ -13,13 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from agebench.errors import AgebenchError, UserError
 from agebench.utils.progress import progress
 
 _CHUNK = 1 << 20
 _SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+# Bytes of a tar's header with the name and the attributes of a member, which is read into memory at once.
+_MAX_HEADER = 1 << 20
+_LONG_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _DAMAGE_ERRORS = (tarfile.ReadError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
@@ -28,6 +37,33 @@ class CorruptArchiveError(UserError):
 
     Another download may help.
     """
+
+
+class _OversizedHeaderError(Exception):
+    """A tar's header is larger than any name and attributes are."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar whose header is read only if it is of limited size."""
+
+    __slots__ = ()
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Parse a block of 512 bytes.
+
+        Args:
+            buf: the block.
+            encoding: encoding of names.
+            errors: how names in another encoding are decoded.
+
+        Raises:
+            _OversizedHeaderError: the block announces a header of more than `_MAX_HEADER` bytes.
+        """
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _LONG_HEADERS and member.size > _MAX_HEADER:
+            raise _OversizedHeaderError
+        return member
 
 
 @dataclass(frozen=True)
@@ -167,7 +203,7 @@ def _unzip(archive: Path, staging: Path, budget: _Budget) -> int:
 
 def _untar(archive: Path, staging: Path, budget: _Budget) -> int:
     count = 0
-    with tarfile.open(archive, "r:*") as content:
+    with tarfile.open(archive, "r:*", tarinfo=_Member) as content:
         for member in progress(content, label=f"unpacking {archive.name}", unit="file"):
             budget.count_member()
             path = _member_path(archive, member.name, staging)
@@ -259,6 +295,10 @@ def _translate_errors(archive: Path) -> Iterator[None]:
         if archive.name.lower().endswith(_SUFFIXES):
             raise CorruptArchiveError(f"{archive}: cut short or damaged: download it again") from error
         raise CorruptArchiveError(f"{archive}: neither a tar (plain, gzip, bzip2, xz) nor a zip archive") from error
+    except _OversizedHeaderError as error:
+        raise UserError(
+            f"{archive}: the name and attributes of a member take more than {_MAX_HEADER} bytes; rejected as a decompression bomb"
+        ) from error
     except (NotImplementedError, RuntimeError) as error:  # a zip feature that zipfile does not support
         raise UserError(
             f"{archive}: cannot be unpacked here ({error}): unpack it yourself and give the folder"

@@ -158,6 +158,22 @@ def test_a_bomb_is_refused(tmp_path: Path, name: str) -> None:
     assert extract(source, tmp_path / "out") == 2
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_header_is_not_read_beyond_its_limit(
+    tmp_path: Path, kind: bytes, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_MAX_HEADER", 1 << 10)
+    with tarfile.open(tmp_path / "a.tar", mode) as file:  # type: ignore[call-overload]
+        for name, data in (("a.jpg", b"1"), ("long", bytes(1 << 11)), ("b.jpg", b"2")):
+            member = tarfile.TarInfo(name)
+            member.size, member.type = len(data), kind if name == "long" else tarfile.REGTYPE
+            file.addfile(member, io.BytesIO(data))
+    with pytest.raises(UserError, match=r"a\.tar: .* more than 1024 bytes; rejected as a decompression bomb"):
+        extract(tmp_path / "a.tar", tmp_path / "out")
+    assert nothing_left(tmp_path)
+
+
 def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "a.zip", {"zeros": bytes(1 << 20)})
     told = source.read_bytes().replace((1 << 20).to_bytes(4, "little"), (10).to_bytes(4, "little"))
