@@ -1,6 +1,8 @@
 """Resumable downloads."""
 
+from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -76,14 +78,34 @@ def _receive(url: str, part: Path) -> None:
             raise
         part.unlink()  # no further bytes: the file has changed, or was complete
         return _receive(url, part)
+    except (OSError, HTTPException) as error:  # urlopen wraps those of connecting and sending, not of the answer
+        raise UnreachableError(f"{url}: cannot be reached: {_describe(error)}") from error
     with response, part.open("ab" if getattr(response, "status", None) == 206 else "wb") as file:
         length = response.headers.get("Content-Length")
         total = file.tell() + int(length) if length else None
         with progress(total=total, label=f"getting {part.stem}", unit="B") as bar:
             bar.update(file.tell())
-            while chunk := response.read(_CHUNK):
+            while chunk := _read(response, url, file.tell()):
                 file.write(chunk)
                 bar.update(len(chunk))
         if total is not None and file.tell() != total:
             raise AgebenchError(f"{url}: broke off after {file.tell()} of {total} bytes; the same command continues")
     return None
+
+
+def _read(response: IO[bytes], url: str, n_received: int) -> bytes:
+    """Read the next chunk.
+
+    Raises:
+        AgebenchError: the connection is lost, or there is no answer in time.
+    """
+    try:
+        return response.read(_CHUNK)
+    except (OSError, HTTPException) as error:
+        raise AgebenchError(
+            f"{url}: broke off after {n_received} bytes ({_describe(error)}); the same command continues"
+        ) from error
+
+
+def _describe(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

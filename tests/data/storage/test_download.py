@@ -1,6 +1,7 @@
 import hashlib
 import io
 from email.message import Message
+from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request
@@ -8,7 +9,7 @@ from urllib.request import Request
 import pytest
 
 from agebench.data.storage import download as module
-from agebench.data.storage.download import download
+from agebench.data.storage.download import UnreachableError, download
 from agebench.errors import AgebenchError, UserError
 
 CONTENT = bytes(range(256)) * 40
@@ -70,6 +71,56 @@ def test_what_broke_off_continues(tmp_path: Path, serve: "type[Server]", ranges:
         download(URL, tmp_path)
     assert download(URL, tmp_path).read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"),
+        (TimeoutError("timed out"), "timed out"),
+        (IncompleteRead(b"x"), "IncompleteRead"),
+    ],
+)
+def test_a_lost_connection_is_named_and_the_download_continues(
+    tmp_path: Path, serve: "type[Server]", monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    serve()
+    with monkeypatch.context() as patched:
+        chunks = iter([CONTENT[:1000]])
+
+        def read(*_: object) -> bytes:
+            for chunk in chunks:
+                return chunk
+            raise error
+
+        patched.setattr(Answer, "read", read)
+        with pytest.raises(AgebenchError, match=rf"{reason}.*; the same command continues") as raised:
+            download(URL, tmp_path)
+    assert str(raised.value).startswith(f"{URL}: broke off after 1000 bytes")
+    assert download(URL, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), RemoteDisconnected("no response"), BadStatusLine("x")])
+def test_a_source_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def unanswered(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "urlopen", unanswered)
+    with pytest.raises(UnreachableError, match=r"cannot be reached: (timed out|no response|x)$"):
+        download(URL, tmp_path)
+
+
+def test_a_disk_that_is_full_is_not_taken_for_the_connection(
+    tmp_path: Path, serve: "type[Server]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    serve()
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
+    with pytest.raises(AgebenchError, match="the disk is full"):
+        download(URL, tmp_path)
 
 
 def test_a_part_that_is_longer_than_the_file_starts_anew(tmp_path: Path, serve: "type[Server]") -> None:
