@@ -368,7 +368,7 @@ def stress(
         The report: `metrics`, `report`, `to_frame()`, `to_markdown()`.
 
     Raises:
-        UserError: no such estimator, dataset or corruption.
+        UserError: no such estimator, dataset or corruption, or a corruption of a region that the faces are not framed by.
         AgebenchError: the estimator returned no estimate for a face.
 
     Examples:
@@ -390,7 +390,9 @@ def stress(
         trusted=allow_code_execution,
     )
     folder = Path(out) if out is not None else subject.folder / "stress"
-    metrics, report = run_stress(subject, dataset, selected, folder, resamples=resamples, seed=seed)
+    metrics, report = run_stress(
+        subject, dataset, selected, folder, required=corruptions, resamples=resamples, seed=seed
+    )
     return RobustnessReport(metrics, report)
 
 

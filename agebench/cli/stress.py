@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.test,
         corruptions,
         arguments.out or subject.folder / "stress",
+        required=arguments.corruption,
         resamples=arguments.resamples,
         seed=arguments.seed,
     )

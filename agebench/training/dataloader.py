@@ -25,12 +25,14 @@ class FaceDataset:
         rows: (N,) rows of `pixels`.
         ages: (N,) float32 years.
         labels: auxiliary target -> (N,) int64 class indices, `UNKNOWN` for a face without a label.
+        mode: framing of the faces, as `FaceCache.mode`; empty if unknown.
     """
 
     pixels: np.ndarray
     rows: np.ndarray
     ages: np.ndarray
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mode: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,6 +58,7 @@ def make_face_dataset(
         faces.rows(samples),
         table["age"].to_numpy(dtype=np.float32),
         {name: codes.astype(np.int64) for name, codes in labels.items()},  # pandas' code of a missing label is -1, too
+        faces.mode,
     )
 
 

@@ -1,6 +1,6 @@
 """Attribution analysis: maps of single faces, mean maps by age band and group, and sanity checks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,10 @@ from agebench.analysis.attribution.schema import (
     SanityChecks,
 )
 from agebench.analysis.robustness import operators
-from agebench.data.faces.regions import FACE, region_boxes, region_mask
+from agebench.data.faces.regions import FACE, Box, missing_regions, region_boxes, region_mask, region_notes
 from agebench.data.samples import Samples
 from agebench.errors import UserError
-from agebench.estimators.base import AgeEstimator, InputSpec
+from agebench.estimators.base import AgeEstimator
 from agebench.metrics.bootstrap import Ints, reindex
 from agebench.metrics.clustered_rates import row_clusters
 from agebench.metrics.groups import Grouping, age_bands, groupings
@@ -31,6 +31,8 @@ N_SANITY_FACES = 24
 MIN_MAPS_PER_GROUP = 10  # the mean of fewer maps depends on the individual faces
 N_EXAMPLES = 6
 SMOOTHING_SIGMA = 0.04  # standard deviation, as a fraction of the side
+
+_Areas = Mapping[str, tuple[Box, ...]]  # region -> its boxes
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,12 @@ def explain(
     sanity, random = sanity_check(target, checked_faces, checked_maps, clusters, seed=seed, label=f"{label}: checks")
     groups = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(faces.pixels[faces.rows])
-    predicted = target.predict(faces)
+    predicted, framing, missing = target.predict(faces), estimator.input_spec, missing_regions(data.mode)
+    areas = {
+        name: region_boxes(name, framing.crop_scale, framing.offset)
+        for name in (*FACE, "corners")
+        if name not in missing
+    }
     summary = AttributionFile(
         test=test,
         n=len(faces),
@@ -110,7 +117,7 @@ def explain(
         target=target.target,
         layer=target.layer,
         methods={
-            method: _method_entry(method, method_maps, sanity[method], groups, estimator.input_spec, minimum)
+            method: _method_entry(method, method_maps, sanity[method], groups, areas, minimum)
             for method, method_maps in maps.items()
         },
         singles=[
@@ -119,7 +126,7 @@ def explain(
                 table["sample_id"].iloc[singles], table["age"].iloc[singles], predicted[singles], strict=True
             )
         ],
-        notes=notes,
+        notes=notes + region_notes(missing, FACE),
     )
     return AttributionResult(summary, pixels, maps, random, checked, singles, groups)
 
@@ -171,36 +178,34 @@ def _sample(samples: Samples, images: int, wanted: Sequence[str], seed: int) -> 
 
 
 def _method_entry(
-    method: str, maps: np.ndarray, sanity: SanityChecks, groups: Sequence[Grouping], framing: InputSpec, minimum: int
+    method: str, maps: np.ndarray, sanity: SanityChecks, groups: Sequence[Grouping], areas: _Areas, minimum: int
 ) -> MethodAttribution:
     """Summarize one method: its sanity checks, and its region shares overall and by group."""
     return MethodAttribution(
         title=METHODS[method],
         passed=sanity.passed,
         sanity=sanity,
-        regions=_regions(maps, framing),
-        groups={grouping.name: _group_entries(grouping, maps, framing, minimum) for grouping in groups},
+        regions=_regions(maps, areas),
+        groups={grouping.name: _group_entries(grouping, maps, areas, minimum) for grouping in groups},
     )
 
 
-def _regions(maps: np.ndarray, framing: InputSpec) -> dict[str, RegionShare]:
+def _regions(maps: np.ndarray, areas: _Areas) -> dict[str, RegionShare]:
     """Return each region's share of the area and of the attribution."""
     mean = normalize_maps(maps).mean(axis=0)
     regions = {}
-    for name in (*FACE, "corners"):
-        inside = region_mask(region_boxes(name, framing.crop_scale, framing.offset), maps.shape[-1]).numpy()
+    for name, boxes in areas.items():
+        inside = region_mask(boxes, maps.shape[-1]).numpy()
         area, share = float(inside.mean()), float((inside * mean).mean())
         regions[name] = RegionShare(area=area, share=share, times=share / area)
     return regions
 
 
-def _group_entries(
-    grouping: Grouping, maps: np.ndarray, framing: InputSpec, minimum: int
-) -> dict[str, GroupAttribution]:
+def _group_entries(grouping: Grouping, maps: np.ndarray, areas: _Areas, minimum: int) -> dict[str, GroupAttribution]:
     entries = {}
     for code, (name, n) in enumerate(zip(grouping.names, grouping.counts, strict=True)):
         entries[name] = GroupAttribution(n=int(n), shown=False)
         if n >= minimum:
-            regions = _regions(maps[grouping.codes == code], framing)
+            regions = _regions(maps[grouping.codes == code], areas)
             entries[name] = GroupAttribution(n=int(n), shown=True, regions=regions)
     return entries

@@ -1,7 +1,7 @@
 """Image corruptions at five strengths each, applied to whole batches on the device."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -206,6 +206,27 @@ def select_corruptions(names: Sequence[str], extra: Sequence[Box] = ()) -> tuple
         Corruption(f"box-{number}", f"{_format_box(box)} covered (% of the area)", _SHARES, _make_occlusion(box))
         for number, box in enumerate(extra, start=1)
     )
+
+
+def drop_missing_regions(
+    corruptions: Sequence[Corruption], missing: Mapping[str, str], required: Collection[str] = ()
+) -> tuple[Corruption, ...]:
+    """Return the corruptions without those that cover a missing region of the face.
+
+    Args:
+        corruptions: the corruptions.
+        missing: region -> why its place is not known, see `agebench.data.faces.regions.missing_regions`.
+        required: names of corruptions that were asked for.
+
+    Raises:
+        UserError: a required corruption covers a missing region.
+    """
+    for corruption in corruptions:
+        if corruption.name in missing and corruption.name in required:
+            raise UserError(
+                f"--corruption {corruption.name}: {missing[corruption.name]}; --occlude left,top,right,bottom covers any box"
+            )
+    return tuple(corruption for corruption in corruptions if corruption.name not in missing)
 
 
 def to_float_images(faces: Tensor) -> Tensor:

@@ -138,6 +138,7 @@ def _blocks(metrics: RobustnessFile) -> list[Block]:
     ]
     if caveat := CONTAMINATION.get(metrics.contamination or ""):
         blocks.append(Paragraph(caveat))
+    blocks += [Paragraph(f"Note: {note}.") for note in metrics.notes]
     if small_groups:
         blocks.append(
             Paragraph(f"Groups with n < 30 are in the JSON file but not in the figures: {', '.join(small_groups)}.")

@@ -1,12 +1,13 @@
 """Measure an estimator's error under image corruptions, and write the report."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from agebench.analysis.robustness.corruptions import Corruption
+from agebench.analysis.robustness.corruptions import Corruption, drop_missing_regions
 from agebench.analysis.robustness.evaluate import predict_corrupted, robustness_metrics
 from agebench.analysis.robustness.report import write_robustness_report
 from agebench.analysis.robustness.schema import RobustnessFile
+from agebench.data.faces.regions import missing_regions, region_notes
 from agebench.reports.plots.run import dataset_colors
 from agebench.runs.estimators import AnalysisSubject
 from agebench.utils.io import check_folder
@@ -18,6 +19,7 @@ def run_stress(
     corruptions: Sequence[Corruption],
     folder: Path,
     *,
+    required: Collection[str] = (),
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[RobustnessFile, Path]:
@@ -26,8 +28,10 @@ def run_stress(
     Args:
         subject: the estimator.
         test: name of the dataset.
-        corruptions: the corruptions to apply, each at all its strengths.
+        corruptions: the corruptions to apply, each at all its strengths. Those that cover a region of the face are left out,
+            with a note, where its place is not known.
         folder: folder of the report.
+        required: names of corruptions that are refused rather than left out.
         resamples: number of bootstrap resamples; 0: no intervals.
         seed: seed of the corruptions and of the bootstrap.
 
@@ -35,18 +39,20 @@ def run_stress(
         The content of `<test>.json`, and the path of the report.
 
     Raises:
-        UserError: there is no such dataset, or the folder cannot be written.
+        UserError: there is no such dataset, the folder cannot be written, or a required corruption is not possible.
         AgebenchError: the estimator returned no estimate for a face.
     """
     check_folder(folder, "the report in")
     with subject.opened() as estimator:
         samples, data = subject.load(test)
-        predictions = predict_corrupted(estimator, data, corruptions, seed=seed, label=test)
-        framing = estimator.input_spec
-    metrics = robustness_metrics(predictions, samples, corruptions, resamples=resamples, seed=seed, test=test)
-    metrics = metrics.model_copy(update=subject.describe(test).set_fields())
+        framing, missing = estimator.input_spec, missing_regions(data.mode)
+        possible = drop_missing_regions(corruptions, missing, required)
+        predictions = predict_corrupted(estimator, data, possible, seed=seed, label=test)
+    metrics = robustness_metrics(predictions, samples, possible, resamples=resamples, seed=seed, test=test)
+    notes = region_notes(missing, [corruption.name for corruption in corruptions])
+    metrics = metrics.model_copy(update=subject.describe(test).set_fields() | ({"notes": notes} if notes else {}))
     color = dataset_colors(*subject.datasets(test))[test]
     report = write_robustness_report(
-        folder, metrics, predictions, samples, data, corruptions, framing=framing, color=color
+        folder, metrics, predictions, samples, data, possible, framing=framing, color=color
     )
     return metrics, report

@@ -80,6 +80,7 @@ class RobustnessFile(SubjectDescription):
     consistency: dict[str, ConsistencyMetrics]
     groups: dict[str, dict[str, GroupRobustness]]
     method: RobustnessMethod
+    notes: list[str] = Field(default=[], description="corruptions that were left out, and why; absent without any")
 
     def by_harm(self) -> list[tuple[str, OverallCorruptionMetrics]]:
         """Return the corruptions with their names, the most harmful first."""

@@ -1,5 +1,7 @@
 """Facial regions as boxes on the aligned face; alignment maps them to the same position in every image."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ FACE: dict[str, Box] = {
     "mouth": (0.30, 0.64, 0.68, 0.82),
     "forehead": (0.19, 0.02, 0.79, 0.20),
 }
+# Framings that bring eyes and nose to the template, as `FaceCache.mode`; an unknown one counts as such.
+_ON_TEMPLATE = ("", "none", "landmarks", "detect")
 # The corners are those of the image, independent of the coverage. No face extends into them; a watermark or a frame may.
 _CORNER = 0.2
 CORNERS: tuple[Box, ...] = (
@@ -37,6 +41,27 @@ def region_boxes(name: str, coverage: float, offset: float = 0.0) -> tuple[Box, 
         return CORNERS
     left, top, right, bottom = ((share - 0.5) / coverage + 0.5 for share in FACE[name])
     return ((left, top + offset, right, bottom + offset),)
+
+
+def missing_regions(mode: str) -> dict[str, str]:
+    """Return the regions of the face whose place in the images is not known, with the reason.
+
+    Args:
+        mode: framing of the faces, as `FaceCache.mode`.
+    """
+    if mode in _ON_TEMPLATE:
+        return {}
+    return dict.fromkeys(FACE, "the faces are cut out by boxes, not aligned by eyes and nose, so that its place varies")
+
+
+def region_notes(missing: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Return a sentence for each region that is left out.
+
+    Args:
+        missing: region -> reason, see `missing_regions`.
+        names: the regions that would be there.
+    """
+    return [f"the region '{name}' is left out: {missing[name]}" for name in names if name in missing]
 
 
 def parse_box(text: str) -> Box:
