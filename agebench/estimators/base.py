@@ -40,6 +40,7 @@ class InputSpec:
         visible: side of the region that is shown, 1 for that of UTKFace's crops; 0: all is shown.
         margin: of kind `box`, added on each side, as a share of the longer side.
         fit: of kind `box`, how the box becomes a square.
+        mode: how every dataset's faces are framed, as `AlignmentSpec.mode`; empty: as each dataset's card states.
     """
 
     size: int
@@ -51,6 +52,7 @@ class InputSpec:
     visible: float = 0.0
     margin: float = 0.0
     fit: Literal["", "square", "letterbox", "stretch"] = ""
+    mode: Literal["", "none", "landmarks", "detect", "boxes"] = ""
 
 
 @dataclass(frozen=True)

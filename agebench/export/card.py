@@ -8,6 +8,7 @@ from pydantic import Field
 from agebench._version import __version__
 from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.model import Architecture
+from agebench.config.run import FacesConfig
 from agebench.data.faces.alignment import template_positions
 from agebench.errors import UserError
 from agebench.estimators.exported.card import (
@@ -60,7 +61,12 @@ class RunFacts(ResultModel):
 
 
 def build_card(
-    model: AgeModel, architecture: Architecture, dataset: DatasetCard, run: RunFacts, metrics: MetricsFile
+    model: AgeModel,
+    architecture: Architecture,
+    dataset: DatasetCard,
+    run: RunFacts,
+    metrics: MetricsFile,
+    faces: FacesConfig | None = None,
 ) -> ExportCard:
     """Build the card of a model; the format, the precision and the checks are added when a file is written.
 
@@ -70,6 +76,7 @@ def build_card(
         dataset: card of the training set.
         run: the facts of the run.
         metrics: the run's metrics.
+        faces: the run's settings of face preparation, for the mode and the detector of every dataset; None: not set.
     """
     facts = ModelFacts.model_validate(architecture.model_dump(mode="json") | run.model)
     samples = run.samples.get(dataset.name, SampleFacts())
@@ -95,7 +102,7 @@ def build_card(
             f"that training began from: {run.model.get('weights', 'unknown')}."
         ),
         intended_use=INTENDED_USE,
-        input=_input(architecture, run.faces),
+        input=_input(architecture, run.faces, faces or FacesConfig()),
         output=_output(model),
     )
 
@@ -131,7 +138,7 @@ def verify_card(source: Path, claimed: ExportCard, model: AgeModel, architecture
         raise UserError(f"{source}: does not fit the model beside it: {'; '.join(differences)}")
 
 
-def _input(architecture: Architecture, faces: FaceFacts) -> InputFacts:
+def _input(architecture: Architecture, faces: FaceFacts, settings: FacesConfig) -> InputFacts:
     coverage, offset, visible = faces.coverage, faces.offset, faces.visible
     points = template_positions(coverage, offset).round(4).tolist()
     eyes = " and ".join(f"({100 * x:.4g} %, {100 * y:.4g} %)" for x, y in points[:2])
@@ -156,8 +163,9 @@ def _input(architecture: Architecture, faces: FaceFacts) -> InputFacts:
             f"else is to be done to them.{BODIES * architecture.bodies}"
         ),
     )
-    region = {name: value for name, value in (("offset", offset), ("visible", visible)) if value}
-    return facts.model_copy(update=region)  # unset where 0, as in files from before these settings
+    optional = {"offset": offset, "visible": visible, "mode": settings.mode, "detector": settings.detector}
+    # Unset where they are off, as in files from before these settings.
+    return facts.model_copy(update={name: value for name, value in optional.items() if value})
 
 
 def _output(model: AgeModel) -> OutputFacts:

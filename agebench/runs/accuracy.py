@@ -97,7 +97,8 @@ def verify_estimator(
 ) -> EstimatorCheck:
     """Compare an estimator with a run's model on each test set of the run. The estimator is closed.
 
-    The faces are prepared as the estimator expects them. Test images in which it has no face, or that it was trained on as
+    The faces are prepared as the estimator expects them, and for a model of agebench that states no mode or detector of its
+    own by those of the run. Test images in which it has no face, or that it was trained on as
     far as agebench knows, are left out.
 
     Args:
@@ -113,9 +114,11 @@ def verify_estimator(
     if not folder.manifest().get("finished"):
         raise UserError(f"{folder.path}: no finished run, so there are no predictions to compare with")
     tests, overlaps = {}, {}
+    config = folder.config()
     with subject.estimator as estimator:
-        for name in progress(folder.config().data.test, label="verify", unit="test set"):
-            subset = check_subset(folder, name, *subject.load(name), images=images, complete=False)
+        settings = config.faces if estimator.info.card is not None else None
+        for name in progress(config.data.test, label="verify", unit="test set"):
+            subset = check_subset(folder, name, *subject.load(name, settings), images=images, complete=False)
             ages = estimator.estimate(subset.faces).age
             comparison = compare_accuracy(subset, ages, resamples=resamples, seed=seed)
             largest = float(np.abs(ages - subset.predictions["age_pred"].to_numpy()).max())

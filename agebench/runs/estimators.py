@@ -6,6 +6,7 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +16,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from agebench.config.cards.external import ExternalCard
-from agebench.config.run import RunConfig
+from agebench.config.run import FacesConfig, RunConfig
 from agebench.config.toml_io import validate_model
-from agebench.data.faces.alignment import AlignmentSpec
 from agebench.data.faces.cache import load_or_build_face_cache
-from agebench.data.faces.detectors.base import default_detector
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators import released
@@ -38,6 +37,7 @@ from agebench.registry.catalog import Catalog, load_catalog
 from agebench.runs.datasets import open_dataset
 from agebench.runs.guarantees import calibrated_interval, run_facts, tables_of_tests
 from agebench.runs.loading import load_run, load_test_set
+from agebench.runs.resolve import alignment_spec
 from agebench.runs.run_dir import RunDir
 from agebench.runs.validation import validation_predictions
 from agebench.training.dataloader import FaceDataset, make_face_dataset
@@ -88,13 +88,14 @@ class RunEstimator(BaseEstimator):
             detector=self.config.faces.detector,
             offset=spec.offset,
             visible=spec.visible,
+            mode=self.config.faces.mode,
         )
         self.card = self._load_card()
         self.info = card_info(self.card)
 
     def _load_card(self) -> ExportCard:
         facts, dataset = run_facts(self._folder), self._catalog.datasets.get(self.config.data.train)
-        return build_card(self.network.model, self.config.model, dataset, facts, self._metrics)
+        return build_card(self.network.model, self.config.model, dataset, facts, self._metrics, self.config.faces)
 
     def estimate(self, images: np.ndarray) -> AgeEstimates:
         """Estimate the ages of N faces.
@@ -363,7 +364,7 @@ class AnalysisSubject:
         """Return the estimator to be used in a `with` statement, at whose end it is closed unless it was given open."""
         return nullcontext(self.estimator) if self._is_borrowed else self.estimator
 
-    def load(self, name: str) -> tuple[Samples, FaceDataset]:
+    def load(self, name: str, faces: FacesConfig | None = None) -> tuple[Samples, FaceDataset]:
         """Load a dataset's samples and faces.
 
         A test set of a run consists of the images that the run tested; any other dataset is taken without the images
@@ -371,6 +372,7 @@ class AnalysisSubject:
 
         Args:
             name: name of a registered dataset.
+            faces: the mode and the detector of an estimator that states none; None: those of the dataset's card.
 
         Raises:
             UserError: there is no such dataset, or no face is left.
@@ -383,18 +385,15 @@ class AnalysisSubject:
                 f"'{self.estimator.info.name}' takes whole photographs and detects faces itself; only `agebench test` can call it"
             )
         card = dataset.card
-        detector = spec.detector or card.detector or default_detector()
-        alignment = AlignmentSpec(
-            card.faces,
-            spec.size,
-            spec.crop_scale,
-            card.landmark_points,
-            detector,
+        faces = faces or FacesConfig()
+        settings = FacesConfig.model_construct(  # the framing of a function may be out of the range of a run's
+            coverage=spec.crop_scale,
             offset=spec.offset,
             visible=spec.visible,
-            fit=spec.fit,
-            margin=spec.margin,
+            mode=spec.mode or faces.mode,
+            detector=spec.detector or faces.detector,
         )
+        alignment = replace(alignment_spec(settings, card, spec.size), fit=spec.fit, margin=spec.margin)
         cache = load_or_build_face_cache(dataset.reader, dataset.samples, alignment, name=card.name)
         samples = cache.drop_rejected(dataset.samples)
         if not len(samples):

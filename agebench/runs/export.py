@@ -119,7 +119,7 @@ def export_run(folder: RunDir, catalog: Catalog, plan: ExportPlan, out: Path) ->
         tests = {name: check_subset(folder, name, *faces, images=plan.images) for name, faces in opened.items()}
     examples = _pixels(opened[names[0]][1], EXAMPLES)
     facts, home = run_facts(folder), catalog.datasets.get(config.data.train)
-    card = build_card(trained.model, trained.card, home, facts, folder.metrics_file())
+    card = build_card(trained.model, trained.card, home, facts, folder.metrics_file(), config.faces)
     guarantees = deployment_guarantees(folder, config.data.train, config.data.test)
     card = card.model_copy(update={"promises": guarantees})
     calibration = None

@@ -235,7 +235,7 @@ class Experiment:
             train_card = self.data.cards[self.config.data.train]
             facts = RunFacts.model_validate(self.manifest.to_json())
             guarantees = deployment_guarantees(self.folder, self.splits.train_dataset, self.splits.tests)
-            content = build_card(self.model, card, train_card, facts, metrics)
+            content = build_card(self.model, card, train_card, facts, metrics, self.config.faces)
             content = content.model_copy(update={"promises": guarantees})
             path, examples = self.folder.path / "export" / variant.file, _example_crops(self.faces, self.splits[0])
             written = write_export(self.model, card, content, path, examples=examples, variant=variant)

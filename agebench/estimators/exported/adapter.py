@@ -131,7 +131,13 @@ class ExportedEstimator(CardGuarantees, BaseEstimator):
         self._file = file
         spec = file.card.input
         self.input_spec = InputSpec(
-            spec.size, spec.coverage, planes=spec.planes, offset=spec.offset, visible=spec.visible
+            spec.size,
+            spec.coverage,
+            planes=spec.planes,
+            detector=spec.detector,
+            offset=spec.offset,
+            visible=spec.visible,
+            mode=spec.mode,
         )
         self.info = card_info(file.card)
 

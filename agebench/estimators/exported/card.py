@@ -94,6 +94,12 @@ class InputFacts(ResultModel):
     coverage: FiniteFloat = Field(gt=0.2, le=4, description="framing of the faces, as in a run's config")
     offset: FiniteFloat = Field(default=0.0, ge=-0.5, le=0.5, description="absent in older files and where it is 0")
     visible: FiniteFloat = Field(default=0.0, ge=0, le=4, description="absent in older files and where it is 0")
+    mode: Literal["", "none", "landmarks", "detect", "boxes"] = Field(
+        default="", description="faces.mode of the run; absent in older files and where it is not set"
+    )
+    detector: str = Field(
+        default="", description="faces.detector of the run; absent in older files and where it is not set"
+    )
     points: list[list[float]] = Field(default=[], description="eye centers and nose base, shares of width and height")
     prepared: dict[str, str] = Field(default={}, description="dataset -> mode of alignment")
     detectors: dict[str, object] = Field(default={}, description="dataset -> detector and its version")

@@ -1,0 +1,96 @@
+"""Estimators that are analyzed on a dataset: how its faces are prepared for them, and where their reports go."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agebench.config.cards.model import Architecture
+from agebench.config.run import FacesConfig
+from agebench.estimators.base import InputSpec
+from agebench.estimators.exported.adapter import ExportedEstimator
+from agebench.estimators.exported.card import ExportCard, read_card
+from agebench.estimators.function import FunctionEstimator
+from agebench.export.card import RunFacts, build_card
+from agebench.metrics.schema import MetricsFile
+from agebench.models.age_model import create_model
+from agebench.registry.catalog import Catalog, load_catalog
+from agebench.runs import estimators
+from agebench.runs.estimators import AnalysisSubject
+
+CARD = """
+name = "six"
+title = "Six faces"
+reader = "synth"
+licence = "CC0-1.0"
+faces = "none"
+options = { count = 6, seed = 1, size = 64 }
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    (tmp_path / "cards" / "datasets").mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "six.toml").write_text(CARD)
+    return load_catalog([tmp_path / "cards"])
+
+
+class Prepared(Exception):
+    """The settings of the faces that would be prepared."""
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(reader: Any, samples: Any, spec: Any, **options: Any) -> None:
+        raise Prepared(spec.mode, spec.detector)
+
+    monkeypatch.setattr(estimators, "load_or_build_face_cache", stop)
+
+
+def zeros(images: np.ndarray) -> np.ndarray:
+    return np.zeros(len(images))
+
+
+def exported(faces: FacesConfig | None) -> ExportedEstimator:
+    """A file as `agebench export` writes it for a run with these settings, read again from its card."""
+    architecture = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", size=32, head="regression")
+    dataset = load_catalog([]).datasets.get("synth")
+    card = build_card(create_model(architecture), architecture, dataset, RunFacts(), MetricsFile(), faces)
+    text = ExportCard.model_dump_json(card, exclude_unset=True, by_alias=True)
+    file: Any = SimpleNamespace(path=Path("model.ts"), card=read_card(Path("model.ts"), text))
+    return ExportedEstimator(file)
+
+
+def test_an_exported_file_keeps_the_runs_detector_and_mode() -> None:
+    spec = exported(FacesConfig(mode="detect", detector="mtcnn")).input_spec
+    assert (spec.mode, spec.detector) == ("detect", "mtcnn")
+    plain = exported(None)
+    assert (plain.input_spec.mode, plain.input_spec.detector) == ("", "")
+    assert plain.info.card is not None
+    assert not {"mode", "detector"} & plain.info.card.to_json()["input"].keys()
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize(
+    ("own", "faces", "expected"),
+    [
+        ({}, None, ("none", "yunet")),
+        ({"mode": "detect", "detector": "mtcnn"}, None, ("detect", "mtcnn")),
+        ({}, FacesConfig(mode="detect", detector="mtcnn"), ("detect", "mtcnn")),
+        ({"mode": "detect", "detector": "mtcnn"}, FacesConfig(mode="none", detector="dlib"), ("detect", "mtcnn")),
+    ],
+)
+def test_faces_are_prepared_as_the_estimator_states(
+    own: dict[str, Any],
+    faces: FacesConfig | None,
+    expected: tuple[str, str],
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agebench.runs.resolve.default_detector", lambda: "yunet")
+    subject = AnalysisSubject(FunctionEstimator(zeros, InputSpec(32, **own)), catalog)
+    with pytest.raises(Prepared) as stopped:
+        subject.load("six", faces)
+    assert stopped.value.args == expected
