@@ -344,7 +344,7 @@ class AnalysisSubject:
         self._config: RunConfig | None = None
         self._is_borrowed = not isinstance(model, str)
         self.estimator: AgeEstimator
-        if isinstance(model, RunEstimator):
+        if isinstance(model, RunEstimator) and not isinstance(model, PushedEstimator):  # a pushed one has no samples
             self._config, self.estimator, self.folder = model.config, model.network, model.path
             return
         if not isinstance(model, str):

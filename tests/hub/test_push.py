@@ -21,6 +21,7 @@ from huggingface_hub import ModelCard, constants
 from PIL import Image
 
 import agebench
+from agebench.analysis.attribution.methods import NetworkTarget, select_methods
 from agebench.cli import main
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators import hub
@@ -28,6 +29,7 @@ from agebench.estimators.base import AgeEstimates
 from agebench.hub import push
 from agebench.hub.model_card import check_card
 from agebench.runs.run_dir import RunDir
+from agebench.training.dataloader import FaceDataset
 
 pytestmark = pytest.mark.usefixtures("with_few")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -189,6 +191,19 @@ def test_it_promises_what_the_run_promised(run: Path, server: tuple[Path, list[s
         assert pushed.errors() == own.errors()
         with pytest.raises(UserError, match=r"knows only 0\.5, 0\.8"):
             pushed.interval(0.77)
+
+
+def test_an_open_pushed_model_is_stressed_on_the_whole_dataset(server: tuple[Path, list[str]], tmp_path: Path) -> None:
+    with agebench.load_estimator(f"hf://me/ages@{COMMIT}", device="cpu") as pushed:
+        found = agebench.stress(pushed, "few", corruptions=["blur"], resamples=0, device="cpu", out=tmp_path / "stress")
+        faces = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+        target, methods, notes = select_methods(
+            pushed.estimator, FaceDataset(faces, np.arange(4), np.full(4, 30, np.float32)), ["integrated-gradients"]
+        )
+    assert found.metrics.n == 180
+    assert found.metrics.contamination == "known"
+    assert isinstance(target, NetworkTarget)
+    assert (methods, notes) == (["integrated-gradients"], [])
 
 
 def test_without_a_commit_it_says_which_one_it_took(

@@ -16,6 +16,7 @@ from agebench.errors import AgebenchError, UserError
 from agebench.estimators.base import AgeEstimator
 from agebench.estimators.trained import TrainedEstimator, predict_tensor
 from agebench.models.age_model import AgeModel
+from agebench.runs.estimators import network_of
 from agebench.training.augmentation import normalize
 from agebench.training.dataloader import FaceDataset, iter_batches
 from agebench.training.prediction import predict
@@ -156,7 +157,7 @@ def select_methods(
     """Determine the explained quantity and the methods that are applicable to it.
 
     Args:
-        estimator: any estimator; all methods but occlusion need a trained network.
+        estimator: any estimator; all methods but occlusion need a trained network, as runs and pushed models have.
         data: faces, the first of which are used to check for gradients.
         methods: the requested methods; empty for all applicable methods.
 
@@ -168,19 +169,22 @@ def select_methods(
     """
     reasons: dict[str, str] = {}
     target: AttributionTarget
-    if not isinstance(estimator, TrainedEstimator):
+    network = network_of(estimator)
+    if network is None:
         target = _BlackBoxTarget(estimator)
         reasons |= dict.fromkeys(
             GRADIENT_METHODS, "it needs the network of a run, and this estimator returns ages without gradients"
         )
     else:
-        target = _network_target(estimator, data)
+        target = _network_target(network, data)
         if not target.smooth:
-            reason = f"the head '{estimator.card.head}' decodes a piecewise constant age, so that the pixels have no gradients"
+            reason = (
+                f"the head '{network.card.head}' decodes a piecewise constant age, so that the pixels have no gradients"
+            )
             reasons |= dict.fromkeys(GRADIENT_METHODS, reason)
         elif not target.layer:
             reasons["grad-cam"] = (
-                f"the backbone '{estimator.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
+                f"the backbone '{network.card.backbone}' has no layer with a map of {MIN_MAP_SIZE} x {MIN_MAP_SIZE} or more"
             )
     applicable = [method for method in METHODS if method not in reasons]
     for method in methods:

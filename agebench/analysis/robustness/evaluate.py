@@ -37,6 +37,7 @@ from agebench.metrics.confidence_intervals import metric_values
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.metrics.metric_specs import FigureKey
 from agebench.metrics.schema import AnalysisMetricValue
+from agebench.runs.estimators import network_of
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
 from agebench.utils.progress import progress
 
@@ -84,6 +85,7 @@ def predict_corrupted(
         AgebenchError: the estimator returned no estimate for a face.
     """
     passes = 1 + sum(len(corruption.severities) for corruption in corruptions)
+    estimator = network_of(estimator) or estimator
     device = estimator.device if isinstance(estimator, TrainedEstimator) else torch.device("cpu")
     batches: dict[str, list[Tensor]] = {}
     with progress(total=len(data) * passes, label=label, unit="img") as bar:
