@@ -44,6 +44,7 @@ from agebench.training.dataloader import FaceDataset, make_face_dataset
 from agebench.training.device import resolve_device
 from agebench.utils.integrity import read_json_table
 from agebench.utils.io import file_digest
+from agebench.utils.text import slug
 
 
 class RunEstimator(BaseEstimator):
@@ -293,6 +294,16 @@ def content_digest(model: str, catalog: Catalog) -> str:
     return hashlib.sha256(f"{fingerprint(card)} {card.model_dump_json()}".encode()).hexdigest()
 
 
+def _report_folder(estimator: AgeEstimator, catalog: Catalog) -> Path:
+    """Return the folder of reports on an estimator that is no run here. Its name may come from an untrusted card."""
+    if isinstance(estimator, ExternalEstimator):
+        return Path("runs") / estimator.card.name
+    name = slug(estimator.info.name, "estimator")
+    if isinstance(estimator, ExportedEstimator | PushedEstimator):
+        name += f"-{content_digest(str(estimator.path), catalog)[:8]}"
+    return Path("runs") / name
+
+
 def network_of(estimator: AgeEstimator) -> TrainedEstimator | None:
     """Return the trained network inside an estimator, for methods that need gradients; None if it has none.
 
@@ -331,7 +342,8 @@ class AnalysisSubject:
 
     Attributes:
         estimator: the estimator; of a run, its network.
-        folder: the folder for reports: the run's, else `runs/<name of the estimator>`.
+        folder: the folder for reports: the run's, else `runs/<name of the estimator>`; of an exported or a pushed model with
+            the first digits of its digest, because its card names no more than its architecture.
 
     Raises:
         UserError: there is no such model, or it cannot be opened.
@@ -349,7 +361,7 @@ class AnalysisSubject:
             return
         if not isinstance(model, str):
             self.estimator = model
-            self.folder = Path("runs") / model.info.name
+            self.folder = _report_folder(model, catalog)
             return
         path = Path(model).expanduser()
         known = path.is_file() or model.startswith("hf://") or model in catalog.models.names()
@@ -358,7 +370,7 @@ class AnalysisSubject:
             self.folder = path
         else:
             self.estimator = load_estimator(model, trusted=trusted, device=device, catalog=catalog)
-            self.folder = Path("runs") / self.estimator.info.name
+            self.folder = _report_folder(self.estimator, catalog)
 
     def opened(self) -> AbstractContextManager[AgeEstimator]:
         """Return the estimator to be used in a `with` statement, at whose end it is closed unless it was given open."""

@@ -1,7 +1,5 @@
 """Test an external model, or any open estimator."""
 
-import re
-
 import numpy as np
 
 from agebench.config.cards.external import ExternalCard, ExternalInput
@@ -19,6 +17,7 @@ from agebench.runs.provenance import model_digest
 from agebench.runs.run_dir import RunDir
 from agebench.training.device import resolve_device
 from agebench.training.prediction import BATCH_SIZE
+from agebench.utils.text import slug
 
 
 def run_external(config: ExternalConfig, catalog: Catalog, folder: RunDir) -> RunResult:
@@ -85,7 +84,7 @@ def estimator_card(estimator: AgeEstimator) -> ExternalCard:
         estimator: the estimator.
     """
     info, spec = estimator.info, estimator.input_spec
-    name = re.sub(r"[^a-z0-9]+", "-", info.name.lower()).strip("-") or "estimator"
+    name = slug(info.name, "estimator")
     return ExternalCard(
         name=name,
         title=info.title or info.name,

@@ -1,5 +1,6 @@
 """Estimators that are analyzed on a dataset: how its faces are prepared for them, and where their reports go."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from agebench.config.cards.model import Architecture
 from agebench.config.run import FacesConfig
 from agebench.estimators.base import InputSpec
 from agebench.estimators.exported.adapter import ExportedEstimator
-from agebench.estimators.exported.card import ExportCard, read_card
+from agebench.estimators.exported.card import read_card
 from agebench.estimators.function import FunctionEstimator
 from agebench.export.card import RunFacts, build_card
 from agebench.metrics.schema import MetricsFile
@@ -53,13 +54,13 @@ def zeros(images: np.ndarray) -> np.ndarray:
     return np.zeros(len(images))
 
 
-def exported(faces: FacesConfig | None) -> ExportedEstimator:
+def exported(faces: FacesConfig | None, path: Path = Path("model.ts"), name: str = "tiny") -> ExportedEstimator:
     """A file as `agebench export` writes it for a run with these settings, read again from its card."""
     architecture = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", size=32, head="regression")
     dataset = load_catalog([]).datasets.get("synth")
     card = build_card(create_model(architecture), architecture, dataset, RunFacts(), MetricsFile(), faces)
-    text = ExportCard.model_dump_json(card, exclude_unset=True, by_alias=True)
-    file: Any = SimpleNamespace(path=Path("model.ts"), card=read_card(Path("model.ts"), text))
+    text = json.dumps(card.to_json() | {"model": card.model.to_json() | {"name": name}})
+    file: Any = SimpleNamespace(path=path, card=read_card(path, text))
     return ExportedEstimator(file)
 
 
@@ -94,3 +95,26 @@ def test_faces_are_prepared_as_the_estimator_states(
     with pytest.raises(Prepared) as stopped:
         subject.load("six", faces)
     assert stopped.value.args == expected
+
+
+@pytest.mark.parametrize("name", ["/home/u/site", "../../x", "..", "", "a" * 5000])
+def test_reports_on_a_file_stay_in_runs_whatever_its_card_says(name: str, tmp_path: Path, catalog: Catalog) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"one")
+    folder = AnalysisSubject(exported(None, path, name), catalog).folder
+    assert folder.parent == Path("runs")
+    assert len(folder.name) < 100
+    assert set(folder.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_reports_on_two_files_have_two_folders(tmp_path: Path, catalog: Catalog) -> None:
+    folders = []
+    for content in (b"one", b"two", b"one"):
+        (tmp_path / "model.onnx").write_bytes(content)
+        folders.append(AnalysisSubject(exported(None, tmp_path / "model.onnx"), catalog).folder)
+    assert folders[0] == folders[2] != folders[1]
+    assert folders[0].name.startswith("tiny-")
+
+
+def test_reports_on_a_function_are_named_by_it(catalog: Catalog) -> None:
+    assert AnalysisSubject(FunctionEstimator(zeros), catalog).folder == Path("runs") / "zeros"

@@ -124,11 +124,14 @@ class ExportedEstimator(CardGuarantees, BaseEstimator):
 
     Args:
         file: the opened file.
+
+    Attributes:
+        path: the file's path.
     """
 
     def __init__(self, file: ExportedFile) -> None:
         super().__init__(file.path, file.card)
-        self._file = file
+        self._file, self.path = file, file.path
         spec = file.card.input
         self.input_spec = InputSpec(
             spec.size,
