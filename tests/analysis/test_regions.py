@@ -13,6 +13,7 @@ from agebench.analysis.robustness.corruptions import select_corruptions
 from agebench.analysis.robustness.report import robustness_text
 from agebench.analysis.robustness.run import run_stress
 from agebench.analysis.robustness.schema import RobustnessFile
+from agebench.data.faces.regions import FACE, missing_regions, region_boxes, region_mask
 from agebench.data.samples import Samples
 from agebench.errors import UserError
 from agebench.estimators.base import InputSpec
@@ -85,3 +86,31 @@ def test_explain_leaves_out_regions_of_faces_that_are_cut_out_by_boxes() -> None
     summary = explained(Subject("box")).summary
     assert list(summary.methods["occlusion"].regions) == ["corners"]
     assert sum("is left out: the faces are cut out by boxes" in note for note in summary.notes) == 4
+
+
+def test_a_region_that_a_tight_crop_does_not_show_is_left_out(tmp_path: Path) -> None:
+    found = stressed(Subject("detect", coverage=0.6), tmp_path)
+    assert found.summary.corruptions == ["blur", "eyes", "corners"]
+    assert found.notes == [
+        "the region 'forehead' is left out: it lies outside the images, which show only part of the face"
+    ]
+    summary = explained(Subject("detect", coverage=0.6)).summary
+    assert list(summary.methods["occlusion"].regions) == ["eyes", "nose", "mouth", "corners"]
+    assert found.notes[0] in summary.notes
+
+
+@pytest.mark.parametrize("name", [*FACE, "corners"])
+@pytest.mark.parametrize("coverage", [0.3, 0.6, 0.9, 1.0, 2.0])
+@pytest.mark.parametrize("offset", [-0.3, 0.0, 0.3])
+def test_the_boxes_of_a_region_lie_in_the_image(name: str, coverage: float, offset: float) -> None:
+    boxes = region_boxes(name, coverage, offset)
+    assert all(0 <= left < right <= 1 and 0 <= top < bottom <= 1 for left, top, right, bottom in boxes)
+    assert bool(boxes) == (name not in missing_regions("none", coverage, offset))
+
+
+def test_a_partly_visible_region_is_covered_by_the_stated_share() -> None:
+    """At this coverage the forehead's upper part is outside the image."""
+    boxes = region_boxes("forehead", 0.9)
+    assert boxes[0][1] == 0
+    whole, half = (float(region_mask(boxes, 100, grow).sum()) for grow in (1.0, 0.5**0.5))
+    assert half == pytest.approx(whole / 2, rel=0.01)

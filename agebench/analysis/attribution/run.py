@@ -103,7 +103,8 @@ def explain(
     sanity, random = sanity_check(target, checked_faces, checked_maps, clusters, seed=seed, label=f"{label}: checks")
     groups = [age_bands(table["age"].to_numpy(float)), *groupings(table, samples.groups)]
     pixels: np.ndarray = np.ascontiguousarray(faces.pixels[faces.rows])
-    predicted, framing, missing = target.predict(faces), estimator.input_spec, missing_regions(data.mode)
+    predicted, framing = target.predict(faces), estimator.input_spec
+    missing = missing_regions(data.mode, framing.crop_scale, framing.offset)
     areas = {
         name: region_boxes(name, framing.crop_scale, framing.offset)
         for name in (*FACE, "corners")

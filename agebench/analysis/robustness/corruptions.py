@@ -215,7 +215,7 @@ def drop_missing_regions(
 
     Args:
         corruptions: the corruptions.
-        missing: region -> why its place is not known, see `agebench.data.faces.regions.missing_regions`.
+        missing: region -> why it has no known place, see `agebench.data.faces.regions.missing_regions`.
         required: names of corruptions that were asked for.
 
     Raises:

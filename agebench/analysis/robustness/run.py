@@ -29,7 +29,7 @@ def run_stress(
         subject: the estimator.
         test: name of the dataset.
         corruptions: the corruptions to apply, each at all its strengths. Those that cover a region of the face are left out,
-            with a note, where its place is not known.
+            with a note, where it has no known place in the images.
         folder: folder of the report.
         required: names of corruptions that are refused rather than left out.
         resamples: number of bootstrap resamples; 0: no intervals.
@@ -45,7 +45,8 @@ def run_stress(
     check_folder(folder, "the report in")
     with subject.opened() as estimator:
         samples, data = subject.load(test)
-        framing, missing = estimator.input_spec, missing_regions(data.mode)
+        framing = estimator.input_spec
+        missing = missing_regions(data.mode, framing.crop_scale, framing.offset)
         possible = drop_missing_regions(corruptions, missing, required)
         predictions = predict_corrupted(estimator, data, possible, seed=seed, label=test)
     metrics = robustness_metrics(predictions, samples, possible, resamples=resamples, seed=seed, test=test)

@@ -21,6 +21,7 @@ FACE: dict[str, Box] = {
 _ON_TEMPLATE = ("", "none", "landmarks", "detect")
 # The corners are those of the image, independent of the coverage. No face extends into them; a watermark or a frame may.
 _CORNER = 0.2
+_MIN_SIDE = 0.01  # of the visible part of a region; less is no pixel of most images
 CORNERS: tuple[Box, ...] = (
     (0.0, 0.0, _CORNER, _CORNER),
     (1 - _CORNER, 0.0, 1.0, _CORNER),
@@ -36,21 +37,28 @@ def region_boxes(name: str, coverage: float, offset: float = 0.0) -> tuple[Box, 
         name: `corners`, or a name in `FACE`.
         coverage: framing of the faces, as `AlignmentSpec.crop_scale`.
         offset: vertical offset of the faces, as `AlignmentSpec.offset`.
+
+    Returns:
+        The part of the region that lies in the image; no box where that is less than a hundredth of the side.
     """
     if name == "corners":
         return CORNERS
     left, top, right, bottom = ((share - 0.5) / coverage + 0.5 for share in FACE[name])
-    return ((left, top + offset, right, bottom + offset),)
+    box = (max(left, 0.0), max(top + offset, 0.0), min(right, 1.0), min(bottom + offset, 1.0))
+    return (box,) if min(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE else ()
 
 
-def missing_regions(mode: str) -> dict[str, str]:
-    """Return the regions of the face whose place in the images is not known, with the reason.
+def missing_regions(mode: str, coverage: float, offset: float = 0.0) -> dict[str, str]:
+    """Return the regions of the face that have no known place in the images, with the reason.
 
     Args:
         mode: framing of the faces, as `FaceCache.mode`.
+        coverage: as of `region_boxes`.
+        offset: as of `region_boxes`.
     """
     if mode in _ON_TEMPLATE:
-        return {}
+        outside = "it lies outside the images, which show only part of the face"
+        return {name: outside for name in FACE if not region_boxes(name, coverage, offset)}
     return dict.fromkeys(FACE, "the faces are cut out by boxes, not aligned by eyes and nose, so that its place varies")
 
 
