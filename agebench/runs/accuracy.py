@@ -6,6 +6,7 @@ import numpy as np
 
 from agebench.data.samples import Samples
 from agebench.errors import UserError
+from agebench.estimators.base import AgeEstimator
 from agebench.estimators.exported.card import AccuracyComparison
 from agebench.export.accuracy_check import CheckSubset, compare_accuracy
 from agebench.reports.formatting import format_ci, format_count, format_number, markdown_table, sanitize
@@ -24,6 +25,7 @@ class EstimatorCheck:
         run: the run's folder.
         estimator: name of the estimator.
         tests: test set of the run -> comparison.
+        failed: test set -> images without an estimate, which are left out; those without any are not named.
         overlaps: test set -> whether the estimator may have been trained on it; empty for a run of agebench, whose training
             images are left out.
     """
@@ -31,6 +33,7 @@ class EstimatorCheck:
     run: str
     estimator: str
     tests: dict[str, AccuracyComparison]
+    failed: dict[str, int]
     overlaps: dict[str, str]
 
     @property
@@ -48,6 +51,7 @@ class EstimatorCheck:
             "estimator": self.estimator,
             "passed": self.passed,
             "tests": tests,
+            "failed": self.failed,
             "training_overlap": self.overlaps,
         }
 
@@ -81,6 +85,9 @@ class EstimatorCheck:
             "Years, on the same images, with 95 % intervals; the interval of the change is paired. The allowed changes are the "
             "interval of the run's MAE: a change within them is smaller than the uncertainty of that MAE."
         ]
+        if self.failed:
+            counts = [f"{sanitize(name)}: {format_count(n)}" for name, n in self.failed.items()]
+            notes.append(f"Images without an estimate, which are left out: {', '.join(counts)}.")
         known = [f"{sanitize(name)}: {overlap}" for name, overlap in self.overlaps.items()]
         if known:
             notes.append(f"Trained on images of the dataset? {'; '.join(known)}.")
@@ -98,8 +105,8 @@ def verify_estimator(
     """Compare an estimator with a run's model on each test set of the run. The estimator is closed.
 
     The faces are prepared as the estimator expects them, and for a model of agebench that states no mode or detector of its
-    own by those of the run. Test images in which it has no face, or that it was trained on as
-    far as agebench knows, are left out.
+    own by those of the run. Test images in which it has no face, for which it returns no estimate, or that it was trained on
+    as far as agebench knows, are left out.
 
     Args:
         folder: the folder of the finished run.
@@ -113,19 +120,35 @@ def verify_estimator(
     """
     if not folder.manifest().get("finished"):
         raise UserError(f"{folder.path}: no finished run, so there are no predictions to compare with")
-    tests, overlaps = {}, {}
+    tests: dict[str, AccuracyComparison] = {}
+    failed: dict[str, int] = {}
+    overlaps: dict[str, str] = {}
     config = folder.config()
     with subject.estimator as estimator:
         settings = config.faces if estimator.info.card is not None else None
         for name in progress(config.data.test, label="verify", unit="test set"):
-            subset = check_subset(folder, name, *subject.load(name, settings), images=images, complete=False)
-            ages = estimator.estimate(subset.faces).age
+            asked = check_subset(folder, name, *subject.load(name, settings), images=images, complete=False)
+            subset, ages = _estimated(estimator, asked, name)
+            if len(subset.faces) < len(asked.faces):
+                failed[name] = len(asked.faces) - len(subset.faces)
             comparison = compare_accuracy(subset, ages, resamples=resamples, seed=seed)
             largest = float(np.abs(ages - subset.predictions["age_pred"].to_numpy()).max())
             tests[name] = comparison.model_copy(update={"max_difference": largest})
             if overlap := subject.describe(name).contamination:
                 overlaps[name] = str(overlap)
-        return EstimatorCheck(str(folder.location), estimator.info.name, tests, overlaps)
+        return EstimatorCheck(str(folder.location), estimator.info.name, tests, failed, overlaps)
+
+
+def _estimated(estimator: AgeEstimator, subset: CheckSubset, name: str) -> tuple[CheckSubset, np.ndarray]:
+    """Return the faces for which the estimator returns an age, and the ages."""
+    ages = estimator.estimate(subset.faces).age
+    is_estimated = np.isfinite(ages)
+    if is_estimated.sum() < 2:
+        raise UserError(
+            f"'{estimator.info.name}' returned no estimate for {int((~is_estimated).sum()):,} of the {len(ages):,} images of "
+            f"{name}; a comparison needs two or more"
+        )
+    return subset.select(is_estimated), ages[is_estimated]
 
 
 def check_subset(

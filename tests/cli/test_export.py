@@ -147,6 +147,14 @@ def test_the_rule(years: float, kept: bool) -> None:
             check_accuracy(file, tests, resamples=100)
 
 
+def test_a_file_whose_ages_are_no_numbers_is_refused() -> None:
+    table = pd.DataFrame({"sample_id": [f"{n}" for n in range(9)], "age": 30.0 + np.arange(9), "age_pred": 31.0})
+    subset = CheckSubset(np.zeros((9, 32, 32, 3), np.uint8), table, MetricValue(value=4.0, ci_low=3.5, ci_high=4.5))
+    file: Any = Off(np.where(np.arange(9) == 4, np.inf, 31.0), 0)
+    with pytest.raises(AccuracyCheckFailed, match="returns ages that are no numbers, on few"):
+        check_accuracy(file, {"few": subset}, resamples=100)
+
+
 @pytest.mark.parametrize(
     ("formats", "precisions", "words"),
     [
@@ -221,3 +229,28 @@ def test_verify_fails_outside_of_the_runs_interval(
     words = ["--verify", str(done / "export" / "model.ts"), "--allow-code-execution", "--device", "cpu"]
     assert export(*words) == 1
     assert "OUTSIDE" in capsys.readouterr().out
+
+
+def test_verify_leaves_out_and_counts_images_without_an_estimate(
+    export: Any, done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    estimate = ExportedEstimator.estimate
+    first = {"failed": 1}
+
+    def failing(self: ExportedEstimator, images: np.ndarray) -> Any:
+        ages = estimate(self, images).age.copy()
+        ages[: first["failed"]] = np.nan
+        return replace(estimate(self, images), age=ages, failed=np.isnan(ages))
+
+    monkeypatch.setattr(ExportedEstimator, "estimate", failing)
+    words = ["--verify", str(done / "export" / "model.ts"), "--allow-code-execution", "--device", "cpu"]
+    assert export(*words, "--json") == 0
+    check = json.loads(capsys.readouterr().out)
+    n = json.loads((done / "metrics.json").read_text())["tests"]["few"]["n"]
+    assert check["failed"] == {"few": 1}
+    assert check["tests"]["few"]["n"] == n - 1
+    assert export(*words) == 0
+    assert "Images without an estimate, which are left out: few: 1." in capsys.readouterr().out
+    first["failed"] = n
+    assert export(*words) == 2
+    assert "no estimate for" in capsys.readouterr().err
