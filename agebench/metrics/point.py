@@ -68,6 +68,11 @@ def age_limits(table: pd.DataFrame) -> tuple[Floats, Floats]:
     return np.where(np.isnan(low), age, low), np.where(np.isnan(high), age, high)
 
 
+def has_ranges(table: pd.DataFrame) -> bool:
+    """Return whether some labels are ranges [age_low, age_high] rather than ages."""
+    return {"age_low", "age_high"} <= set(table.columns) and bool((table["age_low"] < table["age_high"]).any())
+
+
 def _interval_error(table: pd.DataFrame) -> Floats:
     """Signed distance of the estimate to the label's range [age_low, age_high], years (n,); 0 within, NaN without a range."""
     predicted = table["age_pred"].to_numpy(float)

@@ -36,6 +36,7 @@ from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
 from agebench.metrics.metric_specs import FigureKey
+from agebench.metrics.point import has_ranges
 from agebench.metrics.schema import AnalysisMetricValue
 from agebench.runs.estimators import network_of
 from agebench.training.dataloader import FaceDataset, derive_seed, iter_batches
@@ -168,7 +169,7 @@ def robustness_metrics(
         for metric in metric_values(layout.keys(n_sets), bootstrap).values()
     )
     overall = layout.take(values)
-    return RobustnessFile(
+    metrics = RobustnessFile(
         test=test,
         n=len(table),
         subjects=int(table["subject"].nunique()) if has_subjects else None,
@@ -198,6 +199,7 @@ def robustness_metrics(
             seed=seed,
         ),
     )
+    return metrics.model_copy(update={"label_ranges": True}) if has_ranges(table) else metrics
 
 
 def _group_entries(

@@ -44,6 +44,11 @@ CONTAMINATION = {
     "unknown": "The model's training data are not known: this dataset may be among them.",
 }
 
+_RANGES = (
+    "Labels of this dataset are ranges of ages: errors here are measured to the middle of the range, so that an estimate within "
+    "it counts as an error. They are larger than the distances to the range that the leaderboard ranks by."
+)
+
 
 def write_robustness_report(
     folder: Path,
@@ -138,6 +143,8 @@ def _blocks(metrics: RobustnessFile) -> list[Block]:
     ]
     if caveat := CONTAMINATION.get(metrics.contamination or ""):
         blocks.append(Paragraph(caveat))
+    if metrics.label_ranges:
+        blocks.append(Paragraph(_RANGES))
     blocks += [Paragraph(f"Note: {note}.") for note in metrics.notes]
     if small_groups:
         blocks.append(

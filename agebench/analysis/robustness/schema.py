@@ -80,6 +80,10 @@ class RobustnessFile(SubjectDescription):
     consistency: dict[str, ConsistencyMetrics]
     groups: dict[str, dict[str, GroupRobustness]]
     method: RobustnessMethod
+    label_ranges: bool = Field(
+        default=False,
+        description="whether some labels are ranges, to the middle of which errors are measured; absent if not",
+    )
     notes: list[str] = Field(default=[], description="corruptions that were left out, and why; absent without any")
 
     def by_harm(self) -> list[tuple[str, OverallCorruptionMetrics]]:
