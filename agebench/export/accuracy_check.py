@@ -82,6 +82,11 @@ def check_accuracy(
     for name, comparison in comparisons.items():
         if not comparison.is_within:
             change, (low, high) = comparison.change, comparison.allowed
+            if not change.has_interval:
+                raise AccuracyCheckFailed(
+                    f"its change of the MAE on {name} has no interval: the {comparison.n:,} images that were compared are of one "
+                    "person"
+                )
             raise AccuracyCheckFailed(
                 f"MAE on {name} changes by {change.value:+.3f} years [{change.ci_low:+.3f}, {change.ci_high:+.3f}]; the "
                 f"interval of the run's MAE, {tests[name].mae.value:.2f}, allows {low:+.3f} to {high:+.3f}"

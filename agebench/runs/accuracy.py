@@ -187,7 +187,8 @@ def check_subset(
     mae = folder.metrics_file().tests[name].metric("mae")
     if not mae.has_interval:
         raise UserError(
-            f"{folder.path}: its metrics have no intervals (evaluate.resamples = 0), and accuracy is compared by them"
+            f"{folder.path}: its MAE on {name} has no interval, and accuracy is compared by it: the images are of one person, or "
+            "the metrics were computed without resamples"
         )
     count = min(images or len(rows), len(rows))
     chosen = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]

@@ -147,6 +147,17 @@ def test_the_rule(years: float, kept: bool) -> None:
             check_accuracy(file, tests, resamples=100)
 
 
+def test_images_of_one_person_decide_nothing() -> None:
+    table = pd.DataFrame({"sample_id": [f"{n}" for n in range(9)], "age": 30.0 + np.arange(9), "age_pred": 31.0})
+    mae = MetricValue(value=4.0, ci_low=3.5, ci_high=4.5)
+    subset = CheckSubset(np.zeros((9, 32, 32, 3), np.uint8), table.assign(subject="one"), mae)
+    file: Any = Off(np.full(9, 31.0), 0)
+    with pytest.raises(
+        AccuracyCheckFailed, match="on few has no interval: the 9 images that were compared are of one person"
+    ):
+        check_accuracy(file, {"few": subset}, resamples=100)
+
+
 def test_a_file_whose_ages_are_no_numbers_is_refused() -> None:
     table = pd.DataFrame({"sample_id": [f"{n}" for n in range(9)], "age": 30.0 + np.arange(9), "age_pred": 31.0})
     subset = CheckSubset(np.zeros((9, 32, 32, 3), np.uint8), table, MetricValue(value=4.0, ci_low=3.5, ci_high=4.5))

@@ -173,7 +173,7 @@ def _headings(line: list[Axes], methods: Mapping[str, MethodAttribution]) -> Non
     """Set the titles of the columns: the methods and the verdicts of their checks."""
     line[0].set_title("face", fontsize=8)
     for axes, entry in zip(line[1:], methods.values(), strict=True):
-        color = "black" if entry.passed else VERMILLION
+        color = VERMILLION if entry.passed is False else "black"
         verdict = entry.sanity.verdict().replace(": ", ":\n").replace(", ", ",\n")
         axes.set_title(f"{entry.title}\n{verdict}", fontsize=8, color=color)
 

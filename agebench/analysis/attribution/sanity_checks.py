@@ -89,7 +89,9 @@ def sanity_check(
             _check_covering(curve, random_curve, clusters, sign)
             for curve, random_curve, sign in zip(curves, random_curves, (1, -1), strict=True)
         )
-        passed = deletion.passed and insertion.passed and (randomized is None or randomized.passed)
+        passed = None
+        if _has_several(clusters):
+            passed = bool(deletion.passed and insertion.passed and (randomized is None or randomized.passed))
         optional = {} if randomized is None else {"randomised": randomized}
         checks[method] = SanityChecks(**optional, deletion=deletion, insertion=insertion, passed=passed)
     return checks, random[0] if random else {}
@@ -101,21 +103,26 @@ def _check_random_weights(maps: np.ndarray, random: list[np.ndarray], clusters: 
     similarity = np.mean([rank_correlation(maps, other) for other in random], axis=0)
     correlation = _mean(similarity, clusters)
     upper = 1.0 if correlation.ci_high is None else correlation.ci_high
-    return RandomWeightsCheck(
-        rank_correlation=correlation, draws=N_RANDOMIZATIONS, passed=upper < MAX_RANDOM_CORRELATION
-    )
+    passed = upper < MAX_RANDOM_CORRELATION if _has_several(clusters) else None
+    return RandomWeightsCheck(rank_correlation=correlation, draws=N_RANDOMIZATIONS, passed=passed)
 
 
 def _check_covering(curve: Floats, random: Floats, clusters: Ints, sign: int) -> CoveringCheck:
     """Compare curves with those of a random order; `sign` is that of a difference which passes."""
     difference = _mean((curve - random).mean(axis=1), clusters)
+    passed = difference.has_interval and min(sign * end for end in difference.ends) > 0
     return CoveringCheck(
         share=np.linspace(0, 1, curve.shape[1]).tolist(),
         curve=curve.mean(axis=0).tolist(),
         random=random.mean(axis=0).tolist(),
         difference=difference,
-        passed=difference.has_interval and min(sign * end for end in difference.ends) > 0,
+        passed=passed if _has_several(clusters) else None,
     )
+
+
+def _has_several(clusters: Ints) -> bool:
+    """Return whether the faces are of several people; one person gives no interval, so that no check is determined."""
+    return len(np.unique(clusters)) > 1
 
 
 def _random_networks(target: AttributionTarget, data: FaceDataset, seed: int) -> list[NetworkTarget]:

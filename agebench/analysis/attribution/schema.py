@@ -15,7 +15,9 @@ class RandomWeightsCheck(ResultModel):
 
     rank_correlation: AnalysisMetricValue = Field(description="Spearman's, mean over the faces and networks")
     draws: Count = Field(description="networks with random weights")
-    passed: bool
+    passed: bool | None = Field(
+        description="None where it is not determined: the faces are of one person, so that there is no interval"
+    )
 
 
 class CoveringCheck(ResultModel):
@@ -25,7 +27,7 @@ class CoveringCheck(ResultModel):
     curve: list[Number] = Field(description="change in the order of the map, years")
     random: list[Number] = Field(description="change in random order, years")
     difference: AnalysisMetricValue = Field(description="mean of `curve` minus `random`, years")
-    passed: bool
+    passed: bool | None = Field(description="None where it is not determined, as above")
 
 
 class SanityChecks(ResultModel):
@@ -34,10 +36,12 @@ class SanityChecks(ResultModel):
     randomised: RandomWeightsCheck | None = Field(default=None, description="None for an estimator without a network")
     deletion: CoveringCheck
     insertion: CoveringCheck
-    passed: bool = Field(description="whether all checks pass")
+    passed: bool | None = Field(description="whether all checks pass; None where that is not determined")
 
     def verdict(self) -> str:
-        """Return the failed checks, or that all checks passed."""
+        """Return the failed checks, or that all checks passed, or that nothing could be determined."""
+        if self.passed is None:
+            return "not determined: one person"
         checks = {"random weights": self.randomised, "deletion": self.deletion, "insertion": self.insertion}
         failed = [title for title, check in checks.items() if check is not None and not check.passed]
         return f"fails: {', '.join(failed)}" if failed else "passes all checks"
@@ -63,7 +67,7 @@ class MethodAttribution(ResultModel):
     """The results of one attribution method."""
 
     title: str
-    passed: bool
+    passed: bool | None
     sanity: SanityChecks
     regions: dict[str, RegionShare]
     groups: dict[str, dict[str, GroupAttribution]]
