@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +40,13 @@ class ImageSample:
             `grey` for images without color.
         thumbnails: (k, 120, 120, 3) uint8, the first k images, padded to a square.
         faces: (n, 96, 96, 3) uint8, the aligned faces, or None if faces must be detected first.
+        face_rows: (n,) the row of `table` of each face; images without landmarks or a box have none.
     """
 
     table: pd.DataFrame
     thumbnails: np.ndarray
     faces: np.ndarray | None
+    face_rows: np.ndarray
 
     def summary(self) -> ImageSummary:
         """Return the median, 5 % and 95 % quantiles of each statistic."""
@@ -81,14 +84,18 @@ def sample_images(
     def measure(path: str, points: Sequence[float] | None) -> _Measurement | None:
         try:
             image = open_image(reader.image_bytes(path))
-            return _measure(image, align_or_crop(image, spec, points) if spec else None)
         except (ImageRejectedError, OSError):
             return None
+        face = None
+        with suppress(ImageRejectedError):
+            face = align_or_crop(image, spec, points) if spec else None
+        return _measure(image, face)
 
     rows: list[Any] = []
     stats: list[dict[str, float]] = []
     thumbnails: list[np.ndarray] = []
     faces: list[np.ndarray] = []
+    face_rows: list[int] = []
     with ThreadPoolExecutor(available_cores()) as pool:  # threads, because decoding and resizing release the GIL
         results = pool.map(measure, table["path"], landmarks)
         bar = progress(results, total=len(table), label=f"{card.name}: image statistics", unit="img")
@@ -102,9 +109,11 @@ def sample_images(
                 thumbnails.append(np.asarray(ImageOps.pad(measurement.thumbnail, size, color="white")))
             if measurement.face is not None:
                 faces.append(measurement.face)
+                face_rows.append(len(rows) - 1)
     columns = ["width", "height", *IMAGE_STATS, "grey"]
     measured = table.loc[rows].reset_index(drop=True).join(pd.DataFrame(stats, columns=columns))
-    return ImageSample(measured, np.array(thumbnails, np.uint8), np.array(faces, np.uint8) if faces else None)
+    stacked = np.array(faces, np.uint8) if faces else None
+    return ImageSample(measured, np.array(thumbnails, np.uint8), stacked, np.array(face_rows, np.int64))
 
 
 def mean_face_by_group(faces: np.ndarray, codes: np.ndarray, *, min_faces: int = 8) -> dict[int, np.ndarray]:

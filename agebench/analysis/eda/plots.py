@@ -175,9 +175,10 @@ def _plot_mean_faces(profile: DatasetProfile) -> Figure | None:
     Returns:
         The figure, or None if faces must be detected first.
     """
-    faces, table = profile.image_sample.faces, profile.image_sample.table
+    faces = profile.image_sample.faces
     if faces is None or not len(faces):
         return None
+    table = profile.image_sample.table.iloc[profile.image_sample.face_rows]
     names, codes = age_band_codes(table)
     genders = [name for name in ("female", "male") if table["gender"].eq(name).any()]
     rows = {name: np.where(table["gender"].eq(name), codes, -1) for name in genders} or {"all": codes}

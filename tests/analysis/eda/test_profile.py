@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,12 +19,13 @@ from agebench.analysis.eda.distances import (
     wasserstein,
     wasserstein_null_quantile,
 )
-from agebench.analysis.eda.image_stats import sample_images
+from agebench.analysis.eda.image_stats import FACE_PIXELS, sample_images
 from agebench.analysis.eda.profile import profile_dataset
 from agebench.analysis.eda.report import _meaning
 from agebench.analysis.eda.schema import DatasetComparison
 from agebench.cli import main
 from agebench.config.cards.dataset import DatasetCard
+from agebench.data.faces.alignment import AlignmentSpec, align_or_crop
 from agebench.data.readers import readers
 from agebench.metrics.groups import band_names
 from agebench.registry.catalog import load_catalog
@@ -217,6 +219,26 @@ def test_measures_stand_beside_their_image_and_the_unreadable_are_left_out(regis
         with Image.open(home / path) as image:
             assert brightness == pytest.approx(np.asarray(image.convert("L"), float).mean(), abs=1)
             assert thumb.mean() == pytest.approx(np.asarray(image).mean(), abs=2)
+
+
+def test_images_without_landmarks_are_measured_and_have_no_face(registry: Path, tmp_path: Path) -> None:
+    home = tmp_path / "plain"
+    plain(home)
+    card = load_catalog([registry]).datasets.get("plain")
+    card = card.model_copy(update={"faces": "landmarks", "landmark_points": (0, 1, 2)})
+    reader = readers.get("csv")(home, card.groups, table="labels.csv")
+    samples = reader.read()
+    eyes_and_nose = [[12.0, 12.0, 27.0, 12.0, 20.0, 24.0] if row % 4 else None for row in range(len(samples))]
+    samples = replace(samples, table=samples.table.assign(landmarks=eyes_and_nose))
+    found = sample_images(reader, samples, card, seed=0)
+    assert len(found.table) == found.summary().n == 40
+    assert found.faces is not None
+    assert len(found.faces) == len(found.face_rows) == 30
+    assert found.table["landmarks"].iloc[found.face_rows].notna().all()
+    path = found.table["path"].iloc[found.face_rows[-1]]
+    spec = AlignmentSpec("landmarks", FACE_PIXELS, landmark_points=(0, 1, 2))
+    with Image.open(home / path) as image:
+        assert np.array_equal(found.faces[-1], align_or_crop(image.convert("RGB"), spec, eyes_and_nose[1]))
 
 
 def test_a_page_lets_no_markup_in() -> None:
