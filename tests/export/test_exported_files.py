@@ -14,12 +14,13 @@ from agebench.errors import AgebenchError, UserError
 from agebench.estimators.base import AgeEstimates
 from agebench.estimators.exported import loading
 from agebench.estimators.exported.base import ExportedFile
-from agebench.estimators.exported.card import read_card
+from agebench.estimators.exported.card import INPUT_SIDE_RANGE, read_card
 from agebench.estimators.exported.loading import open_exported
 from agebench.export import writer
 from agebench.export.accuracy_check import AccuracyCheckFailed
 from agebench.export.benchmark import measure_speed
 from agebench.export.card import RunFacts, build_card
+from agebench.export.formats.torch_export import example_sides
 from agebench.export.writer import ExportVariant, write_export
 from agebench.metrics.schema import MetricsFile
 from agebench.models import heads
@@ -105,6 +106,13 @@ def test_files_average_the_mirror_image(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(estimates.age, expected.age.numpy(), atol=2e-3)
     np.testing.assert_allclose(estimates.std, expected.std.numpy(), atol=2e-3)
     assert (plain.age - expected.age).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("size", [32, 224, 1000, 1001, 1024])
+def test_the_example_of_an_export_has_sides_that_a_file_takes(size: int) -> None:
+    height, width = example_sides(size)
+    assert INPUT_SIDE_RANGE[0] <= min(height, width) <= max(height, width) <= INPUT_SIDE_RANGE[1]
+    assert len({size, height, width}) == 3
 
 
 @pytest.mark.parametrize("head", heads.names())

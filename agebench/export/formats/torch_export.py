@@ -13,6 +13,16 @@ from agebench.export.wrapper import ExportWrapper, SaveFn
 MAX_BATCH_SIZE = 65535
 
 
+def example_sides(size: int) -> tuple[int, int]:
+    """Return the height and the width of the example image, which are allowed and differ from the network's side and each other.
+
+    Args:
+        size: side of the network's input, pixels.
+    """
+    sign = 1 if size + 24 <= INPUT_SIDE_RANGE[1] else -1
+    return size + 8 * sign, size + 24 * sign
+
+
 def exported_program(module: ExportWrapper) -> ExportedProgram:
     """Trace the module to a graph with variable batch size, height and width.
 
@@ -21,7 +31,7 @@ def exported_program(module: ExportWrapper) -> ExportedProgram:
     Args:
         module: the module, in evaluation mode, on the CPU.
     """
-    images = torch.zeros(3, module.channels, module.size + 8, module.size + 24, dtype=torch.uint8)
+    images = torch.zeros(3, module.channels, *example_sides(module.size), dtype=torch.uint8)
     dynamic = {0: Dim("N", min=1, max=MAX_BATCH_SIZE), 2: Dim("H", min=INPUT_SIDE_RANGE[0], max=INPUT_SIDE_RANGE[1])}
     dynamic[3] = Dim("W", min=INPUT_SIDE_RANGE[0], max=INPUT_SIDE_RANGE[1])
     with warnings.catch_warnings(), torch.no_grad():
