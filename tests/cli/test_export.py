@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
+from agebench.config.run import FacesConfig
 from agebench.errors import UserError
 from agebench.estimators.exported.adapter import ExportedEstimator
 from agebench.estimators.exported.card import AccuracyComparison
@@ -18,7 +19,9 @@ from agebench.export.accuracy_check import AccuracyCheckFailed, CheckSubset, che
 from agebench.export.schema import SpeedSummary
 from agebench.metrics.schema import MetricValue
 from agebench.runs import export as exports
+from agebench.runs.estimators import AnalysisSubject
 from agebench.runs.export import plan_exports
+from agebench.runs.run_dir import RunDir
 
 pytestmark = pytest.mark.slow  # each asks a run that is trained for it
 
@@ -265,3 +268,19 @@ def test_verify_leaves_out_and_counts_images_without_an_estimate(
     first["failed"] = n
     assert export(*words) == 2
     assert "no estimate for" in capsys.readouterr().err
+
+
+def test_verify_prepares_the_faces_of_a_file_as_the_run_did(
+    export: Any, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: list[FacesConfig | None] = []
+    load = AnalysisSubject.load
+
+    def watched(self: AnalysisSubject, name: str, faces: FacesConfig | None = None) -> Any:
+        settings.append(faces)
+        return load(self, name, faces)
+
+    monkeypatch.setattr(AnalysisSubject, "load", watched)
+    words = ["--verify", str(done / "export" / "model.ts"), "--allow-code-execution", "--device", "cpu"]
+    assert export(*words) == 0
+    assert settings == [RunDir(done).config().faces]
