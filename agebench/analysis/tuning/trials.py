@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agebench.analysis.tuning.context import SearchContext
 from agebench.analysis.tuning.schema import Trial
+from agebench.config.cards.model import Recipe
 from agebench.config.run import RunConfig
 from agebench.errors import TrainingDivergedError
 from agebench.runs.run import add_tasks, fit, initial_model
@@ -21,8 +22,21 @@ _Z = 1.96  # normal quantile of a 95 % interval; validation splits have hundreds
 
 
 def override_recipe(config: RunConfig, **recipe: float) -> RunConfig:
-    """Return a copy of `config` with other values in its training recipe."""
-    return config.model_copy(update={"train": config.train.model_copy(update=recipe)})
+    """Return a copy of `config` with other values in its training recipe, which is validated again."""
+    return config.model_copy(update={"train": Recipe.model_validate(dict(config.train) | recipe)})
+
+
+def trial_config(config: RunConfig, rate: float, decay: float, epochs: int) -> RunConfig:
+    """Return the config of a short training, in which the head is trained alone for no larger share of the epochs.
+
+    Args:
+        config: the config of the run that is tuned.
+        rate: the learning rate.
+        decay: the weight decay.
+        epochs: the number of epochs of the trial.
+    """
+    head_epochs = config.train.head_epochs * epochs // config.train.epochs
+    return override_recipe(config, lr=rate, weight_decay=decay, epochs=epochs, head_epochs=head_epochs)
 
 
 def run_trial(context: SearchContext, rate: float, decay: float, epochs: int) -> Trial:
@@ -39,7 +53,7 @@ def run_trial(context: SearchContext, rate: float, decay: float, epochs: int) ->
     result_file = folder.path / "result.json"
     if result_file.exists():
         return Trial.model_validate_json(result_file.read_text(encoding="utf-8"))
-    config = override_recipe(context.config, lr=rate, weight_decay=decay, epochs=epochs)
+    config = trial_config(context.config, rate, decay, epochs)
     mae: float | None = None
     half_width, epochs_trained, divergence = 0.0, list[dict[str, float]](), ""
     started = time.perf_counter()

@@ -10,7 +10,10 @@ from factories import few_card
 
 from agebench.analysis.tuning import trials as trials_module
 from agebench.analysis.tuning.diagnostics import ema, suggest_lr
+from agebench.analysis.tuning.trials import override_recipe, trial_config
 from agebench.cli import main
+from agebench.registry.catalog import load_catalog
+from agebench.runs.resolve import resolve_config
 
 CARD = few_card(150, groups=["gender", "race"], seed=11)
 
@@ -90,8 +93,6 @@ def test_the_whole_search(
 
 def test_no_test_image_is_read(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from agebench.analysis.tuning.context import prepare_context
-    from agebench.registry.catalog import load_catalog
-    from agebench.runs.resolve import resolve_config
 
     cards = load_catalog([registry])
     config = resolve_config(
@@ -109,8 +110,6 @@ def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pyte
     pytest.importorskip("optuna")
     from agebench.analysis.tuning import search as module
     from agebench.analysis.tuning.context import prepare_context
-    from agebench.registry.catalog import load_catalog
-    from agebench.runs.resolve import resolve_config
 
     cards = load_catalog([registry])
     config = resolve_config(cards, [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}}])
@@ -119,6 +118,22 @@ def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pyte
     first = module._by_optuna(ground, search, 0.001)
     assert module._by_optuna(ground, search, 0.001) == first
     assert len(first) == 2
+
+
+@pytest.mark.parametrize(("epochs", "head_epochs"), [(1, 0), (2, 0), (5, 1), (10, 2)])
+def test_trials_of_the_default_model_do_not_train_the_head_alone(
+    registry: Path, epochs: int, head_epochs: int
+) -> None:
+    config = resolve_config(load_catalog([registry]), [{"data": {"train": "few", "test": ["few"]}}])
+    assert (config.train.head_epochs, config.train.epochs) == (1, 5)
+    trial = trial_config(config, 0.01, 0.2, epochs)
+    assert (trial.train.epochs, trial.train.head_epochs) == (epochs, head_epochs)
+    assert (trial.train.lr, trial.train.weight_decay) == (0.01, 0.2)
+    set_by_trial = {"epochs", "head_epochs", "lr", "weight_decay"}
+    assert trial.train.model_dump(exclude=set_by_trial) == config.train.model_dump(exclude=set_by_trial)
+    assert trial.model_copy(update={"train": config.train}) == config
+    with pytest.raises(ValueError, match="head_epochs = 1 leaves none of the 1 epochs"):
+        override_recipe(config, epochs=1)
 
 
 @pytest.mark.parametrize(
