@@ -16,7 +16,7 @@ BIAS_SCALE = 10.0
 class OrdinalHead(Head):
     """K - 1 binary classifiers for K ages: is the face older than `ages[0] + k`?
 
-    For a label outside the range all targets are equal; a fractional label is compared with the whole thresholds.
+    For a label outside the range all targets are equal; a fractional label shares its weight between its two neighboring ages.
 
     Args:
         in_features: width of the backbone's features.
@@ -42,20 +42,20 @@ class OrdinalHead(Head):
         self.dropout = nn.Dropout(dropout)
 
     def levels(self, age: Tensor, like: Tensor) -> Tensor:
-        """Return the targets (B, K - 1): 1 where the age is above the threshold, else 0.
+        """Return the targets (B, K - 1): 1 where the age is above the threshold, else 0; a fraction above it counts as such.
 
         Args:
             age: (B,) float years.
             like: a tensor of the precision to return.
         """
-        return (age.to(like.dtype)[:, None] > self.grid[:-1].to(like.dtype)).to(like.dtype)
+        return (age.to(like.dtype)[:, None] - self.grid[:-1].to(like.dtype)).clamp(0, 1)
 
     def fraction_above(self, ages: Tensor) -> Tensor:
         """Return the fractions (K - 1,) of ages (N,) above each threshold.
 
         They are clamped away from 0 and 1.
         """
-        fraction = (ages[:, None] > self.grid[:-1]).float().mean(dim=0)
+        fraction = self.levels(ages, self.grid).mean(dim=0)
         return fraction.clamp(0.5 / len(ages), 1 - 0.5 / len(ages))
 
     def decode_age(self, above: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from agebench.models import heads
 from agebench.models.heads import Head
 from agebench.models.heads.drf import DRFHead
+from agebench.models.heads.ordinal import OrdinalHead
 
 AGES = (0, 20)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -198,6 +199,28 @@ def test_ranks_count_the_questions_answered_yes(name: str) -> None:
     for row, age in enumerate((0, 7, 20)):
         sure[row, :age] = 9.0
     assert made.decode(sure).age.tolist() == [0.0, 7.0, 20.0]
+
+
+@pytest.mark.parametrize("name", ["coral", "corn", "or-cnn"])
+def test_fractional_labels_that_are_learned_have_no_bias(name: str) -> None:
+    expectation, rank = head(name, decode="expectation"), head(name)
+    assert isinstance(expectation, OrdinalHead)
+    ages = torch.tensor([age + tenth / 10 for age in (1, 7, 12) for tenth in range(1, 10)], dtype=torch.float64)
+    levels = expectation.levels(ages, torch.zeros(1, dtype=torch.float64))
+    learned = levels.logit(eps=1e-12).requires_grad_()
+    (slope,) = torch.autograd.grad(expectation.loss(learned, ages), learned)
+    assert float(slope.abs().max()) < 1e-9  # nothing is left to learn
+    torch.testing.assert_close(expectation.decode(learned).age, ages)
+    rounded = rank.decode(learned).age
+    assert float((rounded - ages).abs().max()) < 0.501
+    assert abs(float((rounded - ages).mean())) < 0.06  # a half is rounded down
+
+
+def test_whole_labels_have_the_targets_of_the_papers() -> None:
+    made = head("coral")
+    assert isinstance(made, OrdinalHead)
+    ages = torch.tensor([-3.0, *AGE, 45.0], dtype=torch.float64)
+    assert torch.equal(made.levels(ages, ages), (ages[:, None] > torch.arange(20)).double())
 
 
 @pytest.mark.parametrize("name", ["classification", "dldl", "coral", "corn"])
