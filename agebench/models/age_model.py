@@ -11,6 +11,7 @@ from agebench.models import heads
 from agebench.models.auxiliary_heads import SupportsAuxiliaryTargets, cross_entropy, split_logits
 from agebench.models.backbones import create_backbone
 from agebench.models.heads import AgeEstimate, Head, average_estimates
+from agebench.models.heads.base import is_autocast
 
 AGES = (0, 100)
 
@@ -55,7 +56,8 @@ class AgeModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the age head and of each auxiliary target.
 
-        Auxiliary targets follow in the order of `classes`.
+        Auxiliary targets follow in the order of `classes`. Only the backbone computes in 16 bits under autocast, because ages of
+        rounded logits are rounded, too.
 
         Args:
             images: (B, C, S, S) float, normalized; or features (B, D) of a frozen backbone.
@@ -64,6 +66,13 @@ class AgeModel(nn.Module):
             (B, head.out_features + the number of all auxiliary classes).
         """
         features = images if images.ndim == 2 else self.backbone(images)
+        if not is_autocast(features):
+            return self._logits(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._logits(self.head.upcast(features))
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """Return the logits (B, F) of the features (B, D) of the backbone."""
         logits = self.head(features[:, : self.head.in_features])
         if not self.tasks:
             return logits  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from agebench.errors import UserError
 from agebench.models.auxiliary_heads import SelectColumns
+from agebench.models.heads.base import is_autocast
 
 SIZE = 224
 STEM, WIDTH = 64, 192  # channels of the stem and of a patch
@@ -119,7 +120,13 @@ class _TokenClassifierHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits (B, C) of tokens (B, 1 + N, F), the class token first."""
+        """Return logits (B, C) of tokens (B, 1 + N, F), the class token first; in float32 also under autocast."""
+        if is_autocast(tokens):  # as the heads of other models, see `AgeModel.forward`
+            with torch.autocast(tokens.device.type, enabled=False):
+                return self._logits(tokens.float())
+        return self._logits(tokens)
+
+    def _logits(self, tokens: Tensor) -> Tensor:
         return self.whole(tokens[:, 0]) + TOKENS_SHARE * self.tokens(tokens[:, 1:]).amax(dim=1)  # type: ignore[no-any-return]
 
 

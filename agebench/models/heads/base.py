@@ -105,6 +105,16 @@ class Head(nn.Module, ABC):
         return {}
 
 
+def is_autocast(values: Tensor) -> bool:
+    """Return whether autocast would round the products of these values to 16 bits.
+
+    Args:
+        values: a tensor on any device.
+    """
+    device = values.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def age_grid(ages: tuple[int, int]) -> Tensor:
     """Return the whole ages (A,) of the classes, float32.
 

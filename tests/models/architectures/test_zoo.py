@@ -27,6 +27,15 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swinface, "DEPTHS", (2, 1, 1, 1))  # the second is the first to shift its windows
 
 
+def test_mivolos_age_is_not_rounded_under_autocast() -> None:
+    answer = mivolo._TokenClassifierHead(8, 1)
+    tokens = torch.randn(4, 5, 8)
+    plain = answer(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(answer(tokens), plain)
+        assert torch.equal(answer(tokens.bfloat16()), answer(tokens.bfloat16().float()))
+
+
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["volo-d1", "swinface"])
 def test_a_task_trains_its_own_part_alone(name: str) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agebench.models import heads
+from agebench.models.age_model import AgeModel
+from agebench.models.backbones import TinyCNN
 from agebench.models.heads import Head
 from agebench.models.heads.drf import DRFHead
 from agebench.models.heads.ordinal import OrdinalHead
@@ -59,6 +61,22 @@ def test_nothing_is_rounded_under_autocast(name: str) -> None:
         slopes.append(torch.autograd.grad(losses[-1], values)[0])
     for plain, under_autocast in (losses, slopes, ages):
         torch.testing.assert_close(under_autocast, plain)
+
+
+@pytest.mark.parametrize("name", heads.names())
+def test_heads_and_tasks_of_a_model_are_not_rounded_under_autocast(name: str) -> None:
+    model = AgeModel(TinyCNN((4, 8)), heads.create(name, in_features=8)).eval()
+    model.add_task("gender", ("female", "male"))
+    features, images = torch.randn(16, 8, generator=GENERATOR), torch.randn(4, 3, 16, 16, generator=GENERATOR)
+    plain = model(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(features), plain)
+        rounded = model.backbone(images)
+        logits = model(images)
+    assert rounded.dtype == torch.bfloat16
+    assert torch.equal(logits, model(rounded.float()))
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
 
 
 @pytest.mark.parametrize("name", ["classification", "dldl-v2", "mean-variance", "mean-residue", "sord", "unimodal"])
