@@ -394,7 +394,9 @@ class Trainer:
         )
 
     def _out_of_patience(self) -> bool:
-        return bool(self.recipe.patience) and len(self.history.epochs) - self.history.best_epoch >= self.recipe.patience
+        """Return whether the patience has ended; it begins when the whole network is trained."""
+        begin = max(self.history.best_epoch, self.recipe.head_epochs)
+        return bool(self.recipe.patience) and len(self.history.epochs) - begin >= self.recipe.patience
 
     def _average_state(self) -> dict[str, Tensor] | None:
         return None if self.average is None else self.average.state

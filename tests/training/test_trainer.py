@@ -130,6 +130,16 @@ def test_patience_ends_training(tmp_path: Path) -> None:
     assert len(history.epochs) == history.best_epoch + 2 < 30
 
 
+def test_patience_begins_after_the_epochs_of_the_head_alone(tmp_path: Path) -> None:
+    hopeless = Recipe(epochs=30, head_epochs=5, batch_size=8, lr=1e-9, warmup=0, patience=2)
+    run = trainer(tmp_path, hopeless)
+    history = run.fit(TRAIN, VAL, NullCallback())
+    assert len(history.epochs) == max(history.best_epoch, 5) + 2 < 30
+    # Epochs without a better error while only the head is trained do not count.
+    run.history = History([{"epoch": epoch, "val_mae": 9.0 + epoch} for epoch in range(1, 6)])
+    assert not run._out_of_patience()
+
+
 def test_divergence_is_said(tmp_path: Path) -> None:
     wild = Recipe(epochs=2, batch_size=8, lr=1e12, clip=0, optimiser="sgd", warmup=0, weight_decay=1e6)
     with pytest.raises(AgebenchError, match=r"training has diverged. Try --set train\.lr="):
