@@ -269,8 +269,8 @@ class Trainer:
             module.eval()  # keeps the statistics of batch normalization
         self._freeze_backbone(epoch <= self.recipe.head_epochs)
         self.optimizer.zero_grad(set_to_none=True)
-        n_steps, batches_per_step = self._epoch_size(training)
-        n_batches, size, n_processes = n_steps * batches_per_step, self.recipe.batch_size, distributed.get_world_size()
+        n_steps, n_batches = self._epoch_size(training)
+        per_step, size, n_processes = self.recipe.accumulate_steps, self.recipe.batch_size, distributed.get_world_size()
         order = self._order(training, epoch)[: n_batches * size]
         shard = distributed.shard_order(order, size)
         totals: dict[str, Tensor] = {}
@@ -279,13 +279,14 @@ class Trainer:
             labels = self._labels(training, order[index * size : (index + 1) * size])
             seed = derive_seed(self.seed, "step", (epoch - 1) * n_batches + index)
             output = self.training_step(Batch(faces, ages, labels, seed))
-            (output.loss / batches_per_step).backward()  # type: ignore[no-untyped-call]
+            step = index // per_step + 1
+            n_accumulated = min(per_step, n_batches - (step - 1) * per_step)  # the last step may have fewer batches
+            (output.loss / n_accumulated).backward()  # type: ignore[no-untyped-call]
             for name, value in output.metrics.items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
             n_images += len(ages) * n_processes
-            if (index + 1) % batches_per_step:
+            if (index + 1) % per_step and index + 1 < n_batches:
                 continue
-            step = (index + 1) // batches_per_step
             lr = self._optimizer_step((epoch - 1) * n_steps + step - 1, self.recipe.epochs * n_steps)
             if step % LOG_EVERY_STEPS == 0 or step == n_steps:
                 loss = self._require_finite(float(totals["loss"]) / (index + 1), epoch, step, lr)
@@ -372,13 +373,12 @@ class Trainer:
         return lr
 
     def _epoch_size(self, training: FaceDataset) -> tuple[int, int]:
-        """Return the number of optimizer steps of an epoch, and the number of batches of each.
+        """Return the number of optimizer steps of an epoch, and the number of its batches.
 
         Only whole batches count, because a last batch of a single image would break batch normalization.
         """
         n_batches = max(1, len(training) // self.recipe.batch_size)
-        batches_per_step = min(self.recipe.accumulate_steps, n_batches)
-        return n_batches // batches_per_step, batches_per_step
+        return math.ceil(n_batches / self.recipe.accumulate_steps), n_batches
 
     def _labels(self, data: FaceDataset, rows: np.ndarray) -> dict[str, Tensor]:
         """Return the auxiliary labels of the faces of one batch, over all processes."""

@@ -24,7 +24,7 @@ from agebench.training.optim import (
     set_learning_rate,
 )
 from agebench.training.prediction import predict
-from agebench.training.trainer import Batch, Trainer
+from agebench.training.trainer import Batch, StepOutput, Trainer
 
 CPU = torch.device("cpu")
 CARD = Architecture(name="tiny", title="Tiny", backbone="agebench.tiny", size=32)
@@ -181,6 +181,37 @@ def test_two_accumulated_batches_equal_one_of_twice_the_size(tmp_path: Path) -> 
     assert small.steps_done(TRAIN) == large.steps_done(TRAIN) == 6
     for name, value in weights(large).items():
         torch.testing.assert_close(weights(small)[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=8, accumulate_steps=4, clip=0)
+    trainer = make_trainer(tmp_path, recipe, plain=True)
+    parameters = list(trainer.model.parameters())
+    training_step, optimizer_step = trainer.training_step, trainer._optimizer_step
+    gradients: list[tuple[torch.Tensor, ...]] = []
+    batches: list[int] = []
+
+    def observed_batch(batch: Batch) -> StepOutput:
+        output = training_step(batch)
+        gradients.append(torch.autograd.grad(output.loss, parameters, retain_graph=True))
+        return output
+
+    def observed_step(step: int, total_steps: int) -> float:
+        for parameter, values in zip(parameters, zip(*gradients, strict=True), strict=True):
+            torch.testing.assert_close(parameter.grad, torch.stack(values).mean(dim=0))
+        batches.append(len(gradients))
+        gradients.clear()
+        return optimizer_step(step, total_steps)
+
+    monkeypatch.setattr(trainer, "training_step", observed_batch)
+    monkeypatch.setattr(trainer, "_optimizer_step", observed_step)
+    entry = trainer.train_epoch(TRAIN, 1, NullCallback())
+    assert batches == [4, 2]
+    assert entry["images_per_s"] * entry["seconds"] == pytest.approx(len(TRAIN))
+    trainer.history.epochs.append(entry)
+    assert trainer.steps_done(TRAIN) == 2
 
 
 def test_fewer_batches_than_accumulated_steps_make_one_step(tmp_path: Path) -> None:
