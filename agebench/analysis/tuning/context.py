@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from agebench.config.cards.model import Recipe
 from agebench.config.run import RunConfig
 from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
@@ -51,9 +52,13 @@ class SearchContext:
         """Return the faces of the validation split."""
         return make_face_dataset(self.faces, self.division.val)
 
-    def build_model(self) -> AgeModel:
-        """Build the untrained model of a run, on the device."""
-        model, _ = initial_model(self.config)
+    def build_model(self, recipe: Recipe | None = None) -> AgeModel:
+        """Build the untrained model of a run, on the device.
+
+        Args:
+            recipe: the recipe, whose options may freeze layers or smooth labels; None: that of the run.
+        """
+        model, _ = initial_model(self.config.model_copy(update={"train": recipe or self.config.train}))
         model.head.init_from_ages(torch.from_numpy(self.training().ages))
         on_device: AgeModel = model.to(self.device)
         return on_device

@@ -37,6 +37,7 @@ _NO_REGULARIZATION = {
     "cutmix": 0.0,
     "label_smoothing": 0.0,
     "flip_tta": False,
+    "age_balance": 0.0,
     "frozen_layers": 0,
     "head_epochs": 0,
 }
@@ -125,7 +126,7 @@ def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> Overfit
     )
     folder = context.home / "by-heart"
     shutil.rmtree(folder, ignore_errors=True)  # training is too short to be worth resuming
-    model, card = context.build_model(), context.config.model
+    model, card = context.build_model(recipe), context.config.model
     trainer = Trainer(model, card, recipe, seed=context.config.seed, device=context.device, folder=folder)
     curve = []
     with (

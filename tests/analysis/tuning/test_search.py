@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from factories import few_card
 
+from agebench.analysis.tuning import diagnostics
 from agebench.analysis.tuning import trials as trials_module
+from agebench.analysis.tuning.context import SearchContext, prepare_context
 from agebench.analysis.tuning.diagnostics import ema, suggest_lr
 from agebench.analysis.tuning.trials import override_recipe, trial_config
 from agebench.cli import main
 from agebench.registry.catalog import load_catalog
 from agebench.runs.resolve import resolve_config
+from agebench.training.trainer import Trainer
 
 CARD = few_card(150, groups=["gender", "race"], seed=11)
 
@@ -30,6 +34,15 @@ def command(registry: Path, out: Path, *more: str) -> list[str]:
     words = ["tune", "--train", "few", "--model", "tiny", "--epochs", "2", "--images", "64", "--trial-epochs", "1"]
     small = ["--set", "model.size=32", "--set", "train.batch_size=16", "--rates", "0.001,0.01", "--decays", "0,0.05"]
     return [*words, *small, "--set", "evaluate.resamples=100", "--registry", str(registry), "--out", str(out), *more]
+
+
+def small_context(registry: Path, folder: Path, model: dict[str, object], recipe: dict[str, object]) -> SearchContext:
+    """Return the data and settings of a search with a tiny model."""
+    cards = load_catalog([registry])
+    layers = [
+        {"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32} | model, "train": recipe}
+    ]
+    return prepare_context(resolve_config(cards, layers), cards, folder, images=64)
 
 
 @pytest.mark.slow
@@ -92,8 +105,6 @@ def test_the_whole_search(
 
 
 def test_no_test_image_is_read(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agebench.analysis.tuning.context import prepare_context
-
     cards = load_catalog([registry])
     config = resolve_config(
         cards, [{"data": {"train": "few", "test": ["few", "synth"]}, "model": {"name": "tiny", "size": 32}}]
@@ -106,10 +117,36 @@ def test_no_test_image_is_read(registry: Path, tmp_path: Path, monkeypatch: pyte
     assert {*ground.subset.train.table["sample_id"]} <= {*ground.division.train.table["sample_id"]}
 
 
+def test_a_small_subset_is_overfitted_without_regularization(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regularized = {
+        "frozen_layers": 2,
+        "label_smoothing": 3.0,
+        "age_balance": 1.0,
+        "ema_decay": 0.9,
+        "weight_decay": 0.1,
+    }
+    context = small_context(registry, tmp_path, {"head": "classification"}, regularized)
+    assert context.build_model().head.label_std == 3
+    trainers = []
+
+    def observed(*arguments: Any, **options: Any) -> Trainer:
+        trainers.append(Trainer(*arguments, **options))
+        return trainers[-1]
+
+    monkeypatch.setattr(diagnostics, "Trainer", observed)
+    result = diagnostics.overfit_small_subset(context, epochs=1)
+    assert len(result.curve) == 1
+    (trainer,) = trainers
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+    assert trainer.model.head.label_std == 0
+    assert not trainer.recipe.model_dump().keys() & (regularized.keys() - {"weight_decay"})
+
+
 def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna")
     from agebench.analysis.tuning import search as module
-    from agebench.analysis.tuning.context import prepare_context
 
     cards = load_catalog([registry])
     config = resolve_config(cards, [{"data": {"train": "few", "test": ["few"]}, "model": {"name": "tiny", "size": 32}}])
@@ -121,9 +158,7 @@ def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(("epochs", "head_epochs"), [(1, 0), (2, 0), (5, 1), (10, 2)])
-def test_trials_of_the_default_model_do_not_train_the_head_alone(
-    registry: Path, epochs: int, head_epochs: int
-) -> None:
+def test_trials_of_the_default_model_do_not_train_the_head_alone(registry: Path, epochs: int, head_epochs: int) -> None:
     config = resolve_config(load_catalog([registry]), [{"data": {"train": "few", "test": ["few"]}}])
     assert (config.train.head_epochs, config.train.epochs) == (1, 5)
     trial = trial_config(config, 0.01, 0.2, epochs)
