@@ -3,6 +3,7 @@
 import math
 import shutil
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from agebench.analysis.tuning.context import SearchContext
 from agebench.analysis.tuning.schema import InitialLoss, OverfitEpoch, OverfitResult, RangeTestResult, StepResult
 from agebench.config.cards.model import Augment
 from agebench.data.image_grid import make_contact_sheet
+from agebench.errors import TrainingDivergedError
 from agebench.models.age_model import AgeModel
 from agebench.training.augmentation import Augmenter, normalize
 from agebench.training.callbacks import ConsoleCallback
@@ -128,29 +130,43 @@ def overfit_small_subset(context: SearchContext, *, epochs: int = 60) -> Overfit
     shutil.rmtree(folder, ignore_errors=True)  # training is too short to be worth resuming
     model, card = context.build_model(recipe), context.config.model
     trainer = Trainer(model, card, recipe, seed=context.config.seed, device=context.device, folder=folder)
-    curve = []
+    curve: list[OverfitEpoch] = []
+    mae = math.nan
     with (
         RunTrackers().training(folder / "tensorboard") as trackers,
         ConsoleCallback(trackers, quiet=True) as events,
+        suppress(TrainingDivergedError),
     ):
         for epoch in range(1, epochs + 1):
             entry = trainer.train_epoch(subset, epoch, events)
             curve.append(OverfitEpoch(epoch=epoch, loss=entry["loss"], mae=entry["train_mae"]))
-    ages = predict(trainer.model, subset, card, context.device, precision=recipe.precision).age
-    mae = float(np.abs(ages - subset.ages).mean())
+        ages = predict(trainer.model, subset, card, context.device, precision=recipe.precision).age
+        mae = float(np.abs(ages - subset.ages).mean())
     baseline_mae = float(np.abs(subset.ages - np.median(subset.ages)).mean())
+    diverged = not math.isfinite(mae)
     good = mae < 0.25 * baseline_mae
-    verdict = (
-        f"After {epochs} epochs the MAE on the {len(subset)} training images is {mae:.1f} years, compared with "
-        f"{baseline_mae:.1f} for the median-age baseline: "
-    )
+    if diverged:
+        verdict = (
+            f"Training on {len(subset)} images diverged after {len(curve)} of {epochs} epochs, at a learning rate of "
+            f"{recipe.lr:g}: "
+        )
+    else:
+        verdict = (
+            f"After {epochs} epochs the MAE on the {len(subset)} training images is {mae:.1f} years, compared with "
+            f"{baseline_mae:.1f} for the median-age baseline: "
+        )
     verdict += (
         "the model can overfit a small subset."
         if good
         else "the model cannot overfit even a small subset. Check labels, loss and learning rate first."
     )
     return OverfitResult(
-        images=len(subset), curve=curve, mae=mae, mae_of_the_median=baseline_mae, good=good, verdict=verdict
+        images=len(subset),
+        curve=curve,
+        mae=None if diverged else mae,
+        mae_of_the_median=baseline_mae,
+        good=good,
+        verdict=verdict,
     )
 
 

@@ -173,7 +173,8 @@ def _plot_overfit(result: OverfitResult) -> Figure:
     axes.plot([entry.epoch for entry in curve], [entry.mae for entry in curve], color=COLORS[0], lw=2)
     axes.axhline(result.mae_of_the_median, color="black", ls="--", lw=1)
     axes.set(xlabel="epoch", ylabel="training MAE (years)", ylim=(0, None))
-    axes.set_title(f"Overfitting {result.images} images: final MAE {result.mae:.2f} years")
+    outcome = "diverged" if result.mae is None else f"final MAE {result.mae:.2f} years"
+    axes.set_title(f"Overfitting {result.images} images: {outcome}")
     return figure
 
 

@@ -42,7 +42,7 @@ class OverfitResult(StepResult):
 
     images: Count
     curve: list[OverfitEpoch]
-    mae: float = Field(description="after the last epoch, years")
+    mae: float | None = Field(description="after the last epoch, years; None if training diverged")
     mae_of_the_median: float = Field(description="MAE of always answering the subset's median age, years")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from agebench.analysis.tuning.trials import (
     statistically_tied_trials,
 )
 from agebench.config.run import RunConfig
-from agebench.errors import AgebenchError, UserError
+from agebench.errors import AgebenchError, TrainingDivergedError, UserError
 from agebench.registry.catalog import Catalog
 from agebench.runs.manifest import Manifest
 from agebench.runs.run import add_tasks, fit, initial_model
@@ -77,7 +78,8 @@ def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> TuneResult:
         The content of tune.json.
 
     Raises:
-        AgebenchError: a step failed, or every trial diverged; finished steps are kept, and the same call resumes the search.
+        AgebenchError: a step failed, or every trial or the full training diverged; finished steps are kept, and the same call
+            resumes the search.
     """
     if config.search == "optuna":
         _import_optuna()
@@ -97,7 +99,10 @@ def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> TuneResult:
     _write_csv(folder, trials)
     best_config = override_recipe(config.run, lr=best.lr, weight_decay=best.weight_decay)
     write_text(folder / WINNER, best_config.to_toml())
-    history = _full_training(context, best_config, folder)
+    try:
+        history = _full_training(context, best_config, folder)
+    except TrainingDivergedError as error:
+        raise TrainingDivergedError(_advice_after_divergence(folder, best, error)) from error
     lowest = min(history, key=lambda entry: float(entry["val_mae"]))
     result = TuneResult(
         train=config.run.data.train,
@@ -219,6 +224,16 @@ def _full_training(context: SearchContext, best_config: RunConfig, folder: Path)
         model, _ = initial_model(best_config)
         add_tasks(best_config, model, context.division.train)
         return fit(best_config, run, model, context.division, context.faces, context.device, quiet=False).epochs
+
+
+def _advice_after_divergence(folder: Path, best: Trial, error: TrainingDivergedError) -> str:
+    """Return the message of a full training that diverged; its settings cannot change in the folder of the search."""
+    reason = str(error).partition(": training has diverged")[0]
+    return (
+        f"{folder}: the full training with the settings of the best trial diverged: {reason}. Train with a lower rate: agebench "
+        f"run --config {shlex.quote(str(folder / WINNER))} --set train.lr={best.lr / 3:.1g}. Or search a grid of lower --rates, "
+        f"such as {best.lr / 10:.1g},{best.lr / 3:.1g}, in another folder with --out"
+    )
 
 
 def _write_csv(folder: Path, trials: list[Trial]) -> None:

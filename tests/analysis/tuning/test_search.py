@@ -10,11 +10,15 @@ import pytest
 from factories import few_card
 
 from agebench.analysis.tuning import diagnostics
+from agebench.analysis.tuning import search as search_module
 from agebench.analysis.tuning import trials as trials_module
 from agebench.analysis.tuning.context import SearchContext, prepare_context
 from agebench.analysis.tuning.diagnostics import ema, suggest_lr
+from agebench.analysis.tuning.report import _plot_overfit
+from agebench.analysis.tuning.schema import InitialLoss, OverfitResult, RangeTestResult
 from agebench.analysis.tuning.trials import override_recipe, trial_config
 from agebench.cli import main
+from agebench.errors import TrainingDivergedError
 from agebench.registry.catalog import load_catalog
 from agebench.runs.resolve import resolve_config
 from agebench.training.trainer import Trainer
@@ -142,6 +146,45 @@ def test_a_small_subset_is_overfitted_without_regularization(
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
     assert trainer.model.head.label_std == 0
     assert not trainer.recipe.model_dump().keys() & (regularized.keys() - {"weight_decay"})
+
+
+DIVERGES = {"lr": 1e12, "clip": 0, "optimiser": "sgd", "momentum": 0}
+
+
+def test_a_small_subset_that_diverges_is_a_verdict(registry: Path, tmp_path: Path) -> None:
+    context = small_context(registry, tmp_path, {"head": "regression", "head_options": {"loss": "l2"}}, DIVERGES)
+    result = diagnostics.overfit_small_subset(context, epochs=2)
+    assert not result.good
+    assert result.mae is None
+    assert "diverged after 0 of 2 epochs, at a learning rate of 1e+12" in result.verdict
+    assert OverfitResult.model_validate(json.loads(json.dumps(result.to_json(), allow_nan=False))) == result
+    assert _plot_overfit(result) is not None
+
+
+def test_a_full_training_that_diverges_names_what_can_be_changed(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped = {"good": True, "verdict": ""}
+    untrained = InitialLoss(
+        losses=[1.0], expected=[1.0], loss=1.0, should_be=1.0, mae=9.0, mae_of_the_median=9.0, **skipped
+    )
+    overfitted = OverfitResult(images=8, curve=[], mae=1.0, mae_of_the_median=9.0, **skipped)
+    tested = RangeTestResult(rates=[], losses=[], suggested=0.003, **skipped)
+    monkeypatch.setattr(diagnostics, "check_initial_loss", lambda context: untrained)
+    monkeypatch.setattr(diagnostics, "overfit_small_subset", lambda context: overfitted)
+    monkeypatch.setattr(diagnostics, "lr_range_test", lambda context: tested)
+
+    def diverges(*_: object, **__: object) -> None:
+        raise TrainingDivergedError("the loss is nan in epoch 2, step 3: training has diverged. Try --set train.clip=1")
+
+    monkeypatch.setattr(search_module, "fit", diverges)
+    out = tmp_path / "search"
+    assert main(command(registry, out, "--rates", "0.003", "--decays", "0.05")) == 1
+    message = capsys.readouterr().err
+    assert "diverged: the loss is nan in epoch 2, step 3. Train with a lower rate" in message
+    assert f"agebench run --config {out / 'best.toml'} --set train.lr=0.001." in message
+    assert "search a grid of lower --rates, such as 0.0003,0.001, in another folder with --out" in message
+    assert (out / "best.toml").exists()
 
 
 def test_optuna_asks_the_same_again(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
