@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--images", type=int, metavar="N", help="training images of a trial (default: 5000)")
     search.add_argument("--trial-epochs", type=int, metavar="N", help="epochs of a trial (default: 2)")
     search.add_argument(
-        "--rates", metavar="LIST", help="learning rates, as 0.0003,0.001 (default: around the range test)"
+        "--rates", metavar="LIST", help="learning rates of the grid, as 0.0003,0.001 (default: around the range test)"
     )
-    search.add_argument("--decays", metavar="LIST", help="weight decays (default: 0,0.01,0.05,0.2)")
+    search.add_argument("--decays", metavar="LIST", help="weight decays of the grid (default: 0,0.01,0.05,0.2)")
     search.add_argument(
         "--search", choices=("grid", "optuna"), help="how to search (default: grid; optuna is an extra)"
     )

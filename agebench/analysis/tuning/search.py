@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pandas as pd
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agebench.analysis.tuning import diagnostics
 from agebench.analysis.tuning.context import SearchContext, prepare_context
@@ -61,6 +61,15 @@ class TuneConfig(BaseModel):
     trials: int = Field(default=16, ge=1, description="of optuna")
     run: RunConfig
 
+    @model_validator(mode="after")
+    def _only_options_of_the_search(self) -> "TuneConfig":
+        other = {"grid": ("trials",), "optuna": ("rates", "decays")}[self.search]
+        for key in other:
+            if key in self.model_fields_set:
+                way_out = "add --search optuna" if self.search == "grid" else "leave out --search optuna"
+                raise ValueError(f"--{key} has no effect on --search {self.search}. Leave it out, or {way_out}")
+        return self
+
     def to_toml(self) -> str:
         """Return the settings as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json"))
@@ -95,7 +104,10 @@ def tune(config: TuneConfig, catalog: Catalog, folder: Path) -> TuneResult:
     trials = search(context, config, range_test.suggested)
     best = best_trial(trials)
     if best is None:
-        raise AgebenchError(f"{folder}: training diverged in every trial; try lower --rates, or --set train.clip=1")
+        raise AgebenchError(
+            f"{folder}: training diverged in every trial. In another folder (--out), search a grid of lower --rates, or add "
+            "--set train.clip=1"
+        )
     _write_csv(folder, trials)
     best_config = override_recipe(config.run, lr=best.lr, weight_decay=best.weight_decay)
     write_text(folder / WINNER, best_config.to_toml())
