@@ -13,6 +13,11 @@ MIN_LOG_WEIGHT = -80.0
 DECODINGS = ("expectation", "median", "mode")
 
 
+def relative_log_weights(log_weights: Tensor) -> Tensor:
+    """Return the log weights (B, A) of labels relative to each label's largest, `MIN_LOG_WEIGHT` or more."""
+    return (log_weights - log_weights.amax(dim=1, keepdim=True)).clamp(min=MIN_LOG_WEIGHT)
+
+
 class DistributionHead(Head):
     """A linear layer and a softmax over whole ages.
 
@@ -139,7 +144,7 @@ class DistributionHead(Head):
         """
         distance = self.grid.to(age.dtype) - age[:, None]
         if self.label_std:
-            weights = (distance**2 / (-2 * self.label_std**2)).clamp(min=MIN_LOG_WEIGHT).softmax(dim=1)
+            weights = relative_log_weights(distance**2 / (-2 * self.label_std**2)).softmax(dim=1)
         else:
             weights = (1 - distance.abs()).clamp(min=0)
         return -(weights * log_probs).sum(dim=1)

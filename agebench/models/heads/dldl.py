@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads._distribution import MIN_LOG_WEIGHT, DistributionHead
+from agebench.models.heads._distribution import DistributionHead, relative_log_weights
 
 
 class DLDLHead(DistributionHead):
@@ -47,7 +47,7 @@ class DLDLHead(DistributionHead):
         """
         squared_distance = (self.grid.to(age.dtype) - age[:, None]) ** 2
         sigma = self.sigma + self.sigma_slope * age[:, None] if self.sigma_slope else self.sigma
-        target = (squared_distance / (-2 * sigma**2)).clamp(min=MIN_LOG_WEIGHT).log_softmax(dim=1)
+        target = relative_log_weights(squared_distance / (-2 * sigma**2)).log_softmax(dim=1)
         return (target.exp() * (target - log_probs)).sum(dim=1)
 
 

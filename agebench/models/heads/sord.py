@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from agebench.models.heads._distribution import MIN_LOG_WEIGHT, DistributionHead
+from agebench.models.heads._distribution import DistributionHead, relative_log_weights
 
 
 class SORDHead(DistributionHead):
@@ -40,7 +40,7 @@ class SORDHead(DistributionHead):
     def labels(self, age: Tensor) -> Tensor:
         """Return the soft labels (B, A) of ages (B,) within the head's range."""
         distance = (self.grid.to(age.dtype) - age[:, None]).abs() ** self.power
-        return (-self.scale * distance).clamp(min=MIN_LOG_WEIGHT).softmax(dim=1)
+        return relative_log_weights(-self.scale * distance).softmax(dim=1)
 
     def sample_losses(self, log_probs: Tensor, age: Tensor) -> Tensor:
         """Return the cross-entropy to the soft labels, (B,).

@@ -127,6 +127,28 @@ def test_dldl_is_the_papers() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("classification", {}),
+        ("dldl", {"sigma": 0.03}),
+        ("sord", {"scale": 600.0}),
+        ("sord", {"scale": 600.0, "distance": "squared"}),
+    ],
+)
+def test_very_narrow_labels_share_a_fractional_age_between_its_neighbors(name: str, options: dict[str, Any]) -> None:
+    made = head(name, **options)
+    if name == "classification":
+        made.smooth_labels(0.03)
+    logits = torch.zeros(3, 21, dtype=torch.float64, requires_grad=True)
+    made.loss(logits, torch.tensor([7.5, 11.7, 4.0], dtype=torch.float64)).backward()
+    assert logits.grad is not None
+    labels = 1 / 21 - 3 * logits.grad  # the gradient of a cross-entropy is softmax - label
+    expected = torch.zeros(3, 21, dtype=torch.float64)
+    expected[0, [7, 8]], expected[1, 12], expected[2, 4] = 0.5, 1.0, 1.0
+    torch.testing.assert_close(labels, expected)
+
+
 @pytest.mark.parametrize(("distance", "power"), [("absolute", 1), ("squared", 2)])
 def test_sord_is_the_papers(distance: str, power: int) -> None:
     made = head("sord", distance=distance)
