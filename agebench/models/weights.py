@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ PACKAGES = {
     for index in (0, 1, 2)
 }
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+# Prefixes of names: none, those of a whole model such as a run's, and those of torch's DataParallel.
+PREFIXES = ("", "backbone.", "module.", "module.backbone.")
 # Keys of the state dict in checkpoints, averaged weights first, as in timm.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 
@@ -183,12 +185,22 @@ def _is_state_dict(content: dict[Any, Any]) -> bool:
     return bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
+def _without_prefix(weights: dict[str, Tensor], own: Container[str]) -> dict[str, Tensor]:
+    """Return the weights with one of `PREFIXES`, without it: those of the prefix after which the most names are among `own`."""
+    candidates = [
+        {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        for prefix in PREFIXES
+    ]
+    return max(candidates, key=lambda named: sum(name in own for name in named))
+
+
 def _fit(backbone: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
     """Load weights by name; if no name matches, in order, provided that all shapes agree.
 
-    Weight and bias of a final classifier, which the backbone lacks, are ignored.
+    Weight and bias of a final classifier, which the backbone lacks, are ignored, as is all outside the backbone of a whole model.
     """
     own = backbone.state_dict()
+    weights = _without_prefix(weights, own)
     matched = {name: value for name, value in weights.items() if name in own}
     if not matched:
         matched = dict(zip(own, weights.values(), strict=False))

@@ -20,6 +20,7 @@ from agebench.models.backbones import create_backbone
 from agebench.models.checkpoint_file import read_file
 from agebench.models.weights import digests, load_pretrained
 from agebench.registry.catalog import load_catalog
+from agebench.training.checkpoint import save_weights
 
 CARD = Architecture(name="r", title="R", backbone="resnet10t", size=64)
 LITE = load_catalog().models.get("efficientnet_lite0").architecture
@@ -99,6 +100,28 @@ def test_a_wrapped_state_dict_is_loaded(tmp_path: Path, key: str) -> None:
     torch.save({"epoch": 3, "args": argparse.Namespace(out=tmp_path), key: donor.state_dict()}, path)
     told = "" if key == "state_dict" else f", its '{key}'"
     assert str(load_pretrained(mine, CARD, str(path))) == f"file weights.pth{told}"
+    assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
+
+
+def test_the_backbone_of_a_run_is_loaded(tmp_path: Path) -> None:
+    donor = create_model(CARD.model_copy(update={"head": "drf"}))
+    donor.add_task("gender", ("female", "male"))
+    path, mine = tmp_path / "best.safetensors", backbone()
+    save_weights(path, donor, {"epoch": 1})
+    assert str(load_pretrained(mine, CARD, str(path))) == "file best.safetensors"
+    assert all((donor.backbone.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
+    other = create_backbone("resnet14t", size=64)[0]
+    with pytest.raises(UserError, match="the weights do not fit ResNet"):
+        load_pretrained(other, CARD, str(path))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.backbone."])
+def test_prefixes_of_parallel_training_are_ignored(tmp_path: Path, prefix: str) -> None:
+    donor, mine, path = backbone(), backbone(), tmp_path / "weights.pth"
+    state = {f"{prefix}{name}": value for name, value in reversed(donor.state_dict().items())}
+    classifier = {"module.fc.weight": torch.zeros(2, 512), "module.fc.bias": torch.zeros(2)}
+    torch.save({"state_dict": classifier | state}, path)
+    load_pretrained(mine, CARD, str(path))
     assert all((donor.state_dict()[name] == value).all() for name, value in mine.state_dict().items())
 
 
