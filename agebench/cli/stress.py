@@ -43,7 +43,7 @@ def add_estimator_options(parser: argparse.ArgumentParser, report: str) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="the folder of a trained run, an exported file, hf://OWNER/NAME@COMMIT, or an external model's card",
+        help="the folder of a trained run, an exported file, hf://OWNER/NAME@COMMIT, an external model's card, or agebench-base",
     )
     parser.add_argument(
         "--test", metavar="DATASET", required=True, help="the dataset: a run's test set or any other dataset"

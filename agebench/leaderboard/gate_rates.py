@@ -19,10 +19,11 @@ from agebench.metrics.age_gates import LEGAL_AGES
 from agebench.metrics.clustered_rates import group_rates, subject_codes
 from agebench.metrics.evaluate import evaluate
 from agebench.metrics.groups import Grouping, groupings
+from agebench.metrics.point import has_ranges
 from agebench.metrics.schema import Count, MetricValue, ResultModel
 
 # Of the method: raise it when rates of the same estimates change.
-VERSION = 2
+VERSION = 3
 MOST_CHALLENGE = 40
 # The minors that count are those of so many years below the legal age: 13 to 17 for 18.
 MINOR_YEARS = 5
@@ -114,7 +115,7 @@ def gate_rates_by_age(table: pd.DataFrame, groups: Sequence[str] = ()) -> GateRa
         table: predictions with labels.
         groups: group columns.
     """
-    if "age_low" in table and (table["age_low"] != table["age_high"]).any():
+    if has_ranges(table):
         return GateRatesByAge()
     years = np.floor(table["age"].to_numpy(float)).astype(np.int64)
     predicted = table["age_pred"].to_numpy(float)

@@ -20,6 +20,7 @@ from agebench.metrics.bootstrap import ClusterBootstrap, Flags, Floats, Ints, Re
 from agebench.metrics.confidence_intervals import bootstrap_interval, metric_value
 from agebench.metrics.fairness import age_strata
 from agebench.metrics.groups import MIN_GROUP, Grouping
+from agebench.metrics.point import has_ranges
 from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import MetricValue, Recalibration, ShiftParts, ShiftResult
 
@@ -51,7 +52,7 @@ def explain_shift(
         of ages, whose errors are no errors of single years.
     """
     tables = (source, target)
-    if any(map(_has_ranges, tables)):
+    if any(map(has_ranges, tables)):
         return None
     codes, ages = _strata(tables)
     if not ages:
@@ -83,10 +84,6 @@ def _clusters(table: pd.DataFrame) -> Ints:
         own = "image " + images.astype("str")
         subjects = own if subjects is None else subjects.where(subjects.notna(), own)
     return encode_clusters(None if subjects is None else subjects.to_numpy(object), len(table))
-
-
-def _has_ranges(table: pd.DataFrame) -> bool:
-    return {"age_low", "age_high"} <= set(table.columns) and bool((table["age_low"] != table["age_high"]).any())
 
 
 def _is_known(table: pd.DataFrame, column: str) -> bool:

@@ -228,7 +228,7 @@ def load_estimator(
     if name not in catalog.models.names():
         raise UserError(
             f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
-            "hf://OWNER/NAME@COMMIT, or a name of `agebench list models`"
+            f"hf://OWNER/NAME@COMMIT, {released.NAME}, or a name of `agebench list models`"
         )
     card = catalog.models.get(name)
     if not isinstance(card, ExternalCard):
@@ -364,7 +364,7 @@ class AnalysisSubject:
             self.folder = _report_folder(model, catalog)
             return
         path = Path(model).expanduser()
-        known = path.is_file() or model.startswith("hf://") or model in catalog.models.names()
+        known = model == released.NAME or path.is_file() or model.startswith("hf://") or model in catalog.models.names()
         if path.is_dir() or not known:
             self._config, self.estimator = load_run(RunDir(path), device)
             self.folder = path

@@ -118,3 +118,12 @@ def test_reports_on_two_files_have_two_folders(tmp_path: Path, catalog: Catalog)
 
 def test_reports_on_a_function_are_named_by_it(catalog: Catalog) -> None:
     assert AnalysisSubject(FunctionEstimator(zeros), catalog).folder == Path("runs") / "zeros"
+
+
+def test_the_released_model_is_analyzed_by_its_name(tmp_path: Path, catalog: Catalog) -> None:
+    subject = AnalysisSubject("agebench-base", catalog)
+    with subject.opened() as estimator:
+        samples, faces = subject.load("six")
+        assert len(samples) == 6
+        assert np.isfinite(estimator.estimate(np.stack([faces[place] for place in range(2)])).age).all()
+    assert subject.folder.parent == Path("runs")
