@@ -1,5 +1,7 @@
 """Combine the predictions of a run's folds, and compute their metrics."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -11,11 +13,14 @@ from agebench.metrics.cross_validation import age_gates_of_folds, evaluate_folds
 from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import MetricsFile, ProtocolSummary
 from agebench.metrics.shift import explain_shift
+from agebench.runs.earlier_training import count_trained_before, trained_before
 from agebench.runs.gates import configured_gates
 from agebench.runs.run_dir import RunDir
 from agebench.runs.splits import FoldSplits
 from agebench.utils.integrity import read_arrow
 from agebench.utils.io import atomic_write
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> MetricsFile:
@@ -30,6 +35,7 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
     protocol, found = ProtocolSummary.model_validate(divisions.protocol()), {}
     gate_options = configured_gates(config.evaluate)
     home = divisions.train_dataset
+    earlier = trained_before(config.pretrained)
     held_out = concat_fold_predictions(folder, divisions, home) if home in divisions.tests else None
     for name in divisions.tests:
         table = held_out if name == home and held_out is not None else concat_fold_predictions(folder, divisions, name)
@@ -68,6 +74,14 @@ def evaluate_run(config: RunConfig, folder: RunDir, divisions: FoldSplits) -> Me
             shift = explain_shift(held_out, table, name=home, resamples=config.evaluate.resamples, seed=config.seed)
             if shift is not None:
                 changes["shift"] = shift
+        seen = 0 if earlier is None else max(count_trained_before(split.tests[name], earlier) for split in divisions)
+        if seen:
+            logger.warning(
+                "%s: %d of the %d test images were trained on by the run whose weights this one started from (--pretrained %s); "
+                "its error is no error on new faces",
+                *(name, seen, len(divisions[0].tests[name]), config.pretrained),
+            )
+            changes["training_overlap"] = "known"
         if name == home and isinstance(protocol.leaks, dict) and any(protocol.leaks.values()):
             changes["leaks"] = protocol.leaks
         found[name] = figures.model_copy(update=changes)
