@@ -299,7 +299,8 @@ def evaluate(
         exclude: CSV files of sample ids to exclude.
         seed: seed of the bootstrap.
         device: `auto`, `cpu`, `cuda`, …
-        settings: any further settings, nested as in config.toml or with dotted keys: {"faces.coverage": 1.2}.
+        settings: any further settings, nested as in config.toml or with dotted keys: {"faces.coverage": 1.2}. A trained model has
+            its own mode and detector of faces unless they are set here.
         out: folder of the result; None: runs/<model>-on-<datasets>, where <model> is the card's name or that of the run's
             folder. Of an estimator without a card, -2, -3, … follows where that folder holds a finished test.
         registry: further folders of cards.
@@ -328,7 +329,10 @@ def evaluate(
     from agebench.runs.external import estimator_card, evaluate_estimator
 
     opened = _open(estimator, device=device or "auto", registry=registry)
-    config = resolve_external(catalog, [{"model": estimator_card(opened).model_dump(mode="json")}, *options.layers()])
+    spec = opened.input_spec
+    own_faces = {key: value for key, value in (("mode", spec.mode), ("detector", spec.detector)) if value}
+    own = {"model": estimator_card(opened).model_dump(mode="json"), "faces": own_faces}
+    config = resolve_external(catalog, [own, *options.layers()])
     folder = _free_folder(config.name(_folder_name(estimator))) if out is None else RunDir(Path(out))
     folder.finished(config)  # refuses a folder of something else before anything is written there
     with folder.locked():

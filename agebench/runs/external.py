@@ -1,5 +1,7 @@
 """Test an external model, or any open estimator."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from agebench.config.cards.external import ExternalCard, ExternalInput
@@ -69,11 +71,13 @@ def evaluate_estimator(estimator: AgeEstimator, config: ExternalConfig, catalog:
     def predict(name: str, faces: FaceCache, test: Samples) -> AgeEstimates:
         rows = faces.rows(test)
         starts = range(0, len(rows), BATCH_SIZE)
-        return concat_estimates(
+        found = concat_estimates(
             [estimator.estimate(np.asarray(faces.pixels[rows[start : start + BATCH_SIZE]])) for start in starts]
         )
+        return replace(found, tasks={name: shares for name, shares in found.tasks.items() if name in classes})
 
-    model = EvaluatedModel(_external_metadata(config.model, ""), predict, estimator.info.contamination)
+    classes = estimator.card.output.classes if isinstance(estimator, ExternalEstimator) else {}
+    model = EvaluatedModel(_external_metadata(config.model, ""), predict, estimator.info.contamination, classes)
     return evaluate_model(config, model, catalog, folder, resolve_device(config.device))
 
 

@@ -1,13 +1,19 @@
 """`evaluate` writes into a folder of its own alone, and each result keeps its figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from factories import few_card
 
 import agebench as ab
 from agebench.api import experiments
+from agebench.config.cards.external import ExternalCard, ExternalInput
+from agebench.config.toml_io import read_settings
 from agebench.errors import UserError
+from agebench.estimators.base import AgeEstimates, InputSpec
+from agebench.estimators.external.base import ExternalEstimator
 from agebench.estimators.function import FunctionEstimator
 
 
@@ -78,3 +84,28 @@ def test_default_folder_of_a_run_is_named_after_its_folder(
     Path("runs", f"{name}-on-synth-shift", "notes").mkdir(parents=True)
     with pytest.raises(UserError, match=f"^runs/{name}-on-synth-shift is not empty"):
         ab.evaluate(f"runs/{name}", datasets="synth-shift", device="cpu")
+
+
+class FakeEstimator(FunctionEstimator):
+    """An estimator with a further target whose classes nobody named."""
+
+    def estimate(self, images: np.ndarray) -> AgeEstimates:
+        return replace(super().estimate(images), tasks={"mood": np.ones((len(images), 2), np.float32) / 2})
+
+
+@pytest.mark.slow
+def test_faces_are_prepared_as_the_estimator_states_and_unnamed_targets_are_left_out(few: Path) -> None:
+    estimators = [FakeEstimator(lambda faces: [40.0] * len(faces), InputSpec(32, mode=mode)) for mode in ("none", "")]
+    quick = {"evaluate.resamples": 100}
+    results = [ab.evaluate(estimator, datasets="few", device="cpu", settings=quick) for estimator in estimators]
+    assert [read_settings(result.path / "config.toml")["faces"].get("mode") for result in results] == ["none", None]
+    assert "mood_pred" not in results[0].tests["few"].predictions
+
+
+def test_a_cards_visible_region_stays_when_its_model_is_opened() -> None:
+    framed = ExternalInput(visible=1.0)
+    card = ExternalCard(
+        name="mine", title="Mine", format="command", source="estimate {input} {output}", input=framed, licence="CC0-1.0"
+    )
+    with ExternalEstimator(card) as estimator:
+        assert estimator.input_spec.visible == 1.0

@@ -125,5 +125,5 @@ def test_the_released_model_is_analyzed_by_its_name(tmp_path: Path, catalog: Cat
     with subject.opened() as estimator:
         samples, faces = subject.load("six")
         assert len(samples) == 6
-        assert np.isfinite(estimator.estimate(np.stack([faces[place] for place in range(2)])).age).all()
+        assert np.isfinite(estimator.estimate(faces.pixels[faces.rows[:2]]).age).all()
     assert subject.folder.parent == Path("runs")

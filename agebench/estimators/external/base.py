@@ -50,7 +50,13 @@ class ExternalEstimator(BaseEstimator):
         self.card, self._stack = card, ExitStack()
         spec = card.input
         self.input_spec = InputSpec(
-            card.size, spec.coverage, kind=spec.kind, offset=spec.offset, margin=spec.margin, fit=spec.box_fit
+            card.size,
+            spec.coverage,
+            kind=spec.kind,
+            offset=spec.offset,
+            visible=spec.visible,
+            margin=spec.margin,
+            fit=spec.box_fit,
         )
         self.info = EstimatorInfo(
             card.name,
