@@ -92,9 +92,9 @@ class RunOptions(EvalOptions):
             UserError: no training dataset is named, or the config file cannot be read.
         """
         file, options, *further = super().layers(point)
-        if self.model or point.sets("model.name"):
-            # The backbone and recipe of the file's model do not apply to another model.
-            file = {key: value for key, value in file.items() if key not in ("model", "train", "pretrained")}
+        in_file, chosen = _model_name(file), _model_name(point.settings) or self.model
+        if in_file and chosen and chosen != in_file:
+            file = _without_model(file)
         if self.train and not self.test and "data" not in file:
             options["data"]["test"] = [self.train]
         layers = [file, options, *further]
@@ -111,6 +111,20 @@ class RunOptions(EvalOptions):
         table["data"] |= {"train": self.train, "protocol": self.protocol}
         table["model"] |= {"head": self.head, "tasks": dict(self.tasks)}
         return table | {"train": {"epochs": self.epochs}}
+
+
+def _model_name(settings: Settings) -> str:
+    table = settings.get("model")
+    return str(table.get("name", "")) if isinstance(table, dict) else ""
+
+
+def _without_model(file: Settings) -> Settings:
+    """Return the settings of a file without the backbone, the recipe and the framing of its model, for another model."""
+    kept = {key: value for key, value in file.items() if key not in ("model", "train", "pretrained")}
+    if isinstance(faces := kept.get("faces"), dict):
+        framing = ("coverage", "offset", "visible")
+        kept["faces"] = {key: value for key, value in faces.items() if key not in framing}
+    return kept
 
 
 def _drop_unset(settings: Settings) -> Settings:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agebench.config.options import RunOptions
 from agebench.config.toml_io import deep_merge, parse_setting, read_settings
 from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
@@ -139,3 +140,25 @@ def test_a_models_card_frames_its_faces_unless_the_run_does() -> None:
     run = resolve_config(CARDS, [DATA, {"model": {"name": "dlib_resnet"}, "faces": {"coverage": 1.2, "offset": 0.1}}])
     assert (run.faces.coverage, run.faces.offset) == (1.2, 0.1)
     assert resolve_config(CARDS, [DATA, {"model": {"name": "resnet50"}}]).faces.coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    ("file_model", "chosen", "epochs", "coverage"),
+    [
+        ("", "resnet50", 3, 1.5),  # a recipe for any model
+        ("resnet50", "resnet50", 3, 1.5),
+        ("mobilefacenet", "resnet50", None, None),
+    ],
+)
+def test_a_files_recipe_and_framing_are_dropped_for_another_model_only(
+    file_model: str, chosen: str, epochs: int | None, coverage: float | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.toml"
+    named = f'[model]\nname = "{file_model}"\n' if file_model else ""
+    path.write_text(f'[train]\nepochs = 3\n{named}[faces]\ncoverage = 1.5\nmode = "none"\n')
+    card = resolve_config(CARDS, [DATA, {"model": {"name": chosen}}])
+    config = resolve_config(CARDS, RunOptions(train="utk", model=chosen, config=path).layers())
+    assert config.model.name == chosen
+    assert config.train.epochs == (card.train.epochs if epochs is None else epochs)
+    assert config.faces.coverage == (card.faces.coverage if coverage is None else coverage)
+    assert config.faces.mode == "none"
