@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from agebench.config.cards.external import ExternalCard
-from agebench.config.evaluate import ExternalConfig
+from agebench.config.evaluate import ExternalConfig, PublishedConfig
 from agebench.config.run import RunConfig
 from agebench.config.toml_io import Settings, read_settings, validate_model
 from agebench.data.samples import dataset_fingerprint
@@ -131,7 +131,7 @@ def reproduce(
 
 def config_of(
     content: Mapping[str, JsonValue], catalog: Catalog, *, device: str | None = None, source: str = "the record"
-) -> RunConfig | ExternalConfig:
+) -> RunConfig | ExternalConfig | PublishedConfig:
     """Return the settings in a record; only datasets and external models are looked up elsewhere.
 
     Args:
@@ -150,7 +150,11 @@ def config_of(
     record = Record.from_json(content)
     settings = record.settings | ({"device": device} if device else {})
     if record.metrics.train is not None:
-        config: RunConfig | ExternalConfig = validate_model(RunConfig, settings, source="the record's config")
+        config: RunConfig | ExternalConfig | PublishedConfig = validate_model(
+            RunConfig, settings, source="the record's config"
+        )
+    elif "pretrained" in settings:
+        config = validate_model(PublishedConfig, settings, source="the record's config")
     else:
         config = _external(settings, catalog)
     for name in config.datasets():
@@ -163,7 +167,10 @@ def _external(settings: Settings, catalog: Catalog) -> ExternalConfig:
     theirs = settings.get("model") or {}
     card = catalog.models.get(str(theirs.get("name")))
     if not isinstance(card, ExternalCard):
-        raise UserError(f"the record is of an external model, but '{card.name}' is here one that is trained")
+        raise UserError(
+            f"the record is of an external model, but the model '{card.name}' of this registry has to be trained; give the "
+            "folder with the record's card by --registry"
+        )
     ours = card.model_dump(mode="json")
     differs = [key for key in ours if key != _LOCATION and ours[key] != theirs.get(key, ours[key])]
     if differs:
@@ -171,7 +178,9 @@ def _external(settings: Settings, catalog: Catalog) -> ExternalConfig:
     return validate_model(ExternalConfig, settings | {"model": ours}, source="the record's config")
 
 
-def input_differences(record: Record, config: RunConfig | ExternalConfig, catalog: Catalog) -> Iterator[str]:
+def input_differences(
+    record: Record, config: RunConfig | ExternalConfig | PublishedConfig, catalog: Catalog
+) -> Iterator[str]:
     """Yield a sentence for each input that differs from the record's and decides metrics: data, cards, initial weights.
 
     Args:
@@ -203,9 +212,9 @@ def input_differences(record: Record, config: RunConfig | ExternalConfig, catalo
             )
         yield from _weight_differences(record, config)
     else:
-        from agebench.estimators.external.base import fingerprint as file_digest
+        from agebench.runs.provenance import model_digest  # loads torch
 
-        digest = file_digest(config.model)
+        digest = model_digest(config)
         if record.model.file_sha256 != digest:
             yield f"the model's file here is another (SHA-256 {digest}…, in the record {record.model.file_sha256}…)"
 

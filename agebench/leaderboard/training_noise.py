@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from pydantic import JsonValue
 from scipy import stats
 
 from agebench.leaderboard.schema import Record
@@ -71,7 +72,10 @@ def training_noise(record: Record, records: Iterable[Record], test: str) -> Trai
     samples = [
         _seed_values(system, test)
         for system in systems
-        if system.train == own.train and _frozen(system) == _frozen(own) and test in system.tests
+        if system.train == own.train
+        and _frozen(system) == _frozen(own)
+        and _division(system) == _division(own)
+        and test in system.tests
     ]
     samples = [sample for sample in samples if len(sample) > 1]
     freedom = sum(len(sample) - 1 for sample in samples)
@@ -87,6 +91,12 @@ def _seed_values(system: System, test: str) -> list[float]:
         return []
     values = [entry.metric("mae").value for entry in system.test_entries(test)]
     return [value for value in values if value is not None]
+
+
+def _division(system: System) -> dict[str, JsonValue]:
+    """Return how the training set is limited and divided; seeds and test sets may differ."""
+    data = system.records[0].settings.get("data")
+    return {key: value for key, value in data.items() if key != "test"} if isinstance(data, dict) else {}
 
 
 def _frozen(system: System) -> tuple[str, int]:

@@ -215,6 +215,9 @@ class Experiment:
         n_folds = len(self.splits)
         self.manifest.epochs = round(len(self.history.epochs) / n_folds)
         self.manifest.timings = {"images_per_s": round(self.history.images_per_s, 1)}
+        # An interrupted run has epochs of earlier calls.
+        of_epochs = round(sum(epoch["seconds"] for epoch in self.history.epochs), 2)
+        self.folder.timings["train_s"] = max(self.folder.timings.get("train_s", 0.0), of_epochs)
         with self.folder.timed("evaluate_s"):
             metrics = evaluate_run(self.config, self.folder, self.splits)
         return evaluate_and_report(
@@ -355,10 +358,11 @@ def cross_validate(
             f"the protocol '{config.data.protocol}' has {len(splits)} folds, and these run in one process each: "
             "start it by `agebench run`"
         )
-    combined_history = History()
+    combined_history, is_resumed = History(), False
     for fold, split in enumerate(splits):
         fold_dir = folder.fold(fold, len(splits))
         history = History(fold_dir.fold_history())
+        is_resumed |= bool(history.epochs)
         if not history.epochs:
             fold_model = copy.deepcopy(model)
             history = _fit_fold(
@@ -377,6 +381,8 @@ def cross_validate(
                 best_mae = history.epochs[history.best_epoch - 1]["val_mae"]
                 logger.info("fold %d/%d: validation MAE %.2f", fold + 1, len(splits), best_mae)
         combined_history.epochs += history.epochs
+    if is_resumed:
+        folder.timings.pop("predict_s", None)  # of some folds only
     return combined_history
 
 
@@ -527,7 +533,8 @@ def _model_metadata(
         weights_source=weights.record(),
         initial=initial_digests,
     )
-    if config.model.pretraining_data and weights.kind is not WeightsKind.RANDOM:
+    # What a file's weights were trained on is not known from the card.
+    if config.model.pretraining_data and weights.kind not in (WeightsKind.RANDOM, WeightsKind.FILE):
         record.pretraining_data = config.model.pretraining_data
     if model.classes:
         record.classes = {name: list(values) for name, values in model.classes.items()}
