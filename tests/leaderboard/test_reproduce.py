@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
+from agebench.config.evaluate import PublishedConfig
 from agebench.errors import UserError
 from agebench.leaderboard import reproduce
 from agebench.leaderboard.published_estimates import estimates_digest
@@ -258,6 +259,33 @@ def test_a_strangers_record_brings_no_code_of_the_strangers(tmp_path: Path) -> N
     assert config.model.source == "true {input} {output}"
     content["config"]["model"]["output"]["scale"] = 3.0
     with pytest.raises(UserError, match="has another output than the record"):
+        reproduce.config_of(content | {"sha256": content_hash(content)}, found)
+
+
+def test_a_record_of_published_weights_is_one_of_a_test() -> None:
+    found = load_catalog()
+    architecture = found.models.get("swinface").architecture.model_dump(mode="json")
+    content: dict[str, Any] = {
+        "schema": 1,
+        "id": "x",
+        "config": {
+            "seed": 0,
+            "data": {"test": ["synth"]},
+            "model": architecture,
+            "pretrained": "checkpoint.pt",
+            "faces": {},
+            "device": "cpu",
+        },
+        "model": {"name": "swinface"},
+        "metrics": {"train": None, "tests": {}},
+        "predictions": {},
+    }
+    config = reproduce.config_of(content | {"sha256": content_hash(content)}, found)
+    assert isinstance(config, PublishedConfig)
+    assert config.pretrained == "checkpoint.pt"
+    del content["config"]["pretrained"]
+    content["config"]["model"]["name"] = "resnet50"
+    with pytest.raises(UserError, match="'resnet50' of this registry has to be trained"):
         reproduce.config_of(content | {"sha256": content_hash(content)}, found)
 
 

@@ -7,7 +7,9 @@ from agebench.leaderboard.schema import Record
 from agebench.leaderboard.training_noise import NoiseSource, TrainingNoise, training_noise
 
 
-def record(head: str, seed: int, mae: float, *, train: str | None = "utk", freeze: str = "") -> Record:
+def record(
+    head: str, seed: int, mae: float, *, train: str | None = "utk", freeze: str = "", test_share: float = 0.2
+) -> Record:
     entry: dict[str, Any] = {
         "n": 100,
         "overall": {"mae": {"value": mae, "low": mae - 1, "high": mae + 1}},
@@ -17,7 +19,7 @@ def record(head: str, seed: int, mae: float, *, train: str | None = "utk", freez
         "id": f"{head}-{freeze}-{seed}",
         "sha256": "",
         "predictions": {},
-        "config": {"seed": seed, "head": head, "train": {"freeze": freeze}},
+        "config": {"seed": seed, "head": head, "train": {"freeze": freeze}, "data": {"test_share": test_share}},
         "model": {"name": "m", "head": head},
         "metrics": {"train": train, "tests": {"fgnet": entry}},
     }
@@ -40,7 +42,8 @@ def test_fewer_seeds_are_pooled_with_systems_on_the_same_data() -> None:
     others += [record("c", seed, mae) for seed, mae in enumerate((8.0, 8.0, 8.6))]
     elsewhere = [record("d", seed, mae, train="fgnet") for seed, mae in enumerate((1.0, 99.0))]
     frozen = [record("e", seed, mae, freeze="backbone") for seed, mae in enumerate((1.0, 99.0))]
-    noise = training_noise(mine, [mine, *others, *elsewhere, *frozen], "fgnet")
+    divided = [record("f", seed, mae, test_share=0.9) for seed, mae in enumerate((1.0, 99.0))]
+    noise = training_noise(mine, [mine, *others, *elsewhere, *frozen, *divided], "fgnet")
     assert noise is not None
     assert (noise.source, noise.freedom, noise.n_systems) == (NoiseSource.POOLED, 3, 2)
     assert noise.std == pytest.approx(np.sqrt((0.5 + 0.24) / 3))

@@ -151,6 +151,13 @@ def test_folds_that_are_done_are_not_done_again(
     assert main([*words, "--resume"]) == 0
     assert len(calls) == 4
     assert (cut / "metrics.json").read_text() == (done / "metrics.json").read_text()
+    timings = json.loads((cut / "manifest.json").read_text())["timings"]
+    seconds = [
+        epoch["seconds"] for path in cut.glob("folds/*/fold.json") for epoch in json.loads(path.read_text())["history"]
+    ]
+    assert len(seconds) >= 3
+    assert timings["train_s"] >= sum(seconds) - 0.02
+    assert "predict_s" not in timings
 
 
 def test_another_host_continues_at_the_next_fold(
