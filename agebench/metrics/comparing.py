@@ -83,10 +83,10 @@ def _with_shared_labels(
     tables = [joined.table for several in systems.values() for joined in several]
     tables += [joined.unanswered for several in systems.values() for joined in several if joined.unanswered is not None]
     labels = [name for name in dict.fromkeys(str(name) for table in tables for name in table) if _is_label(name)]
-    known = {name: _known_labels(name, tables) for name in labels}
+    lacking = [name for name in labels if any(name not in table or table[name].isna().any() for table in tables)]
+    known = {name: _known_labels(name, tables) for name in labels if name in lacking or name == "subject"}
     if "subject" in known:
         _check_people(known["subject"], tables)
-    lacking = [name for name in labels if any(name not in table or table[name].isna().any() for table in tables)]
 
     def filled(table: pd.DataFrame) -> pd.DataFrame:
         named = {name: table["sample_id"].map(known[name]) for name in lacking}

@@ -240,8 +240,9 @@ class _Plan:
         self.ratios = [*self._errors(), *(figure for gate in options.gates for figure in self._gate(gate))]
         self.figures = [
             *self.ratios,
-            *(_Figure(gap_key(part), FigureKind.GAP, images.common, ()) for part in self.gaps),
+            *(_Figure(_gap_key(part), FigureKind.GAP, images.common, ()) for part in self.gaps),
         ]
+        self.people = self._count_people()
 
     def _errors(self) -> list[_Figure]:
         images = self.images
@@ -328,13 +329,14 @@ class _Plan:
         cells[self.images.common] = inside
         return cells
 
-    def people(self, figure: _Figure) -> int:
-        """Count the people, or images of unknown people, behind a figure; of a gap, those of the smallest group."""
-        if figure.kind is not FigureKind.GAP:
-            return len(distinct_values(self.images.clusters[figure.among]))
-        part = next(part for part in self.gaps if figure.key == gap_key(part))
-        clusters = self.images.clusters[self.images.common]
-        return int(part.grouping.cluster_counts(clusters)[part.groups].min())
+    def _count_people(self) -> dict[str, int]:
+        """Count the people, or images of unknown people, behind each figure; of a gap, those of the smallest group."""
+        clusters = self.images.clusters
+        counts = {figure.key: len(distinct_values(clusters[figure.among])) for figure in self.ratios}
+        for part in self.gaps:
+            in_groups = part.grouping.cluster_counts(clusters[self.images.common])
+            counts[_gap_key(part)] = int(in_groups[part.groups].min())
+        return counts
 
     def system_value(self, figure: _Figure, place: int, index: int, trained: "_Trained", seeds: int) -> MetricValue:
         """Value of one system's figure.
@@ -358,14 +360,14 @@ class _Plan:
             found = replace(found, resampled=found.resampled + spread * draws)
         is_plain = seeds > 1 or figure.kind is FigureKind.GAP
         kind: IntervalKind = "percentile" if is_plain else self.options.interval
-        low, high = bootstrap_interval(found, kind, clusters=np.array([self.people(figure)]))
+        low, high = bootstrap_interval(found, kind, clusters=np.array([self.people[figure.key]]))
         ends = low[0], high[0]
         if exact.ci_low is not None and exact.ci_high is not None and found.resampled.size:
             ends = max(min(low[0], exact.ci_low), 0.0), min(max(high[0], exact.ci_high), 1.0)
         return metric_value(found.value[0], *ends)
 
 
-def gap_key(part: GroupComparison) -> str:
+def _gap_key(part: GroupComparison) -> str:
     """Name of a grouping's gap among the figures."""
     return f"gap({part.grouping.name})"
 
@@ -460,7 +462,7 @@ def _contrast(
     has_seeds = any(counts[index] > 1 for index in pair)
     kind: IntervalKind = "percentile" if has_seeds or figure.kind is FigureKind.GAP else plan.options.interval
 
-    people = plan.people(figure)
+    people = plan.people[figure.key]
 
     def ends(level: float) -> tuple[float, float]:
         found = bootstrap_interval(replicates, kind, level, clusters=np.array([people]))
