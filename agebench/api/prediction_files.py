@@ -19,7 +19,7 @@ from agebench.metrics.comparing import DEFAULT_GATES, compare_on_test_sets
 from agebench.metrics.groups import MIN_GROUP
 from agebench.metrics.paired_figures import FigureOptions, parse_margins
 from agebench.metrics.prediction_io import PREDICTED, FilePair, JoinedPredictions, Match, MismatchKind, read_predictions
-from agebench.metrics.requirements import parse_requirement
+from agebench.metrics.requirements import Requirement, parse_requirement
 from agebench.metrics.schema import MeasuredFile, Measurement, MetricsFile
 from agebench.metrics.scoring import ScoreOptions, score_predictions
 from agebench.utils.integrity import read_json_table
@@ -55,7 +55,8 @@ def score_files(
 
     Args:
         predictions: CSV or Parquet file with the columns `sample_id`, `age_pred` and, without `labels`, `age`; optional
-            `age_low`, `age_high`, `age_std`, `p`, `subject` and group columns. Several files: seeds of one system.
+            `age_low`, `age_high`, `age_std`, `p`, `subject` and group columns. Several files: seeds of one system; age gates,
+            uncertainty and NIST's figures are then those of the first.
         labels: CSV or Parquet file with `sample_id`, `age` and other known labels, joined to the predictions.
         columns: agebench's name of a column -> its name in the files; a file without it keeps its own of agebench's name.
         allow: mismatches that are counted and excluded instead of refused: `missing`, `extra`, `duplicates`.
@@ -83,8 +84,8 @@ def score_files(
         The report: `overall`, `by_group`, `gaps`, `gates`, `to_frame()`, `to_markdown()`, `save(folder)`.
 
     Raises:
-        UserError: a file cannot be read, a column is missing, images do not match, two files hold the same estimates, or an
-            option is out of range.
+        UserError: a file cannot be read, a column is missing, images do not match, two files hold the same estimates, a rate
+            of an age gate is required of several files, or an option is out of range.
 
     Examples:
         >>> import agebench as ab
@@ -111,6 +112,8 @@ def score_files(
     check_options(options)
     paths = _paths(predictions)
     _check_named_once(paths)
+    if len(paths) > 1:
+        _check_no_rates(options.requirements, paths[0])
     label_path = None if labels is None else Path(labels)
     calibration_path = None if calibration is None else Path(calibration)
     pairs: list[FilePair] = [(path, label_path) for path in paths]
@@ -273,6 +276,21 @@ def _check_named_once(paths: Sequence[Path]) -> None:
                 f"{named[target]} and {path} are the same predictions; every seed and every system has its own, so name them once"
             )
         named[target] = path
+
+
+def _check_no_rates(requirements: Sequence[Requirement], first: Path) -> None:
+    """Raise a UserError if a requirement is about an age gate, whose rates are those of the first of several files.
+
+    Args:
+        requirements: limits on figures of several files.
+        first: the first file.
+    """
+    for requirement in requirements:
+        if requirement.gate is not None:
+            raise UserError(
+                f"requirement '{requirement}': of several files, age gates are those of the first ({first}); give one file, or "
+                f"see the mean over the files with `agebench compare --gate {requirement.gate.label}`"
+            )
 
 
 def _check_seeds(paths: Sequence[Path], seeds: Sequence[JoinedPredictions]) -> None:

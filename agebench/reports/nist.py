@@ -28,7 +28,7 @@ from agebench.reports.formatting import (
 )
 from agebench.reports.markdown import write_markdown
 from agebench.reports.sections.age_gates import group_label, share
-from agebench.reports.sections.measurement import measurement_sections
+from agebench.reports.sections.measurement import first_file_note, measurement_sections
 
 NAME = "nist"
 _ACCURACIES = ("1", "3", "5", "10")
@@ -77,6 +77,7 @@ def nist_page(metrics: MetricsFile) -> str:
         *measurement_sections(metrics.measurement, metrics),
         "## Accuracy by dataset",
         _summary(entries),
+        *(note for entry in entries.values() if (note := first_file_note(entry))),
         "\n".join(_TERMS),
     ]
     for name, entry in entries.items():

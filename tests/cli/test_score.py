@@ -169,6 +169,28 @@ def test_copies_of_one_seed_are_no_seeds(predictions, tmp_path, monkeypatch, cap
     assert main(["score", "predictions.csv", "second.csv", "--resamples", "0"]) == 0
 
 
+def test_figures_of_the_first_of_several_files_are_named_and_decide_nothing(predictions, tmp_path, capsys):
+    rows = pd.read_csv(predictions)
+    second = tmp_path / "second.csv"
+    rows.assign(age_pred=rows["age_pred"] + 9).to_csv(second, index=False)
+    command = ["score", str(predictions), str(second), "--resamples", "0"]
+    assert main([*command, "--require", "mae<=1", "--out", str(tmp_path / "out")]) in (3, 4)
+    note = "2 seeds (figures are the mean over them). Of the first file alone: age gates and uncertainty."
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    for text in (capsys.readouterr().out, report):
+        assert note in text
+        assert "| minors that pass at T = 18 (legal age 18), first file " in text
+    assert main(command[:2] + command[3:]) == 0
+    assert "first file" not in capsys.readouterr().out
+    assert main([*command, "--require", "mae<=4", "--require", "fpr(18@25)<=0.01"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"requirement 'fpr(18@25)<=0.01': of several files, age gates are those of the first ({predictions})" in error
+    )
+    assert "agebench compare --gate 18@25" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("column", ["age_std", "p"])
 def test_seeds_that_differ_in_one_column_of_estimates_are_no_copies(tmp_path, capsys, column):
     paths = [tmp_path / f"{name}.parquet" for name in ("first", "second", "copy")]

@@ -31,6 +31,7 @@ from agebench.reports.formatting import (
     markdown_table,
 )
 from agebench.reports.sections.age_gates import gate_sections
+from agebench.reports.sections.measurement import first_file_note
 from agebench.reports.sections.paired_figures import figure_sections
 from agebench.reports.sections.rankings import RANKS, ranking_sections, ranks_on_test_set
 from agebench.reports.sections.requirements import requirement_sections
@@ -119,7 +120,7 @@ def opening(entry: TestResult) -> str:
     if method is not None and method.resamples:
         how = f"{method.interval} bootstrap of {method.resampled}, {method.resamples:,} resamples"
         text += f". In brackets: 95 % intervals ({how})"
-    text += "."
+    text = " ".join(filter(None, [f"{text}.", first_file_note(entry)]))
     not_scored = entry.not_scored.to_json() if entry.not_scored else {}
     failures = entry.failure_to_process
     if failures is not None and failures.n:

@@ -9,6 +9,7 @@ from agebench.reports.formatting import (
     format_count,
     format_p_value,
     group_name,
+    join_words,
     markdown_table,
 )
 from agebench.reports.manifest import RunManifest
@@ -100,6 +101,24 @@ def _failure(failures: FailureToProcess) -> str:
     return f"{share(failures.rate)} ({counts})"
 
 
+def first_file_note(entry: TestResult) -> str:
+    """Name the figures that are of the first of several files, where the others are means over them; "" elsewhere.
+
+    Args:
+        entry: the metrics of one test set.
+    """
+    if not _is_first_file(entry):
+        return ""
+    groups = ["age gates"] * bool(entry.age_gates) + ["uncertainty"] * bool(entry.uncertainty)
+    groups += ["conformal intervals"] * bool(entry.conformal) + ["NIST's figures"] * bool(entry.nist)
+    return f"Of the first file alone: {join_words(groups)}." if groups else ""
+
+
+def _is_first_file(entry: TestResult) -> bool:
+    """Return whether rates at age gates are of one of several seeds; those of a run's folds are of all answers."""
+    return entry.seeds is not None and entry.folds is None
+
+
 def decision_table(entry: TestResult) -> str:
     """One row a figure that decides: errors, the largest gap, the gate of the legal age 18, failures.
 
@@ -114,13 +133,14 @@ def decision_table(entry: TestResult) -> str:
     rows += [row for row in (_largest_gap(entry), _bias_gap(entry), _worst_group(entry)) if row]
     gate = entry.age_gates.get("18")
     if gate is not None:
+        first = ", first file" * _is_first_file(entry)
         for challenge, rates in gate.challenge.items():
             last = gate.by_age.get(challenge, {}).get("17")
-            rows.append([f"minors that pass at T = {challenge} (legal age 18)", share(rates.fpr)])
+            rows.append([f"minors that pass at T = {challenge} (legal age 18){first}", share(rates.fpr)])
             if last is not None:
                 rate = share(last.fpr) if last.n > 1 else "too few (n = 1)"
-                rows.append([f"17-year-olds that pass at T = {challenge}", rate])
-            rows.append([f"people of age that are refused at T = {challenge}", share(rates.fnr)])
+                rows.append([f"17-year-olds that pass at T = {challenge}{first}", rate])
+            rows.append([f"people of age that are refused at T = {challenge}{first}", share(rates.fnr)])
     if entry.failure_to_process is not None and entry.failure_to_process.n:
         rows.append(["failure to process", _failure(entry.failure_to_process)])
     return markdown_table(["figure", "value [95 % interval]"], rows)
