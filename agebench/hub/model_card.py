@@ -14,17 +14,21 @@ from agebench.reports.formatting import (
     format_count,
     format_number,
 )
+from agebench.reports.manifest import RunManifest
 from agebench.reports.sections.card_tables import MODEL_INDEX_METRICS, group_tables, overall_table
+from agebench.reports.sections.provenance import describe_limit
+from agebench.reports.sections.splits import describe_protocol, leaks_of
 from agebench.utils.io import write_text
 
 
-def model_card(card: ExportCard, repo: str, cards: Catalog) -> str:
+def model_card(card: ExportCard, manifest: RunManifest, repo: str, cards: Catalog) -> str:
     """Return the text of README.md, whose header huggingface_hub writes and reads back.
 
     Further checks run on the hub during an upload.
 
     Args:
         card: the card of the run.
+        manifest: the content of its manifest.json.
         repo: OWNER/NAME.
         cards: the registered cards, for the titles of datasets.
 
@@ -42,7 +46,7 @@ def model_card(card: ExportCard, repo: str, cards: Catalog) -> str:
         library_name="agebench",
         tags=["age-estimation", "face", "agebench"],
     )
-    text = f"---\n{data.to_yaml()}\n---\n\n{_body(card, repo)}"
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(card, manifest, repo)}"
     check_card(text, sorted(_key(result) for result in results))
     return text
 
@@ -116,23 +120,27 @@ def _title(name: str, cards: Catalog) -> str:
     return cards.datasets.get(name).title if name in cards.datasets.names() else name
 
 
-def _body(card: ExportCard, repo: str) -> str:
-    model, training, tests = card.model, card.training, card.figures.tests
+def _body(card: ExportCard, manifest: RunManifest, repo: str) -> str:
+    model, training, figures = card.model, card.training, card.figures
+    unseen = (
+        "" if leaks_of(figures.protocol) else "On images that were used neither in training nor in model selection. "
+    )
     parts = [
         f"# {repo.split('/')[1]}",
         f"Estimates ages from faces: {escape_markdown(model.title or model.name)} with the head `{escape_markdown(model.head)}`, "
         f"{model.size} pixels, trained by agebench on {escape_markdown(training.title)}.",
         _use(repo),
-        "## Evaluation\n\nOn images that were used neither in training nor in model selection. In brackets: 95 % "
-        "bootstrap intervals.",
-        overall_table(tests, training.dataset),
-        *group_tables(tests, training.dataset),
+        f"## Evaluation\n\n{unseen}In brackets: 95 % bootstrap intervals.",
+        describe_limit(manifest),
+        overall_table(figures),
+        describe_protocol(figures),
+        *group_tables(figures),
         *_intervals(card.promises.intervals or {}),
         "## Intended use\n\n" + escape_markdown(card.intended_use),
         "## Training data and licence\n\n" + escape_markdown(card.licence) + _citation(training),
         "## Input\n\n" + escape_markdown(card.input.text),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _use(repo: str) -> str:

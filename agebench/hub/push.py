@@ -7,15 +7,17 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from agebench.config.run import RunConfig
+from agebench.config.toml_io import validate_model
 from agebench.errors import AgebenchError, UserError
 from agebench.estimators.hub import CARD, check_repo
 from agebench.hub.model_card import model_card, save_card
 from agebench.metrics.guarantees import CalibrationError
 from agebench.registry.catalog import Catalog
+from agebench.reports.manifest import RunManifest
 from agebench.runs.estimators import RunEstimator
 from agebench.runs.guarantees import deployment_guarantees
 from agebench.runs.run_dir import RunDir
-from agebench.utils.integrity import DIGESTS, read_json_table
+from agebench.utils.integrity import DIGESTS, MANIFEST, read_json_table
 from agebench.utils.io import atomic_write, is_temporary, write_json, write_text
 
 EXPORTS = (".ts", ".onnx", ".pt2", ".json")  # .json: the measurements of `agebench export`
@@ -47,7 +49,8 @@ def write_repository(run: Path, repo: str, out: Path, cards: Catalog) -> list[st
     home = estimator.card.training.dataset
     guarantees = deployment_guarantees(folder, home, folder.metrics_file().tests)
     card = estimator.card.model_copy(update={"promises": guarantees})
-    text = model_card(card, repo, cards)
+    manifest = validate_model(RunManifest, folder.manifest(), source=str(run / MANIFEST))
+    text = model_card(card, manifest, repo, cards)
     exports = sorted((run / "export").glob("*")) if (run / "export").is_dir() else []
     copied = [
         "metrics.json",

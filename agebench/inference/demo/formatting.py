@@ -19,6 +19,7 @@ from agebench.reports.formatting import (
     markdown_table,
 )
 from agebench.reports.sections.card_tables import group_tables, overall_table
+from agebench.reports.sections.splits import describe_protocol
 
 _KEPT = (
     "Nothing is recorded. An uploaded image is kept in a temporary folder for about a minute. The last image, the last "
@@ -93,15 +94,18 @@ class ResultFormatter:
         """Format the model's metrics, overall and by group."""
         if self._card is None or not self._tests:
             return "The errors of this model are unknown. `agebench test` measures them."
-        home = self._card.training.dataset
+        figures = self._card.figures
         parts = [
             "In brackets 95 % bootstrap intervals. Groups are those of the true labels.",
-            overall_table(self._tests, home),
+            overall_table(figures),
+            describe_protocol(figures),
         ]
         if self._interval:
             parts.append(f"**The interval.** {escape_markdown(self._interval)}.")
-        parts += group_tables(self._tests, home)
-        return "\n\n".join([*parts, f"**Intended use.** {escape_markdown(self._card.intended_use or 'unknown')}"])
+        parts += group_tables(figures)
+        return "\n\n".join(
+            [*filter(None, parts), f"**Intended use.** {escape_markdown(self._card.intended_use or 'unknown')}"]
+        )
 
     def title(self) -> str:
         """Return the title of the model."""
