@@ -13,6 +13,7 @@ DASH = "–"
 MIN_GROUP = 30  # images; smaller groups are listed but not ranked
 MIN_CELL = 5  # images; figures of fewer are meaningless for a group, and are not printed
 OPEN_END = "∞"
+NOT_COMPARED = " (not compared)"  # of a group with fewer images than --min-group, by default MIN_GROUP
 
 # Markdown markup; an underscore inside a word is plain text.
 _MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -194,7 +195,7 @@ def group_table(heading: str, groups: Mapping[str, GroupMetrics]) -> str:
     standardized = any(group.age_standardized_mae for group in groups.values())
     rows = []
     for name, group in groups.items():
-        label = escape_markdown(group_name(heading, name)) + (" (n < 30)" if is_below_min_n(group) else "")
+        label = escape_markdown(group_name(heading, name)) + (NOT_COMPARED if is_below_min_n(group) else "")
         if is_too_few(group.n) and group.mae.value is not None:
             rows.append([label, format_count(group.n), "too few", *[DASH] * (2 + standardized)])
             continue

@@ -191,6 +191,20 @@ def test_figures_of_the_first_of_several_files_are_named_and_decide_nothing(pred
     assert error.count("\n") == 1
 
 
+def test_groups_below_the_own_minimum_are_marked_without_a_number(predictions, tmp_path, capsys):
+    table = pd.read_csv(predictions)
+    table["tone"] = np.where(np.arange(len(table)) < 60, "few", "many")
+    table.to_csv(predictions, index=False)
+    command = ["score", str(predictions), "--resamples", "0", "--group", "tone"]
+    assert main([*command, "--min-group", "100", "--out", str(tmp_path / "out")]) == 0
+    assert "60 (not compared) |" in capsys.readouterr().out
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "| few (not compared) |" in report
+    assert "< 30" not in report
+    assert main(command) == 0
+    assert "60 (not" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("column", ["age_std", "p"])
 def test_seeds_that_differ_in_one_column_of_estimates_are_no_copies(tmp_path, capsys, column):
     paths = [tmp_path / f"{name}.parquet" for name in ("first", "second", "copy")]

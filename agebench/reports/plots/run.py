@@ -28,9 +28,9 @@ _BAND = re.compile(r"(\d+)(?:-(\d+)|\+)")
 CAPTIONS = {
     "ages": "Ages in the three splits, which are listed in lists/train.csv, valid.csv and test.csv.",
     "cumulative": "CS@k of each test set; shaded: 95 % interval.",
-    "error": "Points: age bands with 95 % intervals. Hollow: n < 30; their intervals may exceed the axes. Lines: moving average "
-    "over five years of age.",
-    "groups": "MAE by group; gray: age-standardized MAE. Hollow: n < 30; their intervals may exceed the axes.",
+    "error": "Points: age bands with 95 % intervals. Hollow: too few images to compare; their intervals may exceed the axes. "
+    "Lines: moving average over five years of age.",
+    "groups": "MAE by group; gray: age-standardized MAE. Hollow: too few images to compare; their intervals may exceed the axes.",
     "learning": "Loss, MAE, learning rate and speed by epoch; circled: the epoch of the final weights.",
     "scatter": f"Each point is an image (above {_MAX_POINTS:,} images: density). Dashed line: perfect prediction.",
 }

@@ -3,6 +3,7 @@
 from agebench.metrics.schema import GroupMetrics, MetricsFile, TestResult
 from agebench.reports.formatting import (
     DASH,
+    NOT_COMPARED,
     OPEN_END,
     escape_markdown,
     explain_open_ends,
@@ -66,7 +67,7 @@ def _groups(entry: TestResult) -> tuple[str, int]:
 
 
 def _row(grouping: str, group: GroupMetrics) -> list[str]:
-    count = f"{format_count(group.n)}{' (< 30)' if is_below_min_n(group) else ''}"
+    count = f"{format_count(group.n)}{NOT_COMPARED if is_below_min_n(group) else ''}"
     if is_too_few(group.n) and group.mae.value is not None:
         return [count, "too few", DASH, DASH, DASH]
     return [
