@@ -270,10 +270,11 @@ def run(
         config=None if config is None else Path(config),
         settings=_nested(settings),
     )
-    catalog = load_catalog(map(Path, registry))
+    cards = tuple(map(Path, registry))
+    catalog = load_catalog(cards)
     resolved = resolve_config(catalog, options.layers())
     folder = Path("runs") / resolved.name() if out is None else out
-    execution = Execution(resume, quiet=True, trackers=_trackers(trackers))
+    execution = Execution(resume, quiet=True, trackers=_trackers(trackers), registry=cards)
     return RunResult(execute_run(resolved, catalog, folder, execution).path)
 
 

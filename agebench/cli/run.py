@@ -111,7 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
         return print_dry_run(arguments, plans, catalog)
     from agebench.runs import execute
 
-    execution = execute.Execution(arguments.resume, arguments.json, "--resume", trackers(arguments))
+    execution = execute.Execution(
+        arguments.resume, arguments.json, "--resume", trackers(arguments), tuple(arguments.registry)
+    )
     try:
         if not arguments.grid:
             (plan,) = plans

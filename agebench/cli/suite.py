@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,10 +197,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 budget_s=None if hours is None else hours * 3600,
             )
     except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; the same command continues: agebench suite run {arguments.name} --runs {arguments.runs}",
-            file=sys.stderr,
-        )
+        command = shlex.join(["agebench", *arguments.argv])
+        print(f"\ninterrupted; the same command continues: {command}", file=sys.stderr)
         return 130
     if arguments.json:
         _print_json(jobs)

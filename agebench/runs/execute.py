@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,12 +67,14 @@ class Execution:
         quiet: whether progress of training is hidden.
         resume_option: what the caller is to add in order to resume, for messages.
         trackers: where the curves go. They decide nothing about the result: they are no settings of the run.
+        registry: further folders of cards, for the command that continues the run.
     """
 
     resume: bool = False
     quiet: bool = False
     resume_option: str = "resume=True"
     trackers: tuple[TrackerName, ...] = (TrackerName.TENSORBOARD,)
+    registry: tuple[Path, ...] = ()
 
 
 def execute_run(config: RunConfig, catalog: Catalog, out: Path | str, execution: Execution) -> FinishedRun:
@@ -198,7 +201,7 @@ def _execute(
 
                     run(config, catalog, folder, quiet=execution.quiet, trackers=execution.trackers)
         except KeyboardInterrupt:
-            raise RunInterrupted(_interruption(folder, out)) from None
+            raise RunInterrupted(_interruption(folder, out, execution)) from None
         except DiskFull as error:
             # The message ends in "the same command continues".
             if folder.started() and not folder.let_continue():
@@ -207,9 +210,15 @@ def _execute(
         return FinishedRun.read(folder)
 
 
-def _interruption(folder: RunDir, out: Path | str) -> str:
+def _interruption(folder: RunDir, out: Path | str, execution: Execution) -> str:
     """Return how to continue after Ctrl-C; names only files that exist."""
     config = folder.path / "config.toml"
     if not config.exists() or not folder.started():
         return "interrupted before an epoch was done; the same command begins again"
-    return f"interrupted; to continue:\n  agebench run --config {config} --out {out} --resume"
+    command = ["agebench", "run", "--config", str(config), "--out", str(out), "--resume"]
+    for cards in execution.registry:
+        command += ["--registry", str(cards)]
+    if execution.trackers != Execution().trackers:
+        for tracker in execution.trackers:
+            command += ["--tracker", tracker]
+    return f"interrupted; to continue:\n  {shlex.join(command)}"

@@ -1,12 +1,19 @@
 """`run --grid`, `--limit` and `--dry-run`, end to end on a few generated faces."""
 
 import json
+import shlex
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import few_card
 
 from agebench.cli import main
+from agebench.config.run import RunConfig
+from agebench.registry.catalog import Catalog
+from agebench.runs.run_dir import RunDir
+from agebench.suites import scheduler
 
 CARD = few_card(90, seed=11, size=64)
 EXTERNAL = """
@@ -115,3 +122,42 @@ def test_a_suite_is_planned_over_a_grid(cards: Path, capsys: pytest.CaptureFixtu
     assert all("limit40" in row["run"] for row in rows)
     assert {row["variant"].split()[-1] for row in rows} == {"train.epochs=1", "train.epochs=2"}
     assert not (cards.parent / "runs").exists()
+
+
+def stop(*arguments: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_suite_prints_its_whole_command(
+    cards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scheduler, "run_jobs", stop)
+    words = ["suite", "run", "smoke", "--runs", str(cards.parent / "my runs"), "--set", "train.epochs=1"]
+    words += ["--limit", "40", "--registry", str(cards), "--budget", "3"]
+    assert main(words) == 130
+    printed = capsys.readouterr().err.splitlines()[-1]
+    start = "interrupted; the same command continues: "
+    assert printed.startswith(start)
+    assert shlex.split(printed.removeprefix(start)) == ["agebench", *words]
+
+
+def test_an_interrupted_run_prints_a_command_that_finds_its_cards(
+    cards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begin(config: RunConfig, catalog: Catalog, folder: RunDir, **options: Any) -> None:
+        folder.begin(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agebench.runs.run.run", begin)
+    monkeypatch.setattr(RunDir, "started", lambda folder: (folder.path / "config.toml").exists())
+    out = cards.parent / "my run"
+    assert main(run_args(cards, "--out", str(out), "--tracker", "tensorboard", "--tracker", "mlflow")) == 130
+    command = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert command[:2] == ["agebench", "run"]
+    assert main(command[1:]) == 130
+    assert {*pairwise(command)} >= {
+        ("--config", str(out / "config.toml")),
+        ("--out", str(out)),
+        ("--registry", str(cards)),
+        ("--tracker", "mlflow"),
+    }
