@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agebench.cli._help import add_renamed
 from agebench.cli._numbers import integer, number
+from agebench.errors import UserError
 from agebench.types import TrackerName
 
 if TYPE_CHECKING:
@@ -193,8 +194,6 @@ def open_cluster(arguments: argparse.Namespace) -> "AbstractContextManager[RayCl
     """
     from contextlib import nullcontext
 
-    from agebench.errors import UserError
-
     if arguments.executor == "ray":
         from agebench.utils.ray_cluster import RayCluster
 
@@ -215,3 +214,19 @@ def load_cards(arguments: argparse.Namespace) -> "Catalog":
 def path_or_url(text: str) -> Path | str:
     """Return a path, or a URL as text: a path would lose one of its slashes."""
     return text if "://" in text else Path(text)
+
+
+def local_folder(text: str) -> Path:
+    """Return a folder of this machine.
+
+    Args:
+        text: the option's text.
+
+    Raises:
+        UserError: it is a URL, which as a path would be a folder that is called `s3:`.
+    """
+    if "://" in text:
+        raise UserError(
+            f"{text}: give a folder of this machine; only `agebench run` and `agebench suite` write to URLs"
+        )
+    return Path(text)

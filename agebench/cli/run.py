@@ -16,6 +16,7 @@ from agebench.cli.common_options import (
     add_registry,
     add_trackers,
     load_cards,
+    local_folder,
     path_or_url,
     trackers,
 )
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
 
     Args:
         parser: the command's parser.
-        is_search: whether the command searches for a recipe: it has no --grid and no --dry-run.
+        is_search: whether the command searches for a recipe: it has no --grid and no --dry-run, and its --out takes no URL.
     """
     _add_data_and_model(parser)
     parser.add_argument("--epochs", type=int, metavar="N", help="passes through the training split")
@@ -43,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, is_search: bool = False) -
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="settings from a file, e.g. another run's config.toml"
     )
+    folder, parent = ("the search's folder", "tune") if is_search else ("the run's folder, or a URL", "runs")
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=path_or_url,
-        help="the run's folder, or a URL (default: runs/<train>-<model>-<head>-s<seed>)",
+        type=local_folder if is_search else path_or_url,
+        help=f"{folder} (default: {parent}/<train>-<model>-<head>-s<seed>)",
     )
     parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument(

@@ -5,7 +5,14 @@ import json
 from pathlib import Path
 
 from agebench.cli._grid import plan_grid, print_dry_run, run_grid
-from agebench.cli.common_options import add_exclude, add_experiment_options, add_json, add_registry, load_cards
+from agebench.cli.common_options import (
+    add_exclude,
+    add_experiment_options,
+    add_json,
+    add_registry,
+    load_cards,
+    local_folder,
+)
 from agebench.cli.score import add_gate_options, add_require
 
 
@@ -35,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="settings from a file, e.g. a run folder's config.toml"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/<model>-on-<tests>)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=local_folder, help="the run's folder (default: runs/<model>-on-<tests>)"
+    )
     add_gate_options(parser)
     add_require(parser)
     add_experiment_options(parser)

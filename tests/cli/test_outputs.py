@@ -58,6 +58,17 @@ def test_folders_that_cannot_be_written(
     assert (home / "a-file").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "command", [FOLDERS["tune"], ["test", "--model", "constant", "--test", "few", "--out"]], ids=["tune", "test"]
+)
+def test_commands_that_write_to_no_url_refuse_one(
+    command: list[str], capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    before = {*home.iterdir()}
+    refused([*command, "s3://bucket/folder"], "--out", capsys)
+    assert {*home.iterdir()} == before
+
+
 @pytest.mark.parametrize("place", ["a-folder.csv", "a-file/a.csv", "/proc/a.csv", "x" * 300 + ".csv"])
 @pytest.mark.parametrize("command", FILES)
 def test_files_that_cannot_be_written(command: str, place: str, capsys: pytest.CaptureFixture[str]) -> None:
