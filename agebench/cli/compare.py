@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,12 +79,23 @@ def _systems(texts: Sequence[str]) -> dict[str, list[Path]]:
 
     systems: dict[str, list[Path]] = {}
     for text in texts:
-        name, equals, rest = text.partition("=")
-        paths = [Path(part) for part in (rest if equals else text).split(",") if part]
-        if not paths or not name:
+        name, equals, rest = ("", "", text) if _is_path(text) else text.partition("=")
+        rest = rest if equals else text
+        paths = [Path(part) for part in ([rest] if _is_path(rest) else rest.split(",")) if part]
+        if not paths or (equals and not name):
             raise UserError(f"'{text}' names no predictions; write NAME=FILE, or NAME=FILE,FILE for several seeds")
-        name = name if equals else paths[0].stem
+        name = name or _default_name(paths[0])
         if name in systems:
             raise UserError(f"two systems are called '{name}'; name them: {name}-a=FILE {name}-b=FILE")
         systems[name] = paths
     return systems
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a whole word is the path of a file or folder, which may contain `=` and `,`."""
+    return bool(text) and os.path.exists(text)
+
+
+def _default_name(path: Path) -> str:
+    """Return the name of a run folder, or of a file without its suffix."""
+    return path.resolve().name if path.is_dir() else path.stem

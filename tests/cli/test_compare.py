@@ -205,3 +205,26 @@ def test_systems_have_the_figures_of_score_and_one_difference(tmp_path, capsys):
         for name in ("gender", "race"):
             assert figures[f"gap({name})"] == scored["gaps"][name]["age_standardized"]["difference"]
         assert compared["systems"][path.stem]["mae"] == scored["overall"]["mae"]
+
+
+def test_names_of_folders_keep_their_dots_and_paths_their_signs(tmp_path, monkeypatch, capsys):
+    for place, folder in enumerate(("v1.2", "v1.3", "lr=0.1,wd=0", "here")):
+        write(tmp_path / folder / "predictions" / "utk.parquet", place, 4)
+    monkeypatch.chdir(tmp_path / "here")
+    words = ["../v1.2", f"{tmp_path}/v1.3/", "../lr=0.1,wd=0", "."]
+    assert main(["compare", *words, "--json", "--resamples", "0"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["tests"]["utk"]["systems"]) == [
+        "v1.2",
+        "v1.3",
+        "lr=0.1,wd=0",
+        "here",
+    ]
+    assert main(["compare", "a=../lr=0.1,wd=0", "b=../v1.2,../v1.3", "--json", "--resamples", "0"]) == 0
+    systems = json.loads(capsys.readouterr().out)["tests"]["utk"]["systems"]
+    assert {name: row["seeds"] for name, row in systems.items()} == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("word", ["", "=", "name=", "=a.csv", ","])
+def test_a_word_without_predictions_is_refused(word, tmp_path, capsys):
+    assert main(["compare", str(write(tmp_path / "a.csv", 3, 4)), word]) == 2
+    assert f"'{word}' names no predictions" in capsys.readouterr().err
