@@ -5,7 +5,7 @@ an age alike. Direct standardization weighs every group's MAE by age with one co
 (Fleiss, Levin and Paik 2003, "Statistical Methods for Rates and Proportions", chapter 19).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,23 +188,29 @@ def argmax_argmin(values: Floats) -> tuple[int, int]:
     return int(np.argmax(values)), int(np.argmin(values))
 
 
-def describe_gap(gap: Gap) -> str:
-    """Describe a gap in one sentence: raw, at equal ages, and whether it is significant."""
-    text = f"{gap.worst} has the largest MAE, {gap.difference.value:.2f} years above {gap.best}"
+def describe_gap(gap: Gap, named: Callable[[object], str] = str) -> str:
+    """Describe a gap in one sentence: raw, at equal ages, and whether it is significant.
+
+    Args:
+        gap: the gap of one grouping.
+        named: how the name of a group is written.
+    """
+    text = f"{named(gap.worst)} has the largest MAE, {gap.difference.value:.2f} years above {named(gap.best)}"
     even = gap.age_standardized
     if even is None:
         text += "; the groups share too few ages to be compared at equal ages"
     else:
-        text += f"; at equal ages {even.worst} is {even.difference.value:.2f} years above {even.best}"
+        text += f"; at equal ages {named(even.worst)} is {even.difference.value:.2f} years above {named(even.best)}"
         if gap.explained_by_age and gap.p_holm is not None and gap.p_holm < SIGNIFICANT:
             text += ", so part of the raw gap is the groups' mix of ages"
-    possible = (even or gap).worst_groups or ()
+    possible = [named(name) for name in (even or gap).worst_groups or ()]
     if len(possible) > 1:
         text += f"; which group is worst is uncertain, it may be any of {len(possible)} ({_first_of(possible)})"
     p = (even or gap).p_holm
     if p is None:
         return text
-    return text + (f": more than chance (p = {p:.3f})" if gap.flagged else f": no difference shown (p = {p:.3f})")
+    p_text = f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    return f"{text}: {'more than chance' if gap.flagged else 'no difference shown'} ({p_text})"
 
 
 def _first_of(names: Sequence[str]) -> str:

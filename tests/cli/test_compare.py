@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from agebench.cli import main
+from agebench.metrics.schema import ComparisonFile
+from agebench.reports.sections.evaluation import compare_text
 
 
 def write(path, seed: int, spread: float, n: int = 300, labels: int = 0):
@@ -81,6 +83,9 @@ def test_five_test_sets_add_mean_ranks_and_a_claim_about_others(tmp_path, capsys
     assert claim["prediction_low"] < claim["ci_low"] < claim["ratio"]
     assert "Appendix: mean ranks over test sets" in (out / "comparison.md").read_text(encoding="utf-8")
     assert (out / "figures" / "critical-difference.png").is_file()
+    result["across"]["friedman"]["p"] = 0.0002
+    text = compare_text(ComparisonFile.model_validate(result))
+    assert "over 5 test sets: p < 0.001, the systems differ over the test sets." in text
 
 
 def test_two_systems_on_several_sets_are_ranked_over_all(tmp_path, capsys):

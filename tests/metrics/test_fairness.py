@@ -17,6 +17,7 @@ from agebench.metrics.gaps import worst_group
 from agebench.metrics.groups import Grouping, age_bands, grouping, scanned_groups
 from agebench.metrics.schema import Gap
 from agebench.reports.sections import gaps as gap_section
+from agebench.reports.sections.evaluation import clean
 
 
 def two_groups(labels) -> Grouping:
@@ -179,6 +180,22 @@ def test_verdict_names_all_groups_that_may_be_worst():
     }
     assert "it may be any of 2 (a, b)" in describe_gap(Gap.model_validate(gap))
     assert "may be any" not in describe_gap(Gap.model_validate(gap | {"worst_groups": ["a"]}))
+
+
+def test_no_p_value_is_written_as_zero():
+    gap = {"difference": {"value": 2.0}, "worst": "a", "best": "b", "standardised": None}
+    shown = Gap.model_validate(gap | {"p_holm": 0.0004, "flagged": True})
+    assert describe_gap(shown).endswith("at equal ages: more than chance (p < 0.001)")
+    assert "(p = 0.001)" in describe_gap(shown.model_copy(update={"p_holm": 0.001}))
+
+
+def test_sentence_of_a_gap_escapes_names_and_no_signs():
+    part = {"difference": {"value": 2.0}, "worst": "<a>", "best": "b_", "worst_groups": ["<a>", "b_"], "p_holm": 0.0004}
+    gap = Gap.model_validate(part | {"standardised": part, "flagged": True})
+    assert describe_gap(gap, clean) == (
+        "&lt;a&gt; has the largest MAE, 2.00 years above b\\_; at equal ages &lt;a&gt; is 2.00 years above b\\_; "
+        "which group is worst is uncertain, it may be any of 2 (&lt;a&gt;, b\\_): more than chance (p < 0.001)"
+    )
 
 
 def test_the_worst_group_of_all_crossings_is_the_planted_one():

@@ -27,6 +27,7 @@ from agebench.reports.formatting import (
     escape_markdown,
     explain_open_ends,
     format_ci,
+    format_p_value,
     group_table,
     markdown_table,
 )
@@ -185,7 +186,7 @@ def _gaps(gaps: Mapping[str, Gap]) -> list[str]:
         if even:
             label = f"{clean(name)}, at equal ages ({100 * (even.coverage or 0):.0f} % of images)"
             rows.append([label, years(even.difference), years(even.ratio), _p(even)])
-    sentences = [f"- {clean(name)}: {clean(describe_gap(gap))}." for name, gap in gaps.items()]
+    sentences = [f"- {clean(name)}: {describe_gap(gap, clean)}." for name, gap in gaps.items()]
     return [
         "### Gaps between groups",
         markdown_table(["worst against best", "difference (years)", "ratio", "p (Holm)"], rows),
@@ -342,9 +343,9 @@ def compare_text(result: ComparisonFile) -> str:
             if p is None or p >= SIGNIFICANT
             else "the systems differ over the test sets"
         )
-        p_text = DASH if p is None else f"{p:.3f}"
+        p_text = f"p = {DASH}" if p is None else format_p_value(p)
         text = (
-            f"Friedman's test over {len(across.datasets)} test sets: p = {p_text}, {verdict}. Mean ranks closer than "
+            f"Friedman's test over {len(across.datasets)} test sets: {p_text}, {verdict}. Mean ranks closer than "
             f"{across.critical_difference:.2f} (Nemenyi) are not distinguishable."
         )
         parts += ["### Appendix: mean ranks over test sets", markdown_table(["system", "mean rank"], rows), text]
