@@ -91,7 +91,7 @@ class ScoreReport:
         return score_text(self.metrics, full=full)
 
     def summary(self, rest: str) -> str:
-        """Return the first part of the report, as `agebench score` prints it.
+        """Return the first part of the report as Markdown; `agebench score` prints it.
 
         Args:
             rest: the sentence that names the place of everything else.

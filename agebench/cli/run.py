@@ -162,9 +162,10 @@ def _print_result(finished: "FinishedRun", arguments: argparse.Namespace) -> int
     if arguments.json:
         print(json.dumps(finished.metrics.to_json(), indent=2))
     else:
+        from agebench.reports.markdown import terminal_text
         from agebench.reports.run import summary
 
-        print(f"{summary(finished.path)}\n\nreport: {finished.report}")
+        print(f"{terminal_text(summary(finished.path))}\n\nreport: {finished.report}")
     return 0
 
 

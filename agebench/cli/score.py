@@ -219,6 +219,8 @@ def _print_report(report: "ScoreReport", arguments: argparse.Namespace) -> None:
         print(report.to_markdown(full=True))
     else:
         rest = f"The whole report: {arguments.out / 'report.html'}" if arguments.out else _NO_REPORT
-        print(report.summary(rest), end="")
+        from agebench.reports.markdown import terminal_text
+
+        print(f"{terminal_text(report.summary(''))}\n\n{rest}")
     if arguments.out:
         print(f"report: {arguments.out / 'report.md'}", file=sys.stderr)

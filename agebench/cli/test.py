@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from agebench.config.toml_io import parse_setting
     from agebench.errors import UserError
     from agebench.metrics.requirements import parse_requirement, worst_verdict
+    from agebench.reports.markdown import terminal_text
     from agebench.reports.run import summary
     from agebench.reports.sections.requirements import requirements_text
     from agebench.runs.execute import execute_test
@@ -96,9 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(metrics.to_json(), indent=2))
     else:
         report = f"report: {finished.report}"
-        print(
-            "\n\n".join(
-                filter(None, [plan.config.model.title, requirements_text(metrics), summary(finished.path), report])
-            )
-        )
+        text = terminal_text("\n\n".join([requirements_text(metrics), summary(finished.path)]))
+        print("\n\n".join([plan.config.model.title, text, report]))
     return worst_verdict(metrics).exit_code

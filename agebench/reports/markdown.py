@@ -20,6 +20,7 @@ from agebench.reports.document import (
     Paragraph,
     Span,
     TableBlock,
+    blocks_to_text,
     to_html,
 )
 from agebench.utils.io import write_text
@@ -61,6 +62,15 @@ def parse_markdown(text: str, folder: Path | None = None) -> list[Block]:
         The blocks in their order.
     """
     return list(_blocks(text.splitlines(), folder))
+
+
+def terminal_text(text: str) -> str:
+    """Return Markdown of the subset above for a terminal: tables and bold text stay, names lose their escapes.
+
+    Args:
+        text: the Markdown text.
+    """
+    return blocks_to_text(parse_markdown(text))
 
 
 def parse_inline(text: str) -> list[Span]:

@@ -50,12 +50,17 @@ def test_what_is_written_and_printed_holds_no_foreign_markup(predictions, tmp_pa
         main(["score", str(predictions), "--out", str(out), "--calibration", str(predictions), "--resamples", "100"])
         == 0
     )
-    report = (out / "report.md").read_text(encoding="utf-8")
+    screen, report = capsys.readouterr().out, (out / "report.md").read_text(encoding="utf-8")
+    assert "| tone: <script>alert(1)</script> |" in screen
+    assert "| tone: a|b " in screen
+    assert "| tone: $x_1$\ufffd[31m " in screen
+    assert main(["score", str(predictions), "--full", "--resamples", "100"]) == 0
     for text in (report, capsys.readouterr().out):
         assert "<script" not in text
         assert "&lt;script&gt;" in text
         assert "a\\|b" in text
         assert "\x1b" not in text
+    assert "\x1b" not in screen
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tests"]["predictions"]["conformal"]["levels"]
     pictures = {path.name for path in (out / "figures").iterdir()}
     assert pictures == {

@@ -46,4 +46,4 @@ def test_a_leaky_protocol_is_marked_and_promises_nothing() -> None:
 
 
 def test_a_subset_is_named() -> None:
-    assert "**Subset: `--limit` kept at most 500 images of each dataset" in text_of({"name": "default"}, limit=500)
+    assert "**Subset:** `--limit` kept at most 500 images of each dataset" in text_of({"name": "default"}, limit=500)

@@ -27,8 +27,8 @@ from agebench.reports.document import (
     to_markdown,
     write_document,
 )
-from agebench.reports.formatting import sanitize
-from agebench.reports.markdown import parse_inline, parse_markdown, write_markdown
+from agebench.reports.formatting import escape_markdown, markdown_table, sanitize
+from agebench.reports.markdown import parse_inline, parse_markdown, terminal_text, write_markdown
 
 NASTY = "a|b *c* <script>x</script> & `d` [e](f)"
 BLOCKS: list[Block] = [
@@ -93,3 +93,18 @@ def test_text_for_a_terminal_escapes_nothing() -> None:
     assert "| a_b" in text
     assert "\\" in blocks_to_markdown(blocks)
     assert "\x1b" not in blocks_to_text([Paragraph("a\x1b[31mb")])
+
+
+@pytest.mark.parametrize("name", [NASTY, "A&amp;B", "C:\\dir\\", "__init__", "$x$~y"])
+def test_a_terminal_shows_names_without_escapes(name: str) -> None:
+    rows = [[escape_markdown(name), "7"], ["plain", "12"]]
+    text = f"## {escape_markdown(name)}\n\n{markdown_table(['group', 'n'], rows)}"
+    heading, _, *table = terminal_text(text).splitlines()
+    assert heading == f"## {name}"
+    assert table[2].startswith(f"| {name} ")
+    assert len({len(row) for row in table}) == 1
+
+
+def test_a_terminal_shows_bold_text_and_code_as_written() -> None:
+    text = "**Subset:** `--limit` kept 5. **Never ranked.**\n\n- one\n- two"
+    assert terminal_text(text) == text

@@ -59,8 +59,8 @@ def describe_limit(manifest: RunManifest) -> str:
     if not manifest.limit:
         return ""
     return (
-        f"**Subset: `--limit` kept at most {format_count(manifest.limit)} images of each dataset, a random sample stratified by "
-        "age band. These results are for trying things out: they are not comparable with results on all images, and are never "
+        f"**Subset:** `--limit` kept at most {format_count(manifest.limit)} images of each dataset, a random sample stratified by "
+        "age band. **These results are for trying things out: they are not comparable with results on all images, and are never "
         "ranked.**"
     )
 
