@@ -1,5 +1,6 @@
 """The report of a dataset audit: report.md, report.html, contact sheets and CSV files in their own folder."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,11 @@ def write_audit(folder: Path, findings: AuditResult, sources: Sequence[Dataset])
         write_csv(folder / f"exclude-{kind}.csv", table)
     write_json(folder / "audit.json", audit_summary(findings))
     sheets = _contact_sheets(findings, {source.card.name: source for source in sources})
-    return write_document(folder, _audit_document(findings, sheets, exclusions))["markdown"]
+    return write_document(folder, _audit_document(findings, sheets, exclusions, folder))["markdown"]
 
 
 def _audit_document(
-    findings: AuditResult, sheets: Mapping[str, FigureBlock], exclusions: Mapping[str, pd.DataFrame]
+    findings: AuditResult, sheets: Mapping[str, FigureBlock], exclusions: Mapping[str, pd.DataFrame], folder: Path
 ) -> Document:
     """Build the report of an audit.
 
@@ -103,6 +104,7 @@ def _audit_document(
         findings: the result of the audit.
         sheets: contact sheets by kind of finding.
         exclusions: images to exclude from runs, by reason.
+        folder: the folder of the audit, which has them as files.
 
     Returns:
         The report.
@@ -126,7 +128,7 @@ def _audit_document(
     for problem, description in _QUALITY.items():
         if problem in sheets:
             document.add(Heading(f"{problem.capitalize()}: {description}"), sheets[problem])
-    document.add(Heading("Excluding images from runs"), *_exclusion_blocks(findings.name, exclusions))
+    document.add(Heading("Excluding images from runs"), *_exclusion_blocks(findings.name, exclusions, folder))
     return document
 
 
@@ -168,11 +170,11 @@ def _counts_table(findings: AuditResult) -> TableBlock:
     return TableBlock([findings.name, "count"], rows)
 
 
-def _exclusion_blocks(name: str, exclusions: Mapping[str, pd.DataFrame]) -> list[Block]:
+def _exclusion_blocks(name: str, exclusions: Mapping[str, pd.DataFrame], folder: Path) -> list[Block]:
     if not exclusions:
         return [Paragraph("The audit found no images to exclude.")]
     rows = [[f"exclude-{kind}.csv", format_count(len(table))] for kind, table in exclusions.items()]
-    options = " ".join(f"--exclude exclude-{kind}.csv" for kind in exclusions)
+    options = " ".join(f"--exclude {shlex.quote(str(folder / f'exclude-{kind}.csv'))}" for kind in exclusions)
     return [
         TableBlock(["file", "images"], rows),
         Paragraph(["Inspect the images before excluding them. ", code("--exclude"), " can be given several times:"]),

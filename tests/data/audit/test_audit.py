@@ -87,7 +87,7 @@ def test_what_was_planted_is_found(planted: Path, tmp_path: Path, capsys: pytest
     assert subjects["problem"].tolist().count("is in several splits") == 2
     report = (out / "report.md").read_text()
     assert "figures/near.png" in report
-    assert "--exclude exclude-copies.csv" in report
+    assert f"--exclude {out}/exclude-copies.csv" in report
     assert (out / "figures" / "conflicts.png").exists()
 
 
