@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with subject.estimator as estimator:
         out = arguments.out or subject.folder / "explain"
-        check_folder(out, "the report in")
+        check_folder(out)
         samples, data = subject.load(arguments.test)
         result = explain(
             estimator,

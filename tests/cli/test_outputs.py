@@ -10,6 +10,14 @@ from agebench.errors import AgebenchError, UserError
 from agebench.utils.io import atomic_write, check_file, check_folder
 
 CARD = 'name = "few"\ntitle = "Few"\nreader = "synth"\nlicence = "CC0-1.0"\noptions = { count = 40, size = 64 }\n'
+CONSTANT = """
+name = "constant"
+kind = "external"
+title = "Constant"
+format = "callable"
+source = "constant.py:predict"
+licence = "CC0-1.0"
+"""
 FOLDERS = {
     "explore": ["explore", "few", "--out"],
     "tune": ["tune", "--train", "few", "--model", "tiny", "--out"],
@@ -56,6 +64,19 @@ def test_folders_that_cannot_be_written(
     words = FOLDERS[command]
     refused([*words, place], words[-1], capsys)
     assert (home / "a-file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [["stress", "constant", "--corruption", "noise"], ["explain", "constant"]])
+def test_folders_of_analyses_that_cannot_be_written(
+    command: list[str], capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    (home / "registry" / "models").mkdir()
+    (home / "registry" / "models" / "constant.toml").write_text(CONSTANT)
+    (home / "registry" / "models" / "constant.py").write_text("def predict(images):\n    return [30.0] * len(images)\n")
+    assert main([*command, "--test", "few", "--out", "a-file"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("agebench: --out a-file: cannot be written: ")
+    assert error.endswith("; set another path with --out\n")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def run_stress(
         UserError: there is no such dataset, the folder cannot be written, or a required corruption is not possible.
         AgebenchError: the estimator returned no estimate for a face.
     """
-    check_folder(folder, "the report in")
+    check_folder(folder)
     with subject.opened() as estimator:
         samples, data = subject.load(test)
         framing = estimator.input_spec
