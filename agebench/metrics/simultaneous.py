@@ -79,16 +79,39 @@ class GroupReplicates:
         with np.errstate(divide="ignore", invalid="ignore"):
             return GroupReplicates(np.log(self.values), np.log(self.resampled), self.weights, self.units)
 
+    @cached_property
+    def others(self) -> Floats:
+        """Rows of all other groups (k,), 1 at least."""
+        rows: Floats = np.maximum(self.weights.sum() - self.weights, 1)
+        return rows
+
     def excess(self) -> tuple[Floats, Floats]:
         """Each group's value less the mean of all other rows (k,), and its deviations (k, B)."""
-        others = np.maximum(self.weights.sum() - self.weights, 1)
 
         def contrast(figures: Floats) -> Floats:
             weighted = self.weights[:, None] * figures
-            result: Floats = figures - (weighted.sum(axis=0) - weighted) / others[:, None]
+            result: Floats = figures - (weighted.sum(axis=0) - weighted) / self.others[:, None]
             return result
 
         return contrast(self.values[:, None])[:, 0], contrast(self.deviations)
+
+    def excess_half_widths(self, errors: Floats, critical: float) -> Floats:
+        """Half widths of the intervals of `excess` (k,), of the people of each group; NaN where a group's spread is not known.
+
+        Args:
+            errors: (k,) standard errors of `excess`.
+            critical: point of the normal distribution.
+        """
+
+        def combined(lengths: Floats) -> Floats:
+            squares = (self.weights * lengths) ** 2
+            length: Floats = np.sqrt(lengths**2 + np.maximum(squares.sum() - squares, 0) / self.others**2)
+            return length
+
+        reach = combined(self.standard_errors * _student(critical, self.freedom))
+        independent = combined(self.standard_errors)
+        half = errors * reach / np.where(independent > 0, independent, 1)
+        return np.where(self.known.all(), half, np.nan)
 
     def largest_difference(self) -> Floats:
         """The largest studentized difference of any two groups, in each resample (B,)."""
@@ -166,7 +189,7 @@ def excess_intervals(families: Sequence[GroupReplicates], level: float = CONFIDE
     critical = _quantile(studentized, level)
     intervals = []
     for family, (values, _), error in zip(families, contrasts, errors, strict=True):
-        half = np.where(family.known, error * _student(critical, family.freedom), np.nan)
+        half = family.excess_half_widths(error, critical)
         intervals.append(np.stack([values, values - half, values + half]))
     return intervals
 
