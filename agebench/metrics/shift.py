@@ -7,7 +7,8 @@ difference of two MAEs over strata a of age, with weights w and stratum MAEs m o
 - the same ages, sum of w_t (m_t - m_s): the target's faces are harder, or estimated with a bias;
 - the ages outside: the target's MAE less that of its images with counterparts in the source.
 
-The three parts add up to the difference. Intervals are from a bootstrap of the people (or images) of both sets.
+The three parts add up to the difference. Intervals are from a bootstrap of the people (or images) of both sets; a set of one person
+leaves them without intervals.
 """
 
 from collections.abc import Sequence
@@ -127,13 +128,22 @@ def _divide(
 ) -> tuple[list[MetricValue], MetricValue]:
     """The parts (mix, same, outside) and the whole difference, with intervals."""
     count = int(max(code.max() for code in codes)) + 1
-    sums = []
-    for place in range(2):
+    samplers = [
         # Of each set the sums over cells, and over all rows last.
-        features = np.stack([np.ones(len(errors[place])), errors[place]], axis=1)
-        groupings = [codes[place], np.zeros(len(features), dtype=np.int64)]
-        sampler = ClusterBootstrap(features, groupings, clusters[place])
-        sums.append(sampler.replicates(lambda parts: _flat(parts, count), resamples=resamples, seed=2 * seed + place))
+        ClusterBootstrap(
+            np.stack([np.ones(len(error)), error], axis=1), [code, np.zeros(len(error), dtype=np.int64)], whose
+        )
+        for error, code, whose in zip(errors, codes, clusters, strict=True)
+    ]
+    fewest = min(sampler.count for sampler in samplers)
+    sums = [
+        sampler.replicates(
+            lambda parts: _flat(parts, count),
+            resamples=resamples if fewest > 1 else 0,  # one person in either set shows no spread
+            seed=2 * seed + place,
+        )
+        for place, sampler in enumerate(samplers)
+    ]
     whole = [part.value[:, None] for part in sums]
     fallback = _cell_means(whole[0], count)
     value = _parts(whole[0], whole[1], count, fallback)[:, 0]
@@ -145,8 +155,8 @@ def _divide(
             _parts(whole[0], sums[1].jackknife, count, fallback),
         ]
     )
-    fewest = min(part.clusters for part in sums)
-    low, high = bootstrap_interval(Replicates(value, resampled, left_out, fewest))
+    found = Replicates(value, resampled, left_out, fewest)
+    low, high = bootstrap_interval(found, clusters=np.full(len(value), fewest))
     values = [metric_value(*ends) for ends in zip(value, low, high, strict=True)]
     return values[:3], values[3]
 

@@ -133,3 +133,34 @@ def test_intervals_hold_the_true_parts() -> None:
         same = found.parts.same
         held += (same.ci_low or 0) <= 0.985 * (2 / np.pi) ** 0.5 <= (same.ci_high or 0)
     assert held >= 34
+
+
+@pytest.mark.parametrize("alone", ["source", "target", "both"])
+def test_a_set_of_one_person_has_parts_without_intervals(alone: str) -> None:
+    source, target = HOME, predictions((0, 60), seed=1)
+    if alone != "target":
+        source = source.assign(subject="a")
+    if alone != "source":
+        target = target.assign(subject="b")
+    found = shift(source, target)
+    assert found.difference.value is not None
+    for part in (found.difference, found.parts.mix, found.parts.same, found.parts.outside):
+        assert (part.ci_low, part.ci_high) == (None, None)
+
+
+@pytest.mark.parametrize("people", [2, 4])
+def test_parts_against_few_people_hold_the_truth(people: int) -> None:
+    """Of 100 pairs of sets, 88 at least: with 95 % coverage fewer hold in 1 of 500 cases."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for repeat in range(100):
+        source = predictions((0, 60), 600, seed=repeat)
+        age = rng.integers(0, 60, 40 * people).astype(float)
+        subject = np.repeat(np.arange(people), 40)
+        error = 6 + rng.normal(0, 2, people)[subject] + rng.normal(0, 1, len(age))
+        target = pd.DataFrame({"age": age, "age_pred": age + error.clip(0), "subject": subject.astype(str)})
+        found = explain_shift(source, target, name="s", resamples=200)
+        assert found is not None
+        true = 6 - 0.985 * (2 / np.pi) ** 0.5 * 2.475
+        held += (found.difference.ci_low or 0) <= true <= (found.difference.ci_high or 0)
+    assert held >= 88
