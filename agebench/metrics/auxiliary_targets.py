@@ -105,9 +105,10 @@ def _figures(
             parts += _shares(of)[:2]
         return np.concatenate(parts)
 
-    every = metric_values(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
-    sizes = _sizes(keys, codes, classes, shown, clusters)
-    return {key: exact_at_edges(of, sizes[key]) for key, of in every.items()}
+    found = sampler.replicates(statistic, resamples=resamples, seed=seed)
+    sizes = _sizes(codes, classes, shown, clusters)
+    every = metric_values(keys, found, clusters=np.array(sizes))
+    return {key: exact_at_edges(every[key], size) for key, size in zip(keys, sizes, strict=True)}
 
 
 def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
@@ -120,11 +121,11 @@ def _shares(sums: Floats) -> tuple[Floats, Floats, Floats]:
     return hit.sum(axis=1) / count.sum(axis=1), balanced, recalls
 
 
-def _sizes(
-    keys: Sequence[FigureKey], codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints
-) -> dict[FigureKey, int]:
-    """Return the number of clusters behind each figure."""
-    sizes = [int(clusters.max()) + 1] * 2 + Grouping("", tuple(classes), codes).cluster_counts(clusters).tolist()
+def _sizes(codes: Ints, classes: list[str], shown: Sequence[Grouping], clusters: Ints) -> list[int]:
+    """Return the number of clusters behind each figure, in the order of the keys."""
+    sizes: list[int] = [int(clusters.max()) + 1] * 2 + Grouping("", tuple(classes), codes).cluster_counts(
+        clusters
+    ).tolist()
     for grouping in shown:
         sizes += grouping.cluster_counts(clusters).tolist() * 2
-    return dict(zip(keys, sizes, strict=True))
+    return sizes

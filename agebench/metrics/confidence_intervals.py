@@ -168,8 +168,13 @@ def metric_values(
     near: float = NEAR,
     clusters: Ints | None = None,
 ) -> dict[FigureKey, MetricValue]:
-    """Return each metric with its 95 % interval (see `bootstrap_interval`), clipped to the values that its metric can have."""
+    """Return each metric with its 95 % interval (see `bootstrap_interval`), clipped to the values that its metric can have.
+
+    One cluster behind a figure shows no spread: it has no interval.
+    """
     low, high = bootstrap_interval(found, kind, near=near, clusters=clusters)
+    if clusters is not None:
+        low, high = (np.where(clusters == 1, np.nan, ends) for ends in (low, high))
     metrics = [metric_of(key) for key in keys]
     limits = [metric.lower for metric in metrics], [metric.upper for metric in metrics]
     with np.errstate(invalid="ignore"):

@@ -166,7 +166,8 @@ def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[
     clusters = row_clusters(table)
     sampler = ClusterBootstrap(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
     keys = [(band, metric) for metric in ("mae", "p95_ae") for band in bands.names]
-    every = metric_values(keys, sampler.replicates(statistic, resamples=resamples, seed=seed))
+    found = sampler.replicates(statistic, resamples=resamples, seed=seed)
+    every = metric_values(keys, found, clusters=np.tile(bands.cluster_counts(clusters), 2))
     return {
         band: EstimateError(n=int(n), mae=every[band, "mae"], p95_ae=every[band, "p95_ae"])
         for band, n in zip(bands.names, bands.counts, strict=True)

@@ -185,7 +185,8 @@ def uncertainty(
         return np.asarray(sums[0][0, 1:] / sums[0][0, :1])
 
     sampler = ClusterBootstrap(features, [np.zeros(len(table), dtype=np.int64)], clusters)
-    every = metric_values(keys, sampler.replicates(means, resamples=resamples, seed=seed), interval)
+    replicates = sampler.replicates(means, resamples=resamples, seed=seed)
+    every = metric_values(keys, replicates, interval, clusters=np.full(len(keys), sampler.count))
     levels = {
         f"{level:g}": LevelCoverage(
             coverage=exact_at_edges(every[f"{level:g}", "coverage"], sampler.count), width=every[f"{level:g}", "width"]
@@ -245,7 +246,7 @@ def _risk_coverage_curve(
         blocks = bootstrap_weights(count, min(resamples, 200), seed)
         areas = np.concatenate([curves(row[None, sorted_clusters]).mean(axis=1) for make in blocks for row in make()])
     found = Replicates(np.array([curve.mean()]), areas[None], np.zeros((1, 1)), count)
-    low, high = bootstrap_interval(found, "percentile")
+    low, high = bootstrap_interval(found, "percentile", clusters=np.array([count]))
     best = np.sort(errors)
     at = np.maximum(np.ceil(_KEPT * len(errors) - 1e-9).astype(int), 1) - 1
     return RejectionCurve(

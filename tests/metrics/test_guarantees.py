@@ -42,6 +42,28 @@ def test_intervals_hold_the_figure_and_are_wider_by_person() -> None:
     assert people.mae.ci_high - people.mae.ci_low > 2 * (whole.mae.ci_high - whole.mae.ci_low)
 
 
+def test_the_error_of_a_band_counts_its_own_people() -> None:
+    """Of 100 samples of two people, 87 at least hold their MAE: the ends of their own values hold it in half."""
+    held = 0
+    for repeat in range(100):
+        rng = np.random.default_rng(repeat)
+        subject = np.concatenate([np.repeat([0, 1], 20), np.arange(2, 60)])
+        shown = np.where(subject < 2, 10.0, 40.0)
+        error = 8 + rng.normal(0, 2, 60)[subject] + rng.normal(0, 1, len(subject))
+        table = pd.DataFrame({"age": shown + error, "age_pred": shown, "subject": subject.astype(str)})
+        mae = error_by_estimated_age({"a": table}, resamples=200)["a"]["0-12"].mae
+        held += mae.ci_low <= 8 <= mae.ci_high
+    assert held >= 87
+
+
+def test_the_estimates_of_one_person_have_no_interval() -> None:
+    table = made(60, people=60)
+    alone = table.assign(age_pred=10.0, subject="one")
+    band = error_by_estimated_age({"a": pd.concat([table.assign(age_pred=40.0), alone])}, resamples=100)["a"]["0-12"]
+    assert band.n == 60
+    assert (band.mae.ci_low, band.mae.ci_high, band.p95_ae.ci_low, band.p95_ae.ci_high) == (None,) * 4
+
+
 def test_few_faces_and_none() -> None:
     assert error_by_estimated_age({"a": made(0)}) == {}
     (band,) = error_by_estimated_age({"a": made(1)})["a"].values()

@@ -123,6 +123,23 @@ def test_an_honest_model_covers_what_it_promises():
     assert area.mae[-1] == pytest.approx(area.area_random)
 
 
+def test_scores_of_few_people_have_students_intervals():
+    """Of 100 samples of three people, 87 at least hold the mean width; the ends of their own values would hold it in 75."""
+    held = 0
+    for repeat in range(100):
+        rng = np.random.default_rng(repeat)
+        subject = np.repeat(np.arange(3), 20)
+        own = 5 + rng.normal(0, 1, 3)[subject]
+        table = pd.DataFrame(
+            {"age": 30.0, "age_pred": 30 + rng.normal(0, own), "age_std": own, "subject": subject.astype(str)}
+        )
+        found = uncertainty(table, resamples=200)
+        width = found.levels["0.5"].width
+        held += width.ci_low <= 5 * 2 * stats.norm.ppf(0.75) <= width.ci_high
+        assert found.rejection.area.ci_low <= found.rejection.area.value <= found.rejection.area.ci_high
+    assert held >= 87
+
+
 def test_nothing_to_say_without_a_spread():
     assert uncertainty(honest(10).drop(columns="age_std")) is None
 

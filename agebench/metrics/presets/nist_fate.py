@@ -26,7 +26,7 @@ from agebench.errors import UserError
 from agebench.metrics import point
 from agebench.metrics.age_gates import age_gates
 from agebench.metrics.analytic_intervals import Spread, cell_mean_spread, log_replicates, with_rows
-from agebench.metrics.bootstrap import ClusterBootstrap, Flags, Floats, Ints, Replicates
+from agebench.metrics.bootstrap import ClusterBootstrap, Flags, Floats, Ints, Replicates, distinct_values
 from agebench.metrics.clustered_rates import clustered_rate, effective_sizes, group_rates, row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import (
     IntervalKind,
@@ -50,6 +50,7 @@ from agebench.metrics.schema import (
     NistGroup,
     NistOrigins,
 )
+from agebench.metrics.simultaneous import clusters_in_groups
 
 ACCURACIES = tuple(range(1, 11))
 LEGAL_AGE, CHALLENGE = 18, 25
@@ -267,12 +268,10 @@ def _children(table: pd.DataFrame, *, resamples: int, seed: int, interval: Inter
     def statistic(sums: Sequence[Floats]) -> Floats:
         return point.mean_over_sets(features, sums[0])[None]
 
-    found = ClusterBootstrap(features.values, [years], row_clusters(table))
-    mae = (
-        metric_values([("mae",)], found.replicates(statistic, resamples=resamples, seed=seed), interval)["mae",]
-        if children.any()
-        else metric_value(np.nan)
-    )
+    whose = row_clusters(table)
+    found = ClusterBootstrap(features.values, [years], whose).replicates(statistic, resamples=resamples, seed=seed)
+    people = np.array([len(distinct_values(whose[children]))])
+    mae = metric_values([("mae",)], found, interval, clusters=people)["mae",]
 
     def among(inside: Flags, hits: Flags, ages: tuple[int, int]) -> CellAverage:
         return _cell_average(clustered_rate(hits, inside, clusters), ages, int(inside.sum()))
@@ -309,7 +308,8 @@ def _all_ages(
     found = ClusterBootstrap(features.values, everyone, row_clusters(table)).replicates(
         statistic, resamples=resamples, seed=seed
     )
-    accuracy = metric_values([(name,) for name in names], found, interval)
+    people = np.full(len(names), found.clusters)
+    accuracy = metric_values([(name,) for name in names], found, interval, clusters=people)
     gates = age_gates(
         table, legal_ages=(LEGAL_AGE,), challenges=(CHALLENGE,), groups=[one.name for one in (sexes, *origins)]
     )
@@ -335,12 +335,16 @@ def _by_age(
     def statistic(sums: Sequence[Floats]) -> Floats:
         return np.concatenate([point.per_group_metrics(features, group, ["mae"])[:, 0] for group in sums])
 
-    resampler = ClusterBootstrap(features.values, [bands, crossed], row_clusters(table))
+    whose = row_clusters(table)
+    resampler = ClusterBootstrap(features.values, [bands, crossed], whose)
     replicates = resampler.replicates(statistic, resamples=resamples, seed=seed)
     n_bands, n_cells = int(bands.max()) + 1, int(crossed.max()) + 1
     keys: list[FigureKey] = [("band", str(band), "mae") for band in range(n_bands)]
     keys += [("cell", str(cell), "mae") for cell in range(n_cells)]
-    mae = metric_values(keys, replicates, interval)
+    people = np.concatenate(
+        [clusters_in_groups(codes, whose, count) for codes, count in ((bands, n_bands), (crossed, n_cells))]
+    )
+    mae = metric_values(keys, replicates, interval, clusters=people)
     everyone, clusters = np.ones(len(table), dtype=bool), subject_codes(table)
     accuracy = {
         x: group_rates(features.column(f"cs{x}") > 0, everyone, bands, n_bands, clusters) for x in BAND_ACCURACIES

@@ -73,6 +73,22 @@ def test_challenge_25_interval_covers_the_mean_over_cells() -> None:
     assert covered >= 930
 
 
+def test_intervals_at_the_ages_of_few_people_count_these() -> None:
+    table = faces(600)
+    table = table[table.age >= 31]
+    few = faces(60).assign(age=np.repeat([13.5, 15.5], 30), gender="male", subject=np.repeat(["a", "b"], 30))
+    few["age_pred"] = few.age + np.repeat([2.0, 3.0], 30)
+    one = faces(30).assign(age=9.0, gender="female", subject="c")
+    whole = pd.concat([table, few, one], ignore_index=True)
+    found = nist(whole, resamples=200)
+    assert found.child_online_safety.mae.value == 2.5
+    # Student's interval of two people reaches 12.7 standard errors of half a year, and less where resamples lose an age.
+    assert found.child_online_safety.mae.ci_high > 5
+    bands = {tuple(band.ages): band for band in found.by_age}
+    assert bands[13, 16].by_sex["male"].ci_high == pytest.approx(2.5 + 12.7 * 0.5, abs=1)
+    assert (bands[8, 12].mae.ci_low, bands[8, 12].mae.ci_high) == (None, None)
+
+
 def test_child_online_safety_has_its_ages() -> None:
     table = faces()
     found = nist(table, resamples=100).child_online_safety
