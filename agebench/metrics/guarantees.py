@@ -10,10 +10,11 @@ import pandas as pd
 
 from agebench.errors import UserError
 from agebench.metrics.age_gates import DEFAULT_CHALLENGE_MARGIN, age_gates
-from agebench.metrics.bootstrap import ClusterBootstrap, Floats
+from agebench.metrics.analytic_intervals import quantile_replicates, with_rows
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints, Replicates, reindex
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
-from agebench.metrics.groups import age_bands
+from agebench.metrics.groups import Grouping, age_bands
 from agebench.metrics.point import is_within, quantile, signed_error
 from agebench.metrics.schema import (
     ConformalInterval,
@@ -167,8 +168,33 @@ def _errors_by_estimate(table: pd.DataFrame, resamples: int, seed: int) -> dict[
     sampler = ClusterBootstrap(np.column_stack([np.ones(len(error)), error, below]), [bands.codes], clusters)
     keys = [(band, metric) for metric in ("mae", "p95_ae") for band in bands.names]
     found = sampler.replicates(statistic, resamples=resamples, seed=seed)
-    every = metric_values(keys, found, clusters=np.tile(bands.cluster_counts(clusters), 2))
+    people = bands.cluster_counts(clusters)
+    several = np.flatnonzero(people > 1)
+    if found.resampled.shape[1] and len(several):
+        found = _with_quantiles(found, error, bands, clusters, several)
+    # The replicates of a quantile allow for few people themselves; one person has no interval.
+    behind = np.concatenate([people, np.where(people > 1, 0, people)])
+    every = metric_values(keys, found, clusters=behind)
     return {
         band: EstimateError(n=int(n), mae=every[band, "mae"], p95_ae=every[band, "p95_ae"])
         for band, n in zip(bands.names, bands.counts, strict=True)
     }
+
+
+def _with_quantiles(found: Replicates, error: Floats, bands: Grouping, clusters: Ints, several: Ints) -> Replicates:
+    """Give the 95th percentiles, the last rows, replicates from order statistics: open above where no image bounds them.
+
+    Args:
+        found: the errors' means, then their percentiles, by band.
+        error: (n,) absolute errors.
+        bands: of the estimates.
+        clusters: (n,) rows drawn together.
+        several: the bands with several people.
+    """
+    rows = several + len(bands.names)
+    parts = [np.flatnonzero(bands.codes == code) for code in several]
+    resampled = [
+        quantile_replicates(error[part], np.sort(error[part]), 0.95, reindex(clusters[part]), found.resampled[row])
+        for part, row in zip(parts, rows, strict=True)
+    ]
+    return with_rows(found, rows, np.stack(resampled))

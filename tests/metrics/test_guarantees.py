@@ -37,8 +37,10 @@ def test_intervals_hold_the_figure_and_are_wider_by_person() -> None:
     table["subject"] = pd.qcut(table["age_pred"] - table["age"], 20).cat.codes.astype(str)
     people = error_by_estimated_age({"a": table}, resamples=300)["a"]["25-34"]
     for figure in ("mae", "p95_ae"):
-        for of in (whole, people):
-            assert getattr(of, figure).ci_low <= getattr(of, figure).value <= getattr(of, figure).ci_high
+        assert getattr(whole, figure).ci_low <= getattr(whole, figure).value <= getattr(whole, figure).ci_high
+        assert getattr(people, figure).ci_low <= getattr(people, figure).value
+    assert people.mae.ci_high >= people.mae.value
+    assert people.p95_ae.ci_high is None  # twenty people do not bound what 95 % of errors are below
     assert people.mae.ci_high - people.mae.ci_low > 2 * (whole.mae.ci_high - whole.mae.ci_low)
 
 
@@ -54,6 +56,15 @@ def test_the_error_of_a_band_counts_its_own_people() -> None:
         mae = error_by_estimated_age({"a": table}, resamples=200)["a"]["0-12"].mae
         held += mae.ci_low <= 8 <= mae.ci_high
     assert held >= 87
+
+
+@pytest.mark.parametrize(("n", "is_bounded"), [(40, False), (60, False), (100, True)])
+def test_few_images_do_not_bound_large_errors(n: int, is_bounded: bool) -> None:
+    """The largest of fewer than 73 errors lies below the 95th percentile in more than 2.5 % of samples."""
+    table = made(n).assign(age_pred=30.0, age=30 + np.random.default_rng(0).normal(0, 5, n))
+    p95 = error_by_estimated_age({"a": table}, resamples=300)["a"]["25-34"].p95_ae
+    assert p95.ci_low <= p95.value
+    assert (p95.ci_high is not None) == is_bounded
 
 
 def test_the_estimates_of_one_person_have_no_interval() -> None:
