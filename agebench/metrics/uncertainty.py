@@ -19,6 +19,7 @@ from agebench.metrics.confidence_intervals import (
 )
 from agebench.metrics.groups import groupings
 from agebench.metrics.metric_specs import FigureKey
+from agebench.metrics.point import age_limits
 from agebench.metrics.prediction_format import canonical
 from agebench.metrics.prediction_io import probabilities
 from agebench.metrics.schema import (
@@ -267,11 +268,12 @@ def conformal(
 ) -> ConformalResult:
     """Calibrate split-conformal intervals, and measure their coverage and width on another set.
 
-    The score is the absolute error, over `age_std` where both tables have it; its quantile at rank ceil((n + 1) level)
-    covers new images of the same kind at least at `level` (Lei et al. 2018, "Distribution-free predictive inference for
-    regression", section 2.2). Where subjects are known it covers an image of a new person: each of K people weighs 1/(K + 1),
-    shared evenly by his images, and infinity the rest (Lee, Barber and Willett 2023, "Distribution-free inference with
-    hierarchical data", arXiv 2306.06342, section 3). With one image a person the two are the same. On another dataset the
+    The score is the absolute error, over `age_std` where both tables have it; of a label that is a range of ages it is the distance
+    to the farther end, so that the interval holds the true age wherever in the range that lies. Its quantile at rank
+    ceil((n + 1) level) covers new images of the same kind at least at `level` (Lei et al. 2018, "Distribution-free predictive
+    inference for regression", section 2.2). Where subjects are known it covers an image of a new person: each of K people weighs
+    1/(K + 1), shared evenly by his images, and infinity the rest (Lee, Barber and Willett 2023, "Distribution-free inference
+    with hierarchical data", arXiv 2306.06342, section 3). With one image a person the two are the same. On another dataset the
     guarantee need not hold: that is what the coverage by group shows.
 
     Args:
@@ -346,7 +348,9 @@ def min_calibration_size(level: float) -> int:
 
 
 def _scores(table: pd.DataFrame, scaled: bool) -> Floats:
-    errors: Floats = np.abs(table["age_pred"].to_numpy(float) - table["age"].to_numpy(float)) / _scale(table, scaled)
+    predicted = table["age_pred"].to_numpy(float)
+    low, high = age_limits(table)
+    errors: Floats = np.maximum(predicted - low, high - predicted) / _scale(table, scaled)
     return errors
 
 

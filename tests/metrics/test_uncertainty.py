@@ -180,6 +180,24 @@ def test_conformal_coverage_stands_by_group_and_few_images_promise_little():
     assert {row.n for row in found.levels["0.9"].groups["gender"].values()} == {194}
 
 
+def test_intervals_from_labels_that_are_decades_hold_the_true_ages():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(10, 70, 2000)
+    low = np.floor(true / 10) * 10
+    # The model answers the middle of the decade: against midpoints it hardly errs.
+    table = pd.DataFrame(
+        {"age": low + 5, "age_low": low, "age_high": low + 10, "age_pred": low + 5 + rng.normal(0, 0.5, 2000)}
+    )
+    found = conformal(table[:1000], table[1000:], levels=[0.9]).levels["0.9"]
+    assert 5 < found.radius < 7
+    assert found.coverage.value == pytest.approx(0.9, abs=0.03)
+    assert (abs(true - table.age_pred) <= found.radius)[1000:].mean() >= 0.9
+    exact = table.assign(age_low=np.nan, age_high=np.nan)
+    plain = table[["age", "age_pred"]]
+    assert conformal(exact[:1000], exact[1000:]) == conformal(plain[:1000], plain[1000:])
+    assert conformal(exact[:1000], table[1000:], levels=[0.9]).levels["0.9"].coverage.value < 0.01
+
+
 def test_a_level_needs_as_many_images_as_its_rank():
     assert [min_calibration_size(level) for level in LEVELS] == [1, 4, 9, 19]
     for level in (1e-12, *LEVELS, 0.37, 0.995):
