@@ -17,7 +17,7 @@ from agebench.metrics.bootstrap import Floats, Ints
 from agebench.metrics.clustered_rates import effective_sizes, row_clusters
 from agebench.metrics.confidence_intervals import CONFIDENCE_LEVEL
 from agebench.metrics.groups import group_columns, groupings
-from agebench.metrics.point import signed_error
+from agebench.metrics.point import age_limits, signed_error
 from agebench.metrics.schema import (
     GapSize,
     GroupPower,
@@ -202,7 +202,7 @@ def _fewest_minors(allowed: int, limit: float) -> int:
 def _group_powers(pilot: pd.DataFrame, options: PlanOptions, groups: Sequence[str] | None) -> list[GroupPower]:
     """Resolution of the pilot's test set by group, and each MAE shrunk towards the whole."""
     errors, clusters = np.abs(signed_error(pilot)), row_clusters(pilot)
-    age = pilot["age"].to_numpy(float)
+    oldest = np.floor(age_limits(pilot)[1])
     passes = pilot["age_pred"].to_numpy(float) >= options.gate.challenge
     reach = float(stats.norm.isf(_TAIL) + stats.norm.ppf(options.power))
     rows = []
@@ -214,7 +214,7 @@ def _group_powers(pilot: pd.DataFrame, options: PlanOptions, groups: Sequence[st
         for place, (name, part) in enumerate(zip(grouping.names, inside, strict=True)):
             rest = np.setdiff1d(np.flatnonzero(grouping.codes >= 0), part)
             against = _standard_error(errors[rest], clusters[rest]) if len(rest) > 1 else np.nan
-            minors = part[age[part] < options.gate.legal]
+            minors = part[oldest[part] < options.gate.legal]
             one_group = np.zeros(len(minors), dtype=np.int64)
             worth = float(effective_sizes(passes[minors], one_group, 1, clusters[minors])[0])
             error = standard_errors[place]

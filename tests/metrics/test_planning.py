@@ -103,6 +103,17 @@ def test_label_errors_are_taken_off_the_mae(bias):
     assert label_noise_sensitivity(noisy / 10)[0].mae is None
 
 
+def test_a_range_of_ages_is_a_minors_only_as_a_whole():
+    table = pilot()
+    young = table["age"] < 18
+    wide = table.assign(age_low=table["age"] - 5, age_high=table["age"] + 10)
+    narrow = table.assign(age_low=np.where(young, 10.0, np.nan), age_high=np.where(young, 17.9, np.nan))
+    plain, of_wide, of_narrow = (make_plan(labels, PlanOptions()).groups for labels in (table, wide, narrow))
+    assert [group.minors for group in of_wide] == [0, 0]
+    assert [group.smallest_fpr for group in of_wide] == [None, None]
+    assert of_narrow == plain
+
+
 def test_a_pilot_shows_what_its_groups_could_have_shown():
     plan = make_plan(pilot(), PlanOptions())
     rows = {row.group: row for row in plan.groups}

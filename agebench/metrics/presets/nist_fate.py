@@ -12,7 +12,8 @@ html/frvt_age_estimation.html in github.com/usnistgov/frvt), which states for ea
   aged 8 to 12, and 17 to 22, estimated to be 13 to 16 (FPR).
 
 The page does not state the ages of its MAE by sex and region of birth; here they are 18 to 30, as of its other MAEs. A test set
-need not have images of every cell: each figure states its number of cells, and only a full one compares with NIST's.
+need not have images of every cell: each figure states its number of cells, and only a full one compares with NIST's. A label that
+is a range of ages counts only where all of it lies at those ages, and in a cell of one age only where it has no other.
 The same figures over all ages of a test set, which are not among NIST's, are in `all_ages`. `by_age` has MAE by age and sex, as
 the report's tables do, in bands whose limits are the ages above.
 """
@@ -130,9 +131,22 @@ def _crossing(sexes: Grouping, origin: Grouping) -> Grouping:
 
 
 def _between(age: Floats, ages: tuple[int, int]) -> Flags:
-    """Return whether ages, of labels or estimates, lie in completed years from the first of `ages` to the last."""
+    """Return whether ages lie in completed years from the first of `ages` to the last."""
     inside: Flags = (age >= ages[0]) & (age < ages[1] + 1)
     return inside
+
+
+def _labeled_between(table: pd.DataFrame, ages: tuple[int, int]) -> Flags:
+    """Return whether labels lie `_between` ages; a label that is a range of ages does only as a whole."""
+    youngest, oldest = point.age_limits(table)
+    return _between(youngest, ages) & _between(oldest, ages)
+
+
+def _has_year(table: pd.DataFrame) -> Flags:
+    """Return whether each label is of one completed year; a range of ages over several years is in no cell of years."""
+    youngest, oldest = (np.floor(limit) for limit in point.age_limits(table))
+    known: Flags = youngest == oldest
+    return known
 
 
 def _mean_errors(
@@ -147,7 +161,9 @@ def _mean_errors(
 ) -> NistErrors:
     """Compute the MAE as the unweighted mean over cells of sex and age; `ages` None: over all ages."""
     age = table["age"].to_numpy(float)
-    inside = np.ones(len(table), dtype=bool) if ages is None else _between(age, ages)
+    inside = _has_year(table)
+    if ages is not None:
+        inside &= _between(age, ages)
     years = year_codes(age)
     span = int(years.max()) + 1
     shown = [sexes, *origins]
@@ -223,11 +239,11 @@ def _with_cell_means(
 
 def _challenge(table: pd.DataFrame, sexes: Grouping, origin: Grouping | None) -> NistChallenge:
     """False positive rate of Challenge 25 at age 17: the mean over cells of sex and, where it is known, origin."""
-    age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
+    predicted = table["age_pred"].to_numpy(float)
     known = (sexes.codes >= 0) & (True if origin is None else origin.codes >= 0)
     count = 1 if origin is None else len(origin.names)
     cells = sexes.codes * count + (0 if origin is None else origin.codes)
-    among = _between(age, MINOR_AGES) & known
+    among = _labeled_between(table, MINOR_AGES) & known
     return NistChallenge(
         ages=[*MINOR_AGES],
         challenge=CHALLENGE,
@@ -260,9 +276,10 @@ def mean_rate(hits: Flags, among: Flags, cells: Ints, clusters: Ints | None = No
 def _children(table: pd.DataFrame, *, resamples: int, seed: int, interval: IntervalKind) -> NistChildSafety:
     """Compute the task Child Online Safety (13-16)."""
     age, predicted = table["age"].to_numpy(float), table["age_pred"].to_numpy(float)
-    children, below, above = (_between(age, ages) for ages in (CHILD_AGES, BELOW_AGES, ABOVE_AGES))
+    children, below, above = (_labeled_between(table, ages) for ages in (CHILD_AGES, BELOW_AGES, ABOVE_AGES))
     accepted, clusters = _between(predicted, CHILD_AGES), subject_codes(table)
-    years = np.where(children, np.floor(age).astype(np.int64) - CHILD_AGES[0], -1)
+    in_cell = children & _has_year(table)
+    years = np.where(in_cell, np.floor(age).astype(np.int64) - CHILD_AGES[0], -1)
     features = point.make_features(table)
 
     def statistic(sums: Sequence[Floats]) -> Floats:
@@ -270,15 +287,15 @@ def _children(table: pd.DataFrame, *, resamples: int, seed: int, interval: Inter
 
     whose = row_clusters(table)
     found = ClusterBootstrap(features.values, [years], whose).replicates(statistic, resamples=resamples, seed=seed)
-    people = np.array([len(distinct_values(whose[children]))])
+    people = np.array([len(distinct_values(whose[in_cell]))])
     mae = metric_values([("mae",)], found, interval, clusters=people)["mae",]
 
     def among(inside: Flags, hits: Flags, ages: tuple[int, int]) -> CellAverage:
         return _cell_average(clustered_rate(hits, inside, clusters), ages, int(inside.sum()))
 
-    cells = {"cells": len(np.unique(years[children])), "of_cells": CHILD_AGES[1] - CHILD_AGES[0] + 1}
+    cells = {"cells": len(np.unique(years[in_cell])), "of_cells": CHILD_AGES[1] - CHILD_AGES[0] + 1}
     return NistChildSafety(
-        mae=_cell_average(mae, CHILD_AGES, int(children.sum())).model_copy(update=cells),
+        mae=_cell_average(mae, CHILD_AGES, int(in_cell.sum())).model_copy(update=cells),
         tpr=among(children, accepted, CHILD_AGES),
         fnr_below=among(children, _between(predicted, BELOW_AGES), CHILD_AGES),
         fnr_above=among(children, _between(predicted, ABOVE_AGES), CHILD_AGES),
@@ -328,9 +345,10 @@ def _by_age(
 ) -> list[NistAgeErrors]:
     """Compute MAE by age band and sex, and accuracy by age band, of the bands with images."""
     features, age = point.make_features(table), table["age"].to_numpy(float)
-    bands, n_sexes = np.searchsorted(AGE_BANDS, age, side="right") - 1, len(sexes.names)
-    crossed = np.where(sexes.codes >= 0, bands * n_sexes + sexes.codes, -1)
-    counts = np.bincount(bands, minlength=len(AGE_BANDS)), np.bincount(crossed + 1, minlength=1)[1:]
+    first, last_band = (np.searchsorted(AGE_BANDS, limit, side="right") - 1 for limit in point.age_limits(table))
+    bands, n_sexes = np.where(first == last_band, first, -1), len(sexes.names)
+    crossed = np.where((bands >= 0) & (sexes.codes >= 0), bands * n_sexes + sexes.codes, -1)
+    counts = [np.bincount(codes[codes >= 0], minlength=len(AGE_BANDS)) for codes in (bands, crossed)]
 
     def statistic(sums: Sequence[Floats]) -> Floats:
         return np.concatenate([point.per_group_metrics(features, group, ["mae"])[:, 0] for group in sums])

@@ -89,6 +89,33 @@ def test_intervals_at_the_ages_of_few_people_count_these() -> None:
     assert (bands[8, 12].mae.ci_low, bands[8, 12].mae.ci_high) == (None, None)
 
 
+def test_a_label_that_is_a_range_counts_only_where_all_of_it_does() -> None:
+    table = faces(6000)
+    rng = np.random.default_rng(1)
+    decades = faces(3000).assign(age=lambda made: np.floor(made.age / 10) * 10 + 5, age_pred=rng.uniform(0, 60, 3000))
+    decades = decades.assign(age_low=decades.age - 5, age_high=decades.age + 4)
+    # Of the children, but of no year.
+    teens = faces(50).assign(age=14.0, age_low=13.0, age_high=15.0, age_pred=14.0)
+    alone, mixed = nist(table, resamples=0), nist(pd.concat([table, decades, teens], ignore_index=True), resamples=0)
+    for ours, theirs in ((mixed, alone), (mixed.all_ages, alone.all_ages)):
+        assert (ours.mae, ours.by_sex, ours.by_origin) == (theirs.mae, theirs.by_sex, theirs.by_origin)
+    assert mixed.challenge_25 == alone.challenge_25
+    ours, theirs = mixed.child_online_safety, alone.child_online_safety
+    assert (ours.mae, ours.fpr_below, ours.fpr_above) == (theirs.mae, theirs.fpr_below, theirs.fpr_above)
+    assert ours.tpr.n == theirs.tpr.n + 50
+    # No band holds a whole decade below 61.
+    sizes, before = ({tuple(band.ages): band.mae.n for band in found.by_age} for found in (mixed, alone))
+    assert sizes == before | {(13, 16): before[13, 16] + 50}
+
+
+def test_ranges_alone_have_no_figure_of_years() -> None:
+    table = faces(300).assign(age_low=20.0, age_high=39.0, age=29.5)
+    found = nist(table, resamples=100)
+    assert found.mae.value is found.all_ages.mae.value is found.child_online_safety.mae.value is None
+    assert found.by_age == []
+    assert found.all_ages.accuracy["10"].value is not None
+
+
 def test_child_online_safety_has_its_ages() -> None:
     table = faces()
     found = nist(table, resamples=100).child_online_safety
