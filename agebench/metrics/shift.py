@@ -265,9 +265,10 @@ def _one_repeat(
 
 
 def _isotonic(estimates: Floats, ages: Floats, others: Floats) -> Floats:
-    order = np.argsort(estimates, kind="stable")
-    fitted = isotonic_regression(ages[order]).x
-    mapped: Floats = np.interp(others, estimates[order], fitted)
+    # Images of equal estimates get their mean age.
+    distinct, place, counts = np.unique(estimates, return_inverse=True, return_counts=True)
+    means = np.bincount(place, ages) / counts
+    mapped: Floats = np.interp(others, distinct, isotonic_regression(means, weights=counts).x)
     return mapped
 
 

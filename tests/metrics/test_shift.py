@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from agebench.metrics.schema import MetricValue, ShiftResult
-from agebench.metrics.shift import explain_shift
+from agebench.metrics.shift import _isotonic, explain_shift
 
 
 def predictions(
@@ -99,6 +99,23 @@ def test_a_bias_is_mended_by_few_labeled_faces_and_noise_is_not() -> None:
     assert all(row.linear_gain.value > 4 and shown(row.linear_gain) for row in biased)
     noisy = shift(HOME, predictions((0, 60), seed=1, harder=2)).recalibration
     assert all(row.linear_gain.value < 0.5 for row in noisy)
+
+
+def test_equal_estimates_are_mapped_to_the_mean_of_their_ages() -> None:
+    mapped = _isotonic(np.full(4, 30.0), np.array([20.0, 40, 25, 55]), np.array([10.0, 30, 50]))
+    assert mapped == pytest.approx([35, 35, 35])
+    # Three images at 20 outweigh the one at 30, whose age is lower: both have the mean of all four.
+    mapped = _isotonic(np.array([20.0, 30, 20, 20]), np.array([30.0, 10, 20, 40]), np.array([20.0, 25, 30]))
+    assert mapped == pytest.approx([25, 25, 25])
+
+
+def test_whole_estimates_are_recalibrated_without_bias() -> None:
+    """Estimates in decades of uniform ages: an isotonic map cannot do better than their middles, with an MAE of 2.5 years."""
+    rng = np.random.default_rng(0)
+    age = rng.uniform(0, 60, 1200)
+    target = pd.DataFrame({"age": age, "age_pred": np.floor(age / 10) * 10 + 5})
+    (row,) = [row for row in shift(HOME, target).recalibration if row.n == 200]
+    assert row.isotonic.value == pytest.approx(2.5, abs=0.2)
 
 
 def test_sets_without_common_ages_have_no_parts() -> None:
