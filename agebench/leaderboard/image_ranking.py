@@ -261,6 +261,10 @@ class RankingBuilder:
                 return None
             part = labels[name]
             sets.append(RankedTestSet(name, held_out, systems, part.ages, part.clusters, part.people))
+        if len(sets) > 1:
+            sets = [one for one in sets if one.has_baseline]
+            if len(sets) < 2:
+                return None
         return rank_on_test_sets(sets, runs=[[record.id for record in row.records] for row in rows], inputs=inputs)
 
     def _errors(self, row: System, test: str, labels: "_Labels") -> SystemErrors | None:

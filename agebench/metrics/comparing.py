@@ -210,10 +210,13 @@ def _scored(
 
 
 def _rank(paired: Mapping[str, PairedErrors], options: FigureOptions, held_out: Collection[str]) -> list[SystemRanking]:
-    """One ranking for each test set of three systems or more, then one over all that no system was trained on."""
+    """One ranking for each test set of three systems or more, then one over all that no system was trained on.
+
+    Test sets of one age are not among these: no MAE has a ratio to that of a constant estimate there.
+    """
     sets = [_ranked_set(name, errors, held_out=name in held_out) for name, errors in paired.items()]
     groups = [[one] for one in sets if len(one.systems) >= _FEWEST_RANKED]
-    away = [one for one in sets if not one.held_out]
+    away = [one for one in sets if not one.held_out and one.has_baseline]
     groups += [away] if len(away) > 1 else []
     return [rank_on_test_sets(group, resamples=options.resamples, seed=options.seed) for group in groups]
 

@@ -21,6 +21,8 @@ from agebench.metrics.ranking import (
 from agebench.metrics.schema import NewDatasetClaim, RankedSystem, SystemRanking
 
 _DIGITS = 4
+# A resampled baseline below this share of the observed one is 0 but for rounding.
+_LEAST_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class RankedTestSet:
         tested: Ints = np.unique(np.concatenate([part for system in self.systems for part in system.images]))
         return tested
 
+    @property
+    def constant_errors(self) -> Floats:
+        """Errors (N,) of always answering the median age of the tested images, years."""
+        errors: Floats = np.abs(self.ages - np.median(self.ages[self.tested]))
+        return errors
+
+    @property
+    def has_baseline(self) -> bool:
+        """Return whether a constant answer errs on the images of every seed; where all have one age, it does not."""
+        errors = self.constant_errors
+        return all(errors[part].any() for system in self.systems for part in system.images)
+
 
 def rank_on_test_sets(
     tests: Sequence[RankedTestSet],
@@ -61,7 +75,7 @@ def rank_on_test_sets(
     """Rank systems that were all tested on the same test sets.
 
     Args:
-        tests: the test sets, each with the same systems.
+        tests: the test sets, each with the same systems; of several, each with a baseline.
         runs: ids of each system's records, if there are any.
         inputs: digest of what the ranking is computed from.
         resamples: number of bootstrap resamples.
@@ -104,7 +118,7 @@ def _test_replicates(test: RankedTestSet, *, relative: bool, resamples: int, see
     if not relative:
         return resample_maes(test.systems, test.clusters, resamples=resamples, seed=seed)
     parts = [part for system in test.systems for part in system.images]
-    constant = np.abs(test.ages - np.median(test.ages[test.tested]))
+    constant = test.constant_errors
     distinct = {part.tobytes(): part for part in parts}
     baseline = SystemErrors(
         "",
@@ -117,10 +131,11 @@ def _test_replicates(test: RankedTestSet, *, relative: bool, resamples: int, see
     column = {key: len(parts) + index for index, key in enumerate(distinct)}
     floors = np.array([column[part.tobytes()] for part in parts])
     values = both.values[: len(parts)] / both.values[floors]
-    moved = (both.values[: len(parts), None] + both.deviations[: len(parts)]) / (
-        both.values[floors, None] + both.deviations[floors]
-    )
-    return MaeReplicates(values, moved - values[:, None], both.clusters)
+    moved_floors = both.values[floors, None] + both.deviations[floors]
+    # A resample of images of one age has no ratio; as one without images does, it keeps the observed figure.
+    has_ratio = moved_floors > _LEAST_SHARE * both.values[floors, None]
+    moved = (both.values[: len(parts), None] + both.deviations[: len(parts)]) / np.where(has_ratio, moved_floors, 1.0)
+    return MaeReplicates(values, np.where(has_ratio, moved - values[:, None], 0.0), both.clusters)
 
 
 def _claims(layout: Layout, replicates: Sequence[MaeReplicates]) -> list[NewDatasetClaim | None]:

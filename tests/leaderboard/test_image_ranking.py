@@ -9,7 +9,13 @@ import pandas as pd
 import pytest
 
 from agebench.errors import UserError
-from agebench.leaderboard.image_ranking import ImageRankings, build_rankings, rankings_file
+from agebench.leaderboard.image_ranking import (
+    ImageRankings,
+    RankingBuilder,
+    _Labels,
+    build_rankings,
+    rankings_file,
+)
 from agebench.leaderboard.markdown import leaderboard
 from agebench.leaderboard.published_estimates import LocalDatasets, pseudonym_keys, write_estimates
 from agebench.leaderboard.ranking_check import check_rankings
@@ -17,6 +23,7 @@ from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.site import site_data
 from agebench.leaderboard.systems import System, group_into_systems
+from agebench.metrics.ranking import SystemErrors
 from agebench.registry.catalog import Catalog, load_catalog
 
 pytestmark = pytest.mark.usefixtures("with_few")
@@ -158,6 +165,28 @@ def test_a_system_without_estimates_is_named_and_others_are_ranked(
     assert sentence.endswith(": alike-1")
     assert sentence in leaderboard(rows, (), ranked)
     assert rankings_file(results).exists()
+
+
+def test_a_test_set_of_one_age_is_not_among_those_over_which_systems_are_ranked(
+    board: tuple[Path, list[System]], catalog: Catalog
+) -> None:
+    _, rows = board
+    rng = np.random.default_rng(0)
+    builder = RankingBuilder({}, LocalDatasets(catalog))
+    images = np.arange(60)
+    labels = {}
+    for name, ages in (("a", rng.uniform(0, 60, 60)), ("b", rng.uniform(0, 60, 60)), ("one age", np.full(60, 18.0))):
+        labels[name] = _Labels(pd.Index(images), ages, images, False)
+        for row in rows:
+            errors = tuple(np.abs(rng.normal(0, 3, 60)) for _ in row.records)
+            builder._systems[name, row] = SystemErrors(row.name, row.train, (0, 1), (images, images), errors)
+    found = builder._compute(rows, [(name, False, frozenset()) for name in ("a", "one age", "b")], labels, "")
+    assert found is not None
+    assert found.tests == ["a", "b"]
+    assert builder._compute(rows, [(name, False, frozenset()) for name in ("a", "one age")], labels, "") is None
+    alone = builder._compute(rows, [("one age", False, frozenset())], labels, "")
+    assert alone is not None
+    assert len(alone.systems) == 3
 
 
 def test_stored_rankings_are_computed_again(

@@ -190,6 +190,35 @@ def test_the_held_out_part_of_a_training_set_is_no_new_dataset():
     assert apart.rankings[-1].systems[0].new_datasets is None
 
 
+def test_a_test_set_of_one_age_is_not_among_those_over_which_systems_are_ranked():
+    def tested(labels: int, age: float | None) -> dict[str, list[JoinedPredictions]]:
+        tables = [system(10 * labels + place, 3 + place, 120, labels) for place in range(3)]
+        if age is not None:
+            tables = [table.assign(age_pred=table.age_pred - table.age + age, age=age) for table in tables]
+        return {str(place): [JoinedPredictions(table)] for place, table in enumerate(tables)}
+
+    tests = {"a": tested(0, None), "one age": tested(1, 18.0), "b": tested(2, None)}
+    rankings = compare_on_test_sets(tests, FigureOptions(resamples=100)).rankings
+    assert [ranking.tests for ranking in rankings] == [["a"], ["one age"], ["b"], ["a", "b"]]
+    del tests["b"]
+    rankings = compare_on_test_sets(tests, FigureOptions(resamples=100)).rankings
+    assert [ranking.tests for ranking in rankings] == [["a"], ["one age"]]
+
+
+def test_a_test_set_of_almost_one_age_is_ranked():
+    """Resamples without the one image of another age have no ratio."""
+    tests = {}
+    for labels, name in enumerate("ab"):
+        tables = [system(10 * labels + place, 3 + place, 60, labels) for place in range(3)]
+        if name == "b":
+            age = np.where(np.arange(60) < 1, 30.0, 18.0)
+            tables = [table.assign(age_pred=table.age_pred - table.age + age, age=age) for table in tables]
+        tests[name] = {str(place): [JoinedPredictions(table)] for place, table in enumerate(tables)}
+    ranking = compare_on_test_sets(tests, FigureOptions(resamples=100)).rankings[-1]
+    assert ranking.tests == ["a", "b"]
+    assert all(one.value.ci_low < one.value.value < one.value.ci_high for one in ranking.systems)
+
+
 def test_two_people_alone_show_no_difference():
     people = np.arange(200) // 100
     a, b = (
