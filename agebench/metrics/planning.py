@@ -1,7 +1,8 @@
 """Sizes of a test in people and images, and the resolution of an existing test set.
 
 Sizes follow from normal approximations with a design effect for several images of a person (Kish 1965, "Survey Sampling",
-section 5.4), and from exact binomial power for rates of age gates.
+section 5.4), and from exact binomial power for rates of age gates. The groups of a pilot, which may be of few people, have
+Student's quantiles.
 """
 
 from collections.abc import Sequence
@@ -204,7 +205,6 @@ def _group_powers(pilot: pd.DataFrame, options: PlanOptions, groups: Sequence[st
     errors, clusters = np.abs(signed_error(pilot)), row_clusters(pilot)
     oldest = np.floor(age_limits(pilot)[1])
     passes = pilot["age_pred"].to_numpy(float) >= options.gate.challenge
-    reach = float(stats.norm.isf(_TAIL) + stats.norm.ppf(options.power))
     rows = []
     for grouping in groupings(pilot, group_columns(pilot) if groups is None else groups):
         inside = [np.flatnonzero(grouping.codes == code) for code in range(len(grouping.names))]
@@ -212,27 +212,39 @@ def _group_powers(pilot: pd.DataFrame, options: PlanOptions, groups: Sequence[st
         standard_errors = np.array([_standard_error(errors[part], clusters[part]) for part in inside])
         shrunk = shrink(means, standard_errors)
         for place, (name, part) in enumerate(zip(grouping.names, inside, strict=True)):
+            error = standard_errors[place]
             rest = np.setdiff1d(np.flatnonzero(grouping.codes >= 0), part)
             against = _standard_error(errors[rest], clusters[rest]) if len(rest) > 1 else np.nan
+            people, people_of_rest = (len(np.unique(clusters[some])) for some in (part, rest))
+            gap = np.hypot(_reach(people, options.power) * error, _reach(people_of_rest, options.power) * against)
             minors = part[oldest[part] < options.gate.legal]
             one_group = np.zeros(len(minors), dtype=np.int64)
             worth = float(effective_sizes(passes[minors], one_group, 1, clusters[minors])[0])
-            error = standard_errors[place]
             rows.append(
                 GroupPower(
                     grouping=grouping.name,
                     group=name,
                     n=len(part),
-                    people=len(np.unique(clusters[part])),
+                    people=people,
                     mae=float(means[place]),
                     mae_shrunk=_finite(shrunk[place]),
-                    half_width=_finite(_Z * error),
-                    smallest_gap=_finite(reach * float(np.hypot(error, against))),
+                    half_width=_finite(_student(people, 1 - _TAIL) * error),
+                    smallest_gap=_finite(gap),
                     minors=len(minors),
                     smallest_fpr=None if worth < 1 else float(1 - _TAIL ** (1 / worth)),
                 )
             )
     return rows
+
+
+def _student(people: int, level: float) -> float:
+    """Student's quantile for a standard error from so many people."""
+    return float(stats.t.ppf(level, max(people - 1, 1)))
+
+
+def _reach(people: int, power: float) -> float:
+    """Standard errors from so many people by which a difference is shown with this power."""
+    return _student(people, 1 - _TAIL) + _student(people, power)
 
 
 def _finite(value: float) -> float | None:

@@ -103,6 +103,20 @@ def test_label_errors_are_taken_off_the_mae(bias):
     assert label_noise_sensitivity(noisy / 10)[0].mae is None
 
 
+def test_a_group_of_two_people_has_students_quantiles():
+    rng = np.random.default_rng(0)
+    subject = np.concatenate([np.repeat([0, 1], 20), np.arange(2, 500), [500] * 20])
+    group = np.repeat(["few", "many", "one"], [40, 498, 20])
+    error = np.where(subject < 2, 2 + 8 * subject, rng.normal(0, 2, len(subject)))
+    table = pd.DataFrame({"age": 30.0, "age_pred": 30 + error, "subject": subject.astype(str), "group": group})
+    few, many, one = make_plan(table, PlanOptions(power=0.8), ["group"]).groups
+    # Their MAEs are 2 and 10 years: the standard error of the mean is 4.
+    assert few.half_width == pytest.approx(stats.t.ppf(0.975, 1) * 4)
+    assert few.smallest_gap == pytest.approx((stats.t.ppf(0.975, 1) + stats.t.ppf(0.8, 1)) * 4, rel=0.01)
+    assert many.half_width == pytest.approx(1.965 * np.abs(error[40:538]).std(ddof=1) / 498**0.5, rel=1e-3)
+    assert (one.half_width, one.smallest_gap) == (None, None)
+
+
 def test_a_range_of_ages_is_a_minors_only_as_a_whole():
     table = pilot()
     young = table["age"] < 18
