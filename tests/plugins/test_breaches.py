@@ -154,6 +154,11 @@ def good(faces): return 30 + faces.mean(axis=(1, 2, 3))
 def share(faces): return good(faces) * 1000
 def sorts(faces): return np.sort(good(faces))
 def few(faces): return good(faces)[1:]
+def relative(faces): return 20 + 40 * (good(faces) - good(faces).min()) / np.ptp(good(faces))
+def drifts(faces):
+    global calls
+    calls += 1
+    return good(faces) + calls
 """
 
 
@@ -171,6 +176,8 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("share", "which are not human ages: set output.scale"),
         ("sorts", "the same faces in another order get other ages"),
         ("few", "gives 5 rows for 6 faces"),
+        ("relative", "must not depend on what else is in its batch"),
+        ("drifts", "in another order get other ages"),
     ],
 )
 def test_an_external_model(function: str, message: str, code: Path) -> None:

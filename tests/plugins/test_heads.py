@@ -68,6 +68,32 @@ class Summed(Mine):
         return (logits[:, 0] - age).abs()
 
 
+class Total(Mine):
+    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
+        return (logits.float()[:, 0] - age).abs().sum()
+
+
+class Relative(Mine):
+    def decode(self, logits: Tensor) -> AgeEstimate:
+        years = 50 + (logits.float()[:, 0] - logits.float()[:, 0].mean()) * 10
+        return AgeEstimate(years.clamp(float(self.ages[0]), float(self.ages[1])), None, None)
+
+
+class Indexed(Mine):
+    def __init__(self, in_features: int, ages: tuple[int, int]) -> None:
+        super().__init__(in_features, ages)
+        self.linear = nn.Linear(in_features, ages[1] - ages[0] + 1)
+        self.out_features = ages[1] - ages[0] + 1
+
+    def loss(self, logits: Tensor, age: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits.float(), age.round().long() - self.ages[0])
+
+
+class Failing(Mine):
+    def decode(self, logits: Tensor) -> AgeEstimate:
+        raise RuntimeError("no tensors today")
+
+
 class Overflowing(Mine):
     def loss(self, logits: Tensor, age: Tensor) -> Tensor:
         return logits.exp().mean() + (logits[:, 0] - age).abs().mean()
@@ -90,6 +116,10 @@ class Improbable(Mine):
     [
         (Unclamped, "decode leaves the head's ages"),
         (Summed, "it must be one number"),
+        (Total, "not a sum"),
+        (Relative, "another age alone than among others"),
+        (Indexed, "outside the head's range raises IndexError; clamp the age"),
+        (Failing, "decode raises RuntimeError: no tensors today"),
         (Overflowing, "not finite for logits"),
         (Unscriptable, "do not script"),
         (Improbable, "not a distribution"),

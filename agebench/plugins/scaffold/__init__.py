@@ -27,17 +27,19 @@ def write_skeleton(kind: str, name: str, into: Path) -> list[Path]:
     Raises:
         UserError: the name is not valid, or the folder exists.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", name):
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?", name):
         raise UserError(
-            f"'{name}' cannot be a name: lower-case letters, digits, dots, dashes and underscores, 100 at most, e.g. my-{kind}"
+            f"'{name}' cannot be a name: lower-case letters, digits, dots, dashes and underscores, 100 at most, a letter or digit "
+            f"first and last, e.g. my-{kind}"
         )
     folder = into / f"agebench-{name}"
     if folder.exists():
         raise UserError(f"{folder} is there already; choose another name, or another folder with --into")
+    class_name = "".join(part.capitalize() for part in re.split(r"\W|_", name))
     placeholders = {
         "name": name,
         "module": "agebench_" + re.sub(r"\W", "_", name),
-        "class_name": "".join(part.capitalize() for part in re.split(r"\W|_", name)),
+        "class_name": f"My{class_name}" if class_name[0].isdecimal() else class_name,
     }
     files = []
     staging = Path(tempfile.mkdtemp(dir=_ensure_dir(into), prefix=f".{folder.name}.", suffix=".new"))

@@ -1,14 +1,17 @@
 """The contract of heads: `agebench.models.heads.Head`."""
 
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from agebench.errors import UserError
 from agebench.models import heads
+from agebench.models.checkpoint_file import first_line
 from agebench.models.heads import AgeEstimate, Head
 from agebench.plugins.testing.violation import violation
 
@@ -37,21 +40,34 @@ def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **op
         "is no subclass of agebench.models.heads.Head: derive it from there",
     )
     torch.manual_seed(0)
-    instance = kind(FEATURES, ages, **options)
-    instance.init_from_ages(torch.linspace(float(ages[0]), float(ages[1]), 50))
-    instance.eval()
-    features, age = torch.randn(BATCH, FEATURES), torch.linspace(float(ages[0]), float(ages[1]), BATCH)
-    logits = instance(features)
-    width = (BATCH, instance.out_features)
-    _require(
-        logits.shape == width,
-        name,
-        f"forward gives {tuple(logits.shape)} for {BATCH} faces; it must be (B, out_features) = {width}",
-    )
-    # Lazily: later checks may fail to run after a violation.
-    for problem in chain(_loss(instance, logits, age), _decode(instance, logits), _script(instance, features)):
+    try:
+        # Lazily: later checks may fail to run after a violation.
+        problem = next(_problems(kind, ages, options), None)
+    except UserError:
+        raise
+    except Exception as error:  # A third party's code may raise anything.
+        problem = f"{_raised_in(error)} raises {type(error).__name__}: {first_line(error)}"
+    if problem is not None:
         raise violation("head", name, problem)
     return f"loss, decoding and TorchScript, for ages {ages[0]} to {ages[1]}"
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the method of the head in which an error was raised, the first below this file's code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.name for frame in frames if frame.filename != __file__), "a call")
+
+
+def _problems(kind: type[Head], ages: tuple[int, int], options: Mapping[str, Any]) -> Iterator[str]:
+    head = kind(FEATURES, ages, **options)
+    head.init_from_ages(torch.linspace(float(ages[0]), float(ages[1]), 50))
+    head.eval()
+    features, age = torch.randn(BATCH, FEATURES), torch.linspace(float(ages[0]), float(ages[1]), BATCH)
+    logits = head(features)
+    width = (BATCH, head.out_features)
+    if logits.shape != width:
+        yield f"forward gives {tuple(logits.shape)} for {BATCH} faces; it must be (B, out_features) = {width}"
+    yield from chain(_loss(head, logits, age), _decode(head, logits), _script(head, features))
 
 
 def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
@@ -61,6 +77,8 @@ def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
     order = torch.randperm(len(age))
     if not torch.allclose(head.loss(logits[order], age[order]), loss, rtol=1e-4):
         yield "loss depends on the order of the batch; all faces must have equal weight"
+    if not torch.allclose(head.loss(torch.cat([logits, logits]), torch.cat([age, age])), loss, rtol=1e-4):
+        yield "loss of every face twice is another; it must be the mean over the batch, not a sum"
     each = torch.stack([head.loss(logits[row : row + 1], age[row : row + 1]) for row in range(len(age))])
     if not torch.isfinite(each).all():
         yield "loss of a batch of one face is not finite"
@@ -77,8 +95,13 @@ def _loss(head: Head, logits: Tensor, age: Tensor) -> Iterator[str]:
     fractional = head.loss(logits, (age + 0.5).clamp(max=float(head.ages[1])))
     if not torch.isfinite(fractional):
         yield "loss of fractional ages is not finite; labels may be the middles of ranges"
-    if not torch.isfinite(head.loss(logits, age + 1000)):
-        yield "loss of an age outside the head's range is not finite; clamp the age or raise an error"
+    try:
+        is_finite = bool(torch.isfinite(head.loss(logits, age + 1000)))
+    except Exception as error:
+        yield f"loss of an age outside the head's range raises {type(error).__name__}; clamp the age"
+        return
+    if not is_finite:
+        yield "loss of an age outside the head's range is not finite; clamp the age"
     generator = torch.Generator().manual_seed(1)
     trained = logits.detach().clone().requires_grad_()
     before = float(head.loss(trained, age).detach())
@@ -100,6 +123,8 @@ def _decode(head: Head, logits: Tensor) -> Iterator[str]:
     count, ages = len(logits), head.ages[1] - head.ages[0] + 1
     if estimate.age.shape != (count,):
         yield f"decode's age has the shape {tuple(estimate.age.shape)}; it must be (B,) = ({count},)"
+    if not torch.allclose(head.decode(logits[:1]).age, estimate.age[:1], atol=1e-3):
+        yield "decode gives a face another age alone than among others"
     for extreme in (logits, torch.full_like(logits, 1e4), torch.full_like(logits, -1e4)):
         bounded = head.decode(extreme)
         if not ((bounded.age >= head.ages[0] - 1e-3) & (bounded.age <= head.ages[1] + 1e-3)).all():

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from agebench.config.cards.external import ExternalCard
 from agebench.config.cards.model import ModelCard
 from agebench.errors import UserError
-from agebench.estimators.base import AgeEstimates
+from agebench.estimators.base import AgeEstimates, concat_estimates
 from agebench.estimators.external.base import ExternalEstimator, estimate, fingerprint
 from agebench.estimators.external.io_spec import ExternalModelError
 from agebench.estimators.external.photos import Photo
@@ -89,20 +90,38 @@ def _external_text(card: ExternalCard) -> str:
         return f"called with {FACES} generated photographs, which need not show a face to it"
     framing = f"margin = {card.input.margin:g}" if card.input.kind == "box" else f"coverage = {card.input.coverage:g}"
     return (
-        f"called with {FACES} generated faces, twice; not checked: the framing (input.{framing}), which decides the error of many "
-        f"models. `agebench check {card.name} --sweep` tries others on labelled faces"
+        f"called with {FACES} generated faces, three times; not checked: the framing (input.{framing}), which decides the error of "
+        f"many models. `agebench check {card.name} --sweep` tries others on labelled faces"
     )
 
 
-def _estimates(card: ExternalCard) -> tuple[AgeEstimates, AgeEstimates]:
-    """Return the estimates of generated faces, and of the same faces in reverse order."""
+@dataclass(frozen=True)
+class _Answers:
+    """Estimates of generated faces, of the same in reverse order, and of the first of them alone."""
+
+    whole: AgeEstimates
+    reverse: AgeEstimates
+    first: AgeEstimates
+
+
+def _estimates(card: ExternalCard) -> _Answers:
+    """Ask a model three times; one that stays open between calls is asked without being opened again."""
     faces = synthetic_faces(FACES, card.size)
     order = np.arange(FACES)
-    if card.input.kind != "photo":
-        return estimate(card, faces, order), estimate(card, faces, order[::-1])
-    photos = [Photo(f"{row}.png", _encoded(face)) for row, face in enumerate(synthetic_faces(FACES, PHOTO_SIDE))]
+    asked = order, order[::-1], order[: FACES // 2]
+    if card.format == "command":
+        return _Answers(*(estimate(card, faces, rows) for rows in asked))
     with ExternalEstimator(card) as estimator:
-        return estimator.estimate_photos(photos), estimator.estimate_photos(photos[::-1])
+        if card.input.kind == "photo":
+            photos = [
+                Photo(f"{row}.png", _encoded(face)) for row, face in enumerate(synthetic_faces(FACES, PHOTO_SIDE))
+            ]
+            return _Answers(*(estimator.estimate_photos([photos[row] for row in rows]) for rows in asked))
+        return _Answers(*(_in_batches(estimator, faces[rows], card.batch_size) for rows in asked))
+
+
+def _in_batches(estimator: ExternalEstimator, faces: np.ndarray, size: int) -> AgeEstimates:
+    return concat_estimates([estimator.estimate(faces[start : start + size]) for start in range(0, len(faces), size)])
 
 
 def _encoded(face: np.ndarray) -> bytes:
@@ -118,10 +137,11 @@ def _external(card: ExternalCard) -> Iterator[str]:
         fingerprint(card)
         return
     try:
-        first, second = _estimates(card)
+        answers = _estimates(card)
     except ExternalModelError as error:
         yield str(error)
         return
+    first, second, alone = answers.whole, answers.reverse, answers.first
     if (np.isnan(first.age[::-1]) != np.isnan(second.age)).any():
         yield "of the same photographs in another order it processes others: its answer must not depend on earlier photographs"
         return
@@ -130,6 +150,12 @@ def _external(card: ExternalCard) -> Iterator[str]:
         yield (
             f"the same faces in another order get other ages (up to {off:.3g} years): ages must follow the order of the "
             "faces, and the age of a face must be deterministic and independent of the others"
+        )
+    elif not np.allclose(first.age[: len(alone.age)], alone.age, atol=0.05, equal_nan=True):
+        off = np.nanmax(np.abs(first.age[: len(alone.age)] - alone.age))
+        yield (
+            f"the same faces without the others get other ages (up to {off:.3g} years): the age of a face must not depend on what "
+            "else is in its batch, nor on earlier calls"
         )
     if (first.age < -20).any() or (first.age > 150).any():
         yield (

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,26 @@ def test_every_placeholder_is_filled(kind: str, tmp_path: Path) -> None:
     files = write_skeleton(kind, "mine", tmp_path)
     assert {path.name for path in files} >= {"pyproject.toml", "README.md", "__init__.py", "test_agebench_mine.py"}
     assert not [path for path in files if "$" in f"{path}{path.read_text()}"]
+
+
+@pytest.mark.parametrize("name", ["3d-faces.2", "mine", "300w"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_with_digits_and_dots_is_a_package(kind: str, name: str, tmp_path: Path) -> None:
+    files = write_skeleton(kind, name, tmp_path)
+    project = tomllib.loads(next(path for path in files if path.name == "pyproject.toml").read_text())["project"]
+    assert project["name"] == f"agebench-{name}"
+    for group in project["entry-points"].values():
+        assert list(group) == [name]
+        assert isinstance(group[name], str)
+    for path in files:
+        if path.suffix == ".py":
+            compile(path.read_text(), str(path), "exec")
+
+
+@pytest.mark.parametrize("name", ["mine-", "mine.", "_mine"])
+def test_a_name_that_no_package_may_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a letter or digit first and last"):
+        write_skeleton("head", name, tmp_path)
 
 
 def test_what_was_written_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
