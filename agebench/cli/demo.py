@@ -7,10 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from agebench.cli._numbers import integer
 from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
 from agebench.utils.progress import silence
+
+if TYPE_CHECKING:
+    from agebench.registry.catalog import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--host: is empty; 127.0.0.1 is this machine only")
     if arguments.detector:
         open_detector(arguments.detector)
-    model = arguments.model or print_default_model()
-    with load(
-        model, trusted=arguments.allow_code_execution, device=arguments.device, cards=load_cards(arguments)
-    ) as predictor:
+    model, cards = arguments.model or print_default_model(), load_cards(arguments)
+    _refuse_http(model, cards)
+    with load(model, trusted=arguments.allow_code_execution, device=arguments.device, cards=cards) as predictor:
+        predictor.finder(arguments.align, detector=arguments.detector)  # refuses a model that takes no aligned faces
         if arguments.coverage is not None:
             predictor.interval(arguments.coverage)  # an explicit coverage is an error if it cannot be calibrated
         level = DEFAULT_COVERAGE if arguments.coverage is None else arguments.coverage
@@ -59,6 +63,19 @@ def run(arguments: argparse.Namespace) -> int:
                 _wait()
     print("agebench: ended; the images are deleted", file=sys.stderr)
     return 0
+
+
+def _refuse_http(model: str, cards: "Catalog") -> None:
+    """Refuse a model at an address: the page promises that no image leaves this machine, and asks at every camera frame."""
+    from agebench.config.cards.external import ExternalCard
+    from agebench.errors import UserError
+
+    card = cards.models.get(model) if model in cards.models.names() else None
+    if isinstance(card, ExternalCard) and card.format == "http":
+        raise UserError(
+            f"'{model}' is asked over HTTP: the page would send every face to it and spend its calls; `agebench predict {model} "
+            "PHOTO` asks it once for each face"
+        )
 
 
 def _wait() -> None:

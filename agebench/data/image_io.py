@@ -4,7 +4,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from agebench.errors import ImageRejectedError
 from agebench.types import RejectReason
@@ -18,6 +18,16 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _NARROW_BITS = (8, 10, 12)
 _TIFF_BITS = 258  # the tag BitsPerSample
 ORIENTATION = 274  # the EXIF tag
+# Orientation -> what turns the image upright; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(encoded: bytes) -> Image.Image:
@@ -76,9 +86,19 @@ def upright(image: Image.Image, *, is_deep: bool = False) -> Image.Image:
     image.load()
     if is_deep and image.mode in ("RGB", "RGBA", "LA"):
         _reject_narrow(image)
-    if image.getexif().get(ORIENTATION, 1) != 1:  # exif_transpose copies all pixels, even of upright images
-        image = ImageOps.exif_transpose(image)
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     return _rgb(_eight_bits(image) if image.mode.startswith("I") else image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1, upright, where the EXIF block is absent or cannot be read."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow raises SyntaxError, struct.error and others; the pixels are sound all the same.
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _is_deep(image: Image.Image, encoded: bytes) -> bool:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from agebench.errors import UserError
 from agebench.inference.batch_predict import Compute, PredictOptions, PredictSummary
 from agebench.inference.input_sources import InputItem
+from agebench.inference.shards import check_shard
 from agebench.inference.writers import (
     SUFFIXES,
     PredictionSettings,
@@ -75,6 +76,8 @@ def check_inputs(out: str | None, inputs: Sequence[InputItem], *, annotated: boo
     shards = [path for item in inputs if item.kind == "shards" for path in item.paths]
     if annotated and shards:
         raise UserError(f"--annotate-dir: the images of a shard are not drawn: unpack {shards[0]} first")
+    for shard in shards:
+        check_shard(shard)
     if out is None:
         return
     if not is_folder(out):

@@ -6,6 +6,7 @@ import lzma
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Self
@@ -242,6 +243,20 @@ def _read_parquet(path: str) -> Iterator[ShardImage]:
                     f"{path}/{row}", _cell_content(cell.value if pa.types.is_dictionary(values.type) else cell)
                 )
                 row += 1
+
+
+def check_shard(path: str) -> None:
+    """Check that a local Parquet shard has a column of images; of other shards, nothing is read.
+
+    Args:
+        path: path or URL of the shard.
+
+    Raises:
+        UserError: it has none, or several.
+    """
+    if path.endswith(".parquet") and os.path.isfile(path):
+        with suppress(pa.ArrowException, OSError):  # of a damaged shard its row states the reason
+            _image_column(path, pq.read_schema(path))
 
 
 def _batches(file: Any, group: int, column: str) -> Iterator[Any]:

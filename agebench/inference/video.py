@@ -1,6 +1,7 @@
 """Read videos and cameras frame by frame with PyAV. Videos are untrusted: formats and sizes are limited."""
 
 import platform
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from agebench.inference.input_sources import InputItem, camera_number
 MAX_FRAME_PIXELS = 36_000_000
 # Containers of a single file; playlists and scripts, which refer to other files or addresses, are excluded.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
+_WAIT = 0.005  # seconds between two attempts to read a camera's next frame
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Frame:
     Attributes:
         number: position, from 0.
         time: seconds from the start.
-        pixels: (H, W, 3) uint8 RGB, upright.
+        pixels: (H, W, 3) uint8 RGB, upright, in square pixels.
     """
 
     number: int
@@ -69,22 +71,35 @@ class Video:
         Raises:
             UserError: no frame can be decoded, or a frame is too large.
         """
-        number = -1
+        number, origin = -1, None
         for number, frame in enumerate(islice(self._decoded(), limit)):
-            self._refuse_large(frame.width, frame.height)
-            pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            time = frame.time if frame.time is not None else float(number / self.rate)
-            yield Frame(number, time, np.ascontiguousarray(pixels))
+            width = self._square_width(frame.width)
+            self._refuse_large(width, frame.height)
+            pixels = np.rot90(frame.to_ndarray(format="rgb24", width=width), round(frame.rotation / 90))
+            if origin is None and frame.time is not None:
+                origin = frame.time - float(number / self.rate)  # broadcast files and cameras do not start at 0
+            seconds = float(number / self.rate) if frame.time is None or origin is None else frame.time - origin
+            yield Frame(number, seconds, np.ascontiguousarray(pixels))
         if number < 0:
             raise UserError(f"{self.name}: not one frame of its video can be decoded")
 
+    def _square_width(self, width: int) -> int:
+        """Return the width of a frame in square pixels: those of DVDs and HDV are wider than high, or higher than wide."""
+        ratio = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        return round(width * ratio) if ratio else width
+
     def _decoded(self) -> Iterator[Any]:
+        from av.error import BlockingIOError as NotReady
         from av.error import FFmpegError
 
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
+            except NotReady:  # a camera has no new frame yet
+                time.sleep(_WAIT)
+                packets = self._container.demux(self._stream)
+                continue
             except FFmpegError:  # the file is truncated; the earlier frames are valid
                 self.damaged += 1
                 return
@@ -117,7 +132,10 @@ def open_video(name: str) -> Iterator[Video]:
     number = camera_number(name)
     try:
         if number is not None:
-            container = av.open(*_camera(number))
+            file, mode, kind = _camera(number)
+            # Built-in cameras of Macs refuse the rate that is asked for by default, 29.97.
+            options = {"framerate": "30"} if kind == "avfoundation" else {}
+            container = av.open(file, mode, kind, options=options)
         else:
             whitelist = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
             container = av.open(str(Path(name).resolve()), container_options=whitelist, metadata_errors="replace")
@@ -135,7 +153,7 @@ def open_video(name: str) -> Iterator[Video]:
 
 
 def check_videos(items: Iterable[InputItem]) -> None:
-    """Open each video of the inputs once, so that one that cannot be read is found before the others are predicted.
+    """Decode a frame of each video of the inputs, so that one that cannot be read is found before the others are predicted.
 
     Args:
         items: the inputs; cameras are not opened.
@@ -145,8 +163,8 @@ def check_videos(items: Iterable[InputItem]) -> None:
     """
     for path in (path for item in items if item.kind == "video" for path in item.paths):
         if camera_number(path) is None:
-            with open_video(path):
-                pass
+            with open_video(path) as video:
+                next(video.frames(1))
         else:
             _import_av()
 

@@ -225,7 +225,7 @@ def load_estimator(
         return RunEstimator(path, catalog, device)
     if path.is_file():
         return ExportedEstimator(open_exported(path, trusted=trusted, device=str(resolve_device(device))))
-    if name not in catalog.models.names():
+    if name not in {*catalog.models.names(), *catalog.models.broken()}:  # `get` states what is wrong with a broken card
         raise UserError(
             f"{name}: no such folder or file, and no model's card of this name; give a run's folder, an exported file, "
             f"hf://OWNER/NAME@COMMIT, {released.NAME}, or a name of `agebench list models`"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from agebench.data.image_io import open_image
+from agebench.data.image_io import ORIENTATION, open_image
 from agebench.errors import ImageRejectedError, RejectReason
 
 LEFT_RED = np.zeros((10, 20, 3), dtype=np.uint8)
@@ -206,3 +206,31 @@ def test_a_large_sixteen_bit_image_takes_little_memory() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 12 * side * side  # numpy's part, bytes; 32-bit copies took several times as much beside Pillow's own
+
+
+@pytest.mark.parametrize("block", [b"Exif\0\0\0\0", b"Exif\0\0MM\0", b"Exif\0\0no header of a TIFF file"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_with_an_unreadable_exif_block_is_upright(kind: str, block: bytes) -> None:
+    image = Image.fromarray(LEFT_RED)
+    content = encoded(image, kind, exif=block, **({"dpi": (72, 72), "quality": 95} if kind == "JPEG" else {}))
+    assert open_image(content).size == image.size
+
+
+def test_another_damaged_tag_does_not_hide_the_orientation() -> None:
+    entries = [
+        struct.pack("<HHIHH", ORIENTATION, 3, 1, 6, 0),
+        struct.pack("<HHI4s", 282, 2, 3, b"72\0\0"),
+    ]  # a text for a fraction
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    wide = Image.new("RGB", (8, 4))
+    assert open_image(encoded(wide, "JPEG", exif=block)).size == (4, 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_that_of_pillow(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(pixels), "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert np.array_equal(np.asarray(open_image(content)), np.asarray(expected))

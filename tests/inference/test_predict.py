@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from agebench.inference.batch_predict import PredictSummary, _FreeNames
 from agebench.inference.formatting import format_interval
 from agebench.inference.input_sources import expand_inputs
 from agebench.inference.predictor import FacePrediction, Predictor
+from agebench.inference.video import Video, open_video
 from agebench.registry.catalog import load_catalog
 from agebench.runs import estimators
 from agebench.runs.guarantees import deployment_guarantees
@@ -607,3 +609,57 @@ def test_every_face_of_a_photograph_is_found(run: Path, test_data: Path, tmp_pat
     assert sorted(table["x0"] > 500) == [False, True]
     assert (table["x1"] > table["x0"]).all()
     assert (table["y1"] > table["y0"]).all()
+
+
+def stretched(path: Path, ratio: Fraction, options: dict[str, str] | None = None) -> Path:
+    """Twelve frames of 128 x 96 stored pixels."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = ratio
+        for _ in range(12):
+            pixels = noise.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_start_at_zero_and_have_square_pixels(tmp_path: Path) -> None:
+    with open_video(str(stretched(tmp_path / "film.mts", Fraction(4, 3)))) as film:
+        frames = [*film.frames()]
+    assert [frame.time for frame in frames] == pytest.approx([0.04 * number for number in range(12)])
+    assert {frame.pixels.shape for frame in frames} == {(96, 171, 3)}
+
+
+class Late:
+    """A container whose first packets are not there yet, as a camera's."""
+
+    def __init__(self, film: Video) -> None:
+        self.calls, self._film = 0, film._container
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        self.calls += 1
+        if self.calls < 3:
+            raise BlockingIOError(11, "not yet")
+        yield from self._film.demux(stream)
+
+
+def test_a_camera_that_has_no_frame_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("av.error.BlockingIOError", BlockingIOError)
+    with open_video(str(video(tmp_path / "film.mp4"))) as film:
+        film._container = late = Late(film)
+        assert len([*film.frames()]) == 3
+    assert late.calls == 3
+
+
+def test_a_video_without_a_frame_is_found_before_the_images_are_predicted(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its header comes first and is whole, as of a download that broke off."""
+    header_first = {"movflags": "faststart"}
+    whole = stretched(tmp_path / "whole.mp4", Fraction(1), header_first).read_bytes()
+    (tmp_path / "film.mp4").write_bytes(whole[: whole.index(b"mdat") + 8])
+    monkeypatch.setattr("agebench.inference.batch_predict._images", lambda *_: pytest.fail("predicted"))
+    assert main(["predict", str(run), str(folder), str(tmp_path / "film.mp4"), "--align", "none"]) == 2
+    assert "film.mp4: not one frame of its video can be decoded" in capsys.readouterr().err

@@ -20,6 +20,8 @@ from shard_files import face_files, write_tar
 from agebench.cli import main
 from agebench.errors import ImageRejectedError, UserError
 from agebench.inference import shards
+from agebench.inference.input_sources import expand_inputs
+from agebench.inference.part_files import check_inputs
 from agebench.inference.shards import read_shard, shard_chunks
 
 pytestmark = pytest.mark.usefixtures("with_few")
@@ -369,3 +371,10 @@ def test_settings_of_a_part_are_in_its_metadata(small_run: Path, tmp_path: Path,
     assert about["shard"] == str(shard)
     assert about["bytes"] == shard.stat().st_size
     assert about["settings"]["model"] == str(small_run)
+
+
+def test_a_table_without_images_is_found_before_work(tmp_path: Path, shard: Path) -> None:
+    pq.write_table(pa.table({"label": [1, 2]}), tmp_path / "metadata.parquet")
+    items = expand_inputs([str(shard), str(tmp_path / "metadata.parquet")], [])
+    with pytest.raises(UserError, match=r"metadata\.parquet: no column of encoded images"):
+        check_inputs(None, items, annotated=False)

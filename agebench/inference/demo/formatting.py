@@ -69,13 +69,13 @@ class ResultFormatter:
         Args:
             faces: the predictions for the image.
         """
-        if faces[0].error:
+        if all(face.error for face in faces):
             return f"### No age\n\n{escape_markdown(faces[0].error)}."
         several = len(faces) > 1
         lines = [self._age(face, f"Face {idx + 1}: " * several) for idx, face in enumerate(faces[:_MAX_LISTED])]
         if len(faces) > _MAX_LISTED:
             lines.append(f"and {len(faces) - _MAX_LISTED} smaller faces, marked in the image.")
-        bands = list(dict.fromkeys(age_band(face.age) for face in faces[:_MAX_LISTED]))
+        bands = list(dict.fromkeys(age_band(face.age) for face in faces[:_MAX_LISTED] if not face.error))
         return "\n\n".join([*lines, *(section for band in bands for section in self._expected_error(band))])
 
     def live(self, faces: Sequence[FacePrediction], rate: str) -> str:
@@ -85,9 +85,10 @@ class ResultFormatter:
             faces: the predictions for the frame.
             rate: the frame rate, in words.
         """
-        if faces[0].error:
+        answered = [face for face in faces if not face.error]
+        if not answered:
             return f"### …\n\n{escape_markdown(faces[0].error)}\n\n{rate}"
-        first = self._expected_error(age_band(faces[0].age))[:1]
+        first = self._expected_error(age_band(answered[0].age))[:1]
         return "\n\n".join([*(self._age(face, "") for face in faces[:3]), *first, rate])
 
     def figures(self) -> str:
@@ -114,6 +115,8 @@ class ResultFormatter:
         return f"{name}, trained on {escape_markdown(title)}" if title else name
 
     def _age(self, face: FacePrediction, before: str) -> str:
+        if face.error:
+            return f"### {before}no age\n\n{escape_markdown(face.error)}."
         between = ""
         if self.level is not None and math.isfinite(face.low):
             between = f", between {face.low:.0f} and {face.high:.0f} ({100 * self.level:g} % interval)"

@@ -144,7 +144,8 @@ def _draw(content: bytes, faces: list[FacePrediction]) -> str:
     if factor > 1:
         image = image.resize((round(image.width / factor), round(image.height / factor)), reducing_gap=2)
         faces = [face._replace(box=_scaled(face.box, factor)) for face in faces]
-    return _img(image if faces[0].error else annotate(image, faces), "faces")
+    has_none = all(face.error and not face.box for face in faces)
+    return _img(image if has_none else annotate(image, faces), "faces")
 
 
 def _scaled(box: Box | None, factor: float) -> Box | None:

@@ -100,6 +100,28 @@ def test_every_face_is_answered(demo: DemoSession) -> None:
     assert demo.words.answer([face(31.0)] * 20).count("###") == 12
 
 
+def test_a_face_without_an_age_hides_no_other(demo: DemoSession) -> None:
+    lost = face(math.nan, "the model returned no estimate")
+    for faces, place in (([face(31.0), lost], 2), ([lost, face(31.0)], 1)):
+        said = demo.words.answer(faces)
+        assert f"### Face {place}: no age\n\nthe model returned no estimate." in said
+        assert f"Face {3 - place}: 31 years" in said
+        assert "31 years" in demo.words.live(faces, "10 frames/s")
+    assert demo.words.answer([lost]).startswith("### No age")
+
+
+def test_a_model_at_an_address_has_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models").mkdir()
+    card = 'name = "far"\nkind = "external"\ntitle = "Far"\nformat = "http"\nlicence = "unknown"\n'
+    card += 'source = "https://example.org/ages"\n[http]\nbudget = 5\nage = "age"\nbody = { image = "${image}" }\n'
+    (tmp_path / "models" / "far.toml").write_text(card)
+    assert main(["demo", "far", "--registry", str(tmp_path)]) == 2
+    assert "'far' is asked over HTTP" in capsys.readouterr().err
+    (tmp_path / "models" / "far.toml").write_text(card.replace("budget = 5", "budget = -5"))
+    assert main(["demo", "far", "--registry", str(tmp_path)]) == 2
+    assert "model 'far' is broken" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"a text", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\nbad"]
 )
