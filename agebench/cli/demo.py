@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_http(model: str, cards: "Catalog") -> None:
-    """Refuse a model at an address: the page promises that no image leaves this machine, and asks at every camera frame."""
+    """Refuse a model at an address: by the page, no image leaves this machine; and it asks at every camera frame."""
     from agebench.config.cards.external import ExternalCard
     from agebench.errors import UserError
 
