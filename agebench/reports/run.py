@@ -76,6 +76,7 @@ def write_report(folder: Path) -> Path:
         "## Summary",
         describe_external(metrics, manifest) if external else _in_words(metrics, manifest),
         describe_limit(manifest),
+        "" if external else training_overlap(metrics),
         _cross_dataset_table(metrics),
         describe_protocol(metrics),
         _method(metrics),

@@ -37,6 +37,8 @@ def test_test_images_of_an_earlier_run_are_known(
     seen = int(tested["pixels_digest"].isin(earlier["pixels_digest"]).sum())
     assert f"{seen} of the {len(tested)} test images" in caplog.text
     assert 0 < seen < len(tested)
+    report = (tmp_path / "again" / "report.md").read_text(encoding="utf-8")
+    assert "**Contaminated: its initial weights were trained on images of few**." in report
 
 
 def test_other_weights_have_no_earlier_training(small_run: Path, tmp_path: Path) -> None:

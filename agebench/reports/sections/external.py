@@ -86,8 +86,9 @@ def training_overlap(metrics: MetricsFile) -> str:
         where.setdefault(test.training_overlap or "", []).append(escape_markdown(name))
     words = []
     if "known" in where:
+        who, source = ("it was", ", by its own card") if metrics.train is None else ("its initial weights were", "")
         words.append(
-            f"**Contaminated: it was trained on images of {join_words(where['known'])}**, by its own card. "
+            f"**Contaminated: {who} trained on images of {join_words(where['known'])}**{source}. "
             "The figures there are no test and must not be compared with those of models that had not seen them."
         )
     if "validated" in where:
