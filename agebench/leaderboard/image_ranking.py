@@ -25,6 +25,7 @@ from agebench.leaderboard.schema import Record
 from agebench.leaderboard.shifts import StoredShift, build_shifts
 from agebench.leaderboard.systems import System
 from agebench.metrics.bootstrap import Floats, Ints, encode_clusters
+from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.ranking import RESAMPLES, SystemErrors
 from agebench.metrics.schema import RankedSystem, ResultModel, ShiftResult, SystemRanking
 from agebench.metrics.test_set_ranking import RankedTestSet, rank_on_test_sets
@@ -154,12 +155,14 @@ class RankingBuilder:
         datasets: the datasets of this machine; None computes nothing.
         stored: rankings computed before.
         missing: why rankings were not computed on this machine, as sentences.
+        unfit: which systems are in no ranking because their estimates do not fit the dataset, as sentences.
     """
 
     files: Mapping[str, Path]
     datasets: LocalDatasets | None = None
     stored: Sequence[SystemRanking] = ()
     missing: list[str] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
     _systems: dict[tuple[str, System], SystemErrors | None] = field(default_factory=dict)
 
     def build(self, rows: Sequence[System]) -> ImageRankings:
@@ -182,7 +185,7 @@ class RankingBuilder:
             rankings.append(self._ranking(group, sorted(shared, key=lambda key: order.index(key[0]))))
             for row in group:
                 del left[row]
-        missing = tuple(dict.fromkeys([*self._systems_left_out(_group_by_test(keys)), *self.missing]))
+        missing = tuple(dict.fromkeys([*self._systems_left_out(_group_by_test(keys)), *self.unfit, *self.missing]))
         return ImageRankings(tuple(filter(None, rankings)), missing)
 
     def _systems_left_out(self, groups: Mapping[Test, Sequence[System]]) -> Iterator[str]:
@@ -193,11 +196,7 @@ class RankingBuilder:
                 records.setdefault(test, []).extend(id_ for row in group for id_ in self._without_estimates(row, test))
         for test, ids in records.items():
             if ids:
-                more = [f"{len(ids) - _NAMED} more"] if len(ids) > _NAMED else []
-                yield (
-                    f"{test}: the systems of these records are not ranked, because their estimates are not beside them: "
-                    f"{join_words([*ids[:_NAMED], *more])}"
-                )
+                yield _not_ranked(test, "their estimates are not beside them", ids)
 
     def _without_estimates(self, row: System, test: str) -> list[str]:
         """The ids of a system's records on a test set that have no estimates beside them."""
@@ -211,6 +210,7 @@ class RankingBuilder:
         inputs = _inputs(rows, [name for name, *_ in tests])
         known = next((ranking for ranking in self.stored if ranking.inputs == inputs), None)
         if known is not None:
+            self._name_unfit(rows, tests, known)
             return _with_present_runs(known, rows)
         samples = {}
         for name, *_ in tests:
@@ -219,7 +219,18 @@ class RankingBuilder:
                 self.missing.append(problem)
                 return None
             samples[name] = self._labels(name)
-        return self._compute(rows, tests, samples, inputs)
+        ranking = self._compute(rows, tests, samples, inputs)
+        if ranking is not None:
+            self._name_unfit(rows, tests, ranking)
+        return ranking
+
+    def _name_unfit(self, rows: Sequence[System], tests: Sequence[Test], ranking: SystemRanking) -> None:
+        """Name the systems that a ranking of test sets was computed without."""
+        ranked = {(system.name, system.train) for system in ranking.systems}
+        ids = [record.id for row in rows if (row.name, row.train) not in ranked for record in row.records]
+        if ids:
+            names = ", ".join(name for name, *_ in tests)
+            self.unfit.append(_not_ranked(names, "their estimates do not fit the images of the dataset", ids))
 
     def _missing(self, rows: Sequence[System], test: str) -> str:
         """Why a test set's labels are not at hand; "" where they are."""
@@ -252,13 +263,15 @@ class RankingBuilder:
     def _compute(
         self, rows: Sequence[System], tests: Sequence[Test], labels: "Mapping[str, _Labels]", inputs: str
     ) -> SystemRanking | None:
+        errors = {row: [self._errors(row, name, labels[name]) for name, *_ in tests] for row in rows}
+        rows = [row for row in rows if None not in errors[row]]
+        if len(rows) < _FEWEST_SYSTEMS:
+            names = ", ".join(name for name, *_ in tests)
+            self.missing.append(f"{names}: not ranked, because estimates do not fit the images of the dataset")
+            return None
         sets = []
-        for name, held_out, _ in tests:
-            on_test = [self._errors(row, name, labels[name]) for row in rows]
-            systems = tuple(system for system in on_test if system is not None)
-            if len(systems) < len(rows):
-                self.missing.append(f"{name}: not ranked, because estimates do not fit the images of the dataset")
-                return None
+        for place, (name, held_out, _) in enumerate(tests):
+            systems = tuple(system for row in rows if (system := errors[row][place]) is not None)
             part = labels[name]
             sets.append(RankedTestSet(name, held_out, systems, part.ages, part.clusters, part.people))
         if len(sets) > 1:
@@ -292,19 +305,33 @@ class _Labels:
     people: bool
 
 
+def _not_ranked(test: str, reason: str, ids: Sequence[str]) -> str:
+    """A sentence that names the records whose systems have no rank."""
+    more = [f"{len(ids) - _NAMED} more"] if len(ids) > _NAMED else []
+    return (
+        f"{test}: the systems of these records are not ranked, because {reason}: {join_words([*ids[:_NAMED], *more])}"
+    )
+
+
 def _system_errors(row: System, test: str, files: Mapping[str, Path], labels: _Labels) -> SystemErrors | None:
-    """The errors of a system's seeds; None where estimates are not one for each of the dataset's images."""
+    """The errors of a system's seeds; None where estimates are not one for each of the dataset's images.
+
+    Where every fold's model answered about the same images, an image has the mean of their errors.
+    """
     seeds: list[Hashable] = []
     images, errors = [], []
     for record in row.records_on(test):
         table = read_estimates(estimates_file(files[record.id], test))
         places = labels.keys.get_indexer(pd.Index(table["key"]))
-        if (places < 0).any() or len(np.unique(places)) < len(places):
+        tested, answers = np.unique(places, return_counts=True)
+        folds = table[FOLD].nunique() if FOLD in table else 1
+        if (places < 0).any() or not ((answers == 1).all() or (answers == folds).all()):
             return None
-        order = np.argsort(places)
+        order = np.argsort(places, kind="stable")
+        answered = np.abs(table["age_pred"].to_numpy(float)[order] - labels.ages[places[order]])
         seeds.append(record.config.seed)
-        images.append(places[order])
-        errors.append(np.abs(table["age_pred"].to_numpy(float)[order] - labels.ages[places[order]]))
+        images.append(tested)
+        errors.append(answered.reshape(len(tested), -1).mean(axis=1))
     return SystemErrors(row.name, row.train, tuple(seeds), tuple(images), tuple(errors))
 
 

@@ -23,6 +23,7 @@ from agebench.leaderboard.records import estimates_file
 from agebench.leaderboard.schema import Record
 from agebench.leaderboard.site import site_data
 from agebench.leaderboard.systems import System, group_into_systems
+from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.ranking import SystemErrors
 from agebench.registry.catalog import Catalog, load_catalog
 
@@ -72,6 +73,12 @@ def _record(
         "sha256": "",
     }
     return Record.from_json(content)
+
+
+def labels_by_key(catalog: Catalog) -> dict[int, float]:
+    samples = LocalDatasets(catalog).samples("few")
+    assert samples is not None
+    return dict(zip(pseudonym_keys(samples.table), samples.table["age"], strict=True))
 
 
 def test_systems_are_ranked_by_their_estimates(board: tuple[Path, list[System]], catalog: Catalog) -> None:
@@ -165,6 +172,48 @@ def test_a_system_without_estimates_is_named_and_others_are_ranked(
     assert sentence.endswith(": alike-1")
     assert sentence in leaderboard(rows, (), ranked)
     assert rankings_file(results).exists()
+
+
+def test_a_record_of_folds_is_ranked_by_the_mean_error_of_its_models(
+    board: tuple[Path, list[System]], catalog: Catalog
+) -> None:
+    results, rows = board
+    first = build_rankings(results, rows, catalog)
+    file = estimates_file(results / "good-0.json", "few")
+    single = pd.read_parquet(file)
+    ages = labels_by_key(catalog)
+    error = single["age_pred"] - single["key"].map(ages)
+    # Two models, whose errors are on either side of the age: their mean estimate would have a smaller error.
+    folds = [
+        single.assign(**{FOLD: "a"}, age_pred=single["age_pred"] + 0.5 * error),
+        single.assign(**{FOLD: "b"}, age_pred=single["key"].map(ages) - 0.5 * error),
+    ]
+    write_estimates(file, pd.concat(folds, ignore_index=True))
+    rankings_file(results).unlink()
+    again = build_rankings(results, rows, catalog)
+    assert again.missing == ()
+    (before,), (after,) = first.rankings, again.rankings
+    assert [(system.name, system.value.value) for system in after.systems] == [
+        (system.name, pytest.approx(system.value.value, abs=1e-3)) for system in before.systems
+    ]
+
+
+def test_estimates_that_do_not_fit_leave_only_their_system_out(
+    board: tuple[Path, list[System]], catalog: Catalog
+) -> None:
+    results, rows = board
+    file = estimates_file(results / "alike-1.json", "few")
+    table = pd.read_parquet(file)
+    partly = pd.concat([table.assign(**{FOLD: "a"}), table.iloc[:10].assign(**{FOLD: "b"})], ignore_index=True)
+    write_estimates(file, partly)
+    ranked = build_rankings(results, rows, catalog)
+    (ranking,) = ranked.rankings
+    assert [system.name for system in ranking.systems] == ["m, good", "m, bad"]
+    assert ranking.systems[1].runs == ["bad-0", "bad-1"]
+    (sentence,) = ranked.missing
+    assert sentence.endswith("their estimates do not fit the images of the dataset: alike-0 and alike-1")
+    assert rankings_file(results).exists()
+    assert build_rankings(results, rows, catalog) == ranked  # from the stored ranking
 
 
 def test_a_test_set_of_one_age_is_not_among_those_over_which_systems_are_ranked(
