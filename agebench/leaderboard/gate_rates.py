@@ -16,10 +16,12 @@ from agebench.leaderboard.schema import Record
 from agebench.leaderboard.stored_results import StoredResult, inputs_digest, labeled_estimates, reuse_or_compute
 from agebench.leaderboard.systems import System, pool_seeds
 from agebench.metrics.age_gates import LEGAL_AGES
+from agebench.metrics.bootstrap import Flags, Ints
 from agebench.metrics.clustered_rates import group_rates, subject_codes
-from agebench.metrics.evaluate import evaluate
+from agebench.metrics.cross_validation import evaluate_folds, pool_folds
 from agebench.metrics.groups import Grouping, groupings
 from agebench.metrics.point import has_ranges
+from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import Count, MetricValue, ResultModel
 
 # Of the method: raise it when rates of the same estimates change.
@@ -109,15 +111,18 @@ def build_gates(
 def gate_rates_by_age(table: pd.DataFrame, groups: Sequence[str] = ()) -> GateRatesByAge:
     """Compute rates for each legal and challenge age, and the MAE of each stage of life.
 
-    Labels that are ranges of ages leave open on which side of a legal age a person is: they give no rates.
+    Labels that are ranges of ages leave open on which side of a legal age a person is: they give no rates. Of several folds
+    each answer counts in the rates, and each image once in the numbers of images.
 
     Args:
-        table: predictions with labels.
+        table: predictions with labels; `tested_in` may name the fold of each answer.
         groups: group columns.
     """
     if has_ranges(table):
         return GateRatesByAge()
-    years = np.floor(table["age"].to_numpy(float)).astype(np.int64)
+    stages = _stage_errors(table)
+    table = pool_folds(table)
+    years = _completed_years(table)
     predicted = table["age_pred"].to_numpy(float)
     clusters = subject_codes(table)
     everyone = Grouping(ALL, (ALL,), np.zeros(len(table), dtype=np.int64))
@@ -139,14 +144,22 @@ def gate_rates_by_age(table: pd.DataFrame, groups: Sequence[str] = ()) -> GateRa
                     GroupGateRates(
                         grouping=part.name,
                         group=name,
-                        n_minors=int((under & (part.codes == place)).sum()),
-                        n_adults=int((over & (part.codes == place)).sum()),
+                        n_minors=_n_images(table, under & (part.codes == place)),
+                        n_adults=_n_images(table, over & (part.codes == place)),
                         passing=[_rate(of[place]) for of in passing],
                         refused=[_rate(of[place]) for of in refused],
                     )
                 )
         gates.append(LegalAgeRates(legal=legal, minors=list(minors), challenge=challenge, groups=rates))
-    return GateRatesByAge(gates=gates, stages=_stage_errors(table, years))
+    return GateRatesByAge(gates=gates, stages=stages)
+
+
+def _completed_years(table: pd.DataFrame) -> Ints:
+    return np.floor(table["age"].to_numpy(float)).astype(np.int64)
+
+
+def _n_images(table: pd.DataFrame, among: Flags) -> int:
+    return int(table.loc[among, "sample_id"].nunique())
 
 
 def _rate(metric: MetricValue) -> Rate:
@@ -157,16 +170,16 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(min(max(number, 0.0), 1.0), _DIGITS)
 
 
-def _stage_errors(table: pd.DataFrame, years: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> list[StageError]:
-    names = np.array(list(STAGES), dtype=object)
-    stage = names[np.searchsorted([low for low, _ in STAGES.values()], np.maximum(years, 0), side="right") - 1]
-    kept = [name for name in ("sample_id", "age", "age_pred", "subject") if name in table]
-    result = evaluate(table[kept].assign(stage=stage), groups=["stage"], resamples=_RESAMPLES, seed=0)
+def _stage_errors(table: pd.DataFrame) -> list[StageError]:
+    names, years = np.array(list(STAGES), dtype=object), np.maximum(_completed_years(table), 0)
+    stage = names[np.searchsorted([low for low, _ in STAGES.values()], years, side="right") - 1]
+    kept = [name for name in ("sample_id", "age", "age_pred", "subject", FOLD) if name in table]
+    result = evaluate_folds(table[kept].assign(stage=stage), groups=["stage"], resamples=_RESAMPLES, seed=0)
     found = result.groups.get("stage", {})
     return [
         StageError(
             stage=name,
-            n=found[name].n,
+            n=_n_images(table, stage == name),
             mae=_rounded_years(found[name].mae),
         )
         for name in STAGES

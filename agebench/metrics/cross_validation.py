@@ -57,9 +57,7 @@ def evaluate_task_folds(table: pd.DataFrame, tasks: Sequence[str], **how: Any) -
     """
     if FOLD not in table:
         return evaluate_tasks(table, tasks, **how)
-    whole = table.drop(columns=FOLD).reset_index(drop=True)
-    again = whole["sample_id"].duplicated().any()
-    return evaluate_tasks(whole.assign(subject=_people(whole)) if again else whole, tasks, **how)
+    return evaluate_tasks(pool_folds(table), tasks, **how)
 
 
 def age_gates_of_folds(table: pd.DataFrame, **options: Any) -> dict[str, GateResult]:
@@ -71,11 +69,19 @@ def age_gates_of_folds(table: pd.DataFrame, **options: Any) -> dict[str, GateRes
         table: predictions.
         options: groups, resamples, seed and further arguments of `age_gates`.
     """
-    if FOLD in table:
-        table = table.drop(columns=FOLD).reset_index(drop=True)
-        if table["sample_id"].duplicated().any():
-            table = table.assign(subject=_people(table))
-    return age_gates(table, **options)
+    return age_gates(pool_folds(table), **options)
+
+
+def pool_folds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the answers of all folds as one table, in which several answers about one image are one person's.
+
+    Args:
+        table: predictions; without `tested_in` they are returned as they are.
+    """
+    if FOLD not in table:
+        return table
+    whole = table.drop(columns=FOLD).reset_index(drop=True)
+    return whole.assign(subject=_people(whole)) if whole["sample_id"].duplicated().any() else whole
 
 
 def _people(table: pd.DataFrame) -> "pd.Series[Any]":

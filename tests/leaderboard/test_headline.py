@@ -16,6 +16,7 @@ from agebench.leaderboard.schema import Record, RecordExcluded
 from agebench.leaderboard.site import page
 from agebench.leaderboard.systems import System, group_into_systems
 from agebench.metrics.age_gates import Gate, age_gates
+from agebench.metrics.prediction_format import FOLD
 from agebench.metrics.schema import AgeStandardizedGap, Gap, MetricValue, RankedSystem, SystemRanking
 
 Gates = dict[tuple[str, str], GateRatesByAge]
@@ -56,6 +57,26 @@ def test_stage_errors_are_those_of_children_and_adults() -> None:
     assert errors["0-12"].n == len(children)
     assert errors["0-12"].mae.value == pytest.approx((children["age_pred"] - children["age"]).abs().mean(), abs=1e-4)
     assert sum(error.n for error in errors.values()) == len(table)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 500)])
+def test_folds_that_share_images_are_no_further_images(rows: slice) -> None:
+    table = predictions().drop(columns="subject")
+    single = gate_rates_by_age(table, ["gender"])
+    folds = [table.assign(**{FOLD: "a"}), table[rows].assign(**{FOLD: "b"}), table.assign(**{FOLD: "c"})]
+    several = gate_rates_by_age(pd.concat(folds, ignore_index=True), ["gender"])
+    assert [error.n for error in several.stages] == [error.n for error in single.stages]
+    for ours, theirs in zip(several.gates[2].groups, single.gates[2].groups, strict=True):
+        assert (ours.n_minors, ours.n_adults) == (theirs.n_minors, theirs.n_adults)
+    for rates in (single, several):
+        value, low, high = rates.gates[2].groups[0].passing[25 - 18]
+        assert value is not None
+        assert low is not None
+        assert high is not None
+        assert 0.1 < high - low < 0.4  # of 40 minors, not of 120
+    ours, theirs = (rates.stages[0].mae for rates in (several, single))
+    assert ours.value == pytest.approx(theirs.value, rel=0.03)
+    assert ours.ci_high - ours.ci_low > 0.9 * (theirs.ci_high - theirs.ci_low)
 
 
 def test_ranges_of_ages_give_no_gate_rates() -> None:
