@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from agebench.leaderboard.marks import has_unanswered
-from agebench.leaderboard.systems import System, is_contaminated
+from agebench.leaderboard.systems import System, has_other_images, is_contaminated
 
 # Rows of the first table.
 MOST_ROWS = 12
@@ -14,8 +14,9 @@ def headline_systems(rows: Sequence[System]) -> list[System]:
     """Choose the rows of the first table, in its order.
 
     Systems from elsewhere come first, by their MAE on the test set that most of them share; those that left many of its images
-    unanswered follow the others, and then those that were trained on a test set. The last rows are, for each training set, of the
-    systems that were tested on most other sets the one with the smallest MAE there.
+    unanswered follow the others, and then those that were trained on a test set. The last rows are, for each training set, the
+    system with the smallest MAE on the other set that most of its systems share. It has a rank there, on the images that most
+    systems were tested on, and was tested on every other set that more than half of the training set's systems were tested on.
     Systems with a leaky protocol or excluded images are left out.
 
     Args:
@@ -51,16 +52,20 @@ def _best_trained(rows: Sequence[System]) -> list[System]:
     for train in trains:
         peers = [row for row in rows if row.train == train]
         away = _shared_test_but(peers, train)  # their own held-out part is a weaker test
-        most = max(_n_away(row) for row in peers)
-        complete = [row for row in peers if _n_away(row) == most]
-        best.append(min(complete, key=lambda row: (away not in row.tests, _mae(row, away), row.name)))
+        usual = _usual_away(peers, train)
+        comparable = [
+            row for row in peers if away in row.tests and row.has_rank_on(away) and not has_other_images(row, away)
+        ]
+        complete = [row for row in comparable if usual.issubset(row.tests)] or comparable
+        best += sorted(complete, key=lambda row: (_mae(row, away), row.name))[:1]
     shared = _shared_test(rows)
     return sorted(best, key=lambda row: (row.train == shared, shared not in row.tests, _mae(row, shared), row.name))
 
 
-def _n_away(row: System) -> int:
-    """Return the number of a system's test sets besides its training set."""
-    return sum(test != row.train for test in row.tests)
+def _usual_away(rows: Sequence[System], train: str) -> set[str]:
+    """Return the test sets, other than the training set, that more than half of the systems were tested on."""
+    counts = Counter(test for row in rows for test in row.tests if test != train)
+    return {test for test, count in counts.items() if 2 * count > len(rows)}
 
 
 def _shared_test_but(rows: Sequence[System], train: str) -> str:

@@ -12,7 +12,7 @@ from agebench.leaderboard.headline import Headline, Kind, headline_table, short_
 from agebench.leaderboard.headline_systems import MOST_ROWS, headline_systems
 from agebench.leaderboard.image_ranking import ImageRankings
 from agebench.leaderboard.markdown import leaderboard
-from agebench.leaderboard.schema import Record, RecordExcluded
+from agebench.leaderboard.schema import Record, RecordExcluded, RecordSamples
 from agebench.leaderboard.site import page
 from agebench.leaderboard.systems import System, group_into_systems
 from agebench.metrics.age_gates import Gate, age_gates
@@ -172,6 +172,24 @@ def test_the_trained_system_shown_first_was_tested_on_most_sets() -> None:
     elsewhere = _record("theirs", 0.0, few=6.0, other=6.0)
     rows = group_into_systems([*complete, _record("on-one-set", 0.0, train="many", few=4.9, many=1.0), elsewhere])
     assert [row.name for row in headline_systems(rows)] == ["theirs", "b"]
+
+
+def test_one_more_test_set_makes_no_system_the_best_trained() -> None:
+    good = [_record(name, 0.0, train="many", few=mae, other=6.0) for name, mae in (("a", 5.2), ("b", 5.1), ("c", 5.3))]
+    further = _record("further", 0.0, train="many", few=9.0, other=9.0, synth=9.0)
+    assert [row.name for row in headline_systems(group_into_systems([*good, further]))] == ["b"]
+
+
+def test_the_best_trained_system_has_a_rank_on_the_images_of_most() -> None:
+    def of_copy(name: str, mae: float, fingerprint: str, read: int = 90) -> Record:
+        copy = RecordSamples(read=read, fingerprint=fingerprint)
+        return _record(name, 0.0, train="many", few=mae).model_copy(update={"samples": {"few": copy}})
+
+    honest = [of_copy("a", 5.2, "usual"), of_copy("b", 5.1, "usual")]
+    seen = _record("seen", 0.0, train="many", overlap="known", few=1.0)
+    records = [*honest, seen, of_copy("other", 1.1, "other"), of_copy("part", 1.2, "part", 80)]
+    assert [row.name for row in headline_systems(group_into_systems(records))] == ["b"]
+    assert headline_systems(group_into_systems([seen])) == []
 
 
 def _gates(rows: list[System], spread: float, n: int) -> Gates:
