@@ -43,6 +43,9 @@ _END_SHARES = {1: 0.05, 2: 0.005}
 _OTHER_INTERVALS = frozenset(
     ["rmse", "median_ae", "p95_ae", "balanced_mae", "balanced_mae_bands", "range_hit", "difference", "ratio"]
 )
+# Of a gap, since version 3: results of its tests, which are no figures.
+_TESTED = ("p_holm", "worst_groups")
+_P_TOLERANCE = 0.005  # a permutation that ties on one machine may not on another
 _TOLERANCE = 1e-6  # years: numpy's sums differ by less between machines
 _END_TOLERANCE = 1e-4  # years: resampled sums are single precision, and differ by up to 1e-5 between machines
 
@@ -182,6 +185,7 @@ def _check_figures(record: Record) -> Iterator[str]:
         yield from (f"{name}: {problem}" for problem in _contradictions(test))
         yield from (f"{name}: {problem}" for problem in _lost_images(record, name))
         yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
+        yield from (f"{name}: {problem}" for problem in _shift_contradictions(record, name))
 
 
 def _check_predictions(record: Record, run: Path) -> Iterator[tuple[str, str | None]]:
@@ -239,10 +243,17 @@ def check_estimates(
             yield name, f"{file} has estimates of images that the dataset does not have"
             continue
         try:
-            problems = list(_recomputed(table, test))
+            known = [group for group in samples.groups if table[group].notna().any()]
+            problems = [*_groupings_left_out(test, known), *_recomputed(table, test)]
         except _MISFITS as error:
             problems = [_shapeless(error)]
         yield from _by_test(name, problems)
+
+
+def _groupings_left_out(test: TestResult, known: Sequence[str]) -> Iterator[str]:
+    for name in known:
+        if name not in test.groups:
+            yield f"it has no groups by {name}, which the dataset has"
 
 
 def _by_test(name: str, problems: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -340,6 +351,21 @@ def _stress_contradictions(record: Record, name: str) -> Iterator[str]:
         yield f"the stress test's MAE on the faces as they are is {clean:.4f}, that of the run {mae:.4f}"
 
 
+def _shift_contradictions(record: Record, name: str) -> Iterator[str]:
+    """Yield contradictions between why the error differs from that on another test set and the errors on both."""
+    tests = record.metrics.tests
+    shift = tests[name].shift
+    if shift is None or shift.difference.value is None:
+        return
+    difference, parts = shift.difference.value, [shift.parts.mix, shift.parts.same, shift.parts.outside]
+    maes = [tests[of].metric("mae").value for of in (name, shift.source) if of in tests]
+    if len(maes) == 2 and abs((maes[0] or 0.0) - (maes[1] or 0.0) - difference) > _TOLERANCE:
+        yield f"its shift from {shift.source} is {difference:.4f}, which is not the difference of their MAEs"
+    total = sum(part.value or 0.0 for part in parts)
+    if abs(total - difference) > _TOLERANCE:
+        yield f"its shift from {shift.source} is {difference:.4f}, and the parts of it add up to {total:.4f}"
+
+
 def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
     method = test.method
     if method is None:
@@ -364,21 +390,18 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
         interval=method.interval,
         version=version,
     )
-    groups, gaps = dict(_each_group(test)), dict(_each_gap(test))
     counts = (*_COUNTS, "subjects") if version > 3 else _COUNTS
-    compared: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
-        ("all images", made.overall, test.overall),
-        *((name, _set_fields(group), _set_fields(groups.get(name))) for name, group in _each_group(made)),
-        *((name, _set_fields(gap), _set_fields(gaps.get(name))) for name, gap in _each_gap(made)),
-    ]
-    for where, ours, theirs in compared:
-        for key, metric in ours.items():
-            recorded = theirs.get(key)
-            if isinstance(metric, MetricValue):
-                known = recorded if isinstance(recorded, MetricValue) else MetricValue()
-                if not _same(metric, known, value_only=key in values_only, share=share):
-                    yield f"{where}: {key} is {_text(known)} there, and {_text(metric)} by the predictions"
-            elif key in counts and metric != recorded:
+    exact = (*counts, *_TESTED) if version > 2 else counts
+    ours_by, theirs_by = _all_figures(made), _all_figures(test)
+    for where in {**ours_by, **theirs_by}:
+        ours, theirs = ours_by.get(where, {}), theirs_by.get(where, {})
+        for key in {**ours, **theirs}:
+            metric, recorded = ours.get(key), theirs.get(key)
+            if isinstance(metric, MetricValue) or isinstance(recorded, MetricValue):
+                made_here, known = (of if isinstance(of, MetricValue) else MetricValue() for of in (metric, recorded))
+                if not _same(made_here, known, value_only=key in values_only, share=share):
+                    yield f"{where}: {key} is {_text(known)} there, and {_text(made_here)} by the predictions"
+            elif key in exact and not _equal(metric, recorded):
                 yield f"{where}: {key} is {recorded} there, and {metric} by the predictions"
     totals = [("n", made.n, test.n), ("subjects", made.subjects, test.subjects)]
     if version > 3 and made.method is not None:
@@ -388,8 +411,20 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
             yield f"{key} is {theirs_n} there, and {ours_n} by the predictions"
 
 
-def _set_fields(result: ResultModel | None) -> dict[str, object]:
-    return {} if result is None else {key: getattr(result, key) for key in result.model_fields_set}
+def _all_figures(test: TestResult) -> dict[str, Mapping[str, object]]:
+    """Where -> key -> figure, count or name."""
+    parts = [*_each_group(test), *_each_gap(test)]
+    return {"all images": test.overall, **{where: _set_fields(part) for where, part in parts}}
+
+
+def _equal(ours: object, theirs: object) -> bool:
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return abs(ours - theirs) <= _P_TOLERANCE
+    return ours == theirs
+
+
+def _set_fields(result: ResultModel) -> dict[str, object]:
+    return {key: getattr(result, key) for key in result.model_fields_set}
 
 
 def _each_group(test: TestResult) -> list[tuple[str, GroupMetrics]]:

@@ -12,11 +12,18 @@ import pytest
 
 from agebench.cli import main
 from agebench.errors import UserError
-from agebench.leaderboard.records import content_hash, make_record, runs_by_config, write_record
+from agebench.leaderboard.published_estimates import (
+    LocalDatasets,
+    estimates_digest,
+    pseudonymize,
+    write_estimates,
+)
+from agebench.leaderboard.records import content_hash, estimates_file, make_record, runs_by_config, write_record
 from agebench.leaderboard.reproduce import environment_differences
 from agebench.leaderboard.schema import Circumstances
-from agebench.leaderboard.verify import check_record, read_valid_records
+from agebench.leaderboard.verify import check_estimates, check_record, read_valid_records
 from agebench.metrics.evaluate import evaluate
+from agebench.registry.catalog import load_catalog
 
 
 @pytest.fixture
@@ -88,6 +95,68 @@ def test_a_new_seal_hides_nothing_from_the_predictions(run: Path) -> None:
     metrics["tests"]["fgnet"]["groups"]["gender"]["male"]["cs5"]["value"] += 1e-3
     (run / "metrics.json").write_text(json.dumps(metrics))
     assert any("gender male: cs5 is" in problem for problem in check_record(make_record(run), run))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda entry: entry["overall"].update(own={"value": 0.5}), "all images: own is 0.5000 there, and missing"),
+        (lambda entry: entry["groups"]["gender"].update(other={"n": 9}), "gender other: n is 9 there, and None"),
+        (lambda entry: entry["gaps"].update(side=entry["gaps"]["gender"]), "gap by side: difference is"),
+        (
+            lambda entry: entry["gaps"]["gender"].update(worst_groups=["male"]),
+            "gap by gender: worst_groups is ['male']",
+        ),
+        (lambda entry: entry["gaps"]["gender"].update(p_holm=0.0001), "gap by gender: p_holm is 0.0001 there"),
+    ],
+)
+def test_what_the_predictions_do_not_give_is_found(run: Path, change: Any, problem: str) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    change(metrics["tests"]["fgnet"])
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any(f"fgnet: {problem}" in found for found in check_record(make_record(run), run))
+
+
+@pytest.mark.parametrize("moved", ["difference", "mix"])
+def test_a_shift_that_is_not_of_the_errors_is_found(run: Path, moved: str) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    entry = metrics["tests"]["fgnet"]
+    parts = {"mix": {"value": 0.0}, "same": {"value": 0.0}, "outside": {"value": 0.0}, "n_outside": 0, "ages": []}
+    entry["shift"] = {"source": "utk", "difference": {"value": 0.0}, "parts": parts}
+    metrics["tests"]["utk"] = entry | {"shift": None}
+    (run / "predictions" / "utk.parquet").write_bytes((run / "predictions" / "fgnet.parquet").read_bytes())
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert list(check_record(make_record(run), run)) == []
+    (entry["shift"] if moved == "difference" else parts)[moved] = {"value": -1.0}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert any("fgnet: its shift from utk is" in problem for problem in check_record(make_record(run)))
+
+
+@pytest.mark.usefixtures("with_few")
+def test_groups_that_the_dataset_has_cannot_be_left_out(tmp_path: Path) -> None:
+    content, path, present = record_of_few(tmp_path, ["gender", "race"])
+    assert list(check_estimates(content, path, present)) == [("few", None)]
+    content, path, present = record_of_few(tmp_path, ["race"])
+    assert list(check_estimates(content, path, present)) == [("few", "it has no groups by gender, which the dataset has")]
+
+
+def record_of_few(folder: Path, groups: list[str]) -> tuple[dict[str, Any], Path, LocalDatasets]:
+    """A record of a test on `few` with its estimates, its file, and the datasets."""
+    present, path = LocalDatasets(load_catalog()), folder / "results" / "a.json"
+    samples = present.samples("few")
+    assert samples is not None
+    table = samples.table.assign(age_pred=samples.table["age"] + 1.5)
+    estimates = pseudonymize(table, samples.table)
+    write_estimates(estimates_file(path, "few"), estimates)
+    content = {
+        "id": "a",
+        "config": {},
+        "model": {"name": "m"},
+        "metrics": {"train": None, "tests": {"few": evaluate(table, groups=groups, resamples=20).to_json()}},
+        "predictions": {"few": {"estimates_sha256": estimates_digest(estimates)}},
+        "samples": {"few": {"fingerprint": present.fingerprint("few")}},
+    }
+    return content | {"sha256": content_hash(content)}, path, present
 
 
 @pytest.mark.parametrize(

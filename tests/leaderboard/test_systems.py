@@ -198,6 +198,18 @@ def test_worst_groups_of_all_seeds_are_told() -> None:
     assert before.worst_groups == ()
 
 
+def test_the_floor_is_of_the_images_that_most_systems_were_tested_on() -> None:
+    def tested(head: str, floor: float, fingerprint: str, **more: Any) -> dict[str, Any]:
+        one = record(head, 3, samples={"utk": {"read": 100, "fingerprint": fingerprint}}, **more)
+        one["metrics"]["tests"] = {"utk": one["metrics"]["tests"]["utk"] | {"baseline_mae": floor}}
+        return one
+
+    usual = [tested("a", 10.0, "usual"), tested("b", 10.0, "usual")]
+    left_out = tested("y", 12.0, "usual", excluded={"bad.csv": {"images": 5}})
+    rows = group_into_systems([*usual, left_out, tested("z", 11.0, "other")])
+    assert systems.baseline_mae(rows) == {"utk": {"utk": 10.0}}
+
+
 def test_a_seed_that_was_run_twice_is_one_seed() -> None:
     (row,) = group_into_systems([record("a", 3, 0), record("a", 9, 0, id="b-again")])
     assert row.metric("utk").value == 3
