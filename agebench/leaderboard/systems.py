@@ -92,12 +92,24 @@ class System:
 
     @cached_property
     def _by_test(self) -> dict[str, dict[int | None, Record]]:
-        by_test: dict[str, dict[int | None, Record]] = {}
+        by_test: dict[str, dict[int | None, list[Record]]] = {}
         for record in self.records:
             for name in record.metrics.tests:
-                # Duplicate runs of a seed are ignored; the first record is used.
-                by_test.setdefault(name, {}).setdefault(record.config.seed, record)
-        return by_test
+                by_test.setdefault(name, {}).setdefault(record.config.seed, []).append(record)
+        return {
+            name: {seed: min(runs, key=lambda run: self._precedence(run, name)) for seed, runs in by_seed.items()}
+            for name, by_seed in by_test.items()
+        }
+
+    def _precedence(self, record: Record, test: str) -> tuple[bool, bool, bool, str]:
+        """Which of a seed's runs is used: on the usual images, with all of them, with estimates, and then by its id."""
+        usual, predictions = self.usual.get(test), record.predictions.get(test)
+        return (
+            usual is not None and copy_of(record, test) != usual,
+            excludes(record),
+            predictions is None or predictions.estimates_sha256 is None,
+            record.id,
+        )
 
     @cached_property
     def seeds(self) -> list[int | None]:
@@ -116,6 +128,12 @@ class System:
     def has_every_seed(self, test: str) -> bool:
         """Return whether every seed has a test set."""
         return len(self._by_test[test]) == len(self.seeds)
+
+    @property
+    def has_repeated_seed(self) -> bool:
+        """True if two records have a seed on the same test set; one of them is used."""
+        tested = [(record.config.seed, test) for record in self.records for test in record.metrics.tests]
+        return len(tested) > len(set(tested))
 
     def records_on(self, test: str) -> list[Record]:
         """Return the records of a test set, one for each seed that has it."""
@@ -547,7 +565,7 @@ def _caveats(row: System) -> list[CaveatNote]:
         Caveat.OTHER_IMAGES: any(has_other_images(row, test) for test in row.tests),
         Caveat.SEEDS_MISSING: not all(row.has_every_seed(test) for test in row.tests),
         Caveat.SELECTED_SEEDS: bool(_picked(row)),
-        Caveat.REPEATED_SEED: len(row.records) > len({_run(record) for record in row.records}),
+        Caveat.REPEATED_SEED: row.has_repeated_seed,
     }
     texts = {
         Caveat.SEEDS_MISSING: _partly_tested(row),
@@ -635,10 +653,6 @@ def has_leakage(record: Record) -> bool:
     leaks: list[Leaks | None] = [record.leaks, record.metrics.leaks, *(test.leaks for test in tests)]
     leaks += [protocol.leaks for protocol in protocols if protocol is not None]
     return any(any(part.values()) if isinstance(part, dict) else bool(part) for part in leaks)
-
-
-def _run(record: Record) -> str:
-    return json.dumps([record.config.seed, sorted(record.metrics.tests)])
 
 
 def _marks(records: Sequence[Record]) -> list[str]:

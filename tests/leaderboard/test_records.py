@@ -137,7 +137,9 @@ def test_groups_that_the_dataset_has_cannot_be_left_out(tmp_path: Path) -> None:
     content, path, present = record_of_few(tmp_path, ["gender", "race"])
     assert list(check_estimates(content, path, present)) == [("few", None)]
     content, path, present = record_of_few(tmp_path, ["race"])
-    assert list(check_estimates(content, path, present)) == [("few", "it has no groups by gender, which the dataset has")]
+    assert list(check_estimates(content, path, present)) == [
+        ("few", "it has no groups by gender, which the dataset has")
+    ]
 
 
 def record_of_few(folder: Path, groups: list[str]) -> tuple[dict[str, Any], Path, LocalDatasets]:

@@ -216,6 +216,33 @@ def test_a_seed_that_was_run_twice_is_one_seed() -> None:
     assert caveats(row) == ["one seed", "a seed run twice"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"samples": {"utk": {"read": 100, "fingerprint": "other"}}}, {}),
+        ({"excluded": {"bad.csv": {"images": 3}}}, {}),
+        ({}, {"predictions": {"utk": {"estimates_sha256": "0"}}}),
+    ],
+)
+def test_of_two_runs_of_a_seed_the_one_that_can_be_compared_is_used(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    usual = {"samples": {"utk": {"read": 100, "fingerprint": "usual"}}}
+    peers = [record(head, 5, **usual) for head in ("b", "c")]
+    runs = [record("a", 9, id="a-0", **usual | first), record("a", 3, id="a-1", **usual | second)]
+    (row,) = (row for row in group_into_systems([*peers, *runs]) if row.name.startswith("m, a"))
+    assert row.metric("utk").value == 3
+    assert "a seed run twice" in caveats(row)
+
+
+def test_a_seed_is_run_twice_if_two_records_share_a_test_set() -> None:
+    one, other = record("a", 3), record("a", 9, id="b")
+    del one["metrics"]["tests"]["utk"]
+    (row,) = group_into_systems([one, other])
+    assert caveats(row) == ["one seed", "a seed run twice"]
+    assert (row.metric("fgnet").value, row.metric("utk").value) == (3, 9)
+
+
 def test_one_seed_on_two_test_sets_apart_is_one_row_with_both() -> None:
     one, other = record("a", 3), record("a", 3, id="b")
     del one["metrics"]["tests"]["utk"], other["metrics"]["tests"]["fgnet"]
