@@ -145,7 +145,13 @@ def _check(arguments: argparse.Namespace) -> int:
     from agebench.leaderboard.published_estimates import LocalDatasets
     from agebench.leaderboard.records import read_records, runs_by_config
     from agebench.leaderboard.schema import parse_record
-    from agebench.leaderboard.verify import check_estimates, check_predictions, check_record, find_runs
+    from agebench.leaderboard.verify import (
+        check_estimates,
+        check_estimates_files,
+        check_predictions,
+        check_record,
+        find_runs,
+    )
 
     records = read_records(arguments.results)
     runs = find_runs(records, runs_by_config(arguments.folders)) if arguments.folders and not arguments.quick else {}
@@ -167,6 +173,7 @@ def _check(arguments: argparse.Namespace) -> int:
             continue
         metrics = parse_record(record).metrics
         found += present.unknown([*filter(None, [metrics.train]), *metrics.tests])
+        found += check_estimates_files(record, path, present)
         if not found and not arguments.quick and not recomputed.issuperset(metrics.tests):
             for name, problem in check_estimates(record, path, present):
                 if problem is None:

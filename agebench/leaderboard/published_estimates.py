@@ -129,6 +129,10 @@ class LocalDatasets:
                     pass
         return self._read[name]
 
+    def has_public_estimates(self, name: str) -> bool:
+        """Return whether the card of a dataset allows estimates to be published; false without a card of that name."""
+        return name in self._cards.names() and self._cards.get(name).estimates_public
+
     def fingerprint(self, name: str) -> str | None:
         """Return the fingerprint of a dataset's samples; None without samples."""
         samples = self.samples(name)

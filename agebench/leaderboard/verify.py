@@ -207,6 +207,45 @@ def _check_predictions(record: Record, run: Path) -> Iterator[tuple[str, str | N
         yield from _by_test(name, problems)
 
 
+def check_estimates_files(content: Mapping[str, JsonValue], path: Path, present: LocalDatasets) -> Iterator[str]:
+    """Yield a sentence for each file of estimates beside a record that is missing, damaged, or not the record's.
+
+    No images are needed. A file is missed where the record has its digest and the dataset's card allows it.
+
+    Args:
+        content: the JSON of a record that `check_record` accepts.
+        path: its file.
+        present: the datasets with a card here.
+    """
+    record = parse_record(content)
+    for name in record.metrics.tests:
+        file = estimates_file(path, name)
+        if file.exists():
+            estimates = _own_estimates(record, file, name)
+            if isinstance(estimates, str):
+                yield f"{name}: {estimates}"
+        elif _estimates_digest_of(record, name) is not None and present.has_public_estimates(name):
+            yield (
+                f"{name}: {file} is missing: without the estimates, which its card allows to be public, nobody can check the "
+                "record; `agebench results add RUN` writes them beside it"
+            )
+
+
+def _own_estimates(record: Record, file: Path, name: str) -> pd.DataFrame | str:
+    """Read a record's estimates; return why they cannot be used, as a sentence, if they cannot."""
+    try:
+        estimates = read_estimates(file)
+    except UserError as error:
+        return str(error)
+    if estimates_digest(estimates) != _estimates_digest_of(record, name):
+        return f"the estimates in {file} are not those of the record"
+    return estimates
+
+
+def _estimates_digest_of(record: Record, name: str) -> object:
+    return record.predictions[name].estimates_sha256 if name in record.predictions else None
+
+
 def check_estimates(
     content: Mapping[str, JsonValue], path: Path, present: LocalDatasets
 ) -> Iterator[tuple[str, str | None]]:
@@ -224,15 +263,9 @@ def check_estimates(
         file = estimates_file(path, name)
         if not file.exists():
             continue
-        try:
-            estimates = read_estimates(file)
-        except UserError as error:
-            yield name, str(error)
-            continue
-        if estimates_digest(estimates) != (
-            record.predictions[name].estimates_sha256 if name in record.predictions else None
-        ):
-            yield name, f"the estimates in {file} are not those of the record"
+        estimates = _own_estimates(record, file, name)
+        if isinstance(estimates, str):
+            yield name, estimates
             continue
         samples = present.samples(name)
         theirs = record.samples.get(name, RecordSamples()).fingerprint

@@ -142,6 +142,34 @@ def test_groups_that_the_dataset_has_cannot_be_left_out(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("with_few")
+@pytest.mark.parametrize("public", [True, False])
+def test_public_estimates_of_a_record_cannot_be_left_out(
+    public: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, path, _ = record_of_few(tmp_path, ["gender", "race"])
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(LocalDatasets, "has_public_estimates", lambda self, name: public)
+    check, file = ["results", "check", "--results", str(path.parent), "--quick"], estimates_file(path, "few")
+    assert main(check) == 0
+    table = pd.read_parquet(file)
+    write_estimates(file, table.assign(age_pred=table["age_pred"] + 1))
+    assert main(check) == 1
+    assert "are not those of the record" in capsys.readouterr().out
+    file.unlink()
+    assert main(check) == int(public)
+    assert (f"few: {file} is missing" in capsys.readouterr().out) == public
+
+
+@pytest.mark.usefixtures("with_few")
+def test_cards_state_whether_estimates_are_public() -> None:
+    present = LocalDatasets(load_catalog())
+    assert present.has_public_estimates("fgnet")
+    assert not present.has_public_estimates("few")
+    assert not present.has_public_estimates("no such set")
+
+
 def record_of_few(folder: Path, groups: list[str]) -> tuple[dict[str, Any], Path, LocalDatasets]:
     """A record of a test on `few` with its estimates, its file, and the datasets."""
     present, path = LocalDatasets(load_catalog()), folder / "results" / "a.json"
