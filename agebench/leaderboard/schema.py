@@ -47,6 +47,8 @@ class RecordConfigModel(ResultModel):
 
     citation: str | None = None
     about: str | None = None
+    trained_on: list[str] = Field(default=[], description="registered datasets that were in its training set")
+    training_data: str | None = Field(default=None, description="its training data, in words")
     package: dict[str, JsonValue] | None = Field(
         default=None, description="package with digests, from which `agebench estimators get` fetches the model's files"
     )

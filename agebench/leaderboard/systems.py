@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
@@ -11,6 +11,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from agebench.data import reject_reasons
+from agebench.estimators.base import training_overlap
 from agebench.leaderboard.schema import Record, RecordSamples, RobustnessMetrics
 from agebench.metrics.fairness import SIGNIFICANT
 from agebench.metrics.quantiles import t_quantile
@@ -21,11 +22,12 @@ from agebench.types import WeightsKind
 
 # `training_overlap` of a test set that a model was trained or chosen on.
 _OVERLAPS = frozenset({"known", "validated"})
+_MILDEST_FIRST = ("none stated", "unknown", "validated", "known")
 # What may differ between the runs of one system.
 _NOT_THE_SYSTEM = ("seed", "device")
 _GATES = ("gates", "gate_ages")  # of the settings `evaluate`
 # Of the settings `model`: texts that describe the model and change none of its estimates.
-_DESCRIPTIONS = ("about", "citation", "homepage", "licence", "title", "training_data")
+_DESCRIPTIONS = ("about", "citation", "homepage", "licence", "title", "trained_on", "training_data")
 # Titles in earlier records: this one names a head, which a run can replace.
 _RENAMED_TITLES = {"MobileFaceNet (face recognition), DLDL-v2": "MobileFaceNet (face recognition)"}
 # Largest number of differing settings that a system's name lists.
@@ -128,6 +130,11 @@ class System:
     def has_every_seed(self, test: str) -> bool:
         """Return whether every seed has a test set."""
         return len(self._by_test[test]) == len(self.seeds)
+
+    @cached_property
+    def trained_on(self) -> frozenset[str]:
+        """The datasets that its model was trained on elsewhere, by the cards in all its records."""
+        return frozenset(name for record in self.records for name in record.config.model.trained_on)
 
     @property
     def has_repeated_seed(self) -> bool:
@@ -552,7 +559,7 @@ def caveats(row: System) -> list[str]:
 
 def _caveats(row: System) -> list[CaveatNote]:
     pretraining = row.records[0].model.pretraining_data
-    overlaps = {test.training_overlap for record in row.records for test in record.metrics.tests.values()}
+    overlaps = {worst_overlap(record, test, row.trained_on) for record in row.records for test in record.metrics.tests}
     holds = {
         Caveat.RANDOM_START: row.records[0].model.weights_origin.kind is WeightsKind.RANDOM,
         Caveat.FACE_PRETRAINING: bool(pretraining),
@@ -619,8 +626,32 @@ def is_subset(row: System, test: str) -> bool:
 
 
 def is_contaminated(row: System, test: str) -> bool:
-    """Return whether a model from elsewhere was trained, or chosen, on a test set by what its card states."""
-    return test in row.tests and any(entry.training_overlap in _OVERLAPS for entry in row.test_entries(test))
+    """Return whether a model from elsewhere was trained, or chosen, on a test set by what its card states.
+
+    The card in any record of the system counts: what is learned of a model's training holds for its earlier records too.
+    """
+    return test in row.tests and any(
+        worst_overlap(record, test, row.trained_on) in _OVERLAPS for record in row.records_on(test)
+    )
+
+
+def worst_overlap(record: Record, test: str, trained_on: Collection[str] = ()) -> str | None:
+    """Return the worse of the overlap that a record has for a test set and the one that follows from its model's card.
+
+    Args:
+        record: the record.
+        test: its test set.
+        trained_on: further datasets that the model is known to be trained on.
+    """
+    recorded, model = record.metrics.tests[test].training_overlap, record.config.model
+    if not (trained_on or model.trained_on or model.training_data):
+        return recorded
+    stated = training_overlap({*trained_on, *model.trained_on}, model.training_data or "", test)
+    return stated if _severity(stated) > _severity(recorded) else recorded
+
+
+def _severity(overlap: str | None) -> int:
+    return _MILDEST_FIRST.index(overlap) if overlap in _MILDEST_FIRST else -1
 
 
 def _is_module_file(source: str) -> bool:

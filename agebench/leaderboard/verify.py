@@ -24,6 +24,7 @@ from agebench.leaderboard.records import (
     record_files,
 )
 from agebench.leaderboard.schema import Record, RecordSamples, parse_record, record_or_problem
+from agebench.leaderboard.systems import worst_overlap
 from agebench.metrics.cross_validation import evaluate_folds
 from agebench.metrics.evaluate import VERSION
 from agebench.metrics.prediction_format import FOLD
@@ -186,6 +187,9 @@ def _check_figures(record: Record) -> Iterator[str]:
         yield from (f"{name}: {problem}" for problem in _lost_images(record, name))
         yield from (f"{name}: {problem}" for problem in _stress_contradictions(record, name))
         yield from (f"{name}: {problem}" for problem in _shift_contradictions(record, name))
+        stated = worst_overlap(record, name)
+        if test.training_overlap not in (None, stated):
+            yield f"{name}: its training_overlap is '{test.training_overlap}', and by its model's card it is '{stated}'"
 
 
 def _check_predictions(record: Record, run: Path) -> Iterator[tuple[str, str | None]]:

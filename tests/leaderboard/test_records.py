@@ -132,6 +132,26 @@ def test_a_shift_that_is_not_of_the_errors_is_found(run: Path, moved: str) -> No
     assert any("fgnet: its shift from utk is" in problem for problem in check_record(make_record(run)))
 
 
+@pytest.mark.parametrize(
+    ("overlap", "model", "right"),
+    [
+        ("none stated", {"trained_on": ["fgnet"]}, False),
+        ("none stated", {"training_data": "unknown: a private set"}, False),
+        ("validated", {"trained_on": ["utk"], "training_data": "UTKFace"}, True),
+        ("known", {}, True),
+    ],
+)
+def test_an_overlap_milder_than_the_models_card_is_found(
+    run: Path, overlap: str, model: dict[str, Any], right: bool
+) -> None:
+    record = make_record(run)
+    record["config"]["model"] = model
+    record["metrics"]["tests"]["fgnet"]["training_overlap"] = overlap
+    problems = list(check_record(record | {"sha256": content_hash(record)}))
+    assert (problems == []) == right
+    assert right or f"fgnet: its training_overlap is '{overlap}', and by its model's card it is" in problems[0]
+
+
 @pytest.mark.usefixtures("with_few")
 def test_groups_that_the_dataset_has_cannot_be_left_out(tmp_path: Path) -> None:
     content, path, present = record_of_few(tmp_path, ["gender", "race"])

@@ -60,6 +60,24 @@ def test_texts_of_a_card_define_no_system() -> None:
     assert len(group_into_systems([tested(0), tested(1, input={"size": 64})])) == 2
 
 
+def test_what_is_learned_of_a_models_training_marks_its_earlier_records() -> None:
+    def tested(test: str, trained_on: list[str], overlap: str) -> dict[str, Any]:
+        model = {"name": "m", "trained_on": trained_on, "training_data": "photographs"}
+        one = record("a", 3, id=f"on-{test}", config={"seed": 0, "model": model})
+        entry = one["metrics"]["tests"]["utk"] | {"training_overlap": overlap}
+        return one | {"metrics": {"train": None, "tests": {test: entry}}}
+
+    earlier = tested("fgnet", [], "none stated")
+    (row,) = group_into_systems([earlier])
+    assert not systems.is_contaminated(row, "fgnet")
+    (row,) = group_into_systems([earlier, tested("utk", ["fgnet"], "none stated")])
+    assert [systems.is_contaminated(row, test) for test in ("fgnet", "utk")] == [True, False]
+    assert "trained on a test set" in caveats(row)
+    assert not row.has_rank_on("fgnet")
+    (row,) = group_into_systems([tested("fgnet", [], "validated")])
+    assert systems.is_contaminated(row, "fgnet")
+
+
 def test_a_test_set_that_a_seed_lacks_is_kept_and_marked() -> None:
     records = [record(head, mae, seed) for head, mae in (("a", 3), ("b", 4)) for seed in (0, 1, 2)]
     before = {row.name: row.metric("fgnet") for row in group_into_systems(records)}
