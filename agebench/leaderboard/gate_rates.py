@@ -155,7 +155,8 @@ def gate_rates_by_age(table: pd.DataFrame, groups: Sequence[str] = ()) -> GateRa
 
 
 def _completed_years(table: pd.DataFrame) -> Ints:
-    return np.floor(table["age"].to_numpy(float)).astype(np.int64)
+    years: Ints = np.floor(table["age"].to_numpy(float)).astype(np.int64)
+    return years
 
 
 def _n_images(table: pd.DataFrame, among: Flags) -> int:

@@ -230,8 +230,8 @@ def check_estimates_files(content: Mapping[str, JsonValue], path: Path, present:
                 yield f"{name}: {estimates}"
         elif _estimates_digest_of(record, name) is not None and present.has_public_estimates(name):
             yield (
-                f"{name}: {file} is missing: without the estimates, which its card allows to be public, nobody can check the "
-                "record; `agebench results add RUN` writes them beside it"
+                f"{name}: {file} is missing: the dataset's card allows estimates to be public, and without them the figures "
+                "cannot be computed again; `agebench results add RUN` writes them beside it"
             )
 
 
@@ -449,7 +449,7 @@ def _recomputed(table: pd.DataFrame, test: TestResult) -> Iterator[str]:
 
 
 def _all_figures(test: TestResult) -> dict[str, Mapping[str, object]]:
-    """Where -> key -> figure, count or name."""
+    """Return part of the result -> key -> figure, count or name."""
     parts = [*_each_group(test), *_each_gap(test)]
     return {"all images": test.overall, **{where: _set_fields(part) for where, part in parts}}
 
