@@ -1,9 +1,9 @@
 """Requirements such as `fpr(18@25)<=0.01`: a typed parser, and verdicts from one-sided confidence bounds.
 
 A requirement is shown where the whole 95 % interval of its figure meets it, refuted where the whole interval violates it, and
-not shown otherwise. Fewer than 30 images or people show nothing, except by rates of age gates, whose intervals are exact. Each end of the
-interval is a one-sided 97.5 % bound, so a verdict never contradicts the printed interval, and each of the two claims is false in
-at most 2.5 % of cases (that a gap is refuted, in 5 %: its pair of groups is selected).
+not shown otherwise. Fewer than 30 images or people show nothing, except by rates of age gates, whose intervals are exact. Each
+end of the interval is a one-sided 97.5 % bound, so a verdict never contradicts the printed interval, and each of the two claims is
+false in at most 2.5 % of cases (that a gap is refuted, in 5 %: its pair of groups is selected).
 """
 
 import re
