@@ -4,9 +4,10 @@ No row is ever copied. Rows that fall into the same sets (same gender, same age,
 resamples are one small matrix product a cell, added up to the sets afterwards. What is kept of a resample is its figures.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -44,14 +45,45 @@ class Replicates:
     Attributes:
         value: (K,) on the rows as they are; NaN where a figure is undefined.
         resampled: (K, B) in the bootstrap samples (B = 0 with fewer than two clusters).
-        left_out: (K, J) with one cluster, or one of J random groups of clusters, left out (for BCa's acceleration).
+        jackknife: (K, J) with one cluster, or one of J random groups of clusters, left out (for BCa's acceleration).
         clusters: how many clusters were resampled.
+        image_errors: (K,) standard deviation of the replicates before the spread over seeds was added; None: none was.
+        seed_errors: (K,) standard error over seeds that was added.
+        seed_freedom: its degrees of freedom.
     """
 
     value: Floats
     resampled: Floats
     jackknife: Floats
     clusters: int
+    image_errors: Floats | None = None
+    seed_errors: Floats | None = None
+    seed_freedom: int = 0
+
+    def rows(self, places: Ints) -> "Replicates":
+        """Return some of the figures."""
+        return replace(
+            self,
+            value=self.value[places],
+            resampled=self.resampled[places],
+            jackknife=self.jackknife[places],
+            image_errors=None if self.image_errors is None else self.image_errors[places],
+            seed_errors=None if self.seed_errors is None else self.seed_errors[places],
+        )
+
+    def with_seeds(self, errors: Floats, freedom: int, draws: Floats) -> "Replicates":
+        """Add the spread over seeds, which the resampled images do not have.
+
+        Args:
+            errors: (K,) standard error over seeds.
+            freedom: its degrees of freedom.
+            draws: (B,) of Student's distribution with so many, or (K, B).
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a figure without any replicate
+            image_errors = np.nanstd(self.resampled, axis=1) if self.resampled.shape[1] else np.zeros(len(self.value))
+        resampled = self.resampled + errors[:, None] * draws
+        return Replicates(self.value, resampled, self.jackknife, self.clusters, image_errors, errors, max(freedom, 1))
 
 
 def encode_clusters(subject: "NDArray[np.object_] | None", n: int) -> Ints:
@@ -235,9 +267,8 @@ def pool_seeds(found: Replicates, seeds: int, seed: int) -> Replicates:
     )
     spread = value.std(axis=0, ddof=1) / seeds**0.5
     moved = t_quantile_draws(seeds, resampled.shape[2], np.random.default_rng(seed))
-    return Replicates(
-        value.mean(axis=0)[:, 0], resampled.mean(axis=0) + spread * moved, left_out.mean(axis=0), found.clusters
-    )
+    means = Replicates(value.mean(axis=0)[:, 0], resampled.mean(axis=0), left_out.mean(axis=0), found.clusters)
+    return means.with_seeds(spread[:, 0], seeds - 1, moved)
 
 
 def t_quantile_draws(seeds: int, count: int, rng: np.random.Generator) -> Floats:

@@ -141,13 +141,17 @@ def compare_systems(
     keys += [(paired.names[a], paired.names[b], "difference") for a, b in pairs]
     contrasts = np.vstack([np.eye(len(counts)), *(_contrast(a, b, len(counts)) for a, b in pairs)])
     rng = np.random.default_rng(seed)
-    resampled = contrasts @ images_only.resampled
     trained = np.array([1 / count if count > 1 else 0.0 for count in counts])
-    for row, contrast in zip(resampled, contrasts, strict=True):
-        row += spread.error * np.sqrt(contrast**2 @ trained) * t_quantile_draws(spread.freedom + 1, len(row), rng)
     found = Replicates(
-        contrasts @ images_only.value, resampled, contrasts @ images_only.jackknife, images_only.clusters
+        contrasts @ images_only.value,
+        contrasts @ images_only.resampled,
+        contrasts @ images_only.jackknife,
+        images_only.clusters,
     )
+    if spread.freedom:
+        size = found.resampled.shape[1]
+        draws = np.stack([t_quantile_draws(spread.freedom + 1, size, rng) for _ in contrasts])
+        found = found.with_seeds(spread.error * np.sqrt(contrasts**2 @ trained), spread.freedom, draws)
     # The seeds' heavy-tailed part has no skewness to correct, and makes a correction of the images' part unsteady.
     kind: IntervalKind = interval if max(counts) == 1 else "percentile"
     every = metric_values(keys, found, kind, clusters=np.full(len(keys), found.clusters))
@@ -157,7 +161,7 @@ def compare_systems(
         image_error = float(np.std(_contrast(a, b, len(counts)) @ images_only.resampled)) if len(replicates) else np.nan
         names = (paired.names[a], paired.names[b])
         images_needed = None if _identical(paired, a, b) else _images_needed(image_error, len(features))
-        p = difference_p_value(float(found.value[len(counts) + place]), replicates, found.clusters)
+        p = difference_p_value(found.rows(np.array([len(counts) + place])), found.clusters)
         tested.append(_TestedPair(names, every[(*names, "difference")], p, images_needed))
     identical = {(paired.names[a], paired.names[b]) for a, b in pairs if _identical(paired, a, b)}
     return ComparisonResult(

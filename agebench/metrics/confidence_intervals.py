@@ -82,11 +82,31 @@ def bootstrap_interval(
         with np.errstate(invalid="ignore"):
             between = ordered[rows, below] * (1 - fraction) + ordered[rows, above] * fraction
         ends[known] = np.where(np.isinf(ordered[rows, above]), ordered[rows, above], between)
-    few = known & (behind > 0) & (behind < FEW_CLUSTERS)
-    half = reach[few] * np.nanstd(resampled[few], axis=1)
-    low[few], high[few] = value[few] - half, value[few] + half
+    few = np.flatnonzero(known & (behind > 0) & (behind < FEW_CLUSTERS))
+    if len(few):
+        half = student_half_widths(found.rows(few), units[few], level)
+        low[few], high[few] = value[few] - half, value[few] + half
     # A figure on the edge of what it can be (a CS of 1) may have all its replicates to one side.
     return np.fmin(low, np.where(known, value, np.nan)), np.fmax(high, np.where(known, value, np.nan))
+
+
+def student_half_widths(found: Replicates, clusters: Ints, level: float = CONFIDENCE_LEVEL) -> Floats:
+    """Return half widths (K,) of Student's intervals about the values: of the images, and of the seeds where there are several.
+
+    Args:
+        found: the figures and their replicates.
+        clusters: (K,) clusters behind each figure.
+        level: of the interval.
+    """
+    units, tail = np.maximum(clusters, 2), (1 + level) / 2
+    images = _image_errors(found) * special.stdtrit(units - 1, tail) * (units / (units - 1)) ** 0.5
+    seeds = 0.0 if found.seed_errors is None else found.seed_errors * special.stdtrit(found.seed_freedom, tail)
+    half: Floats = np.hypot(images, seeds)
+    return half
+
+
+def _image_errors(found: Replicates) -> Floats:
+    return np.nanstd(found.resampled, axis=1) if found.image_errors is None else found.image_errors
 
 
 def _bca_levels(found: Replicates, ordered: Floats, count: Ints, tails: Floats, near: float) -> Floats:
@@ -128,26 +148,30 @@ def _below_value(value: Floats, ordered: Floats, count: Ints, near: float) -> Fl
     return below
 
 
-def difference_p_value(value: float, replicates: Floats, clusters: int) -> float | None:
+def difference_p_value(found: Replicates, clusters: int) -> float | None:
     """Return the p value of a difference: twice the smaller share of replicates on either side of 0.
 
     Where no replicate lies on the other side, their number alone bounds that share, and a correction for many pairs could never be
-    passed. Student's tail with the replicates' standard deviation is taken there if it is smaller. With fewer than `FEW_CLUSTERS`
-    it is always taken, as for intervals.
+    passed. Student's tail is taken there if it is smaller, with the degrees of freedom of people and seeds together (Satterthwaite
+    1946, "An approximate distribution of estimates of variance components"). With fewer than `FEW_CLUSTERS` it is always taken.
 
     Args:
-        value: the difference.
-        replicates: (B,) of it; none: no p value.
+        found: the difference (K = 1) and its replicates; none: no p value.
         clusters: people or images behind the difference.
     """
+    replicates = found.resampled[0]
     if not len(replicates):
         return None
     side = int(min(np.sum(replicates <= 0), np.sum(replicates >= 0)))
     p = min(1.0, 2 * (1 + side) / (1 + len(replicates)))
-    error = float(np.std(replicates)) * (clusters / max(clusters - 1, 1)) ** 0.5
-    if not error > 0:
+    units = max(clusters, 2)
+    of_images = float(_image_errors(found)[0]) ** 2 * units / (units - 1)
+    of_seeds = 0.0 if found.seed_errors is None else float(found.seed_errors[0]) ** 2
+    variance = of_images + of_seeds
+    if not variance > 0:
         return p
-    students = float(2 * special.stdtr(max(clusters - 1, 1), -abs(value) / error))
+    freedom = variance**2 / (of_images**2 / (units - 1) + of_seeds**2 / max(found.seed_freedom, 1))
+    students = float(2 * special.stdtr(freedom, -abs(float(found.value[0])) / variance**0.5))
     return students if clusters < FEW_CLUSTERS else p if side else min(p, students)
 
 

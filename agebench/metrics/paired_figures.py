@@ -7,7 +7,7 @@ Biopharmaceutics 15) at 5 % each: the ends of the paired 90 % interval are compa
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -32,6 +32,7 @@ from agebench.metrics.confidence_intervals import (
     bootstrap_interval,
     difference_p_value,
     metric_value,
+    student_half_widths,
 )
 from agebench.metrics.fairness import SIGNIFICANT, holm
 from agebench.metrics.gaps import GroupComparison, compare_groups
@@ -352,12 +353,10 @@ class _Plan:
             if seeds == 1:
                 return exact
         row = np.array([index * len(self.figures) + place])
-        found = _rows(trained.means, row)
+        found = trained.means.rows(row)
         if seeds > 1:
             rng = np.random.default_rng(self.options.seed + place)
-            spread = trained.errors[place] / seeds**0.5
-            draws = t_quantile_draws(trained.freedom + 1, found.resampled.shape[1], rng)
-            found = replace(found, resampled=found.resampled + spread * draws)
+            found = trained.with_seeds(found, place, 1 / seeds, rng)
         is_plain = seeds > 1 or figure.kind is FigureKind.GAP
         kind: IntervalKind = "percentile" if is_plain else self.options.interval
         low, high = bootstrap_interval(found, kind, clusters=np.array([self.people[figure.key]]))
@@ -389,12 +388,6 @@ def _largest_gap(part: GroupComparison, n: Floats, total: Floats) -> Floats:
     return gap
 
 
-def _rows(replicates: Replicates, rows: Ints) -> Replicates:
-    return Replicates(
-        replicates.value[rows], replicates.resampled[rows], replicates.jackknife[rows], replicates.clusters
-    )
-
-
 @dataclass(frozen=True)
 class _Trained:
     """Figures of all systems, with what is known of the spread between trainings.
@@ -408,6 +401,18 @@ class _Trained:
     means: Replicates
     errors: Floats
     freedom: int
+
+    def with_seeds(self, found: Replicates, place: int, share: float, rng: np.random.Generator) -> Replicates:
+        """Add the spread of trainings to the replicates of one value of a figure.
+
+        Args:
+            found: the value (K = 1), such as a difference.
+            place: of the figure.
+            share: variance of the value over that of one training, such as 1 / 3 for a mean over three.
+            rng: draws.
+        """
+        draws = t_quantile_draws(self.freedom + 1, found.resampled.shape[1], rng)
+        return found.with_seeds(np.array([self.errors[place] * share**0.5]), self.freedom, draws)
 
 
 def _mean_over_seeds(replicates: Replicates, counts: Sequence[int], n_figures: int) -> _Trained:
@@ -448,18 +453,17 @@ def _contrast(
     """Difference of one pair of systems in one figure, before Holm's correction."""
     means = trained.means
     rows = [index * len(plan.figures) + place for index in pair]
-    resampled = means.resampled[rows[0]] - means.resampled[rows[1]]
-    share = sum(1 / counts[index] for index in pair if counts[index] > 1)
-    rng = np.random.default_rng(plan.options.seed + place)
-    draws = t_quantile_draws(trained.freedom + 1, len(resampled), rng)
-    resampled = resampled + trained.errors[place] * share**0.5 * draws
     replicates = Replicates(
         np.array([means.value[rows[0]] - means.value[rows[1]]]),
-        resampled[None],
+        (means.resampled[rows[0]] - means.resampled[rows[1]])[None],
         (means.jackknife[rows[0]] - means.jackknife[rows[1]])[None],
         means.clusters,
     )
     has_seeds = any(counts[index] > 1 for index in pair)
+    if has_seeds:
+        share = sum(1 / counts[index] for index in pair if counts[index] > 1)
+        replicates = trained.with_seeds(replicates, place, share, np.random.default_rng(plan.options.seed + place))
+    resampled = replicates.resampled
     kind: IntervalKind = "percentile" if has_seeds or figure.kind is FigureKind.GAP else plan.options.interval
 
     people = plan.people[figure.key]
@@ -469,7 +473,7 @@ def _contrast(
         low, high = (float(part[0]) for part in found)
         if level < CONFIDENCE_LEVEL and resampled.size:
             # Tests of margins must keep their level: quantiles of few replicates alone are now and then too near.
-            half = _student_half_width(replicates, level, people)
+            half = float(student_half_widths(replicates, np.array([people]), level)[0])
             low, high = min(low, replicates.value[0] - half), max(high, replicates.value[0] + half)
         if figure.kind.is_share and resampled.size:
             wide = _paired_share_interval(plan, figure, pair, level)
@@ -481,15 +485,8 @@ def _contrast(
     test = (
         None if margin is None or not resampled.size else _margin_test(figure.kind, margin, ends(1 - 2 * MARGIN_LEVEL))
     )
-    p = difference_p_value(float(replicates.value[0]), resampled, people)
+    p = difference_p_value(replicates, people)
     return FigureDifference(kind=figure.kind.value, difference=difference, p=p, shown=False, margin=test)
-
-
-def _student_half_width(replicates: Replicates, level: float, people: int) -> float:
-    """Half width from the bootstrap's standard error and Student's distribution with one degree of freedom less than people."""
-    people = max(people, 2)
-    spread = float(np.std(replicates.resampled) * np.sqrt(people / (people - 1)))
-    return t_quantile((1 + level) / 2, people - 1) * spread
 
 
 def _paired_share_interval(plan: _Plan, figure: _Figure, pair: tuple[int, int], level: float) -> tuple[float, float]:

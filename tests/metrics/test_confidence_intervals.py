@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from agebench.metrics.bootstrap import ClusterBootstrap, Replicates, pool_seeds
+from agebench.metrics.bootstrap import ClusterBootstrap, Replicates, pool_seeds, t_quantile_draws
 from agebench.metrics.confidence_intervals import (
     NEAR,
     bootstrap_interval,
@@ -138,14 +138,38 @@ def test_the_mae_of_a_group_of_few_people_is_held_in_95_of_100(people, others):
     assert held >= 0.92 * 400
 
 
+def p_of(value: float, replicates: np.ndarray, clusters: int) -> float | None:
+    return difference_p_value(Replicates(np.array([value]), replicates[None], np.empty((1, 0)), clusters), clusters)
+
+
 def test_a_p_value_is_not_bounded_by_the_number_of_resamples():
     rng = np.random.default_rng(0)
     replicates = 10 + rng.normal(0, 1, 1000)
-    assert difference_p_value(10, replicates, 500) < 1e-12
-    assert difference_p_value(
-        2, np.random.default_rng(1).choice([1.0, 2.0, 3.0], 1000, p=[0.25, 0.5, 0.25]), 2
-    ) == pytest.approx(0.295, abs=0.01)
+    assert p_of(10, replicates, 500) < 1e-12
+    three = rng.choice([1.0, 2.0, 3.0], 1000, p=[0.25, 0.5, 0.25])
+    assert p_of(2, three, 2) == pytest.approx(0.295, abs=0.01)  # Student's t of 2 with one degree of freedom
     near = 1 + rng.normal(0, 1, 1000)
-    assert difference_p_value(1, near, 500) == pytest.approx(2 * (1 + (near <= 0).sum()) / 1001)
-    assert difference_p_value(0, np.zeros(1000), 500) == 1
-    assert difference_p_value(3, np.full(1000, 3.0), 500) == pytest.approx(2 / 1001)
+    assert p_of(1, near, 500) == pytest.approx(2 * (1 + (near <= 0).sum()) / 1001)
+    assert p_of(0, np.zeros(1000), 500) == 1
+    assert p_of(3, np.full(1000, 3.0), 500) == pytest.approx(2 / 1001)
+
+
+@pytest.mark.parametrize("resamples", [1000, 10_000])
+def test_few_people_and_few_seeds_each_have_students_tail(resamples):
+    """The heavy tail of two seeds does not enter the spread of the people, whatever the number of resamples."""
+    images = np.random.default_rng(0).normal(8, 0.5, resamples)
+    found = Replicates(np.array([8.0]), images[None], np.empty((1, 0)), 5)
+    draws = t_quantile_draws(2, resamples, np.random.default_rng(1))
+    both = found.with_seeds(np.array([0.1]), 1, draws)
+    people, seeds = 2.776 * 0.5 * (5 / 4) ** 0.5, 12.706 * 0.1
+    low, high = bootstrap_interval(both, "percentile", clusters=np.array([5]))
+    assert high[0] - 8 == pytest.approx(np.hypot(people, seeds), rel=0.05)
+    assert 8 - low[0] == pytest.approx(high[0] - 8)
+
+
+def test_a_p_value_has_the_degrees_of_freedom_of_the_seeds():
+    images = np.random.default_rng(0).normal(10, 0.01, 100)
+    found = Replicates(np.array([10.0]), images[None], np.empty((1, 0)), 10_000)
+    both = found.with_seeds(np.array([1.0]), 4, t_quantile_draws(5, 100, np.random.default_rng(1)))
+    assert (both.resampled > 0).all()
+    assert difference_p_value(both, 10_000) == pytest.approx(2 * stats.t.sf(10, 4), rel=0.01)
