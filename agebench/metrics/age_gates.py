@@ -384,7 +384,9 @@ def _detection(
     """
     if required.value is None:
         return None
-    among = under | over
+    among = (under | over) & np.isfinite(
+        rows.predicted
+    )  # minors without an estimate are in no rate, nor are adults here
     predicted, is_minor = rows.predicted[among], under[among]
     passed = int((predicted[is_minor] >= required.value).sum())
     flagged_minors, flagged_adults = int(is_minor.sum()) - passed, int((predicted[~is_minor] < required.value).sum())

@@ -207,5 +207,6 @@ def _mean(values: Floats, clusters: Ints, resamples: int = 1000) -> AnalysisMetr
     bootstrap = ClusterBootstrap(features, [np.zeros(len(values), dtype=np.int64)], clusters).replicates(
         lambda sums: sums[0][0, 1:] / sums[0][0, :1], resamples=resamples, seed=0
     )
-    (mean,) = metric_values([("0", "mean_change")], bootstrap).values()
+    people = np.array([bootstrap.clusters])
+    (mean,) = metric_values([("0", "mean_change")], bootstrap, clusters=people).values()
     return AnalysisMetricValue(value=mean.value, ci_low=mean.ci_low, ci_high=mean.ci_high)

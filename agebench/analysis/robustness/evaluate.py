@@ -31,7 +31,7 @@ from agebench.data.samples import Samples
 from agebench.errors import AgebenchError
 from agebench.estimators.base import AgeEstimator, InputSpec
 from agebench.estimators.trained import TrainedEstimator, predict_tensor
-from agebench.metrics.bootstrap import ClusterBootstrap, Floats, Ints
+from agebench.metrics.bootstrap import ClusterBootstrap, Floats
 from agebench.metrics.clustered_rates import row_clusters, subject_codes
 from agebench.metrics.confidence_intervals import metric_values
 from agebench.metrics.groups import MIN_GROUP, Grouping, age_bands, groupings
@@ -163,10 +163,12 @@ def robustness_metrics(
     codes = [np.zeros(len(table), dtype=np.int64), *(grouping.codes for grouping in group_sets)]
     features = layout.features(predictions, table["age"].to_numpy(float))
     bootstrap = ClusterBootstrap(features, codes, clusters).replicates(layout.statistic, resamples=resamples, seed=seed)
-    n_sets = 1 + sum(len(grouping.names) for grouping in group_sets)
+    behind = [int(clusters.max()) + 1]
+    behind += [int(count) for grouping in group_sets for count in grouping.cluster_counts(clusters)]
+    every = metric_values(layout.keys(len(behind)), bootstrap, clusters=np.repeat(behind, layout.per_set))
     values = (
         AnalysisMetricValue(value=metric.value, ci_low=metric.ci_low, ci_high=metric.ci_high)
-        for metric in metric_values(layout.keys(n_sets), bootstrap).values()
+        for metric in every.values()
     )
     overall = layout.take(values)
     metrics = RobustnessFile(
@@ -190,7 +192,7 @@ def robustness_metrics(
             for corruption in corruptions
         },
         consistency=overall.consistency,
-        groups={grouping.name: _group_entries(grouping, layout, values, clusters, minimum) for grouping in group_sets},
+        groups={grouping.name: _group_entries(grouping, layout, values, minimum) for grouping in group_sets},
         method=RobustnessMethod(
             interval="bca",
             level=0.95,
@@ -203,12 +205,11 @@ def robustness_metrics(
 
 
 def _group_entries(
-    grouping: Grouping, layout: "_MetricLayout", values: Iterator[AnalysisMetricValue], clusters: Ints, minimum: int
+    grouping: Grouping, layout: "_MetricLayout", values: Iterator[AnalysisMetricValue], minimum: int
 ) -> dict[str, GroupRobustness]:
     entries = {}
-    for name, n, n_clusters in zip(grouping.names, grouping.counts, grouping.cluster_counts(clusters), strict=True):
-        # One subject has no variation between subjects.
-        metrics = layout.take(values if n_clusters >= 2 else map(_without_interval, values))
+    for name, n in zip(grouping.names, grouping.counts, strict=True):
+        metrics = layout.take(values)
         entries[name] = GroupRobustness(
             n=int(n),
             ranked=bool(n >= minimum),
@@ -217,10 +218,6 @@ def _group_entries(
             corruptions=metrics.corruptions,
         )
     return entries
-
-
-def _without_interval(metric: AnalysisMetricValue) -> AnalysisMetricValue:
-    return AnalysisMetricValue(value=metric.value)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from agebench.metrics.schema import MetricsFile, TaskMetrics
 from agebench.reports.formatting import (
+    NOT_COMPARED,
     escape_markdown,
     format_ci,
     format_count,
@@ -64,7 +65,7 @@ def _by_group(task: str, of: TaskMetrics) -> str:
     for grouping, entries in of.groups.items():
         for group, metrics in entries.items():
             name = f"{group_name(grouping, grouping)}: {group_name(grouping, group)}".replace("age_band", "age")
-            shown = escape_markdown(name) + (" (n < 30)" if is_below_min_n(metrics) else "")
+            shown = escape_markdown(name) + (NOT_COMPARED if is_below_min_n(metrics) else "")
             shares = (
                 format_ci(share, digits=1, percent=True) for share in (metrics.accuracy, metrics.balanced_accuracy)
             )

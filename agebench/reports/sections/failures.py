@@ -3,6 +3,7 @@
 from agebench.metrics.fairness import SIGNIFICANT
 from agebench.metrics.schema import FailureGap, FailureToProcess
 from agebench.reports.formatting import (
+    NOT_COMPARED,
     escape_markdown,
     format_ci,
     format_count,
@@ -49,7 +50,7 @@ def failures_tables(failures: FailureToProcess) -> list[str]:
             continue
         rows = [
             [
-                escape_markdown(group_name(grouping, group)) + (" (n < 30)" if is_below_min_n(entry) else ""),
+                escape_markdown(group_name(grouping, group)) + (NOT_COMPARED if is_below_min_n(entry) else ""),
                 format_count(entry.n),
                 format_count(entry.failed),
                 format_ci(entry.rate, percent=True),
