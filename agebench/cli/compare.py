@@ -98,4 +98,6 @@ def _is_path(text: str) -> bool:
 
 def _default_name(path: Path) -> str:
     """Return the name of a run folder, or of a file without its suffix."""
-    return path.resolve().name if path.is_dir() else path.stem
+    if not path.is_dir():
+        return path.stem
+    return path.name if path.name not in ("", "..") else path.resolve().name  # a link keeps its own name

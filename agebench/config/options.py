@@ -93,7 +93,8 @@ class RunOptions(EvalOptions):
         """
         file, options, *further = super().layers(point)
         in_file, chosen = _model_name(file), _model_name(point.settings) or self.model
-        if in_file and chosen and chosen != in_file:
+        # Every point of a grid over models has the recipe of its own card.
+        if in_file and (point.sets("model.name") or (chosen and chosen != in_file)):
             file = _without_model(file)
         if self.train and not self.test and "data" not in file:
             options["data"]["test"] = [self.train]

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from agebench.config.cards.dataset import DatasetCard
 from agebench.config.cards.external import ExternalCard
 from agebench.config.run import FacesConfig, RunConfig
 from agebench.config.toml_io import validate_model
@@ -45,6 +47,8 @@ from agebench.training.device import resolve_device
 from agebench.utils.integrity import read_json_table
 from agebench.utils.io import file_digest
 from agebench.utils.text import slug
+
+logger = logging.getLogger(__name__)
 
 
 class RunEstimator(BaseEstimator):
@@ -331,6 +335,14 @@ class SubjectDescription(ResultModel):
     contamination: str | None = None
 
 
+def _own_mode(spec: InputSpec, card: DatasetCard) -> str:
+    """Return the mode of faces that a model states; empty where the dataset has no points for it."""
+    if spec.mode == "landmarks" and not card.landmark_points:
+        logger.warning("the model is for faces aligned by landmarks, and '%s' has none; its card decides", card.name)
+        return ""
+    return spec.mode
+
+
 class AnalysisSubject:
     """An estimator to be analyzed on a dataset, with the dataset's faces prepared as the estimator expects them.
 
@@ -402,7 +414,7 @@ class AnalysisSubject:
             coverage=spec.crop_scale,
             offset=spec.offset,
             visible=spec.visible,
-            mode=spec.mode or faces.mode,
+            mode=_own_mode(spec, card) or faces.mode,
             detector=spec.detector or faces.detector,
         )
         alignment = replace(alignment_spec(settings, card, spec.size), fit=spec.fit, margin=spec.margin)

@@ -10,7 +10,7 @@ from agebench.data.faces.cache import FaceCache
 from agebench.data.samples import Samples
 from agebench.data.splits.folds import Folds
 from agebench.data.splits.protocols import make_folds
-from agebench.data.splits.splits import SPLIT_SCHEME, drop_overlapping
+from agebench.data.splits.splits import drop_overlapping, split_scheme
 from agebench.errors import UserError
 
 
@@ -126,7 +126,7 @@ class FoldSplits:
     @property
     def split_scheme(self) -> int | None:
         """The version of the random split algorithm; None where no split is random."""
-        return SPLIT_SCHEME if self.folds.is_random else None
+        return split_scheme(self.folds.samples.table) if self.folds.is_random else None
 
 
 def task_classes(home: str, training: Samples, name: str) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ SPLITS = tuple(split.label for split in ASSIGNED)
 # Version of the algorithm in `stratified_group_assign`: the same seed draws other splits under another version. Version 1
 # broke ties between groups of equal mean age only, so that different seeds tested almost the same people.
 SPLIT_SCHEME = 2
+# The same, where a source lists its images in another order than that of their ids, which version 2 drew them in.
+REORDERED_SCHEME = 3
 # Random assignments that `stratified_group_assign` tries before it takes the one with the best shares.
 _MAX_DRAWS = 100
 # Error of a split's share of all images that is accepted at once, unless half of a mean group is more.
@@ -125,6 +127,11 @@ def assign_splits(
             "--set data.test_share=…"
         )
     return SplitAssignment(splits[np.argsort(order)], n_removed, is_random)
+
+
+def split_scheme(table: pd.DataFrame) -> int:
+    """Return the version of the random splits of a table: another one where its rows are not in the order of their ids."""
+    return SPLIT_SCHEME if (np.diff(id_order(table)) == 1).all() else REORDERED_SCHEME
 
 
 def id_order(table: pd.DataFrame) -> np.ndarray:

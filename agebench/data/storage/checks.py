@@ -10,7 +10,7 @@ from agebench.config.cards.dataset import DatasetCard
 from agebench.data.image_io import FORMATS
 from agebench.data.readers import Reader, open_reader
 from agebench.data.reject_reasons import TITLES, count_codes
-from agebench.data.samples import Samples
+from agebench.data.samples import COLUMNS, Samples
 from agebench.errors import UserError
 from agebench.types import RejectReason
 
@@ -61,7 +61,8 @@ def read_copy(card: DatasetCard, root: Path, *, source: str = "", allow_partial:
     if allow_partial:
         return samples
     for label in card.labels:
-        if label not in samples.table or samples.table[label].isna().all():
+        is_read = label in COLUMNS or label in card.groups  # others describe what the source has
+        if is_read and (label not in samples.table or samples.table[label].isna().all()):
             raise UserError(
                 f"{source}: no image has {label}, which the card of '{card.name}' announces. "
                 "Get a whole copy, or take this one with --allow-partial."

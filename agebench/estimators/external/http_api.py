@@ -72,12 +72,14 @@ class HttpModel:
         home = cache_home() / "http"
         self.folder, self._calls = home / f"{card.name}-{request_digest(card)}", home / f"{card.name}.calls"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._stack, self._next_call, self._n_failed, self._has_succeeded = ExitStack(), 0.0, 0, False
+        self._next_call, self._n_failed, self._has_succeeded = 0.0, 0, False
         lock = home / f"{card.name}.lock"
-        self._stack.enter_context(_opened_once(lock, card.name))
-        self._stack.enter_context(held(lock, f"{card.name}: asking {card.source}"))
-        # Redirects are not followed: they would carry the keys to another host.
-        self._client = self._stack.enter_context(httpx.Client(timeout=card.timeout, follow_redirects=False))
+        with ExitStack() as stack:  # what is entered is left again if a later step fails or is interrupted
+            stack.enter_context(_opened_once(lock, card.name))
+            stack.enter_context(held(lock, f"{card.name}: asking {card.source}"))
+            # Redirects are not followed: they would carry the keys to another host.
+            self._client = stack.enter_context(httpx.Client(timeout=card.timeout, follow_redirects=False))
+            self._stack = stack.pop_all()
 
     def close(self) -> None:
         """Close the connection and release the cache."""

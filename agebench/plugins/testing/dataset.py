@@ -11,7 +11,7 @@ from agebench.config.cards.dataset import DatasetCard
 from agebench.data.image_io import open_image
 from agebench.data.readers import Reader, open_reader, readers
 from agebench.data.readers.vocabulary import VOCABULARY
-from agebench.data.samples import AGE_LIMITS, QUARANTINE, Samples
+from agebench.data.samples import AGE_LIMITS, COLUMNS, QUARANTINE, Samples
 from agebench.data.storage.locate import dataset_dir
 from agebench.errors import AgebenchError, UserError
 from agebench.plugins.testing.violation import violation
@@ -106,7 +106,8 @@ def _samples(card: DatasetCard, reader: Reader, samples: Any) -> Iterator[str]:
         if unknown:
             yield f"{column} '{min(map(str, unknown))}' is none of {', '.join(dict.fromkeys(known.values()))}: translate it"
     for label in card.labels:
-        if label not in table or table[label].isna().all():
+        is_read = label in COLUMNS or label in card.groups  # others describe what the source has
+        if is_read and (label not in table or table[label].isna().all()):
             yield f"the card announces the label {label}, and no sample has it: take it out of labels, or read it"
     for group in card.groups:
         if table[group].isna().all():

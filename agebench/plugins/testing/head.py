@@ -4,6 +4,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,9 +54,10 @@ def check_head(head: str | type[Head], *, ages: tuple[int, int] = (0, 100), **op
 
 
 def _raised_in(error: Exception) -> str:
-    """Return the method of the head in which an error was raised, the first below this file's code."""
+    """Return the method of the head in which an error was raised: the first below this file's code and torch's."""
     frames = traceback.extract_tb(error.__traceback__)
-    return next((frame.name for frame in frames if frame.filename != __file__), "a call")
+    theirs = (frame for frame in frames if frame.filename != __file__ and "torch" not in Path(frame.filename).parts)
+    return next((frame.name for frame in theirs), "a call")
 
 
 def _problems(kind: type[Head], ages: tuple[int, int], options: Mapping[str, Any]) -> Iterator[str]:
