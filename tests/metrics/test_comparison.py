@@ -230,3 +230,12 @@ def test_two_people_alone_show_no_difference():
     found = compare_on_test_sets(tests, FigureOptions(resamples=200)).tests["t"]
     assert not any(difference.shown for difference in found.figures.differences[0].values())
     assert found.pairs[0].p == pytest.approx(0.295, abs=0.05)  # Student's t of 2 with one degree of freedom
+
+
+def test_people_are_the_same_as_numbers_and_as_text():
+    people = np.arange(200) // 10
+    tables = [system(1, 1.0, 200).assign(subject=people.astype(str)), system(2, 1.0, 200).assign(subject=people)]
+    tables.append(system(3, 1.0, 200).assign(subject=people.astype(float)))
+    tests = {"t": {str(place): [JoinedPredictions(table)] for place, table in enumerate(tables)}}
+    found = compare_on_test_sets(tests, FigureOptions(resamples=100)).tests["t"]
+    assert found.subjects == 20
