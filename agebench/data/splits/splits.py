@@ -17,7 +17,7 @@ SPLITS = tuple(split.label for split in ASSIGNED)
 # Version of the algorithm in `stratified_group_assign`: the same seed draws other splits under another version. Version 1
 # broke ties between groups of equal mean age only, so that different seeds tested almost the same people.
 SPLIT_SCHEME = 2
-# The same, where a source lists its images in another order than that of their ids, which version 2 drew them in.
+# The same, of a source that lists its images in another order than that of their ids; version 2 drew them in the order of the list.
 REORDERED_SCHEME = 3
 # Random assignments that `stratified_group_assign` tries before it takes the one with the best shares.
 _MAX_DRAWS = 100

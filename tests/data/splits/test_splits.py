@@ -11,7 +11,15 @@ from agebench.config.run import DataConfig
 from agebench.data.digests import leakage_groups
 from agebench.data.samples import Samples, validate_samples
 from agebench.data.splits.protocols import make_folds
-from agebench.data.splits.splits import assign_splits, drop_overlapping, make_split, stratified_group_assign
+from agebench.data.splits.splits import (
+    REORDERED_SCHEME,
+    SPLIT_SCHEME,
+    assign_splits,
+    drop_overlapping,
+    make_split,
+    split_scheme,
+    stratified_group_assign,
+)
 from agebench.errors import UserError
 from agebench.registry.catalog import load_catalog
 from agebench.runs.splits import make_run_splits
@@ -228,3 +236,10 @@ def test_cards_of_one_source_share_people() -> None:
     assert utk.shares_people(utk)
     assert not utk.shares_people(cards.get("utk-hub"))
     assert not utk.shares_people(adience)
+
+
+def test_the_scheme_of_a_source_that_lists_images_in_another_order_is_another() -> None:
+    ids = [f"{number:02d}.jpg" for number in range(20)]
+    assert split_scheme(pd.DataFrame({"sample_id": ids})) == SPLIT_SCHEME
+    assert split_scheme(pd.DataFrame({"sample_id": ids[::-1]})) == REORDERED_SCHEME
+    assert split_scheme(pd.DataFrame({"sample_id": ids[:1]})) == SPLIT_SCHEME
