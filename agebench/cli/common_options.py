@@ -211,6 +211,14 @@ def load_cards(arguments: argparse.Namespace) -> "Catalog":
     return load_catalog(arguments.registry)
 
 
+def is_http_model(model: str, cards: "Catalog") -> bool:
+    """Return whether a name is that of a model that is asked over HTTP."""
+    from agebench.config.cards.external import ExternalCard
+
+    card = cards.models.get(model) if model in cards.models.names() else None
+    return isinstance(card, ExternalCard) and card.format == "http"
+
+
 def path_or_url(text: str) -> Path | str:
     """Return a path, or a URL as text: a path would lose one of its slashes."""
     return text if "://" in text else Path(text)

@@ -10,7 +10,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from agebench.cli._numbers import integer
-from agebench.cli.common_options import add_json, add_model_option, add_registry, load_cards, print_default_model
+from agebench.cli.common_options import (
+    add_json,
+    add_model_option,
+    add_registry,
+    is_http_model,
+    load_cards,
+    print_default_model,
+)
 from agebench.utils.progress import silence
 
 if TYPE_CHECKING:
@@ -67,11 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse_http(model: str, cards: "Catalog") -> None:
     """Refuse a model at an address: by the page, no image leaves this machine; and it asks at every camera frame."""
-    from agebench.config.cards.external import ExternalCard
     from agebench.errors import UserError
 
-    card = cards.models.get(model) if model in cards.models.names() else None
-    if isinstance(card, ExternalCard) and card.format == "http":
+    if is_http_model(model, cards):
         raise UserError(
             f"'{model}' is asked over HTTP: the page would send every face to it and spend its calls; `agebench predict {model} "
             "PHOTO` asks it once for each face"

@@ -14,6 +14,7 @@ from agebench.cli.common_options import (
     add_json,
     add_model_option,
     add_registry,
+    is_http_model,
     load_cards,
     open_cluster,
     print_default_model,
@@ -151,11 +152,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse_http(model: str, cards: "Catalog") -> None:
     """Refuse a model at an address on a cluster: its calls are counted and its answers kept on one machine."""
-    from agebench.config.cards.external import ExternalCard
     from agebench.errors import UserError
 
-    card = cards.models.get(model) if model in cards.models.names() else None
-    if isinstance(card, ExternalCard) and card.format == "http":
+    if is_http_model(model, cards):
         raise UserError(f"--executor ray: '{model}' is asked over HTTP, by one machine at a time; leave out --executor")
 
 
