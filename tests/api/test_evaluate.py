@@ -94,7 +94,7 @@ class FakeEstimator(FunctionEstimator):
 
 
 @pytest.mark.slow
-def test_faces_are_prepared_as_the_estimator_states_and_unnamed_targets_are_left_out(few: Path) -> None:
+def test_faces_are_prepared_as_the_estimator_states(few: Path) -> None:
     estimators = [FakeEstimator(lambda faces: [40.0] * len(faces), InputSpec(32, mode=mode)) for mode in ("none", "")]
     quick = {"evaluate.resamples": 100}
     results = [ab.evaluate(estimator, datasets="few", device="cpu", settings=quick) for estimator in estimators]

@@ -46,7 +46,7 @@ def test_a_group_that_the_card_names_must_be_there() -> None:
         validate_samples(table([1.0]), groups=["skin_type"])
 
 
-def test_the_fingerprint_covers_group_columns_of_the_card_and_not_the_order_of_rows() -> None:
+def test_the_fingerprint_covers_the_cards_groups_and_no_order() -> None:
     rows = table([1.0, 2.0], gender=["f", "m"], skin_type=["II", "VI"]).assign(bytes_digest=["a", "b"])
     plain, grouped = (
         dataset_fingerprint(validate_samples(rows, groups=groups)) for groups in (["gender"], ["skin_type"])

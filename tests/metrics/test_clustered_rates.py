@@ -55,7 +55,7 @@ def test_rates_of_few_people_reach_as_far_as_students(people):
     assert held >= 0.92 * 300
 
 
-def test_effective_sizes_are_images_where_nobody_repeats_and_fall_with_few_people():
+def test_effective_sizes_fall_with_few_people():
     rng = np.random.default_rng(0)
     hits, everyone = (rng.random(200) < 0.3).astype(float), np.zeros(200, dtype=np.int64)
     alone = effective_sizes(hits, everyone, 1, np.arange(200))
